@@ -1,0 +1,167 @@
+//! What an operator asks of a broker besides messages, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ChannelName, Durability, Offset, StartAt, StoreStats, TopicName};
+
+/// Settings of a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicSettings {
+    /// How durable a publish is before it is confirmed, unless the publish asks otherwise.
+    /// [`Durability::Memory`] makes the topic one that is never written to the journal.
+    pub durability: Durability,
+}
+
+/// An operator's request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminRequest {
+    /// All topics' names, in order.
+    ListTopics,
+    /// Makes a topic; `None` takes the node's default settings. A topic that is there already
+    /// with the same settings is fine.
+    CreateTopic {
+        /// Its name.
+        topic: TopicName,
+        /// Its settings.
+        settings: Option<TopicSettings>,
+    },
+    /// Everything about a topic and its channels.
+    ShowTopic {
+        /// Its name.
+        topic: TopicName,
+    },
+    /// Deletes a topic, its channels and its messages.
+    DeleteTopic {
+        /// Its name.
+        topic: TopicName,
+    },
+    /// Stops or restarts delivery in all channels of a topic. Publishing goes on.
+    PauseTopic {
+        /// Its name.
+        topic: TopicName,
+        /// Whether to stop.
+        paused: bool,
+    },
+    /// Makes a channel, and its topic where that is allowed. One that is there already is fine.
+    CreateChannel {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+        /// Where it starts.
+        start: StartAt,
+    },
+    /// Deletes a channel: its place in the topic is forgotten, its consumers are told.
+    DeleteChannel {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// Stops or restarts delivery in a channel.
+    PauseChannel {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+        /// Whether to stop.
+        paused: bool,
+    },
+    /// The node's and all topics' figures.
+    Stats,
+}
+
+/// The answer to an [`AdminRequest`] that was not refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminResponse {
+    /// It is so now.
+    Done,
+    /// To `ListTopics`.
+    Topics(Vec<TopicName>),
+    /// To `ShowTopic`.
+    Topic(Box<TopicStats>),
+    /// To `Stats`.
+    Stats(Box<NodeStats>),
+}
+
+/// A topic's figures, all read at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicStats {
+    /// Its name.
+    pub topic: TopicName,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// Whether delivery is stopped.
+    pub paused: bool,
+    /// The oldest message that is kept.
+    pub first: Offset,
+    /// The offset that the next message will have.
+    pub end: Offset,
+    /// Messages stored since the node started.
+    pub published: u64,
+    /// Their bytes, encoded.
+    pub published_bytes: u64,
+    /// Publishes found to be repeats, in messages, since the node started.
+    pub duplicates: u64,
+    /// Messages refused since the node started.
+    pub refused: u64,
+    /// Open producers.
+    pub producers: u64,
+    /// Producer names remembered.
+    pub producers_known: u64,
+    /// Its channels, in order of their names.
+    pub channels: Vec<ChannelStats>,
+}
+
+/// A channel's figures. Each message from the channel's start to the topic's end is in one state:
+/// `(end - start) == waiting + delayed + in_flight + acked + damaged`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelStats {
+    /// Its name.
+    pub channel: ChannelName,
+    /// Whether delivery is stopped.
+    pub paused: bool,
+    /// Where it started.
+    pub start: Offset,
+    /// Everything below is acked.
+    pub floor: Offset,
+    /// Messages not yet delivered, or given back and due.
+    pub waiting: u64,
+    /// Messages given back with a delay that has not passed.
+    pub delayed: u64,
+    /// Messages delivered and not yet settled.
+    pub in_flight: u64,
+    /// Messages acked, since the channel was made.
+    pub acked: u64,
+    /// Messages that the store could not read back, since the channel was made.
+    pub damaged: u64,
+    /// Deliveries since the node started.
+    pub delivered: u64,
+    /// Deliveries after the first of the same message since the node started.
+    pub redelivered: u64,
+    /// Messages given back by consumers since the node started.
+    pub requeued: u64,
+    /// Deliveries whose time ran out since the node started.
+    pub timed_out: u64,
+    /// Settlements that came too late, in messages, since the node started.
+    pub stale: u64,
+    /// Consumers now.
+    pub consumers: u64,
+}
+
+/// A node's figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStats {
+    /// The node's version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: u64,
+    /// Open connections.
+    pub connections: u64,
+    /// The store's figures.
+    pub store: StoreStats,
+    /// Why the store takes no commits, if it does not.
+    pub store_failure: Option<String>,
+    /// All topics, in order of their names.
+    pub topics: Vec<TopicStats>,
+}

@@ -1,0 +1,35 @@
+//! LTQ's heart: topics, channels and messages in flight, the contracts that stores and transports
+//! keep, the wire protocol, and the [`Broker`] that runs them.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod model;
+pub mod protocol;
+
+mod admin;
+mod channel_options;
+mod environment;
+mod message;
+mod name;
+mod records;
+mod refusal;
+mod store;
+mod transport;
+mod units;
+
+pub use admin::{AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicSettings, TopicStats};
+pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
+pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};
+pub use message::{Message, MessageError};
+pub use name::{ChannelName, EPHEMERAL, NAME_BYTES_MAX, NameError, ProducerName, TopicName};
+pub use records::{RecordBatch, Records, RecordsBuilder, RecordsError, TABLE_ENTRY_BYTES};
+pub use refusal::{Effect, Refusal, RefusalCode};
+pub use store::{
+    Bounds, Committed, KEY_BYTES_MAX, LOG_NAME_BYTES_MAX, LogInfo, LogName, LogOptions, ReadLimits,
+    Store, StoreError, StoreStats, VALUE_BYTES_MAX, WriteBatch, WriteOp,
+};
+pub use transport::{
+    Address, AddressError, Connection, Listener, Peer, RecvStream, SendStream, Stream, Transport,
+    TransportError,
+};
+pub use units::{Durability, Monotonic, Now, Offset, Timestamp, UnknownDurability};

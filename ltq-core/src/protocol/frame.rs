@@ -1,0 +1,253 @@
+//! The frames.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AdminRequest, AdminResponse, ChannelName, Credit, Durability, ProducerName, RecordBatch,
+    Records, Refusal, Settlement, StartAt, Tag, TagRange, TopicName, model::SequenceRange,
+};
+
+/// Peers of different major versions do not talk.
+pub const PROTOCOL_MAJOR: u16 = 1;
+/// The highest minor version that this code knows.
+pub const PROTOCOL_MINOR: u16 = 0;
+
+/// What a peer can do beyond the basics: one bit each. None are defined yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features(pub u64);
+
+/// The client's first frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its major version.
+    pub major: u16,
+    /// Its minor version.
+    pub minor: u16,
+    /// What it offers.
+    pub features: Features,
+    /// Who it is, for logs: up to 256 bytes.
+    pub client: String,
+    /// The shared secret, where the node asks for one: up to 1,024 bytes.
+    pub token: Option<String>,
+    /// The longest frame that it reads, in bytes.
+    pub frame_bytes_max: u32,
+    /// How often it wants to hear something, in milliseconds; 0 as the node likes.
+    pub heartbeat_ms: u32,
+}
+
+/// The broker's first frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Its major version.
+    pub major: u16,
+    /// The minor version that both use.
+    pub minor: u16,
+    /// What both can do.
+    pub features: Features,
+    /// The node's name.
+    pub node: String,
+    /// What it allows.
+    pub limits: PeerLimits,
+    /// Either side sends something at least this often, in milliseconds, and gives the other up
+    /// after three times as long without a byte.
+    pub heartbeat_ms: u32,
+}
+
+/// What a broker allows a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerLimits {
+    /// The longest frame, in bytes.
+    pub frame_bytes_max: u32,
+    /// The largest encoded message, in bytes.
+    pub message_bytes_max: u32,
+    /// The most credit that a consumer may have open.
+    pub credit_max: Credit,
+    /// The most subscriptions of a stream.
+    pub subscriptions_max: u32,
+    /// The most producers of a stream.
+    pub producers_max: u32,
+    /// Bytes of publishes that a stream may have unconfirmed before the broker stops reading.
+    pub publish_bytes_max: u64,
+}
+
+/// One frame. Producers and subscriptions are named by numbers that the client chooses, at most
+/// one open one for each number and kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// Client: the first frame.
+    Hello(Hello),
+    /// Broker: the answer.
+    Welcome(Welcome),
+    /// Broker: the stream ends here, and why; or that it soon will
+    /// ([`RefusalCode::Stopping`](crate::RefusalCode::Stopping)).
+    Goodbye {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Either: are you there?
+    Ping {
+        /// Comes back in the answer.
+        nonce: u64,
+    },
+    /// Either: yes.
+    Pong {
+        /// From the question.
+        nonce: u64,
+    },
+    /// Client: opens a producer.
+    OpenProducer {
+        /// Its number.
+        handle: u32,
+        /// The topic.
+        topic: TopicName,
+        /// The name under which its sequence is remembered.
+        name: Option<ProducerName>,
+        /// The epoch that it had under that name, when it comes back.
+        epoch: Option<u64>,
+    },
+    /// Broker: it is open.
+    ProducerOpened {
+        /// Its number.
+        handle: u32,
+        /// The epoch of its name.
+        epoch: u64,
+        /// The last sequence stored under its name.
+        last_sequence: u64,
+        /// How durable its messages are unless a publish asks otherwise.
+        durability: Durability,
+    },
+    /// Broker: it is not open, or no longer.
+    ProducerRefused {
+        /// Its number.
+        handle: u32,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Client: messages.
+    Publish {
+        /// The producer.
+        handle: u32,
+        /// The first message's sequence.
+        sequence: u64,
+        /// How durable before they are confirmed.
+        durability: Option<Durability>,
+        /// The messages.
+        records: Records,
+    },
+    /// Broker: messages are stored.
+    Confirmed {
+        /// The producer.
+        handle: u32,
+        /// Which.
+        ranges: Vec<SequenceRange>,
+        /// How durable.
+        durability: Durability,
+    },
+    /// Broker: messages are not stored, or nobody knows.
+    PublishRefused {
+        /// The producer.
+        handle: u32,
+        /// The first message's sequence.
+        sequence: u64,
+        /// How many.
+        count: u64,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Client: a producer will publish no more; its number is free.
+    CloseProducer {
+        /// Its number.
+        handle: u32,
+    },
+    /// Client: subscribes.
+    Subscribe {
+        /// The subscription's number.
+        handle: u32,
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+        /// Where the channel starts if it is new.
+        start: StartAt,
+        /// How long a delivery may stay unsettled, in milliseconds.
+        timeout_ms: Option<u64>,
+        /// How much it takes at first.
+        credit: Credit,
+    },
+    /// Broker: it is open.
+    Subscribed {
+        /// Its number.
+        handle: u32,
+        /// How long a delivery may stay unsettled, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Broker: it is not.
+    SubscribeRefused {
+        /// Its number.
+        handle: u32,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Client: takes more; the total since it subscribed.
+    Credit {
+        /// The subscription.
+        handle: u32,
+        /// The total.
+        total: Credit,
+    },
+    /// Broker: messages.
+    Deliver {
+        /// The subscription.
+        handle: u32,
+        /// The first message's tag.
+        first_tag: Tag,
+        /// Which delivery of these messages this is, from 1.
+        attempt: u32,
+        /// The messages.
+        batch: RecordBatch,
+    },
+    /// Client: what became of deliveries.
+    Settle {
+        /// The subscription.
+        handle: u32,
+        /// Not 0: answer in any case, with this number.
+        request: u32,
+        /// What became of which.
+        settlements: Vec<Settlement>,
+    },
+    /// Broker: settlements were handled.
+    Settled {
+        /// The subscription.
+        handle: u32,
+        /// The number that came with them.
+        request: u32,
+        /// Those that changed nothing.
+        stale: Vec<TagRange>,
+    },
+    /// Client: ends a subscription.
+    Unsubscribe {
+        /// Its number.
+        handle: u32,
+    },
+    /// Broker: a subscription is over; its number is free.
+    SubscriptionClosed {
+        /// Its number.
+        handle: u32,
+        /// Why, unless the client wished it.
+        refusal: Option<Refusal>,
+    },
+    /// Client: an operator's request.
+    Admin {
+        /// Its number.
+        request: u32,
+        /// What.
+        action: AdminRequest,
+    },
+    /// Broker: the answer.
+    AdminAnswered {
+        /// The request's number.
+        request: u32,
+        /// The answer.
+        result: Result<AdminResponse, Refusal>,
+    },
+}

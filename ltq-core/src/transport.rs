@@ -1,0 +1,226 @@
+//! The contract between a broker or client and whatever carries its bytes: [`Transport`].
+//!
+//! A transport listens and connects. A connection carries one or many streams: ordered, reliable,
+//! in both directions. Streams are polled, so that a connection at rest holds no buffer.
+
+use std::{
+    fmt, io,
+    io::IoSlice,
+    str::FromStr,
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use thiserror::Error;
+
+/// Where to listen or connect: `scheme://rest`, for instance `tcp://127.0.0.1:7440`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    scheme: String,
+    rest: String,
+}
+
+impl Address {
+    /// An address of these two parts.
+    pub fn new(scheme: impl Into<String>, rest: impl Into<String>) -> Self {
+        Self { scheme: scheme.into(), rest: rest.into() }
+    }
+
+    /// The part before `://`: which transport.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// The part after `://`: what the transport makes of it, mostly `HOST:PORT`.
+    #[must_use]
+    pub fn rest(&self) -> &str {
+        &self.rest
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.rest)
+    }
+}
+
+/// A text that is no [`Address`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no address; it looks like tcp://127.0.0.1:7440")]
+pub struct AddressError(pub String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+    /// Without a scheme it is `tcp://`.
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        if scheme.is_empty() || rest.is_empty() || !scheme.chars().all(plain) {
+            return Err(AddressError(text.to_owned()));
+        }
+        Ok(Self::new(scheme, rest))
+    }
+}
+
+/// Why a transport could not do what it was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The address is not for this transport, or names nothing that it understands.
+    #[error("{address} cannot be used: {why}")]
+    Address {
+        /// The address.
+        address: Address,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The operating system or the peer refused.
+    #[error("{doing} failed: {source}")]
+    Io {
+        /// What was being done to what.
+        doing: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The listener or connection was closed from this side.
+    #[error("closed")]
+    Closed,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, as far as the transport knows one.
+    pub address: Address,
+    /// Who it proved to be (by a TLS certificate, say), or `None` when it proved nothing.
+    pub identity: Option<String>,
+}
+
+/// Listens and connects.
+///
+/// `ltq_transport::conformance` holds the test suite for transports of your own.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// The scheme of its addresses, such as `tcp`.
+    fn scheme(&self) -> &str;
+
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] or [`TransportError::Io`].
+    async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError>;
+
+    /// Connects. There is no deadline of its own: the caller sets one. Dropping the future gives
+    /// the attempt up.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] or [`TransportError::Io`].
+    async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError>;
+}
+
+/// Takes connections in. Dropping it closes it; connections that it gave out live on.
+#[async_trait]
+pub trait Listener: Send + 'static {
+    /// Waits for the next connection. Cancel safe. After an error the next call tries again, so
+    /// that one bad handshake or a shortage of descriptors ends nothing.
+    ///
+    /// # Errors
+    /// [`TransportError::Io`]; [`TransportError::Closed`] when no connection can come any more.
+    async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError>;
+
+    /// Where it listens, a port that was asked for as 0 filled in.
+    fn local_address(&self) -> Address;
+}
+
+/// A connection to one peer. Dropping it and its streams closes it.
+#[async_trait]
+pub trait Connection: Send + Sync + 'static {
+    /// Whether it can carry more than one stream at a time. If not, the connecting side opens one
+    /// and the accepting side accepts one, and further calls wait or fail.
+    fn multiplexed(&self) -> bool;
+
+    /// Who is at the other end.
+    fn peer(&self) -> &Peer;
+
+    /// Opens a stream. The peer need not notice before bytes are sent on it.
+    ///
+    /// # Errors
+    /// [`TransportError::Io`] when the connection is gone, [`TransportError::Closed`] when it
+    /// carries no further stream.
+    async fn open_stream(&self) -> Result<Stream, TransportError>;
+
+    /// Waits for a stream that the peer opened; `None` when none can come any more. Cancel safe.
+    ///
+    /// # Errors
+    /// [`TransportError::Io`] when the connection is gone.
+    async fn accept_stream(&self) -> Result<Option<Stream>, TransportError>;
+}
+
+/// One ordered, reliable stream in both directions. The halves may be used from different tasks.
+pub struct Stream {
+    /// To the peer.
+    pub send: Box<dyn SendStream>,
+    /// From the peer.
+    pub recv: Box<dyn RecvStream>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
+/// The receiving half of a [`Stream`].
+pub trait RecvStream: Send + 'static {
+    /// Appends up to `max` bytes (at least 1) to `buffer` and says how many; 0 means that the
+    /// peer will send no more. Takes memory only when there are bytes: while pending, `buffer`
+    /// is left as it was.
+    ///
+    /// # Errors
+    /// The stream was cut: bytes may be missing. Later calls fail too.
+    fn poll_recv(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>>;
+}
+
+/// The sending half of a [`Stream`]. Dropping it unfinished may cut the stream.
+pub trait SendStream: Send + 'static {
+    /// Takes some of the bytes and says how many: at least 1 unless all are empty. What it took
+    /// is on its way without any flush. Pending is the peer's, or the path's, back-pressure.
+    ///
+    /// # Errors
+    /// The stream was cut: what was taken earlier may not have arrived. Later calls fail too.
+    fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Says that no more will come: the peer reads what was taken and then the end. The receiving
+    /// half goes on.
+    ///
+    /// # Errors
+    /// The stream was cut.
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_parse_and_print() {
+        let address: Address = "quic://[::1]:7440".parse().unwrap();
+        assert_eq!((address.scheme(), address.rest()), ("quic", "[::1]:7440"));
+        assert_eq!(address.to_string(), "quic://[::1]:7440");
+        assert_eq!("localhost:1".parse::<Address>().unwrap().to_string(), "tcp://localhost:1");
+        for bad in ["", "tcp://", "://x", "a b://x"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad:?}");
+        }
+    }
+}

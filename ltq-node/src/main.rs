@@ -1,0 +1,2 @@
+//! The reference broker.
+fn main() {}
