@@ -1,9 +1,12 @@
 //! What the tests of the whole broker share: a broker served over TCP, and a peer that speaks
 //! frames, or bytes that are none.
 
+pub mod kill;
+mod node_process;
 mod raw_peer;
 mod served;
 
+pub use node_process::NodeProcess;
 pub use raw_peer::RawPeer;
 pub use served::Served;
 
