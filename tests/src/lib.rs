@@ -1,11 +1,13 @@
 //! What the tests of the whole broker share: a broker served over TCP, and a peer that speaks
 //! frames, or bytes that are none.
 
+mod gated;
 pub mod kill;
 mod node_process;
 mod raw_peer;
 mod served;
 
+pub use gated::Gated;
 pub use node_process::NodeProcess;
 pub use raw_peer::RawPeer;
 pub use served::Served;

@@ -1,13 +1,13 @@
 use ltq_core::{
-    Address, Broker, BrokerSettings, Durability, Environment, TopicSettings, Transport,
+    Address, Broker, BrokerSettings, Durability, Environment, Store, TopicSettings, Transport,
 };
 use ltq_store::MemoryStore;
 use ltq_transport::Tcp;
 
-/// A broker on a memory store, served over TCP on a port of its own.
-pub struct Served {
+/// A broker served over TCP on a port of its own.
+pub struct Served<S: Store = MemoryStore> {
     /// The broker.
-    pub broker: Broker<MemoryStore>,
+    pub broker: Broker<S>,
     /// Where it listens.
     pub address: Address,
 }
@@ -22,17 +22,18 @@ impl Served {
         }
     }
 
-    /// Starts one with a store of 64 MiB.
+    /// Starts one with a memory store of 64 MiB.
     pub async fn start(settings: BrokerSettings) -> Self {
-        Self::start_with(settings, 64 << 20).await
+        Self::on(MemoryStore::new(64 << 20), settings).await
     }
+}
 
-    /// Starts one with a store of so many bytes.
+impl<S: Store> Served<S> {
+    /// Starts one on a store.
     ///
     /// # Panics
     /// When it does not start.
-    pub async fn start_with(settings: BrokerSettings, store_bytes: usize) -> Self {
-        let store = MemoryStore::new(store_bytes);
+    pub async fn on(store: S, settings: BrokerSettings) -> Self {
         let broker = Broker::start(store, settings, Environment::system()).await.expect("a broker");
         let any = Address::new("tcp", "127.0.0.1:0");
         let listener = Tcp::default().listen(&any).await.expect("a listener");
