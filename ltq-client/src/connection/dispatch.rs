@@ -78,7 +78,9 @@ impl Driver {
                 None => self.check_handle(handle)?,
             },
             Frame::SubscribeRefused { handle, refusal } => {
-                self.unsubscribing.remove(&handle).inspect(|consumer| consumer.handle_closed(None));
+                if let Some(consumer) = self.unsubscribing.remove(&handle) {
+                    consumer.handle_closed(None);
+                }
                 match self.consumers.get(&handle) {
                     Some(consumer) => {
                         debug!(handle, %refusal, "subscription refused");

@@ -164,7 +164,12 @@ impl Driver {
             }
             Command::Leave => {
                 let after = self.hub.config.request_timeout;
-                self.stop.get_or_insert(Stop { deadline: None, after, reply: None, finished: false });
+                self.stop.get_or_insert(Stop {
+                    deadline: None,
+                    after,
+                    reply: None,
+                    finished: false,
+                });
             }
         }
     }
@@ -336,7 +341,7 @@ impl Driver {
         self.server += 1;
         self.failures = self.failures.saturating_add(1);
         let servers = u32::try_from(self.hub.config.servers.len()).unwrap_or(u32::MAX).max(1);
-        let round_over = self.failures % servers == 0;
+        let round_over = self.failures.is_multiple_of(servers);
         warn!(%error, attempt = self.failures, "cannot connect");
         if round_over && let Some(first) = self.first.take() {
             drop(first.send(Err(error)));

@@ -256,7 +256,8 @@ impl ProducerShared {
         if !core.opening.is_asked() {
             return Err(Violation("a producer was opened that was not to be"));
         }
-        let resumed = core.identity.as_ref().is_some_and(|known| known.0 == node && known.1 == epoch);
+        let resumed =
+            core.identity.as_ref().is_some_and(|known| known.0 == node && known.1 == epoch);
         core.identity = Some((node.to_owned(), epoch));
         core.window.handle_opened(resumed, last_sequence)?;
         if core.opening.is_first() {
