@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use ltq_client::{Client, Durability, Message, Outcome, PendingReceipt};
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::sync::watch;
 
 use super::{Body, Ledger, TOPIC};
