@@ -68,7 +68,7 @@ impl Records {
     /// # Errors
     /// [`RecordsError::TableLength`] or [`RecordsError::End`].
     pub fn from_parts(base: u32, table: Bytes, payload: Bytes) -> Result<Self, RecordsError> {
-        if table.len() % TABLE_ENTRY_BYTES != 0 {
+        if !table.len().is_multiple_of(TABLE_ENTRY_BYTES) {
             return Err(RecordsError::TableLength(table.len()));
         }
         let mut last = base;
