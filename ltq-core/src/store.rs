@@ -48,7 +48,9 @@ impl fmt::Display for LogName {
 pub struct LogOptions {
     /// Whether appends are written so that they can be made durable at all. A log that is not is
     /// kept in memory (and on disk beyond the store's memory budget, where the store has one); it
-    /// may come back shorter or empty after a crash, and reaches [`Durability::Memory`] only.
+    /// may come back shorter or empty after a crash, and reaches [`Durability::Memory`] only. That
+    /// holds for its records and truncations: the log itself, its name and its options, is as
+    /// durable as the commit that made it, so that it comes back, if with fewer records.
     pub durable: bool,
 }
 
@@ -75,7 +77,8 @@ pub enum WriteOp {
         /// Its name.
         log: LogName,
     },
-    /// Adds records to the end of a log.
+    /// Adds records to the end of a log. Refused when they would take its end beyond the largest
+    /// offset.
     Append {
         /// The log.
         log: LogName,
@@ -104,12 +107,14 @@ pub enum WriteOp {
     },
     /// Removes a value, whether or not there was one.
     Delete {
-        /// Its key.
+        /// Its key: 1 to [`KEY_BYTES_MAX`] bytes.
         key: Bytes,
     },
 }
 
-/// Changes that happen together or not at all, in this order.
+/// Changes that happen together or not at all, in this order: each is judged by what the ones
+/// before it leave, so that a batch may make a log and append to it, or replace one by another of
+/// the same name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBatch {
     ops: Vec<WriteOp>,
@@ -186,8 +191,10 @@ impl WriteBatch {
 /// The store's word on a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// How durable the batch is now: at least what was asked, or less where the store or one of
-    /// the logs in the batch can do no more. Never more than was really done.
+    /// How durable the batch is now: at least what was asked, or less where the store
+    /// ([`Store::durability_max`]) or one of the logs in the batch can do no more
+    /// ([`LogOptions::durable`]). Never more than was really done. For an empty batch: how durable
+    /// everything before it is, apart from logs that cannot be made durable.
     pub durability: Durability,
 }
 
@@ -203,7 +210,7 @@ pub struct Bounds {
 /// How much one read may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// The most records.
+    /// The most records. With 0 a read checks the log and the offset, and returns none.
     pub records: usize,
     /// The most bytes ([`Records::byte_len`]), except that one record is returned whatever its
     /// size.
@@ -240,11 +247,14 @@ pub struct StoreStats {
 
 /// Why a store did not do what it was asked.
 ///
-/// Unless a variant says otherwise the call changed nothing.
+/// Unless a variant says otherwise the call changed nothing. Where several changes of a batch are
+/// at fault the error is about one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no room for the batch. Space may come back: truncate, delete, try again.
+    /// There is no room for the batch. Space may come back: truncate, delete, try again. A
+    /// configured limit never refuses a batch that leaves no more in use than there was before,
+    /// so that a full store can always be emptied.
     #[error(
         "the store is full: {wanted} bytes more would exceed {what} ({limit} bytes, {used} in use)"
     )]
@@ -258,7 +268,9 @@ pub enum StoreError {
         /// Bytes that the batch needs.
         wanted: u64,
     },
-    /// The batch breaks a rule of the contract, whatever the store's state.
+    /// The batch breaks a rule of the contract, whatever the store's state: a name or key that is
+    /// empty or too long, a value too large, an append without records or beyond the largest
+    /// offset.
     #[error("the batch is refused: {0}")]
     Invalid(String),
     /// There is no log of that name.
@@ -385,7 +397,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Consecutive records starting exactly at `from`, their checksums verified since they were
     /// last outside memory: as many as `limits` allow and it is cheap to return, at least one
-    /// where there is one, none when `from` is the end. Batches need not be those appended.
+    /// where there is one, none when `from` is the end. Batches need not be those appended: they
+    /// follow each other without a gap, none is empty, and each carries the one time at which all
+    /// of its records were appended.
     ///
     /// # Errors
     /// `NoSuchLog`, `OutOfRange`, `Damaged` (when the record at `from` itself is), `Io`, `Closed`.
@@ -402,27 +416,28 @@ pub trait Store: Send + Sync + 'static {
     /// `NoSuchLog`, `Closed`.
     fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError>;
 
-    /// The offset of the first record whose time is `time` or later, or the end when there is
-    /// none. Where times went back, the first offset at which all of that holds for the batches
-    /// that the store can tell apart.
+    /// The lowest offset, of those that the log still holds, whose record's time is `time` or
+    /// later; the end when there is none. So it is where times went back too: records behind that
+    /// offset may be earlier than `time`, those before it all are.
     ///
     /// # Errors
     /// `NoSuchLog`, `Io`, `Closed`.
     async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError>;
 
-    /// All logs, ordered by name.
+    /// All logs, ordered by the bytes of their names.
     ///
     /// # Errors
     /// `Closed`.
     fn logs(&self) -> Result<Vec<LogInfo>, StoreError>;
 
-    /// The value of a key.
+    /// The value of a key; `None` also for a key that no value can have.
     ///
     /// # Errors
     /// `Io`, `Closed`.
     fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// All keys that start with `prefix` and their values, ordered by key.
+    /// All keys that start with `prefix` (with an empty one: all) and their values, ordered by the
+    /// bytes of the key.
     ///
     /// # Errors
     /// `Io`, `Closed`.
@@ -438,8 +453,9 @@ pub trait Store: Send + Sync + 'static {
     fn health(&self) -> Result<(), StoreError>;
 
     /// Makes everything committed so far as durable as it can be, logs that are not durable
-    /// included where the store has files, and gives up files and locks. Later calls fail with
-    /// [`StoreError::Closed`]. Calling it twice is harmless.
+    /// included where the store has files, and gives up files and locks. Later calls that can
+    /// fail do so with [`StoreError::Closed`]; a commit under way at that moment resolves, as done
+    /// or as closed. Calling it twice is harmless.
     ///
     /// # Errors
     /// `Failed` or `Io` when something could not be made durable; the store is closed all the
