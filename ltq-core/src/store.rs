@@ -186,6 +186,56 @@ impl WriteBatch {
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+
+    /// Checks the rules that hold whatever the state of a store: names, keys, sizes, and that no
+    /// append is empty. A store calls it first.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`], with the value and the limit at fault.
+    pub fn check(&self) -> Result<(), StoreError> {
+        for op in &self.ops {
+            match op {
+                WriteOp::CreateLog { log, .. }
+                | WriteOp::DeleteLog { log }
+                | WriteOp::Truncate { log, .. } => check_name(log)?,
+                WriteOp::Append { log, records, .. } => {
+                    check_name(log)?;
+                    if records.is_empty() {
+                        return Err(StoreError::Invalid(format!("an append to {log} is empty")));
+                    }
+                }
+                WriteOp::Put { key, value } => {
+                    check_key(key)?;
+                    if value.len() > VALUE_BYTES_MAX {
+                        return Err(StoreError::Invalid(format!(
+                            "a value has {} bytes, and at most {VALUE_BYTES_MAX} are allowed",
+                            value.len()
+                        )));
+                    }
+                }
+                WriteOp::Delete { key } => check_key(key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_name(log: &LogName) -> Result<(), StoreError> {
+    match log.as_str().len() {
+        1..=LOG_NAME_BYTES_MAX => Ok(()),
+        bytes => Err(StoreError::Invalid(format!(
+            "a log's name has {bytes} bytes, and 1 to {LOG_NAME_BYTES_MAX} are allowed"
+        ))),
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<(), StoreError> {
+    match key.len() {
+        1..=KEY_BYTES_MAX => Ok(()),
+        bytes => Err(StoreError::Invalid(format!(
+            "a key has {bytes} bytes, and 1 to {KEY_BYTES_MAX} are allowed"
+        ))),
+    }
 }
 
 /// The store's word on a commit.
