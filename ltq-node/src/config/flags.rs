@@ -75,8 +75,8 @@ impl Flags {
     /// The settings that were given, by their keys.
     pub(super) fn values(&self) -> Vec<(&'static str, Value)> {
         let text = |key, value: &Option<String>| Some((key, Value::from(value.as_deref()?)));
-        let listen = (!self.listen.is_empty())
-            .then(|| ("listen", self.listen.iter().map(String::as_str).collect::<Value>()));
+        let listen =
+            (!self.listen.is_empty()).then(|| ("listen", Value::from(self.listen.clone())));
         [
             text("data_dir", &self.data_dir),
             text("store", &self.store),

@@ -24,8 +24,10 @@ impl Layer {
     /// What a file says.
     pub(super) fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| ConfigError::Read { path: origin.clone(), cause: cause.to_string() })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
+            path: origin.clone(),
+            cause: cause.to_string(),
+        })?;
         Self::from_text(&origin, &text)
     }
 
@@ -140,7 +142,9 @@ fn leaves(table: &Table) -> Vec<(String, &Value)> {
     for (key, value) in table {
         match value {
             Value::Table(inner) if !inner.is_empty() => {
-                found.extend(leaves(inner).into_iter().map(|(rest, v)| (format!("{key}.{rest}"), v)));
+                found.extend(
+                    leaves(inner).into_iter().map(|(rest, v)| (format!("{key}.{rest}"), v)),
+                );
             }
             _ => found.push((key.clone(), value)),
         }

@@ -35,7 +35,12 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let bytes = delivery.credit_bytes_max;
     within("delivery.credit_bytes_max", bytes, ByteSize(1), ByteSize(1 << 30))?;
     within("delivery.channel_runs_max", delivery.channel_runs_max, 1_000, 10_000_000)?;
-    within("delivery.ack_commit_interval", delivery.ack_commit_interval, period(1), period(10_000))?;
+    within(
+        "delivery.ack_commit_interval",
+        delivery.ack_commit_interval,
+        period(1),
+        period(10_000),
+    )?;
 
     within("memory_store.bytes_max", config.memory_store.bytes_max, ByteSize(1 << 20), BYTES_MAX)
 }

@@ -2,9 +2,8 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use ltq_core::{
-    Address, BrokerSettings, Credit, Durability, TopicSettings, model::ModelSettings,
-};
+use ltq_core::{Address, BrokerSettings, Credit, Durability, TopicSettings, model::ModelSettings};
+use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -265,12 +264,17 @@ impl Config {
         }
     }
 
+    /// What of this is the file store's.
+    #[must_use]
+    pub fn file_store_options(&self) -> FileStoreOptions {
+        FileStoreOptions(self.data_dir.clone())
+    }
+
     /// Checks that the settings can be, each and together.
     ///
     /// # Errors
     /// The first [`ConfigError::Value`] found.
     pub fn check(&self) -> Result<(), ConfigError> {
-        ranges::check(self)?;
         let bad = |key: &str, value: &dyn ToString, rule: String| {
             Err(ConfigError::Value { key: key.to_owned(), value: value.to_string(), rule })
         };
@@ -297,9 +301,10 @@ impl Config {
             self.check_host_port("http", http, http)?;
         }
         let broker = self.broker_settings();
-        broker.check().or_else(|error| {
-            bad(&ranges::key_of(error.setting), &error.value, error.rule)
-        })
+        broker
+            .check()
+            .or_else(|error| bad(&ranges::key_of(error.setting), &error.value, error.rule))?;
+        ranges::check(self)
     }
 
     /// Checks that an address is `HOST:PORT`, and that it is not open to everyone by oversight.
@@ -315,7 +320,9 @@ impl Config {
             return bad("the port is a number from 0 (any free one) to 65535");
         }
         if host.is_empty() {
-            return bad("name the host; 127.0.0.1 is this machine only, 0.0.0.0 is every interface");
+            return bad(
+                "name the host; 127.0.0.1 is this machine only, 0.0.0.0 is every interface",
+            );
         }
         if self.token.is_none() && !self.allow_unauthenticated && !is_loopback(host) {
             return bad(

@@ -21,9 +21,8 @@ pub(crate) fn nearest_key<'a>(
 ) -> Option<&'a str> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let word = last(key);
-    let likeness = |name: &str| {
-        strsim::jaro_winkler(key, name).max(strsim::jaro_winkler(&word, &last(name)))
-    };
+    let likeness =
+        |name: &str| strsim::jaro_winkler(key, name).max(strsim::jaro_winkler(&word, &last(name)));
     candidates
         .into_iter()
         .map(|name| (likeness(name), name))
