@@ -122,6 +122,16 @@ pub(super) fn known_keys() -> &'static [String] {
     &KEYS
 }
 
+/// A setting's value as a file would say it; `None` when it is not set, or secret.
+pub(super) fn shown(config: &Config, key: &str) -> Option<String> {
+    let table = Table::try_from(config).ok()?;
+    match look_up(&table, key)? {
+        _ if key == "token" => None,
+        Value::String(text) => Some(text.clone()),
+        value => Some(value.to_string()),
+    }
+}
+
 /// The variable of a key.
 pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())

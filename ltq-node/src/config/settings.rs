@@ -7,7 +7,7 @@ use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConfigError,
+    ConfigError, layers,
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
     ranges,
     units::{ByteSize, Period},
@@ -301,9 +301,11 @@ impl Config {
             self.check_host_port("http", http, http)?;
         }
         let broker = self.broker_settings();
-        broker
-            .check()
-            .or_else(|error| bad(&ranges::key_of(error.setting), &error.value, error.rule))?;
+        broker.check().or_else(|error| {
+            let key = ranges::key_of(error.setting);
+            let value = layers::shown(self, &key).unwrap_or(error.value);
+            bad(&key, &value, error.rule)
+        })?;
         ranges::check(self)
     }
 

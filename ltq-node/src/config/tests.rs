@@ -245,9 +245,9 @@ fn a_value_out_of_range_is_named_with_the_nearest() {
         // The broker's own rules.
         ("limits.message_bytes_max", "0", &["0", "1 to"]),
         ("limits.message_bytes_max", "\"8MiB\"", &["limits.frame_bytes_max", "at least"]),
-        ("limits.message_bytes_max", "\"5GiB\"", &["1 to"]),
+        ("limits.message_bytes_max", "\"5GiB\"", &["be 5GiB", "1 to"]),
         ("limits.topics_max", "0", &["at least 1"]),
-        ("limits.heartbeat", "\"1ms\"", &["100ms"]),
+        ("limits.heartbeat", "\"1ms\"", &["be 1ms", "100 ms"]),
         ("token", "\"\"", &["1 to 1,024"]),
         ("node", "\"\"", &["1 to 256"]),
     ] {
