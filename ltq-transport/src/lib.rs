@@ -23,6 +23,8 @@
 #![deny(missing_docs)]
 
 mod async_io;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod in_process;
 mod one_stream;
 mod room;

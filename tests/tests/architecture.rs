@@ -47,8 +47,19 @@ fn is_test(path: &Path) -> bool {
 #[test]
 fn the_model_knows_no_tokio_clock_chance_file_or_socket() {
     let forbidden = [
-        "tokio", "Instant", "SystemTime", "std::fs", "std::net", "std::thread", "rand::",
-        "random", "async ", "await", "Mutex", "HashMap<K", "tracing",
+        "tokio",
+        "Instant",
+        "SystemTime",
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "rand::",
+        "random",
+        "async ",
+        "await",
+        "Mutex",
+        "HashMap<K",
+        "tracing",
     ];
     for path in sources(&root().join("ltq-core/src/model")) {
         if is_test(&path) {

@@ -485,6 +485,7 @@ enum Read {
 fn refusal_of(error: &DecodeError) -> Refusal {
     let code = match error {
         DecodeError::TooLong { .. } => RefusalCode::FrameTooLarge,
+        DecodeError::Name(_) => RefusalCode::BadName,
         DecodeError::UnknownType(_) => RefusalCode::UnexpectedFrame,
         _ => RefusalCode::Malformed,
     };

@@ -29,6 +29,14 @@ async fn listen(address: &str) -> Box<dyn Listener> {
     Tcp::default().listen(&address.parse().unwrap()).await.unwrap()
 }
 
+/// A port that nobody listens on, and nobody else can get while the socket lives.
+fn silent() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
 /// The near side as a stream, the far side as a plain socket.
 async fn linked() -> (Stream, std::net::TcpStream) {
     let far = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -60,7 +68,7 @@ async fn a_port_asked_for_as_0_is_filled_in_over_ipv4_ipv6_and_names() {
 async fn all_addresses_of_a_name_are_tried() {
     let listener = listen("tcp://127.0.0.1:0").await;
     let port = HostPort::of(&listener.local_address()).unwrap().port;
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, silent) = silent();
     let candidates = vec![
         silent,
         SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port),
@@ -102,7 +110,8 @@ async fn errors_say_what_was_being_done() {
     let address = taken.local_address();
     let error = Tcp::default().listen(&address).await.err().unwrap().to_string();
     assert!(error.starts_with(&format!("listening on {address} failed: ")), "{error}");
-    drop(taken);
+    let (_held, silent) = silent();
+    let address = address_of(silent);
     let error = within(Tcp::default().connect(&address)).await.err().unwrap().to_string();
     assert!(error.starts_with(&format!("connecting to {address} failed: ")), "{error}");
     let nowhere: Address = "tcp://no-such-host.invalid:1".parse().unwrap();
