@@ -8,7 +8,7 @@ mod raw_peer;
 mod served;
 
 pub use gated::Gated;
-pub use node_process::NodeProcess;
+pub use node_process::{NodeProcess, binary};
 pub use raw_peer::RawPeer;
 pub use served::Served;
 

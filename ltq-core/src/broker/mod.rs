@@ -35,7 +35,10 @@ pub use settings::{BrokerSettings, SettingsError};
 use crate::{
     AdminRequest, AdminResponse, ChannelName, Environment, Listener, NodeStats, Refusal, Store,
     StoreError, TopicName, TransportError,
-    model::{RestoreError, Topic, keys},
+    model::{
+        RestoreError, Topic,
+        keys::{self, Key},
+    },
 };
 use shared::{Phase, Shared};
 
@@ -238,9 +241,11 @@ fn restore(shared: &Shared) -> Result<Vec<Topic>, BrokerError> {
     let mut values: BTreeMap<TopicName, Vec<(Bytes, Bytes)>> = BTreeMap::new();
     for (key, value) in store.values(b"")? {
         // Keys that are not the broker's belong to the program that it is embedded in.
-        if let Some(topic) = keys::topic_of(&key) {
-            values.entry(topic).or_default().push((key, value));
-        }
+        let topic = match keys::parse(&key) {
+            Some(Key::Topic(topic) | Key::Channel(topic, _) | Key::Producer(topic, _)) => topic,
+            None => continue,
+        };
+        values.entry(topic).or_default().push((key, value));
     }
     let now = shared.environment.now();
     let mut topics = Vec::with_capacity(values.len());
@@ -250,8 +255,7 @@ fn restore(shared: &Shared) -> Result<Vec<Topic>, BrokerError> {
             Err(StoreError::NoSuchLog(_)) => Default::default(),
             Err(error) => return Err(error.into()),
         };
-        let model = shared.settings.model.clone();
-        let topic = Topic::restore(name.clone(), model, bounds, values, now)
+        let topic = Topic::restore(name.clone(), shared.model.clone(), bounds, values, now)
             .map_err(|error| BrokerError::Restore { topic: name, error })?;
         topics.push(topic);
     }

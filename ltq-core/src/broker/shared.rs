@@ -19,13 +19,15 @@ use super::{
 };
 use crate::{
     Environment, Refusal, RefusalCode, Store, TopicName, TopicSettings,
-    model::{Event, SessionId, Topic},
+    model::{Event, ModelSettings, SessionId, Topic},
 };
 
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) environment: Environment,
     pub(super) settings: BrokerSettings,
+    /// One copy for all topics.
+    pub(super) model: Arc<ModelSettings>,
     pub(super) published: Budget,
     pub(super) partial: Budget,
     topics: Mutex<HashMap<TopicName, Arc<Inbox>>>,
@@ -67,6 +69,7 @@ impl Shared {
             partial: Budget::new(settings.partial_bytes_total_max),
             store,
             environment,
+            model: Arc::new(settings.model.clone()),
             settings,
             topics: Mutex::default(),
             sessions: AtomicU64::new(0),
@@ -128,8 +131,7 @@ impl Shared {
             return Err(Refusal::new(RefusalCode::DurabilityUnavailable, detail));
         }
         let now = self.environment.now();
-        let model = self.settings.model.clone();
-        let topic = Topic::create(name.clone(), settings, model, now);
+        let topic = Topic::create(name.clone(), settings, self.model.clone(), now);
         Ok(self.start(&mut topics, topic))
     }
 
