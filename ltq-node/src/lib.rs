@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod bench;
+pub mod cli;
 pub mod config;
+pub mod descriptors;
 pub mod http;
 pub mod logging;
 pub mod node;

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::{
     NodeBroker,
     config::{Config, StoreKind},
+    descriptors,
     http::{self, HttpOptions, HttpServer},
     output,
 };
@@ -218,7 +219,7 @@ impl Node {
 pub async fn run(config: &Config) -> Result<(), NodeError> {
     // Before anything is opened, so that a signal during the start is not missed.
     let mut signals = Signals::new().map_err(NodeError::Signals)?;
-    raise_descriptor_limit();
+    descriptors::raise_limit();
     let node = tokio::select! {
         node = Node::start(config) => node?,
         signal = signals.next() => {
@@ -268,19 +269,6 @@ fn reachable(address: &Address) -> String {
             format!("{}://[{}]:{}", address.scheme(), Ipv6Addr::LOCALHOST, v6.port())
         }
         _ => address.to_string(),
-    }
-}
-
-/// Lets the process have as many descriptors as the system allows it: each connection is one.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current == limit.maximum {
-        return;
-    }
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        warn!(%error, "the limit of open files could not be raised");
     }
 }
 

@@ -58,10 +58,12 @@ pub struct ServerArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Publishes one message, or one for each line of standard input.
-    #[command(long_about = "Publishes one message, or, without BODY, one for each line of standard \
+    #[command(
+        long_about = "Publishes one message, or, without BODY, one for each line of standard \
         input: byte for byte, without the newline. An empty line is an empty message. It ends with \
         exit code 0 only when every message is confirmed, and says on standard error how many are, \
-        and how durable they are. When it fails, it says how many were confirmed for sure.")]
+        and how durable they are. When it fails, it says how many were confirmed for sure."
+    )]
     Pub(PubArgs),
     /// Prints the messages of a channel, and acks them.
     #[command(long_about = "Prints the messages of a channel to standard output, one a line, and \

@@ -113,7 +113,10 @@ mod tests {
 
     #[test]
     fn lines_are_kept_byte_for_byte() {
-        assert_eq!(batches(&[b"a\r\n\n\xff b\n"]), [["a\r".into(), "".into(), Bytes::from_static(b"\xff b")]]);
+        assert_eq!(
+            batches(&[b"a\r\n\n\xff b\n"]),
+            [["a\r".into(), "".into(), Bytes::from_static(b"\xff b")]]
+        );
         assert_eq!(batches(&[b"no end"]), [["no end"]]);
         assert_eq!(batches(&[b""]), [[""; 0]; 0]);
         assert_eq!(batches(&[]), [[""; 0]; 0]);

@@ -15,13 +15,12 @@ mod tests;
 use std::{io, process::ExitCode};
 
 use ltq_client::{CloseError, ConnectError, PublishError, RequestError};
+use ltq_core::TransportError;
 use thiserror::Error;
 
 use crate::{bench, output};
 
-pub use args::{
-    ChannelCommand, Cli, Command, Format, PubArgs, ServerArgs, SubArgs, TopicCommand,
-};
+pub use args::{ChannelCommand, Cli, Command, Format, PubArgs, ServerArgs, SubArgs, TopicCommand};
 pub(crate) use connect::{builder, connect};
 pub(crate) use interrupt::interrupted;
 
@@ -62,10 +61,13 @@ impl CliError {
         match self {
             // What the client refuses before it sends anything was mistyped.
             Self::Usage(_)
-            | Self::Connect(
-                ConnectError::Address(_) | ConnectError::NoServer | ConnectError::Scheme { .. },
-            )
+            | Self::Connect(ConnectError::Address(_) | ConnectError::NoServer)
             | Self::Request(RequestError::Name(_) | RequestError::Option { .. }) => 2,
+            Self::Connect(ConnectError::Transport { source, .. })
+                if matches!(**source, TransportError::Address { .. }) =>
+            {
+                2
+            }
             _ => 1,
         }
     }

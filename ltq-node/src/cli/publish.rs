@@ -33,15 +33,14 @@ pub(super) async fn run(server: &ServerArgs, args: PubArgs, json: bool) -> Resul
         Some(body) => {
             let receipt = producer.send(template.message(body.into())).await?;
             if json {
-                let offset = receipt.offset.map(|offset| offset.0);
-                let (topic, durability) = (receipt.topic, receipt.durability);
                 print_json(&json!({
-                    "topic": topic,
-                    "offset": offset,
+                    "topic": receipt.topic,
+                    "offset": receipt.offset,
                     "sequence": receipt.sequence,
-                    "durability": durability,
+                    "durability": receipt.durability,
                 }))?;
             }
+            output::note(format_args!("1 message confirmed (durability {})", receipt.durability));
         }
         None => {
             let skip = if args.name.is_some() { producer.last_sequence() } else { 0 };

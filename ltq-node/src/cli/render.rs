@@ -9,11 +9,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::args::Format;
 
 /// Writes one message and a newline.
-pub(super) fn write(
-    into: &mut impl Write,
-    format: Format,
-    received: &Received,
-) -> io::Result<()> {
+pub(super) fn write(into: &mut impl Write, format: Format, received: &Received) -> io::Result<()> {
     match format {
         Format::Body => into.write_all(&received.message.body)?,
         Format::Json => serde_json::to_writer(&mut *into, &Shown(received))?,

@@ -18,7 +18,7 @@ pub(super) async fn run(server: &ServerArgs, args: SubArgs) -> Result<(), CliErr
     let mut consumer = client
         .consumer_builder(&args.topic, &args.channel)
         .start(args.from)
-        .credit_messages(credit)
+        .credit(credit, CREDIT_BYTES)
         .open()
         .await?;
     let mut acked = 0;
@@ -41,11 +41,7 @@ pub(super) async fn run(server: &ServerArgs, args: SubArgs) -> Result<(), CliErr
 }
 
 /// Prints and acks until enough is acked.
-async fn consume(
-    consumer: &mut Consumer,
-    args: &SubArgs,
-    acked: &mut u64,
-) -> Result<(), CliError> {
+async fn consume(consumer: &mut Consumer, args: &SubArgs, acked: &mut u64) -> Result<(), CliError> {
     let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
     loop {
         let left = args.count.map_or(BATCH_MAX, |count| count - *acked);
@@ -67,8 +63,7 @@ async fn consume(
         let mut unreadable = None;
         for received in batch.iter() {
             match received {
-                Ok(received) => render::write(&mut out, args.format, &received)
-                    .map_err(writing)?,
+                Ok(received) => render::write(&mut out, args.format, &received).map_err(writing)?,
                 Err(error) => unreadable = Some(error),
             }
         }
@@ -108,4 +103,6 @@ const fn writing(source: io::Error) -> CliError {
 
 /// The most messages between two flushes.
 const BATCH_MAX: u64 = 1000;
+/// The most that a node allows unless it is set otherwise.
+const CREDIT_BYTES: u64 = 16 << 20;
 const OUT_BYTES: usize = 256 << 10;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ltq_client::{ChannelStats, NodeStats, TopicStats};
 
-
 /// A node, a line for each channel of each topic.
 pub(super) fn node(stats: &NodeStats) -> String {
     let uptime = humantime::format_duration(Duration::from_secs(stats.uptime_seconds));
@@ -109,14 +108,14 @@ fn channels(topics: &[TopicStats]) -> String {
 
 fn plain<'a>(header: impl Iterator<Item = &'a &'a str>) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(header.map(|name| Cell::new(name.to_uppercase())));
     table
 }
 
 fn facts(facts: &[(&str, String)]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     for (name, value) in facts {
         table.add_row([*name, value]);
     }

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{
     ConfigError,
     choice::DurabilityChoice,
-    settings::Config,
+    settings::{Config, FileStoreSettings},
     suggest::{nearest, nearest_key},
 };
 
@@ -139,7 +139,10 @@ pub(super) fn variable(key: &str) -> String {
 
 /// A configuration that has a value for each key.
 static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
+    let default = FileStoreSettings::default();
+    let some_limit = Some(default.journal_bytes_max);
     let config = Config {
+        file_store: FileStoreSettings { disk_bytes_max: some_limit, ..default },
         token: Some(String::new()),
         durability: Some(DurabilityChoice::Disk),
         ..Config::default()

@@ -16,7 +16,9 @@ use thiserror::Error;
 
 pub use choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind};
 pub use flags::Flags;
-pub use settings::{Config, Delivery, HTTP_OFF, Limits, MemoryStoreSettings, SCHEMES};
+pub use settings::{
+    Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, SCHEMES,
+};
 pub use units::{ByteSize, Period};
 
 use layers::Layer;
@@ -75,6 +77,9 @@ pub enum ConfigError {
         /// What is wrong.
         error: String,
     },
+    /// A setting below `[file_store]` is out of its range.
+    #[error("file_store: {0}")]
+    FileStore(String),
     /// A value is out of its range, or does not go with another.
     #[error("{key} cannot be {value}: {rule}")]
     Value {

@@ -52,7 +52,12 @@ pub(super) fn key_of(setting: &str) -> String {
     keys.iter().find(ends_so).cloned().unwrap_or_else(|| setting.to_owned())
 }
 
-fn within<T: PartialOrd + Display>(key: &str, value: T, min: T, max: T) -> Result<(), ConfigError> {
+fn within<T: PartialOrd + Display + Copy>(
+    key: &str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<(), ConfigError> {
     let nearest = match () {
         () if value < min => &min,
         () if value > max => &max,

@@ -7,9 +7,9 @@ use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ConfigError, layers,
+    ConfigError,
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
-    ranges,
+    layers, ranges,
     units::{ByteSize, Period},
 };
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub limits: Limits,
     /// How messages are delivered.
     pub delivery: Delivery,
+    /// The file store.
+    pub file_store: FileStoreSettings,
     /// The memory store.
     pub memory_store: MemoryStoreSettings,
 }
@@ -123,6 +125,28 @@ pub struct Delivery {
     pub ack_commit_interval: Period,
 }
 
+/// The file store: the table `[file_store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileStoreSettings {
+    /// Memory for the newest messages of all topics together. Default: 64 MiB.
+    pub tail_bytes: ByteSize,
+    /// What all journal files may take; about as much is read again when the node starts.
+    /// Default: 256 MiB.
+    pub journal_bytes_max: ByteSize,
+    /// How large one segment file grows: space comes back by whole segments. Default: 64 MiB.
+    pub segment_bytes: ByteSize,
+    /// What all files may take; beyond it publishes are refused. Default: no limit but the
+    /// device's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes_max: Option<ByteSize>,
+    /// What publishes leave free on the device, so that a full store can still be emptied.
+    /// Default: 16 MiB.
+    pub reserve_bytes: ByteSize,
+    /// After how long what was confirmed as `os` is synced to the device anyway. Default: 1 s.
+    pub os_sync_interval: Period,
+}
+
 /// The memory store: the table `[memory_store]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -150,6 +174,7 @@ impl Default for Config {
             log_level: LogLevel::Info,
             limits: Limits::default(),
             delivery: Delivery::default(),
+            file_store: FileStoreSettings::default(),
             memory_store: MemoryStoreSettings::default(),
         }
     }
@@ -193,6 +218,19 @@ impl Default for Delivery {
             credit_bytes_max: ByteSize(model.credit_max.bytes),
             channel_runs_max: model.channel_runs_max,
             ack_commit_interval: Period(model.ack_commit_interval),
+        }
+    }
+}
+
+impl Default for FileStoreSettings {
+    fn default() -> Self {
+        Self {
+            tail_bytes: ByteSize(64 << 20),
+            journal_bytes_max: ByteSize(256 << 20),
+            segment_bytes: ByteSize(64 << 20),
+            disk_bytes_max: None,
+            reserve_bytes: ByteSize(16 << 20),
+            os_sync_interval: Period(Duration::from_secs(1)),
         }
     }
 }
@@ -267,7 +305,17 @@ impl Config {
     /// What of this is the file store's.
     #[must_use]
     pub fn file_store_options(&self) -> FileStoreOptions {
-        FileStoreOptions(self.data_dir.clone())
+        let files = &self.file_store;
+        let journal = files.journal_bytes_max.0;
+        FileStoreOptions::new(&self.data_dir)
+            .tail_bytes(files.tail_bytes.0)
+            // A quarter of the journal is the most that one of its files may take.
+            .journal_file_bytes((journal / 4).min(JOURNAL_FILE_BYTES))
+            .journal_bytes_max(journal)
+            .segment_bytes(files.segment_bytes.0)
+            .disk_bytes_max(files.disk_bytes_max.map(|bytes| bytes.0))
+            .reserve_bytes(files.reserve_bytes.0)
+            .os_sync_interval(files.os_sync_interval.0)
     }
 
     /// Checks that the settings can be, each and together.
@@ -306,7 +354,8 @@ impl Config {
             let value = layers::shown(self, &key).unwrap_or(error.value);
             bad(&key, &value, error.rule)
         })?;
-        ranges::check(self)
+        ranges::check(self)?;
+        self.file_store_options().check().map_err(|error| ConfigError::FileStore(error.to_string()))
     }
 
     /// Checks that an address is `HOST:PORT`, and that it is not open to everyone by oversight.
@@ -335,6 +384,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// As much as a spinning disk writes in about half a second.
+const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 
 /// The schemes that a node can listen on.
 pub const SCHEMES: [&str; 1] = ["tcp"];

@@ -70,6 +70,12 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("delivery.credit_bytes_max", "\"7MiB\"", "7MiB"),
     ("delivery.channel_runs_max", "7000", "7000"),
     ("delivery.ack_commit_interval", "\"7ms\"", "7ms"),
+    ("file_store.tail_bytes", "\"7MiB\"", "7MiB"),
+    ("file_store.journal_bytes_max", "\"128MiB\"", "128MiB"),
+    ("file_store.segment_bytes", "\"7MiB\"", "7MiB"),
+    ("file_store.disk_bytes_max", "\"7GiB\"", "7GiB"),
+    ("file_store.reserve_bytes", "\"7MiB\"", "7MiB"),
+    ("file_store.os_sync_interval", "\"7s\"", "7s"),
     ("memory_store.bytes_max", "\"7MiB\"", "7MiB"),
 ];
 
@@ -259,6 +265,18 @@ fn a_value_out_of_range_is_named_with_the_nearest() {
         if !parts.iter().any(|part| part.starts_with("limits.")) {
             assert!(error.starts_with(key), "{error}");
         }
+    }
+}
+
+#[test]
+fn the_file_store_s_own_rules_are_checked_before_it_is_opened() {
+    for (key, value, part) in [
+        ("file_store.tail_bytes", "1", "tail_bytes is 1, and at least 65536"),
+        ("file_store.disk_bytes_max", "\"1MiB\"", "disk_bytes_max"),
+        ("file_store.os_sync_interval", "\"2h\"", "os_sync_interval"),
+    ] {
+        let error = refusal(Some(&as_file(key, value)), &[], &[]);
+        assert!(error.starts_with("file_store: ") && error.contains(part), "{error}");
     }
 }
 
