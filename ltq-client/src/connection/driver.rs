@@ -129,7 +129,7 @@ impl Driver {
         match command {
             Command::OpenProducer(producer) => {
                 if let Phase::Up(link) = &mut self.phase
-                    && let Some(frame) = producer.open_frame(&link.node)
+                    && let Some(frame) = producer.open_frame(&link.server)
                 {
                     link.write(&frame);
                 }
@@ -222,7 +222,7 @@ impl Driver {
             for (_, ready) in due {
                 let frame = match ready {
                     Ready::Producer(handle) => {
-                        self.producers.get(&handle).and_then(|p| p.open_frame(&link.node))
+                        self.producers.get(&handle).and_then(|p| p.open_frame(&link.server))
                     }
                     Ready::Consumer(handle) => {
                         self.consumers.get(&handle).and_then(|c| c.subscribe_frame(self.generation))
@@ -318,7 +318,7 @@ impl Driver {
         self.generation += 1;
         self.hub.set_message_bytes_max(link.limits.message_bytes_max as usize);
         for producer in self.producers.values() {
-            if let Some(frame) = producer.open_frame(&link.node) {
+            if let Some(frame) = producer.open_frame(&link.server) {
                 link.write(&frame);
             }
         }
