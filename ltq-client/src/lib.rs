@@ -1,1 +1,57 @@
-//! To be written.
+//! The client of the LTQ message broker: producers whose every message ends in a receipt or in an
+//! error that says whether it may have happened, consumers that settle what they were given, and
+//! one connection under all of them that comes back by itself and loses and repeats nothing.
+//!
+//! ```no_run
+//! use ltq_client::{Client, Message};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("tcp://127.0.0.1:7440").await?;
+//!
+//! let producer = client.producer("orders").await?;
+//! let receipt = producer.send(Message::new("hello")).await?;
+//! println!("stored at {:?}, {}", receipt.offset, receipt.durability);
+//!
+//! let mut consumer = client.consumer("orders", "billing").await?;
+//! while let Some(delivery) = consumer.next().await {
+//!     let delivery = delivery?;
+//!     println!("{:?}", delivery.message.body);
+//!     delivery.ack()?;
+//! }
+//! client.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod admin;
+mod backoff;
+mod builder;
+mod client;
+mod connection;
+mod consumer;
+mod error;
+mod producer;
+mod state;
+
+pub use admin::Admin;
+pub use backoff::Backoff;
+pub use builder::ClientBuilder;
+pub use client::Client;
+pub use consumer::{
+    Batch, Consumer, ConsumerBuilder, Delivery, ForEach, ForEachSummary, Received, StopHandle,
+};
+pub use error::{
+    BatchError, CloseError, ConnectError, ConsumeError, Outcome, PublishError, RequestError,
+    SettleError, StaleError, UnknownCause,
+};
+pub use producer::{
+    BatchReceipt, PendingBatch, PendingReceipt, Producer, ProducerBuilder, Receipt, Receipts,
+};
+pub use state::ConnectionState;
+
+pub use ltq_core::{
+    ChannelName, ChannelStats, Credit, Durability, Message, NodeStats, Offset, ProducerName,
+    Refusal, RefusalCode, StartAt, Timestamp, TopicName, TopicSettings, TopicStats,
+};

@@ -7,6 +7,7 @@ pub mod model;
 pub mod protocol;
 
 mod admin;
+mod broker;
 mod channel_options;
 mod environment;
 mod message;
@@ -18,6 +19,10 @@ mod transport;
 mod units;
 
 pub use admin::{AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicSettings, TopicStats};
+pub use broker::{
+    Broker, BrokerCounters, BrokerError, BrokerSettings, DirectError, Publisher, PublisherOptions,
+    Receipt, Received, SettingsError, SubscribeOptions, Subscription,
+};
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};
 pub use message::{Message, MessageError};

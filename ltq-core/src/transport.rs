@@ -103,7 +103,8 @@ pub struct Peer {
 /// `ltq_transport::conformance` holds the test suite for transports of your own.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
-    /// The scheme of its addresses, such as `tcp`.
+    /// The scheme of its addresses, such as `tcp`. A set of transports names all of theirs,
+    /// separated by commas; that is for people to read.
     fn scheme(&self) -> &str;
 
     /// Starts to listen.
@@ -113,38 +114,43 @@ pub trait Transport: Send + Sync + 'static {
     async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError>;
 
     /// Connects. There is no deadline of its own: the caller sets one. Dropping the future gives
-    /// the attempt up.
+    /// the attempt up; the listener may see a connection that ends at once.
     ///
     /// # Errors
-    /// [`TransportError::Address`] or [`TransportError::Io`].
+    /// [`TransportError::Address`]; [`TransportError::Io`], also when nobody listens there.
     async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError>;
 }
 
-/// Takes connections in. Dropping it closes it; connections that it gave out live on.
+/// Takes connections in. Dropping it closes it: connections that it gave out live on, those that
+/// wait to be accepted are cut.
 #[async_trait]
 pub trait Listener: Send + 'static {
-    /// Waits for the next connection. Cancel safe. After an error the next call tries again, so
-    /// that one bad handshake or a shortage of descriptors ends nothing.
+    /// Waits for the next connection. Cancel safe: a dropped call loses no connection. After an
+    /// error the next call tries again, so that one bad handshake or a shortage of descriptors
+    /// ends nothing. It tries at once: a caller that loops pauses after an error.
     ///
     /// # Errors
     /// [`TransportError::Io`]; [`TransportError::Closed`] when no connection can come any more.
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError>;
 
-    /// Where it listens, a port that was asked for as 0 filled in.
+    /// Where it listens, a port that was asked for as 0 filled in: an address to connect to.
     fn local_address(&self) -> Address;
 }
 
-/// A connection to one peer. Dropping it and its streams closes it.
+/// A connection to one peer. It lives as long as it or one of its streams does; when the last of
+/// them is dropped it closes.
 #[async_trait]
 pub trait Connection: Send + Sync + 'static {
-    /// Whether it can carry more than one stream at a time. If not, the connecting side opens one
-    /// and the accepting side accepts one, and further calls wait or fail.
+    /// Whether it can carry more than one stream. If not, the connecting side opens the one and
+    /// the accepting side accepts it; every other `open_stream` is [`TransportError::Closed`],
+    /// every other `accept_stream` is `None`, at once. That `None` does not end the connection.
     fn multiplexed(&self) -> bool;
 
     /// Who is at the other end.
     fn peer(&self) -> &Peer;
 
-    /// Opens a stream. The peer need not notice before bytes are sent on it.
+    /// Opens a stream. The peer need not notice before bytes are sent on it. Cancel safe: a
+    /// dropped call uses nothing up.
     ///
     /// # Errors
     /// [`TransportError::Io`] when the connection is gone, [`TransportError::Closed`] when it
@@ -172,14 +178,22 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// The receiving half of a [`Stream`].
+/// The receiving half of a [`Stream`]. Dropping it says that nothing more will be read: the peer's
+/// sends then fail, or wait for room that never comes.
 pub trait RecvStream: Send + 'static {
     /// Appends up to `max` bytes (at least 1) to `buffer` and says how many; 0 means that the
-    /// peer will send no more. Takes memory only when there are bytes: while pending, `buffer`
-    /// is left as it was.
+    /// peer will send no more, and is the answer to later calls too. Takes memory only when there
+    /// are bytes: while pending, and on an error, `buffer` keeps its bytes and its capacity.
+    ///
+    /// Room that `buffer` has is used first. Where there is little, it grows by what the stream
+    /// expects, never by more than `max`: a caller that waits for a piece of known size reserves
+    /// that room itself.
+    ///
+    /// Pending wakes the task of the newest call, and no earlier one.
     ///
     /// # Errors
-    /// The stream was cut: bytes may be missing. Later calls fail too.
+    /// The stream was cut: bytes may be missing. What had arrived was received before. Later
+    /// calls fail too. [`io::ErrorKind::InvalidInput`] for a `max` of 0.
     fn poll_recv(
         &mut self,
         context: &mut Context<'_>,
@@ -188,13 +202,16 @@ pub trait RecvStream: Send + 'static {
     ) -> Poll<io::Result<usize>>;
 }
 
-/// The sending half of a [`Stream`]. Dropping it unfinished may cut the stream.
+/// The sending half of a [`Stream`]. When it is dropped unfinished, the peer receives some first
+/// part of what was taken, and then an error or the end.
 pub trait SendStream: Send + 'static {
-    /// Takes some of the bytes and says how many: at least 1 unless all are empty. What it took
-    /// is on its way without any flush. Pending is the peer's, or the path's, back-pressure.
+    /// Takes some of the bytes and says how many: at least 1, or 0 at once when all are empty.
+    /// What it took is on its way without any flush. Pending is the peer's, or the path's,
+    /// back-pressure: nothing was taken, and the task of the newest call is woken.
     ///
     /// # Errors
     /// The stream was cut: what was taken earlier may not have arrived. Later calls fail too.
+    /// [`io::ErrorKind::BrokenPipe`] after [`poll_finish`](Self::poll_finish).
     fn poll_send(
         &mut self,
         context: &mut Context<'_>,
@@ -202,7 +219,9 @@ pub trait SendStream: Send + 'static {
     ) -> Poll<io::Result<usize>>;
 
     /// Says that no more will come: the peer reads what was taken and then the end. The receiving
-    /// half goes on.
+    /// half goes on. Once this is ready, dropping the stream and the connection takes nothing of
+    /// it back, provided that everything from the peer was received. Ready again when called
+    /// again.
     ///
     /// # Errors
     /// The stream was cut.

@@ -1,1 +1,29 @@
-//! To be written.
+//! How LTQ's clients find its nodes: the contract [`Discovery`], and [`StaticList`].
+//!
+//! A node announces what it is; a client watches for the nodes of a topic. What stands between
+//! the two is up to the implementation: nothing but a list, or a registry that hears heartbeats.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use ltq_core::TopicName;
+//! use ltq_discovery::{Discovery, StaticList};
+//!
+//! let list: StaticList = "tcp://10.0.0.1:7440, tcp://10.0.0.2:7440".parse()?;
+//! let mut watch = list.watch(Some(&TopicName::new("orders")?)).await?;
+//! for node in watch.changed().await?.iter() {
+//!     println!("{} at {:?}", node.id(), node.address("tcp"));
+//! }
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod discovery;
+mod node;
+mod static_list;
+
+pub use discovery::{Announced, Announcement, Discovery, DiscoveryError, Watch};
+pub use node::{
+    NODE_ID_BYTES_MAX, NodeId, NodeIdError, NodeInfo, NodeInfoError, NodeSet, NodeState,
+};
+pub use static_list::{StaticList, StaticListError};

@@ -1,1 +1,29 @@
-//! See the package's other targets.
+//! What the tests of the whole broker share: a broker served over TCP, and a peer that speaks
+//! frames, or bytes that are none.
+
+mod gated;
+pub mod kill;
+mod node_process;
+mod raw_peer;
+mod served;
+
+pub use gated::Gated;
+pub use node_process::{NodeProcess, binary};
+pub use raw_peer::RawPeer;
+pub use served::Served;
+
+use std::time::Duration;
+
+/// Within this everything that a test waits for must happen.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits for `future` until [`DEADLINE`].
+///
+/// # Panics
+/// When the deadline passes: `what` did not happen.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {DEADLINE:?}"),
+    }
+}

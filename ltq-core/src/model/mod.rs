@@ -4,9 +4,39 @@
 //! argument, and says what is to be done by [`Command`]s. It knows nothing of tokio, sockets,
 //! files, clocks or chance.
 
+pub mod keys;
+
+mod channel;
+mod channels;
+mod commit;
+mod committing;
+mod consumers;
+mod delivering;
+mod ending;
 mod event;
+mod in_flight;
+mod persisting;
+mod producers;
+mod publishing;
+mod redelivery;
+mod run_set;
+mod settings;
+mod stale_tags;
+mod state;
+mod subscribing;
+mod topic;
+mod window;
+mod wish;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use event::{
     Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Reply, RequestId, SequenceRange,
     SessionId, TopicAction,
 };
+pub use settings::ModelSettings;
+pub use state::RestoreError;
+pub use topic::Topic;

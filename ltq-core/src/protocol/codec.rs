@@ -1,11 +1,14 @@
 //! Frames to bytes and back. No IO, no allocation before a length is checked.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use super::{Frame, WriteQueue};
-use crate::{Offset, RecordBatch, Records, RecordsError, TABLE_ENTRY_BYTES, Tag, Timestamp};
+use crate::{
+    ChannelName, NameError, Offset, ProducerName, RecordBatch, Records, RecordsError,
+    TABLE_ENTRY_BYTES, Tag, Timestamp, TopicName,
+};
 
 /// The smallest limit that a peer may set for frames: room for any frame without bodies that
 /// either side must be able to send.
@@ -115,6 +118,9 @@ pub enum DecodeError {
     /// The header is not the one of that type, or bytes follow it.
     #[error("the header of a {0:?} frame cannot be read")]
     Header(FrameType),
+    /// A name in the header breaks the rule for names.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The records do not fit together.
     #[error("the records of a {kind:?} frame: {error}")]
     Records {
@@ -125,7 +131,7 @@ pub enum DecodeError {
     },
 }
 
-#[derive(Serialize, serde::Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct PublishHeader {
     handle: u32,
     sequence: u64,
@@ -134,7 +140,7 @@ struct PublishHeader {
     count: u32,
 }
 
-#[derive(Serialize, serde::Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct DeliverHeader {
     handle: u32,
     first_tag: Tag,
@@ -286,7 +292,14 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
         T::Ping => Frame::Ping { nonce: header(kind, &frame)? },
         T::Pong => Frame::Pong { nonce: header(kind, &frame)? },
         T::OpenProducer => {
-            let (handle, topic, name, epoch) = header(kind, &frame)?;
+            let (handle, topic, name, epoch) = named(
+                kind,
+                &frame,
+                |(_, topic, name, _): &(u32, &str, Option<&str>, Option<u64>)| {
+                    TopicName::new(topic)?;
+                    name.map_or(Ok(()), |name| ProducerName::new(name).map(drop))
+                },
+            )?;
             Frame::OpenProducer { handle, topic, name, epoch }
         }
         T::ProducerOpened => {
@@ -317,7 +330,11 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
         }
         T::CloseProducer => Frame::CloseProducer { handle: header(kind, &frame)? },
         T::Subscribe => {
-            let (handle, topic, channel, start, timeout_ms, credit) = header(kind, &frame)?;
+            let (handle, topic, channel, start, timeout_ms, credit) =
+                named(kind, &frame, |(_, topic, channel): &(u32, &str, &str)| {
+                    TopicName::new(topic)?;
+                    ChannelName::new(channel).map(drop)
+                })?;
             Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit }
         }
         T::Subscribed => {
@@ -364,6 +381,21 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
             let (request, result) = header(kind, &frame)?;
             Frame::AdminAnswered { request, result }
         }
+    })
+}
+
+/// Reads a header with names in it; where that fails, reads it again with the names as plain
+/// text, to say which of them is at fault.
+fn named<'a, T: DeserializeOwned, P: Deserialize<'a>>(
+    kind: FrameType,
+    frame: &'a Bytes,
+    check: impl FnOnce(&P) -> Result<(), NameError>,
+) -> Result<T, DecodeError> {
+    header(kind, frame).or_else(|error| {
+        if let Ok((plain, _)) = postcard::take_from_bytes(frame) {
+            check(&plain)?;
+        }
+        Err(error)
     })
 }
 

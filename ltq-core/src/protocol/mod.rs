@@ -16,3 +16,6 @@ mod write_queue;
 pub use codec::{DecodeError, Decoder, FRAME_BYTES_MIN, FrameType, encode};
 pub use frame::{Features, Frame, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerLimits, Welcome};
 pub use write_queue::WriteQueue;
+
+#[cfg(test)]
+mod tests;

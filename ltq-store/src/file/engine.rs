@@ -219,7 +219,7 @@ impl Engine {
         })
     }
 
-    fn in_memory(&self, front: &Front) -> u64 {
+    pub(super) fn in_memory(&self, front: &Front) -> u64 {
         self.counters.tail_cost.load(Relaxed) + front.unseen_bytes()
     }
 

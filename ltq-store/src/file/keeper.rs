@@ -352,14 +352,18 @@ impl Engine {
     }
 
     fn full(&self, wanted: u64) -> StoreError {
-        let used = self.disk_bytes(&self.front.lock());
+        let wanted = wanted + self.options.reserve_bytes;
+        let used = {
+            let front = self.front.lock();
+            self.disk_bytes(&front) + self.in_memory(&front)
+        };
         match self.options.disk_bytes_max {
-            Some(limit) if used + wanted + self.options.reserve_bytes > limit => {
-                let what = "disk_bytes_max less reserve_bytes".to_owned();
-                StoreError::Full { what, limit, used, wanted }
+            Some(limit) if used + wanted > limit => {
+                let what = "disk_bytes_max, reserve_bytes left".to_owned();
+                StoreError::Full { what, limit, used: used.min(limit), wanted }
             }
             _ => {
-                let what = "the device less reserve_bytes".to_owned();
+                let what = "the device, reserve_bytes left".to_owned();
                 StoreError::Full { what, limit: 0, used, wanted }
             }
         }

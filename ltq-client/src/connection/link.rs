@@ -1,0 +1,239 @@
+//! One stream to a broker that has said its welcome.
+
+use std::{
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use ltq_core::{
+    Address, Connection, RecvStream, Refusal, SendStream,
+    protocol::{DecodeError, Decoder, Frame, PeerLimits, Welcome, WriteQueue, encode},
+};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::{connection::deadline, producer::FrameLimits, producer::Violation};
+
+/// A connection, its stream, and what is on its way on it.
+pub(super) struct Link {
+    /// Dropping it would cut the stream.
+    _connection: Box<dyn Connection>,
+    send: Box<dyn SendStream>,
+    recv: Box<dyn RecvStream>,
+    input: BytesMut,
+    decoder: Decoder,
+    output: WriteQueue,
+    pub(super) address: Address,
+    pub(super) node: String,
+    /// Node and address: nodes that share a name share nothing else.
+    pub(super) server: String,
+    pub(super) limits: PeerLimits,
+    heartbeat: Option<Duration>,
+    last_received: Instant,
+    last_sent: Instant,
+    pub(super) up_since: Instant,
+    nonce: u64,
+    /// Bytes of publishes that were sent and not answered.
+    pub(super) publish_bytes: u64,
+    /// The broker said that it will end the stream soon, and when it said so.
+    goodbye: Option<(Refusal, Instant)>,
+}
+
+/// Why a link is of no use any more.
+#[derive(Debug, Error)]
+pub(super) enum Lost {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("the broker closed it")]
+    Closed,
+    #[error("the broker ended it: {0}")]
+    Goodbye(Refusal),
+    #[error("not a byte for {0:?}")]
+    Silent(Duration),
+    #[error("the broker broke the protocol: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("the broker broke the protocol: {0}")]
+    Violation(&'static str),
+}
+
+impl From<Violation> for Lost {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation.0)
+    }
+}
+
+/// What a link is made of once the broker has welcomed the client.
+pub(super) struct Welcomed {
+    pub(super) connection: Box<dyn Connection>,
+    pub(super) send: Box<dyn SendStream>,
+    pub(super) recv: Box<dyn RecvStream>,
+    /// What came behind the welcome.
+    pub(super) input: BytesMut,
+    pub(super) decoder: Decoder,
+    pub(super) address: Address,
+    pub(super) welcome: Welcome,
+}
+
+impl Link {
+    pub(super) fn new(from: Welcomed, now: Instant) -> Self {
+        let heartbeat = match from.welcome.heartbeat_ms {
+            0 => None,
+            millis => Some(Duration::from_millis(u64::from(millis)).max(HEARTBEAT_MIN)),
+        };
+        Self {
+            _connection: from.connection,
+            send: from.send,
+            recv: from.recv,
+            input: from.input,
+            decoder: from.decoder,
+            output: WriteQueue::new(),
+            server: format!("{} at {}", from.welcome.node, from.address),
+            address: from.address,
+            node: from.welcome.node,
+            limits: from.welcome.limits,
+            heartbeat,
+            last_received: now,
+            last_sent: now,
+            up_since: now,
+            nonce: 0,
+            publish_bytes: 0,
+            goodbye: None,
+        }
+    }
+
+    /// What a frame with records may hold.
+    pub(super) fn frame_limits(&self) -> FrameLimits {
+        FrameLimits {
+            bytes: (self.limits.frame_bytes_max as usize).saturating_sub(HEADER_BYTES_MAX),
+            message_bytes: self.limits.message_bytes_max as usize,
+        }
+    }
+
+    /// The most settlements that one frame holds.
+    pub(super) fn settlements_max(&self) -> usize {
+        let bytes = (self.limits.frame_bytes_max as usize).saturating_sub(HEADER_BYTES_MAX);
+        (bytes / SETTLEMENT_BYTES_MAX).clamp(1, SETTLEMENTS_MAX)
+    }
+
+    pub(super) fn write(&mut self, frame: &Frame) {
+        encode(frame, &mut self.output);
+    }
+
+    /// Whether more may be written before some of it was sent.
+    pub(super) const fn has_room(&self) -> bool {
+        self.output.len() < OUTPUT_BYTES_MAX
+    }
+
+    pub(super) const fn is_flushed(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    /// Sends what was written.
+    pub(super) fn poll_flush(
+        &mut self,
+        context: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Result<(), Lost>> {
+        let before = self.output.len();
+        if before == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let result = self.output.poll_flush(context, &mut *self.send);
+        if self.output.len() < before {
+            self.last_sent = now;
+        }
+        result.map_err(Lost::Io)
+    }
+
+    /// Says that nothing more will be sent.
+    pub(super) fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        self.send.poll_finish(context).map_err(Lost::Io)
+    }
+
+    /// Receives some bytes.
+    pub(super) fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Result<(), Lost>> {
+        let missing = self.decoder.missing(&self.input)?;
+        if missing > READ_BYTES {
+            self.input.reserve(missing);
+        }
+        let received =
+            ready!(self.recv.poll_recv(context, &mut self.input, missing.max(READ_BYTES)))?;
+        if received == 0 {
+            let goodbye = self.goodbye.take();
+            return Poll::Ready(Err(goodbye.map_or(Lost::Closed, |said| Lost::Goodbye(said.0))));
+        }
+        self.last_received = now;
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next frame that was received whole.
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Lost> {
+        Ok(self.decoder.decode(&mut self.input)?)
+    }
+
+    /// The broker will end the stream soon: nothing new is begun on it, and what was begun may
+    /// still be answered.
+    pub(super) fn handle_goodbye(&mut self, refusal: Refusal, now: Instant) {
+        self.goodbye.get_or_insert((refusal, now));
+    }
+
+    pub(super) const fn is_ending(&self) -> bool {
+        self.goodbye.is_some()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let ending = self.goodbye.as_ref().map(|said| said.1 + GOODBYE_WAIT);
+        let silent = self.heartbeat.map(|h| deadline(self.last_received, h * SILENT_HEARTBEATS));
+        let ping = self.heartbeat.filter(|_| self.output.is_empty());
+        let ping = ping.map(|heartbeat| deadline(self.last_sent, heartbeat));
+        ending.into_iter().chain(silent).chain(ping).min()
+    }
+
+    /// Says something when nothing was said for long, and gives up when nothing was heard.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), Lost> {
+        if let Some((refusal, said)) = &self.goodbye
+            && now >= *said + GOODBYE_WAIT
+        {
+            return Err(Lost::Goodbye(refusal.clone()));
+        }
+        let Some(heartbeat) = self.heartbeat else { return Ok(()) };
+        let silent = now.saturating_duration_since(self.last_received);
+        if silent >= heartbeat * SILENT_HEARTBEATS {
+            return Err(Lost::Silent(silent));
+        }
+        if self.output.is_empty() && now >= deadline(self.last_sent, heartbeat) {
+            self.nonce += 1;
+            self.output.shrink();
+            if self.input.is_empty() {
+                self.input = BytesMut::new();
+            }
+            self.write(&Frame::Ping { nonce: self.nonce });
+            self.last_sent = now;
+        }
+        Ok(())
+    }
+}
+
+/// Either side is given up after so many heartbeats without a byte.
+const SILENT_HEARTBEATS: u32 = 3;
+/// How long a broker that said goodbye may take to answer what it has taken.
+const GOODBYE_WAIT: Duration = Duration::from_secs(5);
+/// However often a broker asks for it, more is no use.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// A publish's header takes up to 28 bytes, a settlement frame's 20.
+const HEADER_BYTES_MAX: usize = 64;
+/// Two tags, a verdict and a delay.
+const SETTLEMENT_BYTES_MAX: usize = 32;
+/// Beyond this another header costs nothing.
+const SETTLEMENTS_MAX: usize = 4096;
+/// How much is written ahead of the stream: enough to fill a socket's buffer while the task is
+/// elsewhere, little enough that messages which come later still join those that wait.
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// One read takes up to this much: few system calls at full speed.
+const READ_BYTES: usize = 256 << 10;

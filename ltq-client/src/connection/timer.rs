@@ -1,0 +1,39 @@
+//! The one timer of the connection's task.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Fires no later than the earliest moment that it was told of. It may fire too early for each of
+/// them, so whoever it wakes looks for itself what is due, and tells the next moments again.
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    at: Option<Instant>,
+}
+
+impl Timer {
+    pub(super) fn new() -> Self {
+        Self { sleep: Box::pin(sleep_until(Instant::now())), at: None }
+    }
+
+    /// Fires at `at` or earlier.
+    pub(super) fn no_later_than(&mut self, at: Instant) {
+        if self.at.is_none_or(|now_set| at < now_set) {
+            self.at = Some(at);
+            self.sleep.as_mut().reset(at);
+        }
+    }
+
+    /// Ready when a moment that it was told of has come; it forgets them all then.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.at.is_none() || self.sleep.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.at = None;
+        Poll::Ready(())
+    }
+}

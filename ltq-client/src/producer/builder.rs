@@ -1,0 +1,117 @@
+//! How a producer is made.
+
+use std::{sync::Arc, time::Duration};
+
+use ltq_core::{Durability, NameError, ProducerName, TopicName};
+
+use super::{
+    Producer, ProducerLease,
+    calls::Room,
+    shared::{ProducerShared, Settings},
+};
+use crate::{
+    RequestError,
+    connection::{Command, Lease, Opening},
+};
+
+/// Sets a producer up: [`Client::producer_builder`](crate::Client::producer_builder).
+#[derive(Debug)]
+#[must_use = "nothing happens before `open`"]
+pub struct ProducerBuilder {
+    client: Arc<Lease>,
+    topic: Result<TopicName, RequestError>,
+    name: Option<Result<ProducerName, NameError>>,
+    durability: Option<Durability>,
+    window: Room,
+    timeout: Duration,
+    linger: Duration,
+}
+
+impl ProducerBuilder {
+    pub(crate) const fn new(client: Arc<Lease>, topic: Result<TopicName, RequestError>) -> Self {
+        Self {
+            client,
+            topic,
+            name: None,
+            durability: None,
+            window: Room { messages: 10_000, bytes: 8 << 20 },
+            timeout: Duration::from_secs(10),
+            linger: Duration::ZERO,
+        }
+    }
+
+    /// The name under which the broker remembers the sequence, over restarts of this program too.
+    /// One name is for one producer at a time: a newer one fences the older. Default: a random
+    /// name, which makes repeats after a lost connection safe and nothing more.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(ProducerName::new(name));
+        self
+    }
+
+    /// How durable a message is to be before it is confirmed. Default: as the topic is set.
+    pub const fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How many messages may be unanswered; at least 1, at most a billion. Default: 10,000.
+    pub fn window_messages(mut self, messages: usize) -> Self {
+        self.window.messages = messages.clamp(1, WINDOW_MAX);
+        self
+    }
+
+    /// How many bytes of messages may be unanswered; at least 1, at most a billion. They are what
+    /// a producer holds in memory; one message or batch may go beyond. Default: 8 MiB.
+    pub fn window_bytes(mut self, bytes: usize) -> Self {
+        self.window.bytes = bytes.clamp(1, WINDOW_MAX);
+        self
+    }
+
+    /// How long each call may take, waiting for room included. Default: 10 s.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a message waits for others to be sent with it, unless there are already many.
+    /// Messages that come while the connection is busy are sent together in any case. Default:
+    /// not at all.
+    pub const fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// Opens the producer, making the topic where the broker allows that.
+    ///
+    /// # Cancellation
+    /// Dropping it gives the producer up; the topic may have been made.
+    ///
+    /// # Errors
+    /// A [`RequestError`], by the client's request timeout.
+    pub async fn open(self) -> Result<Producer, RequestError> {
+        let name = match self.name {
+            Some(name) => name?,
+            None => ProducerName::new(&format!("auto-{:032x}", rand::random::<u128>()))?,
+        };
+        let settings = Settings {
+            topic: self.topic?,
+            name,
+            durability: self.durability,
+            window: self.window,
+            timeout: self.timeout,
+            linger: self.linger,
+        };
+        let doing = format!("opening a producer for {}", settings.topic);
+        let (opening, opened) = Opening::new();
+        let hub = self.client.hub();
+        let shared = Arc::new(ProducerShared::new(hub.clone(), settings, opening));
+        // From here on dropping this future closes the producer.
+        let lease = Arc::new(ProducerLease { handle: shared.handle, client: self.client.clone() });
+        hub.command(Command::OpenProducer(shared.clone()));
+        opened.wait(doing, hub.config.request_timeout).await?;
+        Ok(Producer { shared, _lease: lease })
+    }
+}
+
+/// What a semaphore's permits can count in 32 bits, with room to spare.
+const WINDOW_MAX: usize = 1_000_000_000;

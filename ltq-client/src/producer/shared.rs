@@ -1,0 +1,426 @@
+//! What a producer's handles and the connection's task share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ltq_core::{
+    Durability, Message, ProducerName, Records, Refusal, RefusalCode, TopicName,
+    model::SequenceRange, protocol::Frame,
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, TryAcquireError, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    calls::{Answer, Failure, Room},
+    receipt::{BatchReceipt, Receipt},
+    window::{FrameLimits, Violation, Window},
+};
+use crate::{
+    BatchError, PublishError, UnknownCause,
+    connection::{Hub, Opening, Ready},
+};
+
+/// How a producer was asked to be.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) topic: TopicName,
+    pub(super) name: ProducerName,
+    pub(super) durability: Option<Durability>,
+    pub(super) window: Room,
+    pub(super) timeout: Duration,
+    pub(super) linger: Duration,
+}
+
+pub(crate) struct ProducerShared {
+    pub(crate) handle: u32,
+    pub(super) settings: Settings,
+    hub: Arc<Hub>,
+    free_messages: Semaphore,
+    free_bytes: Semaphore,
+    pub(super) last_sequence: AtomicU64,
+    core: Mutex<Core>,
+}
+
+struct Core {
+    window: Window<Reply>,
+    /// The connection's task knows that there is something to send.
+    queued: bool,
+    opening: Opening,
+    /// Under which server and epoch a broker knows it.
+    identity: Option<(String, u64)>,
+    /// The handles are gone: to be closed once every call is answered.
+    closing: bool,
+}
+
+/// Where the answer to one call goes.
+#[derive(Debug)]
+pub(super) enum Reply {
+    One(oneshot::Sender<Result<Receipt, PublishError>>),
+    Batch(oneshot::Sender<Result<BatchReceipt, BatchError>>),
+    Flush(oneshot::Sender<Result<(), PublishError>>),
+}
+
+/// Room that a call has and has not used yet.
+pub(super) struct Permits<'a> {
+    room: Room,
+    permits: [SemaphorePermit<'a>; 2],
+}
+
+impl ProducerShared {
+    pub(super) fn new(hub: Arc<Hub>, settings: Settings, opening: Opening) -> Self {
+        Self {
+            handle: hub.next_handle(),
+            free_messages: Semaphore::new(settings.window.messages),
+            free_bytes: Semaphore::new(settings.window.bytes),
+            settings,
+            hub,
+            last_sequence: AtomicU64::new(0),
+            core: Mutex::new(Core {
+                window: Window::new(),
+                queued: false,
+                opening,
+                identity: None,
+                closing: false,
+            }),
+        }
+    }
+
+    /// Waits for room, in turn with everybody else who does.
+    pub(super) async fn room(
+        &self,
+        deadline: Instant,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<Permits<'_>, PublishError> {
+        let window = self.settings.window;
+        let room = Room { messages: messages.min(window.messages), bytes: bytes.min(window.bytes) };
+        let messages = self.permit(&self.free_messages, deadline, room.messages).await?;
+        let bytes = self.permit(&self.free_bytes, deadline, room.bytes).await?;
+        Ok(Permits { room, permits: [messages, bytes] })
+    }
+
+    async fn permit<'a>(
+        &self,
+        free: &'a Semaphore,
+        deadline: Instant,
+        count: usize,
+    ) -> Result<SemaphorePermit<'a>, PublishError> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        match free.try_acquire_many(count) {
+            Ok(permit) => Ok(permit),
+            Err(TryAcquireError::Closed) => Err(self.closed()),
+            Err(TryAcquireError::NoPermits) => {
+                match timeout_at(deadline, free.acquire_many(count)).await {
+                    Ok(Ok(permit)) => Ok(permit),
+                    Ok(Err(_)) => Err(self.closed()),
+                    Err(_) => Err(self.error(&Failure::NotSent)),
+                }
+            }
+        }
+    }
+
+    pub(super) fn push(
+        &self,
+        message: &Message,
+        permits: Permits<'_>,
+        deadline: Instant,
+        linger_until: Option<Instant>,
+        reply: Reply,
+    ) -> Result<(), PublishError> {
+        self.with_window(permits, |window, room| {
+            window.push(message, room, deadline, linger_until, reply);
+        })
+    }
+
+    pub(super) fn push_records(
+        &self,
+        records: impl IntoIterator<Item = Records>,
+        permits: Permits<'_>,
+        deadline: Instant,
+        reply: Reply,
+    ) -> Result<(), PublishError> {
+        self.with_window(permits, |window, room| {
+            window.push_records(records, room, deadline, reply);
+        })
+    }
+
+    fn with_window(
+        &self,
+        permits: Permits<'_>,
+        push: impl FnOnce(&mut Window<Reply>, Room),
+    ) -> Result<(), PublishError> {
+        let mut core = self.core.lock();
+        if let Some(failure) = core.window.ended() {
+            return Err(self.error(failure));
+        }
+        push(&mut core.window, permits.room);
+        permits.permits.into_iter().for_each(SemaphorePermit::forget);
+        let wake = !std::mem::replace(&mut core.queued, true);
+        self.finish(core);
+        if wake {
+            self.hub.ready(Ready::Producer(self.handle));
+        }
+        Ok(())
+    }
+
+    fn closed(&self) -> PublishError {
+        let core = self.core.lock();
+        self.error(core.window.ended().unwrap_or(&Failure::Closed))
+    }
+
+    /// Puts a failure in the words of the caller.
+    pub(super) fn error(&self, failure: &Failure) -> PublishError {
+        let topic = self.settings.topic.clone();
+        let after = self.settings.timeout;
+        match failure.clone() {
+            Failure::Refused(refusal) => PublishError::Refused { topic, refusal },
+            Failure::NotSent => PublishError::TimedOut { topic, after },
+            Failure::Closed => PublishError::Closed { topic },
+            Failure::Unknown(cause) => PublishError::Unknown { topic, cause },
+            Failure::Late => {
+                PublishError::Unknown { topic, cause: UnknownCause::TimedOut { after } }
+            }
+        }
+    }
+
+    /// Unlocks, answers the calls that have come to their end, and lets others have their room.
+    fn finish(&self, mut core: parking_lot::MutexGuard<'_, Core>) {
+        let (answers, freed) = core.window.take_answers();
+        drop(core);
+        for answer in answers {
+            self.answer(answer);
+        }
+        self.free_messages.add_permits(freed.messages);
+        self.free_bytes.add_permits(freed.bytes);
+    }
+
+    fn answer(&self, answer: Answer<Reply>) {
+        let error = answer.failure.as_ref().map(|failure| self.error(failure));
+        // Whoever does not wait for an answer any more does not need it.
+        match answer.reply {
+            Reply::One(reply) => drop(reply.send(match (error, answer.stored.first) {
+                (None, Some(range)) => Ok(Receipt {
+                    topic: self.settings.topic.clone(),
+                    offset: range.offset,
+                    sequence: range.sequence,
+                    durability: answer.durability,
+                }),
+                (error, _) => Err(error.unwrap_or_else(|| self.error(&Failure::Closed))),
+            })),
+            Reply::Batch(reply) => {
+                let stored = BatchReceipt {
+                    topic: self.settings.topic.clone(),
+                    ranges: answer.stored.into_vec(),
+                    durability: answer.durability,
+                };
+                drop(reply.send(match error {
+                    None => Ok(stored),
+                    Some(error) => Err(BatchError { stored, error }),
+                }));
+            }
+            Reply::Flush(reply) => drop(reply.send(error.map_or(Ok(()), Err))),
+        }
+    }
+}
+
+/// What the connection's task does with it.
+impl ProducerShared {
+    /// The request to open it at this server, unless it is over.
+    pub(crate) fn open_frame(&self, server: &str) -> Option<Frame> {
+        let mut core = self.core.lock();
+        if core.window.ended().is_some() {
+            return None;
+        }
+        core.opening.sent();
+        let epoch =
+            core.identity.as_ref().filter(|(known, _)| known == server).map(|known| known.1);
+        let Settings { topic, name, .. } = &self.settings;
+        Some(Frame::OpenProducer {
+            handle: self.handle,
+            topic: topic.clone(),
+            name: Some(name.clone()),
+            epoch,
+        })
+    }
+
+    pub(crate) fn handle_opened(
+        &self,
+        server: &str,
+        epoch: u64,
+        last_sequence: u64,
+    ) -> Result<(), Violation> {
+        let mut core = self.core.lock();
+        if !core.opening.is_asked() {
+            return Err(Violation("a producer was opened that was not to be"));
+        }
+        let resumed =
+            core.identity.as_ref().is_some_and(|known| known.0 == server && known.1 == epoch);
+        core.identity = Some((server.to_owned(), epoch));
+        core.window.handle_opened(resumed, last_sequence)?;
+        if core.opening.is_first() {
+            self.last_sequence.store(last_sequence, Ordering::Relaxed);
+        }
+        core.opening.answer(Ok(()));
+        self.finish(core);
+        Ok(())
+    }
+
+    /// It is not open, or not any more. Returns when to ask again.
+    pub(crate) fn handle_open_refused(&self, refusal: &Refusal) -> Again {
+        let mut core = self.core.lock();
+        if !core.opening.is_first() {
+            // A broker that forgot it wants it to begin anew.
+            let forgotten = core.opening.is_asked()
+                && refusal.code == RefusalCode::OutOfRange
+                && core.identity.take().is_some();
+            if forgotten || passes(refusal.code) {
+                core.opening.again();
+                core.window.handle_cut();
+                self.finish(core);
+                return if forgotten { Again::Now } else { Again::Later };
+            }
+        }
+        core.opening.answer(Err(refusal.clone()));
+        core.window.handle_ended(&Failure::Refused(refusal.clone()));
+        self.finish(core);
+        self.free_messages.close();
+        self.free_bytes.close();
+        Again::Never
+    }
+
+    pub(crate) fn handle_confirmed(
+        &self,
+        ranges: &[SequenceRange],
+        durability: Durability,
+    ) -> Result<u64, Violation> {
+        let mut core = self.core.lock();
+        let result = core.window.handle_confirmed(ranges, durability);
+        self.after_answers(core, result)
+    }
+
+    pub(crate) fn handle_publish_refused(
+        &self,
+        sequence: u64,
+        count: u64,
+        refusal: Refusal,
+    ) -> Result<u64, Violation> {
+        let mut core = self.core.lock();
+        let result = core.window.handle_refused(sequence, count, refusal);
+        self.after_answers(core, result)
+    }
+
+    fn after_answers(
+        &self,
+        mut core: parking_lot::MutexGuard<'_, Core>,
+        result: Result<(), Violation>,
+    ) -> Result<u64, Violation> {
+        let answered_bytes = core.window.take_answered_bytes();
+        self.finish(core);
+        result.map(|()| answered_bytes)
+    }
+
+    /// The next frame to send. Without one the producer waits until it says that it is ready.
+    pub(crate) fn poll_frame(&self, now: Instant, limits: FrameLimits) -> Option<Frame> {
+        let mut core = self.core.lock();
+        let frame = core.window.poll_frame(now, limits);
+        if frame.is_none() {
+            core.queued = false;
+        }
+        self.finish(core);
+        frame.map(|(sequence, records)| Frame::Publish {
+            handle: self.handle,
+            sequence,
+            durability: self.settings.durability,
+            records,
+        })
+    }
+
+    pub(crate) fn handle_timeout(&self, now: Instant) {
+        let mut core = self.core.lock();
+        core.window.handle_timeout(now);
+        self.finish(core);
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.core.lock().window.next_timeout()
+    }
+
+    pub(crate) fn handle_cut(&self) {
+        let mut core = self.core.lock();
+        core.opening.again();
+        core.queued = false;
+        core.window.handle_cut();
+        self.finish(core);
+    }
+
+    /// Takes nothing more; what was taken is still sent and answered.
+    pub(crate) fn close(&self) {
+        self.core.lock().closing = true;
+        self.free_messages.close();
+        self.free_bytes.close();
+    }
+
+    /// Whether it was closed and has nothing left to do.
+    pub(crate) fn is_done(&self) -> bool {
+        let core = self.core.lock();
+        core.closing && core.window.pending() == 0
+    }
+
+    /// Whether the broker knows it on the connection that is up now.
+    pub(crate) fn is_known(&self) -> bool {
+        let core = self.core.lock();
+        core.opening.is_asked() || (core.window.is_open() && core.window.ended().is_none())
+    }
+
+    /// Whether it is to be told from now on that it may send, and was not before.
+    pub(crate) fn mark_ready(&self) -> bool {
+        !std::mem::replace(&mut self.core.lock().queued, true)
+    }
+
+    /// The largest message that the broker takes, as far as is known.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        self.hub.message_bytes_max()
+    }
+
+    /// Calls that are not answered.
+    pub(crate) fn pending(&self) -> usize {
+        self.core.lock().window.pending()
+    }
+
+    /// Answers everything now: there will be no connection any more.
+    pub(crate) fn abandon(&self) {
+        let mut core = self.core.lock();
+        core.opening.abandon();
+        core.window.abandon();
+        // Nobody takes word of it any more.
+        core.queued = true;
+        self.finish(core);
+        self.free_messages.close();
+        self.free_bytes.close();
+    }
+}
+
+/// When to ask again for what was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    Now,
+    Later,
+    Never,
+}
+
+/// Whether a broker that refuses for this reason may do so no longer after a while.
+pub(crate) const fn passes(code: RefusalCode) -> bool {
+    matches!(
+        code,
+        RefusalCode::StoreFull
+            | RefusalCode::StoreFailed
+            | RefusalCode::OutcomeUnknown
+            | RefusalCode::LimitReached
+            | RefusalCode::Stopping
+            | RefusalCode::Internal
+    )
+}

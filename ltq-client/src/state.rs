@@ -1,0 +1,46 @@
+//! What the connection is doing, for whoever wants to watch.
+
+use std::time::Duration;
+
+use ltq_core::Address;
+
+use crate::ConnectError;
+
+/// What the connection is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// It is being made.
+    Connecting {
+        /// To where.
+        address: Address,
+        /// Attempts since it was last up, this one included.
+        attempt: u32,
+    },
+    /// It is up.
+    Connected {
+        /// To where.
+        address: Address,
+        /// The broker's name.
+        node: String,
+    },
+    /// It is down; another attempt follows.
+    Disconnected {
+        /// Attempts since it was last up; 0 when it was just lost.
+        attempt: u32,
+        /// Why.
+        error: ConnectError,
+        /// How long until the next attempt.
+        retry_in: Duration,
+    },
+    /// It is down for good: the client was closed or dropped, or could not connect at first.
+    Closed,
+}
+
+impl ConnectionState {
+    /// Whether it is up.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected { .. })
+    }
+}

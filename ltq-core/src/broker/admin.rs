@@ -1,0 +1,145 @@
+//! What operators ask: over the wire, over HTTP or from the program that embeds the broker.
+
+use std::{collections::VecDeque, future::poll_fn, sync::Arc};
+
+use super::{
+    inbox::{Entry, Inbox},
+    outbox::{Outbox, Outgoing},
+    shared::Shared,
+};
+use crate::{
+    AdminRequest, AdminResponse, NodeStats, Refusal, RefusalCode, TopicName, TopicStats,
+    model::{Event, Reply, RequestId, SessionId, TopicAction},
+};
+
+/// Does what an operator asks.
+pub(super) async fn perform(
+    shared: &Arc<Shared>,
+    request: AdminRequest,
+) -> Result<AdminResponse, Refusal> {
+    let auto = shared.settings.auto_create_topics;
+    match request {
+        AdminRequest::ListTopics => Ok(AdminResponse::Topics(shared.topic_names())),
+        AdminRequest::CreateTopic { topic, settings } => {
+            let wanted = settings.unwrap_or(shared.settings.topic);
+            let inbox = shared.topic(&topic, true, wanted)?;
+            ask(shared, &inbox, TopicAction::Ensure).await?;
+            let Some(settings) = settings else { return Ok(AdminResponse::Done) };
+            match ask(shared, &inbox, TopicAction::Show).await? {
+                AdminResponse::Topic(stats) if stats.settings != settings => {
+                    let detail = format!(
+                        "topic {topic} exists with durability {}",
+                        stats.settings.durability
+                    );
+                    Err(Refusal::new(RefusalCode::Exists, detail))
+                }
+                _ => Ok(AdminResponse::Done),
+            }
+        }
+        AdminRequest::ShowTopic { topic } => on(shared, &topic, false, TopicAction::Show).await,
+        AdminRequest::DeleteTopic { topic } => on(shared, &topic, false, TopicAction::Delete).await,
+        AdminRequest::PauseTopic { topic, paused } => {
+            on(shared, &topic, false, TopicAction::Pause(paused)).await
+        }
+        AdminRequest::CreateChannel { topic, channel, start } => {
+            on(shared, &topic, auto, TopicAction::CreateChannel(channel, start)).await
+        }
+        AdminRequest::DeleteChannel { topic, channel } => {
+            on(shared, &topic, false, TopicAction::DeleteChannel(channel)).await
+        }
+        AdminRequest::PauseChannel { topic, channel, paused } => {
+            on(shared, &topic, false, TopicAction::PauseChannel(channel, paused)).await
+        }
+        AdminRequest::Stats => Ok(AdminResponse::Stats(Box::new(stats(shared).await))),
+    }
+}
+
+/// Everything's figures. Topics that end meanwhile are left out.
+pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
+    let asker = Asker::new(shared);
+    let mut open = 0;
+    for name in shared.topic_names() {
+        let Ok(inbox) = shared.topic(&name, false, shared.settings.topic) else { continue };
+        open += usize::from(asker.ask(&inbox, open as u32, TopicAction::Show));
+    }
+    let mut topics: Vec<TopicStats> = Vec::with_capacity(open);
+    let mut replies = VecDeque::new();
+    while open > 0 {
+        poll_fn(|context| asker.outbox.poll_drain(context, &mut replies)).await;
+        for reply in replies.drain(..) {
+            let Outgoing::Reply(Reply::Admin { result, .. }) = reply else { continue };
+            open -= 1;
+            if let Ok(AdminResponse::Topic(stats)) = result {
+                asker.leave(shared, &stats.topic);
+                topics.push(*stats);
+            }
+        }
+    }
+    topics.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
+    NodeStats {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: shared.environment.now().monotonic.0 / 1_000_000,
+        connections: *shared.connections.borrow() as u64,
+        store: shared.store.stats(),
+        store_failure: shared.store.health().err().map(|error| error.to_string()),
+        topics,
+    }
+}
+
+async fn on(
+    shared: &Arc<Shared>,
+    topic: &TopicName,
+    create: bool,
+    action: TopicAction,
+) -> Result<AdminResponse, Refusal> {
+    let inbox = shared.topic(topic, create, shared.settings.topic)?;
+    ask(shared, &inbox, action).await
+}
+
+/// Asks one topic one thing.
+async fn ask(
+    shared: &Arc<Shared>,
+    inbox: &Arc<Inbox>,
+    action: TopicAction,
+) -> Result<AdminResponse, Refusal> {
+    let asker = Asker::new(shared);
+    if !asker.ask(inbox, 0, action) {
+        let detail = format!("topic {} was just deleted", inbox.topic());
+        return Err(Refusal::new(RefusalCode::TopicDeleted, detail));
+    }
+    let mut replies = VecDeque::new();
+    loop {
+        poll_fn(|context| asker.outbox.poll_drain(context, &mut replies)).await;
+        for reply in replies.drain(..) {
+            if let Outgoing::Reply(Reply::Admin { result, .. }) = reply {
+                let _ = inbox.push(Entry::Event(Event::SessionEnded { session: asker.session }));
+                return result;
+            }
+        }
+    }
+}
+
+/// A session that only asks.
+struct Asker {
+    session: SessionId,
+    outbox: Arc<Outbox>,
+}
+
+impl Asker {
+    fn new(shared: &Shared) -> Self {
+        Self { session: shared.new_session(), outbox: Outbox::new() }
+    }
+
+    /// Whether the topic will answer.
+    fn ask(&self, inbox: &Inbox, request: u32, action: TopicAction) -> bool {
+        let request = RequestId { session: self.session, request };
+        inbox.push(Entry::Attach(self.session, self.outbox.clone())).is_ok()
+            && inbox.push(Entry::Event(Event::Admin { request, action })).is_ok()
+    }
+
+    fn leave(&self, shared: &Arc<Shared>, topic: &TopicName) {
+        if let Ok(inbox) = shared.topic(topic, false, shared.settings.topic) {
+            let _ = inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
+        }
+    }
+}

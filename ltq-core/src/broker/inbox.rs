@@ -1,0 +1,138 @@
+//! What a topic has still to hear.
+
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use super::outbox::Outbox;
+use crate::{
+    TopicName,
+    model::{Event, SessionId},
+};
+
+/// One entry of an [`Inbox`].
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// Replies and deliveries for this session go here from now on.
+    Attach(SessionId, Arc<Outbox>),
+    /// Something happened.
+    Event(Event),
+}
+
+/// The topic takes no events any more: it was deleted, or the node has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InboxClosed;
+
+/// The one way to a topic's task. Entered once for each topic and each read of a session, and
+/// emptied whole in each of the topic's turns.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    topic: TopicName,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: Vec<Entry>,
+    closed: bool,
+    /// The topic's task, when it sleeps.
+    reader: Option<Waker>,
+    /// Sessions that wait for room.
+    writers: Vec<Waker>,
+}
+
+impl Inbox {
+    pub(super) fn new(topic: TopicName) -> Arc<Self> {
+        Arc::new(Self { topic, state: Mutex::default() })
+    }
+
+    pub(super) const fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+
+    /// Adds one entry.
+    pub(super) fn push(&self, entry: Entry) -> Result<(), InboxClosed> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(InboxClosed);
+        }
+        state.entries.push(entry);
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Ok(())
+    }
+
+    /// Adds these events, leaving `events` empty, and says whether the session must now wait
+    /// for room; a closed inbox leaves the events where they are.
+    pub(super) fn push_all(&self, events: &mut Vec<Event>) -> Result<bool, InboxClosed> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(InboxClosed);
+        }
+        state.entries.extend(events.drain(..).map(Entry::Event));
+        let pressed = state.entries.len() >= ENTRIES_MAX;
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        Ok(pressed)
+    }
+
+    /// Ready when there is room: before that, a session reads nothing more from its peer.
+    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.closed || state.entries.len() < ENTRIES_MAX {
+            return Poll::Ready(());
+        }
+        if !state.writers.iter().any(|writer| writer.will_wake(context.waker())) {
+            state.writers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Takes everything out into `into`, which is empty; pending when there is nothing.
+    pub(super) fn poll_drain(&self, context: &Context<'_>, into: &mut Vec<Entry>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.entries.is_empty() {
+            match &mut state.reader {
+                Some(reader) => reader.clone_from(context.waker()),
+                None => state.reader = Some(context.waker().clone()),
+            }
+            // Nothing is kept through a rest: there may be very many topics.
+            state.entries = Vec::new();
+            return Poll::Pending;
+        }
+        mem::swap(&mut state.entries, into);
+        let writers = mem::take(&mut state.writers);
+        drop(state);
+        for writer in writers {
+            writer.wake();
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes no more entries, and returns those that nobody will hear.
+    pub(super) fn close(&self) -> Vec<Entry> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let entries = mem::take(&mut state.entries);
+        let writers = mem::take(&mut state.writers);
+        drop(state);
+        for writer in writers {
+            writer.wake();
+        }
+        entries
+    }
+}
+
+/// Entries above which sessions wait. A session adds at most what one read held, so that the
+/// inbox is bounded by this and one read of each session. Publishes are bounded in bytes besides.
+const ENTRIES_MAX: usize = 8192;

@@ -1,0 +1,263 @@
+//! The shell: a [`Broker`] and its tasks, which feed the [model](crate::model) and carry out what
+//! it says. It decides nothing about delivery.
+//!
+//! One task owns one topic, and one task serves one stream of one peer. They talk through
+//! inboxes (session to topic) and outboxes (topic to session), each entered once per batch.
+
+mod admin;
+mod direct;
+mod handles;
+mod inbox;
+mod outbox;
+mod refuse;
+mod serve;
+mod session;
+mod settings;
+mod shared;
+mod topic_task;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tracing::{info, warn};
+
+pub use direct::{
+    DirectError, Publisher, PublisherOptions, Receipt, Received, SubscribeOptions, Subscription,
+};
+pub use settings::{BrokerSettings, SettingsError};
+
+use crate::{
+    AdminRequest, AdminResponse, ChannelName, Environment, Listener, NodeStats, Refusal, Store,
+    StoreError, TopicName, TransportError,
+    model::{
+        RestoreError, Topic,
+        keys::{self, Key},
+    },
+};
+use shared::{Phase, Shared};
+
+/// Why a broker did not start, or did not stop as it should.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// A setting cannot be.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The store failed.
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    /// What the store keeps of a topic is not what this version writes.
+    #[error("topic {topic} cannot be restored: {error}")]
+    Restore {
+        /// The topic.
+        topic: TopicName,
+        /// What is wrong.
+        error: RestoreError,
+    },
+    /// Topics or connections had not come to rest when the time was up.
+    #[error("not everything had come to rest after {0:?}")]
+    StopTimeout(Duration),
+}
+
+/// Counts of a broker since it started, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BrokerCounters {
+    /// Connections taken in.
+    pub connections_accepted: u64,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: u64,
+    /// Streams that ended by a refusal or a cut.
+    pub streams_failed: u64,
+}
+
+/// A message broker over a store: topics and channels, the sessions of its peers, and a direct
+/// way in for the program that embeds it. Cheap to clone; all clones are one broker.
+///
+/// ```no_run
+/// # async fn example(store: impl ltq_core::Store, listener: Box<dyn ltq_core::Listener>)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// use ltq_core::{Broker, BrokerSettings, Environment, Message};
+///
+/// let broker = Broker::start(store, BrokerSettings::default(), Environment::system()).await?;
+/// tokio::spawn({ let broker = broker.clone(); async move { broker.serve(listener).await } });
+///
+/// let mut publisher = broker.publisher("orders", Default::default()).await?;
+/// let receipt = publisher.publish(&Message::new("one coffee")).await?;
+/// println!("stored at {:?} ({})", receipt.offset, receipt.durability);
+/// # Ok(()) }
+/// ```
+pub struct Broker<S: Store> {
+    shared: Arc<Shared>,
+    store: Arc<S>,
+}
+
+impl<S: Store> Clone for Broker<S> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), store: self.store.clone() }
+    }
+}
+
+impl<S: Store> fmt::Debug for Broker<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl<S: Store> Broker<S> {
+    /// Starts a broker on what the store holds. Must be called within a tokio runtime, which runs
+    /// its tasks.
+    ///
+    /// # Errors
+    /// [`BrokerError::Settings`], [`BrokerError::Store`] or [`BrokerError::Restore`]; then
+    /// nothing was started and nothing written.
+    #[allow(clippy::unused_async, reason = "restoring may become asynchronous; callers are")]
+    pub async fn start(
+        store: S,
+        settings: BrokerSettings,
+        environment: Environment,
+    ) -> Result<Self, BrokerError> {
+        settings.check()?;
+        let store = Arc::new(store);
+        let shared = Arc::new(Shared::new(store.clone(), environment, settings));
+        let topics = restore(&shared)?;
+        info!(topics = topics.len(), "broker started");
+        for topic in topics {
+            shared.restore(topic);
+        }
+        Ok(Self { shared, store })
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &BrokerSettings {
+        &self.shared.settings
+    }
+
+    /// Serves all connections that `listener` accepts, until the broker [stops](Self::stop) or
+    /// the listener is closed. Dropping the future closes the listener; connections live on.
+    ///
+    /// # Errors
+    /// None today: failures to accept are logged and tried again.
+    pub async fn serve(&self, listener: Box<dyn Listener>) -> Result<(), TransportError> {
+        serve::serve(self.shared.clone(), listener).await
+    }
+
+    /// Does what an operator asks. Not cancel safe: a request given up may still be carried out.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub async fn admin(&self, request: AdminRequest) -> Result<AdminResponse, Refusal> {
+        admin::perform(&self.shared, request).await
+    }
+
+    /// All figures, those of each topic read at one moment.
+    pub async fn stats(&self) -> NodeStats {
+        admin::stats(&self.shared).await
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counters(&self) -> BrokerCounters {
+        let counters = &self.shared.counters;
+        BrokerCounters {
+            connections_accepted: counters.connections_accepted.load(Ordering::Relaxed),
+            connections_refused: counters.connections_refused.load(Ordering::Relaxed),
+            streams_failed: counters.sessions_failed.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Opens a way to publish to a topic without a socket or a frame. The topic is made where
+    /// the settings allow it.
+    ///
+    /// # Errors
+    /// [`DirectError::Refused`], also for a name that breaks the rule.
+    pub async fn publisher(
+        &self,
+        topic: &str,
+        options: PublisherOptions,
+    ) -> Result<Publisher, DirectError> {
+        let topic = TopicName::new(topic).map_err(direct::bad_name)?;
+        Publisher::open(&self.shared, &topic, options).await
+    }
+
+    /// Subscribes to a channel of a topic without a socket or a frame. Both are made where the
+    /// settings allow it.
+    ///
+    /// # Errors
+    /// [`DirectError::Refused`], also for a name that breaks the rule.
+    pub async fn subscribe(
+        &self,
+        topic: &str,
+        channel: &str,
+        options: SubscribeOptions,
+    ) -> Result<Subscription, DirectError> {
+        let topic = TopicName::new(topic).map_err(direct::bad_name)?;
+        let channel = ChannelName::new(channel).map_err(direct::bad_name)?;
+        Subscription::open(&self.shared, &topic, channel, options).await
+    }
+
+    /// Stops cleanly: takes nothing new in, commits what was accepted, gives back what is in
+    /// flight and keeps the channels' places, tells all peers, closes the store. Confirmed work
+    /// is durable afterwards. Stopping twice is harmless.
+    ///
+    /// # Errors
+    /// [`BrokerError::StopTimeout`] when that takes longer than `deadline`; what is left is cut
+    /// off then, and the store is closed all the same. [`BrokerError::Store`] when the store
+    /// could not make everything durable.
+    pub async fn stop(&self, deadline: Duration) -> Result<(), BrokerError> {
+        let shared = &self.shared;
+        let rest = async {
+            shared.stop_topics().await;
+            shared.phase.send_replace(Phase::Closing);
+            // The sender lives in `shared`: the wait cannot fail.
+            let _ = shared.connections.subscribe().wait_for(|open| *open == 0).await;
+        };
+        let rested = tokio::time::timeout(deadline, rest).await;
+        shared.phase.send_replace(Phase::Closing);
+        let closed = self.store.close().await;
+        if rested.is_err() {
+            warn!(?deadline, "not everything had come to rest");
+            return Err(BrokerError::StopTimeout(deadline));
+        }
+        Ok(closed?)
+    }
+}
+
+/// Reads back every topic that the store knows.
+fn restore(shared: &Shared) -> Result<Vec<Topic>, BrokerError> {
+    let store = &shared.store;
+    let mut values: BTreeMap<TopicName, Vec<(Bytes, Bytes)>> = BTreeMap::new();
+    for (key, value) in store.values(b"")? {
+        // Keys that are not the broker's belong to the program that it is embedded in.
+        let topic = match keys::parse(&key) {
+            Some(Key::Topic(topic) | Key::Channel(topic, _) | Key::Producer(topic, _)) => topic,
+            None => continue,
+        };
+        values.entry(topic).or_default().push((key, value));
+    }
+    let now = shared.environment.now();
+    let mut topics = Vec::with_capacity(values.len());
+    for (name, values) in values {
+        let bounds = match store.bounds(&keys::log_name(&name)) {
+            Ok(bounds) => bounds,
+            Err(StoreError::NoSuchLog(_)) => Default::default(),
+            Err(error) => return Err(error.into()),
+        };
+        let topic = Topic::restore(name.clone(), shared.model.clone(), bounds, values, now)
+            .map_err(|error| BrokerError::Restore { topic: name, error })?;
+        topics.push(topic);
+    }
+    Ok(topics)
+}

@@ -1,0 +1,117 @@
+//! Taking connections in.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::sleep};
+use tracing::{debug, info, warn};
+
+use super::{
+    session::{self, SessionError},
+    shared::{Phase, Shared},
+};
+use crate::{Connection, Listener, RefusalCode, TransportError};
+
+/// Accepts until the node stops or the listener is closed.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    mut listener: Box<dyn Listener>,
+) -> Result<(), TransportError> {
+    let mut phase = shared.phase.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase > Phase::Running) => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(connection) => take_in(&shared, connection),
+            Err(TransportError::Closed) => return Ok(()),
+            Err(error) => {
+                warn!(address = %listener.local_address(), %error, "accept failed");
+                // A shortage of descriptors lasts; without a pause this would be a hot loop.
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
+    let max = shared.settings.connections_max;
+    let mut refused = false;
+    shared.connections.send_if_modified(|open| {
+        refused = *open >= max;
+        *open += usize::from(!refused);
+        !refused
+    });
+    if refused {
+        shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+        debug!(peer = %connection.peer().address, max, "one connection too many");
+        return;
+    }
+    shared.counters.connections_accepted.fetch_add(1, Ordering::Relaxed);
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let open = OpenConnection(shared);
+        if connection.multiplexed() {
+            serve_streams(&open.0, connection).await;
+        } else if let Ok(Some(stream)) = connection.accept_stream().await {
+            let ended = session::run(open.0.clone(), connection.peer(), stream).await;
+            report(&open.0, &*connection, ended);
+        }
+    });
+}
+
+/// A connection of many streams: one session each.
+async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
+    let connection: Arc<dyn Connection> = Arc::from(connection);
+    let mut sessions = JoinSet::new();
+    let mut closing = std::pin::pin!(shared.closing());
+    loop {
+        while sessions.len() >= shared.settings.streams_max {
+            sessions.join_next().await;
+        }
+        let stream = tokio::select! {
+            () = &mut closing => break,
+            stream = connection.accept_stream() => stream,
+            Some(_) = sessions.join_next() => continue,
+        };
+        let Ok(Some(stream)) = stream else { break };
+        let (shared, connection) = (shared.clone(), connection.clone());
+        sessions.spawn(async move {
+            let ended = session::run(shared.clone(), connection.peer(), stream).await;
+            report(&shared, &*connection, ended);
+        });
+    }
+    while sessions.join_next().await.is_some() {}
+}
+
+fn report(shared: &Shared, connection: &dyn Connection, ended: Result<(), SessionError>) {
+    let peer = &connection.peer().address;
+    match ended {
+        Ok(()) => debug!(%peer, "connection ended"),
+        Err(SessionError::Refused(refusal)) if refusal.code == RefusalCode::Stopping => {}
+        Err(SessionError::Refused(refusal)) => {
+            shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
+            info!(%peer, %refusal, "connection refused");
+        }
+        Err(error @ SessionError::Cut(_)) => {
+            shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
+            debug!(%peer, %error, "connection lost");
+        }
+    }
+}
+
+/// Counts a connection as long as it lives.
+struct OpenConnection(Arc<Shared>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections.send_modify(|open| *open -= 1);
+    }
+}
+
+/// How long a listener rests after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

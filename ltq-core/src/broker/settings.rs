@@ -1,0 +1,193 @@
+//! What a broker may be told before it starts.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{TopicSettings, model::ModelSettings, protocol::FRAME_BYTES_MIN};
+
+/// Settings of a [`Broker`](super::Broker). Made with [`Default`] and changed field by field.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    /// The node's name, told to clients. Default: `ltq`.
+    pub node: String,
+    /// The secret that a client's hello must carry; `None`, the default, asks for none. Programs
+    /// that embed the broker need none.
+    pub token: Option<String>,
+    /// Settings of topics made on first use.
+    pub topic: TopicSettings,
+    /// Whether publishing or subscribing makes a topic that is not there. Default: true.
+    pub auto_create_topics: bool,
+    /// Whether subscribing makes a channel that is not there. Default: true.
+    pub auto_create_channels: bool,
+    /// The most topics. Default: 100,000.
+    pub topics_max: usize,
+    /// The most connections at a time; further ones are closed at once. Default: 20,000.
+    pub connections_max: usize,
+    /// The most streams of one connection at a time, where the transport carries several.
+    /// Default: 1,024.
+    pub streams_max: usize,
+    /// The largest encoded message, in bytes. Default: 1 MiB.
+    pub message_bytes_max: u32,
+    /// The longest frame, in bytes. Default: 8 MiB.
+    pub frame_bytes_max: u32,
+    /// The most subscriptions of one stream. Default: 4,096.
+    pub subscriptions_max: u32,
+    /// The most open producers of one stream. Default: 4,096.
+    pub producers_max: u32,
+    /// Bytes that one stream may have published and not yet confirmed; beyond it the broker
+    /// reads no more from that stream. Default: 16 MiB.
+    pub publish_bytes_max: u64,
+    /// Bytes that all streams together may have published and not yet confirmed; beyond it the
+    /// broker reads no more from any of them. Default: 256 MiB.
+    pub publish_bytes_total_max: usize,
+    /// Bytes of half-read frames longer than 64 KiB, over all streams; beyond it streams that
+    /// are in the middle of such a frame wait, and others do not notice. Default: 128 MiB.
+    pub partial_bytes_total_max: usize,
+    /// How long a peer may take to say hello. Default: 5 s.
+    pub hello_timeout: Duration,
+    /// How often either side of a stream says something at least; after three times as long
+    /// without a byte the peer is given up. A client may ask for less. Default: 15 s.
+    pub heartbeat: Duration,
+    /// How long a peer may take over the rest of a frame that it began, or to read what waits
+    /// for it. Default: 30 s.
+    pub stall_timeout: Duration,
+    /// The limits of delivery.
+    pub model: ModelSettings,
+}
+
+impl Default for BrokerSettings {
+    fn default() -> Self {
+        Self {
+            node: "ltq".to_owned(),
+            token: None,
+            topic: TopicSettings::default(),
+            auto_create_topics: true,
+            auto_create_channels: true,
+            topics_max: 100_000,
+            connections_max: 20_000,
+            streams_max: 1024,
+            message_bytes_max: 1 << 20,
+            frame_bytes_max: 8 << 20,
+            subscriptions_max: 4096,
+            producers_max: 4096,
+            publish_bytes_max: 16 << 20,
+            publish_bytes_total_max: 256 << 20,
+            partial_bytes_total_max: 128 << 20,
+            hello_timeout: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(15),
+            stall_timeout: Duration::from_secs(30),
+            model: ModelSettings::default(),
+        }
+    }
+}
+
+/// A setting that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{setting} cannot be {value}: {rule}")]
+pub struct SettingsError {
+    /// The field's name.
+    pub setting: &'static str,
+    /// Its value.
+    pub value: String,
+    /// The rule that it breaks.
+    pub rule: String,
+}
+
+impl BrokerSettings {
+    /// The bytes that a frame needs beside the message or run that it carries.
+    pub(super) const FRAME_OVERHEAD: u32 = FRAME_BYTES_MIN;
+
+    /// Checks that the settings can be, each and together.
+    ///
+    /// # Errors
+    /// The first [`SettingsError`] found.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        fn rule(
+            holds: bool,
+            setting: &'static str,
+            value: &dyn ToString,
+            rule: impl Into<String>,
+        ) -> Result<(), SettingsError> {
+            if holds {
+                return Ok(());
+            }
+            Err(SettingsError { setting, value: value.to_string(), rule: rule.into() })
+        }
+        let at_least_one = "it must be at least 1";
+        rule(
+            !self.node.is_empty() && self.node.len() <= 256,
+            "node",
+            &self.node,
+            "1 to 256 bytes",
+        )?;
+        let token = self.token.as_deref().unwrap_or("-");
+        rule(
+            !token.is_empty() && token.len() <= 1024,
+            "token",
+            &"what was given",
+            "1 to 1,024 bytes",
+        )?;
+        rule(self.topics_max > 0, "topics_max", &self.topics_max, at_least_one)?;
+        rule(self.connections_max > 0, "connections_max", &self.connections_max, at_least_one)?;
+        rule(self.streams_max > 0, "streams_max", &self.streams_max, at_least_one)?;
+        rule(
+            self.subscriptions_max > 0,
+            "subscriptions_max",
+            &self.subscriptions_max,
+            at_least_one,
+        )?;
+        rule(self.producers_max > 0, "producers_max", &self.producers_max, at_least_one)?;
+        rule(
+            (1..=MESSAGE_BYTES_CEILING).contains(&self.message_bytes_max),
+            "message_bytes_max",
+            &self.message_bytes_max,
+            format!("1 to {MESSAGE_BYTES_CEILING} bytes"),
+        )?;
+        let room = self.message_bytes_max.saturating_add(Self::FRAME_OVERHEAD);
+        rule(
+            self.frame_bytes_max >= room,
+            "frame_bytes_max",
+            &self.frame_bytes_max,
+            format!("it must hold the largest message: at least {room} bytes"),
+        )?;
+        rule(
+            self.frame_bytes_max <= FRAME_BYTES_CEILING,
+            "frame_bytes_max",
+            &self.frame_bytes_max,
+            format!("at most {FRAME_BYTES_CEILING} bytes"),
+        )?;
+        let least = u64::from(self.frame_bytes_max);
+        rule(
+            self.publish_bytes_max >= least,
+            "publish_bytes_max",
+            &self.publish_bytes_max,
+            format!("it must hold the longest frame: at least {least} bytes"),
+        )?;
+        for (setting, bytes) in [
+            ("publish_bytes_total_max", self.publish_bytes_total_max),
+            ("partial_bytes_total_max", self.partial_bytes_total_max),
+        ] {
+            rule(
+                bytes as u64 >= least,
+                setting,
+                &bytes,
+                format!("it must hold the longest frame: at least {least} bytes"),
+            )?;
+        }
+        let lasting = |duration: Duration| duration >= Duration::from_millis(100);
+        for (setting, duration) in [
+            ("hello_timeout", self.hello_timeout),
+            ("heartbeat", self.heartbeat),
+            ("stall_timeout", self.stall_timeout),
+        ] {
+            rule(lasting(duration), setting, &format!("{duration:?}"), "at least 100 ms")?;
+        }
+        Ok(())
+    }
+}
+
+/// The largest message that can be allowed: a run of it and its table stay far below 4 GiB.
+const MESSAGE_BYTES_CEILING: u32 = 256 << 20;
+/// The longest frame that can be allowed.
+const FRAME_BYTES_CEILING: u32 = 512 << 20;

@@ -1,0 +1,273 @@
+//! The consumers of one channel: their credit, and whose turn it is.
+
+use std::time::Duration;
+
+use super::{ConsumerId, in_flight::Slot};
+use crate::{Credit, Tag};
+
+/// One consumer.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    pub(super) id: ConsumerId,
+    /// How long a delivery to it may stay unsettled.
+    pub(super) timeout: Duration,
+    /// What it granted since it subscribed.
+    granted: Credit,
+    /// What it got.
+    used: Credit,
+    held: bool,
+    /// Whether it takes something now, and so stands in line.
+    willing: bool,
+    /// Its neighbours in line.
+    before: Option<Slot>,
+    behind: Option<Slot>,
+    /// The last tag that it was sent.
+    pub(super) last_tag: Tag,
+}
+
+impl Consumer {
+    /// What it will take now.
+    pub(super) const fn open(&self) -> Credit {
+        Credit {
+            messages: self.granted.messages.saturating_sub(self.used.messages),
+            bytes: self.granted.bytes.saturating_sub(self.used.bytes),
+        }
+    }
+
+    const fn wants(&self) -> bool {
+        let open = self.open();
+        !self.held && open.messages > 0 && open.bytes > 0
+    }
+}
+
+/// The consumers of a channel. Those that take something stand in line, linked through their
+/// slots, so that joining, leaving and moving to the end cost the same for two and for 100,000.
+#[derive(Debug, Default)]
+pub(super) struct Consumers {
+    slots: Vec<Option<Consumer>>,
+    free: Vec<Slot>,
+    head: Option<Slot>,
+    tail: Option<Slot>,
+    count: usize,
+    willing: usize,
+}
+
+impl Consumers {
+    /// How many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many take something now.
+    pub(super) const fn willing(&self) -> usize {
+        self.willing
+    }
+
+    /// Lets a consumer in and says where it stands.
+    pub(super) fn add(
+        &mut self,
+        id: ConsumerId,
+        timeout: Duration,
+        credit: Credit,
+        held: bool,
+        credit_max: Credit,
+    ) -> Slot {
+        let consumer = Consumer {
+            id,
+            timeout,
+            granted: Credit::default(),
+            used: Credit::default(),
+            held,
+            willing: false,
+            before: None,
+            behind: None,
+            last_tag: Tag(0),
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as Slot
+        });
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            *place = Some(consumer);
+        }
+        self.count += 1;
+        self.grant(slot, credit, credit_max);
+        slot
+    }
+
+    /// Lets a consumer go.
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Consumer> {
+        self.step_out(slot);
+        let consumer = self.slots.get_mut(slot as usize)?.take()?;
+        self.count -= 1;
+        if self.count == 0 {
+            *self = Self::default();
+        } else {
+            self.free.push(slot);
+        }
+        Some(consumer)
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Consumer> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, slot: Slot) -> Option<&mut Consumer> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Consumer> + '_ {
+        self.slots.iter().flatten()
+    }
+
+    /// A consumer takes up to `total` since it subscribed, as far as the limit on open credit
+    /// goes. Never less than before.
+    pub(super) fn grant(&mut self, slot: Slot, total: Credit, open_max: Credit) {
+        let Some(consumer) = self.get_mut(slot) else { return };
+        let cut = |total: u64, used: u64, open_max: u64| total.min(used.saturating_add(open_max));
+        let messages = cut(total.messages, consumer.used.messages, open_max.messages);
+        let bytes = cut(total.bytes, consumer.used.bytes, open_max.bytes);
+        consumer.granted.messages = consumer.granted.messages.max(messages);
+        consumer.granted.bytes = consumer.granted.bytes.max(bytes);
+        self.reconsider(slot);
+    }
+
+    /// A consumer is to get nothing (or something again), whatever its credit.
+    pub(super) fn hold(&mut self, slot: Slot, held: bool) {
+        let Some(consumer) = self.get_mut(slot) else { return };
+        consumer.held = held;
+        self.reconsider(slot);
+    }
+
+    /// Whose turn it is.
+    pub(super) fn next(&self) -> Option<(Slot, &Consumer)> {
+        let slot = self.head?;
+        Some((slot, self.get(slot)?))
+    }
+
+    /// The one whose turn it was got something, and the next comes to the front. Returns the
+    /// first of the new tags.
+    pub(super) fn delivered(&mut self, messages: u64, bytes: u64) -> Tag {
+        let Some(slot) = self.head else { return Tag(0) };
+        self.step_out(slot);
+        let Some(consumer) = self.get_mut(slot) else { return Tag(0) };
+        consumer.used.messages = consumer.used.messages.saturating_add(messages);
+        consumer.used.bytes = consumer.used.bytes.saturating_add(bytes);
+        let first = Tag(consumer.last_tag.0 + 1);
+        consumer.last_tag = Tag(consumer.last_tag.0 + messages);
+        self.reconsider(slot);
+        first
+    }
+
+    /// Puts a consumer in line or takes it out, as it now wants.
+    fn reconsider(&mut self, slot: Slot) {
+        let Some(consumer) = self.get(slot) else { return };
+        match (consumer.willing, consumer.wants()) {
+            (false, true) => self.step_in(slot),
+            (true, false) => self.step_out(slot),
+            _ => {}
+        }
+    }
+
+    fn step_in(&mut self, slot: Slot) {
+        let before = self.tail.replace(slot);
+        if let Some(consumer) = self.get_mut(slot) {
+            consumer.willing = true;
+            consumer.before = before;
+            consumer.behind = None;
+        }
+        match before.and_then(|before| self.get_mut(before)) {
+            Some(consumer) => consumer.behind = Some(slot),
+            None => self.head = Some(slot),
+        }
+        self.willing += 1;
+    }
+
+    fn step_out(&mut self, slot: Slot) {
+        let Some(consumer) = self.get_mut(slot).filter(|consumer| consumer.willing) else { return };
+        consumer.willing = false;
+        let (before, behind) = (consumer.before.take(), consumer.behind.take());
+        match before.and_then(|before| self.get_mut(before)) {
+            Some(consumer) => consumer.behind = behind,
+            None => self.head = behind,
+        }
+        match behind.and_then(|behind| self.get_mut(behind)) {
+            Some(consumer) => consumer.before = before,
+            None => self.tail = before,
+        }
+        self.willing -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: Credit = Credit { messages: 100, bytes: 1_000 };
+
+    fn credit(messages: u64, bytes: u64) -> Credit {
+        Credit { messages, bytes }
+    }
+
+    fn three() -> Consumers {
+        let mut consumers = Consumers::default();
+        for handle in 0..3 {
+            let id = ConsumerId { handle, ..ConsumerId::default() };
+            consumers.add(id, Duration::ZERO, credit(10, 500), false, MAX);
+        }
+        consumers
+    }
+
+    #[test]
+    fn consumers_take_turns() {
+        let mut consumers = three();
+        let mut turns = Vec::new();
+        while let Some((slot, _)) = consumers.next() {
+            turns.push(slot);
+            consumers.delivered(5, 1);
+        }
+        assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
+        assert_eq!(consumers.willing(), 0);
+        consumers.grant(1, credit(11, 500), MAX);
+        assert_eq!(consumers.next().unwrap().0, 1);
+        assert_eq!(consumers.delivered(1, 1), Tag(11));
+    }
+
+    #[test]
+    fn credit_is_cut_to_the_limit_and_never_taken_back() {
+        let mut consumers = three();
+        consumers.grant(0, credit(u64::MAX, 2_000), MAX);
+        assert_eq!(consumers.get(0).unwrap().open(), MAX);
+        consumers.grant(0, credit(1, 1), MAX);
+        assert_eq!(consumers.get(0).unwrap().open(), MAX);
+        consumers.delivered(60, 5_000);
+        assert_eq!(consumers.get(0).unwrap().open(), credit(40, 0));
+        assert_eq!(consumers.willing(), 2, "no bytes, no messages");
+        consumers.grant(0, credit(160, 6_000), MAX);
+        assert_eq!(consumers.get(0).unwrap().open(), MAX);
+    }
+
+    #[test]
+    fn who_is_held_or_gone_gets_no_turn() {
+        let mut consumers = three();
+        consumers.hold(0, true);
+        consumers.remove(1).unwrap();
+        assert_eq!((consumers.count(), consumers.willing()), (2, 1));
+        assert_eq!(consumers.next().unwrap().0, 2);
+        let id = ConsumerId { handle: 9, ..ConsumerId::default() };
+        assert_eq!(consumers.add(id, Duration::ZERO, credit(10, 10), false, MAX), 1);
+        consumers.hold(0, false);
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            turns.push(consumers.next().unwrap().0);
+            consumers.delivered(1, 1);
+        }
+        turns.sort_unstable();
+        assert_eq!(turns, [0, 1, 2, 2]);
+        for slot in 0..3 {
+            consumers.remove(slot);
+        }
+        assert_eq!((consumers.count(), consumers.willing(), consumers.slots.capacity()), (0, 0, 0));
+        assert!(consumers.next().is_none());
+    }
+}

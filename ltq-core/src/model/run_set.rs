@@ -1,0 +1,177 @@
+//! Stretches of offsets, and sets of them.
+
+use std::collections::BTreeMap;
+
+use crate::Offset;
+
+/// Consecutive offsets, from `first` (inclusive) to `end` (exclusive).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) first: Offset,
+    pub(super) end: Offset,
+}
+
+impl Run {
+    pub(super) const fn new(first: Offset, end: Offset) -> Self {
+        Self { first, end }
+    }
+
+    /// How many offsets.
+    pub(super) const fn len(self) -> u64 {
+        self.end.since(self.first)
+    }
+
+    /// Whether there is none.
+    pub(super) const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The part inside `bounds`; empty when there is none.
+    pub(super) fn within(self, bounds: Self) -> Self {
+        let first = self.first.max(bounds.first);
+        Self { first, end: self.end.min(bounds.end).max(first) }
+    }
+}
+
+/// A set of offsets, kept as runs that neither overlap nor touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RunSet {
+    /// First offset to end.
+    runs: BTreeMap<Offset, Offset>,
+    count: u64,
+}
+
+impl RunSet {
+    /// How many offsets are in the set.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How many runs they form.
+    pub(super) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Adds a run and says how many of its offsets are new.
+    pub(super) fn insert(&mut self, run: Run) -> u64 {
+        if run.is_empty() {
+            return 0;
+        }
+        let Run { mut first, mut end } = run;
+        let mut absorbed = 0;
+        if let Some((&before, &before_end)) = self.runs.range(..=first).next_back()
+            && before_end >= first
+        {
+            absorbed += before_end.since(before);
+            first = before;
+            end = end.max(before_end);
+            self.runs.remove(&before);
+        }
+        while let Some((&next, &next_end)) = self.runs.range(first..=end).next() {
+            absorbed += next_end.since(next);
+            end = end.max(next_end);
+            self.runs.remove(&next);
+        }
+        self.runs.insert(first, end);
+        let new = end.since(first) - absorbed;
+        self.count += new;
+        new
+    }
+
+    /// The run that `offset` is in.
+    pub(super) fn covering(&self, offset: Offset) -> Option<Run> {
+        let (&first, &end) = self.runs.range(..=offset).next_back()?;
+        (offset < end).then_some(Run { first, end })
+    }
+
+    /// Takes out the lowest run if it starts at or below `offset`.
+    pub(super) fn pop_at_or_below(&mut self, offset: Offset) -> Option<Run> {
+        let entry = self.runs.first_entry()?;
+        if *entry.key() > offset {
+            return None;
+        }
+        let (first, end) = entry.remove_entry();
+        self.count -= end.since(first);
+        Some(Run { first, end })
+    }
+
+    /// Forgets the lowest run.
+    pub(super) fn pop_first(&mut self) -> Option<Run> {
+        self.pop_at_or_below(Offset(u64::MAX))
+    }
+
+    /// The runs in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Run> + '_ {
+        self.runs.iter().map(|(&first, &end)| Run { first, end })
+    }
+
+    /// What of `bounds` is not in the set, in order.
+    pub(super) fn gaps(&self, bounds: Run) -> Vec<Run> {
+        let mut gaps = Vec::new();
+        let mut at = bounds.first;
+        for run in self.iter().map(|run| run.within(bounds)).filter(|run| !run.is_empty()) {
+            if at < run.first {
+                gaps.push(Run { first: at, end: run.first });
+            }
+            at = at.max(run.end);
+        }
+        if at < bounds.end {
+            gaps.push(Run { first: at, end: bounds.end });
+        }
+        gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(first: u64, end: u64) -> Run {
+        Run::new(Offset(first), Offset(end))
+    }
+
+    #[test]
+    fn neighbours_become_one_run() {
+        let mut set = RunSet::default();
+        assert_eq!(set.insert(run(5, 7)), 2);
+        assert_eq!(set.insert(run(9, 10)), 1);
+        assert_eq!(set.runs(), 2);
+        assert_eq!(set.insert(run(6, 9)), 2);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [run(5, 10)]);
+        assert_eq!(set.covering(Offset(9)), Some(run(5, 10)));
+        assert_eq!(set.covering(Offset(10)), None);
+        assert_eq!(set.pop_at_or_below(Offset(4)), None);
+        assert_eq!(set.pop_at_or_below(Offset(5)), Some(run(5, 10)));
+        assert_eq!((set.count(), set.runs()), (0, 0));
+        assert_eq!(set.insert(run(3, 3)), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_set_is_a_set(inserts in prop::collection::vec((0u64..60, 0u64..12), 0..40)) {
+            let mut set = RunSet::default();
+            let mut naive = BTreeSet::new();
+            for (first, len) in inserts {
+                let before = naive.len();
+                naive.extend(first..first + len);
+                let new = set.insert(run(first, first + len));
+                prop_assert_eq!(new as usize, naive.len() - before);
+            }
+            prop_assert_eq!(set.count() as usize, naive.len());
+            let listed: Vec<u64> = set.iter().flat_map(|r| r.first.0..r.end.0).collect();
+            prop_assert_eq!(&listed, &naive.iter().copied().collect::<Vec<_>>());
+            for pair in set.iter().collect::<Vec<_>>().windows(2) {
+                prop_assert!(pair[0].end < pair[1].first);
+            }
+            let bounds = run(10, 50);
+            let gaps: Vec<u64> =
+                set.gaps(bounds).into_iter().flat_map(|r| r.first.0..r.end.0).collect();
+            let expected: Vec<u64> = (10..50).filter(|o| !naive.contains(o)).collect();
+            prop_assert_eq!(gaps, expected);
+        }
+    }
+}

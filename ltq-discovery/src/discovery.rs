@@ -1,0 +1,112 @@
+//! The contract between nodes, clients and what brings them together.
+
+use std::{error::Error, fmt};
+
+use async_trait::async_trait;
+use ltq_core::TopicName;
+use thiserror::Error;
+
+use crate::{NodeInfo, NodeSet};
+
+/// Why a discovery scheme could not do what it was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DiscoveryError {
+    /// What keeps the nodes did not answer, or not in time. Trying again is right.
+    #[error("{backend} cannot be reached: {source}")]
+    Unreachable {
+        /// What keeps the nodes: a registry's address, say.
+        backend: String,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// What keeps the nodes does not want this, and will not want it again.
+    #[error("{backend} refused: {why}")]
+    Refused {
+        /// What keeps the nodes.
+        backend: String,
+        /// What is wrong with the request.
+        why: String,
+    },
+}
+
+/// Brings nodes and clients together.
+///
+/// # Contract
+/// - All calls may be made at once, from any task. None waits longer than its own deadline, and
+///   each is cancel safe.
+/// - What a watch says is knowledge of a moment, not a lease: a node that is named may be gone,
+///   and one that is up may be named late. Connecting is the proof.
+/// - Losing sight of the backend takes no node away: the last set that was told stays in force
+///   until the backend says otherwise. A client that works goes on working.
+#[async_trait]
+pub trait Discovery: Send + Sync + 'static {
+    /// Makes a node known, until the returned handle is withdrawn or dropped. Where nodes are
+    /// found by heartbeat the handle sees to that too.
+    ///
+    /// A node announces itself once it serves. Another announcement under the same id takes the
+    /// place of the earlier one.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`]; then nothing was announced, or it is forgotten soon.
+    async fn announce(&self, node: NodeInfo) -> Result<Announced, DiscoveryError>;
+
+    /// Watches the nodes that have `topic`, or may have it; with `None` all nodes.
+    ///
+    /// Draining nodes are among them, marked so.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`], when not even a first set can be had.
+    async fn watch(&self, topic: Option<&TopicName>) -> Result<Box<dyn Watch>, DiscoveryError>;
+}
+
+/// What became of an announcement.
+#[must_use = "dropping an announcement withdraws it"]
+pub enum Announced {
+    /// The node can be found.
+    Known(Box<dyn Announcement>),
+    /// This scheme takes no announcements: clients learn of the node in another way, or not at
+    /// all. Says which way.
+    NotTaken(&'static str),
+}
+
+impl fmt::Debug for Announced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(_) => f.write_str("Known"),
+            Self::NotTaken(why) => f.debug_tuple("NotTaken").field(why).finish(),
+        }
+    }
+}
+
+/// A node that is known. Dropping it withdraws it as far as that goes without waiting; what did
+/// not go is forgotten when heartbeats stay away.
+#[async_trait]
+pub trait Announcement: Send + 'static {
+    /// Tells what is different now: topics that came, or that the node drains. The id must be
+    /// the announced one. Of several quick updates the last one counts.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`]; the update is then told with the next one or with a heartbeat.
+    /// [`DiscoveryError::Refused`] for another id: nothing is changed.
+    async fn update(&mut self, node: NodeInfo) -> Result<(), DiscoveryError>;
+
+    /// Withdraws the node, and waits until that is known.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`]; the node is forgotten when heartbeats stay away.
+    async fn withdraw(self: Box<Self>) -> Result<(), DiscoveryError>;
+}
+
+/// The nodes of interest, now and whenever they change. Dropping it ends the watching.
+#[async_trait]
+pub trait Watch: Send + 'static {
+    /// The first call gives the nodes as they are; each later one waits until they differ from
+    /// what was given last. What came and went between two calls is not told. Waits for ever
+    /// where nothing changes. Cancel safe: a dropped call loses no set.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`], once each time that sight of the backend is lost. The set that was
+    /// given last stays in force, and the next call waits for news as before.
+    async fn changed(&mut self) -> Result<NodeSet, DiscoveryError>;
+}

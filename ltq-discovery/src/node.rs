@@ -1,0 +1,297 @@
+//! What is known of a node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
+
+use ltq_core::{Address, ChannelName, TopicName};
+use thiserror::Error;
+
+/// The longest [`NodeId`], in bytes.
+pub const NODE_ID_BYTES_MAX: usize = 255;
+
+/// Which node. It stays the same over restarts and changes of address.
+///
+/// 1 to 255 bytes without white space and control characters. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(Arc<str>);
+
+/// Why a text is no [`NodeId`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NodeIdError {
+    /// The text is empty.
+    #[error("a node id is empty; it must have 1 to {NODE_ID_BYTES_MAX} bytes")]
+    Empty,
+    /// The text is longer than [`NODE_ID_BYTES_MAX`].
+    #[error("a node id has {0} bytes; the limit is {NODE_ID_BYTES_MAX}")]
+    TooLong(usize),
+    /// The text holds white space or a control character.
+    #[error("node id {0:?} holds white space or a control character")]
+    Character(String),
+}
+
+impl NodeId {
+    /// Checks `text` and makes an id of it.
+    ///
+    /// # Errors
+    /// A [`NodeIdError`] that says which rule was broken.
+    pub fn new(text: &str) -> Result<Self, NodeIdError> {
+        if text.is_empty() {
+            return Err(NodeIdError::Empty);
+        }
+        if text.len() > NODE_ID_BYTES_MAX {
+            return Err(NodeIdError::TooLong(text.len()));
+        }
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(NodeIdError::Character(text.to_owned()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = NodeIdError;
+    fn from_str(text: &str) -> Result<Self, NodeIdError> {
+        Self::new(text)
+    }
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NodeState {
+    /// It serves.
+    #[default]
+    Ready,
+    /// It is about to stop: it takes no new work, and clients that have a choice go elsewhere.
+    Draining,
+}
+
+/// Why a node cannot be described so.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NodeInfoError {
+    /// There is no address.
+    #[error("node {0} has no address")]
+    NoAddress(NodeId),
+    /// An address could not be written down and read back.
+    #[error("node {node} has an address that is none: {address:?}; it looks like tcp://HOST:PORT")]
+    BadAddress {
+        /// The node.
+        node: NodeId,
+        /// The address as text.
+        address: String,
+    },
+}
+
+/// A node: who it is, where, and what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    id: NodeId,
+    addresses: Vec<Address>,
+    topics: Option<BTreeMap<TopicName, BTreeSet<ChannelName>>>,
+    state: NodeState,
+}
+
+impl NodeInfo {
+    /// A node that is ready, at these addresses, the preferred ones first; its topics are unknown.
+    ///
+    /// # Errors
+    /// [`NodeInfoError`] without an address, or with one that is malformed.
+    pub fn new(
+        id: NodeId,
+        addresses: impl IntoIterator<Item = Address>,
+    ) -> Result<Self, NodeInfoError> {
+        let addresses: Vec<_> = addresses.into_iter().collect();
+        if addresses.is_empty() {
+            return Err(NodeInfoError::NoAddress(id));
+        }
+        // An address can be put together from any two texts.
+        for address in &addresses {
+            let text = address.to_string();
+            if !text.parse().is_ok_and(|parsed: Address| parsed == *address) {
+                return Err(NodeInfoError::BadAddress { node: id, address: text });
+            }
+        }
+        Ok(Self { id, addresses, topics: None, state: NodeState::Ready })
+    }
+
+    /// The node with these topics, each with its channels.
+    #[must_use]
+    pub fn with_topics(mut self, topics: BTreeMap<TopicName, BTreeSet<ChannelName>>) -> Self {
+        self.topics = Some(topics);
+        self
+    }
+
+    /// The node in this state.
+    #[must_use]
+    pub const fn with_state(mut self, state: NodeState) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// Which node it is.
+    #[must_use]
+    pub const fn id(&self) -> &NodeId {
+        &self.id
+    }
+
+    /// Where it is, the preferred addresses first; at least one.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Where the transport of this scheme finds it: the first address of that scheme.
+    #[must_use]
+    pub fn address(&self, scheme: &str) -> Option<&Address> {
+        self.addresses.iter().find(|address| address.scheme() == scheme)
+    }
+
+    /// Its topics and their channels, or `None` where they are unknown.
+    #[must_use]
+    pub const fn topics(&self) -> Option<&BTreeMap<TopicName, BTreeSet<ChannelName>>> {
+        self.topics.as_ref()
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub const fn state(&self) -> NodeState {
+        self.state
+    }
+
+    /// Whether it has the topic, as far as is known: where its topics are unknown it may.
+    #[must_use]
+    pub fn may_have(&self, topic: &TopicName) -> bool {
+        self.topics.as_ref().is_none_or(|topics| topics.contains_key(topic))
+    }
+}
+
+/// Nodes in the order of their ids, each once. Cheap to clone; equal when nothing differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeSet(Arc<[NodeInfo]>);
+
+impl NodeSet {
+    /// The nodes of which `topic` is of interest, or with `None` all of them.
+    #[must_use]
+    pub fn of_topic(&self, topic: Option<&TopicName>) -> Self {
+        match topic {
+            Some(topic) => self.iter().filter(|node| node.may_have(topic)).cloned().collect(),
+            None => self.clone(),
+        }
+    }
+
+    /// The nodes, in the order of their ids.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &NodeInfo> {
+        self.0.iter()
+    }
+
+    /// The node of this id.
+    #[must_use]
+    pub fn get(&self, id: &NodeId) -> Option<&NodeInfo> {
+        let index = self.0.binary_search_by(|node| node.id.cmp(id)).ok()?;
+        self.0.get(index)
+    }
+
+    /// How many nodes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<NodeInfo> for NodeSet {
+    /// Of several nodes with one id the last one counts.
+    fn from_iter<I: IntoIterator<Item = NodeInfo>>(nodes: I) -> Self {
+        let by_id: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
+        Self(by_id.into_values().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str) -> NodeInfo {
+        NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap()
+    }
+
+    fn topics(names: &[&str]) -> BTreeMap<TopicName, BTreeSet<ChannelName>> {
+        names.iter().map(|name| (name.parse().unwrap(), BTreeSet::new())).collect()
+    }
+
+    #[test]
+    fn ids_keep_their_rule() {
+        assert_eq!(NodeId::new("tcp://[::1]:7440").unwrap().to_string(), "tcp://[::1]:7440");
+        assert_eq!(NodeId::new(""), Err(NodeIdError::Empty));
+        assert_eq!(NodeId::new(&"x".repeat(256)), Err(NodeIdError::TooLong(256)));
+        for bad in ["a b", "a\n", "\u{a0}"] {
+            assert_eq!(NodeId::new(bad), Err(NodeIdError::Character(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_node_has_addresses_that_are_some() {
+        let id: NodeId = "n".parse().unwrap();
+        assert_eq!(NodeInfo::new(id.clone(), []), Err(NodeInfoError::NoAddress(id.clone())));
+        for (scheme, rest) in [("", "a:1"), ("tcp", ""), ("t p", "a:1")] {
+            let error = NodeInfo::new(id.clone(), [Address::new(scheme, rest)]).unwrap_err();
+            assert!(matches!(error, NodeInfoError::BadAddress { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_found_by_its_transport_and_the_preferred_one_first() {
+        let addresses = ["quic://q:1", "tcp://a:1", "tcp://b:1"].map(|text| text.parse().unwrap());
+        let node = NodeInfo::new("n".parse().unwrap(), addresses).unwrap();
+        assert_eq!(node.address("tcp").unwrap().to_string(), "tcp://a:1");
+        assert_eq!(node.address("in-process"), None);
+    }
+
+    #[test]
+    fn a_set_has_each_node_once_in_order() {
+        let late = node("b").with_state(NodeState::Draining);
+        let set: NodeSet = [node("c"), node("b"), node("a"), late.clone()].into_iter().collect();
+        let ids: Vec<_> = set.iter().map(|node| node.id().as_str()).collect();
+        assert_eq!((ids, set.len()), (vec!["a", "b", "c"], 3));
+        assert_eq!(set.get(late.id()), Some(&late));
+        assert_eq!(set.get(&"d".parse().unwrap()), None);
+        assert!(NodeSet::default().is_empty());
+    }
+
+    #[test]
+    fn a_topics_nodes_are_those_that_have_it_or_may() {
+        let has = node("has").with_topics(topics(&["orders", "mail"]));
+        let has_not = node("has-not").with_topics(topics(&["mail"]));
+        let unknown = node("unknown");
+        let all: NodeSet = [has.clone(), has_not, unknown.clone()].into_iter().collect();
+        let orders = all.of_topic(Some(&"orders".parse().unwrap()));
+        assert_eq!(orders, [has, unknown].into_iter().collect());
+        assert_eq!(all.of_topic(None), all);
+    }
+}

@@ -1,0 +1,153 @@
+//! Every transport of this crate passes the suite.
+
+use ltq_core::Address;
+use ltq_transport::{InProcess, conformance::Harness};
+
+fn in_process() -> Address {
+    Address::new("in-process", "conformance")
+}
+
+mod in_process_links {
+    use super::*;
+
+    ltq_transport::conformance_tests!(
+        Harness::new(InProcess::new(), in_process)
+            .buffered_bytes_max(256 << 10)
+            .malformed(Address::new("in-process", ""))
+    );
+}
+
+#[cfg(feature = "tcp")]
+mod tcp {
+    use ltq_transport::{Tcp, Transports};
+
+    use super::*;
+
+    fn harness(listen: &'static str) -> Harness {
+        Harness::new(Tcp::default(), move || Address::new("tcp", listen))
+            .malformed(Address::new("tcp", "no port"))
+            .malformed(Address::new("tcp", "::1:7440"))
+            .unknown_host(Address::new("tcp", "no-such-host.invalid:7440"))
+    }
+
+    mod ipv4 {
+        ltq_transport::conformance_tests!(super::harness("127.0.0.1:0"));
+    }
+
+    mod ipv6 {
+        ltq_transport::conformance_tests!(super::harness("[::1]:0"));
+    }
+
+    mod in_a_set {
+        use super::*;
+
+        ltq_transport::conformance_tests!(Harness::new(
+            Transports::new().with(InProcess::new()).with(Tcp::default()),
+            || Address::new("tcp", "127.0.0.1:0")
+        ));
+    }
+}
+
+/// A transport as an outsider would write it, on what `from_async_io` and `OneStream` give.
+#[cfg(unix)]
+mod unix_sockets {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+        process,
+        sync::atomic::{AtomicU64, Ordering},
+    };
+
+    use async_trait::async_trait;
+    use ltq_core::{Connection, Listener, Peer, Transport, TransportError};
+    use ltq_transport::{OneStream, from_async_io};
+    use tokio::{
+        io::BufWriter,
+        net::{UnixListener, UnixStream},
+    };
+
+    use super::*;
+
+    struct Unix;
+
+    struct Accepting {
+        listener: UnixListener,
+        path: PathBuf,
+    }
+
+    fn path_of(address: &Address) -> Result<PathBuf, TransportError> {
+        let path = PathBuf::from(address.rest());
+        if address.scheme() == "unix" && path.is_absolute() {
+            return Ok(path);
+        }
+        let why = "it looks like unix:///PATH".to_owned();
+        Err(TransportError::Address { address: address.clone(), why })
+    }
+
+    fn peer(path: &Path) -> Peer {
+        Peer { address: Address::new("unix", path.to_string_lossy()), identity: None }
+    }
+
+    fn stream(socket: UnixStream) -> ltq_core::Stream {
+        let (reader, writer) = socket.into_split();
+        // A writer that keeps bytes back is the harder case.
+        from_async_io(reader, BufWriter::with_capacity(100_000, writer))
+    }
+
+    #[async_trait]
+    impl Transport for Unix {
+        fn scheme(&self) -> &str {
+            "unix"
+        }
+
+        async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError> {
+            let path = path_of(address)?;
+            let listener = UnixListener::bind(&path).map_err(|source| TransportError::Io {
+                doing: format!("listening on {address}"),
+                source,
+            })?;
+            Ok(Box::new(Accepting { listener, path }))
+        }
+
+        async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError> {
+            let path = path_of(address)?;
+            let connected = UnixStream::connect(&path).await;
+            let socket = connected.map_err(|source| TransportError::Io {
+                doing: format!("connecting to {address}"),
+                source,
+            })?;
+            Ok(Box::new(OneStream::connecting(peer(&path), stream(socket))))
+        }
+    }
+
+    #[async_trait]
+    impl Listener for Accepting {
+        async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
+            let accepted = self.listener.accept().await;
+            let (socket, _) = accepted
+                .map_err(|source| TransportError::Io { doing: "accepting".to_owned(), source })?;
+            Ok(Box::new(OneStream::accepting(peer(&self.path), stream(socket))))
+        }
+
+        fn local_address(&self) -> Address {
+            peer(&self.path).address
+        }
+    }
+
+    impl Drop for Accepting {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    fn fresh() -> Address {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ltq-conformance-{}-{number}", process::id());
+        Address::new("unix", std::env::temp_dir().join(name).to_string_lossy())
+    }
+
+    ltq_transport::conformance_tests!(
+        Harness::new(Unix, fresh).malformed(Address::new("unix", "not/absolute"))
+    );
+}

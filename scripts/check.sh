@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Format, lints, documentation, tests, examples and the README's commands: what CI runs.
+# Needs a Rust toolchain and a C compiler, and nothing else.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
+
+step "examples"
+scripts/examples.sh
+
+step "the README's commands"
+scripts/readme.sh
+
+step "tests"
+scripts/test.sh

@@ -1,0 +1,44 @@
+use std::{sync::Arc, time::Duration};
+
+use ltq_client::Client;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::{sync::watch, time::timeout};
+
+use super::{Body, Ledger, TOPIC};
+
+/// Consumes until told to stop: acks most messages, gives some back, forgets some.
+pub(super) async fn run(
+    server: String,
+    channel: &'static str,
+    index: usize,
+    seed: u64,
+    ledger: Arc<Ledger>,
+    running: watch::Receiver<bool>,
+) {
+    let mut chance = SmallRng::seed_from_u64(seed);
+    let client = Client::connect(&server).await.expect("a connection");
+    let mut consumer = client.consumer(TOPIC, channel).await.expect("a consumer");
+    while *running.borrow() {
+        // Looks at `running` from time to time.
+        let Ok(next) = timeout(Duration::from_millis(50), consumer.next()).await else { continue };
+        let Some(delivery) = next else { panic!("the consumer of {channel} ended") };
+        let delivery = delivery.expect("a delivery");
+        let body = Body::parse(&delivery.message.body)
+            .unwrap_or_else(|| panic!("promise 8: wrong bytes in {delivery:?}"));
+        let life = ledger.delivered(index, body, delivery.offset(), delivery.attempt());
+        match chance.random_range(0..100) {
+            0..2 => drop(delivery),
+            2..4 => delivery.requeue(Duration::ZERO).expect("given back"),
+            4..5 => delivery.requeue(Duration::from_millis(30)).expect("given back"),
+            5..15 => {
+                // Stale when the node was killed in between: then it comes again.
+                if delivery.ack_confirmed().await.is_ok() {
+                    ledger.acked(index, body, life);
+                }
+            }
+            _ => delivery.ack().expect("acked"),
+        }
+    }
+    drop(consumer);
+    client.close().await.expect("a clean close");
+}

@@ -1,0 +1,120 @@
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Command as Build, ExitStatus, Stdio},
+    sync::OnceLock,
+};
+
+use ltq_core::Address;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::within;
+
+/// A real `ltq-node`, in a process of its own.
+pub struct NodeProcess {
+    child: Child,
+    address: Address,
+}
+
+impl NodeProcess {
+    /// Starts a node on a data directory. Port 0 is any.
+    ///
+    /// # Errors
+    /// The node ended before it said where it listens.
+    pub async fn start(data_dir: &Path, port: u16, more: &[&str]) -> io::Result<Self> {
+        let mut child = Command::new(binary("ltq-node"))
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--listen", &format!("tcp://127.0.0.1:{port}"), "--http", "off"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let mut lines = BufReader::new(stdout).lines();
+        let address = within("the node's start", async {
+            while let Some(line) = lines.next_line().await? {
+                let word = line.split_whitespace().find(|word| word.starts_with("tcp://"));
+                if let Some(word) = word {
+                    let word = word.trim_end_matches([',', ';', '.', ')']);
+                    return word.parse().map_err(io::Error::other);
+                }
+            }
+            Err(io::Error::other("the node ended before it listened"))
+        })
+        .await?;
+        // Its output goes on being read, so that it never waits for a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(Self { child, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The port that it listens on.
+    ///
+    /// # Panics
+    /// Never: the address has one.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.rest().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn kill(mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+
+    /// SIGTERM, and waits for its end.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn terminate(mut self) -> io::Result<ExitStatus> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = pid.ok_or_else(|| io::Error::other("it has ended"))?;
+        kill_process(pid, Signal::TERM)?;
+        within("the node's clean stop", self.child.wait()).await
+    }
+}
+
+/// A binary of this workspace, built once for each run of the tests.
+///
+/// # Panics
+/// When it does not build.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        // .../target/PROFILE/deps/test or .../target/PROFILE/binary
+        let mut folder = std::env::current_exe().expect("this program");
+        folder.pop();
+        if folder.ends_with("deps") {
+            folder.pop();
+        }
+        let mut build = Build::new(option_env!("CARGO").unwrap_or("cargo"));
+        build.args(["build", "--quiet", "-p", "ltq-node", "--bins"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        build.arg("--target-dir").arg(folder.parent().expect("a target folder"));
+        assert!(build.status().expect("cargo runs").success(), "ltq-node does not build");
+        folder
+    });
+    folder.join(name)
+}

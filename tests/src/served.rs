@@ -1,0 +1,45 @@
+use ltq_core::{
+    Address, Broker, BrokerSettings, Durability, Environment, Store, TopicSettings, Transport,
+};
+use ltq_store::MemoryStore;
+use ltq_transport::Tcp;
+
+/// A broker served over TCP on a port of its own.
+pub struct Served<S: Store = MemoryStore> {
+    /// The broker.
+    pub broker: Broker<S>,
+    /// Where it listens.
+    pub address: Address,
+}
+
+impl Served {
+    /// Settings that suit a memory store.
+    #[must_use]
+    pub fn settings() -> BrokerSettings {
+        BrokerSettings {
+            topic: TopicSettings { durability: Durability::Memory },
+            ..BrokerSettings::default()
+        }
+    }
+
+    /// Starts one with a memory store of 64 MiB.
+    pub async fn start(settings: BrokerSettings) -> Self {
+        Self::on(MemoryStore::new(64 << 20), settings).await
+    }
+}
+
+impl<S: Store> Served<S> {
+    /// Starts one on a store.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn on(store: S, settings: BrokerSettings) -> Self {
+        let broker = Broker::start(store, settings, Environment::system()).await.expect("a broker");
+        let any = Address::new("tcp", "127.0.0.1:0");
+        let listener = Tcp::default().listen(&any).await.expect("a listener");
+        let address = listener.local_address();
+        let serving = broker.clone();
+        tokio::spawn(async move { serving.serve(listener).await });
+        Self { broker, address }
+    }
+}

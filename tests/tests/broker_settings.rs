@@ -1,0 +1,256 @@
+//! Each setting of a broker does what it says: each test fails when its setting is ignored.
+
+use std::time::Duration;
+
+use ltq_core::{
+    BrokerSettings, Credit, Durability, RefusalCode, TopicName, TopicSettings,
+    protocol::{Frame, Hello},
+};
+use ltq_store::MemoryStore;
+use ltq_tests::{Gated, RawPeer, Served, within};
+
+const CREDIT: Credit = Credit { messages: 10, bytes: 1 << 20 };
+
+fn name(text: &str) -> TopicName {
+    TopicName::new(text).expect("a name")
+}
+
+/// Settings whose frames hold a message of 64 KiB and little more.
+fn small_frames() -> BrokerSettings {
+    BrokerSettings {
+        message_bytes_max: 64 << 10,
+        frame_bytes_max: 68 << 10,
+        publish_bytes_max: 68 << 10,
+        ..Served::settings()
+    }
+}
+
+#[tokio::test]
+async fn node_is_told_to_clients() {
+    let settings = BrokerSettings { node: "berlin-3".to_owned(), ..Served::settings() };
+    let served = Served::start(settings).await;
+    let welcome = RawPeer::connect(&served.address).await.greet(RawPeer::hello()).await;
+    assert_eq!(welcome.node, "berlin-3");
+}
+
+#[tokio::test]
+async fn limits_are_told_to_clients() {
+    let served = Served::start(small_frames()).await;
+    let welcome = RawPeer::connect(&served.address).await.greet(RawPeer::hello()).await;
+    assert_eq!(welcome.limits.message_bytes_max, 64 << 10);
+    assert_eq!(welcome.limits.frame_bytes_max, 68 << 10);
+    assert_eq!(welcome.limits.publish_bytes_max, 68 << 10);
+}
+
+#[tokio::test]
+async fn topic_sets_the_durability_of_new_topics() {
+    let served = Served::start(Served::settings()).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.open_producer(1, "t").await;
+    peer.publish(1, 1, &[b"x"]).await;
+    let stats = served.broker.stats().await;
+    assert_eq!(stats.topics[0].settings.durability, Durability::Memory);
+
+    // What the store cannot give is refused, not promised.
+    let settings = BrokerSettings {
+        topic: TopicSettings { durability: Durability::Disk },
+        ..Served::settings()
+    };
+    let served = Served::start(settings).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.send(Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None }).await;
+    let answer = peer.next().await;
+    let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.code, RefusalCode::DurabilityUnavailable);
+}
+
+#[tokio::test]
+async fn auto_create_topics_off_refuses_topics_that_are_not_there() {
+    let settings = BrokerSettings { auto_create_topics: false, ..Served::settings() };
+    let served = Served::start(settings).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.send(Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None }).await;
+    let answer = peer.next().await;
+    let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.code, RefusalCode::NoSuchTopic);
+    peer.send(RawPeer::subscribe(1, "t", "c", CREDIT)).await;
+    let answer = peer.next().await;
+    let Some(Frame::SubscribeRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.code, RefusalCode::NoSuchTopic);
+    assert!(served.broker.publisher("t", Default::default()).await.is_err());
+
+    let create = ltq_core::AdminRequest::CreateTopic { topic: name("t"), settings: None };
+    served.broker.admin(create).await.expect("an operator may");
+    peer.open_producer(2, "t").await;
+}
+
+#[tokio::test]
+async fn auto_create_channels_off_refuses_channels_that_are_not_there() {
+    let settings = BrokerSettings { auto_create_channels: false, ..Served::settings() };
+    let served = Served::start(settings).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.open_producer(1, "t").await;
+    peer.publish(1, 1, &[b"x"]).await;
+    peer.send(RawPeer::subscribe(1, "t", "c", CREDIT)).await;
+    let answer = peer.next().await;
+    let Some(Frame::SubscribeRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.code, RefusalCode::NoSuchChannel);
+    assert!(served.broker.subscribe("t", "c", Default::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn topics_max_bounds_topics() {
+    let settings = BrokerSettings { topics_max: 2, ..Served::settings() };
+    let served = Served::start(settings).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.open_producer(1, "a").await;
+    peer.open_producer(2, "b").await;
+    peer.send(Frame::OpenProducer { handle: 3, topic: name("c"), name: None, epoch: None }).await;
+    let answer = peer.next().await;
+    let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.code, RefusalCode::LimitReached);
+    assert!(refusal.detail.contains('2'), "{refusal}");
+}
+
+#[tokio::test]
+async fn producers_max_bounds_the_producers_of_a_stream() {
+    let settings = BrokerSettings { producers_max: 1, ..Served::settings() };
+    let served = Served::start(settings).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.open_producer(1, "t").await;
+    let second = Frame::OpenProducer { handle: 2, topic: name("t"), name: None, epoch: None };
+    peer.send(second.clone()).await;
+    let answer = peer.next().await;
+    let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.code, RefusalCode::LimitReached);
+    peer.send(Frame::CloseProducer { handle: 1 }).await;
+    peer.send(second).await;
+    assert!(matches!(peer.next().await, Some(Frame::ProducerOpened { handle: 2, .. })));
+}
+
+#[tokio::test]
+async fn subscriptions_max_bounds_the_subscriptions_of_a_stream() {
+    let settings = BrokerSettings { subscriptions_max: 1, ..Served::settings() };
+    let served = Served::start(settings).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.send(RawPeer::subscribe(1, "t", "c", CREDIT)).await;
+    assert!(matches!(peer.next().await, Some(Frame::Subscribed { .. })));
+    peer.send(RawPeer::subscribe(2, "t", "c", CREDIT)).await;
+    let answer = peer.next().await;
+    let Some(Frame::SubscribeRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(refusal.code, RefusalCode::LimitReached);
+    peer.send(Frame::Unsubscribe { handle: 1 }).await;
+    assert!(matches!(peer.next().await, Some(Frame::SubscriptionClosed { .. })));
+    peer.send(RawPeer::subscribe(2, "t", "c", CREDIT)).await;
+    assert!(matches!(peer.next().await, Some(Frame::Subscribed { .. })));
+}
+
+#[tokio::test]
+async fn frame_bytes_max_bounds_frames() {
+    let served = Served::start(small_frames()).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.send_bytes(&(68u32 * 1024 + 1).to_le_bytes()).await.expect("sent");
+    peer.expect_goodbye(RefusalCode::FrameTooLarge).await;
+}
+
+/// Sends publishes of 32 MiB in all while no commit ends, and says whether the broker took them.
+async fn takes_everything(settings: BrokerSettings) -> bool {
+    let (store, gate) = Gated::new(MemoryStore::new(128 << 20), true);
+    let served = Served::on(store, settings).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.open_producer(1, "t").await;
+    gate.send_replace(false);
+    let body = vec![7; 60 << 10];
+    let flood = async {
+        for sequence in 1..=32 * 1024 / 60 {
+            let records = ltq_core::Records::encode([&ltq_core::Message::new(body.clone())]);
+            peer.send(Frame::Publish { handle: 1, sequence, durability: None, records }).await;
+        }
+    };
+    let mut flood = std::pin::pin!(flood);
+    let taken = tokio::time::timeout(Duration::from_millis(700), &mut flood).await.is_ok();
+    gate.send_replace(true);
+    if !taken {
+        within("the rest goes through once commits end", flood).await;
+    }
+    taken
+}
+
+#[tokio::test]
+async fn promise_9_publish_bytes_max_stops_reading_from_a_stream() {
+    assert!(!takes_everything(small_frames()).await);
+    let settings = BrokerSettings { publish_bytes_max: 64 << 20, ..small_frames() };
+    assert!(takes_everything(settings).await);
+}
+
+#[tokio::test]
+async fn promise_9_publish_bytes_total_max_stops_reading_from_all_streams() {
+    let settings = BrokerSettings {
+        publish_bytes_max: 64 << 20,
+        publish_bytes_total_max: 1 << 20,
+        ..small_frames()
+    };
+    assert!(!takes_everything(settings).await);
+}
+
+#[tokio::test]
+async fn promise_9_partial_bytes_total_max_bounds_half_read_frames_and_nobody_else_notices() {
+    let settings = BrokerSettings { partial_bytes_total_max: 8 << 20, ..Served::settings() };
+    let served = Served::start(settings).await;
+    // Frames of 8 MiB, all but their last bytes: the node takes one or two of them in.
+    let mut half = Vec::new();
+    half.extend_from_slice(&(8u32 << 20).to_le_bytes());
+    half.resize((8 << 20) - 100, 0);
+    let mut greedy = Vec::new();
+    let mut taken = 0;
+    for _ in 0..6 {
+        let mut peer = RawPeer::greeted(&served.address).await;
+        let sent = peer.send_bytes(&half);
+        taken += u32::from(tokio::time::timeout(Duration::from_millis(500), sent).await.is_ok());
+        greedy.push(peer);
+    }
+    assert!((1..=3).contains(&taken), "{taken} half frames of 8 MiB were taken in");
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.open_producer(1, "t").await;
+    let answer = peer.publish(1, 1, &[b"a small one"]).await;
+    assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_client_may_ask_for_a_shorter_heartbeat() {
+    let served = Served::start(Served::settings()).await;
+    let mut peer = RawPeer::connect(&served.address).await;
+    let welcome = peer.greet(Hello { heartbeat_ms: 200, ..RawPeer::hello() }).await;
+    assert_eq!(welcome.heartbeat_ms, 200);
+    peer.expect_goodbye(RefusalCode::PeerTimeout).await;
+    let mut peer = RawPeer::connect(&served.address).await;
+    let welcome = peer.greet(Hello { heartbeat_ms: u32::MAX, ..RawPeer::hello() }).await;
+    assert_eq!(welcome.heartbeat_ms, 15_000, "not a longer one");
+}
+
+#[test]
+fn settings_that_cannot_be_are_refused_by_name() {
+    let good = BrokerSettings::default;
+    good().check().expect("the defaults are fine");
+    for (setting, bad) in [
+        ("node", BrokerSettings { node: String::new(), ..good() }),
+        ("token", BrokerSettings { token: Some(String::new()), ..good() }),
+        ("topics_max", BrokerSettings { topics_max: 0, ..good() }),
+        ("connections_max", BrokerSettings { connections_max: 0, ..good() }),
+        ("streams_max", BrokerSettings { streams_max: 0, ..good() }),
+        ("subscriptions_max", BrokerSettings { subscriptions_max: 0, ..good() }),
+        ("producers_max", BrokerSettings { producers_max: 0, ..good() }),
+        ("message_bytes_max", BrokerSettings { message_bytes_max: 0, ..good() }),
+        ("frame_bytes_max", BrokerSettings { frame_bytes_max: 1 << 20, ..good() }),
+        ("publish_bytes_max", BrokerSettings { publish_bytes_max: 1, ..good() }),
+        ("publish_bytes_total_max", BrokerSettings { publish_bytes_total_max: 1, ..good() }),
+        ("partial_bytes_total_max", BrokerSettings { partial_bytes_total_max: 1, ..good() }),
+        ("hello_timeout", BrokerSettings { hello_timeout: Duration::ZERO, ..good() }),
+        ("heartbeat", BrokerSettings { heartbeat: Duration::ZERO, ..good() }),
+        ("stall_timeout", BrokerSettings { stall_timeout: Duration::ZERO, ..good() }),
+    ] {
+        let error = bad.check().expect_err(setting);
+        assert_eq!(error.setting, setting);
+        assert!(!error.to_string().contains("secret"));
+    }
+}
