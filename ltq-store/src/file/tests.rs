@@ -1,4 +1,9 @@
-//! The contract's suite, mounted on stores of several sizes.
+//! The contract's suite, mounted on stores of several sizes; and what it cannot see: crashes,
+//! damage, failing and full devices.
+
+mod crash;
+mod model;
+mod sim;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
