@@ -54,6 +54,10 @@ impl Run {
             if !self.chance().one_in(3) {
                 self.settle(engine);
             }
+            if self.chance().one_in(8) {
+                let mut keeping = engine.keeping.lock();
+                let _ = engine.checkpoint(&mut keeping, false);
+            }
             if engine.failure().is_some() {
                 return;
             }
@@ -161,6 +165,13 @@ fn run(seed: u64) {
         drop(engine);
         let mut chance = run.chance().clone();
         run.disk = if kill { run.disk.after_kill() } else { run.disk.after_power_cut(&mut chance) };
+        let mut level = if closed {
+            Memory
+        } else if kill {
+            Os
+        } else {
+            Disk
+        };
         // A crash while it is opened is a crash like others.
         for _ in 0..run.chance().below(3) {
             let crash_in = 1 + run.chance().below(30);
@@ -169,21 +180,15 @@ fn run(seed: u64) {
             let mut chance = run.chance().clone();
             run.chance().next();
             run.disk = run.disk.after_power_cut(&mut chance);
+            if !closed {
+                level = Disk;
+            }
         }
         let engine = open(tiny(&run.disk)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         if closed {
             assert_eq!(Model::of(&engine).unwrap(), run.workload.model, "seed {seed}, closed");
         }
-        run.check_recovered(
-            &engine,
-            if closed {
-                Memory
-            } else if kill {
-                Os
-            } else {
-                Disk
-            },
-        );
+        run.check_recovered(&engine, level);
         drop(engine);
         run.disk = run.disk.after_kill();
     }
