@@ -2,7 +2,9 @@
 //! damage, failing and full devices.
 
 mod crash;
+mod damage;
 mod model;
+mod refusals;
 mod sim;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
