@@ -175,7 +175,7 @@ impl Front {
             if !self.make_room(bytes) {
                 return Err(NotAdmitted::NoRoom(NoRoom::Journal(bytes), draft, done));
             }
-            self.push_entry(header, heads, draft.body.clone(), synced);
+            self.push_entry(header, heads, draft.body, synced);
         }
         self.planned.admit(&mut plan);
         Ok(self.place(plan, durability, done))

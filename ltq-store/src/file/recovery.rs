@@ -184,7 +184,7 @@ fn open_journal(
         let path = journal.path(number);
         let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
         let file = files.open(&path, OpenMode::Read).map_err(failed)?;
-        let bytes = file.len().map_err(failed)?;
+        let bytes = file.size().map_err(failed)?;
         let first = match FileHeader::read(&*file) {
             Ok(header) if header.store != store => {
                 return Err(refuse(&path, "it belongs to another store"));

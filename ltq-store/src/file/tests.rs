@@ -3,9 +3,11 @@
 
 mod crash;
 mod damage;
+mod limits;
 mod model;
 mod refusals;
 mod sim;
+mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 

@@ -56,8 +56,11 @@ fn fill(engine: &Engine, model: &mut Model, batches: u64, len: usize) {
     }
 }
 
+/// What is said to be lost: from, until, file and position.
+type Lost = (u64, u64, String, u64);
+
 /// What comes back of a log, and what is said to be lost.
-fn read(engine: &Engine, log: &LogName) -> (Vec<Record>, Vec<(u64, u64, String, u64)>) {
+fn read(engine: &Engine, log: &LogName) -> (Vec<Record>, Vec<Lost>) {
     let bounds = engine.state.read().logs[log].bounds;
     let (mut good, mut lost) = (Vec::new(), Vec::new());
     let mut next = bounds.first;
@@ -157,7 +160,7 @@ fn promise_8_a_flipped_bit_is_damage_too_when_only_a_later_entry_proves_it() {
     let (disk, mut model) = (SimFs::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
     fill(&engine, &mut model, 2, 60);
-    let journal = files(&disk, ".journal").pop().unwrap();
+    let journal = files(&disk, ".journal").remove(0);
     let end = engine.front.lock().end_of_entries() as usize;
     drop(engine);
     // The entries before the last one were synced before the last was written.

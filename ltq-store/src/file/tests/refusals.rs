@@ -212,7 +212,7 @@ fn a_full_device_refuses_records_takes_small_changes_and_recovers() {
     batch.truncate(log(), Offset(end));
     commit(&engine, batch, Disk).unwrap();
     let before = end;
-    while let Ok(_) = commit(&engine, append(end, 10, 1_000), Os) {
+    while commit(&engine, append(end, 10, 1_000), Os).is_ok() {
         end += 10;
         if end > before + 200 {
             break;
