@@ -312,8 +312,8 @@ impl Topic {
                     let durability = producer.durability.min(reached);
                     producer.recall(sequence, count, |range| said.confirm(range, durability));
                 }
-                &Outcome::Gap { sequence, count } => {
-                    said.refuse(sequence, count, &gap(producer.committed, sequence));
+                &Outcome::Gap { sequence, count, last } => {
+                    said.refuse(sequence, count, &gap(last, sequence));
                 }
                 Outcome::Refused { sequence, count, refusal } => {
                     said.refuse(*sequence, *count, refusal);
@@ -349,8 +349,8 @@ impl Topic {
                         said.refuse(sequence + stored, count - stored, why);
                     }
                 }
-                &Outcome::Gap { sequence, count } => {
-                    said.refuse(sequence, count, &gap(committed, sequence));
+                &Outcome::Gap { sequence, count, last } => {
+                    said.refuse(sequence, count, &gap(last.min(committed), sequence));
                 }
                 Outcome::Refused { sequence, count, refusal } => {
                     said.refuse(*sequence, *count, refusal);

@@ -65,9 +65,9 @@ impl Topic {
                 let refusal = Refusal::new(RefusalCode::OutOfRange, detail);
                 self.refuse_publish(id, sequence, count, refusal);
             }
-            Err(NotStored::Gap) => {
+            Err(NotStored::Gap { last }) => {
                 self.figures.refused += count;
-                self.outcome(id, entry, Outcome::Gap { sequence, count });
+                self.outcome(id, entry, Outcome::Gap { sequence, count, last });
             }
         }
         self.wished_bytes -= bytes;
@@ -84,14 +84,16 @@ impl Topic {
         let count = records.count() as u64;
         let end = sequence.checked_add(count).filter(|&end| sequence > 0 && end > sequence);
         let end = end.ok_or(NotStored::Impossible)?;
-        let Some(producer) = self.producers.get(entry) else { return Err(NotStored::Gap) };
+        let Some(producer) = self.producers.get(entry) else {
+            return Err(NotStored::Gap { last: 0 });
+        };
         let (committed, accepted) = (producer.committed, producer.accepted);
         let weakest = producer.durability;
         let asked = self
             .asked(durability)
             .map_err(|refusal| NotStored::Refused { from: sequence, refusal })?;
         if sequence > accepted.saturating_add(1) {
-            return Err(NotStored::Gap);
+            return Err(NotStored::Gap { last: accepted });
         }
         let unproven = asked > self.store.reach();
         let repeats_stored = sequence <= committed;
@@ -197,9 +199,8 @@ impl Topic {
             Outcome::Refused { sequence, count, refusal } => {
                 self.tell_refused(id, sequence, count, refusal);
             }
-            Outcome::Gap { sequence, count } => {
-                let refusal = gap(producer.accepted, sequence);
-                self.tell_refused(id, sequence, count, refusal);
+            Outcome::Gap { sequence, count, last } => {
+                self.tell_refused(id, sequence, count, gap(last, sequence));
             }
             Outcome::Duplicate { sequence, count } => {
                 let mut ranges = Vec::new();
@@ -228,8 +229,8 @@ impl Topic {
 enum NotStored {
     /// Its sequence cannot be.
     Impossible,
-    /// Something is missing before it.
-    Gap,
+    /// Something is missing behind the last sequence accepted.
+    Gap { last: u64 },
     /// From this sequence on, for this reason.
     Refused { from: u64, refusal: Refusal },
 }
