@@ -165,10 +165,9 @@ impl Topic {
             match self.wishes.pop_front() {
                 Some(Wish::Publish(publish)) => {
                     self.wished_bytes -= publish.records.byte_len();
-                    let count = publish.records.count() as u64;
                     // Nothing of it was in the batch.
                     let refusal = self.store_failed().unwrap_or_else(|| refusal.clone());
-                    self.refuse_publish(publish.producer, publish.sequence, count, refusal);
+                    self.refuse_unproven(&publish, &refusal);
                 }
                 Some(other) => self.wishes.push_front(other),
                 None => {}

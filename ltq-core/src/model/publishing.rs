@@ -100,7 +100,10 @@ impl Topic {
         if (repeats_stored && (unproven || asked > weakest)) || (unproven && durability.is_some()) {
             // It must be seen first that the store reaches so far.
             return match self.store_failed() {
-                Some(refusal) => Err(NotStored::Refused { from: sequence, refusal }),
+                Some(refusal) => {
+                    let refusal = if repeats_stored { unproven_repeat(&refusal) } else { refusal };
+                    Err(NotStored::Refused { from: sequence, refusal })
+                }
                 None => {
                     if self.commit.is_blank() {
                         self.commit.barrier = Some(asked);
@@ -187,6 +190,19 @@ impl Topic {
         }
     }
 
+    /// The store could not show that it reaches as far as this publish asks.
+    pub(super) fn refuse_unproven(&mut self, publish: &Publish, refusal: &Refusal) {
+        let Publish { producer: id, sequence, .. } = *publish;
+        let repeats = match self.producers.handle(id) {
+            Handle::Open(entry) => {
+                self.producers.get(entry).is_some_and(|producer| sequence <= producer.committed)
+            }
+            Handle::Fenced | Handle::Unknown => false,
+        };
+        let refusal = if repeats { unproven_repeat(refusal) } else { refusal.clone() };
+        self.refuse_publish(id, sequence, publish.records.count() as u64, refusal);
+    }
+
     /// Settles what becomes of a publish: with the commit if its producer has a part in that, or
     /// else at once.
     fn outcome(&mut self, id: ProducerId, entry: Entry, outcome: Outcome) {
@@ -239,6 +255,12 @@ enum NotStored {
 pub(super) fn gap(last: u64, got: u64) -> Refusal {
     let detail = format!("sequence {got} does not follow; {} is expected", last.saturating_add(1));
     Refusal::new(RefusalCode::SequenceGap, detail)
+}
+
+/// What is said of a repeat that is stored, when nobody can tell how durably.
+fn unproven_repeat(why: &Refusal) -> Refusal {
+    let detail = format!("it is stored, but it is not known how durably: {}", why.detail);
+    Refusal::new(RefusalCode::OutcomeUnknown, detail)
 }
 
 fn not_open(id: ProducerId, handle: Handle) -> Refusal {

@@ -10,7 +10,7 @@ use crate::{
     Verdict,
     model::{
         Command, ConsumerId, Event, ModelSettings, ProducerId, Reply, SessionId, TopicAction,
-        testing::{World, channel, credit, full, records, tags},
+        testing::{World, channel, credit, failed, full, records, tags},
     },
 };
 
@@ -30,8 +30,10 @@ enum Step {
     HoldCommits(bool),
     Commit,
     Fail,
+    Break,
     HoldLoads(bool),
     Load,
+    Unreadable(bool),
     PauseTopic(bool),
     PauseChannel(usize, bool),
     DeleteChannel(usize),
@@ -103,8 +105,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::HoldCommits),
         4 => Just(Step::Commit),
         2 => Just(Step::Fail),
+        1 => Just(Step::Break),
         1 => any::<bool>().prop_map(Step::HoldLoads),
         3 => Just(Step::Load),
+        1 => any::<bool>().prop_map(Step::Unreadable),
         1 => prop_oneof![1 => Just(true), 2 => Just(false)].prop_map(Step::PauseTopic),
         1 => (ch.clone(), prop_oneof![1 => Just(true), 2 => Just(false)])
             .prop_map(|(channel, paused)| Step::PauseChannel(channel, paused)),
@@ -159,8 +163,8 @@ fn consumer(index: usize) -> ConsumerId {
 }
 
 impl History {
-    fn new() -> Self {
-        let settings = TopicSettings { durability: Durability::Disk };
+    fn new(durability: Durability) -> Self {
+        let settings = TopicSettings { durability };
         let mut world = World::with(settings, limits());
         world.trace = true;
         let mut publishers = vec![Publisher::default(); PRODUCERS];
@@ -299,6 +303,14 @@ impl History {
                     self.listen();
                 }
             }
+            Step::Break => {
+                if self.world.commit.is_some() && self.world.stored.log.is_some() {
+                    self.oracle.not_committed();
+                    self.world.fail(failed());
+                    self.listen();
+                }
+            }
+            Step::Unreadable(unreadable) => self.world.unreadable = unreadable,
             Step::HoldLoads(hold) => {
                 self.world.hold_loads = hold;
                 self.load_all();
@@ -327,7 +339,7 @@ impl History {
     fn check(&mut self) {
         self.oracle.adopt(&self.world.topic);
         self.oracle.check(&self.world.topic);
-        if self.world.loads.is_empty() {
+        if self.world.loads.is_empty() && !self.world.topic.window.waits_to_retry() {
             self.oracle.check_nobody_waits(&self.world.topic);
         }
         assert!(self.world.topic.window.bytes() <= limits().window_bytes, "promise 9");
@@ -480,7 +492,8 @@ impl History {
         self.world.stored = saved.contents.clone();
         if self.world.stored.log.is_none() {
             // It was never made durable.
-            *self = Self { lives: self.lives, ..Self::new() };
+            let durability = self.world.topic.settings().durability;
+            *self = Self { lives: self.lives, ..Self::new(durability) };
             return;
         }
         self.world.restart();
@@ -495,6 +508,10 @@ impl History {
     /// When the faults stop, everything is delivered and done.
     fn drain(&mut self) {
         (self.world.hold_commits, self.world.hold_loads) = (false, false);
+        self.world.unreadable = false;
+        if self.world.topic.store.failed.is_some() {
+            self.restart(Restart::Clean);
+        }
         self.commit_held();
         self.load_all();
         if self.world.stored.log.is_none() {
@@ -560,10 +577,11 @@ proptest! {
     })]
 
     #[test]
-    fn promises_2_3_4_6_7_9_12_13_14_16_hold_through_any_history(
-        steps in prop::collection::vec(step(), 1..250)
+    fn promises_1_2_3_4_6_7_9_12_13_14_16_hold_through_any_history(
+        durability in prop_oneof![3 => Just(Durability::Disk), 1 => Just(Durability::Os)],
+        steps in prop::collection::vec(step(), 1..250),
     ) {
-        let mut history = History::new();
+        let mut history = History::new(durability);
         for step in &steps {
             history.step(step);
         }

@@ -62,6 +62,8 @@ pub(super) struct Oracle {
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
     /// Publishes that are not answered: producer, body prefix, and ranges in order.
     unanswered: BTreeMap<ProducerId, (String, VecDeque<(u64, u64)>)>,
+    /// Bodies that were confirmed to be on disk.
+    on_disk: Vec<String>,
     /// The commit under way, and what it stores.
     under_way: Option<(WriteBatch, Vec<(String, SavedChannel)>)>,
     pub(super) now_saved: Saved,
@@ -97,6 +99,7 @@ impl Oracle {
             channels: BTreeMap::new(),
             consumers: BTreeMap::new(),
             unanswered: BTreeMap::new(),
+            on_disk: Vec::new(),
             under_way: None,
             now_saved: Saved::default(),
             durable: Saved::default(),
@@ -261,7 +264,7 @@ impl Oracle {
     fn hears_reply(&mut self, session: u64, reply: &Reply, topic: &Topic) {
         let session = crate::model::SessionId(session);
         match reply {
-            Reply::Confirmed { handle, ranges, .. } => {
+            Reply::Confirmed { handle, ranges, durability } => {
                 for range in ranges {
                     let id = ProducerId { session, handle: *handle };
                     let prefix = self.answered(id, range.sequence, range.count);
@@ -271,6 +274,9 @@ impl Oracle {
                             Some(offset) => assert_eq!(self.log[(offset.0 + n) as usize], body),
                             None => assert!(self.log.contains(&body), "promise 1: {body}"),
                         }
+                        if *durability == Durability::Disk {
+                            self.on_disk.push(body);
+                        }
                     }
                 }
             }
@@ -278,8 +284,8 @@ impl Oracle {
                 let id = ProducerId { session, handle: *handle };
                 let prefix = self.answered(id, *sequence, *count);
                 // What did not follow, or came too late, may have been stored by another publish.
-                use RefusalCode::{Fenced, SequenceGap, Stopping};
-                if ![Fenced, SequenceGap, Stopping].contains(&refusal.code) {
+                use RefusalCode::{Fenced, OutcomeUnknown, SequenceGap, Stopping};
+                if ![Fenced, OutcomeUnknown, SequenceGap, Stopping].contains(&refusal.code) {
                     for n in 0..*count {
                         let body = format!("{prefix}{}", sequence + n);
                         assert!(!self.log.contains(&body), "{body} is refused: {refusal}");
@@ -371,6 +377,8 @@ impl Oracle {
         self.unanswered.clear();
         self.consumers.clear();
         self.log.clone_from(&saved.log);
+        let lost = self.on_disk.iter().find(|body| !self.log.contains(body));
+        assert_eq!(lost, None, "promise 1: it was said to be on disk");
         self.channels.clear();
         for (name, channel) in &saved.channels {
             let mut restored = match channel {
