@@ -32,6 +32,13 @@ pub(super) enum States {
     Last,
 }
 
+impl Persisting {
+    /// Gives back memory that was needed in busier times.
+    pub(super) fn relax(&mut self) {
+        self.list.shrink_to_fit();
+    }
+}
+
 impl Topic {
     /// Notes that a channel changed, if it did.
     pub(super) fn list_state(&mut self, index: Index) {

@@ -144,7 +144,7 @@ impl Topic {
             false => publish.records.slice((count - fresh) as usize..count as usize),
         };
         let room = self.wished_bytes.min(room);
-        let commit = &mut self.commit;
+        let commit = &mut *self.commit;
         let at = commit.appends.push(&mut commit.batch, &self.log, records, room);
         commit.needs(asked);
         if let Some(producer) = self.producers.get_mut(entry) {

@@ -247,5 +247,5 @@ fn an_idle_topic_waits_for_nothing_and_is_small() {
     assert!(world.topic.is_idle());
     assert_eq!(world.topic.poll_timeout(), None);
     let size = size_of::<Topic>() + size_of::<crate::model::channel::Channel>();
-    assert!(size < 1_800, "{size} bytes, and a few hundred in small tables");
+    assert!(size < 1_400, "{size} bytes, and a few hundred in small tables");
 }
