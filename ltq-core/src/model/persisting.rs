@@ -17,6 +17,8 @@ pub(super) struct Persisting {
     /// After a commit with states failed: when to try them again, apart from publishes.
     apart_from: Option<Monotonic>,
     failures: u32,
+    /// The node stops, and storing them for the last time has begun.
+    last: bool,
 }
 
 /// Which states a commit takes along.
@@ -92,8 +94,16 @@ impl Topic {
         }
     }
 
-    /// Stores all states for the last time.
+    /// Whether nothing can be done any more about states that the store does not know.
+    pub(super) const fn states_given_up(&self) -> bool {
+        self.persisting.last && self.states_failed()
+    }
+
+    /// Stores all states for the last time, whatever happened before.
     pub(super) fn put_last_states(&mut self) {
+        if !std::mem::replace(&mut self.persisting.last, true) {
+            self.persisting.apart_from = None;
+        }
         self.commit.begin(self.bounds.end, self.now.wall);
         self.commit.needs(self.settings.durability);
         self.close_commit(States::Last);

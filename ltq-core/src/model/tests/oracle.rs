@@ -85,6 +85,19 @@ impl Channel {
         self.states[from..].iter().filter(|state| which(state)).count() as u64
     }
 
+    /// Whether it came through a clean restart as `before`.
+    pub(super) fn is_as_kept(&self, before: &Self) -> bool {
+        let kept = |before: State, after: State| match (before, after) {
+            (State::Delayed { attempts, .. }, State::Delayed { attempts: kept, .. })
+            | (State::Delayed { attempts, .. }, State::Due { attempts: kept }) => attempts == kept,
+            (before, after) => before == after,
+        };
+        let mut after = self.clone();
+        let states = (before.start..).zip(before.states.iter().skip(before.start as usize));
+        self.start == before.start
+            && states.into_iter().all(|(offset, state)| kept(*state, *after.at(offset)))
+    }
+
     fn first(&self, end: u64, which: impl Fn(&State) -> bool) -> Option<u64> {
         (self.start..end)
             .find(|&offset| which(self.states.get(offset as usize).unwrap_or(&State::Waiting)))
