@@ -46,6 +46,11 @@ impl Log {
         self.bounds
     }
 
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
     pub(super) fn info(&self, log: &LogName) -> LogInfo {
         LogInfo { log: log.clone(), options: self.options, bounds: self.bounds }
     }
@@ -252,7 +257,7 @@ impl ChunkBuilder {
 
 /// A log of its own: its place in the map at the map's lowest load, the name's allocation, and
 /// room for its first chunks.
-const LOG_BYTES: u64 = 768;
+const LOG_BYTES: u64 = 512;
 /// A chunk beside its records: 120 bytes in a deque that is half empty at worst, and what two
 /// shared allocations cost.
 const CHUNK_BYTES: u64 = 384;

@@ -41,26 +41,16 @@ use self::{
 ///   brought them, whichever is more.
 ///
 /// ```
-/// use ltq_core::{
-///     Durability, LogName, LogOptions, Message, Offset, ReadLimits, Records, Store, Timestamp,
-///     WriteBatch,
-/// };
+/// use ltq_core::{Durability, Store, StoreError, WriteBatch};
 /// use ltq_store::MemoryStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = MemoryStore::new(64 << 20);
-/// let orders = LogName::new("orders");
+/// # async fn main() -> Result<(), StoreError> {
+/// let store = MemoryStore::new(1 << 20);
 /// let mut batch = WriteBatch::new();
-/// batch.create_log(orders.clone(), LogOptions::default());
-/// let records = Records::encode(&[Message::new("one"), Message::new("two")]);
-/// batch.append(orders.clone(), Offset::ZERO, Timestamp(1_000), records);
-/// store.commit(batch, Durability::Memory).await?;
-///
-/// let limits = ReadLimits { records: 100, bytes: 1 << 20 };
-/// let batches = store.read(&orders, Offset(1), limits).await?;
-/// let second = batches[0].records.message(0).ok_or("there is one")??;
-/// assert_eq!(second.body, "two");
+/// batch.put("key", vec![0; 2 << 20]);
+/// let refused = store.commit(batch, Durability::Memory).await;
+/// assert!(matches!(refused, Err(StoreError::Full { limit: 0x10_0000, .. })));
 /// # Ok(())
 /// # }
 /// ```
