@@ -110,8 +110,8 @@ pub(super) enum Outcome {
     Stored(SequenceRange),
     /// It is a repeat.
     Duplicate { sequence: u64, count: u64 },
-    /// It does not follow on what is stored.
-    Gap { sequence: u64, count: u64 },
+    /// It does not follow on `last`, the last sequence accepted before it.
+    Gap { sequence: u64, count: u64, last: u64 },
     /// It is refused whatever becomes of the commit.
     Refused { sequence: u64, count: u64, refusal: Refusal },
 }

@@ -165,10 +165,9 @@ impl Topic {
             match self.wishes.pop_front() {
                 Some(Wish::Publish(publish)) => {
                     self.wished_bytes -= publish.records.byte_len();
-                    let count = publish.records.count() as u64;
                     // Nothing of it was in the batch.
                     let refusal = self.store_failed().unwrap_or_else(|| refusal.clone());
-                    self.refuse_publish(publish.producer, publish.sequence, count, refusal);
+                    self.refuse_unproven(&publish, &refusal);
                 }
                 Some(other) => self.wishes.push_front(other),
                 None => {}
@@ -312,8 +311,8 @@ impl Topic {
                     let durability = producer.durability.min(reached);
                     producer.recall(sequence, count, |range| said.confirm(range, durability));
                 }
-                &Outcome::Gap { sequence, count } => {
-                    said.refuse(sequence, count, &gap(producer.committed, sequence));
+                &Outcome::Gap { sequence, count, last } => {
+                    said.refuse(sequence, count, &gap(last, sequence));
                 }
                 Outcome::Refused { sequence, count, refusal } => {
                     said.refuse(*sequence, *count, refusal);
@@ -349,8 +348,8 @@ impl Topic {
                         said.refuse(sequence + stored, count - stored, why);
                     }
                 }
-                &Outcome::Gap { sequence, count } => {
-                    said.refuse(sequence, count, &gap(committed, sequence));
+                &Outcome::Gap { sequence, count, last } => {
+                    said.refuse(sequence, count, &gap(last.min(committed), sequence));
                 }
                 Outcome::Refused { sequence, count, refusal } => {
                     said.refuse(*sequence, *count, refusal);

@@ -99,6 +99,8 @@ impl Topic {
         if which == States::None || apart || rides_on_nothing || self.stage != Stage::Live {
             return;
         }
+        // What failed together is tried together, so that trying again always does something.
+        let all = which == States::Last || self.states_failed();
         let now = self.now.monotonic;
         let mut bytes = 0;
         let mut due: Option<Monotonic> = None;
@@ -108,7 +110,7 @@ impl Topic {
             if !channel.put.listed {
                 return false;
             }
-            let waits = which != States::Last && now < channel.put.rides_from
+            let waits = !all && now < channel.put.rides_from
                 || self.commit.dropping.contains(&channel.name);
             if waits || bytes >= STATES_BYTES_MAX {
                 due = due.into_iter().chain([channel.put.due]).min();
@@ -119,6 +121,9 @@ impl Topic {
         });
         self.persisting.list = list;
         self.persisting.due = due;
+        if self.commit.states.is_empty() && !self.persisting.truncate {
+            self.persisting.apart_from = None;
+        }
         if self.commit.states.is_empty() && !std::mem::take(&mut self.persisting.truncate) {
             return;
         }
