@@ -46,6 +46,8 @@ pub mod conformance;
 #[doc = include_str!("writing_a_store.md")]
 pub mod writing_a_store {}
 
+mod file;
 mod memory;
 
+pub use file::{FileStore, FileStoreOptions, FileSystem, OpenMode, OsFileSystem, StoreFile};
 pub use memory::MemoryStore;

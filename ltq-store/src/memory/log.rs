@@ -47,8 +47,8 @@ impl Log {
     }
 
     #[cfg(test)]
-    pub(super) fn chunks(&self) -> usize {
-        self.chunks.len()
+    pub(super) fn chunks(&self) -> &VecDeque<Chunk> {
+        &self.chunks
     }
 
     pub(super) fn info(&self, log: &LogName) -> LogInfo {
@@ -82,8 +82,9 @@ impl Log {
     pub(super) fn tidy(&mut self, garbage: &mut Vec<Chunk>) {
         self.trim_front(garbage);
         self.merge_back(garbage);
-        if self.chunks.capacity() > 4 * self.chunks.len().max(CHUNKS_SPARE) {
-            self.chunks.shrink_to(2 * self.chunks.len());
+        let needed = self.chunks.len().max(CHUNKS_SPARE);
+        if self.chunks.capacity() > 2 * needed {
+            self.chunks.shrink_to(needed + needed / 2);
         }
     }
 

@@ -108,13 +108,11 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// Makes room. Refused only where more would be in use than before, so that a full store can
-    /// be emptied.
+    /// Makes room. What the batch frees counts, so that a full store can be emptied.
     fn reserve(&self, added: u64, freed: u64) -> Result<(), StoreError> {
         let wanted = added.saturating_sub(freed);
         let room = |used: u64| {
-            let after = used.saturating_add(wanted);
-            (wanted == 0 || after <= self.limit_bytes)
+            (used.saturating_add(wanted) <= self.limit_bytes)
                 .then(|| used.wrapping_add(added).wrapping_sub(freed))
         };
         match self.used_bytes.fetch_update(Relaxed, Relaxed, room) {

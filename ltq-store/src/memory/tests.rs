@@ -265,9 +265,36 @@ fn a_log_of_any_sizes_stays_in_few_chunks() {
             let records = records(1, size(index));
             bytes += records.byte_len();
             append(&store, 1, records).unwrap();
-            let chunks = store.look_at(&log(), Log::chunks).unwrap();
+            let chunks = store.look_at(&log(), |log| log.chunks().len()).unwrap();
             // Full ones, which with any neighbour are beyond 16 KiB, and the shrinking end.
             assert!(chunks <= 2 * bytes / (16 << 10) + 14, "{chunks} chunks, {bytes} bytes");
         }
+    }
+}
+
+#[tokio::test]
+async fn closing_frees_everything() {
+    let store = store_with_log(LIMIT);
+    append(&store, 1, records(3, 1_000)).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put("key", "value");
+    store.commit_now(batch).unwrap();
+    store.close().await.unwrap();
+    assert!(store.shards.iter().all(|shard| shard.lock().is_empty()));
+    assert!(store.values.lock().map.is_empty());
+    assert_eq!(store.stats().memory_bytes, 0);
+}
+
+#[test]
+fn promise_9_a_log_that_was_long_leaves_no_empty_room() {
+    let store = store_with_log(LIMIT);
+    for _ in 0..2_000 {
+        append(&store, 1, records(1, 17_000)).unwrap();
+    }
+    for before in (0..=2_000).step_by(50) {
+        truncate(&store, before);
+        let (len, room) =
+            store.look_at(&log(), |log| (log.chunks().len(), log.chunks().capacity())).unwrap();
+        assert!(room <= 2 * len.max(4), "room for {room} chunks, and there are {len}");
     }
 }
