@@ -136,7 +136,8 @@ async fn latency(client: &Client) {
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    println!("a lone send, there and back: half within {:?}", times[times.len() / 2]);
+    let half = times.get(times.len() / 2);
+    println!("a lone send, there and back: half within {half:?}");
 }
 
 /// Counts this thread's CPU time, and the time on the wall.

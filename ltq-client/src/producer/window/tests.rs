@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ltq_core::Offset;
+use ltq_core::{Durability, Offset, model::SequenceRange};
 
 use super::*;
 
@@ -410,7 +410,7 @@ fn a_message_lingers_until_its_time_or_until_there_are_many() {
     harness.after(Duration::from_millis(5));
     assert_eq!(harness.send(), [sent(1, &["x", "x"])]);
     assert_ne!(harness.window.next_timeout(), Some(until));
-    push(&mut harness, 2, super::super::chunks::CHUNK_BYTES);
+    push(&mut harness, 2, crate::producer::chunks::CHUNK_BYTES);
     assert_eq!(harness.send().len(), 1);
 }
 
