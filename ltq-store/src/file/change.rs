@@ -127,6 +127,15 @@ impl Draft {
         self.ops.iter().map(bytes).sum()
     }
 
+    /// Bytes of the values that it sets.
+    pub(super) fn value_bytes(&self) -> u64 {
+        let bytes = |op: &WriteOp| match op {
+            WriteOp::Put { key, value } => (key.len() + value.len()) as u64,
+            _ => 0,
+        };
+        self.ops.iter().map(bytes).sum()
+    }
+
     /// The batch again.
     pub(super) fn into_batch(self) -> WriteBatch {
         let mut batch = WriteBatch::new();

@@ -96,8 +96,10 @@ pub(super) struct Parked {
 pub(super) enum NoRoom {
     /// The journal: a file for an entry of so many bytes is wanted.
     Journal(u64),
-    /// Memory or the disk, as the caller found: records of so many bytes are wanted.
-    Records(u64),
+    /// Memory, as the caller found.
+    Memory,
+    /// What is configured for all files, as the caller found.
+    Disk,
     /// Batches before it wait.
     Behind,
 }

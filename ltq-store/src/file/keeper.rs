@@ -73,7 +73,7 @@ impl Engine {
         note(self.remove_garbage(keeping))?;
         note(self.relieve_memory(keeping))?;
         note(self.relieve_journal(keeping))?;
-        note(self.relieve_disk(keeping))?;
+        note(self.relieve_disk())?;
         note(self.make_ready(keeping))
     }
 
@@ -86,22 +86,12 @@ impl Engine {
         if pressed { self.checkpoint(keeping, false) } else { Ok(()) }
     }
 
-    /// Frees what of the configured space can be freed when a batch waits for it.
-    fn relieve_disk(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
-        let wanted = || {
-            let front = self.front.lock();
-            let bytes = front.parked().front().map_or(0, |parked| parked.draft.record_bytes());
-            (bytes > 0 && self.is_disk_full(&front, bytes)).then_some(bytes)
-        };
-        if wanted().is_none() {
-            return Ok(());
-        }
-        if !self.front.lock().sealed().is_empty() {
-            self.checkpoint(keeping, false)?;
-            self.remove_garbage(keeping)?;
-        }
-        keeping.spare.drain(..).for_each(|spare| self.remove_journal_file(spare));
-        wanted().map_or(Ok(()), |bytes| Err(self.full(bytes)))
+    /// Refuses the batch that waits for some of the configured space when there is none.
+    fn relieve_disk(&self) -> Result<(), StoreError> {
+        let front = self.front.lock();
+        let parked = front.parked().front();
+        let shortage = parked.and_then(|parked| self.disk_shortage(&front, &parked.draft));
+        shortage.map_or(Ok(()), Err)
     }
 
     /// Brings what tails take in memory below the budget.
@@ -113,13 +103,13 @@ impl Engine {
                 return Ok(());
             }
             state.shrink_tails(target);
-            self.note(&state);
+            self.count(&state);
             spill::jobs_for_memory(&state, target)
         };
         let spilled = self.spill(keeping, jobs);
         let mut state = self.state.write();
         state.shrink_tails(target);
-        self.note(&state);
+        self.count(&state);
         spilled
     }
 
@@ -130,7 +120,7 @@ impl Engine {
             let error = spilled.error.take();
             let mut state = self.state.write();
             spilled.register(&mut state, &mut keeping.dirty);
-            self.note(&state);
+            self.count(&state);
             drop(state);
             if let Some(error) = error {
                 return Err(self.trouble("writing a segment", &error, 0));
@@ -272,19 +262,14 @@ impl Engine {
     /// to put records into it, small.
     fn affordable(&self, bytes: u64, wanted: u64, records: bool) -> Result<u64, StoreError> {
         let free = self.files.free_space(&self.options.dir).unwrap_or(u64::MAX);
-        let allowed = self
-            .options
-            .disk_bytes_max
-            .map_or(u64::MAX, |max| max.saturating_sub(self.disk_bytes(&self.front.lock())));
-        let left = free.min(allowed);
-        if left >= bytes.saturating_add(self.options.reserve_bytes) {
+        if free >= bytes.saturating_add(self.options.reserve_bytes) {
             return Ok(bytes);
         }
         let small = wanted.max(FIRST_FILE_BYTES).min(bytes);
-        if !records && left >= small {
+        if !records && free >= small {
             return Ok(small);
         }
-        Err(self.full(bytes))
+        Err(self.device_full(bytes))
     }
 
     pub(super) fn remove_garbage(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
@@ -348,21 +333,7 @@ impl Engine {
 
     /// The error for a write that failed: the device is full, or nobody knows what it did.
     fn trouble(&self, doing: &str, error: &io::Error, wanted: u64) -> StoreError {
-        if is_full(error) { self.full(wanted) } else { self.fail(doing, error) }
-    }
-
-    fn full(&self, wanted: u64) -> StoreError {
-        let used = self.disk_bytes(&self.front.lock());
-        match self.options.disk_bytes_max {
-            Some(limit) if used + wanted + self.options.reserve_bytes > limit => {
-                let what = "disk_bytes_max less reserve_bytes".to_owned();
-                StoreError::Full { what, limit, used, wanted }
-            }
-            _ => {
-                let what = "the device less reserve_bytes".to_owned();
-                StoreError::Full { what, limit: 0, used, wanted }
-            }
-        }
+        if is_full(error) { self.device_full(wanted) } else { self.fail(doing, error) }
     }
 }
 

@@ -21,6 +21,7 @@ mod planned;
 mod reader;
 mod recovery;
 mod replay;
+mod room;
 mod segments;
 mod signal;
 mod spill;

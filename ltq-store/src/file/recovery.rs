@@ -111,6 +111,7 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         damaged_records: AtomicU64::new(damaged_records),
         checkpoint_bytes: AtomicU64::new(checkpoint_bytes),
         tail_cost: AtomicU64::new(state.tail_cost()),
+        values_cost: AtomicU64::new(state.values_cost()),
         segment_bytes: AtomicU64::new(state.segment_bytes()),
         volatile,
         ..Counters::default()

@@ -11,6 +11,7 @@ use ltq_core::{LogInfo, LogName, Offset};
 use super::{
     change::Change,
     log::{Log, Segment},
+    tail::Chunk,
 };
 
 /// All logs and values.
@@ -45,6 +46,15 @@ impl State {
     /// What tails and values take in memory.
     pub(super) const fn memory_bytes(&self) -> u64 {
         self.tail_cost + self.values_cost
+    }
+
+    pub(super) const fn values_cost(&self) -> u64 {
+        self.values_cost
+    }
+
+    /// What of the tails is not in segments too.
+    pub(super) fn unspilled_cost(&self) -> u64 {
+        self.logs.values().flat_map(Log::unspilled).map(Chunk::cost).sum()
     }
 
     pub(super) const fn segment_bytes(&self) -> u64 {
@@ -198,7 +208,8 @@ impl State {
     }
 }
 
-fn value_cost(key: &[u8], value: &[u8]) -> u64 {
+/// What a value takes in memory.
+pub(super) fn value_cost(key: &[u8], value: &[u8]) -> u64 {
     VALUE_COST_BYTES + (key.len() + value.len()) as u64
 }
 
