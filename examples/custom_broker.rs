@@ -16,7 +16,6 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use ltq_client::Client;
 use ltq_core::{
     Bounds, Broker, BrokerSettings, Committed, Durability, Environment, LogInfo, LogName, Message,

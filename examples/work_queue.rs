@@ -10,6 +10,7 @@ mod support;
 use std::{
     collections::BTreeMap,
     error::Error,
+    future::IntoFuture,
     sync::{Arc, Mutex},
 };
 
@@ -50,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         });
         let stop = running.stop_handle();
-        workers.push((stop, tokio::spawn(running.run())));
+        workers.push((stop, tokio::spawn(running.into_future())));
     }
 
     all_done.wait_for(|jobs| *jobs == JOBS).await?;

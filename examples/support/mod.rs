@@ -9,7 +9,7 @@ use ltq_transport::Tcp;
 
 /// The server's address: the program's first argument, or that of a broker that lives in this
 /// process, in memory, and is reached over TCP like any other.
-pub async fn server() -> Result<String, Box<dyn Error>> {
+pub(crate) async fn server() -> Result<String, Box<dyn Error>> {
     if let Some(server) = std::env::args().nth(1) {
         return Ok(server);
     }

@@ -44,7 +44,8 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_longest_and_keep_at_least_half() {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        for (failures, full) in [(0, 100), (1, 100), (2, 200), (4, 800), (5, 1000), (u32::MAX, 1000)]
+        for (failures, full) in
+            [(0, 100), (1, 100), (2, 200), (4, 800), (5, 1000), (u32::MAX, 1000)]
         {
             assert_eq!(backoff.wait(failures, 0), Duration::from_millis(full));
             for random in [1, 77_777_777, u64::MAX] {

@@ -63,15 +63,7 @@ pub enum ConnectError {
     /// A server's address cannot be read.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// No transport knows this kind of address.
-    #[error("{address}: there is no transport for {}://; known are {known}", address.scheme())]
-    Scheme {
-        /// The address.
-        address: Address,
-        /// The schemes that there are transports for.
-        known: String,
-    },
-    /// The transport could not connect.
+    /// The transport could not connect, or there is none for this kind of address.
     #[error("cannot connect to {address}: {source}")]
     Transport {
         /// The address.

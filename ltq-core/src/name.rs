@@ -109,6 +109,13 @@ macro_rules! name_type {
             }
         }
 
+        impl TryFrom<&String> for $name {
+            type Error = NameError;
+            fn try_from(text: &String) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = NameError;
             fn try_from(text: String) -> Result<Self, NameError> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ltq_core::Address;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -85,8 +86,9 @@ impl NodeProcess {
     /// # Errors
     /// The operating system's.
     pub async fn terminate(mut self) -> io::Result<ExitStatus> {
-        let pid = self.child.id().ok_or_else(|| io::Error::other("it has ended"))?;
-        Build::new("kill").args(["-TERM", &pid.to_string()]).status()?;
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = pid.ok_or_else(|| io::Error::other("it has ended"))?;
+        kill_process(pid, Signal::TERM)?;
         within("the node's clean stop", self.child.wait()).await
     }
 }

@@ -4,10 +4,10 @@ use std::{future::poll_fn, io, sync::Arc};
 
 use bytes::BytesMut;
 use ltq_core::{
-    Address, Stream,
+    Address, Stream, Transport,
     protocol::{
-        Decoder, FRAME_BYTES_MIN, Features, Frame, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, Welcome, WriteQueue,
-        encode,
+        Decoder, FRAME_BYTES_MIN, Features, Frame, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, Welcome,
+        WriteQueue, encode,
     },
 };
 use tokio::time::timeout;
@@ -25,16 +25,9 @@ pub(super) async fn dial(config: &Config, address: Address) -> Result<Welcomed, 
 }
 
 async fn connect(config: &Config, address: Address) -> Result<Welcomed, ConnectError> {
-    let transport = config.transports.iter().find(|t| t.scheme() == address.scheme());
-    let Some(transport) = transport else {
-        let known: Vec<_> = config.transports.iter().map(|t| t.scheme()).collect();
-        return Err(ConnectError::Scheme { address, known: known.join(", ") });
-    };
-    let failed = |source| ConnectError::Transport {
-        address: address.clone(),
-        source: Arc::new(source),
-    };
-    let connection = transport.connect(&address).await.map_err(failed)?;
+    let failed =
+        |source| ConnectError::Transport { address: address.clone(), source: Arc::new(source) };
+    let connection = config.transports.connect(&address).await.map_err(failed)?;
     let mut stream = connection.open_stream().await.map_err(failed)?;
     let lost = |error: io::Error| ConnectError::Lost {
         address: address.clone(),
@@ -68,8 +61,7 @@ async fn receive_welcome(
     input: &mut BytesMut,
     address: &Address,
 ) -> Result<Welcome, ConnectError> {
-    let protocol =
-        |what: String| ConnectError::Protocol { address: address.clone(), what };
+    let protocol = |what: String| ConnectError::Protocol { address: address.clone(), what };
     loop {
         match decoder.decode(input).map_err(|error| protocol(error.to_string()))? {
             Some(Frame::Welcome(welcome)) => {

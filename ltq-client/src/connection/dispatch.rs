@@ -8,6 +8,7 @@ use super::{
     Driver, Ready,
     link::{Link, Lost},
 };
+use crate::producer::Again;
 
 impl Driver {
     /// Hands a frame to whomever it is for.
@@ -33,7 +34,7 @@ impl Driver {
             Frame::ProducerOpened { handle, epoch, last_sequence, durability: _ } => {
                 match self.producers.get(&handle) {
                     Some(producer) => {
-                        producer.handle_opened(&link.node, epoch, last_sequence)?;
+                        producer.handle_opened(&link.server, epoch, last_sequence)?;
                         self.producer_ready(handle);
                     }
                     None => self.check_handle(handle)?,
@@ -42,8 +43,13 @@ impl Driver {
             Frame::ProducerRefused { handle, refusal } => match self.producers.get(&handle) {
                 Some(producer) => {
                     debug!(handle, %refusal, "producer refused");
-                    if producer.handle_open_refused(&refusal) {
-                        self.retry(Ready::Producer(handle), now);
+                    match producer.handle_open_refused(&refusal) {
+                        Again::Never => {}
+                        Again::Later => self.retry(Ready::Producer(handle), now),
+                        Again::Now => producer
+                            .open_frame(&link.server)
+                            .into_iter()
+                            .for_each(|frame| link.write(&frame)),
                     }
                 }
                 None => self.check_handle(handle)?,
@@ -58,8 +64,10 @@ impl Driver {
             Frame::PublishRefused { handle, sequence, count, refusal } => {
                 match self.producers.get(&handle) {
                     Some(producer) => {
-                        let answered =
-                            producer.handle_publish_refused(sequence, count, &refusal)?;
+                        if refusal.code == RefusalCode::Stopping {
+                            link.handle_goodbye(refusal.clone(), now);
+                        }
+                        let answered = producer.handle_publish_refused(sequence, count, refusal)?;
                         link.publish_bytes = link.publish_bytes.saturating_sub(answered);
                         self.producer_ready(handle);
                     }
@@ -78,7 +86,9 @@ impl Driver {
                 None => self.check_handle(handle)?,
             },
             Frame::SubscribeRefused { handle, refusal } => {
-                self.unsubscribing.remove(&handle).inspect(|consumer| consumer.handle_closed(None));
+                if let Some(consumer) = self.unsubscribing.remove(&handle) {
+                    consumer.handle_closed(None);
+                }
                 match self.consumers.get(&handle) {
                     Some(consumer) => {
                         debug!(handle, %refusal, "subscription refused");

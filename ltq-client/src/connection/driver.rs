@@ -129,7 +129,7 @@ impl Driver {
         match command {
             Command::OpenProducer(producer) => {
                 if let Phase::Up(link) = &mut self.phase
-                    && let Some(frame) = producer.open_frame(&link.node)
+                    && let Some(frame) = producer.open_frame(&link.server)
                 {
                     link.write(&frame);
                 }
@@ -164,7 +164,12 @@ impl Driver {
             }
             Command::Leave => {
                 let after = self.hub.config.request_timeout;
-                self.stop.get_or_insert(Stop { deadline: None, after, reply: None, finished: false });
+                self.stop.get_or_insert(Stop {
+                    deadline: None,
+                    after,
+                    reply: None,
+                    finished: false,
+                });
             }
         }
     }
@@ -217,7 +222,7 @@ impl Driver {
             for (_, ready) in due {
                 let frame = match ready {
                     Ready::Producer(handle) => {
-                        self.producers.get(&handle).and_then(|p| p.open_frame(&link.node))
+                        self.producers.get(&handle).and_then(|p| p.open_frame(&link.server))
                     }
                     Ready::Consumer(handle) => {
                         self.consumers.get(&handle).and_then(|c| c.subscribe_frame(self.generation))
@@ -313,7 +318,7 @@ impl Driver {
         self.generation += 1;
         self.hub.set_message_bytes_max(link.limits.message_bytes_max as usize);
         for producer in self.producers.values() {
-            if let Some(frame) = producer.open_frame(&link.node) {
+            if let Some(frame) = producer.open_frame(&link.server) {
                 link.write(&frame);
             }
         }
@@ -336,7 +341,7 @@ impl Driver {
         self.server += 1;
         self.failures = self.failures.saturating_add(1);
         let servers = u32::try_from(self.hub.config.servers.len()).unwrap_or(u32::MAX).max(1);
-        let round_over = self.failures % servers == 0;
+        let round_over = self.failures.is_multiple_of(servers);
         warn!(%error, attempt = self.failures, "cannot connect");
         if round_over && let Some(first) = self.first.take() {
             drop(first.send(Err(error)));

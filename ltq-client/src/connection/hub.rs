@@ -10,7 +10,8 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use ltq_core::{Address, Transport};
+use ltq_core::Address;
+use ltq_transport::Transports;
 use parking_lot::Mutex;
 use tokio::{
     sync::{oneshot, watch},
@@ -25,7 +26,7 @@ use crate::{
 /// How a client was asked to be.
 pub(crate) struct Config {
     pub(crate) servers: Vec<Address>,
-    pub(crate) transports: Vec<Arc<dyn Transport>>,
+    pub(crate) transports: Transports,
     pub(crate) name: String,
     pub(crate) token: Option<String>,
     pub(crate) request_timeout: Duration,

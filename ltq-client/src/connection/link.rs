@@ -26,6 +26,8 @@ pub(super) struct Link {
     output: WriteQueue,
     pub(super) address: Address,
     pub(super) node: String,
+    /// Node and address: nodes that share a name share nothing else.
+    pub(super) server: String,
     pub(super) limits: PeerLimits,
     heartbeat: Option<Duration>,
     last_received: Instant,
@@ -86,6 +88,7 @@ impl Link {
             input: from.input,
             decoder: from.decoder,
             output: WriteQueue::new(),
+            server: format!("{} at {}", from.welcome.node, from.address),
             address: from.address,
             node: from.welcome.node,
             limits: from.welcome.limits,
@@ -155,6 +158,9 @@ impl Link {
         now: Instant,
     ) -> Poll<Result<(), Lost>> {
         let missing = self.decoder.missing(&self.input)?;
+        if missing > READ_BYTES {
+            self.input.reserve(missing);
+        }
         let received =
             ready!(self.recv.poll_recv(context, &mut self.input, missing.max(READ_BYTES)))?;
         if received == 0 {
@@ -230,4 +236,4 @@ const SETTLEMENTS_MAX: usize = 4096;
 /// elsewhere, little enough that messages which come later still join those that wait.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// One read takes up to this much: few system calls at full speed.
-const READ_BYTES: usize = 128 << 10;
+const READ_BYTES: usize = 256 << 10;

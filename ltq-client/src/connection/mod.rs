@@ -14,7 +14,7 @@ mod timer;
 
 pub(crate) use driver::Driver;
 pub(crate) use hub::{Command, Config, Hub, Lease, Ready};
-pub(crate) use request::{AdminCall, Asked, Opening, Request};
+pub(crate) use request::{AdminCall, Opening, Request};
 
 use std::time::Duration;
 

@@ -86,7 +86,9 @@ impl<T> Asked<T> {
                     Outcome::Unknown => unknown(doing, UnknownCause::Broker(refusal)),
                 })
             }
-            Ok(Ok(Err(Failed::ConnectionLost))) => Err(unknown(doing, UnknownCause::ConnectionLost)),
+            Ok(Ok(Err(Failed::ConnectionLost))) => {
+                Err(unknown(doing, UnknownCause::ConnectionLost))
+            }
             Ok(Err(_)) if was_sent() => Err(unknown(doing, UnknownCause::Closed)),
             Ok(Err(_)) => Err(RequestError::Closed { doing }),
             Err(_) if was_sent() => Err(unknown(doing, UnknownCause::TimedOut { after })),

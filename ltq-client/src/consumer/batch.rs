@@ -1,6 +1,6 @@
 //! Many deliveries at once.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use ltq_core::{RecordBatch, Verdict};
 
@@ -11,7 +11,7 @@ use crate::{ConsumeError, SettleError, StaleError};
 /// ranges. Dropped without an answer all of them are given back at once.
 #[must_use = "dropping a batch gives it back at once"]
 pub struct Batch {
-    pub(super) parts: VecDeque<Part>,
+    pub(super) parts: Vec<Part>,
 }
 
 /// Consecutive deliveries of one attempt.
@@ -77,7 +77,7 @@ impl Batch {
     /// # Errors
     /// [`StaleError`] when some were void already; the others have more time.
     pub fn touch_all(&self) -> Result<(), StaleError> {
-        self.parts.iter().fold(Ok(()), |result, part| result.and(part.token.touch()))
+        all_of(self.parts.iter().map(|part| part.token.touch()))
     }
 
     /// Acks all of them and waits for the broker's word.
@@ -93,47 +93,25 @@ impl Batch {
     }
 
     fn settle(self, verdict: Verdict) -> Result<(), StaleError> {
-        // Every part is answered, whatever became of the one before.
-        self.parts
-            .into_iter()
-            .fold(Ok(()), |result, part| result.and(part.token.settle(verdict)))
+        all_of(self.parts.into_iter().map(|part| part.token.settle(verdict)))
     }
 
     /// The deliveries one by one, each to be answered for itself. An unreadable one is given back
     /// for a minute, and its error returned in its place. Those that are not taken are given back.
     pub fn into_deliveries(self) -> impl Iterator<Item = Result<Delivery, ConsumeError>> {
-        let mut parts = self.parts;
-        std::iter::from_fn(move || {
-            loop {
-                let part = parts.front_mut()?;
-                match part.take_front() {
-                    Some(delivery) => return Some(delivery),
-                    None => drop(parts.pop_front()),
-                }
-            }
+        self.parts.into_iter().flat_map(|part| {
+            let Part { attempt, batch, mut token } = part;
+            (0..batch.records.count()).map(move |index| {
+                let bytes = batch.records.encoded(index).map_or(0, |encoded| encoded.len() as u64);
+                Delivery::new(&batch, index, attempt, token.split_off_front(1, bytes))
+            })
         })
     }
 }
 
-impl Part {
-    /// Takes the first delivery off.
-    pub(super) fn take_front(&mut self) -> Option<Result<Delivery, ConsumeError>> {
-        let bytes = self.batch.records.encoded(0)?.len() as u64;
-        let received = self.get(0)?;
-        let token = self.token.split_off_front(1, bytes);
-        let count = self.batch.records.count() as u64;
-        self.batch = self.batch.slice(self.batch.first.plus(1), self.batch.first.plus(count));
-        Some(match received {
-            Ok(Received { message, offset, time, attempt }) => {
-                Ok(Delivery { message, offset, time, attempt, token })
-            }
-            Err(error) => {
-                // Its token is current or void; either way it is answered.
-                drop(token.settle(requeue(UNREADABLE_DELAY)));
-                Err(error)
-            }
-        })
-    }
+/// Goes through all, whatever became of the ones before.
+fn all_of(results: impl Iterator<Item = Result<(), StaleError>>) -> Result<(), StaleError> {
+    results.filter(Result::is_err).last().unwrap_or(Ok(()))
 }
 
 impl fmt::Debug for Batch {
@@ -141,6 +119,3 @@ impl fmt::Debug for Batch {
         f.debug_struct("Batch").field("len", &self.len()).finish_non_exhaustive()
     }
 }
-
-/// It will not be readable next time either, unless the consumer is another one.
-pub(super) const UNREADABLE_DELAY: Duration = Duration::from_secs(60);

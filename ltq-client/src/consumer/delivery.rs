@@ -2,11 +2,13 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ltq_core::{ChannelName, Message, Offset, Timestamp, TopicName, Verdict};
+use ltq_core::{
+    ChannelName, Message, MessageError, Offset, RecordBatch, Timestamp, TopicName, Verdict,
+};
 use tokio::time::timeout;
 
 use super::shared::ConsumerShared;
-use crate::{SettleError, StaleError, UnknownCause};
+use crate::{ConsumeError, SettleError, StaleError, UnknownCause};
 
 /// A message and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,25 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// The message at `index` of a batch, with the duty to answer for it. One that cannot be read
+    /// is given back.
+    pub(super) fn new(
+        batch: &RecordBatch,
+        index: usize,
+        attempt: u32,
+        token: Token,
+    ) -> Result<Self, ConsumeError> {
+        let offset = batch.first.plus(index as u64);
+        match batch.records.message(index) {
+            Some(Ok(message)) => Ok(Self { message, offset, time: batch.time, attempt, token }),
+            Some(Err(error)) => {
+                let _void_already = token.settle(requeue(UNREADABLE_DELAY));
+                Err(ConsumeError::Unreadable { offset, error })
+            }
+            None => Err(ConsumeError::Unreadable { offset, error: MessageError }),
+        }
+    }
+
     /// Its place in the topic.
     #[must_use]
     pub const fn offset(&self) -> Offset {
@@ -210,8 +231,8 @@ impl Drop for Token {
     fn drop(&mut self) {
         if !self.answered {
             let now = Verdict::Requeue { delay_ms: 0 };
-            // If it is void it went back already.
-            drop(self.shared.settle(self.generation, self.first, self.count, self.bytes, now));
+            let Self { generation, first, count, bytes, .. } = *self;
+            let _void_already = self.shared.settle(generation, first, count, bytes, now);
         }
     }
 }
@@ -221,3 +242,7 @@ pub(super) fn requeue(after: Duration) -> Verdict {
     let millis = after.as_nanos().div_ceil(1_000_000);
     Verdict::Requeue { delay_ms: u64::try_from(millis).unwrap_or(u64::MAX) }
 }
+
+/// An unreadable message will not be readable next time either, unless the consumer is another
+/// one.
+const UNREADABLE_DELAY: Duration = Duration::from_secs(60);

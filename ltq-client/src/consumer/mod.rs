@@ -9,7 +9,6 @@ mod settling;
 mod shared;
 
 use std::{
-    collections::VecDeque,
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
@@ -19,7 +18,7 @@ use std::{
 };
 
 use futures::Stream;
-use ltq_core::{ChannelName, RecordBatch, RecordsError, TopicName, Verdict};
+use ltq_core::{ChannelName, RecordsError, TopicName};
 
 pub use batch::Batch;
 pub use builder::ConsumerBuilder;
@@ -31,7 +30,7 @@ use crate::{
     ConsumeError, RequestError,
     connection::{Command, Lease, Request},
 };
-use batch::{Part, UNREADABLE_DELAY};
+use batch::Part;
 use delivery::{Token, requeue};
 use shared::{End, Run, credit_bytes};
 
@@ -95,6 +94,9 @@ impl Current {
         self.run.first_tag.saturating_add(self.next as u64)
     }
 }
+
+/// The run whose next message is to be taken, and whom to answer for it.
+type Taken<'a> = (&'a Arc<ConsumerShared>, &'a mut Current);
 
 /// Ends the subscription.
 struct ConsumerLease {
@@ -190,9 +192,10 @@ impl Consumer {
     ) -> Poll<Option<Result<Delivery, ConsumeError>>> {
         let result = ready!(self.poll_current(context));
         Poll::Ready(result.map(|current| {
-            let mut part = take_part(&self.shared, current?, 1);
-            // A part has at least one message.
-            part.take_front().unwrap_or_else(|| Err(nothing(&part.batch)))
+            let (shared, current) = current?;
+            let (index, token) = (current.next, current.token(shared));
+            current.next += 1;
+            Delivery::new(&current.run.batch, index, current.run.attempt, token)
         }))
     }
 
@@ -201,14 +204,14 @@ impl Consumer {
         context: &mut Context<'_>,
         max: usize,
     ) -> Poll<Option<Result<Batch, ConsumeError>>> {
-        let mut parts = VecDeque::new();
+        let mut parts = Vec::new();
         let mut left = max;
         loop {
             match self.poll_current(context) {
-                Poll::Ready(Some(Ok(current))) => {
-                    let part = take_part(&self.shared, current, left);
+                Poll::Ready(Some(Ok((shared, current)))) => {
+                    let part = current.take_part(shared, left);
                     left -= part.batch.records.count();
-                    parts.push_back(part);
+                    parts.push(part);
                 }
                 Poll::Ready(other) if parts.is_empty() => {
                     return Poll::Ready(other.map(|result| result.map(|_| Batch { parts })));
@@ -237,7 +240,7 @@ impl Consumer {
     fn poll_current(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<&mut Current, ConsumeError>>> {
+    ) -> Poll<Option<Result<Taken<'_>, ConsumeError>>> {
         loop {
             let shared = &self.shared;
             let usable = |c: &Current| !c.is_done() && shared.is_current(c.run.generation);
@@ -262,7 +265,7 @@ impl Consumer {
             if let Some(error) = damaged {
                 return Poll::Ready(Some(Err(error)));
             }
-            return Poll::Ready(self.current.as_mut().map(Ok));
+            return Poll::Ready(self.current.as_mut().map(|current| Ok((&self.shared, current))));
         }
     }
 }
@@ -275,26 +278,32 @@ impl Current {
         }
         let error = self.damage.take()?;
         let offset = self.run.batch.first.plus(self.next as u64);
-        let bytes = self.run.batch.records.encoded(self.next).map_or(0, |e| e.len() as u64);
-        let token = Token::new(shared.clone(), self.run.generation, self.tag(), 1, bytes);
-        drop(token.settle(requeue(DAMAGED_DELAY)));
+        let _void_already = self.token(shared).settle(requeue(DAMAGED_DELAY));
         self.next += 1;
         self.verify();
         Some(ConsumeError::Damaged { offset, error })
     }
-}
 
-/// Takes up to `max` good messages off the front of a run.
-fn take_part(shared: &Arc<ConsumerShared>, current: &mut Current, max: usize) -> Part {
-    let run = &current.run;
-    let end = current.good.min(current.next.saturating_add(max));
-    let first = run.batch.first;
-    let batch = run.batch.slice(first.plus(current.next as u64), first.plus(end as u64));
-    let count = batch.records.count() as u64;
-    let bytes = credit_bytes(&batch);
-    let token = Token::new(shared.clone(), run.generation, current.tag(), count, bytes);
-    current.next = end;
-    Part { attempt: run.attempt, batch, token }
+    /// The duty to answer for the next message.
+    fn token(&self, shared: &Arc<ConsumerShared>) -> Token {
+        let encoded = self.run.batch.records.encoded(self.next);
+        let bytes = encoded.map_or(0, |encoded| encoded.len() as u64);
+        Token::new(shared.clone(), self.run.generation, self.tag(), 1, bytes)
+    }
+
+    /// Takes up to `max` good messages.
+    fn take_part(&mut self, shared: &Arc<ConsumerShared>, max: usize) -> Part {
+        let run = &self.run;
+        let end = self.good.min(self.next.saturating_add(max));
+        let first = run.batch.first;
+        let batch = run.batch.slice(first.plus(self.next as u64), first.plus(end as u64));
+        let count = batch.records.count() as u64;
+        let bytes = credit_bytes(&batch);
+        let token = Token::new(shared.clone(), run.generation, self.tag(), count, bytes);
+        let attempt = run.attempt;
+        self.next = end;
+        Part { attempt, batch, token }
+    }
 }
 
 impl Stream for Consumer {
@@ -320,6 +329,3 @@ impl fmt::Debug for Consumer {
 /// A message damaged on its way is whole when it is sent again; one that the broker keeps damaged
 /// should not come back in a tight loop.
 const DAMAGED_DELAY: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests;

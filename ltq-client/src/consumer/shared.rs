@@ -149,14 +149,6 @@ impl ConsumerShared {
         self.core.lock().runs.pop_front()
     }
 
-    /// Puts back what was not looked at.
-    pub(super) fn put_back(&self, run: Run) {
-        let mut core = self.core.lock();
-        if core.generation == run.generation {
-            core.runs.push_front(run);
-        }
-    }
-
     /// Answers for `count` deliveries from `first` on, which took so many bytes.
     pub(super) fn settle(
         &self,
@@ -291,12 +283,9 @@ impl ConsumerShared {
         Ok(())
     }
 
-    pub(crate) fn handle_settled(
-        &self,
-        request: u32,
-        stale: &[TagRange],
-    ) -> Result<(), Violation> {
-        let messages = |range: &TagRange| (range.last.0.saturating_sub(range.first.0)).saturating_add(1);
+    pub(crate) fn handle_settled(&self, request: u32, stale: &[TagRange]) -> Result<(), Violation> {
+        let messages =
+            |range: &TagRange| (range.last.0.saturating_sub(range.first.0)).saturating_add(1);
         let late = stale.iter().map(messages).fold(0u64, u64::saturating_add);
         if late > 0 {
             debug!(handle = self.handle, late, "answers came too late");

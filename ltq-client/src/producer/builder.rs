@@ -106,8 +106,7 @@ impl ProducerBuilder {
         let hub = self.client.hub();
         let shared = Arc::new(ProducerShared::new(hub.clone(), settings, opening));
         // From here on dropping this future closes the producer.
-        let lease =
-            Arc::new(ProducerLease { handle: shared.handle, client: self.client.clone() });
+        let lease = Arc::new(ProducerLease { handle: shared.handle, client: self.client.clone() });
         hub.command(Command::OpenProducer(shared.clone()));
         opened.wait(doing, hub.config.request_timeout).await?;
         Ok(Producer { shared, _lease: lease })

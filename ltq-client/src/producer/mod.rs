@@ -19,10 +19,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 pub use builder::ProducerBuilder;
 pub use receipt::{BatchReceipt, PendingBatch, PendingReceipt, Receipt, Receipts};
-pub(crate) use shared::{ProducerShared, passes};
+pub(crate) use shared::{Again, ProducerShared, passes};
 pub(crate) use window::{FrameLimits, Violation};
 
-use crate::{BatchError, PublishError, connection::Lease, connection::deadline};
+use crate::{
+    BatchError, PublishError, UnknownCause,
+    connection::{Command, Lease, deadline},
+};
 use calls::Failure;
 use chunks::CHUNK_BYTES;
 use shared::Reply;
@@ -63,7 +66,7 @@ struct ProducerLease {
 
 impl Drop for ProducerLease {
     fn drop(&mut self) {
-        self.client.close_producer(self.handle);
+        self.client.hub().command(Command::CloseProducer(self.handle));
     }
 }
 
@@ -115,7 +118,7 @@ impl Producer {
     pub async fn enqueue(&self, message: Message) -> Result<PendingReceipt, PublishError> {
         let settings = &self.shared.settings;
         let now = Instant::now();
-        let deadline = deadline(now, settings.timeout);
+        let due = deadline(now, settings.timeout);
         let bytes = message.encoded_len_max();
         let alone = bytes > ALONE_BYTES;
         // A large message is encoded outside the lock, and its size checked exactly.
@@ -123,15 +126,15 @@ impl Producer {
         if let Some(records) = &records {
             self.check_size(records)?;
         }
-        let permits = self.shared.room(deadline, 1, bytes + TABLE_ENTRY_BYTES).await?;
+        let permits = self.shared.room(due, 1, bytes + TABLE_ENTRY_BYTES).await?;
         let (reply, answer) = oneshot::channel();
         let reply = Reply::One(reply);
         match records {
-            Some(records) => self.shared.push_records([records], permits, deadline, reply)?,
+            Some(records) => self.shared.push_records([records], permits, due, reply)?,
             None => {
                 let linger = settings.linger;
-                let until = (!linger.is_zero()).then(|| crate::connection::deadline(now, linger));
-                self.shared.push(&message, permits, deadline, until, reply)?;
+                let until = (!linger.is_zero()).then(|| deadline(now, linger));
+                self.shared.push(&message, permits, due, until, reply)?;
             }
         }
         Ok(PendingReceipt { topic: settings.topic.clone(), answer })
@@ -210,7 +213,7 @@ impl Producer {
         let permits = self.shared.room(deadline, 0, 0).await?;
         let (reply, answer) = oneshot::channel();
         self.shared.push_records([], permits, deadline, Reply::Flush(reply))?;
-        let closed = || self.shared.error(&Failure::Unknown(crate::UnknownCause::Closed));
+        let closed = || self.shared.error(&Failure::Unknown(UnknownCause::Closed));
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -261,6 +264,3 @@ where
 
 /// Messages larger than this are not copied under the producer's lock, and travel alone.
 const ALONE_BYTES: usize = 16 << 10;
-
-#[cfg(test)]
-mod tests;

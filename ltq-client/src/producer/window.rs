@@ -32,6 +32,9 @@ pub(super) struct Window<R> {
     holes: BTreeMap<u64, u64>,
     /// Sent and not answered.
     frames: VecDeque<SentFrame>,
+    /// Refusals of frames behind ones that are not answered yet, by sequence: how many messages
+    /// and why. A broker may refuse at its door while what came before is on its way to the store.
+    early: BTreeMap<u64, (u64, Refusal)>,
     /// How many of `frames` were sent on the connection that is up now.
     repeated: usize,
     /// The first position that was never sent, or came back.
@@ -84,6 +87,7 @@ impl<R> Window<R> {
             chunks: Chunks::default(),
             holes: BTreeMap::new(),
             frames: VecDeque::new(),
+            early: BTreeMap::new(),
             repeated: 0,
             cursor: 0,
             is_open: false,
@@ -279,6 +283,7 @@ impl<R> Window<R> {
     pub(super) fn handle_cut(&mut self) {
         self.is_open = false;
         self.repeated = 0;
+        self.early.clear();
         if self.ended.is_some() || (self.recovering && self.unknown_through.is_some()) {
             self.forget_frames(&UnknownCause::ConnectionLost);
         } else if self.recovering {
@@ -295,6 +300,7 @@ impl<R> Window<R> {
             self.fail(frame.position, frame.count, &Failure::Unknown(cause.clone()));
         }
         self.repeated = 0;
+        self.early.clear();
         self.recover();
         self.release();
     }
@@ -315,8 +321,7 @@ impl<R> Window<R> {
                 window.unknown_through = None;
             })?;
         }
-        self.after_answers();
-        Ok(())
+        self.after_answers()
     }
 
     /// Messages are not stored, or nobody knows.
@@ -324,25 +329,35 @@ impl<R> Window<R> {
         &mut self,
         sequence: u64,
         count: u64,
-        refusal: &Refusal,
+        refusal: Refusal,
     ) -> Result<(), Violation> {
+        let front = self.frames.front().filter(|_| self.repeated > 0);
+        if front.is_some_and(|frame| frame.sequence < sequence) && sequence < self.next_sequence {
+            self.early.insert(sequence, (count, refusal));
+            return Ok(());
+        }
+        self.refuse(sequence, count, &refusal)?;
+        self.after_answers()
+    }
+
+    fn refuse(&mut self, sequence: u64, count: u64, refusal: &Refusal) -> Result<(), Violation> {
         let gap = refusal.code == RefusalCode::SequenceGap;
         let known = self.frames.front().is_some_and(|frame| sequence >= frame.sequence);
         if gap && known && !self.recovering {
             return Err(Violation("a gap in the sequence, and no refusal before it"));
         }
+        // A broker that goes takes nothing more; the next one will.
+        let returned = gap || refusal.code == RefusalCode::Stopping;
         let failure = Failure::of(refusal);
         self.answer(sequence, count, |window, sequence, position, count| {
             window.recovering = true;
             if matches!(failure, Failure::Unknown(_)) {
                 window.unknown_through = Some(sequence + count - 1);
             }
-            if !gap {
+            if !returned {
                 window.fail(position, count, &failure);
             }
-        })?;
-        self.after_answers();
-        Ok(())
+        })
     }
 
     /// Takes the front frames off as far as `count` messages from `sequence` on, telling of each
@@ -388,11 +403,20 @@ impl<R> Window<R> {
         Ok(())
     }
 
-    fn after_answers(&mut self) {
+    fn after_answers(&mut self) -> Result<(), Violation> {
+        while let Some(early) = self.early.first_entry() {
+            let sequence = *early.key();
+            if self.frames.front().is_some_and(|frame| frame.sequence < sequence) {
+                break;
+            }
+            let (count, refusal) = early.remove();
+            self.refuse(sequence, count, &refusal)?;
+        }
         if self.recovering && self.frames.is_empty() {
             self.recover();
         }
         self.release();
+        Ok(())
     }
 
     /// Nothing that was sent is unanswered: what came back is sent anew.

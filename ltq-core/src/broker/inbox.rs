@@ -106,10 +106,8 @@ impl Inbox {
                 Some(reader) => reader.clone_from(context.waker()),
                 None => state.reader = Some(context.waker().clone()),
             }
-            // A burst's room is not kept through a rest.
-            if state.entries.capacity() > ENTRIES_KEPT {
-                state.entries = Vec::new();
-            }
+            // Nothing is kept through a rest: there may be very many topics.
+            state.entries = Vec::new();
             return Poll::Pending;
         }
         mem::swap(&mut state.entries, into);
@@ -138,5 +136,3 @@ impl Inbox {
 /// Entries above which sessions wait. A session adds at most what one read held, so that the
 /// inbox is bounded by this and one read of each session. Publishes are bounded in bytes besides.
 const ENTRIES_MAX: usize = 8192;
-/// Room for this many entries is kept while the topic rests.
-pub(super) const ENTRIES_KEPT: usize = 4;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep_until};
 use tracing::{debug, error};
 
 use super::{
-    inbox::{ENTRIES_KEPT, Entry, Inbox},
+    inbox::{Entry, Inbox},
     outbox::Outbox,
     refuse::refuse,
     shared::Shared,
@@ -23,8 +23,15 @@ use crate::{
 };
 
 /// Runs a topic until it is deleted or has stopped.
-pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<Inbox>, topic: Topic) {
-    let mut task = TopicTask {
+///
+/// Not an `async fn`: that would keep its arguments beside the task that is made of them, twice
+/// the memory of an idle topic.
+pub(super) fn run(
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    topic: Topic,
+) -> impl Future<Output = ()> + Send {
+    TopicTask {
         shared,
         inbox,
         topic,
@@ -35,9 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: Arc<Inbox>, topic: Topic) {
         answers: Vec::new(),
         timer: None,
         ended: false,
-    };
-    poll_fn(|context| task.poll(context)).await;
-    task.end();
+    }
 }
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -62,20 +67,24 @@ struct TopicTask {
     ended: bool,
 }
 
-impl TopicTask {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+impl Future for TopicTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let task = self.get_mut();
         for _ in 0..TURNS_MAX {
-            let mut progress = self.hear(context);
-            progress |= self.poll_store(context);
-            progress |= self.poll_timer(context);
+            let mut progress = task.hear(context);
+            progress |= task.poll_store(context);
+            progress |= task.poll_timer(context);
             if progress {
-                self.carry_out(context);
-                self.wake_sessions();
-                if self.ended {
+                task.carry_out(context);
+                task.wake_sessions();
+                if task.ended {
+                    task.end();
                     return Poll::Ready(());
                 }
             } else {
-                self.rest();
+                task.rest();
                 return Poll::Pending;
             }
         }
@@ -83,7 +92,9 @@ impl TopicTask {
         context.waker().wake_by_ref();
         Poll::Pending
     }
+}
 
+impl TopicTask {
     /// Tells the model everything that came in.
     fn hear(&mut self, context: &Context<'_>) -> bool {
         let mut entries = std::mem::take(&mut self.entries);
@@ -265,19 +276,15 @@ impl TopicTask {
 
     /// Gives back what a burst needed.
     fn rest(&mut self) {
-        if self.entries.capacity() > ENTRIES_KEPT {
-            self.entries = Vec::new();
-        }
-        if self.dirty.capacity() > ENTRIES_KEPT {
-            self.dirty = Vec::new();
-        }
+        self.entries = Vec::new();
+        self.dirty = Vec::new();
         if self.outboxes.is_empty() && self.outboxes.capacity() > 0 {
             self.outboxes = HashMap::new();
         }
     }
 
     /// Answers what came too late.
-    fn end(mut self) {
+    fn end(&mut self) {
         let stopping = self.shared.is_stopping();
         for entry in self.inbox.close() {
             match entry {

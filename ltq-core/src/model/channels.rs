@@ -116,14 +116,16 @@ impl Channels {
 
     /// There is something new: touches all that waited for it, and says whether any did.
     pub(super) fn feed_hungry(&mut self) -> bool {
+        let mut hungry = std::mem::take(&mut self.hungry);
         let mut any = false;
-        while let Some(index) = self.hungry.pop() {
+        for index in hungry.drain(..) {
             if let Some(channel) = self.get_mut(index) {
                 channel.marks.hungry = false;
                 self.touch(index);
                 any = true;
             }
         }
+        self.hungry = hungry;
         any
     }
 
@@ -185,8 +187,8 @@ impl Channels {
 
     /// Where the channel stands that has consumers and is furthest behind.
     pub(super) fn lowest_cursor(&self) -> Offset {
-        let reading = |channel: &&Box<Channel>| channel.consumers.count() > 0 && !channel.paused;
-        let channels = self.slots.iter().flatten().filter(reading);
+        let reading = |channel: &Channel| channel.consumers.count() > 0 && !channel.paused;
+        let channels = self.slots.iter().flatten().filter(|channel| reading(channel));
         channels.map(|channel| channel.cursor).min().unwrap_or(Offset(u64::MAX))
     }
 

@@ -44,8 +44,8 @@ pub(super) struct Commit {
     pub(super) truncate: Option<Offset>,
     /// Named producers that it stores.
     pub(super) puts: Vec<Entry>,
-    /// Producers that were closed since.
-    pub(super) closing: Vec<Entry>,
+    /// Producers of it that were closed since, and as whose.
+    pub(super) closing: Vec<(ProducerId, Entry)>,
     /// How many of the forgotten names it deletes.
     pub(super) forgets: usize,
 }
@@ -55,8 +55,8 @@ pub(super) struct Commit {
 pub(super) enum Effect {
     /// A producer learns what became of its publishes.
     Publishes(usize),
-    /// A session learns that its producer is open.
-    Opened { id: ProducerId, entry: Entry, how: Opening },
+    /// A session learns that its producer is open, behind the sequence `last`.
+    Opened { id: ProducerId, entry: Entry, how: Opening, last: u64 },
     /// A channel comes to be.
     Created { channel: ChannelName, start: Offset },
     /// A consumer that waited for its channel joins it.

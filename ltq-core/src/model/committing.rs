@@ -175,9 +175,10 @@ impl Topic {
             }
         }
         let mut effects = std::mem::take(&mut self.commit.effects);
-        for effect in effects.drain(..) {
+        for effect in &effects {
             self.undone(effect, &refusal);
         }
+        effects.clear();
         self.commit.effects = effects;
         let creates = self.commit.creates;
         self.end_commit();
@@ -189,7 +190,7 @@ impl Topic {
 
     fn end_commit(&mut self) {
         let mut closing = std::mem::take(&mut self.commit.closing);
-        for entry in closing.drain(..) {
+        for (_, entry) in closing.drain(..) {
             self.producers.settle_down(entry);
         }
         self.commit.closing = closing;
@@ -202,7 +203,7 @@ impl Topic {
     fn happened(&mut self, effect: Effect, reached: Durability, orphans: &mut Vec<ChannelName>) {
         match effect {
             Effect::Publishes(group) => self.confirm(group, reached),
-            Effect::Opened { id, entry, how } => self.opened(id, entry, how),
+            Effect::Opened { id, entry, how, last } => self.opened(id, entry, how, last),
             Effect::Created { channel, start } => {
                 self.vanish_at = None;
                 let mut channel = Channel::new(channel, start);
@@ -233,11 +234,13 @@ impl Topic {
     }
 
     /// What follows when a commit came to nothing.
-    fn undone(&mut self, effect: Effect, refusal: &Refusal) {
-        match effect {
+    fn undone(&mut self, effect: &Effect, refusal: &Refusal) {
+        match *effect {
             Effect::Publishes(group) => self.take_back(group, refusal),
-            Effect::Opened { id, entry, how: Opening::Resumed } => self.tell_opened(id, entry),
-            Effect::Opened { id, entry, how } => {
+            Effect::Opened { id, entry, how: Opening::Resumed, last } => {
+                self.tell_opened(id, entry, last);
+            }
+            Effect::Opened { id, entry, how, .. } => {
                 match how {
                     Opening::New => self.producers.remove(entry),
                     Opening::Again => {
@@ -276,7 +279,7 @@ impl Topic {
         }
     }
 
-    fn opened(&mut self, id: ProducerId, entry: Entry, how: Opening) {
+    fn opened(&mut self, id: ProducerId, entry: Entry, how: Opening, last: u64) {
         if let Some(producer) = self.producers.get_mut(entry)
             && let Some(epoch) = producer.next_epoch.take()
         {
@@ -290,7 +293,7 @@ impl Topic {
             let refusal = fenced(&named.name, producer.epoch);
             self.refuse_producer(before, refusal);
         }
-        self.tell_opened(id, entry);
+        self.tell_opened(id, entry, last);
     }
 
     /// Tells a producer what was stored, or had been before.

@@ -153,10 +153,9 @@ impl Topic {
             Event::Settle { consumer, request, settlements } => {
                 self.settle(consumer, request, &settlements);
             }
-            Event::Stop => {
-                if !std::mem::replace(&mut self.stopping, true) {
-                    self.out.push_back(Command::Stopped);
-                }
+            Event::Stop if !self.stopping => {
+                self.stopping = true;
+                self.out.push_back(Command::Stopped);
             }
             _ => {}
         }

@@ -28,6 +28,11 @@ mod topic;
 mod window;
 mod wish;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use event::{
     Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Reply, RequestId, SequenceRange,
     SessionId, TopicAction,

@@ -114,16 +114,24 @@ impl Topic {
         if fresh > 0 && self.commit.appends.publishes > 0 && records.byte_len() > room {
             return Ok(Some(publish));
         }
+        let refused = self.store_failed().filter(|_| fresh > 0);
         if fresh < count {
             let count = count - fresh;
             self.figures.duplicates += count;
             self.commit.needs(if accepted > committed { asked } else { Durability::Memory });
+            if fresh > 0
+                && refused.is_none()
+                && let Some(producer) = self.producers.get_mut(entry)
+            {
+                // It is told together with what is new.
+                self.commit.enlist(producer);
+            }
             self.outcome(id, entry, Outcome::Duplicate { sequence, count });
         }
         if fresh == 0 {
             return Ok(None);
         }
-        if let Some(refusal) = self.store_failed() {
+        if let Some(refusal) = refused {
             return Err(NotStored::Refused { from: fresh_from, refusal });
         }
         let records = match fresh == count {

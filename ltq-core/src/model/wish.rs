@@ -67,6 +67,7 @@ impl Topic {
             Wish::RefusePublish { producer, sequence, count, refusal } => {
                 self.refuse_publish(producer, sequence, count, refusal);
             }
+            Wish::Open { producer, .. } if self.is_closing(producer) => return Flow::Wait(wish),
             Wish::Open { producer, name: None, .. } => self.take_open_unnamed(producer),
             Wish::Open { producer, name: Some(name), epoch } => {
                 return self.take_open_named(producer, name, epoch);
@@ -111,6 +112,11 @@ impl Topic {
         self.reply(producer.session, Reply::ProducerRefused { handle, refusal });
     }
 
+    /// Whether this number still has outcomes to be told from before it was closed.
+    fn is_closing(&self, id: ProducerId) -> bool {
+        self.commit.closing.iter().any(|(closing, _)| *closing == id)
+    }
+
     fn take_open_unnamed(&mut self, id: ProducerId) {
         if self.refuse_open(id) {
             return;
@@ -120,7 +126,7 @@ impl Topic {
         if self.stage == Stage::New {
             self.will_open(id, entry, Opening::New);
         } else {
-            self.tell_opened(id, entry);
+            self.tell_opened(id, entry, u64::MAX);
         }
     }
 
@@ -152,7 +158,7 @@ impl Topic {
                 if known.in_commit {
                     self.will_open(id, known.entry, Opening::Resumed);
                 } else {
-                    self.tell_opened(id, known.entry);
+                    self.tell_opened(id, known.entry, u64::MAX);
                 }
             }
             (Some(epoch), Some(known)) if epoch < known.epoch => {
@@ -230,14 +236,17 @@ impl Topic {
         if let Some(producer) = self.producers.get_mut(entry) {
             self.commit.enlist(producer);
             self.commit.needs(self.settings.durability);
-            self.commit.effects.push(Effect::Opened { id, entry, how });
+            let last = producer.accepted;
+            self.commit.effects.push(Effect::Opened { id, entry, how, last });
         }
     }
 
-    pub(super) fn tell_opened(&mut self, id: ProducerId, entry: Entry) {
+    /// Tells a session that its producer is open behind what is stored, up to `last`: what it has
+    /// published since is no news to it.
+    pub(super) fn tell_opened(&mut self, id: ProducerId, entry: Entry, last: u64) {
         self.vanish_at = None;
         let Some(producer) = self.producers.get(entry) else { return };
-        let (epoch, last_sequence) = (producer.epoch, producer.committed);
+        let (epoch, last_sequence) = (producer.epoch, producer.committed.min(last));
         let durability = self.settings.durability.min(self.store.ceiling);
         let handle = id.handle;
         let opened = Reply::ProducerOpened { handle, epoch, last_sequence, durability };
@@ -247,7 +256,7 @@ impl Topic {
     fn close_producer(&mut self, id: ProducerId) {
         let Some(entry) = self.producers.detach(id, self.now.wall) else { return };
         match self.producers.get(entry) {
-            Some(producer) if self.commit.has(producer) => self.commit.closing.push(entry),
+            Some(producer) if self.commit.has(producer) => self.commit.closing.push((id, entry)),
             _ => self.producers.settle_down(entry),
         }
         if self.producers.open_count() == 0 && self.channels.is_empty() {

@@ -393,7 +393,7 @@ fn a_table_longer_than_its_frame_is_refused() {
     let records = Records::encode(&[Message::new("x")]);
     let frame = Frame::Publish { handle: 1, sequence: 1, durability: None, records };
     let bytes = written(&[frame], 100);
-    let mut huge = bytes.clone();
+    let mut huge = bytes;
     // handle, sequence, durability and base take a byte each behind length and type; then count.
     huge[9] = 100;
     assert!(matches!(read_back(&huge, 100), Err(DecodeError::Records { .. })));

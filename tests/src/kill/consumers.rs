@@ -1,8 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use ltq_client::Client;
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{sync::watch, time::timeout};
 
 use super::{Body, Ledger, TOPIC};

@@ -17,7 +17,7 @@ pub use ledger::{Ledger, Summary};
 use std::{path::Path, sync::Arc, time::Duration};
 
 use ltq_client::Client;
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{NodeProcess, within};

@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use ltq_client::{Client, Durability, Message, Outcome, PendingReceipt};
-use rand::{Rng, SeedableRng, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::sync::watch;
 
 use super::{Body, Ledger, TOPIC};
@@ -15,7 +15,7 @@ pub(super) async fn run(
     running: watch::Receiver<bool>,
 ) {
     let mut chance = SmallRng::seed_from_u64(seed);
-    let durability = if producer % 2 == 0 { Durability::Disk } else { Durability::Os };
+    let durability = if producer.is_multiple_of(2) { Durability::Disk } else { Durability::Os };
     let window = 1 << chance.random_range(0..8);
     let client = Client::connect(&server).await.expect("a connection");
     let publisher = client

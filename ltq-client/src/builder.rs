@@ -1,0 +1,167 @@
+//! How a client is made.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use ltq_core::{Address, AddressError, protocol::FRAME_BYTES_MIN};
+use ltq_transport::{Tcp, Transports};
+use tokio::sync::oneshot;
+
+use crate::{
+    Backoff, Client, ConnectError,
+    connection::{Config, Driver, Hub, Lease},
+};
+
+/// Sets a client up: [`Client::builder`].
+#[must_use = "nothing happens before `connect`"]
+pub struct ClientBuilder {
+    servers: Vec<Result<Address, AddressError>>,
+    transports: Transports,
+    name: String,
+    token: Option<String>,
+    request_timeout: Duration,
+    connect_timeout: Duration,
+    backoff: Backoff,
+    frame_bytes_max: u32,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            transports: Transports::new().with(Tcp::default()),
+            name: concat!("ltq-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            token: None,
+            request_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            backoff: Backoff::default(),
+            frame_bytes_max: 8 << 20,
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// Adds a server, such as `tcp://127.0.0.1:7440`. With several the client goes to the first
+    /// that takes it; when a connection is lost it tries the same server again first, since that
+    /// one remembers its producers, and then the others in turn.
+    ///
+    /// Nodes share nothing: name several only where each of them serves the same purpose.
+    pub fn server(mut self, address: &str) -> Self {
+        self.servers.push(address.parse());
+        self
+    }
+
+    /// The shared secret, where the broker asks for one.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// The transports that addresses may name. Default: TCP.
+    pub fn transports(mut self, transports: Transports) -> Self {
+        self.transports = transports;
+        self
+    }
+
+    /// Who this client is, for the broker's logs; cut to 256 bytes. Default: the crate's name and
+    /// version.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        let mut name = name.into();
+        while name.len() > NAME_BYTES_MAX {
+            name.pop();
+        }
+        self.name = name;
+        self
+    }
+
+    /// How long a request may take: opening a producer or consumer, an operator's, closing, a
+    /// confirmed settlement. Default: 10 s. Publishes have the timeout of their producer.
+    pub const fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long one attempt to connect may take, the broker's welcome included. Default: 5 s.
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long to wait before connecting again. Default: from 50 ms, doubling to 5 s.
+    pub const fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// The longest frame that this client reads, in bytes; at least 4 KiB. It bounds the largest
+    /// message that can be received. Default: 8 MiB.
+    pub fn frame_bytes_max(mut self, bytes: u32) -> Self {
+        self.frame_bytes_max = bytes.max(FRAME_BYTES_MIN);
+        self
+    }
+
+    /// Connects, trying each server once. Afterwards the client keeps itself connected.
+    ///
+    /// # Cancellation
+    /// Dropping it gives the attempt up.
+    ///
+    /// # Errors
+    /// A [`ConnectError`]: what the last server came to.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub async fn connect(self) -> Result<Client, ConnectError> {
+        let (first, connected) = oneshot::channel();
+        let client = self.start(Some(first))?;
+        connected.await.unwrap_or(Err(ConnectError::Closed))?;
+        Ok(client)
+    }
+
+    /// Does not wait for the connection: it is made in the background, for as long as it takes.
+    /// Calls wait for it until their time is up.
+    ///
+    /// # Errors
+    /// [`ConnectError::NoServer`] or [`ConnectError::Address`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with time enabled.
+    pub fn connect_in_background(self) -> Result<Client, ConnectError> {
+        self.start(None)
+    }
+
+    fn start(
+        self,
+        first: Option<oneshot::Sender<Result<(), ConnectError>>>,
+    ) -> Result<Client, ConnectError> {
+        let servers = self.servers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if servers.is_empty() {
+            return Err(ConnectError::NoServer);
+        }
+        let hub = Arc::new(Hub::new(Config {
+            servers,
+            transports: self.transports,
+            name: self.name,
+            token: self.token,
+            request_timeout: self.request_timeout,
+            connect_timeout: self.connect_timeout,
+            backoff: self.backoff,
+            frame_bytes_max: self.frame_bytes_max,
+        }));
+        let client = Client::new(Arc::new(Lease::new(hub.clone())));
+        tokio::spawn(Driver::new(hub, first));
+        Ok(client)
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("servers", &self.servers)
+            .field("transports", &self.transports)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the protocol allows.
+const NAME_BYTES_MAX: usize = 256;

@@ -1,0 +1,139 @@
+//! The client itself.
+
+use std::sync::Arc;
+
+use ltq_core::{ChannelName, TopicName};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    Admin, ClientBuilder, CloseError, ConnectError, ConnectionState, Consumer, ConsumerBuilder,
+    Producer, ProducerBuilder, RequestError,
+    admin::named,
+    connection::{Command, Lease, deadline},
+};
+
+/// A connection to a broker, under any number of producers and consumers.
+///
+/// Cheap to clone; clones share the connection. One task serves it. When the connection is lost it
+/// is made again, for as long as there are handles: producers go on under their names and send
+/// again what was not confirmed, consumers subscribe again.
+///
+/// When the last handle of the client (clones, producers, consumers, admins) is dropped, what was
+/// enqueued is still sent for as long as its time lasts, and the connection ended then.
+/// [`close`](Self::close) does that with a word on the outcome.
+#[derive(Clone, Debug)]
+pub struct Client {
+    lease: Arc<Lease>,
+}
+
+impl Client {
+    pub(crate) const fn new(lease: Arc<Lease>) -> Self {
+        Self { lease }
+    }
+
+    /// Connects to a server, such as `tcp://127.0.0.1:7440`, with everything else at its default.
+    ///
+    /// # Cancellation
+    /// Dropping it gives the attempt up.
+    ///
+    /// # Errors
+    /// A [`ConnectError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn connect(server: &str) -> Result<Self, ConnectError> {
+        Self::builder().server(server).connect().await
+    }
+
+    /// Sets a client up.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Opens a producer for a topic, with everything else at its default.
+    ///
+    /// # Cancellation
+    /// As for [`ProducerBuilder::open`].
+    ///
+    /// # Errors
+    /// As for [`ProducerBuilder::open`].
+    pub async fn producer<N>(&self, topic: N) -> Result<Producer, RequestError>
+    where
+        N: TryInto<TopicName>,
+        RequestError: From<N::Error>,
+    {
+        self.producer_builder(topic).open().await
+    }
+
+    /// Sets a producer up. A name that is none is an error of
+    /// [`open`](ProducerBuilder::open).
+    pub fn producer_builder<N>(&self, topic: N) -> ProducerBuilder
+    where
+        N: TryInto<TopicName>,
+        RequestError: From<N::Error>,
+    {
+        ProducerBuilder::new(self.lease.clone(), named(topic))
+    }
+
+    /// Subscribes to a channel of a topic, with everything else at its default.
+    ///
+    /// # Cancellation
+    /// As for [`ConsumerBuilder::open`].
+    ///
+    /// # Errors
+    /// As for [`ConsumerBuilder::open`].
+    pub async fn consumer<N, C>(&self, topic: N, channel: C) -> Result<Consumer, RequestError>
+    where
+        N: TryInto<TopicName>,
+        C: TryInto<ChannelName>,
+        RequestError: From<N::Error> + From<C::Error>,
+    {
+        self.consumer_builder(topic, channel).open().await
+    }
+
+    /// Sets a consumer up. A name that is none is an error of
+    /// [`open`](ConsumerBuilder::open).
+    pub fn consumer_builder<N, C>(&self, topic: N, channel: C) -> ConsumerBuilder
+    where
+        N: TryInto<TopicName>,
+        C: TryInto<ChannelName>,
+        RequestError: From<N::Error> + From<C::Error>,
+    {
+        ConsumerBuilder::new(self.lease.clone(), named(topic), named(channel))
+    }
+
+    /// An operator's requests.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.lease.clone())
+    }
+
+    /// What the connection is doing, now and whenever it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.lease.hub().state()
+    }
+
+    /// Closes the client with all its clones, producers and consumers: waits until everything
+    /// that was enqueued is answered, sends the last settlements, gives back what is unsettled,
+    /// and ends the connection. Calls made meanwhile or later fail as closed.
+    ///
+    /// # Cancellation
+    /// Dropping it does not stop the closing.
+    ///
+    /// # Errors
+    /// [`CloseError`] when that was not done within the request timeout; the client is closed all
+    /// the same.
+    pub async fn close(self) -> Result<(), CloseError> {
+        let hub = self.lease.hub();
+        let after = hub.config.request_timeout;
+        let (reply, closed) = oneshot::channel();
+        let deadline = deadline(Instant::now(), after);
+        hub.command(Command::Close { deadline, after, reply });
+        // Without an answer the runtime was shut down, and nothing is left to wait for.
+        closed.await.unwrap_or(Ok(()))
+    }
+}

@@ -1,0 +1,99 @@
+//! How a consumer is made.
+
+use std::{sync::Arc, time::Duration};
+
+use ltq_core::{ChannelName, Credit, StartAt, TopicName};
+
+use super::{
+    Consumer, ConsumerLease,
+    shared::{ConsumerShared, Settings},
+};
+use crate::{
+    RequestError,
+    connection::{Command, Lease, Opening},
+};
+
+/// Sets a consumer up: [`Client::consumer_builder`](crate::Client::consumer_builder).
+#[derive(Debug)]
+#[must_use = "nothing happens before `open`"]
+pub struct ConsumerBuilder {
+    client: Arc<Lease>,
+    topic: Result<TopicName, RequestError>,
+    channel: Result<ChannelName, RequestError>,
+    start: StartAt,
+    timeout: Option<Duration>,
+    credit: Credit,
+}
+
+impl ConsumerBuilder {
+    pub(crate) const fn new(
+        client: Arc<Lease>,
+        topic: Result<TopicName, RequestError>,
+        channel: Result<ChannelName, RequestError>,
+    ) -> Self {
+        Self {
+            client,
+            topic,
+            channel,
+            start: StartAt::Earliest,
+            timeout: None,
+            credit: Credit { messages: 2_500, bytes: 16 << 20 },
+        }
+    }
+
+    /// Where the channel starts if it does not exist yet. Default: with the oldest message that
+    /// the topic keeps.
+    pub const fn start(mut self, start: StartAt) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// How long a delivery may stay unsettled before the broker delivers it again, at least 1 ms;
+    /// the broker has bounds of its own. Default: as the broker is set.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How much may be delivered and not settled at once, at least 1 of each: what this consumer
+    /// holds in memory, and what it keeps from the channel's other consumers. The message that
+    /// uses up the last bytes may go beyond. Default: 2,500 messages and 16 MiB; the broker
+    /// refuses more than its own limit.
+    pub fn credit(mut self, messages: u64, bytes: u64) -> Self {
+        self.credit = Credit { messages: messages.max(1), bytes: bytes.max(1) };
+        self
+    }
+
+    /// Subscribes, making the channel and its topic where the broker allows that.
+    ///
+    /// # Cancellation
+    /// Dropping it gives the subscription up; topic and channel may have been made.
+    ///
+    /// # Errors
+    /// A [`RequestError`], by the client's request timeout.
+    pub async fn open(self) -> Result<Consumer, RequestError> {
+        if self.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+            return Err(RequestError::Option {
+                what: "a consumer's timeout",
+                got: format!("{:?}", self.timeout.unwrap_or_default()),
+                allowed: "it must be at least 1 ms",
+            });
+        }
+        let settings = Settings {
+            topic: self.topic?,
+            channel: self.channel?,
+            start: self.start,
+            timeout: self.timeout,
+            credit: self.credit,
+        };
+        let doing = format!("subscribing to {}, channel {}", settings.topic, settings.channel);
+        let (opening, opened) = Opening::new();
+        let hub = self.client.hub();
+        let shared = Arc::new(ConsumerShared::new(hub.clone(), settings, opening));
+        // From here on dropping this future ends the subscription.
+        let lease = ConsumerLease { handle: shared.handle, client: self.client.clone() };
+        hub.command(Command::Subscribe(shared.clone()));
+        opened.wait(doing, hub.config.request_timeout).await?;
+        Ok(Consumer { shared, current: None, ended: false, lease })
+    }
+}
