@@ -76,7 +76,7 @@ impl Drop for Node {
 fn node_command(more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ltq-node"));
     command
-        .args(["--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"])
+        .args(["--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--log-level", "error"])
         .args(more)
         .stdin(Stdio::null());
     clean(&mut command);
@@ -104,14 +104,19 @@ fn ltq(arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
     let input = input.as_ref().to_vec();
     // A command that ends early does not take all of it.
     let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = output(child);
+    writer.join().unwrap();
+    output
+}
+
+fn output(child: Child) -> Output {
     let (sender, done) = mpsc::channel();
     let pid = child.id();
     thread::spawn(move || sender.send(child.wait_with_output()));
     let output = done.recv_timeout(DEADLINE).unwrap_or_else(|_| {
         signal(pid, "KILL");
-        panic!("ltq {arguments:?} does not end")
+        panic!("a process does not end")
     });
-    writer.join().unwrap();
     output.unwrap()
 }
 
@@ -388,7 +393,8 @@ fn bench_reports_as_json() {
 }
 
 fn refused(more: &[&str], code: i32, part: &str) {
-    let output = node_command(more).output().unwrap();
+    let mut command = node_command(more);
+    let output = output(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     assert_eq!(output.status.code(), Some(code), "{more:?}: {}", stderr(&output));
     assert!(stderr(&output).contains(part), "{part:?} is not in {}", stderr(&output));
     assert_eq!(output.stdout, b"", "{more:?}");
