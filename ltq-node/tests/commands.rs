@@ -1,4 +1,9 @@
 //! `ltq-node` and `ltq` as processes, as people and scripts use them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "these are tests; their helpers stand outside of the test functions"
+)]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
