@@ -199,7 +199,7 @@ impl World {
                 Command::Locate { ticket, time } => {
                     let after = |batch: &&RecordBatch| batch.time >= time;
                     let found = self.stored.batches.iter().find(after).map(|batch| batch.first);
-                    let offset = found.unwrap_or(self.stored.bounds().end);
+                    let offset = found.unwrap_or_else(|| self.stored.bounds().end);
                     self.tell(Event::Located { ticket, result: Ok(offset) });
                 }
                 said => self.said.push(said),
@@ -451,7 +451,7 @@ pub(super) fn short(command: &Command) -> String {
         Reply::Confirmed { handle, ranges, durability } => {
             let mut said = format!("p{handle} confirmed");
             for range in ranges {
-                let offset = range.offset.map_or("?".to_owned(), |offset| offset.to_string());
+                let offset = range.offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
                 write!(said, " {}+{}@{offset}", range.sequence, range.count).unwrap();
             }
             format!("{said} {durability}")
