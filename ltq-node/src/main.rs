@@ -1,2 +1,45 @@
 //! The reference broker.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ltq_node::{
+    config::{Config, Flags},
+    logging, node, output,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let config = match Config::load(&flags, std::env::vars_os()) {
+        Ok(config) => config,
+        Err(error) => return failed(&error, BAD_USAGE),
+    };
+    if flags.print_config {
+        return match output::line(config.to_toml().trim_end()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error, FAILED),
+        };
+    }
+    logging::start(config.log_format, config.log_level);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, FAILED),
+    };
+    match runtime.block_on(node::run(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error, FAILED),
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    output::note(format_args!("ltq-node: {error}"));
+    ExitCode::from(code)
+}
+
+/// Bad usage or configuration; the same code that clap uses.
+const BAD_USAGE: u8 = 2;
+const FAILED: u8 = 1;

@@ -1,6 +1,6 @@
 //! What the frames of a broker mean.
 
-use ltq_core::{RefusalCode, protocol::Frame};
+use ltq_core::{Refusal, RefusalCode, protocol::Frame};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -8,6 +8,7 @@ use super::{
     Driver, Ready,
     link::{Link, Lost},
 };
+use crate::producer::Again;
 
 impl Driver {
     /// Hands a frame to whomever it is for.
@@ -33,7 +34,7 @@ impl Driver {
             Frame::ProducerOpened { handle, epoch, last_sequence, durability: _ } => {
                 match self.producers.get(&handle) {
                     Some(producer) => {
-                        producer.handle_opened(&link.node, epoch, last_sequence)?;
+                        producer.handle_opened(&link.server, epoch, last_sequence)?;
                         self.producer_ready(handle);
                     }
                     None => self.check_handle(handle)?,
@@ -42,8 +43,14 @@ impl Driver {
             Frame::ProducerRefused { handle, refusal } => match self.producers.get(&handle) {
                 Some(producer) => {
                     debug!(handle, %refusal, "producer refused");
-                    if producer.handle_open_refused(&refusal) {
-                        self.retry(Ready::Producer(handle), now);
+                    note_stopping(link, &refusal, now);
+                    match producer.handle_open_refused(&refusal) {
+                        Again::Never => {}
+                        Again::Later => self.retry(Ready::Producer(handle), now),
+                        Again::Now => producer
+                            .open_frame(&link.server)
+                            .into_iter()
+                            .for_each(|frame| link.write(&frame)),
                     }
                 }
                 None => self.check_handle(handle)?,
@@ -58,20 +65,25 @@ impl Driver {
             Frame::PublishRefused { handle, sequence, count, refusal } => {
                 match self.producers.get(&handle) {
                     Some(producer) => {
-                        let answered =
-                            producer.handle_publish_refused(sequence, count, &refusal)?;
+                        note_stopping(link, &refusal, now);
+                        let answered = producer.handle_publish_refused(sequence, count, refusal)?;
                         link.publish_bytes = link.publish_bytes.saturating_sub(answered);
                         self.producer_ready(handle);
                     }
                     None => self.check_handle(handle)?,
                 }
             }
-            frame => return self.handle_consumer_frame(frame, now),
+            frame => return self.handle_consumer_frame(link, frame, now),
         }
         Ok(())
     }
 
-    fn handle_consumer_frame(&mut self, frame: Frame, now: Instant) -> Result<(), Lost> {
+    fn handle_consumer_frame(
+        &mut self,
+        link: &mut Link,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<(), Lost> {
         match frame {
             Frame::Subscribed { handle, timeout_ms } => match self.consumers.get(&handle) {
                 Some(consumer) => consumer.handle_subscribed(timeout_ms)?,
@@ -84,6 +96,7 @@ impl Driver {
                 match self.consumers.get(&handle) {
                     Some(consumer) => {
                         debug!(handle, %refusal, "subscription refused");
+                        note_stopping(link, &refusal, now);
                         if consumer.handle_subscribe_refused(&refusal) {
                             self.retry(Ready::Consumer(handle), now);
                         }
@@ -112,6 +125,7 @@ impl Driver {
                 match (self.consumers.get(&handle), refusal) {
                     (Some(consumer), Some(refusal)) => {
                         info!(handle, %refusal, "subscription ended");
+                        note_stopping(link, &refusal, now);
                         if consumer.handle_closed(Some(&refusal)) {
                             self.retry(Ready::Consumer(handle), now);
                         }
@@ -145,5 +159,12 @@ impl Driver {
         } else {
             Err(Lost::Violation("a number that names nothing"))
         }
+    }
+}
+
+/// A broker that refuses because it stops says no other goodbye before it is at rest.
+fn note_stopping(link: &mut Link, refusal: &Refusal, now: Instant) {
+    if refusal.code == RefusalCode::Stopping {
+        link.handle_goodbye(refusal.clone(), now);
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Link {
     output: WriteQueue,
     pub(super) address: Address,
     pub(super) node: String,
+    /// Node and address: nodes that share a name share nothing else.
+    pub(super) server: String,
     pub(super) limits: PeerLimits,
     heartbeat: Option<Duration>,
     last_received: Instant,
@@ -86,6 +88,7 @@ impl Link {
             input: from.input,
             decoder: from.decoder,
             output: WriteQueue::new(),
+            server: format!("{} at {}", from.welcome.node, from.address),
             address: from.address,
             node: from.welcome.node,
             limits: from.welcome.limits,

@@ -329,6 +329,3 @@ impl fmt::Debug for Consumer {
 /// A message damaged on its way is whole when it is sent again; one that the broker keeps damaged
 /// should not come back in a tight loop.
 const DAMAGED_DELAY: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests;

@@ -19,7 +19,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 pub use builder::ProducerBuilder;
 pub use receipt::{BatchReceipt, PendingBatch, PendingReceipt, Receipt, Receipts};
-pub(crate) use shared::{ProducerShared, passes};
+pub(crate) use shared::{Again, ProducerShared, passes};
 pub(crate) use window::{FrameLimits, Violation};
 
 use crate::{
@@ -264,6 +264,3 @@ where
 
 /// Messages larger than this are not copied under the producer's lock, and travel alone.
 const ALONE_BYTES: usize = 16 << 10;
-
-#[cfg(test)]
-mod tests;

@@ -50,7 +50,7 @@ struct Core {
     /// The connection's task knows that there is something to send.
     queued: bool,
     opening: Opening,
-    /// Under which node and epoch the broker knows it.
+    /// Under which server and epoch a broker knows it.
     identity: Option<(String, u64)>,
     /// The handles are gone: to be closed once every call is answered.
     closing: bool,
@@ -229,14 +229,15 @@ impl ProducerShared {
 
 /// What the connection's task does with it.
 impl ProducerShared {
-    /// The request to open it at this node, unless it is over.
-    pub(crate) fn open_frame(&self, node: &str) -> Option<Frame> {
+    /// The request to open it at this server, unless it is over.
+    pub(crate) fn open_frame(&self, server: &str) -> Option<Frame> {
         let mut core = self.core.lock();
         if core.window.ended().is_some() {
             return None;
         }
         core.opening.sent();
-        let epoch = core.identity.as_ref().filter(|(known, _)| known == node).map(|known| known.1);
+        let epoch =
+            core.identity.as_ref().filter(|(known, _)| known == server).map(|known| known.1);
         let Settings { topic, name, .. } = &self.settings;
         Some(Frame::OpenProducer {
             handle: self.handle,
@@ -248,7 +249,7 @@ impl ProducerShared {
 
     pub(crate) fn handle_opened(
         &self,
-        node: &str,
+        server: &str,
         epoch: u64,
         last_sequence: u64,
     ) -> Result<(), Violation> {
@@ -257,8 +258,8 @@ impl ProducerShared {
             return Err(Violation("a producer was opened that was not to be"));
         }
         let resumed =
-            core.identity.as_ref().is_some_and(|known| known.0 == node && known.1 == epoch);
-        core.identity = Some((node.to_owned(), epoch));
+            core.identity.as_ref().is_some_and(|known| known.0 == server && known.1 == epoch);
+        core.identity = Some((server.to_owned(), epoch));
         core.window.handle_opened(resumed, last_sequence)?;
         if core.opening.is_first() {
             self.last_sequence.store(last_sequence, Ordering::Relaxed);
@@ -268,20 +269,27 @@ impl ProducerShared {
         Ok(())
     }
 
-    /// It is not open, or not any more. Returns whether to ask again later.
-    pub(crate) fn handle_open_refused(&self, refusal: &Refusal) -> bool {
+    /// It is not open, or not any more. Returns when to ask again.
+    pub(crate) fn handle_open_refused(&self, refusal: &Refusal) -> Again {
         let mut core = self.core.lock();
-        let retry = core.opening.is_asked() && !core.opening.is_first() && passes(refusal.code);
-        if retry {
-            core.opening.again();
-            return true;
+        if !core.opening.is_first() || refusal.code == RefusalCode::Stopping {
+            // A broker that forgot it wants it to begin anew.
+            let forgotten = core.opening.is_asked()
+                && refusal.code == RefusalCode::OutOfRange
+                && core.identity.take().is_some();
+            if forgotten || passes(refusal.code) {
+                core.opening.again();
+                core.window.handle_cut();
+                self.finish(core);
+                return if forgotten { Again::Now } else { Again::Later };
+            }
         }
         core.opening.answer(Err(refusal.clone()));
         core.window.handle_ended(&Failure::Refused(refusal.clone()));
         self.finish(core);
         self.free_messages.close();
         self.free_bytes.close();
-        false
+        Again::Never
     }
 
     pub(crate) fn handle_confirmed(
@@ -298,7 +306,7 @@ impl ProducerShared {
         &self,
         sequence: u64,
         count: u64,
-        refusal: &Refusal,
+        refusal: Refusal,
     ) -> Result<u64, Violation> {
         let mut core = self.core.lock();
         let result = core.window.handle_refused(sequence, count, refusal);
@@ -394,6 +402,14 @@ impl ProducerShared {
         self.free_messages.close();
         self.free_bytes.close();
     }
+}
+
+/// When to ask again for what was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    Now,
+    Later,
+    Never,
 }
 
 /// Whether a broker that refuses for this reason may do so no longer after a while.

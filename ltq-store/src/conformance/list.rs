@@ -121,7 +121,7 @@ macro_rules! __conformance_cases {
 /// [`Capabilities`](crate::conformance::Capabilities) exclude must be declared under `skip`; an
 /// undeclared skip fails, and so does a declared one that is none, so that the list says exactly
 /// what was not tested. Your crate needs `tokio` with `macros` and `rt-multi-thread` among its
-/// development dependencies. The [module](crate::conformance) has an example.
+/// development dependencies. The [module](mod@crate::conformance) has an example.
 #[macro_export]
 macro_rules! conformance {
     ($module:ident, $harness:expr $(,)?) => {

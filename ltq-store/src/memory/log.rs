@@ -46,6 +46,11 @@ impl Log {
         self.bounds
     }
 
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> &VecDeque<Chunk> {
+        &self.chunks
+    }
+
     pub(super) fn info(&self, log: &LogName) -> LogInfo {
         LogInfo { log: log.clone(), options: self.options, bounds: self.bounds }
     }
@@ -77,8 +82,9 @@ impl Log {
     pub(super) fn tidy(&mut self, garbage: &mut Vec<Chunk>) {
         self.trim_front(garbage);
         self.merge_back(garbage);
-        if self.chunks.capacity() > 4 * self.chunks.len().max(CHUNKS_SPARE) {
-            self.chunks.shrink_to(2 * self.chunks.len());
+        let needed = self.chunks.len().max(CHUNKS_SPARE);
+        if self.chunks.capacity() > 2 * needed {
+            self.chunks.shrink_to(needed + needed / 2);
         }
     }
 
@@ -252,7 +258,7 @@ impl ChunkBuilder {
 
 /// A log of its own: its place in the map at the map's lowest load, the name's allocation, and
 /// room for its first chunks.
-const LOG_BYTES: u64 = 768;
+const LOG_BYTES: u64 = 512;
 /// A chunk beside its records: 120 bytes in a deque that is half empty at worst, and what two
 /// shared allocations cost.
 const CHUNK_BYTES: u64 = 384;

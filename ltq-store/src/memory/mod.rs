@@ -41,26 +41,16 @@ use self::{
 ///   brought them, whichever is more.
 ///
 /// ```
-/// use ltq_core::{
-///     Durability, LogName, LogOptions, Message, Offset, ReadLimits, Records, Store, Timestamp,
-///     WriteBatch,
-/// };
+/// use ltq_core::{Durability, Store, StoreError, WriteBatch};
 /// use ltq_store::MemoryStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let store = MemoryStore::new(64 << 20);
-/// let orders = LogName::new("orders");
+/// # async fn main() -> Result<(), StoreError> {
+/// let store = MemoryStore::new(1 << 20);
 /// let mut batch = WriteBatch::new();
-/// batch.create_log(orders.clone(), LogOptions::default());
-/// let records = Records::encode(&[Message::new("one"), Message::new("two")]);
-/// batch.append(orders.clone(), Offset::ZERO, Timestamp(1_000), records);
-/// store.commit(batch, Durability::Memory).await?;
-///
-/// let limits = ReadLimits { records: 100, bytes: 1 << 20 };
-/// let batches = store.read(&orders, Offset(1), limits).await?;
-/// let second = batches[0].records.message(0).ok_or("there is one")??;
-/// assert_eq!(second.body, "two");
+/// batch.put("key", vec![0; 2 << 20]);
+/// let refused = store.commit(batch, Durability::Memory).await;
+/// assert!(matches!(refused, Err(StoreError::Full { limit: 0x10_0000, .. })));
 /// # Ok(())
 /// # }
 /// ```
@@ -118,13 +108,11 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// Makes room. Refused only where more would be in use than before, so that a full store can
-    /// be emptied.
+    /// Makes room. What the batch frees counts, so that a full store can be emptied.
     fn reserve(&self, added: u64, freed: u64) -> Result<(), StoreError> {
         let wanted = added.saturating_sub(freed);
         let room = |used: u64| {
-            let after = used.saturating_add(wanted);
-            (wanted == 0 || after <= self.limit_bytes)
+            (used.saturating_add(wanted) <= self.limit_bytes)
                 .then(|| used.wrapping_add(added).wrapping_sub(freed))
         };
         match self.used_bytes.fetch_update(Relaxed, Relaxed, room) {

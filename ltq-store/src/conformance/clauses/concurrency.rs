@@ -39,7 +39,7 @@ fn tagged(first: u64, count: u64) -> Records {
     Records::encode(&messages)
 }
 
-async fn all_done(mut tasks: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+pub(super) async fn all_done(mut tasks: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
     while let Some(joined) = tasks.join_next().await {
         joined.map_err(|e| Failure::new(Clause::Concurrent, format!("a task: {e}")))??;
     }

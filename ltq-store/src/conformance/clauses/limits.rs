@@ -17,21 +17,30 @@ const RECORD_BYTES: usize = 200 << 10;
 /// How long space that was given up may take to come back.
 const SPACE_DURATION_MAX: Duration = Duration::from_secs(30);
 
-/// Appends until the store is full, and checks the refusal. Returns what it took.
-async fn fill(world: &mut World<'_>, stage: &Stage, name: &str) -> Result<u64, Failure> {
+/// Appends until there is no room for a large record, and checks the refusal.
+async fn fill(world: &mut World<'_>, stage: &Stage, name: &str) -> Result<(), Failure> {
+    fill_with(world, stage, name, RECORD_BYTES).await
+}
+
+async fn fill_with(
+    world: &mut World<'_>,
+    stage: &Stage,
+    name: &str,
+    len: usize,
+) -> Result<(), Failure> {
     let limit = stage.capabilities.limit_bytes.unwrap_or_default();
     let mut taken = 0;
     loop {
         let mut batch = WriteBatch::new();
-        world.add(&mut batch, &log(name), taken, 1, RECORD_BYTES);
+        world.add(&mut batch, &log(name), taken, 1, len);
         match world.store.commit(batch.clone(), Durability::Memory).await {
             Ok(_) => world.model.apply(&batch),
             Err(error) => {
                 check_refusal(&error, limit)?;
-                return Ok(taken);
+                return Ok(());
             }
         }
-        taken += RECORD_BYTES as u64;
+        taken += len as u64;
         ensure!(taken <= limit, Full, "{taken} bytes were taken under a limit of {limit}");
         let memory = world.store.stats().memory_bytes;
         ensure!(memory <= limit, Full, "it says that it takes {memory} bytes, and may {limit}");
@@ -176,17 +185,20 @@ pub(in super::super) async fn what_needs_no_more_room_is_taken_when_full(
 ) -> Result<(), Failure> {
     let mut world = World::with_logs(stage, &["a"]).await?;
     let mut batch = WriteBatch::new();
-    batch.put("cursor", vec![1; 100]).put("other", vec![1; 100]);
+    batch.put("cursor", vec![1; 2_000]);
     world.commit(batch).await?;
-    fill(&mut world, stage, "a").await?;
+    // To the brim: less is left than the cursor takes.
+    for len in [RECORD_BYTES, 10_000, 500] {
+        fill_with(&mut world, stage, "a", len).await?;
+    }
     for round in 0..10 {
         let mut batch = WriteBatch::new();
-        batch.put("cursor", vec![round; 100]);
+        batch.put("cursor", vec![round; 2_000]);
         world.commit(batch).await?;
     }
     for before in 1..4 {
         let mut batch = WriteBatch::new();
-        batch.put(format!("new-{before}"), vec![2; 100]).truncate(log("a"), Offset(before));
+        batch.put(format!("new-{before}"), vec![2; 2_000]).truncate(log("a"), Offset(before));
         world.commit(batch).await?;
     }
     world.commit(WriteBatch::new()).await?;

@@ -10,7 +10,9 @@ use ltq_core::{
     Durability, KEY_BYTES_MAX, LOG_NAME_BYTES_MAX, LogOptions, Offset, Records, Timestamp,
     VALUE_BYTES_MAX, WriteBatch, WriteOp,
 };
+use tokio::task::JoinSet;
 
+use super::concurrency::all_done;
 use crate::conformance::{
     Clause, Failure,
     failure::ensure,
@@ -176,7 +178,8 @@ pub(in super::super) async fn refusals_leave_no_trace_under_a_concurrent_reader(
     let mut world = World::with_logs(stage, &["a", "b"]).await?;
     world.append(&log("a"), 1, 5, 20).await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let reader = tokio::spawn({
+    let mut readers = JoinSet::new();
+    readers.spawn({
         let (store, stop) = (world.store.clone(), stop.clone());
         async move {
             while !stop.load(SeqCst) {
@@ -205,7 +208,7 @@ pub(in super::super) async fn refusals_leave_no_trace_under_a_concurrent_reader(
         tokio::task::yield_now().await;
     }
     stop.store(true, SeqCst);
-    reader.await.map_err(|e| Failure::new(Clause::Concurrent, format!("a reader: {e}")))??;
+    all_done(readers).await?;
     result?;
     world.check().await
 }

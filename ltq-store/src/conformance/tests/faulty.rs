@@ -50,6 +50,7 @@ pub(super) enum Fault {
     ListsByLength,
     LosesPrefixesOfFf,
     NeverGivesBackMemory,
+    NeverResolves,
     PanicsAtASecondClose,
     ReadsBelowTheFirst,
     RefusesAllWhenFull,
@@ -312,6 +313,9 @@ impl Store for FaultyStore {
 
     async fn commit(&self, batch: WriteBatch, asked: Durability) -> Result<Committed, StoreError> {
         self.check_open()?;
+        if self.fault == Fault::NeverResolves {
+            std::future::pending::<()>().await;
+        }
         let number = self.commits.fetch_add(1, SeqCst);
         let loose = self.is_loose(&batch);
         let durability = match self.fault {

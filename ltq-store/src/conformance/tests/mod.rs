@@ -60,17 +60,30 @@ async fn every_fault_is_caught_by_name() {
         (Fault::ShowsLate, "a_commit_shows_once_it_has_resolved", Visible),
         (Fault::SearchesTimesAsSorted, "offsets_are_found_where_time_went_back", OffsetAt),
         (Fault::KnowsNoLimit, "a_full_store_says_so_and_changes_nothing", Full),
-        (Fault::StaysFull, "truncating_makes_room", Full),
         (Fault::RefusesAllWhenFull, "what_needs_no_more_room_is_taken_when_full", Full),
         (Fault::AnswersAfterClose, "every_call_after_a_close_says_so", Close),
         (Fault::PanicsAtASecondClose, "closing_twice_is_harmless", Runs),
-        (Fault::NeverGivesBackMemory, "memory_is_given_back", Stats),
     ];
+    assert_caught(&faults).await;
+}
+
+/// Faults of what is waited for; on a paused clock, which a wait takes no time of.
+#[tokio::test(start_paused = true)]
+async fn every_fault_of_time_is_caught_by_name() {
+    let faults = [
+        (Fault::StaysFull, "truncating_makes_room", Clause::Full),
+        (Fault::NeverGivesBackMemory, "memory_is_given_back", Clause::Stats),
+        (Fault::NeverResolves, "a_log_is_made_once", Clause::Runs),
+    ];
+    assert_caught(&faults).await;
+}
+
+async fn assert_caught(faults: &[(Fault, &str, Clause)]) {
     let mut missed = Vec::new();
     for (fault, name, clause) in faults {
-        let case = cases().iter().find(|case| case.name() == name).expect(name);
-        match case.run(FaultyHarness::new(fault)).await {
-            Outcome::Failed(failure) if says(&failure, clause) => (),
+        let case = cases().iter().find(|case| case.name() == *name).expect(name);
+        match case.run(FaultyHarness::new(*fault)).await {
+            Outcome::Failed(failure) if says(&failure, *clause) => (),
             outcome => missed.push(format!("{fault:?}, {name}: {outcome:?}")),
         }
     }
@@ -104,21 +117,19 @@ async fn random_batches_find_faults_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_goes_on_after_a_failure_and_counts_everything() {
-    let report = run_all(|| FaultyHarness::new(Fault::ClaimsMoreThanItCan).in_memory()).await;
+    let report = run_all(|| FaultyHarness::new(Fault::GivesOneTime).in_memory()).await;
     let (passed, skipped) = (report.passed().count(), report.skipped().count());
     let failed = report.failed().count();
     assert_eq!(passed + skipped + failed, cases().len());
-    assert!(failed >= 1 && passed >= 10, "{report}");
-    // Nothing survives, and nothing is said about it in silence.
-    let skipped: BTreeSet<_> = report.skipped().map(|(name, _)| name).collect();
-    assert!(skipped.contains("everything_survives_a_close"), "{report}");
-    assert!(skipped.contains("os_commits_survive_a_drop"), "{report}");
+    assert!(failed >= 1 && passed > failed, "{report}");
+    // Nothing survives, and that is not passed over in silence.
+    let skips: BTreeSet<_> = report.skipped().map(|(name, _)| name).collect();
+    assert!(skips.contains("everything_survives_a_close"), "{report}");
+    assert!(skips.contains("os_commits_survive_a_drop"), "{report}");
     let text = report.to_string();
     assert!(text.contains("skipped  everything_survives_a_close: the harness says"), "{text}");
-    assert!(text.contains("FAILED   a_receipt_is_at_least"), "{text}");
-    assert!(
-        text.ends_with(&format!("{passed} passed, {} skipped, {failed} failed", skipped.len()))
-    );
+    assert!(text.contains("FAILED   every_record_keeps_its_time: broken: Bytes"), "{text}");
+    assert!(text.ends_with(&format!("{passed} passed, {skipped} skipped, {failed} failed")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,158 @@
+//! What `ltq bench` can be asked.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum, value_parser};
+use ltq_core::{Durability, TopicName};
+
+use super::body::HEAD_BYTES;
+use crate::config::ByteSize;
+
+/// What `ltq bench` takes.
+#[derive(Clone, Debug, Args)]
+#[command(
+    long_about = "Measures a node, and verifies every message while it does: each carries its \
+        producer, its sequence and a checksum, and a run fails with exit code 1 when one is \
+        missing, repeated, out of order or wrong. It works on topics of its own, which it deletes \
+        afterwards. Results go to standard output, as a table or with --json as one object.",
+    after_long_help = "Examples:\n  \
+        ltq bench pub --size 100 --durability disk\n  \
+        ltq bench e2e --topics 4 --producers 4 --count 2000000 --server-pid $(pidof ltq-node) --json\n  \
+        ltq bench fanout --channels 16 --in-process\n  \
+        ltq bench latency --rate 5000 --duration 30s\n  \
+        ltq bench pub --producers 64 --wait-each\n  \
+        ltq bench --idle-connections 10000 --server-pid $(pidof ltq-node)\n  \
+        ltq bench fsync --dir ./ltq-data"
+)]
+pub struct BenchArgs {
+    /// What to measure.
+    #[arg(required_unless_present = "idle_connections")]
+    pub mode: Option<Mode>,
+
+    /// The size of each message's body, in bytes or as 4KiB.
+    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = size)]
+    pub size: usize,
+    /// How many messages are published in one call.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 200, value_parser = count)]
+    pub batch: usize,
+    /// How many producers publish, each over a connection of its own; they share the topics.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub producers: usize,
+    /// How many consumers each channel has, each over a connection of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub consumers: usize,
+    /// How many channels each topic has. [default: 1; 4 with fanout]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub channels: Option<usize>,
+    /// How many topics there are.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
+    pub topics: usize,
+    /// How many messages of a producer may be unconfirmed, and of a consumer unacked; of the
+    /// latter at most 2500.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 10_000, value_parser = count)]
+    pub in_flight: usize,
+    /// Publishes at this rate over all producers, in messages per second, whether or not the node
+    /// keeps up: latency is counted from when each message was due. [default: as fast as it goes;
+    /// 1000 with latency]
+    #[arg(long, value_name = "PER_SECOND", value_parser = value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Publishes this many messages in all. [default: for as long as --duration says; 1000000 with
+    /// sub]
+    #[arg(long, value_name = "MESSAGES", value_parser = value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Publishes for this long.
+    #[arg(long, value_name = "TIME", default_value = "10s", conflicts_with = "count",
+          value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// Does the same beforehand for this long, and does not count it.
+    #[arg(long, value_name = "TIME", default_value = "1s",
+          value_parser = humantime::parse_duration)]
+    pub warmup: Duration,
+    /// Makes the topics with this durability: disk, os or memory. [default: the node's]
+    #[arg(long, value_name = "DURABILITY")]
+    pub durability: Option<Durability>,
+    /// Lets each producer wait for the confirm of a message before it publishes the next.
+    #[arg(long, conflicts_with = "rate")]
+    pub wait_each: bool,
+
+    /// Uses this topic instead of one of its own, and keeps it; several are numbered from 0.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<TopicName>,
+    /// With sub: drains what an earlier "ltq bench pub --topic TOPIC" left in the topic.
+    #[arg(long, requires = "topic")]
+    pub prefilled: bool,
+
+    /// Measures a broker inside this process instead of a server, over a transport inside this
+    /// process, in memory or in --data-dir.
+    #[arg(long, conflicts_with = "server_pid")]
+    pub in_process: bool,
+    /// With --in-process: keeps messages in files in this directory.
+    #[arg(long, value_name = "DIR", requires = "in_process")]
+    pub data_dir: Option<PathBuf>,
+    /// The server's process, on this machine: tells its processor time and memory too.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+
+    /// Opens this many connections that do nothing, and tells what memory each costs the server.
+    #[arg(long, value_name = "N", requires = "server_pid", conflicts_with = "mode",
+          value_parser = count)]
+    pub idle_connections: Option<usize>,
+    /// With fsync: the directory on the device to measure.
+    #[arg(long, value_name = "DIR", required_if_eq("mode", "fsync"))]
+    pub dir: Option<PathBuf>,
+}
+
+/// What `ltq bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Publishing alone.
+    Pub,
+    /// Consuming alone: a backlog that was published before.
+    Sub,
+    /// Publishing and consuming at once.
+    E2e,
+    /// One topic whose every message goes to several channels.
+    Fanout,
+    /// How long messages take at a fixed rate, to their confirm and to their consumer.
+    Latency,
+    /// The device itself: writes to a file in --dir, each followed by a sync, one at a time.
+    Fsync,
+}
+
+impl Mode {
+    /// Whether it consumes.
+    pub(super) const fn consumes(self) -> bool {
+        !matches!(self, Self::Pub | Self::Fsync)
+    }
+
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Pub => "pub",
+            Self::Sub => "sub",
+            Self::E2e => "e2e",
+            Self::Fanout => "fanout",
+            Self::Latency => "latency",
+            Self::Fsync => "fsync",
+        }
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size: ByteSize = text.parse()?;
+    match usize::try_from(size.0) {
+        Ok(bytes) if (HEAD_BYTES..=SIZE_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(format!(
+            "a body has from {HEAD_BYTES} bytes, which are what it is verified by, to {SIZE_MAX}"
+        )),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=COUNT_MAX) => Ok(count),
+        _ => Err(format!("a whole number from 1 to {COUNT_MAX}")),
+    }
+}
+
+const SIZE_MAX: usize = 256 << 20;
+const COUNT_MAX: usize = 1_000_000;

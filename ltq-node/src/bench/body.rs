@@ -1,0 +1,159 @@
+//! Bodies that can be verified: who published what, and whether each byte is as it was.
+//!
+//! ```text
+//! producer u32 · check u32 · sequence u64 · due u64 (ns)     little-endian
+//! filler   the same for all messages of a size
+//! ```
+
+use bytes::{Bytes, BytesMut};
+use ltq_client::Message;
+
+/// The bytes in front of the filler; the smallest body.
+pub(super) const HEAD_BYTES: usize = 24;
+
+/// What a body says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) producer: u32,
+    /// From 0 for each producer.
+    pub(super) sequence: u64,
+    /// When the message was due, in nanoseconds on the run's clock.
+    pub(super) due: u64,
+}
+
+/// Makes and verifies the bodies of one size.
+#[derive(Clone, Debug)]
+pub(super) struct Bodies {
+    /// A batch of bodies, their heads empty.
+    template: Bytes,
+    size: usize,
+}
+
+impl Bodies {
+    /// Of bodies with `size` bytes (at least [`HEAD_BYTES`]), made up to `batch` at a time.
+    pub(super) fn new(size: usize, batch: usize) -> Self {
+        let mut one = vec![0; size];
+        for (at, byte) in one.iter_mut().enumerate().skip(HEAD_BYTES) {
+            // No short period, so that a shifted body does not look like a whole one.
+            let at = (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            *byte = at.to_le_bytes().last().copied().unwrap_or_default();
+        }
+        Self { template: one.repeat(batch).into(), size }
+    }
+
+    /// Replaces `into` by messages of one producer, in one piece of memory. `due` gives the time
+    /// of each sequence.
+    pub(super) fn fill(
+        &self,
+        into: &mut Vec<Message>,
+        producer: u32,
+        sequences: std::ops::Range<u64>,
+        due: impl Fn(u64) -> u64,
+    ) {
+        let count = usize::try_from(sequences.end - sequences.start).unwrap_or(0);
+        let bytes = (count * self.size).min(self.template.len());
+        let mut bodies = BytesMut::from(self.template.get(..bytes).unwrap_or_default());
+        for (body, sequence) in bodies.chunks_exact_mut(self.size).zip(sequences) {
+            let head = Head { producer, sequence, due: due(sequence) };
+            if let Some(place) = body.first_chunk_mut::<HEAD_BYTES>() {
+                *place = encode(head);
+            }
+        }
+        let mut bodies = bodies.freeze();
+        into.clear();
+        while bodies.len() >= self.size {
+            into.push(Message::new(bodies.split_to(self.size)));
+        }
+    }
+
+    /// Reads a body back; says what is wrong with one that is not as it was made.
+    pub(super) fn verify(&self, message: &Message) -> Result<Head, String> {
+        let body = &*message.body;
+        if message.key.is_some() || !message.headers.is_empty() {
+            return Err("it has a key or headers that nobody gave it".to_owned());
+        }
+        let Some((head, filler)) = body.split_first_chunk::<HEAD_BYTES>() else {
+            return Err(format!("it has {} bytes, not {}", body.len(), self.size));
+        };
+        let decoded = decode(head);
+        if encode(decoded) != *head {
+            return Err(format!("its head is damaged: {head:02x?}"));
+        }
+        if self.template.get(HEAD_BYTES..self.size) != Some(filler) {
+            let Head { producer, sequence, .. } = decoded;
+            let words = format!("message {sequence} of producer {producer}: its filler is damaged");
+            return Err(words);
+        }
+        Ok(decoded)
+    }
+}
+
+fn encode(head: Head) -> [u8; HEAD_BYTES] {
+    let mut bytes = [0; HEAD_BYTES];
+    let parts = [
+        &head.producer.to_le_bytes()[..],
+        &check(head).to_le_bytes(),
+        &head.sequence.to_le_bytes(),
+        &head.due.to_le_bytes(),
+    ];
+    for (place, byte) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
+        *place = *byte;
+    }
+    bytes
+}
+
+fn decode(bytes: &[u8; HEAD_BYTES]) -> Head {
+    let number = |from: usize, length: usize| {
+        let part = bytes.iter().skip(from).take(length).rev();
+        part.fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
+    };
+    Head { producer: number(0, 4) as u32, sequence: number(8, 8), due: number(16, 8) }
+}
+
+/// Mixes all of a head, so that no part of it can change alone.
+const fn check(head: Head) -> u32 {
+    let mixed = (head.sequence ^ (head.producer as u64) << 32)
+        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        .rotate_left(29)
+        .wrapping_add(head.due)
+        .wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    (mixed >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(size: usize) -> (Bodies, Vec<Message>) {
+        let bodies = Bodies::new(size, 4);
+        let mut messages = Vec::new();
+        bodies.fill(&mut messages, 0xdead_beef, 7..10, |sequence| sequence * 1000);
+        (bodies, messages)
+    }
+
+    #[test]
+    fn bodies_say_who_they_are() {
+        for size in [HEAD_BYTES, 100, 1000] {
+            let (bodies, messages) = made(size);
+            assert_eq!(messages.len(), 3);
+            for (sequence, message) in (7..).zip(&messages) {
+                assert_eq!(message.body.len(), size);
+                let head = Head { producer: 0xdead_beef, sequence, due: sequence * 1000 };
+                assert_eq!(bodies.verify(message), Ok(head));
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_byte_is_noticed() {
+        let (bodies, messages) = made(60);
+        for at in 0..60 {
+            let mut body = messages[0].body.to_vec();
+            body[at] ^= 1;
+            assert!(bodies.verify(&Message::new(body)).is_err(), "byte {at}");
+        }
+        assert!(bodies.verify(&Message::new(messages[0].body.slice(..59))).is_err());
+        assert!(bodies.verify(&Message::new(messages[0].body.slice(..5))).is_err());
+        assert!(bodies.verify(&messages[0].clone().with_key("k")).is_err());
+    }
+}

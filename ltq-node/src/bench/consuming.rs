@@ -1,0 +1,148 @@
+//! One consumer of a run.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use hdrhistogram::Histogram;
+use ltq_client::Consumer;
+use tokio::sync::watch;
+
+use super::{
+    ledger::Ledger,
+    run::{Run, histogram, micros},
+};
+use crate::cli::CliError;
+
+/// What one consumer got.
+pub(super) struct Consumed {
+    /// Which channel of all.
+    pub(super) place: usize,
+    pub(super) ledger: Ledger,
+    pub(super) received: u64,
+    /// What came damaged or strange: how many, and the first in words.
+    pub(super) wrong: u64,
+    pub(super) first_wrong: Option<String>,
+    /// From when a message was due to when it was here, in microseconds.
+    pub(super) latency: Histogram<u64>,
+}
+
+/// One channel of one topic, shared by its consumers.
+pub(super) struct Channel {
+    /// What came to all of them.
+    received: AtomicU64,
+    /// What is to come, once that is known.
+    expected: watch::Sender<Option<u64>>,
+    finished: watch::Sender<bool>,
+}
+
+impl Channel {
+    pub(super) fn new() -> Self {
+        Self {
+            received: AtomicU64::new(0),
+            expected: watch::Sender::new(None),
+            finished: watch::Sender::new(false),
+        }
+    }
+
+    /// Says how many messages are to come.
+    pub(super) fn expect(&self, messages: u64) {
+        self.expected.send_replace(Some(messages));
+        self.finish_if_all(self.received.load(Ordering::SeqCst));
+    }
+
+    /// Waits until they have come.
+    pub(super) async fn all_received(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.finished.subscribe().wait_for(|finished| *finished).await;
+    }
+
+    /// Lets its consumers go whether or not everything came.
+    pub(super) fn give_up(&self) {
+        self.finished.send_replace(true);
+    }
+
+    fn add(&self, messages: u64) {
+        let received = self.received.fetch_add(messages, Ordering::SeqCst) + messages;
+        self.finish_if_all(received);
+    }
+
+    fn finish_if_all(&self, received: u64) {
+        if self.expected.borrow().is_some_and(|expected| received >= expected) {
+            self.finished.send_replace(true);
+        }
+    }
+}
+
+/// Consumes and acks until the channel has got everything.
+pub(super) async fn consume(
+    run: &Run,
+    mut consumer: Consumer,
+    channel: Arc<Channel>,
+    place: usize,
+) -> Result<Consumed, CliError> {
+    let mut consumed = Consumed {
+        place,
+        ledger: Ledger::default(),
+        received: 0,
+        wrong: 0,
+        first_wrong: None,
+        latency: histogram(),
+    };
+    let mut finished = channel.finished.subscribe();
+    loop {
+        let batch = tokio::select! {
+            biased;
+            batch = consumer.next_batch(BATCH_MAX) => batch,
+            // Without its value: that holds a lock, which may not be kept while this waits.
+            () = async { drop(finished.wait_for(|finished| *finished).await) } => break,
+        };
+        let batch = match batch {
+            None => return Err(CliError::Failed("the connection was closed".to_owned())),
+            Some(Err(error)) if error.is_end() => {
+                return Err(CliError::Failed(error.to_string()));
+            }
+            Some(Err(error)) => {
+                consumed.note(error.to_string());
+                continue;
+            }
+            Some(Ok(batch)) => batch,
+        };
+        let now = run.nanos();
+        let mut count = 0;
+        for received in batch.iter() {
+            count += 1;
+            match received.map_err(|error| error.to_string()) {
+                Ok(received) => match run.bodies.verify(&received.message) {
+                    Ok(head) => {
+                        consumed.ledger.mark(head.producer, head.sequence);
+                        let latency = micros(now.saturating_sub(head.due));
+                        consumed.latency.saturating_record(latency);
+                    }
+                    Err(what) => consumed.note(format!("at offset {}: {what}", received.offset)),
+                },
+                Err(error) => consumed.note(error),
+            }
+        }
+        if batch.ack_all().is_err() {
+            consumed.note("an ack came too late".to_owned());
+        }
+        consumed.received += count;
+        run.received.fetch_add(count, Ordering::Relaxed);
+        channel.add(count);
+    }
+    // Until the broker has handled the acks.
+    consumer.close().await?;
+    Ok(consumed)
+}
+
+impl Consumed {
+    fn note(&mut self, what: String) {
+        self.wrong += 1;
+        self.first_wrong.get_or_insert(what);
+    }
+}
+
+/// As many as a consumer may have in flight.
+const BATCH_MAX: usize = 2500;

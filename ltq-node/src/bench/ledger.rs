@@ -1,0 +1,187 @@
+//! Which messages came, and which came twice: one bit each.
+
+use std::collections::BTreeMap;
+
+/// What one consumer got.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    /// The producers in the order in which they were met, and what came from each.
+    seen: Vec<(u32, Seen)>,
+    /// Where in `seen` the last message went: mostly the next goes there too.
+    last: usize,
+    /// Messages that came more than once.
+    repeated: u64,
+    /// Messages that came before one with a lower sequence of their producer.
+    misplaced: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    bits: Vec<u64>,
+    /// The next sequence, if all came in order.
+    next: u64,
+}
+
+impl Ledger {
+    pub(super) fn mark(&mut self, producer: u32, sequence: u64) {
+        if self.seen.get(self.last).is_none_or(|(id, _)| *id != producer) {
+            self.last = match self.seen.iter().position(|(id, _)| *id == producer) {
+                Some(at) => at,
+                None => {
+                    self.seen.push((producer, Seen::default()));
+                    self.seen.len() - 1
+                }
+            };
+        }
+        let Some((_, seen)) = self.seen.get_mut(self.last) else { return };
+        self.misplaced += u64::from(sequence < seen.next);
+        seen.next = seen.next.max(sequence.saturating_add(1));
+        let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
+        if word >= seen.bits.len() {
+            // A sequence out of all proportion cannot be one of the run's; it is not worth memory.
+            if word > WORDS_MAX {
+                self.repeated += 1;
+                return;
+            }
+            seen.bits.resize((word + 1).next_power_of_two(), 0);
+        }
+        if let Some(bits) = seen.bits.get_mut(word) {
+            self.repeated += u64::from(*bits & bit != 0);
+            *bits |= bit;
+        }
+    }
+
+    /// Takes in what another consumer of the same channel got. Order means nothing then.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.repeated += other.repeated;
+        for (producer, theirs) in &other.seen {
+            let at = self.seen.iter().position(|(id, _)| id == producer).unwrap_or_else(|| {
+                self.seen.push((*producer, Seen::default()));
+                self.seen.len() - 1
+            });
+            let Some((_, ours)) = self.seen.get_mut(at) else { continue };
+            if ours.bits.len() < theirs.bits.len() {
+                ours.bits.resize(theirs.bits.len(), 0);
+            }
+            for (mine, other) in ours.bits.iter_mut().zip(&theirs.bits) {
+                self.repeated += u64::from((*mine & other).count_ones());
+                *mine |= other;
+            }
+        }
+    }
+
+    /// Compares with what each producer published: sequences from 0 on. Says what is wrong.
+    pub(super) fn check(
+        &self,
+        published: &BTreeMap<u32, u64>,
+        in_order: bool,
+    ) -> Result<(), String> {
+        let mut wrong = Vec::new();
+        if self.repeated > 0 {
+            wrong.push(format!("{} messages came again", self.repeated));
+        }
+        if in_order && self.misplaced > 0 {
+            wrong.push(format!("{} messages came out of order", self.misplaced));
+        }
+        let (mut missing, mut unknown) = (0, 0);
+        for (producer, count) in published {
+            let seen = self.seen.iter().find(|(id, _)| id == producer);
+            let came = seen.map_or(0, |(_, seen)| seen.below(*count));
+            missing += count - came;
+            unknown += seen.map_or(0, |(_, seen)| seen.below(u64::MAX) - came);
+        }
+        for (producer, seen) in &self.seen {
+            if !published.contains_key(producer) {
+                unknown += seen.below(u64::MAX);
+            }
+        }
+        if missing > 0 {
+            wrong.push(format!("{missing} messages are missing"));
+        }
+        if unknown > 0 {
+            wrong.push(format!("{unknown} messages came that nobody published"));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join(", ")) }
+    }
+
+    /// How many came of each producer, if nothing is missing before the last of each.
+    pub(super) fn published(&self) -> BTreeMap<u32, u64> {
+        self.seen.iter().map(|(producer, seen)| (*producer, seen.end())).collect()
+    }
+}
+
+impl Seen {
+    /// How many sequences below `end` came.
+    fn below(&self, end: u64) -> u64 {
+        let (words, bits) = (usize::try_from(end / 64).unwrap_or(usize::MAX), end % 64);
+        let whole: u64 =
+            self.bits.iter().take(words).map(|word| u64::from(word.count_ones())).sum();
+        let part = self.bits.get(words).map_or(0, |word| word & ((1 << bits) - 1));
+        whole + u64::from(part.count_ones())
+    }
+
+    /// The sequence behind the last that came.
+    fn end(&self) -> u64 {
+        let last = self.bits.iter().rposition(|word| *word != 0);
+        let Some((at, word)) = last.and_then(|at| Some((at, self.bits.get(at)?))) else { return 0 };
+        at as u64 * 64 + u64::from(64 - word.leading_zeros())
+    }
+}
+
+/// Bits for some billions of messages of each producer: 512 MiB.
+const WORDS_MAX: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(messages: &[(u32, u64)]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (producer, sequence) in messages {
+            ledger.mark(*producer, *sequence);
+        }
+        ledger
+    }
+
+    #[test]
+    fn all_that_was_published_and_nothing_else() {
+        let all: Vec<_> = (0..200).flat_map(|sequence| [(1, sequence), (2, sequence)]).collect();
+        let published = BTreeMap::from([(1, 200), (2, 200)]);
+        assert_eq!(ledger(&all).check(&published, true), Ok(()));
+        assert_eq!(ledger(&all).published(), published);
+
+        let missing = ledger(&all[..399]).check(&published, true).unwrap_err();
+        assert_eq!(missing, "1 messages are missing");
+        let mut twice = all.clone();
+        twice.push((1, 64));
+        let error = ledger(&twice).check(&published, false).unwrap_err();
+        assert_eq!(error, "1 messages came again");
+        let more = BTreeMap::from([(1, 200), (2, 199)]);
+        let error = ledger(&all).check(&more, true).unwrap_err();
+        assert_eq!(error, "1 messages came that nobody published");
+        let error = ledger(&[(7, 0), (7, u64::MAX)]).check(&BTreeMap::new(), true).unwrap_err();
+        assert_eq!(error, "1 messages came again, 1 messages came that nobody published");
+    }
+
+    #[test]
+    fn order_counts_for_a_lone_consumer_only() {
+        let published = BTreeMap::from([(1, 3)]);
+        let swapped = ledger(&[(1, 0), (1, 2), (1, 1)]);
+        assert_eq!(swapped.check(&published, false), Ok(()));
+        let error = swapped.check(&published, true).unwrap_err();
+        assert_eq!(error, "1 messages came out of order");
+    }
+
+    #[test]
+    fn consumers_of_a_channel_share_its_messages() {
+        let published = BTreeMap::from([(1, 100), (2, 1)]);
+        let odd: Vec<_> = (0..50).map(|n| (1, 2 * n + 1)).collect();
+        let mut even: Vec<_> = (0..50).map(|n| (1, 2 * n)).collect();
+        even.push((2, 0));
+        let mut both = ledger(&odd);
+        both.merge(&ledger(&even));
+        assert_eq!(both.check(&published, false), Ok(()));
+        both.merge(&ledger(&[(1, 5)]));
+        assert_eq!(both.check(&published, false).unwrap_err(), "1 messages came again");
+    }
+}

@@ -1,0 +1,431 @@
+//! One run: producers, consumers, the clock, and whether everything came as it was sent.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
+use ltq_client::{Client, Consumer, Durability, StartAt, TopicSettings};
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::{
+    args::Mode,
+    body::Bodies,
+    consuming::{Channel, Consumed, consume},
+    ledger::Ledger,
+    pacer::{Pacer, Schedule, nanos},
+    plan::Plan,
+    process::Usage,
+    producing::{Produced, Publishing},
+    target::Target,
+};
+use crate::cli::CliError;
+
+/// What a run measured.
+pub(super) struct Outcome {
+    pub(super) published: u64,
+    pub(super) delivered: u64,
+    pub(super) seconds: f64,
+    pub(super) durability: Option<Durability>,
+    /// To the receipt.
+    pub(super) receipts: Histogram<u64>,
+    /// To the consumer.
+    pub(super) deliveries: Histogram<u64>,
+    /// The server before and after.
+    pub(super) usage: Option<(Usage, Usage)>,
+}
+
+/// What the tasks of a run share.
+pub(super) struct Run {
+    pub(super) clock: Instant,
+    pub(super) bodies: Bodies,
+    pub(super) published: AtomicU64,
+    pub(super) received: AtomicU64,
+}
+
+impl Run {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            clock: Instant::now(),
+            bodies: Bodies::new(plan.size, plan.batch),
+            published: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
+    }
+
+    /// The run's clock in nanoseconds.
+    pub(super) fn nanos(&self) -> u64 {
+        nanos(self.clock.elapsed())
+    }
+}
+
+/// Does what the plan says, and verifies it. The run's own topics are deleted afterwards, whatever
+/// came of it.
+pub(super) async fn run(
+    target: &Target,
+    plan: &Plan,
+    server_pid: Option<u32>,
+    bar: &ProgressBar,
+) -> Result<Outcome, CliError> {
+    let operator = target.connect().await?;
+    let runner = Runner { target, plan, server_pid, bar, operator: &operator };
+    let outcome = tokio::select! {
+        outcome = runner.run() => outcome,
+        () = crate::cli::interrupted() => Err(CliError::Failed("interrupted".to_owned())),
+    };
+    let cleaned = runner.clean_up().await;
+    let outcome = outcome?;
+    cleaned?;
+    operator.close().await?;
+    Ok(outcome)
+}
+
+struct Runner<'a> {
+    target: &'a Target,
+    plan: &'a Plan,
+    server_pid: Option<u32>,
+    bar: &'a ProgressBar,
+    operator: &'a Client,
+}
+
+impl Runner<'_> {
+    async fn run(&self) -> Result<Outcome, CliError> {
+        let plan = self.plan;
+        self.set_up().await?;
+        let mut backlog = Vec::new();
+        if plan.prefilled {
+            for topic in &plan.topics {
+                let stats = self.operator.admin().show_topic(topic).await?;
+                backlog.push(stats.end.since(stats.first));
+            }
+        }
+        let mut produced = Vec::new();
+        if plan.mode == Mode::Sub && !plan.prefilled {
+            let before = Arc::new(Run::new(plan));
+            produced = self.publish(&before, None).await?;
+        }
+        let publishing = match plan.mode {
+            Mode::Sub => Vec::new(),
+            _ => self.producers().await?,
+        };
+        let consumer_clients = self.consumer_clients().await?;
+        let channels: Vec<_> = (0..plan.topics.len() * plan.channels.len())
+            .map(|_| Arc::new(Channel::new()))
+            .collect();
+        // A backlog begins to come as soon as there is a consumer.
+        let mut consumers = Vec::new();
+        if plan.mode != Mode::Sub {
+            consumers = self.consumers(&consumer_clients).await?;
+        }
+
+        let usage_before = self.server_pid.map(Usage::of).transpose()?;
+        let run = Arc::new(Run::new(plan));
+        if plan.mode == Mode::Sub {
+            consumers = self.consumers(&consumer_clients).await?;
+        }
+        let mut consuming = JoinSet::new();
+        for (place, consumer) in consumers {
+            let (run, channel) = (run.clone(), channels.get(place).cloned());
+            let channel = channel.unwrap_or_else(|| Arc::new(Channel::new()));
+            consuming.spawn(async move { consume(&run, consumer, channel, place).await });
+        }
+        if plan.mode != Mode::Sub {
+            produced = self.publish(&run, Some(publishing)).await?;
+        }
+        let published = self.published(&produced);
+        let expected: Vec<u64> = (0..plan.topics.len())
+            .map(|topic| match backlog.get(topic) {
+                Some(backlog) => *backlog,
+                None => published.get(&topic).map_or(0, sum),
+            })
+            .collect();
+        for (place, channel) in channels.iter().enumerate() {
+            channel.expect(expected.get(place / plan.channels.len()).copied().unwrap_or(0));
+        }
+        let all = async {
+            for channel in &channels {
+                channel.all_received().await;
+            }
+        };
+        let came = self.watched(&run, all).await;
+        let seconds = run.clock.elapsed().as_secs_f64();
+        if came.is_err() {
+            channels.iter().for_each(|channel| channel.give_up());
+        }
+        let consumed = joined(consuming).await?;
+        let usage_after = self.server_pid.map(Usage::of).transpose()?;
+
+        self.verify(&published, &expected, &consumed).await?;
+        came?;
+        let mut outcome = Outcome {
+            published: produced.iter().map(|produced| produced.published).sum(),
+            delivered: consumed.iter().map(|consumed| consumed.received).sum(),
+            seconds,
+            durability: produced.iter().filter_map(|produced| produced.durability).min(),
+            receipts: histogram(),
+            deliveries: histogram(),
+            usage: usage_before.zip(usage_after),
+        };
+        for produced in &produced {
+            add(&mut outcome.receipts, &produced.latency);
+        }
+        for consumed in &consumed {
+            add(&mut outcome.deliveries, &consumed.latency);
+        }
+        Ok(outcome)
+    }
+
+    async fn set_up(&self) -> Result<(), CliError> {
+        let admin = self.operator.admin();
+        let settings = self.plan.durability.map(|durability| TopicSettings { durability });
+        for topic in &self.plan.topics {
+            if !self.plan.prefilled {
+                admin.create_topic(topic, settings).await?;
+            }
+            for channel in &self.plan.channels {
+                // With a topic that is kept, a run is about what it publishes itself.
+                let start = match self.plan.mode {
+                    Mode::Sub => StartAt::Earliest,
+                    _ => StartAt::Latest,
+                };
+                admin.create_channel(topic, channel, start).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn clean_up(&self) -> Result<(), CliError> {
+        let admin = self.operator.admin();
+        for topic in &self.plan.topics {
+            if self.plan.own_topics {
+                admin.delete_topic(topic).await?;
+                continue;
+            }
+            for channel in &self.plan.channels {
+                admin.delete_channel(topic, channel).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn producers(&self) -> Result<Vec<Publishing>, CliError> {
+        let plan = self.plan;
+        let mut publishing = Vec::with_capacity(plan.producers);
+        for place in 0..plan.producers {
+            let topic = place % plan.topics.len();
+            let Some(name) = plan.topics.get(topic) else { continue };
+            let client = self.target.connect().await?;
+            let producer = client
+                .producer_builder(name)
+                .window_messages(plan.in_flight)
+                .window_bytes(WINDOW_BYTES)
+                .timeout(self.target.timeout())
+                .open()
+                .await?;
+            let wake = Arc::new(Notify::new());
+            publishing.push(Publishing { producer, place, topic, wake });
+        }
+        Ok(publishing)
+    }
+
+    async fn consumer_clients(&self) -> Result<Vec<Client>, CliError> {
+        let plan = self.plan;
+        let count = plan.topics.len() * plan.channels.len() * plan.consumers;
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
+            clients.push(self.target.connect().await?);
+        }
+        Ok(clients)
+    }
+
+    async fn consumers(&self, clients: &[Client]) -> Result<Vec<(usize, Consumer)>, CliError> {
+        let plan = self.plan;
+        let names =
+            plan.topics.iter().flat_map(|t| plan.channels.iter().map(move |channel| (t, channel)));
+        let mut consumers = Vec::with_capacity(clients.len());
+        let credit = (plan.in_flight as u64).min(CREDIT_MESSAGES);
+        for ((place, (topic, channel)), clients) in
+            names.enumerate().zip(clients.chunks(plan.consumers))
+        {
+            for client in clients {
+                let builder = client.consumer_builder(topic, channel);
+                consumers.push((place, builder.credit(credit, CREDIT_BYTES).open().await?));
+            }
+        }
+        Ok(consumers)
+    }
+
+    async fn publish(
+        &self,
+        run: &Arc<Run>,
+        ready: Option<Vec<Publishing>>,
+    ) -> Result<Vec<Produced>, CliError> {
+        let publishing = match ready {
+            Some(publishing) => publishing,
+            None => self.producers().await?,
+        };
+        let plan = Arc::new(self.plan.clone());
+        let schedule = plan.rate.map(|rate| Schedule {
+            start: run.nanos(),
+            rate,
+            producers: plan.producers as u64,
+        });
+        let wakes = publishing.iter().map(|publishing| publishing.wake.clone()).collect();
+        let pacer = schedule.map(|schedule| Pacer::start(schedule, run.clock, wakes)).transpose();
+        let _pacer =
+            pacer.map_err(|source| CliError::Io { doing: "starting the pacer", source })?;
+        let mut producing = JoinSet::new();
+        for publishing in publishing {
+            let (run, plan) = (run.clone(), plan.clone());
+            producing.spawn(async move { publishing.run(&run, &plan, schedule).await });
+        }
+        self.watched(run, joined(producing)).await?
+    }
+
+    /// What each producer of each topic published.
+    fn published(&self, produced: &[Produced]) -> BTreeMap<usize, BTreeMap<u32, u64>> {
+        let mut published: BTreeMap<usize, BTreeMap<u32, u64>> = BTreeMap::new();
+        for produced in produced {
+            published.entry(produced.topic).or_default().insert(produced.id, produced.published);
+        }
+        published
+    }
+
+    /// Checks that what came is what was published, and that the broker counts the same.
+    async fn verify(
+        &self,
+        published: &BTreeMap<usize, BTreeMap<u32, u64>>,
+        expected: &[u64],
+        consumed: &[Consumed],
+    ) -> Result<(), CliError> {
+        let plan = self.plan;
+        let mut wrong = Vec::new();
+        for (at, topic) in plan.topics.iter().enumerate() {
+            let none = BTreeMap::new();
+            let published = published.get(&at).unwrap_or(&none);
+            let expected = expected.get(at).copied().unwrap_or(0);
+            let stats = self.operator.admin().show_topic(topic).await?;
+            if plan.own_topics && stats.end.0 != expected {
+                let end = stats.end;
+                wrong.push(format!("topic {topic} took {end} messages, not {expected}"));
+            }
+            for (index, channel) in plan.channels.iter().enumerate() {
+                let place = at * plan.channels.len() + index;
+                let of_channel = consumed.iter().filter(|consumed| consumed.place == place);
+                let counted = stats.channels.iter().find(|stats| stats.channel == *channel);
+                match counted {
+                    Some(counted) if counted.acked == expected => {}
+                    counted => {
+                        let acked = counted.map_or(0, |counted| counted.acked);
+                        let words = format!("the broker counts {acked} acks, not {expected}");
+                        wrong.push(format!("{topic}/{channel}: {words}"));
+                    }
+                }
+                if let Err(what) = check(of_channel, published, expected, plan.prefilled) {
+                    wrong.push(format!("{topic}/{channel}: {what}"));
+                }
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(CliError::Failed(format!("verification failed: {}", wrong.join("; "))))
+    }
+
+    /// Waits for something while the bar shows how far the run is, and gives up when nothing moves
+    /// for as long as anything may take.
+    async fn watched<F: Future>(&self, run: &Run, future: F) -> Result<F::Output, CliError> {
+        let mut future = std::pin::pin!(future);
+        let consumes = self.plan.mode.consumes();
+        let mut last = (0, Instant::now());
+        loop {
+            tokio::select! {
+                output = &mut future => return Ok(output),
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let published = run.published.load(Ordering::Relaxed);
+            let received = run.received.load(Ordering::Relaxed);
+            self.bar.set_position(if consumes { received } else { published });
+            if published + received != last.0 {
+                last = (published + received, Instant::now());
+            } else if last.1.elapsed() > self.target.timeout() + TICK {
+                let waited = self.target.timeout();
+                let words = format!(
+                    "nothing moved for {waited:?} after {published} messages were confirmed and \
+                     {received} received"
+                );
+                return Err(CliError::Failed(words));
+            }
+        }
+    }
+}
+
+/// Checks what the consumers of one channel got.
+fn check<'a>(
+    consumed: impl Iterator<Item = &'a Consumed>,
+    published: &BTreeMap<u32, u64>,
+    expected: u64,
+    prefilled: bool,
+) -> Result<(), String> {
+    let (mut all, mut consumers, mut received) = (Ledger::default(), 0, 0);
+    for consumed in consumed {
+        if let Some(first) = &consumed.first_wrong {
+            return Err(format!("{} messages are wrong, the first: {first}", consumed.wrong));
+        }
+        match consumers {
+            0 => all = consumed.ledger.clone(),
+            _ => all.merge(&consumed.ledger),
+        }
+        consumers += 1;
+        received += consumed.received;
+    }
+    if received != expected {
+        return Err(format!("{received} messages came, not {expected}"));
+    }
+    // Who filled the topic is not known here, only that nobody left a gap.
+    let found = all.published();
+    all.check(if prefilled { &found } else { published }, consumers == 1)
+}
+
+fn sum(published: &BTreeMap<u32, u64>) -> u64 {
+    published.values().sum()
+}
+
+async fn joined<T: 'static>(mut tasks: JoinSet<Result<T, CliError>>) -> Result<Vec<T>, CliError> {
+    let mut done = Vec::with_capacity(tasks.len());
+    while let Some(result) = tasks.join_next().await {
+        done.push(result.map_err(|error| {
+            CliError::Failed(format!("a task of the load generator died: {error}"))
+        })??);
+    }
+    Ok(done)
+}
+
+/// Of microseconds up to ten minutes, to three digits.
+#[allow(clippy::expect_used, reason = "the bounds are constants that fit each other")]
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 3).expect("good bounds")
+}
+
+fn add(to: &mut Histogram<u64>, from: &Histogram<u64>) {
+    // Both have the same bounds.
+    let _ = to.add(from);
+}
+
+pub(super) const fn micros(nanos: u64) -> u64 {
+    nanos / 1000
+}
+
+const LATENCY_MAX: Duration = Duration::from_secs(600);
+const TICK: Duration = Duration::from_millis(200);
+/// What a producer may hold; more than its messages in flight take, unless they are large.
+const WINDOW_BYTES: usize = 64 << 20;
+/// What a node allows a consumer unless it is set otherwise.
+const CREDIT_MESSAGES: u64 = 2500;
+const CREDIT_BYTES: u64 = 16 << 20;

@@ -1,0 +1,108 @@
+//! What is measured: a server, or a broker inside this process.
+
+use std::{sync::Arc, time::Duration};
+
+use ltq_client::{Client, ClientBuilder};
+use ltq_core::{Address, Broker, BrokerSettings, Environment, Store, TopicSettings, Transport};
+use ltq_store::{FileStore, FileStoreOptions, MemoryStore};
+use ltq_transport::{InProcess, Transports};
+use tokio::task::JoinHandle;
+
+use super::args::BenchArgs;
+use crate::{
+    NodeBroker,
+    cli::{self, CliError, ServerArgs},
+};
+
+/// What is measured.
+pub(super) enum Target {
+    Server(ServerArgs),
+    InProcess(Box<Embedded>),
+}
+
+/// A broker inside this process.
+pub(super) struct Embedded {
+    server: ServerArgs,
+    broker: NodeBroker,
+    transports: Transports,
+    serving: JoinHandle<()>,
+}
+
+impl Target {
+    pub(super) async fn new(server: &ServerArgs, args: &BenchArgs) -> Result<Self, CliError> {
+        if !args.in_process {
+            return Ok(Self::Server(server.clone()));
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            CliError::Failed(format!("the broker in this process did not start: {error}"))
+        };
+        let store: Arc<dyn Store> = match &args.data_dir {
+            None => Arc::new(MemoryStore::new(MEMORY_BYTES)),
+            Some(dir) => {
+                let options = FileStoreOptions::new(dir);
+                Arc::new(FileStore::open(options).await.map_err(|error| failed(&error))?)
+            }
+        };
+        let durability = store.durability_max();
+        let settings =
+            BrokerSettings { topic: TopicSettings { durability }, ..BrokerSettings::default() };
+        let broker = Broker::start(store, settings, Environment::system())
+            .await
+            .map_err(|error| failed(&error))?;
+        let transports = Transports::new().with(InProcess::new());
+        let address = Address::new("in-process", "bench");
+        let listener = transports.listen(&address).await.map_err(|error| failed(&error))?;
+        let serving = tokio::spawn({
+            let broker = broker.clone();
+            async move {
+                // It ends when the broker stops; a failure shows where clients try to connect.
+                let _ = broker.serve(listener).await;
+            }
+        });
+        let server = ServerArgs { server: address.to_string(), ..server.clone() };
+        Ok(Self::InProcess(Box::new(Embedded { server, broker, transports, serving })))
+    }
+
+    /// A connection of its own.
+    pub(super) async fn connect(&self) -> Result<Client, CliError> {
+        Ok(self.builder().connect().await?)
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        match self {
+            Self::Server(server) => cli::builder(server),
+            Self::InProcess(embedded) => {
+                cli::builder(&embedded.server).transports(embedded.transports.clone())
+            }
+        }
+    }
+
+    /// For people: where it is.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Server(server) => &server.server,
+            Self::InProcess(_) => "in process",
+        }
+    }
+
+    /// How long anything may take.
+    pub(super) const fn timeout(&self) -> Duration {
+        match self {
+            Self::Server(server) => server.timeout,
+            Self::InProcess(embedded) => embedded.server.timeout,
+        }
+    }
+
+    /// Ends what was started.
+    pub(super) async fn close(self) -> Result<(), CliError> {
+        let Self::InProcess(embedded) = self else { return Ok(()) };
+        let stopped = embedded.broker.stop(embedded.server.timeout).await;
+        embedded.serving.abort();
+        stopped.map_err(|error| {
+            CliError::Failed(format!("the broker in this process did not stop: {error}"))
+        })
+    }
+}
+
+/// Beyond it publishes are refused: a run in memory that goes on for long needs a consumer.
+const MEMORY_BYTES: u64 = 4 << 30;

@@ -1,0 +1,233 @@
+//! What `ltq` can be asked.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ltq_core::{ChannelName, Durability, ProducerName, StartAt, TopicName};
+
+use crate::bench::BenchArgs;
+
+/// Publishes to, reads from, administers and measures an LTQ node.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "ltq",
+    version,
+    about = "Publishes to, reads from, administers and measures an LTQ node.",
+    after_help = "Exit codes: 0 done, 2 bad usage, 1 anything else.",
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: ServerArgs,
+    /// Prints data as JSON instead of for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Command,
+}
+
+/// Which node, and how to get in.
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    /// The node to talk to.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LTQ_SERVER",
+        default_value = crate::node::DEFAULT_SERVER
+    )]
+    pub server: String,
+    /// The node's token, where it asks for one. A variable keeps it from the list of processes.
+    #[arg(long, global = true, value_name = "TOKEN", env = "LTQ_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// How long connecting, a request, or the confirm of a message may take.
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
+    pub timeout: Duration,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Publishes one message, or one for each line of standard input.
+    #[command(
+        long_about = "Publishes one message, or, without BODY, one for each line of standard \
+        input: byte for byte, without the newline. An empty line is an empty message. It ends with \
+        exit code 0 only when every message is confirmed, and says on standard error how many are, \
+        and how durable they are. When it fails, it says how many were confirmed for sure."
+    )]
+    Pub(PubArgs),
+    /// Prints the messages of a channel, and acks them.
+    #[command(long_about = "Prints the messages of a channel to standard output, one a line, and \
+        acks each after it was written. The topic and the channel are made if they are not there. \
+        It runs until Ctrl-C, until the reader of its output is gone, or until --count messages are \
+        acked; what it was sent beyond that is given back to the channel at once.")]
+    Sub(SubArgs),
+    /// Lists, makes, shows, deletes, stops and restarts topics.
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Lists, makes, shows, deletes, stops and restarts the channels of a topic.
+    #[command(subcommand)]
+    Channel(ChannelCommand),
+    /// Shows the figures of the node, its topics and their channels.
+    Stats,
+    /// Measures a node, and verifies every message while it does.
+    Bench(Box<BenchArgs>),
+}
+
+/// What `ltq pub` takes.
+#[derive(Clone, Debug, Args)]
+pub struct PubArgs {
+    /// The topic. It is made if it is not there.
+    pub topic: TopicName,
+    /// The message. Without it, each line of standard input is one.
+    pub body: Option<String>,
+    /// Gives every message this key.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Gives every message this header. It may be given several times.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    pub headers: Vec<(String, String)>,
+    /// Asks for this durability before a message is confirmed: disk, os or memory. The default is
+    /// the topic's own.
+    #[arg(long, value_name = "DURABILITY")]
+    pub durability: Option<Durability>,
+    /// Publishes under this name, under which the node remembers how many messages came. Started
+    /// again with the same name and the same input, it skips the lines that are stored already, so
+    /// that each line is stored once.
+    #[arg(long, value_name = "PRODUCER")]
+    pub name: Option<ProducerName>,
+}
+
+/// What `ltq sub` takes.
+#[derive(Clone, Debug, Args)]
+pub struct SubArgs {
+    /// The topic.
+    pub topic: TopicName,
+    /// The channel. Those who read the same channel share its messages; each channel of a topic
+    /// gets all of them.
+    pub channel: ChannelName,
+    /// Ends after exactly this many messages. The default is to go on.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Prints bodies as they are, or each message as a JSON object.
+    #[arg(long, value_name = "FORMAT", default_value = "body")]
+    pub format: Format,
+    /// Where the channel starts if it is not there yet: earliest (the oldest message kept), latest
+    /// (the next one published), an offset, or @MILLIS (a time since 1970). A channel that is there
+    /// goes on where it was.
+    #[arg(long, value_name = "WHERE", default_value = "earliest")]
+    pub from: StartAt,
+    /// How many messages may be on their way here and not acked.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub credit: u64,
+}
+
+/// How `ltq sub` prints messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The body and a newline.
+    Body,
+    /// A JSON object with offset, time, attempt, key, headers and body.
+    Json,
+}
+
+/// What can be done with topics.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TopicCommand {
+    /// Prints the names of all topics, one a line.
+    List,
+    /// Makes a topic. One that is there with the same settings is fine.
+    Create {
+        /// The topic.
+        topic: TopicName,
+        /// What a message has to survive before it is confirmed: disk, os or memory. The default
+        /// is the node's.
+        #[arg(long, value_name = "DURABILITY")]
+        durability: Option<Durability>,
+    },
+    /// Shows the figures of a topic and its channels.
+    Show {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// Deletes a topic with its channels and all its messages.
+    Delete {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// Stops delivery in all channels of a topic. Publishing goes on.
+    Pause {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// Restarts delivery in all channels of a topic.
+    Resume {
+        /// The topic.
+        topic: TopicName,
+    },
+}
+
+/// What can be done with channels.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ChannelCommand {
+    /// Prints the names of a topic's channels, one a line.
+    List {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// Makes a channel. One that is there already is fine, and stays where it is.
+    Create {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+        /// Where it starts: earliest, latest, an offset, or @MILLIS (a time since 1970).
+        #[arg(long, value_name = "WHERE", default_value = "earliest")]
+        from: StartAt,
+    },
+    /// Shows the figures of a channel.
+    Show {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// Deletes a channel: its place in the topic is forgotten.
+    Delete {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// Stops delivery in a channel.
+    Pause {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+    },
+    /// Restarts delivery in a channel.
+    Resume {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+    },
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}

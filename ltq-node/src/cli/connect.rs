@@ -1,0 +1,23 @@
+//! Getting to the node.
+
+use ltq_client::{Client, ClientBuilder};
+
+use super::{CliError, args::ServerArgs};
+
+/// A client of the node, not connected yet.
+pub(crate) fn builder(args: &ServerArgs) -> ClientBuilder {
+    let mut builder = Client::builder()
+        .server(&args.server)
+        .name(concat!("ltq/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(args.timeout)
+        .request_timeout(args.timeout);
+    if let Some(token) = &args.token {
+        builder = builder.token(token);
+    }
+    builder
+}
+
+/// A client that is connected.
+pub(crate) async fn connect(args: &ServerArgs) -> Result<Client, CliError> {
+    Ok(builder(args).connect().await?)
+}

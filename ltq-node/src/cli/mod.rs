@@ -1,0 +1,112 @@
+//! The `ltq` command line.
+
+mod admin;
+mod args;
+mod connect;
+mod input;
+mod interrupt;
+mod publish;
+mod render;
+mod subscribe;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::{io, process::ExitCode};
+
+use ltq_client::{CloseError, ConnectError, PublishError, RequestError};
+use ltq_core::TransportError;
+use thiserror::Error;
+
+use crate::{bench, output};
+
+pub use args::{ChannelCommand, Cli, Command, Format, PubArgs, ServerArgs, SubArgs, TopicCommand};
+pub(crate) use connect::{builder, connect};
+pub(crate) use interrupt::interrupted;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// What was asked makes no sense. Exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// It was not done, or not all of it. Exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A request failed.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A message was not published, or nobody knows.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The connection did not close in order.
+    #[error(transparent)]
+    Close(#[from] CloseError),
+    /// Standard input or output failed.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    fn code(&self) -> u8 {
+        match self {
+            // What the client refuses before it sends anything was mistyped.
+            Self::Usage(_)
+            | Self::Connect(ConnectError::Address(_) | ConnectError::NoServer)
+            | Self::Request(RequestError::Name(_) | RequestError::Option { .. }) => 2,
+            Self::Connect(ConnectError::Transport { source, .. })
+                if matches!(**source, TransportError::Address { .. }) =>
+            {
+                2
+            }
+            _ => 1,
+        }
+    }
+}
+
+/// Does what the command line says, and tells the exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            return finish(Err(CliError::Io { doing: "starting the runtime", source }));
+        }
+    };
+    let result = runtime.block_on(async {
+        let Cli { server, json, command } = cli;
+        match command {
+            Command::Pub(args) => publish::run(&server, args, json).await,
+            Command::Sub(args) => subscribe::run(&server, args).await,
+            Command::Topic(command) => admin::topic(&server, command, json).await,
+            Command::Channel(command) => admin::channel(&server, command, json).await,
+            Command::Stats => admin::stats(&server, json).await,
+            Command::Bench(args) => bench::run(&server, *args, json).await,
+        }
+    });
+    // A thread that still waits for standard input is left behind.
+    runtime.shutdown_background();
+    finish(result)
+}
+
+fn finish(result: Result<(), CliError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has enough of it; that is how pipelines end.
+        Err(CliError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            output::note(format_args!("ltq: {error}"));
+            ExitCode::from(error.code())
+        }
+    }
+}

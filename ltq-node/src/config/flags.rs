@@ -1,0 +1,104 @@
+//! The command line of `ltq-node`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use toml::Value;
+
+use super::choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind};
+
+/// The flags of `ltq-node`.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    name = "ltq-node",
+    version,
+    about = "Runs an LTQ message broker.",
+    long_about = "Runs an LTQ message broker. Without any flag it keeps its messages in ./ltq-data, \
+                  confirms each of them once it survives a power cut, and listens on this machine \
+                  only.",
+    after_help = AFTER_HELP,
+    max_term_width = 100
+)]
+pub struct Flags {
+    /// Reads settings from this TOML file. There is none by default. [variable: LTQ_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Keeps messages in this directory, which is made if it is not there. Only one node can use
+    /// it at a time. [default: ./ltq-data] [variable: LTQ_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+
+    /// Keeps messages in files, or in memory only: then they are gone when the node stops.
+    /// [default: file] [variable: LTQ_STORE]
+    #[arg(long, value_name = "STORE", value_parser = clap::builder::PossibleValuesParser::new(StoreKind::WORDS.iter().copied()))]
+    pub store: Option<String>,
+
+    /// Says what a message has to survive before it is confirmed, for topics that are made from
+    /// now on: a power cut (disk), the node being killed (os), or nothing (memory). A topic or a
+    /// single publish can ask otherwise. [default: disk; memory with the memory store]
+    /// [variable: LTQ_DURABILITY]
+    #[arg(long, value_name = "DURABILITY", value_parser = clap::builder::PossibleValuesParser::new(DurabilityChoice::WORDS.iter().copied()))]
+    pub durability: Option<String>,
+
+    /// Listens for clients on tcp://HOST:PORT. Give it several times to listen in several places;
+    /// port 0 takes any free one. Beyond this machine it asks for a token. [default:
+    /// tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
+    #[arg(long, value_name = "URL")]
+    pub listen: Vec<String>,
+
+    /// Serves HTTP here: publishing, health and metrics. "off" serves none. [default:
+    /// 127.0.0.1:7441] [variable: LTQ_HTTP]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http: Option<String>,
+
+    /// Lets only those in who know this secret. A variable or the file keeps it from the list of
+    /// processes. There is none by default. [variable: LTQ_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+
+    /// Writes logs to standard error as lines for people or as one JSON object a line. [default:
+    /// human] [variable: LTQ_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT", value_parser = clap::builder::PossibleValuesParser::new(LogFormat::WORDS.iter().copied()))]
+    pub log_format: Option<String>,
+
+    /// Logs what is at least this severe. [default: info] [variable: LTQ_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::builder::PossibleValuesParser::new(LogLevel::WORDS.iter().copied()))]
+    pub log_level: Option<String>,
+
+    /// Prints the configuration that would be used as TOML, and ends. The token is not printed.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+impl Flags {
+    /// The settings that were given, by their keys.
+    pub(super) fn values(&self) -> Vec<(&'static str, Value)> {
+        let text = |key, value: &Option<String>| Some((key, Value::from(value.as_deref()?)));
+        let listen =
+            (!self.listen.is_empty()).then(|| ("listen", Value::from(self.listen.clone())));
+        [
+            text("data_dir", &self.data_dir),
+            text("store", &self.store),
+            text("durability", &self.durability),
+            listen,
+            text("http", &self.http),
+            text("token", &self.token),
+            text("log_format", &self.log_format),
+            text("log_level", &self.log_level),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+const AFTER_HELP: &str = "\
+Settings come from their defaults, then from the file, then from LTQ_* variables, then from flags. \
+Limits and timeouts are set in the file or by variables: run ltq-node --print-config to see all of \
+them; the key message_bytes_max below [limits] is the variable LTQ_LIMITS_MESSAGE_BYTES_MAX. Sizes \
+are written as 64MiB, times as 30s.
+
+SIGTERM or Ctrl-C stops the node cleanly; a second one ends it at once.
+
+Exit codes: 0 stopped cleanly, 2 bad usage or configuration, 1 anything else.";

@@ -1,0 +1,157 @@
+//! A node's configuration: defaults, then a TOML file, then `LTQ_*` variables, then flags.
+
+mod choice;
+mod flags;
+mod layers;
+mod ranges;
+mod settings;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::fmt::Write as _;
+
+use thiserror::Error;
+
+pub use choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind};
+pub use flags::Flags;
+pub use settings::{
+    Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, SCHEMES,
+};
+pub use units::{ByteSize, Period};
+
+use layers::Layer;
+
+/// Why there is no configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration file {path} cannot be read: {cause}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The operating system's words.
+        cause: String,
+    },
+    /// It is not TOML.
+    #[error("{origin} is not TOML: {error}")]
+    Syntax {
+        /// The file.
+        origin: String,
+        /// What is wrong and where.
+        error: String,
+    },
+    /// There is no such setting.
+    #[error("{origin}: there is no setting {key:?}{}", did_you_mean(nearest.as_deref()))]
+    UnknownKey {
+        /// Where it stands.
+        origin: String,
+        /// Its name.
+        key: String,
+        /// The setting with the most similar name.
+        nearest: Option<String>,
+    },
+    /// There is no such variable.
+    #[error("there is no variable {name}{}", did_you_mean(nearest.as_deref()))]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+        /// The variable with the most similar name.
+        nearest: Option<String>,
+    },
+    /// A variable is not text.
+    #[error("the variable {name} is not valid UTF-8")]
+    NotText {
+        /// Its name.
+        name: String,
+    },
+    /// A value is not of the kind that its setting takes.
+    #[error("{origin}: {key}: {error}")]
+    Unreadable {
+        /// Where it stands.
+        origin: String,
+        /// The setting.
+        key: String,
+        /// What is wrong.
+        error: String,
+    },
+    /// A setting below `[file_store]` is out of its range.
+    #[error("file_store: {0}")]
+    FileStore(String),
+    /// A value is out of its range, or does not go with another.
+    #[error("{key} cannot be {value}: {rule}")]
+    Value {
+        /// The setting.
+        key: String,
+        /// Its value.
+        value: String,
+        /// The rule that it breaks, and the nearest value that does not.
+        rule: String,
+    },
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!("; the nearest is {nearest:?}"))
+}
+
+impl Config {
+    /// Reads the configuration from all its sources: the flags' `--config` (or `LTQ_CONFIG` among
+    /// `variables`), `variables` such as those of [`std::env::vars_os`], and `flags`.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] that names the setting at fault.
+    pub fn load(
+        flags: &Flags,
+        variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut config_file = flags.config.clone();
+        let mut from_variables = Vec::new();
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("LTQ_")) else {
+                continue;
+            };
+            if name == "LTQ_CONFIG" {
+                config_file.get_or_insert_with(|| value.into());
+                continue;
+            }
+            let value =
+                value.to_str().ok_or_else(|| ConfigError::NotText { name: name.to_owned() })?;
+            from_variables.extend(Layer::from_variable(name, value)?);
+        }
+        let mut layers = Vec::new();
+        if let Some(path) = &config_file {
+            layers.push(Layer::from_file(path)?);
+        }
+        layers.extend(from_variables);
+        layers.push(Layer::from_flags(flags.values()));
+        let config = layers::merge(&layers)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as a TOML file that says the same. The token is left out, since what is
+    /// printed is easily passed on; a line says whether there is one.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut text = String::from("# The effective configuration of ltq-node.\n");
+        if self.token.is_some() {
+            text.push_str("# A token is set; it is not shown here.\n");
+        }
+        let durability = match self.durability() {
+            ltq_core::Durability::Disk => DurabilityChoice::Disk,
+            ltq_core::Durability::Os => DurabilityChoice::Os,
+            ltq_core::Durability::Memory => DurabilityChoice::Memory,
+        };
+        let shown = Self { token: None, durability: Some(durability), ..self.clone() };
+        match toml::to_string(&shown) {
+            Ok(body) => text.push_str(&body),
+            // A path that is not text has no place in a TOML file.
+            Err(error) => {
+                let _ = writeln!(text, "# It cannot be written as TOML: {error}");
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,77 @@
+//! The ranges of those settings that are the node's and the model's own; the broker checks its.
+
+use std::{fmt::Display, time::Duration};
+
+use super::{
+    ConfigError, layers,
+    settings::Config,
+    units::{ByteSize, Period},
+};
+
+/// Checks the range of each.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    let (limits, delivery) = (&config.limits, &config.delivery);
+    let period = |millis| Period(Duration::from_millis(millis));
+    let (ten_millis, tenth) = (period(10), period(100));
+    let (hour, day, year) = (period(HOUR_MS), period(24 * HOUR_MS), period(365 * 24 * HOUR_MS));
+
+    within("stop_timeout", config.stop_timeout, tenth, hour)?;
+    within("limits.hello_timeout", limits.hello_timeout, tenth, hour)?;
+    within("limits.heartbeat", limits.heartbeat, tenth, hour)?;
+    within("limits.stall_timeout", limits.stall_timeout, tenth, hour)?;
+    within("limits.http_request_timeout", limits.http_request_timeout, tenth, hour)?;
+    within("limits.http_connections_max", limits.http_connections_max, 1, COUNT_MAX)?;
+    let least = limits.frame_bytes_max.max(limits.message_bytes_max);
+    let bytes = limits.http_body_bytes_total_max;
+    within("limits.http_body_bytes_total_max", bytes, least, BYTES_MAX)?;
+    within("limits.channels_max", limits.channels_max, 1, COUNT_MAX)?;
+    within("limits.consumers_max", limits.consumers_max, 1, COUNT_MAX)?;
+    within("limits.producers_known_max", limits.producers_known_max, 1, COUNT_MAX)?;
+
+    within("delivery.timeout_max", delivery.timeout_max, ten_millis, day)?;
+    within("delivery.timeout", delivery.timeout, ten_millis, delivery.timeout_max)?;
+    within("delivery.requeue_delay_max", delivery.requeue_delay_max, period(0), year)?;
+    within("delivery.credit_messages_max", delivery.credit_messages_max, 1, 1 << 20)?;
+    let bytes = delivery.credit_bytes_max;
+    within("delivery.credit_bytes_max", bytes, ByteSize(1), ByteSize(1 << 30))?;
+    within("delivery.channel_runs_max", delivery.channel_runs_max, 1_000, 10_000_000)?;
+    within(
+        "delivery.ack_commit_interval",
+        delivery.ack_commit_interval,
+        period(1),
+        period(10_000),
+    )?;
+
+    within("memory_store.bytes_max", config.memory_store.bytes_max, ByteSize(1 << 20), BYTES_MAX)
+}
+
+/// The key of a broker's setting.
+pub(super) fn key_of(setting: &str) -> String {
+    let keys = layers::known_keys();
+    let ends_so = |key: &&String| key.rsplit('.').next() == Some(setting);
+    keys.iter().find(ends_so).cloned().unwrap_or_else(|| setting.to_owned())
+}
+
+fn within<T: PartialOrd + Display + Copy>(
+    key: &str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<(), ConfigError> {
+    let nearest = match () {
+        () if value < min => &min,
+        () if value > max => &max,
+        () => return Ok(()),
+    };
+    Err(ConfigError::Value {
+        key: key.to_owned(),
+        value: value.to_string(),
+        rule: format!("it must be from {min} to {max}; the nearest is {nearest}"),
+    })
+}
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+/// More than any machine serves; it keeps sums of limits from overflowing.
+const COUNT_MAX: usize = 10_000_000;
+/// As much as any machine has.
+const BYTES_MAX: ByteSize = ByteSize(1 << 44);

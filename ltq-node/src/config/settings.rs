@@ -1,0 +1,401 @@
+//! Every setting of a node, its default, and the values that it may have.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use ltq_core::{Address, BrokerSettings, Credit, Durability, TopicSettings, model::ModelSettings};
+use ltq_store::FileStoreOptions;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ConfigError,
+    choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
+    layers, ranges,
+    units::{ByteSize, Period},
+};
+
+/// The settings of a node. In a file, each field is a key of the same name; the last ones are
+/// tables. As a variable a key is `LTQ_` and its name in capitals, a table's name before it:
+/// `LTQ_DATA_DIR`, `LTQ_LIMITS_MESSAGE_BYTES_MAX`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The node's name, told to clients. Default: `ltq`.
+    pub node: String,
+    /// Where the file store keeps its files. Default: `./ltq-data`.
+    pub data_dir: PathBuf,
+    /// What keeps the messages. Default: `file`.
+    pub store: StoreKind,
+    /// How durable a message is before it is confirmed, for topics made from now on. Default:
+    /// the most that the store can give, `disk` or `memory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<DurabilityChoice>,
+    /// Where the node listens. Default: `tcp://127.0.0.1:7440`.
+    pub listen: Vec<String>,
+    /// Where it serves HTTP, or `off`. Default: `127.0.0.1:7441`.
+    pub http: String,
+    /// The secret that clients must know. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Whether to listen beyond this machine without a token. Default: false.
+    pub allow_unauthenticated: bool,
+    /// Whether publishing or subscribing makes a topic that is not there. Default: true.
+    pub auto_create_topics: bool,
+    /// Whether subscribing makes a channel that is not there. Default: true.
+    pub auto_create_channels: bool,
+    /// How long a clean stop may take. Default: 30 s.
+    pub stop_timeout: Period,
+    /// How logs are written. Default: `human`.
+    pub log_format: LogFormat,
+    /// From which severity on. Default: `info`.
+    pub log_level: LogLevel,
+    /// What peers may ask for.
+    pub limits: Limits,
+    /// How messages are delivered.
+    pub delivery: Delivery,
+    /// The file store.
+    pub file_store: FileStoreSettings,
+    /// The memory store.
+    pub memory_store: MemoryStoreSettings,
+}
+
+/// What peers may ask for: the table `[limits]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest message, encoded. Default: 1 MiB.
+    pub message_bytes_max: ByteSize,
+    /// The longest frame, and the longest body of a request that publishes many messages.
+    /// Default: 8 MiB.
+    pub frame_bytes_max: ByteSize,
+    /// The most topics. Default: 100,000.
+    pub topics_max: usize,
+    /// The most channels of a topic. Default: 10,000.
+    pub channels_max: usize,
+    /// The most consumers of a channel. Default: 100,000.
+    pub consumers_max: usize,
+    /// The most connections at a time. Default: 20,000.
+    pub connections_max: usize,
+    /// The most streams of a connection. Default: 1,024.
+    pub streams_max: usize,
+    /// The most subscriptions of a stream. Default: 4,096.
+    pub subscriptions_max: u32,
+    /// The most open producers of a stream. Default: 4,096.
+    pub producers_max: u32,
+    /// The most named producers that a topic remembers. Default: 10,000.
+    pub producers_known_max: usize,
+    /// Bytes that a stream may have published and not yet confirmed. Default: 16 MiB.
+    pub publish_bytes_max: ByteSize,
+    /// The same for all streams together. Default: 256 MiB.
+    pub publish_bytes_total_max: ByteSize,
+    /// Bytes of half-read long frames over all streams. Default: 128 MiB.
+    pub partial_bytes_total_max: ByteSize,
+    /// How long a peer may take to say hello. Default: 5 s.
+    pub hello_timeout: Period,
+    /// How often either side of a stream says something at least. Default: 15 s.
+    pub heartbeat: Period,
+    /// How long a peer may take over the rest of a frame, or to read what waits for it. Default:
+    /// 30 s.
+    pub stall_timeout: Period,
+    /// The most HTTP connections at a time. Default: 512.
+    pub http_connections_max: usize,
+    /// How long an HTTP request may take, from its first byte to its answer. Default: 30 s.
+    pub http_request_timeout: Period,
+    /// Bytes of HTTP request bodies held at one time. Default: 64 MiB.
+    pub http_body_bytes_total_max: ByteSize,
+}
+
+/// How messages are delivered: the table `[delivery]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// How long a delivery may stay unsettled unless its consumer asks otherwise. Default: 60 s.
+    pub timeout: Period,
+    /// The most that a consumer may ask for. Default: 15 min.
+    pub timeout_max: Period,
+    /// The longest delay of a requeue. Default: 7 days.
+    pub requeue_delay_max: Period,
+    /// The most messages of credit that a consumer may have open. Default: 2,500.
+    pub credit_messages_max: u64,
+    /// The most bytes of credit that a consumer may have open. Default: 16 MiB.
+    pub credit_bytes_max: ByteSize,
+    /// Runs of unlike fate that a channel may hold before it delivers nothing new. Default:
+    /// 100,000.
+    pub channel_runs_max: usize,
+    /// How long an ack may be known to the node's memory alone. Default: 20 ms.
+    pub ack_commit_interval: Period,
+}
+
+/// The file store: the table `[file_store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileStoreSettings {
+    /// Memory for the newest messages of all topics together. Default: 64 MiB.
+    pub tail_bytes: ByteSize,
+    /// What all journal files may take; about as much is read again when the node starts.
+    /// Default: 256 MiB.
+    pub journal_bytes_max: ByteSize,
+    /// How large one segment file grows: space comes back by whole segments. Default: 64 MiB.
+    pub segment_bytes: ByteSize,
+    /// What all files may take; beyond it publishes are refused. Default: no limit but the
+    /// device's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes_max: Option<ByteSize>,
+    /// What publishes leave free on the device, so that a full store can still be emptied.
+    /// Default: 16 MiB.
+    pub reserve_bytes: ByteSize,
+    /// After how long what was confirmed as `os` is synced to the device anyway. Default: 1 s.
+    pub os_sync_interval: Period,
+}
+
+/// The memory store: the table `[memory_store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryStoreSettings {
+    /// The most bytes that it keeps; beyond it publishes are refused. Default: 1 GiB.
+    pub bytes_max: ByteSize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let broker = BrokerSettings::default();
+        Self {
+            node: broker.node,
+            data_dir: PathBuf::from("./ltq-data"),
+            store: StoreKind::File,
+            durability: None,
+            listen: vec!["tcp://127.0.0.1:7440".to_owned()],
+            http: "127.0.0.1:7441".to_owned(),
+            token: None,
+            allow_unauthenticated: false,
+            auto_create_topics: broker.auto_create_topics,
+            auto_create_channels: broker.auto_create_channels,
+            stop_timeout: Period(Duration::from_secs(30)),
+            log_format: LogFormat::Human,
+            log_level: LogLevel::Info,
+            limits: Limits::default(),
+            delivery: Delivery::default(),
+            file_store: FileStoreSettings::default(),
+            memory_store: MemoryStoreSettings::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let broker = BrokerSettings::default();
+        Self {
+            message_bytes_max: ByteSize(broker.message_bytes_max.into()),
+            frame_bytes_max: ByteSize(broker.frame_bytes_max.into()),
+            topics_max: broker.topics_max,
+            channels_max: broker.model.channels_max,
+            consumers_max: broker.model.consumers_max,
+            connections_max: broker.connections_max,
+            streams_max: broker.streams_max,
+            subscriptions_max: broker.subscriptions_max,
+            producers_max: broker.producers_max,
+            producers_known_max: broker.model.producers_known_max,
+            publish_bytes_max: ByteSize(broker.publish_bytes_max),
+            publish_bytes_total_max: ByteSize(broker.publish_bytes_total_max as u64),
+            partial_bytes_total_max: ByteSize(broker.partial_bytes_total_max as u64),
+            hello_timeout: Period(broker.hello_timeout),
+            heartbeat: Period(broker.heartbeat),
+            stall_timeout: Period(broker.stall_timeout),
+            http_connections_max: 512,
+            http_request_timeout: Period(Duration::from_secs(30)),
+            http_body_bytes_total_max: ByteSize(64 << 20),
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        let model = ModelSettings::default();
+        Self {
+            timeout: Period(model.delivery_timeout),
+            timeout_max: Period(model.delivery_timeout_max),
+            requeue_delay_max: Period(model.requeue_delay_max),
+            credit_messages_max: model.credit_max.messages,
+            credit_bytes_max: ByteSize(model.credit_max.bytes),
+            channel_runs_max: model.channel_runs_max,
+            ack_commit_interval: Period(model.ack_commit_interval),
+        }
+    }
+}
+
+impl Default for FileStoreSettings {
+    fn default() -> Self {
+        Self {
+            tail_bytes: ByteSize(64 << 20),
+            journal_bytes_max: ByteSize(256 << 20),
+            segment_bytes: ByteSize(64 << 20),
+            disk_bytes_max: None,
+            reserve_bytes: ByteSize(16 << 20),
+            os_sync_interval: Period(Duration::from_secs(1)),
+        }
+    }
+}
+
+impl Default for MemoryStoreSettings {
+    fn default() -> Self {
+        Self { bytes_max: ByteSize(1 << 30) }
+    }
+}
+
+impl Config {
+    /// How durable a message of a new topic is before it is confirmed.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        match (self.durability, self.store) {
+            (Some(choice), _) => choice.into(),
+            (None, StoreKind::File) => Durability::Disk,
+            (None, StoreKind::Memory) => Durability::Memory,
+        }
+    }
+
+    /// Where HTTP is served; `None` when it is off.
+    #[must_use]
+    pub fn http_address(&self) -> Option<&str> {
+        (self.http != HTTP_OFF).then_some(&*self.http)
+    }
+
+    /// What of this is the broker's.
+    #[must_use]
+    pub fn broker_settings(&self) -> BrokerSettings {
+        let (limits, delivery) = (&self.limits, &self.delivery);
+        // What does not fit is beyond any limit, and refused by `check` as too large.
+        let small = |size: ByteSize| u32::try_from(size.0).unwrap_or(u32::MAX);
+        let word = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        BrokerSettings {
+            node: self.node.clone(),
+            token: self.token.clone(),
+            topic: TopicSettings { durability: self.durability() },
+            auto_create_topics: self.auto_create_topics,
+            auto_create_channels: self.auto_create_channels,
+            topics_max: limits.topics_max,
+            connections_max: limits.connections_max,
+            streams_max: limits.streams_max,
+            message_bytes_max: small(limits.message_bytes_max),
+            frame_bytes_max: small(limits.frame_bytes_max),
+            subscriptions_max: limits.subscriptions_max,
+            producers_max: limits.producers_max,
+            publish_bytes_max: limits.publish_bytes_max.0,
+            publish_bytes_total_max: word(limits.publish_bytes_total_max),
+            partial_bytes_total_max: word(limits.partial_bytes_total_max),
+            hello_timeout: limits.hello_timeout.0,
+            heartbeat: limits.heartbeat.0,
+            stall_timeout: limits.stall_timeout.0,
+            model: ModelSettings {
+                delivery_timeout: delivery.timeout.0,
+                delivery_timeout_max: delivery.timeout_max.0,
+                requeue_delay_max: delivery.requeue_delay_max.0,
+                credit_max: Credit {
+                    messages: delivery.credit_messages_max,
+                    bytes: delivery.credit_bytes_max.0,
+                },
+                channels_max: limits.channels_max,
+                consumers_max: limits.consumers_max,
+                producers_known_max: limits.producers_known_max,
+                channel_runs_max: delivery.channel_runs_max,
+                ack_commit_interval: delivery.ack_commit_interval.0,
+                ..ModelSettings::default()
+            },
+        }
+    }
+
+    /// What of this is the file store's.
+    #[must_use]
+    pub fn file_store_options(&self) -> FileStoreOptions {
+        let files = &self.file_store;
+        let journal = files.journal_bytes_max.0;
+        FileStoreOptions::new(&self.data_dir)
+            .tail_bytes(files.tail_bytes.0)
+            // A quarter of the journal is the most that one of its files may take.
+            .journal_file_bytes((journal / 4).min(JOURNAL_FILE_BYTES))
+            .journal_bytes_max(journal)
+            .segment_bytes(files.segment_bytes.0)
+            .disk_bytes_max(files.disk_bytes_max.map(|bytes| bytes.0))
+            .reserve_bytes(files.reserve_bytes.0)
+            .os_sync_interval(files.os_sync_interval.0)
+    }
+
+    /// Checks that the settings can be, each and together.
+    ///
+    /// # Errors
+    /// The first [`ConfigError::Value`] found.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key: &str, value: &dyn ToString, rule: String| {
+            Err(ConfigError::Value { key: key.to_owned(), value: value.to_string(), rule })
+        };
+        if self.store == StoreKind::Memory && self.durability() > Durability::Memory {
+            let rule = "the memory store reaches \"memory\"; use that, or store = \"file\"";
+            return bad("durability", &self.durability(), rule.to_owned());
+        }
+        if self.listen.is_empty() {
+            let rule = "name at least one address, such as \"tcp://127.0.0.1:7440\"";
+            return bad("listen", &"[]", rule.to_owned());
+        }
+        for text in &self.listen {
+            let address: Address = match text.parse() {
+                Ok(address) => address,
+                Err(error) => return bad("listen", text, format!("{error}")),
+            };
+            if !SCHEMES.contains(&address.scheme()) {
+                let known = SCHEMES.map(|scheme| format!("{scheme}://HOST:PORT")).join(" or ");
+                return bad("listen", text, format!("this node listens on {known}"));
+            }
+            self.check_host_port("listen", text, address.rest())?;
+        }
+        if let Some(http) = self.http_address() {
+            self.check_host_port("http", http, http)?;
+        }
+        let broker = self.broker_settings();
+        broker.check().or_else(|error| {
+            let key = ranges::key_of(error.setting);
+            let value = layers::shown(self, &key).unwrap_or(error.value);
+            bad(&key, &value, error.rule)
+        })?;
+        ranges::check(self)?;
+        self.file_store_options().check().map_err(|error| ConfigError::FileStore(error.to_string()))
+    }
+
+    /// Checks that an address is `HOST:PORT`, and that it is not open to everyone by oversight.
+    fn check_host_port(&self, key: &str, text: &str, rest: &str) -> Result<(), ConfigError> {
+        let bad = |rule: &str| {
+            let (value, rule) = (text.to_owned(), rule.to_owned());
+            Err(ConfigError::Value { key: key.to_owned(), value, rule })
+        };
+        let Some((host, port)) = rest.rsplit_once(':') else {
+            return bad("write it as HOST:PORT, such as 127.0.0.1:7440");
+        };
+        if port.parse::<u16>().is_err() {
+            return bad("the port is a number from 0 (any free one) to 65535");
+        }
+        if host.is_empty() {
+            return bad(
+                "name the host; 127.0.0.1 is this machine only, 0.0.0.0 is every interface",
+            );
+        }
+        if self.token.is_none() && !self.allow_unauthenticated && !is_loopback(host) {
+            return bad(
+                "without a token everyone who reaches it could read and publish; set a token, \
+                 listen on 127.0.0.1, or say allow_unauthenticated = true",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// As much as a spinning disk writes in about half a second.
+const JOURNAL_FILE_BYTES: u64 = 64 << 20;
+
+/// The schemes that a node can listen on.
+pub const SCHEMES: [&str; 1] = ["tcp"];
+
+/// The value of `http` that serves none.
+pub const HTTP_OFF: &str = "off";
+
+/// Whether only this machine can reach the host. A name other than `localhost` may mean anything.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,360 @@
+//! Tests of where settings come from, and that each of them counts.
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory as _, Parser as _};
+use ltq_core::Durability;
+
+use super::{layers::known_keys, *};
+
+fn load(
+    file: Option<&str>,
+    variables: &[(&str, &str)],
+    flags: &[&str],
+) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut arguments = vec![OsString::from("ltq-node")];
+    if let Some(text) = file {
+        let path = directory.path().join("ltq.toml");
+        std::fs::write(&path, text).unwrap();
+        arguments.extend(["--config".into(), path.into_os_string()]);
+    }
+    arguments.extend(flags.iter().map(OsString::from));
+    let flags = Flags::try_parse_from(arguments).unwrap();
+    Config::load(&flags, variables.iter().map(|(name, value)| (name.into(), value.into())))
+}
+
+fn refusal(file: Option<&str>, variables: &[(&str, &str)], flags: &[&str]) -> String {
+    load(file, variables, flags).unwrap_err().to_string()
+}
+
+/// For each setting, values that are valid and not the default: as a file says them, as a
+/// variable does.
+const OTHERS: &[(&str, &str, &str)] = &[
+    ("node", "\"other\"", "other"),
+    ("data_dir", "\"/tmp/other\"", "/tmp/other"),
+    ("store", "\"memory\"", "memory"),
+    ("durability", "\"os\"", "os"),
+    ("listen", "[\"tcp://127.0.0.1:1\", \"tcp://[::1]:2\"]", "tcp://127.0.0.1:1, tcp://[::1]:2"),
+    ("http", "\"off\"", "off"),
+    ("token", "\"secret\"", "secret"),
+    ("allow_unauthenticated", "true", "true"),
+    ("auto_create_topics", "false", "false"),
+    ("auto_create_channels", "false", "false"),
+    ("stop_timeout", "\"7s\"", "7s"),
+    ("log_format", "\"json\"", "json"),
+    ("log_level", "\"debug\"", "debug"),
+    ("limits.message_bytes_max", "\"2MiB\"", "2MiB"),
+    ("limits.frame_bytes_max", "\"4MiB\"", "4MiB"),
+    ("limits.topics_max", "7", "7"),
+    ("limits.channels_max", "7", "7"),
+    ("limits.consumers_max", "7", "7"),
+    ("limits.connections_max", "7", "7"),
+    ("limits.streams_max", "7", "7"),
+    ("limits.subscriptions_max", "7", "7"),
+    ("limits.producers_max", "7", "7"),
+    ("limits.producers_known_max", "7", "7"),
+    ("limits.publish_bytes_max", "\"32MiB\"", "32MiB"),
+    ("limits.publish_bytes_total_max", "\"32MiB\"", "32MiB"),
+    ("limits.partial_bytes_total_max", "\"32MiB\"", "32MiB"),
+    ("limits.hello_timeout", "\"7s\"", "7s"),
+    ("limits.heartbeat", "\"7s\"", "7s"),
+    ("limits.stall_timeout", "\"7s\"", "7s"),
+    ("limits.http_connections_max", "7", "7"),
+    ("limits.http_request_timeout", "\"7s\"", "7s"),
+    ("limits.http_body_bytes_total_max", "\"16MiB\"", "16MiB"),
+    ("delivery.timeout", "\"7s\"", "7s"),
+    ("delivery.timeout_max", "\"7m\"", "7m"),
+    ("delivery.requeue_delay_max", "\"7h\"", "7h"),
+    ("delivery.credit_messages_max", "7", "7"),
+    ("delivery.credit_bytes_max", "\"7MiB\"", "7MiB"),
+    ("delivery.channel_runs_max", "7000", "7000"),
+    ("delivery.ack_commit_interval", "\"7ms\"", "7ms"),
+    ("file_store.tail_bytes", "\"7MiB\"", "7MiB"),
+    ("file_store.journal_bytes_max", "\"128MiB\"", "128MiB"),
+    ("file_store.segment_bytes", "\"7MiB\"", "7MiB"),
+    ("file_store.disk_bytes_max", "\"7GiB\"", "7GiB"),
+    ("file_store.reserve_bytes", "\"7MiB\"", "7MiB"),
+    ("file_store.os_sync_interval", "\"7s\"", "7s"),
+    ("memory_store.bytes_max", "\"7MiB\"", "7MiB"),
+];
+
+fn as_file(key: &str, value: &str) -> String {
+    match key.split_once('.') {
+        None => format!("{key} = {value}\n"),
+        Some((table, key)) => format!("[{table}]\n{key} = {value}\n"),
+    }
+}
+
+#[test]
+fn every_setting_is_read_from_the_file_and_from_its_variable() {
+    let mut tested: Vec<_> = OTHERS.iter().map(|(key, ..)| (*key).to_owned()).collect();
+    let mut known = known_keys().to_vec();
+    tested.sort();
+    known.sort();
+    assert_eq!(tested, known, "each setting needs a line in OTHERS");
+
+    let default = load(None, &[], &[]).unwrap();
+    for (key, in_file, as_variable) in OTHERS {
+        let from_file = load(Some(&as_file(key, in_file)), &[], &[]).unwrap();
+        assert_ne!(from_file, default, "{key} in the file is ignored");
+        let name = layers::variable(key);
+        let from_variable = load(None, &[(&name, as_variable)], &[]).unwrap();
+        assert_eq!(from_variable, from_file, "{name} does not say what {key} in the file does");
+    }
+}
+
+/// What of a configuration takes effect, for comparison.
+fn effects(config: &Config) -> String {
+    let node = (
+        config.store,
+        config.http_address(),
+        &config.listen,
+        config.stop_timeout,
+        config.log_format,
+        config.log_level,
+        config.limits.http_connections_max,
+        config.limits.http_request_timeout,
+        config.limits.http_body_bytes_total_max,
+        config.memory_store.bytes_max,
+    );
+    format!("{node:?} {:?} {:?}", config.broker_settings(), config.file_store_options())
+}
+
+#[test]
+fn every_setting_reaches_what_it_is_for() {
+    let default = effects(&load(None, &[], &[]).unwrap());
+    for (key, in_file, _) in OTHERS {
+        // It only says whether an address may be listened on: tested below.
+        if *key == "allow_unauthenticated" {
+            continue;
+        }
+        let changed = effects(&load(Some(&as_file(key, in_file)), &[], &[]).unwrap());
+        assert_ne!(changed, default, "{key} has no effect");
+    }
+}
+
+#[test]
+fn every_flag_counts() {
+    let default = load(None, &[], &[]).unwrap();
+    for (flags, same_in_file) in [
+        (&["--data-dir", "/tmp/other"][..], "data_dir = \"/tmp/other\""),
+        (&["--store", "memory"], "store = \"memory\""),
+        (&["--durability", "os"], "durability = \"os\""),
+        (&["--listen", "tcp://127.0.0.1:1"], "listen = [\"tcp://127.0.0.1:1\"]"),
+        (
+            &["--listen", "tcp://127.0.0.1:1", "--listen", "tcp://[::1]:2"],
+            "listen = [\"tcp://127.0.0.1:1\", \"tcp://[::1]:2\"]",
+        ),
+        (&["--http", "127.0.0.1:1"], "http = \"127.0.0.1:1\""),
+        (&["--token", "secret"], "token = \"secret\""),
+        (&["--log-format", "json"], "log_format = \"json\""),
+        (&["--log-level", "trace"], "log_level = \"trace\""),
+    ] {
+        let config = load(None, &[], flags).unwrap();
+        assert_ne!(config, default, "{flags:?} is ignored");
+        assert_eq!(config, load(Some(same_in_file), &[], &[]).unwrap(), "{flags:?}");
+    }
+}
+
+#[test]
+fn flags_come_before_variables_before_the_file_before_defaults() {
+    let file =
+        "http = \"127.0.0.1:1\"\nnode = \"file\"\n[limits]\ntopics_max = 1\nheartbeat = \"1s\"\n";
+    let variables = [("LTQ_HTTP", "127.0.0.1:2"), ("LTQ_LIMITS_TOPICS_MAX", "2")];
+    let config = load(Some(file), &variables, &["--http", "127.0.0.1:3"]).unwrap();
+    assert_eq!(config.http, "127.0.0.1:3");
+    assert_eq!(config.limits.topics_max, 2);
+    assert_eq!(config.node, "file");
+    assert_eq!(config.limits.heartbeat.to_string(), "1s");
+    assert_eq!(config.limits.channels_max, Limits::default().channels_max);
+    assert_eq!(load(Some(file), &variables, &[]).unwrap().http, "127.0.0.1:2");
+}
+
+#[test]
+fn the_file_may_be_named_by_a_variable_and_the_flag_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("by-variable.toml");
+    std::fs::write(&path, "node = \"by-variable\"").unwrap();
+    let variables = [("LTQ_CONFIG", path.to_str().unwrap())];
+    assert_eq!(load(None, &variables, &[]).unwrap().node, "by-variable");
+    assert_eq!(load(Some("node = \"by-flag\""), &variables, &[]).unwrap().node, "by-flag");
+    let missing = refusal(None, &[("LTQ_CONFIG", "/no/such/file.toml")], &[]);
+    assert!(missing.contains("/no/such/file.toml"), "{missing}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest() {
+    for (file, key, nearest) in [
+        ("data_dri = \"x\"", "data_dri", "data_dir"),
+        ("message_bytes_max = 1", "message_bytes_max", "limits.message_bytes_max"),
+        ("[limits]\ntopic_max = 1", "limits.topic_max", "limits.topics_max"),
+        ("[limit]\ntopics_max = 1", "limit.topics_max", "limits.topics_max"),
+        ("[delivery.timeout]\nmax = 1", "delivery.timeout.max", "delivery.timeout_max"),
+    ] {
+        let error = refusal(Some(file), &[], &[]);
+        assert!(error.contains(&format!("{key:?}")), "{error}");
+        assert!(error.contains(&format!("the nearest is {nearest:?}")), "{error}");
+        assert!(error.contains("ltq.toml"), "{error}");
+    }
+    let error = refusal(None, &[("LTQ_TOKN", "secret")], &[]);
+    assert!(error.contains("LTQ_TOKN") && error.contains("\"LTQ_TOKEN\""), "{error}");
+}
+
+#[test]
+fn variables_that_are_not_the_nodes_are_left_alone() {
+    let others = [
+        ("LTQ_SERVER", "tcp://elsewhere:1"),
+        ("LTQ_SERVICE_HOST", "10.0.0.1"),
+        ("LTQ_PORT", "tcp://10.0.0.1:7440"),
+        ("LTQ_PORT_7440_TCP_ADDR", "10.0.0.1"),
+        ("PATH", "/bin"),
+    ];
+    assert_eq!(load(None, &others, &[]).unwrap(), Config::default());
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_named_with_what_it_should_be() {
+    for (file, parts) in [
+        ("store = \"fil\"", &["store:", "\"fil\"", "file, memory", "nearest is \"file\""][..]),
+        ("durability = \"dsk\"", &["durability:", "nearest is \"disk\""]),
+        ("stop_timeout = \"30\"", &["stop_timeout:", "30s"]),
+        ("stop_timeout = 30", &["stop_timeout:", "30s"]),
+        ("listen = \"tcp://127.0.0.1:1\"", &["listen:", "sequence"]),
+        ("[limits]\nmessage_bytes_max = \"big\"", &["limits.message_bytes_max:", "64MiB"]),
+        ("[limits]\nmessage_bytes_max = -1", &["limits.message_bytes_max:", "-1"]),
+        ("[limits]\ntopics_max = \"many\"", &["limits.topics_max:", "many"]),
+        ("limits = 3", &["limits", "[limits]"]),
+        ("store = [", &["ltq.toml is not TOML", "line 1"]),
+    ] {
+        let error = refusal(Some(file), &[], &[]);
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is not in {error:?}");
+        }
+    }
+    for (name, value) in
+        [("LTQ_LIMITS_TOPICS_MAX", "many"), ("LTQ_AUTO_CREATE_TOPICS", "yes"), ("LTQ_STORE", "")]
+    {
+        let error = refusal(None, &[(name, value)], &[]);
+        assert!(error.starts_with(name), "{error}");
+    }
+}
+
+#[test]
+fn a_value_out_of_range_is_named_with_the_nearest() {
+    for (key, value, parts) in [
+        ("stop_timeout", "\"1ms\"", &["1ms", "the nearest is 100ms"][..]),
+        ("delivery.timeout", "\"16m\"", &["16m", "the nearest is 15m"]),
+        ("delivery.credit_messages_max", "0", &["0", "the nearest is 1"]),
+        ("limits.http_body_bytes_total_max", "\"1MiB\"", &["1MiB", "the nearest is 8MiB"]),
+        ("memory_store.bytes_max", "0", &["0B", "the nearest is 1MiB"]),
+        // The broker's own rules.
+        ("limits.message_bytes_max", "0", &["0", "1 to"]),
+        ("limits.message_bytes_max", "\"8MiB\"", &["limits.frame_bytes_max", "at least"]),
+        ("limits.message_bytes_max", "\"5GiB\"", &["be 5GiB", "1 to"]),
+        ("limits.topics_max", "0", &["at least 1"]),
+        ("limits.heartbeat", "\"1ms\"", &["be 1ms", "100 ms"]),
+        ("token", "\"\"", &["1 to 1,024"]),
+        ("node", "\"\"", &["1 to 256"]),
+    ] {
+        let error = refusal(Some(&as_file(key, value)), &[], &[]);
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is not in {error:?}");
+        }
+        assert!(error.contains(" cannot be "), "{error}");
+        if !parts.iter().any(|part| part.starts_with("limits.")) {
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_file_store_s_own_rules_are_checked_before_it_is_opened() {
+    for (key, value, part) in [
+        ("file_store.tail_bytes", "1", "tail_bytes is 1, and at least 65536"),
+        ("file_store.disk_bytes_max", "\"1MiB\"", "disk_bytes_max"),
+        ("file_store.os_sync_interval", "\"2h\"", "os_sync_interval"),
+    ] {
+        let error = refusal(Some(&as_file(key, value)), &[], &[]);
+        assert!(error.starts_with("file_store: ") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn addresses_are_checked_before_anything_starts() {
+    for (listen, part) in [
+        ("quic://127.0.0.1:1", "tcp://HOST:PORT"),
+        ("tcp://127.0.0.1", "HOST:PORT"),
+        ("tcp://127.0.0.1:x", "0 (any free one) to 65535"),
+        ("tcp://:7440", "name the host"),
+        ("tcp://", "no address"),
+    ] {
+        let error = refusal(None, &[], &["--listen", listen]);
+        assert!(error.starts_with("listen") && error.contains(part), "{error}");
+    }
+    assert!(refusal(Some("listen = []"), &[], &[]).contains("at least one"));
+    assert!(refusal(None, &[], &["--http", "localhost"]).starts_with("http"));
+}
+
+#[test]
+fn beyond_this_machine_a_token_is_asked_for() {
+    for open in [&["--listen", "tcp://0.0.0.0:7440"][..], &["--http", "10.0.0.1:1"]] {
+        let error = refusal(None, &[], open);
+        assert!(error.contains("allow_unauthenticated = true"), "{error}");
+        load(None, &[], &[open, &["--token", "secret"]].concat()).unwrap();
+        load(Some("allow_unauthenticated = true"), &[], open).unwrap();
+    }
+    for loopback in ["tcp://127.1.2.3:1", "tcp://localhost:1", "tcp://[::1]:1"] {
+        load(None, &[], &["--listen", loopback]).unwrap();
+    }
+    assert!(load(None, &[], &["--listen", "tcp://example.org:1"]).is_err());
+}
+
+#[test]
+fn the_memory_store_confirms_by_memory() {
+    let config = load(None, &[], &["--store", "memory"]).unwrap();
+    assert_eq!(config.durability(), Durability::Memory);
+    assert_eq!(config.broker_settings().topic.durability, Durability::Memory);
+    assert_eq!(load(None, &[], &[]).unwrap().durability(), Durability::Disk);
+    let error = refusal(None, &[], &["--store", "memory", "--durability", "disk"]);
+    assert!(error.starts_with("durability cannot be disk"), "{error}");
+}
+
+#[test]
+fn the_printed_configuration_says_the_same_and_keeps_the_secret() {
+    let mut text = String::new();
+    let mut table = "";
+    for (key, value, _) in OTHERS {
+        // The store that is not the default cannot confirm as the durability here.
+        if ["token", "store"].contains(key) {
+            continue;
+        }
+        match key.split_once('.') {
+            None => text.push_str(&format!("{key} = {value}\n")),
+            Some((in_table, key)) => {
+                if in_table != table {
+                    table = in_table;
+                    text.push_str(&format!("[{table}]\n"));
+                }
+                text.push_str(&format!("{key} = {value}\n"));
+            }
+        }
+    }
+    let config = load(Some(&text), &[], &[]).unwrap();
+    assert_eq!(load(Some(&config.to_toml()), &[], &[]).unwrap(), config);
+
+    let secret = load(None, &[("LTQ_TOKEN", "s3cr3t")], &[]).unwrap();
+    assert!(!secret.to_toml().contains("s3cr3t"), "{}", secret.to_toml());
+    assert!(secret.to_toml().contains("A token is set"), "{}", secret.to_toml());
+}
+
+#[test]
+fn flags_are_well_formed_and_refuse_what_they_do_not_know() {
+    Flags::command().debug_assert();
+    for bad in [&["--stor", "file"][..], &["--store", "tape"], &["--durability", "paper"], &["x"]] {
+        let error = Flags::try_parse_from([&["ltq-node"], bad].concat()).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{bad:?}");
+    }
+    let error = Flags::try_parse_from(["ltq-node", "--store", "fil"]).unwrap_err().to_string();
+    assert!(error.contains("'file'"), "{error}");
+}

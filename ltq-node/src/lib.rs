@@ -1,0 +1,18 @@
+//! What `ltq-node` and `ltq` are made of: the node's configuration, wiring and HTTP, and the
+//! command line with its load generator.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod descriptors;
+pub mod http;
+pub mod logging;
+pub mod node;
+pub mod output;
+
+use std::sync::Arc;
+
+/// A broker whose store was picked when it started.
+pub type NodeBroker = ltq_core::Broker<Arc<dyn ltq_core::Store>>;

@@ -1,0 +1,300 @@
+//! A node: a store, a broker over it, its listeners and its HTTP server.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ltq_core::{
+    Address, Broker, BrokerError, Environment, Store, StoreError, Transport, TransportError,
+};
+use ltq_store::{FileStore, MemoryStore};
+use ltq_transport::{Tcp, Transports};
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{Instant, timeout_at},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    NodeBroker,
+    config::{Config, StoreKind},
+    descriptors,
+    http::{self, HttpOptions, HttpServer},
+    output,
+};
+
+/// Why a node did not start, or did not stop as it should.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// It cannot listen.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: TransportError,
+    },
+    /// It cannot serve HTTP.
+    #[error("cannot serve HTTP on {address}: {source}")]
+    Http {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store: {0}")]
+    Store(#[from] StoreError),
+    /// The broker did not start, or did not stop in time.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The operating system does not say when to stop.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    broker: NodeBroker,
+    listening: Vec<Address>,
+    http: Option<(SocketAddr, JoinHandle<()>)>,
+    serving: JoinSet<()>,
+    stopping: watch::Sender<bool>,
+    /// Where the messages are, for people.
+    kept: String,
+    needs_token: bool,
+    stop_timeout: Duration,
+}
+
+impl Node {
+    /// Starts a node. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// A [`NodeError`]; then nothing is left running.
+    pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        // What is quick to fail comes first, so that a port in use is known at once.
+        let transports = Transports::new().with(Tcp::default());
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        for text in &config.listen {
+            let failed = |source| NodeError::Listen { address: text.clone(), source };
+            let address: Address = text.parse().map_err(|_| {
+                let why = "it is no address".to_owned();
+                failed(TransportError::Address { address: Address::new("", text.clone()), why })
+            })?;
+            listeners.push(transports.listen(&address).await.map_err(failed)?);
+        }
+        let http = match config.http_address() {
+            None => None,
+            Some(address) => {
+                let failed = |source| NodeError::Http { address: address.to_owned(), source };
+                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                let local = listener.local_addr().map_err(failed)?;
+                Some((local, listener))
+            }
+        };
+
+        let store = open_store(config).await?;
+        let broker =
+            match Broker::start(store.clone(), config.broker_settings(), Environment::system())
+                .await
+            {
+                Ok(broker) => broker,
+                Err(failure) => {
+                    if let Err(error) = store.close().await {
+                        warn!(%error, "the store did not close cleanly");
+                    }
+                    return Err(failure.into());
+                }
+            };
+
+        let (stopping, _) = watch::channel(false);
+        let mut serving = JoinSet::new();
+        let listening = listeners.iter().map(|listener| listener.local_address()).collect();
+        for listener in listeners {
+            let broker = broker.clone();
+            serving.spawn(async move {
+                let address = listener.local_address();
+                if let Err(error) = broker.serve(listener).await {
+                    error!(%address, %error, "no longer listening");
+                }
+            });
+        }
+        let http = http.map(|(local, listener)| {
+            let options = HttpOptions {
+                connections_max: config.limits.http_connections_max,
+                request_timeout: config.limits.http_request_timeout.0,
+                body_bytes_total_max: config.limits.http_body_bytes_total_max.0,
+            };
+            let router = http::router(broker.clone(), &options, stopping.subscribe());
+            let server = HttpServer::new(listener, router, &options);
+            (local, tokio::spawn(server.run(stopping.subscribe())))
+        });
+        Ok(Self {
+            broker,
+            listening,
+            http,
+            serving,
+            stopping,
+            kept: kept(config),
+            needs_token: config.token.is_some(),
+            stop_timeout: config.stop_timeout.0,
+        })
+    }
+
+    /// The broker.
+    #[must_use]
+    pub const fn broker(&self) -> &NodeBroker {
+        &self.broker
+    }
+
+    /// Where it listens, with the ports that it really got.
+    #[must_use]
+    pub fn listening(&self) -> &[Address] {
+        &self.listening
+    }
+
+    /// Where it serves HTTP.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|(address, _)| *address)
+    }
+
+    /// One line that says where everything is, and what to try first.
+    #[must_use]
+    pub fn banner(&self) -> String {
+        let listening: Vec<_> = self.listening.iter().map(Address::to_string).collect();
+        let http = match self.http() {
+            Some(address) => format!("HTTP on http://{address}"),
+            None => "no HTTP".to_owned(),
+        };
+        let server = self.listening.iter().find_map(|address| {
+            let reachable = reachable(address);
+            (reachable != DEFAULT_SERVER).then(|| format!("--server {reachable} "))
+        });
+        let token = if self.needs_token { " (with the token in LTQ_TOKEN)" } else { "" };
+        format!(
+            "ltq-node {} listens on {}, {http}, {}; try: ltq {}pub hello \"first message\"{token}",
+            env!("CARGO_PKG_VERSION"),
+            listening.join(" and "),
+            self.kept,
+            server.unwrap_or_default(),
+        )
+    }
+
+    /// Stops cleanly, within the time that the configuration gives.
+    ///
+    /// # Errors
+    /// [`NodeError::Broker`] when not everything came to rest, or the store could not make
+    /// everything durable.
+    pub async fn stop(mut self) -> Result<(), NodeError> {
+        let deadline = Instant::now() + self.stop_timeout;
+        self.stopping.send_replace(true);
+        let stopped = self.broker.stop(self.stop_timeout).await;
+        // Requests are answered by now, as done or as refused; what does not read its answer is
+        // cut off.
+        if let Some((_, mut http)) = self.http.take()
+            && timeout_at(deadline, &mut http).await.is_err()
+        {
+            warn!("HTTP connections are cut off");
+            http.abort();
+        }
+        self.serving.shutdown().await;
+        Ok(stopped?)
+    }
+}
+
+/// Runs a node until SIGTERM or Ctrl-C, and stops it cleanly. A second signal ends the process at
+/// once with exit code 1.
+///
+/// # Errors
+/// A [`NodeError`].
+pub async fn run(config: &Config) -> Result<(), NodeError> {
+    // Before anything is opened, so that a signal during the start is not missed.
+    let mut signals = Signals::new().map_err(NodeError::Signals)?;
+    descriptors::raise_limit();
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        signal = signals.next() => {
+            info!(signal, "told to stop before it had started");
+            return Ok(());
+        }
+    };
+    // Nobody has to read it.
+    let _ = output::line(node.banner());
+    let signal = signals.next().await;
+    info!(signal, deadline = ?node.stop_timeout, "stopping; a second signal ends at once");
+    tokio::select! {
+        stopped = node.stop() => stopped,
+        signal = signals.next() => {
+            error!(signal, "ended at once by a second signal");
+            std::process::exit(1);
+        }
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match config.store {
+        StoreKind::Memory => Arc::new(MemoryStore::new(config.memory_store.bytes_max.0)),
+        StoreKind::File => Arc::new(FileStore::open(config.file_store_options()).await?),
+    })
+}
+
+fn kept(config: &Config) -> String {
+    let durability = config.durability();
+    match config.store {
+        StoreKind::Memory => "keeps messages in memory only".to_owned(),
+        StoreKind::File => {
+            let path = std::path::absolute(&config.data_dir);
+            let path = path.as_ref().unwrap_or(&config.data_dir);
+            format!("keeps messages in {} (durability {durability})", path.display())
+        }
+    }
+}
+
+/// The address as a client on this machine uses it.
+fn reachable(address: &Address) -> String {
+    match address.rest().parse::<SocketAddr>() {
+        Ok(SocketAddr::V4(v4)) if v4.ip().is_unspecified() => {
+            format!("{}://{}:{}", address.scheme(), Ipv4Addr::LOCALHOST, v4.port())
+        }
+        Ok(SocketAddr::V6(v6)) if v6.ip().is_unspecified() => {
+            format!("{}://[{}]:{}", address.scheme(), Ipv6Addr::LOCALHOST, v6.port())
+        }
+        _ => address.to_string(),
+    }
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next one's name. Cancel safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Where `ltq` looks for a node when it is not told.
+pub const DEFAULT_SERVER: &str = "tcp://127.0.0.1:7440";

@@ -1,0 +1,256 @@
+//! An entry of the journal: one batch.
+//!
+//! ```text
+//! byte  0  magic          u32  "LTQe"
+//!       4  heads_len      u32
+//!       8  sequence       u64  counts entries without a gap, from 1
+//!      16  synced         u64  the sequence up to which all was known synced at writing
+//!      24  raw_len        u32
+//!      28  payload_len    u32
+//!      32  heads_crc      u32
+//!      36  raw_crc        u32
+//!      40  payload_crc    u32
+//!      44  header_crc     u32  of the bytes before, seeded with the file and the position
+//!      48  heads               postcard: one `Head` for each change, in order
+//!          zeros               up to a multiple of 8
+//!          raw                 for each head in order: a table, or a key and a value
+//!          payload             the encoded messages of all appends, in order
+//!          zeros               up to a multiple of 8
+//! ```
+//!
+//! An entry without heads says nothing but how far everything was synced.
+
+use bytes::{Buf, BufMut, Bytes};
+use ltq_core::{LogName, LogOptions, Offset, Records, TABLE_ENTRY_BYTES, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{change::Change, format::Salt};
+
+/// Bytes of an entry's header. Entries start at multiples of 8.
+pub(super) const ENTRY_HEADER_BYTES: usize = 48;
+const MAGIC: u32 = u32::from_le_bytes(*b"LTQe");
+
+/// The header of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct EntryHeader {
+    pub(super) sequence: u64,
+    pub(super) synced: u64,
+    pub(super) heads_len: u32,
+    pub(super) raw_len: u32,
+    pub(super) payload_len: u32,
+    pub(super) heads_crc: u32,
+    pub(super) raw_crc: u32,
+    pub(super) payload_crc: u32,
+}
+
+impl EntryHeader {
+    pub(super) fn encode(&self, salt: Salt, position: u64, into: &mut [u8]) {
+        let Some((content, mut crc)) = into.split_at_mut_checked(ENTRY_HEADER_BYTES - 4) else {
+            return;
+        };
+        let mut to = &mut *content;
+        to.put_u32_le(MAGIC);
+        to.put_u32_le(self.heads_len);
+        to.put_u64_le(self.sequence);
+        to.put_u64_le(self.synced);
+        to.put_u32_le(self.raw_len);
+        to.put_u32_le(self.payload_len);
+        to.put_u32_le(self.heads_crc);
+        to.put_u32_le(self.raw_crc);
+        to.put_u32_le(self.payload_crc);
+        crc.put_u32_le(salt.checksum(position, content));
+    }
+
+    /// The header at `position` of the file of that salt, or `None` when these bytes are none.
+    pub(super) fn decode(salt: Salt, position: u64, bytes: &[u8]) -> Option<Self> {
+        let (content, mut crc) =
+            bytes.get(..ENTRY_HEADER_BYTES)?.split_at_checked(ENTRY_HEADER_BYTES - 4)?;
+        let mut from = content;
+        if from.get_u32_le() != MAGIC || crc.get_u32_le() != salt.checksum(position, content) {
+            return None;
+        }
+        let heads_len = from.get_u32_le();
+        let (sequence, synced) = (from.get_u64_le(), from.get_u64_le());
+        let (raw_len, payload_len) = (from.get_u32_le(), from.get_u32_le());
+        let (heads_crc, raw_crc) = (from.get_u32_le(), from.get_u32_le());
+        let payload_crc = from.get_u32_le();
+        Some(Self {
+            sequence,
+            synced,
+            heads_len,
+            raw_len,
+            payload_len,
+            heads_crc,
+            raw_crc,
+            payload_crc,
+        })
+    }
+
+    /// Bytes of header and heads, filled up.
+    pub(super) fn head_bytes(&self) -> u64 {
+        padded(ENTRY_HEADER_BYTES as u64 + u64::from(self.heads_len))
+    }
+
+    /// Bytes of the whole entry.
+    pub(super) fn entry_bytes(&self) -> u64 {
+        self.head_bytes() + padded(u64::from(self.raw_len) + u64::from(self.payload_len))
+    }
+}
+
+/// One change as an entry tells it, except for what stands in `raw` and `payload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Head<'a> {
+    Create {
+        id: u64,
+        name: &'a str,
+        options: LogOptions,
+        first: Offset,
+    },
+    Delete {
+        id: u64,
+        name: &'a str,
+    },
+    // The name is there so that records are not lost with a damaged entry that made their log.
+    Append {
+        id: u64,
+        name: &'a str,
+        at: Offset,
+        time: Timestamp,
+        base: u32,
+        count: u32,
+        len: u32,
+    },
+    Truncate {
+        id: u64,
+        name: &'a str,
+        before: Offset,
+    },
+    Put {
+        key_len: u32,
+        value_len: u32,
+    },
+    Remove {
+        key_len: u32,
+    },
+    /// The store was closed: everything up to here was synced, and nothing follows.
+    Stopped,
+}
+
+impl Head<'_> {
+    pub(super) fn encode(&self, into: &mut Vec<u8>) {
+        let taken = std::mem::take(into);
+        // Writing to memory cannot fail.
+        *into = postcard::to_extend(self, taken).unwrap_or_default();
+    }
+}
+
+/// What an entry holds, as far as it can be told.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    pub(super) changes: Vec<Told>,
+    /// Whether it says that the store was closed.
+    pub(super) stopped: bool,
+    /// What is damaged. The checksums of records tell which of those are whole.
+    pub(super) damage: Option<&'static str>,
+}
+
+/// A change as an entry tells it.
+#[derive(Debug)]
+pub(super) enum Told {
+    Change(Change),
+    /// Records that cannot be taken apart.
+    LostRecords {
+        id: u64,
+        log: LogName,
+        at: Offset,
+        count: u32,
+    },
+    /// A value or key that may be anything.
+    LostValue,
+}
+
+/// Takes the bytes of an entry behind its header apart.
+pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
+    let body_at = (header.head_bytes() as usize).saturating_sub(ENTRY_HEADER_BYTES);
+    let part = |from: usize, len: u32| {
+        let from = from.min(content.len());
+        content.slice(from..from.saturating_add(len as usize).min(content.len()))
+    };
+    let heads = part(0, header.heads_len);
+    let raw = part(body_at, header.raw_len);
+    let payload = part(body_at + header.raw_len as usize, header.payload_len);
+    if heads.len() < header.heads_len as usize || crc32c::crc32c(&heads) != header.heads_crc {
+        return Content { damage: Some("what an entry says of itself"), ..Content::default() };
+    }
+    let whole_raw = crc32c::crc32c(&raw) == header.raw_crc;
+    let whole_payload = crc32c::crc32c(&payload) == header.payload_crc;
+    let mut told = Content::default();
+    let understood = decode_changes(&heads, raw, payload, whole_raw, &mut told);
+    told.damage = if !whole_raw {
+        Some("an entry's tables and values")
+    } else if !whole_payload {
+        Some("an entry's records")
+    } else if understood.is_none() {
+        Some("an entry, which does not hold what it says")
+    } else {
+        None
+    };
+    told
+}
+
+fn decode_changes(
+    mut heads: &[u8],
+    mut raw: Bytes,
+    mut payload: Bytes,
+    whole_raw: bool,
+    told: &mut Content,
+) -> Option<()> {
+    while !heads.is_empty() {
+        let (head, rest) = postcard::take_from_bytes::<Head<'_>>(heads).ok()?;
+        heads = rest;
+        let mut value = |len: u32| take(&mut raw, len as usize).filter(|_| whole_raw);
+        let change = match head {
+            Head::Create { id, name, options, first } => {
+                Some(Change::Create { id, log: LogName::new(name), options, first })
+            }
+            Head::Delete { id, name } => Some(Change::Delete { id, log: LogName::new(name) }),
+            Head::Append { id, name, at, time, base, count, len } => {
+                let log = LogName::new(name);
+                let table = take(&mut raw, count as usize * TABLE_ENTRY_BYTES);
+                let bytes = take(&mut payload, len as usize);
+                let records = table
+                    .zip(bytes)
+                    .and_then(|(table, bytes)| Records::from_parts(base, table, bytes).ok());
+                let Some(records) = records else {
+                    told.changes.push(Told::LostRecords { id, log, at, count });
+                    continue;
+                };
+                Some(Change::Append { id, log, at, time, records, durable: true })
+            }
+            Head::Truncate { id, name, before } => {
+                Some(Change::Truncate { id, log: LogName::new(name), before, durable: true })
+            }
+            Head::Put { key_len, value_len } => {
+                let key = value(key_len);
+                let value = value(value_len);
+                key.zip(value).map(|(key, value)| Change::Put { key, value })
+            }
+            Head::Remove { key_len } => value(key_len).map(|key| Change::Remove { key }),
+            Head::Stopped => {
+                told.stopped = true;
+                continue;
+            }
+        };
+        told.changes.push(change.map_or(Told::LostValue, Told::Change));
+    }
+    (raw.is_empty() && payload.is_empty()).then_some(())
+}
+
+fn take(from: &mut Bytes, len: usize) -> Option<Bytes> {
+    (len <= from.len()).then(|| from.split_to(len))
+}
+
+/// The next multiple of 8.
+pub(super) const fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(8)
+}

@@ -1,0 +1,130 @@
+//! Whether a directory is a store, which one, and that nobody else has it open.
+
+use std::{
+    io::{self, IoSlice},
+    path::Path,
+    sync::Arc,
+};
+
+use ltq_core::StoreError;
+
+use super::{
+    checkpoint::{CHECKPOINT_NAMES, CHECKPOINT_TEMPORARY},
+    filesystem::{FileSystem, OpenMode, StoreFile, read_up_to},
+    format::{FileHeader, HEADER_BYTES, HeaderError, Kind, StoreId, VERSION},
+};
+
+const IDENTITY: &str = "identity";
+const IDENTITY_TEMPORARY: &str = "identity-new";
+const LOCK: &str = "lock";
+const JOURNAL: &str = "journal";
+const SEGMENTS: &str = "segments";
+/// Where the identity stands a second time.
+const SECOND_COPY_AT: u64 = 512;
+
+/// Opens the directory of a store, or makes one of an empty directory. The store is locked until
+/// the file that is returned is closed.
+pub(super) fn open(
+    files: &dyn FileSystem,
+    dir: &Path,
+) -> Result<(StoreId, Arc<dyn StoreFile>), StoreError> {
+    let refused = |why: &str| refuse(dir, why);
+    let failed = |doing: &'static str| {
+        move |error: io::Error| refuse(dir, &format!("{doing} failed: {error}"))
+    };
+    let names = match files.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            files.create_dir_all(dir).map_err(failed("making the directory"))?;
+            Vec::new()
+        }
+        names => names.map_err(failed("listing the directory"))?,
+    };
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let known = [IDENTITY_TEMPORARY, LOCK, JOURNAL, SEGMENTS, "lost+found"];
+    if !has(IDENTITY) {
+        if let Some(strange) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            let ours =
+                CHECKPOINT_NAMES.contains(&strange.as_str()) || strange == CHECKPOINT_TEMPORARY;
+            return Err(refused(&if ours {
+                format!("it is a store whose file {IDENTITY:?} is missing")
+            } else {
+                format!("it is no store and not empty: there is {strange:?}; use another one")
+            }));
+        }
+        for sub in [JOURNAL, SEGMENTS].into_iter().filter(|sub| has(sub)) {
+            let inside = files.list(&dir.join(sub)).map_err(failed("listing the directory"))?;
+            if !inside.is_empty() {
+                return Err(refused(&format!("it is a store whose file {IDENTITY:?} is missing")));
+            }
+        }
+    }
+    let mode = if has(IDENTITY) && has(LOCK) { OpenMode::Write } else { OpenMode::Create };
+    let lock = files.open(&dir.join(LOCK), mode).map_err(failed("opening its lock for writing"))?;
+    if !lock.try_lock().map_err(failed("locking it"))? {
+        return Err(refused("another process has it open; stop that one first"));
+    }
+    // Somebody may have made it between the look and the lock.
+    let path = dir.join(IDENTITY);
+    let store = match files.open(&path, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make(files, dir).map_err(failed("making a store"))?
+        }
+        file => read(&*file.map_err(failed("reading its identity"))?, dir)?,
+    };
+    Ok((store, lock))
+}
+
+fn make(files: &dyn FileSystem, dir: &Path) -> io::Result<StoreId> {
+    files.create_dir_all(&dir.join(JOURNAL))?;
+    files.create_dir_all(&dir.join(SEGMENTS))?;
+    let store = StoreId::random();
+    let header = FileHeader { kind: Kind::Identity, store, number: 0, first: 0 }.encode();
+    let temporary = dir.join(IDENTITY_TEMPORARY);
+    let file = files.open(&temporary, OpenMode::Create)?;
+    file.write_all_at(&[IoSlice::new(&header)], 0)?;
+    file.write_all_at(&[IoSlice::new(&header)], SECOND_COPY_AT)?;
+    file.sync()?;
+    files.rename(&temporary, &dir.join(IDENTITY))?;
+    files.sync_dir(dir)?;
+    Ok(store)
+}
+
+fn read(file: &dyn StoreFile, dir: &Path) -> Result<StoreId, StoreError> {
+    let copy = |position| {
+        let mut bytes = [0; HEADER_BYTES];
+        match read_up_to(file, &mut bytes, position) {
+            Ok(HEADER_BYTES) => FileHeader::decode(&bytes),
+            _ => Err(HeaderError::Damaged),
+        }
+    };
+    let header = match (copy(0), copy(SECOND_COPY_AT)) {
+        (Ok(first), Ok(_)) => Ok(first),
+        (Ok(whole), Err(HeaderError::Damaged)) | (Err(HeaderError::Damaged), Ok(whole)) => {
+            tracing::warn!(dir = %dir.display(), "one copy of the store's identity is damaged");
+            Ok(whole)
+        }
+        (Err(newer @ HeaderError::Newer(_)), _) | (_, Err(newer @ HeaderError::Newer(_))) => {
+            Err(newer)
+        }
+        (Err(error), Err(_)) => Err(error),
+    };
+    match header {
+        Ok(header) if header.kind == Kind::Identity => Ok(header.store),
+        Ok(_) => Err(refuse(dir, "its file \"identity\" is another of a store's files")),
+        Err(HeaderError::Newer(version)) => Err(newer_format(dir, version)),
+        Err(HeaderError::Damaged) => Err(refuse(dir, "its file \"identity\" is damaged")),
+    }
+}
+
+/// The error for files that this code is too old for.
+pub(super) fn newer_format(path: &Path, version: u16) -> StoreError {
+    let why = format!(
+        "it has format {version}, and this version of LTQ reads up to {VERSION}; use a newer one"
+    );
+    refuse(path, &why)
+}
+
+/// The error for what is not to be opened.
+pub(super) fn refuse(path: &Path, why: &str) -> StoreError {
+    StoreError::Open { path: path.display().to_string(), why: why.to_owned() }
+}

@@ -1,0 +1,120 @@
+//! The files of the journal: made ahead, filled in order, used again.
+//!
+//! A file is written with zeros over its whole length before the first entry goes into it, so that
+//! making an entry durable changes bytes and no metadata: that sync is markedly faster.
+
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    filesystem::{FileSystem, OpenMode, StoreFile},
+    format::{FileHeader, Kind, Salt, StoreId},
+};
+
+/// Where the first entry of a file stands: in a page of its own, so that writing entries never
+/// touches the header.
+pub(super) const ENTRIES_AT: u64 = 4096;
+
+/// A file of the journal, open for writing.
+#[derive(Clone, Debug)]
+pub(super) struct JournalFile {
+    pub(super) number: u64,
+    /// How long it is, header included.
+    pub(super) bytes: u64,
+    pub(super) file: Arc<dyn StoreFile>,
+    pub(super) salt: Salt,
+}
+
+/// Makes and removes journal files. It knows nothing of what is in them.
+#[derive(Debug)]
+pub(super) struct JournalDir {
+    files: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    store: StoreId,
+}
+
+impl JournalDir {
+    pub(super) fn new(files: Arc<dyn FileSystem>, store_dir: &Path, store: StoreId) -> Self {
+        Self { files, dir: store_dir.join("journal"), store }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:016x}.journal"))
+    }
+
+    /// The numbers of all journal files, in order.
+    pub(super) fn numbers(&self) -> io::Result<Vec<u64>> {
+        let names = match self.files.list(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        let number = |name: &String| {
+            let digits = name.strip_suffix(".journal").filter(|digits| digits.len() == 16)?;
+            u64::from_str_radix(digits, 16).ok()
+        };
+        let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    pub(super) fn salt(&self, number: u64) -> Salt {
+        Salt::new(self.store, Kind::Journal, number, 0)
+    }
+
+    /// Makes a file of this length, durably, and ready for entries.
+    pub(super) fn create(&self, number: u64, first: u64, bytes: u64) -> io::Result<JournalFile> {
+        let path = self.path(number);
+        let made = self.fill(&path, number, first, bytes);
+        if made.is_err() {
+            // What is left of it is in nobody's way, but it takes space that was short already.
+            let _ = self.files.remove(&path);
+        }
+        made
+    }
+
+    fn fill(&self, path: &Path, number: u64, first: u64, bytes: u64) -> io::Result<JournalFile> {
+        let file = self.files.open(path, OpenMode::Create)?;
+        file.set_len(0)?;
+        let zeros = vec![0; ZEROS_BYTES.min(bytes) as usize];
+        let mut position = 0;
+        while position < bytes {
+            let part = (bytes - position).min(zeros.len() as u64) as usize;
+            file.write_all_at(&[IoSlice::new(zeros.get(..part).unwrap_or(&zeros))], position)?;
+            position += part as u64;
+        }
+        self.begin(&*file, number, first)?;
+        self.files.sync_dir(&self.dir)?;
+        Ok(JournalFile { number, bytes, file, salt: self.salt(number) })
+    }
+
+    /// Makes a file that nothing needs any more, durably, into a new one. Its old entries are
+    /// none under the new number.
+    pub(super) fn recycle(&self, old: u64, number: u64, bytes: u64) -> io::Result<JournalFile> {
+        let file = self.files.open(&self.path(old), OpenMode::Write)?;
+        // In this order a crash leaves an old file with a strange header, which is ignored, and
+        // never a new one that is not what its name says.
+        self.begin(&*file, number, 0)?;
+        self.files.rename(&self.path(old), &self.path(number))?;
+        self.files.sync_dir(&self.dir)?;
+        Ok(JournalFile { number, bytes, file, salt: self.salt(number) })
+    }
+
+    fn begin(&self, file: &dyn StoreFile, number: u64, first: u64) -> io::Result<()> {
+        let header = FileHeader { kind: Kind::Journal, store: self.store, number, first };
+        file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
+        file.sync()
+    }
+
+    pub(super) fn remove(&self, number: u64) -> io::Result<()> {
+        self.files.remove(&self.path(number))
+    }
+}
+
+const ZEROS_BYTES: u64 = 1 << 20;

@@ -1,0 +1,175 @@
+//! One log as readers see it: what of it is in memory, in segments, and lost.
+
+use std::sync::Arc;
+
+use ltq_core::{
+    Bounds, LogName, LogOptions, Offset, ReadLimits, RecordBatch, Records, StoreError, Timestamp,
+};
+
+use super::{
+    index::SegmentIndex,
+    tail::{Chunk, NOT_IN_JOURNAL, Tail},
+};
+
+/// A log.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) id: u64,
+    pub(super) options: LogOptions,
+    pub(super) bounds: Bounds,
+    /// Oldest first; without overlaps.
+    pub(super) segments: Vec<Segment>,
+    /// Oldest first; without overlaps.
+    pub(super) holes: Vec<Hole>,
+    pub(super) tail: Tail,
+    /// What lies before is in segments (or holes), so that memory can give it up.
+    pub(super) spilled_end: Offset,
+}
+
+/// A file that holds records of a log.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) first: Offset,
+    pub(super) end: Offset,
+    /// How much of the file counts.
+    pub(super) bytes: u64,
+    /// The latest time of any record in it.
+    pub(super) time_max: Timestamp,
+    /// Where its blocks are; read from the file when first needed.
+    pub(super) index: Option<Arc<SegmentIndex>>,
+}
+
+/// Records that were found damaged when the journal was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hole {
+    pub(super) from: Offset,
+    pub(super) until: Offset,
+    pub(super) file: Arc<str>,
+    pub(super) position: u64,
+    pub(super) what: Arc<str>,
+}
+
+/// Where a record is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Here are records from it on.
+    Memory(Vec<RecordBatch>),
+    /// In this segment.
+    Segment(Segment),
+    /// Nowhere.
+    Hole(Hole),
+}
+
+impl Log {
+    pub(super) fn new(id: u64, options: LogOptions, first: Offset) -> Self {
+        Self {
+            id,
+            options,
+            bounds: Bounds { first, end: first },
+            segments: Vec::new(),
+            holes: Vec::new(),
+            tail: Tail::default(),
+            spilled_end: first,
+        }
+    }
+
+    /// Adds records at the end.
+    pub(super) fn append(&mut self, time: Timestamp, records: Records, file: u64) {
+        let file = if self.options.durable { file } else { NOT_IN_JOURNAL };
+        let chunk = Chunk::new(self.bounds.end, time, records, file);
+        self.bounds.end = chunk.end();
+        self.tail.push(chunk);
+    }
+
+    /// Gives up what lies before `before`. Returns the segments that nothing needs any more.
+    pub(super) fn truncate(&mut self, before: Offset) -> Vec<Segment> {
+        if before <= self.bounds.first {
+            return Vec::new();
+        }
+        self.bounds.first = before;
+        self.spilled_end = self.spilled_end.max(before);
+        self.tail.drop_before(before);
+        self.holes.retain(|hole| hole.until > before);
+        let gone = self.segments.partition_point(|segment| segment.end <= before);
+        self.segments.drain(..gone).collect()
+    }
+
+    /// Bytes of its segment files.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Checks an offset that is to be read.
+    pub(super) fn check_from(&self, log: &LogName, from: Offset) -> Result<(), StoreError> {
+        let bounds = self.bounds;
+        if from < bounds.first || from > bounds.end {
+            return Err(StoreError::OutOfRange { log: log.clone(), bounds, from });
+        }
+        Ok(())
+    }
+
+    /// The records from `from`, which lies between the bounds, or where they are.
+    pub(super) fn find(&self, from: Offset, limits: ReadLimits) -> Found {
+        if from >= self.bounds.end || limits.records == 0 {
+            return Found::Memory(Vec::new());
+        }
+        if let Some(batches) = self.tail.read(from, limits) {
+            return Found::Memory(batches);
+        }
+        if let Some(hole) = self.hole_at(from) {
+            return Found::Hole(hole.clone());
+        }
+        let at = self.segments.partition_point(|segment| segment.end <= from);
+        match self.segments.get(at) {
+            Some(segment) if segment.first <= from => Found::Segment(segment.clone()),
+            next => Found::Hole(Hole {
+                from,
+                until: self.next_known(from, next),
+                file: Arc::from("the log's segments"),
+                position: 0,
+                what: Arc::from("no file holds them"),
+            }),
+        }
+    }
+
+    fn hole_at(&self, from: Offset) -> Option<&Hole> {
+        let at = self.holes.partition_point(|hole| hole.until <= from);
+        self.holes.get(at).filter(|hole| hole.from <= from)
+    }
+
+    fn next_known(&self, from: Offset, segment: Option<&Segment>) -> Offset {
+        let chunk = self.tail.from(from).next().map(|chunk| chunk.first);
+        let segment = segment.map(|segment| segment.first);
+        chunk.into_iter().chain(segment).min().unwrap_or(self.bounds.end)
+    }
+
+    /// Whether this part of the memory's tail must be written before memory can give it up.
+    pub(super) fn unspilled(&self) -> impl Iterator<Item = &Chunk> + '_ {
+        self.tail.from(self.spilled_end)
+    }
+
+    /// Notes a hole behind what is known so far. The log then ends behind it.
+    pub(super) fn push_hole(&mut self, hole: Hole) {
+        self.bounds.end = self.bounds.end.max(hole.until);
+        match self.holes.last_mut() {
+            Some(last) if last.until == hole.from && last.file == hole.file => {
+                last.until = hole.until;
+            }
+            _ => self.holes.push(hole),
+        }
+    }
+}
+
+impl Hole {
+    /// The error for a reader at `from`, which lies in it.
+    pub(super) fn error(&self, log: &LogName, from: Offset) -> StoreError {
+        StoreError::Damaged {
+            log: log.clone(),
+            from,
+            until: self.until,
+            file: self.file.as_ref().to_owned(),
+            position: self.position,
+            what: self.what.as_ref().to_owned(),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! [`FileStore`]: one journal for all logs, the newest records in memory, the rest in segments.
+
+mod block;
+mod change;
+mod checkpoint;
+mod closing;
+mod commit;
+mod engine;
+mod entry;
+mod filesystem;
+mod format;
+mod front;
+mod identity;
+mod index;
+mod journal;
+mod keeper;
+mod log;
+mod options;
+mod os_filesystem;
+mod planned;
+mod reader;
+mod recovery;
+mod replay;
+mod room;
+mod segments;
+mod signal;
+mod spill;
+mod state;
+mod tail;
+mod threads;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ltq_core::{
+    Bounds, Committed, Durability, LogInfo, LogName, Offset, ReadLimits, RecordBatch, Store,
+    StoreError, StoreStats, Timestamp, WriteBatch,
+};
+
+use self::{engine::Engine, log::Found, log::Log, threads::Threads};
+
+pub use self::{
+    filesystem::{FileSystem, OpenMode, StoreFile},
+    options::FileStoreOptions,
+    os_filesystem::OsFileSystem,
+};
+
+/// Keeps logs and values in files of one directory.
+///
+/// It keeps the whole contract of [`Store`] at [`Durability::Disk`], and adds to it:
+///
+/// - All batches go to one journal. Those that ask for `Disk` at the same time share one sync.
+/// - The newest records of all logs stay in memory, within [`FileStoreOptions::tail_bytes`]; there
+///   [`try_read`](Store::try_read) finds them. Older ones are read from segments on a thread of
+///   tokio's blocking pool. All values stay in memory.
+/// - A commit that asks for `Os` writes up to 256 KiB on the calling thread; one that asks for
+///   `Memory` does no input or output at all. Both are synced within
+///   [`FileStoreOptions::os_sync_interval`].
+/// - What is damaged is reported with its file and position and costs the records that it touches.
+///   It is told from the torn end that a power cut may leave, which was never confirmed.
+/// - When a write or sync of the journal fails the store takes no commits any more, and reads go
+///   on.
+/// - Dropped without [`close`](Store::close) it is as after a crash of the process: what was
+///   committed with `Os` or `Disk` is there when it is opened again.
+///
+/// ```
+/// use ltq_core::{
+///     Durability, LogName, LogOptions, Message, Offset, ReadLimits, Records, Store, Timestamp,
+///     WriteBatch,
+/// };
+/// use ltq_store::{FileStore, FileStoreOptions};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path().join("data");
+/// let store = FileStore::open(FileStoreOptions::new(&dir)).await?;
+/// let orders = LogName::new("orders");
+/// let mut batch = WriteBatch::new();
+/// batch.create_log(orders.clone(), LogOptions::default());
+/// batch.append(orders.clone(), Offset(0), Timestamp(1), Records::encode(&[Message::new("one")]));
+/// store.commit(batch, Durability::Disk).await?;
+/// store.close().await?;
+///
+/// let store = FileStore::open(FileStoreOptions::new(&dir)).await?;
+/// let limits = ReadLimits { records: 100, bytes: 1 << 20 };
+/// assert_eq!(store.read(&orders, Offset(0), limits).await?.len(), 1);
+/// # store.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct FileStore {
+    engine: Arc<Engine>,
+    threads: Arc<Threads>,
+}
+
+impl FileStore {
+    /// Opens the store in a directory, or makes one where there is none or it is empty.
+    ///
+    /// Work that blocks is done on a thread of tokio's blocking pool.
+    ///
+    /// # Errors
+    /// - [`StoreError::Open`] when the directory is not to be opened. Nothing was written then.
+    /// - [`StoreError::Invalid`] when an option is out of bounds.
+    /// - [`StoreError::Io`] when the operating system refuses something later on.
+    ///
+    /// # Cancellation
+    /// Dropping the future may leave an empty store behind, and the directory locked for as long
+    /// as it takes to open and close it.
+    pub async fn open(options: FileStoreOptions) -> Result<Self, StoreError> {
+        match tokio::task::spawn_blocking(|| Self::open_blocking(options)).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                Err(StoreError::Io { doing: "opening".to_owned(), cause: error.to_string() })
+            }
+        }
+    }
+
+    fn open_blocking(options: FileStoreOptions) -> Result<Self, StoreError> {
+        let engine = Arc::new(recovery::open(options)?);
+        let threads = Arc::new(Threads::start(&engine).map_err(|error| StoreError::Io {
+            doing: "starting a thread".to_owned(),
+            cause: error.to_string(),
+        })?);
+        Ok(Self { engine, threads })
+    }
+
+    fn look_at<T>(&self, log: &LogName, look: impl FnOnce(&Log) -> T) -> Result<T, StoreError> {
+        let state = self.engine.state.read();
+        self.engine.check_open()?;
+        let found = state.logs.get(log);
+        found.map(look).ok_or_else(|| StoreError::NoSuchLog(log.clone()))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let engine = Arc::clone(&self.engine);
+        match tokio::task::spawn_blocking(move || work(&engine)).await {
+            Ok(done) => done,
+            Err(error) => {
+                Err(StoreError::Io { doing: "reading".to_owned(), cause: error.to_string() })
+            }
+        }
+    }
+}
+
+impl Drop for FileStore {
+    fn drop(&mut self) {
+        // As little as possible, but nobody else may open it before the last write is through.
+        self.threads.stop(&self.engine);
+        self.engine.give_up();
+    }
+}
+
+#[async_trait]
+impl Store for FileStore {
+    fn durability_max(&self) -> Durability {
+        Durability::Disk
+    }
+
+    async fn commit(
+        &self,
+        batch: WriteBatch,
+        durability: Durability,
+    ) -> Result<Committed, StoreError> {
+        let mut answer = self.engine.submit(batch, durability)?;
+        if let Ok(answer) = answer.try_recv() {
+            return answer;
+        }
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn try_read(
+        &self,
+        log: &LogName,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Option<Result<Vec<RecordBatch>, StoreError>> {
+        let found = self.look_at(log, |found| {
+            found.check_from(log, from)?;
+            match found.find(from, limits) {
+                Found::Memory(batches) => Ok(Some(batches)),
+                Found::Hole(hole) => Err(hole.error(log, from)),
+                Found::Segment(_) => Ok(None),
+            }
+        });
+        found.and_then(|found| found).transpose()
+    }
+
+    async fn read(
+        &self,
+        log: &LogName,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<RecordBatch>, StoreError> {
+        if let Some(found) = self.try_read(log, from, limits) {
+            return found;
+        }
+        let log = log.clone();
+        self.blocking(move |engine| engine.read(&log, from, limits)).await
+    }
+
+    fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError> {
+        self.look_at(log, |found| found.bounds)
+    }
+
+    async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
+        let in_memory = self.look_at(log, |found| {
+            let from = found.bounds.first;
+            let whole = found.segments.is_empty();
+            whole.then(|| found.tail.offset_at(from, time).unwrap_or(found.bounds.end))
+        })?;
+        if let Some(found) = in_memory {
+            return Ok(found);
+        }
+        let log = log.clone();
+        self.blocking(move |engine| engine.offset_at(&log, time)).await
+    }
+
+    fn logs(&self) -> Result<Vec<LogInfo>, StoreError> {
+        let state = self.engine.state.read();
+        self.engine.check_open()?;
+        let mut logs = state.logs();
+        drop(state);
+        logs.sort_unstable_by(|a, b| a.log.cmp(&b.log));
+        Ok(logs)
+    }
+
+    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let state = self.engine.state.read();
+        self.engine.check_open()?;
+        Ok(state.values.get(key).cloned())
+    }
+
+    fn values(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let state = self.engine.state.read();
+        self.engine.check_open()?;
+        Ok(state.values(prefix))
+    }
+
+    fn stats(&self) -> StoreStats {
+        let counters = &self.engine.counters;
+        let (unseen, disk_bytes) = {
+            let front = self.engine.front.lock();
+            (front.unseen_bytes(), self.engine.disk_bytes(&front))
+        };
+        StoreStats {
+            commits: counters.commits.load(Relaxed),
+            syncs: counters.syncs.load(Relaxed),
+            bytes_written: counters.bytes_written.load(Relaxed),
+            memory_bytes: self.engine.state.read().memory_bytes() + unseen,
+            disk_bytes,
+            damaged_records: counters.damaged_records.load(Relaxed),
+        }
+    }
+
+    fn health(&self) -> Result<(), StoreError> {
+        self.engine.check_open()?;
+        self.engine.failure().map_or(Ok(()), Err)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.engine.begin_closing();
+        let threads = Arc::clone(&self.threads);
+        self.blocking(move |engine| threads.close(engine)).await
+    }
+}

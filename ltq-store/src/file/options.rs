@@ -1,0 +1,165 @@
+//! How a file store is set up.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ltq_core::StoreError;
+
+use super::{filesystem::FileSystem, os_filesystem::OsFileSystem};
+
+/// Where a [`FileStore`](super::FileStore) keeps its files, and within which limits.
+///
+/// ```
+/// use ltq_store::FileStoreOptions;
+/// let options = FileStoreOptions::new("/var/lib/orders").tail_bytes(256 << 20);
+/// assert!(options.check().is_ok());
+/// ```
+#[derive(Clone, Debug)]
+pub struct FileStoreOptions {
+    pub(super) dir: PathBuf,
+    pub(super) tail_bytes: u64,
+    pub(super) journal_file_bytes: u64,
+    pub(super) journal_bytes_max: u64,
+    pub(super) segment_bytes: u64,
+    pub(super) disk_bytes_max: Option<u64>,
+    pub(super) reserve_bytes: u64,
+    pub(super) os_sync_interval: Duration,
+    pub(super) file_system: Arc<dyn FileSystem>,
+}
+
+impl FileStoreOptions {
+    /// The defaults, for a store in `dir`. The directory is made when there is none.
+    pub fn new(dir: impl AsRef<Path>) -> Self {
+        Self {
+            dir: dir.as_ref().to_owned(),
+            tail_bytes: 64 * MIB,
+            journal_file_bytes: 64 * MIB,
+            journal_bytes_max: 256 * MIB,
+            segment_bytes: 64 * MIB,
+            disk_bytes_max: None,
+            reserve_bytes: 16 * MIB,
+            os_sync_interval: Duration::from_secs(1),
+            file_system: Arc::new(OsFileSystem),
+        }
+    }
+
+    /// Memory for the newest records of all logs together, bookkeeping included; 64 MiB. What
+    /// exceeds it is written to segments and read from there. Appends wait while twice as much
+    /// is in use. At least 64 KiB.
+    #[must_use]
+    pub fn tail_bytes(mut self, bytes: u64) -> Self {
+        self.tail_bytes = bytes;
+        self
+    }
+
+    /// How large one journal file grows; 64 MiB. The first ones are smaller. At least 64 KiB.
+    #[must_use]
+    pub fn journal_file_bytes(mut self, bytes: u64) -> Self {
+        self.journal_file_bytes = bytes;
+        self
+    }
+
+    /// What all journal files may take; 256 MiB. At half of it the store begins to move what is
+    /// still wanted to segments; commits wait while it is used up. It bounds how much is read
+    /// again at opening, and the largest batch is a quarter of it. At least four times
+    /// [`journal_file_bytes`](Self::journal_file_bytes), at most 16 GiB.
+    #[must_use]
+    pub fn journal_bytes_max(mut self, bytes: u64) -> Self {
+        self.journal_bytes_max = bytes;
+        self
+    }
+
+    /// How large one segment file of a log grows; 64 MiB. Space of truncated records comes back
+    /// by whole segments. At least 64 KiB.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// What all files together may take; no limit but the device's. Of it
+    /// [`journal_bytes_max`](Self::journal_bytes_max) is set aside for the journal. A batch whose
+    /// records or values would exceed the rest is refused with [`StoreError::Full`]; a value
+    /// counts three times, as checkpoints hold it. At least the journal's part, a segment and
+    /// twice the reserve.
+    #[must_use]
+    pub fn disk_bytes_max(mut self, bytes: Option<u64>) -> Self {
+        self.disk_bytes_max = bytes;
+        self
+    }
+
+    /// Of the device, and of [`disk_bytes_max`](Self::disk_bytes_max), what batches with appends
+    /// leave untouched; 16 MiB. Batches without them may use it, so that a full store can still
+    /// truncate, delete and move its cursors.
+    #[must_use]
+    pub fn reserve_bytes(mut self, bytes: u64) -> Self {
+        self.reserve_bytes = bytes;
+        self
+    }
+
+    /// After how long at most a commit that asked for less than `Disk` is synced to the device
+    /// anyway; 1 s. 1 ms to 1 h.
+    #[must_use]
+    pub fn os_sync_interval(mut self, interval: Duration) -> Self {
+        self.os_sync_interval = interval;
+        self
+    }
+
+    /// The file system to work on; the operating system's.
+    #[must_use]
+    pub fn file_system(mut self, file_system: Arc<dyn FileSystem>) -> Self {
+        self.file_system = file_system;
+        self
+    }
+
+    /// Whether all of it is within bounds. Opening a store checks it first.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`], with the option, its value and the nearest one allowed.
+    pub fn check(&self) -> Result<(), StoreError> {
+        at_least("tail_bytes", self.tail_bytes, SMALLEST)?;
+        at_least("journal_file_bytes", self.journal_file_bytes, SMALLEST)?;
+        at_least(
+            "journal_bytes_max",
+            self.journal_bytes_max,
+            self.journal_file_bytes.saturating_mul(4),
+        )?;
+        at_most("journal_bytes_max", self.journal_bytes_max, 16 << 30)?;
+        at_least("segment_bytes", self.segment_bytes, SMALLEST)?;
+        at_most("segment_bytes", self.segment_bytes, 64 << 30)?;
+        if let Some(max) = self.disk_bytes_max {
+            let least = self.journal_bytes_max + self.segment_bytes;
+            at_least("disk_bytes_max", max, least.saturating_add(2 * self.reserve_bytes))?;
+        }
+        at_most("reserve_bytes", self.reserve_bytes, 1 << 40)?;
+        let millis = u64::try_from(self.os_sync_interval.as_millis()).unwrap_or(u64::MAX);
+        at_least("os_sync_interval in ms", millis, 1)?;
+        at_most("os_sync_interval in ms", millis, 3_600_000)
+    }
+
+    /// The largest entry of the journal.
+    pub(super) fn entry_bytes_max(&self) -> u64 {
+        (self.journal_bytes_max / 4).min(2 << 30)
+    }
+}
+
+fn at_least(what: &str, value: u64, least: u64) -> Result<(), StoreError> {
+    if value >= least {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!("{what} is {value}, and at least {least} is allowed")))
+}
+
+fn at_most(what: &str, value: u64, most: u64) -> Result<(), StoreError> {
+    if value <= most {
+        return Ok(());
+    }
+    Err(StoreError::Invalid(format!("{what} is {value}, and at most {most} is allowed")))
+}
+
+const MIB: u64 = 1 << 20;
+/// Below this the headers would outweigh what they describe.
+const SMALLEST: u64 = 64 << 10;

@@ -1,0 +1,335 @@
+//! Reads records back from segments, checking each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use ltq_core::{LogName, Offset, ReadLimits, RecordBatch, StoreError, Timestamp};
+use parking_lot::Mutex;
+
+use super::{
+    block::{BLOCK_BYTES, BLOCK_HEADER_BYTES, Block, BlockHeader},
+    engine::Engine,
+    filesystem::{StoreFile, read_up_to},
+    index::{BlockAt, SegmentIndex},
+    log::{Found, Segment},
+    segments::{SegmentDir, SegmentKey},
+    tail::Collected,
+};
+
+/// Open segment files, and what was found damaged in them.
+#[derive(Debug)]
+pub(super) struct Handles {
+    dir: SegmentDir,
+    open: Mutex<HashMap<SegmentKey, (Arc<dyn StoreFile>, u64)>>,
+    /// Damaged records that were counted.
+    known: Mutex<HashSet<(u64, Offset)>>,
+}
+
+impl Handles {
+    pub(super) fn new(dir: SegmentDir) -> Self {
+        Self { dir, open: Mutex::default(), known: Mutex::default() }
+    }
+
+    fn get(&self, key: SegmentKey) -> io::Result<Arc<dyn StoreFile>> {
+        if let Some((file, uses)) = self.open.lock().get_mut(&key) {
+            *uses += 1;
+            return Ok(Arc::clone(file));
+        }
+        let file = self.dir.open(key)?;
+        let mut open = self.open.lock();
+        if open.len() >= HANDLES_MAX {
+            // Those used least go, and the others start again.
+            let mut uses: Vec<u64> = open.values().map(|&(_, uses)| uses).collect();
+            let middle = uses.len() / 2;
+            let (_, &mut median, _) = uses.select_nth_unstable(middle);
+            let mut left = HANDLES_MAX / 2;
+            open.retain(|_, (_, uses)| {
+                let keep = *uses >= median && left > 0;
+                left -= usize::from(keep);
+                *uses = 0;
+                keep
+            });
+        }
+        open.insert(key, (Arc::clone(&file), 1));
+        Ok(file)
+    }
+
+    pub(super) fn forget(&self, key: SegmentKey) {
+        self.open.lock().remove(&key);
+    }
+
+    pub(super) fn clear(&self) {
+        self.open.lock().clear();
+    }
+}
+
+/// A segment that is being read.
+struct Source<'a> {
+    engine: &'a Engine,
+    name: &'a LogName,
+    log: u64,
+    segment: Segment,
+    file: Arc<dyn StoreFile>,
+    index: Arc<SegmentIndex>,
+}
+
+impl Engine {
+    /// [`Store::read`](ltq_core::Store::read), wherever the records are. Blocks.
+    pub(super) fn read(
+        &self,
+        name: &LogName,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<RecordBatch>, StoreError> {
+        loop {
+            let (log, segment) = {
+                let state = self.state.read();
+                self.check_open()?;
+                let log = state.logs.get(name);
+                let log = log.ok_or_else(|| StoreError::NoSuchLog(name.clone()))?;
+                log.check_from(name, from)?;
+                match log.find(from, limits) {
+                    Found::Memory(batches) => return Ok(batches),
+                    Found::Hole(hole) => return Err(hole.error(name, from)),
+                    Found::Segment(segment) => (log.id, segment),
+                }
+            };
+            let first = segment.first;
+            let result = self.source(name, log, segment).and_then(|it| it.read(from, limits));
+            // It may have been truncated away while it was read: then the log knows better.
+            if result.is_ok() || self.still_has(name, log, first) {
+                return result;
+            }
+        }
+    }
+
+    /// [`Store::offset_at`](ltq_core::Store::offset_at). Blocks.
+    pub(super) fn offset_at(&self, name: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
+        let mut from = Offset::ZERO;
+        loop {
+            let (log, segment) = {
+                let state = self.state.read();
+                self.check_open()?;
+                let log = state.logs.get(name);
+                let log = log.ok_or_else(|| StoreError::NoSuchLog(name.clone()))?;
+                from = from.max(log.bounds.first);
+                let mut late = log.segments.iter().filter(|it| it.end > from);
+                match late.find(|it| it.time_max >= time) {
+                    Some(segment) => (log.id, segment.clone()),
+                    None => {
+                        let found = log.tail.offset_at(from, time);
+                        return Ok(found.unwrap_or(log.bounds.end));
+                    }
+                }
+            };
+            let (first, end) = (segment.first, segment.end);
+            let found = self.source(name, log, segment).and_then(|it| it.offset_at(from, time));
+            match found {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => from = end,
+                Err(error) if self.still_has(name, log, first) => return Err(error),
+                Err(_) => (),
+            }
+        }
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed.load(Acquire) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    fn still_has(&self, name: &LogName, log: u64, first: Offset) -> bool {
+        let state = self.state.read();
+        let found = state.logs.get(name).filter(|found| found.id == log);
+        found.is_some_and(|found| found.segments.iter().any(|it| it.first == first))
+    }
+
+    fn source<'a>(
+        &'a self,
+        name: &'a LogName,
+        log: u64,
+        segment: Segment,
+    ) -> Result<Source<'a>, StoreError> {
+        let key = (log, segment.first);
+        let file = match self.handles.get(key) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let what = "the file is missing".to_owned();
+                return Err(self.damaged(name, log, segment.first..segment.end, &segment, 0, what));
+            }
+            file => file.map_err(|error| self.io_error(key, &error))?,
+        };
+        let index = match &segment.index {
+            Some(index) => Arc::clone(index),
+            None => self.load_index(name, key, &segment, &*file)?,
+        };
+        Ok(Source { engine: self, name, log, segment, file, index })
+    }
+
+    fn load_index(
+        &self,
+        name: &LogName,
+        key: SegmentKey,
+        segment: &Segment,
+        file: &dyn StoreFile,
+    ) -> Result<Arc<SegmentIndex>, StoreError> {
+        let index = SegmentIndex::scan(file, self.handles.dir.salt(key), segment.bytes);
+        let index = Arc::new(index.map_err(|error| self.io_error(key, &error))?);
+        let mut state = self.state.write();
+        if let Some(log) = state.logs.get_mut(name).filter(|log| log.id == key.0) {
+            let same = |it: &&mut Segment| it.first == key.1 && it.bytes == segment.bytes;
+            if let Some(segment) = log.segments.iter_mut().find(same) {
+                segment.index = Some(Arc::clone(&index));
+            }
+        }
+        Ok(index)
+    }
+
+    fn io_error(&self, key: SegmentKey, error: &io::Error) -> StoreError {
+        let doing = format!("reading {}", self.handles.dir.path(key).display());
+        StoreError::Io { doing, cause: error.to_string() }
+    }
+
+    /// The error for a reader at the start of the range, all of which is lost.
+    fn damaged(
+        &self,
+        name: &LogName,
+        log: u64,
+        range: std::ops::Range<Offset>,
+        segment: &Segment,
+        position: u64,
+        what: String,
+    ) -> StoreError {
+        let file = self.handles.dir.path((log, segment.first)).display().to_string();
+        let mut known = self.handles.known.lock();
+        if known.len() < KNOWN_MAX && known.insert((log, range.end)) {
+            let records = range.end.since(range.start);
+            self.counters.damaged_records.fetch_add(records, Relaxed);
+            tracing::error!(log = %name, from = %range.start, until = %range.end, file, position, what,
+                "records are damaged");
+        }
+        let (from, until) = (range.start, range.end);
+        StoreError::Damaged { log: name.clone(), from, until, file, position, what }
+    }
+}
+
+impl Source<'_> {
+    fn read(&self, from: Offset, limits: ReadLimits) -> Result<Vec<RecordBatch>, StoreError> {
+        let mut collected = Collected::new(from, limits);
+        while collected.next() < self.segment.end {
+            match self.read_block(&mut collected) {
+                Ok(true) => (),
+                Ok(false) => break,
+                Err(error) if collected.is_empty() => return Err(error),
+                // The next read starts there and is told.
+                Err(_) => break,
+            }
+        }
+        Ok(collected.finish())
+    }
+
+    /// Adds what the block of the next record holds. Tells whether to go on with the one after.
+    fn read_block(&self, collected: &mut Collected) -> Result<bool, StoreError> {
+        let from = collected.next();
+        let (header, block, position) = self.block_of(from)?;
+        let records = block.records();
+        let start = from.since(header.first) as usize;
+        let wanted = collected.fitting(records, start);
+        let good = match records.slice(start..start + wanted).verify() {
+            Ok(()) => wanted,
+            Err(ltq_core::RecordsError::Checksum { index, .. }) => index,
+            Err(_) => 0,
+        };
+        for batch in block.batches(start..start + good) {
+            if !collected.push(batch) {
+                return Ok(false);
+            }
+        }
+        if good < wanted {
+            let first_bad = start + good;
+            let is_good = |at: &usize| records.slice(*at..at + 1).verify().is_ok();
+            let count = records.count();
+            let next_good = (first_bad..count).find(is_good).unwrap_or(count);
+            let at = |index: usize| header.first.plus(index as u64);
+            let before: usize = records.slice(0..first_bad).payload().len();
+            let position = position + header.payload_at() + before as u64;
+            let what = "the checksum of a record is wrong".to_owned();
+            return Err(self.damaged(at(first_bad)..at(next_good), position, what));
+        }
+        Ok(start + wanted == records.count())
+    }
+
+    /// The block that holds a record.
+    fn block_of(&self, offset: Offset) -> Result<(BlockHeader, Block, u64), StoreError> {
+        let (at, next) = self.index.find(offset);
+        let until = next.map_or(self.segment.end, |next| next.first.min(self.segment.end));
+        let lost = |position, what: &str| self.damaged(offset..until, position, what.to_owned());
+        let Some(at) = at else {
+            return Err(lost(0, "the header of a block is damaged"));
+        };
+        let (header, block) = self.load(at, next.map(|next| next.position))?.ok_or_else(|| {
+            lost(at.position, "the header of a block, or the table in it, is damaged")
+        })?;
+        if offset >= header.end() {
+            let position = at.position + header.block_bytes();
+            return Err(lost(position, "the header of a block is damaged"));
+        }
+        Ok((header, block, at.position))
+    }
+
+    /// Reads a block. `None` when it is damaged before its payload.
+    fn load(
+        &self,
+        at: BlockAt,
+        next: Option<u64>,
+    ) -> Result<Option<(BlockHeader, Block)>, StoreError> {
+        let key = (self.log, self.segment.first);
+        let salt = self.engine.handles.dir.salt(key);
+        let io_error = |error: io::Error| self.engine.io_error(key, &error);
+        let end = next.unwrap_or(self.segment.bytes);
+        let likely = (end.saturating_sub(at.position) as usize).min(2 * BLOCK_BYTES);
+        let mut bytes = vec![0; likely.max(BLOCK_HEADER_BYTES)];
+        let mut read = read_up_to(&*self.file, &mut bytes, at.position).map_err(io_error)?;
+        let header = BlockHeader::decode(salt, at.position, bytes.get(..read).unwrap_or_default());
+        let Some(header) = header.filter(|header| header.first == at.first) else {
+            return Ok(None);
+        };
+        let wanted = header.block_bytes() as usize;
+        if wanted > read && at.position + wanted as u64 <= self.segment.bytes {
+            bytes.resize(wanted, 0);
+            let rest = bytes.get_mut(read..).unwrap_or_default();
+            let position = at.position + read as u64;
+            read += read_up_to(&*self.file, rest, position).map_err(io_error)?;
+        }
+        bytes.truncate(read.min(wanted));
+        let block = Block::decode(&header, &Bytes::from(bytes));
+        Ok(block.map(|block| (header, block)))
+    }
+
+    fn offset_at(&self, from: Offset, time: Timestamp) -> Result<Option<Offset>, StoreError> {
+        for at in self.index.late(from, time) {
+            // A damaged block is passed over: its records are reported to who reads them.
+            let Some((header, block)) = self.load(at, None)? else { continue };
+            let start = from.since(header.first).min(u64::from(header.count)) as usize;
+            let mut batches = block.batches(start..header.count as usize);
+            if let Some(found) = batches.find(|batch| batch.time >= time) {
+                return Ok(Some(found.first));
+            }
+        }
+        Ok(None)
+    }
+
+    fn damaged(&self, range: std::ops::Range<Offset>, position: u64, what: String) -> StoreError {
+        self.engine.damaged(self.name, self.log, range, &self.segment, position, what)
+    }
+}
+
+/// So many segment files are kept open.
+const HANDLES_MAX: usize = 128;
+/// So many places of damage are remembered, so as not to count them twice.
+const KNOWN_MAX: usize = 1 << 16;

@@ -1,0 +1,266 @@
+//! Opens a store: whose files they are, what the last checkpoint and the journal say, and a new
+//! journal file to go on with.
+//!
+//! Nothing is written before it is clear that the store is to be opened.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicBool, atomic::AtomicU64},
+};
+
+use ltq_core::{Offset, StoreError};
+use parking_lot::{Mutex, RwLock};
+
+use super::{
+    checkpoint::{self, Snapshot},
+    commit::Writing,
+    engine::{Counters, Engine},
+    filesystem::{FileSystem, OpenMode},
+    format::{FileHeader, HeaderError, Kind, StoreId},
+    front::{Front, Sealed},
+    identity::{self, newer_format, refuse},
+    journal::{ENTRIES_AT, JournalDir},
+    keeper::{FIRST_FILE_BYTES, Keeping},
+    log::Log,
+    options::FileStoreOptions,
+    planned::Planned,
+    reader::Handles,
+    replay::Replay,
+    segments::SegmentDir,
+    signal::Signal,
+    state::State,
+    walk::{Walk, WalkedFile},
+};
+
+/// Opens the store.
+pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
+    options.check()?;
+    let files = Arc::clone(&options.file_system);
+    let dir = options.dir.clone();
+    let (store, lock) = identity::open(&*files, &dir)?;
+    let journal = JournalDir::new(Arc::clone(&files), &dir, store);
+    let segments = SegmentDir::new(Arc::clone(&files), &dir, store);
+    let failed = |doing: &str, error: &io::Error| StoreError::Io {
+        doing: format!("{doing} in {}", dir.display()),
+        cause: error.to_string(),
+    };
+
+    let (snapshot, whole, checkpoint_bytes) = load_checkpoint(&*files, &dir, store)?;
+    let numbers = journal.numbers().map_err(|error| failed("listing the journal", &error))?;
+    let (spare, needed) = numbers.split_at(numbers.partition_point(|&it| it < snapshot.file));
+    let walked = open_journal(&*files, &journal, store, needed)?;
+    check_journal(&dir, &snapshot, &walked, whole)?;
+
+    let made = [journal.dir(), segments.dir()].into_iter();
+    made.into_iter()
+        .try_for_each(|sub| files.create_dir_all(sub))
+        .map_err(|error| failed("making directories", &error))?;
+    // What is read may be in the operating system's memory only, and is built upon from now on.
+    for file in &walked {
+        let synced = files.open(&journal.path(file.number), OpenMode::Write);
+        synced
+            .and_then(|file| file.sync())
+            .map_err(|error| failed("syncing the journal", &error))?;
+    }
+    let (number, replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
+    let before = snapshot.sequence - 1;
+    let mut sealed: Vec<_> = walked
+        .iter()
+        .map(|file| Sealed { number: file.number, bytes: file.bytes, last_sequence: before })
+        .collect();
+    let mut walk = Walk::new(walked, snapshot.sequence);
+    let mut replay = Replay::new(&options, &segments, snapshot);
+    while let Some(step) = walk.step().map_err(|error| failed("reading the journal", &error))? {
+        let at = walk.file();
+        replay.step(step)?;
+        for file in sealed.iter_mut().skip(at) {
+            file.last_sequence = walk.expected() - 1;
+        }
+    }
+    let last = walk.expected() - 1;
+    tracing::debug!(dir = %dir.display(), last, clean = replay.stopped, "replayed the journal");
+    let Replay { mut state, next_log_id, dirty, damaged_records, .. } = replay;
+
+    let orphans = judge_segments(&segments, &mut state)
+        .map_err(|error| failed("listing the segments", &error))?;
+    let next_file = numbers.last().map_or(1, |last| last + 1);
+    let bytes = FIRST_FILE_BYTES.min(options.journal_file_bytes);
+    let current = journal
+        .create(next_file, last + 1, bytes)
+        .map_err(|error| failed("making a journal file", &error))?;
+    for key in orphans {
+        if let Err(error) = segments.remove(key) {
+            tracing::warn!(%error, "a superfluous segment could not be removed");
+        }
+    }
+    for &number in spare {
+        if let Err(error) = journal.remove(number) {
+            tracing::warn!(%error, number, "a superfluous journal file could not be removed");
+        }
+    }
+
+    let logs = state.logs.iter();
+    let logs = logs.map(|(name, log)| (name.clone(), log.id, log.options, log.bounds.end));
+    let planned = Planned::new(logs, next_log_id);
+    let volatile = AtomicBool::new(planned.has_volatile());
+    let mut front = Front::new(planned, current, last);
+    sealed.into_iter().for_each(|file| front.push_sealed(file));
+    let counters = Counters {
+        damaged_records: AtomicU64::new(damaged_records),
+        checkpoint_bytes: AtomicU64::new(checkpoint_bytes),
+        tail_cost: AtomicU64::new(state.tail_cost()),
+        values_cost: AtomicU64::new(state.values_cost()),
+        segment_bytes: AtomicU64::new(state.segment_bytes()),
+        volatile,
+        ..Counters::default()
+    };
+    let keeping = Keeping {
+        segments: segments.clone(),
+        dirty,
+        spare: Vec::new(),
+        next_file: next_file + 1,
+        checkpoint: number,
+        replay: replay_from,
+    };
+    Ok(Engine {
+        files,
+        store,
+        journal,
+        front: Mutex::new(front),
+        state: RwLock::new(state),
+        showing: Mutex::default(),
+        writing: Mutex::new(Writing::default()),
+        syncing: Mutex::default(),
+        written: AtomicU64::new(last),
+        synced: AtomicU64::new(last),
+        keeping: Mutex::new(keeping),
+        handles: Handles::new(segments),
+        failed: OnceLock::new(),
+        closed: AtomicBool::new(false),
+        lock: Mutex::new(Some(lock)),
+        timed: AtomicBool::new(false),
+        commit_signal: Signal::default(),
+        keep_signal: Signal::default(),
+        counters,
+        options,
+    })
+}
+
+fn load_checkpoint(
+    files: &dyn FileSystem,
+    dir: &Path,
+    store: StoreId,
+) -> Result<(Snapshot, bool, u64), StoreError> {
+    let loaded = checkpoint::load(files, dir, store)
+        .map_err(|error| refuse(dir, &format!("reading its checkpoint failed: {error}")))?;
+    if let Some((path, why)) = loaded.refused {
+        return Err(refuse(&path, &why));
+    }
+    for (path, what) in &loaded.damaged {
+        tracing::error!(path = %path.display(), what, "a checkpoint is damaged");
+    }
+    // Without one the journal tells everything from the beginning.
+    let snapshot = loaded.snapshot.unwrap_or_else(|| Snapshot {
+        file: 1,
+        sequence: 1,
+        next_log_id: 1,
+        ..Snapshot::default()
+    });
+    Ok((snapshot, loaded.damaged.is_empty(), loaded.bytes))
+}
+
+fn open_journal(
+    files: &dyn FileSystem,
+    journal: &JournalDir,
+    store: StoreId,
+    numbers: &[u64],
+) -> Result<Vec<WalkedFile>, StoreError> {
+    let mut walked = Vec::with_capacity(numbers.len());
+    for &number in numbers {
+        let path = journal.path(number);
+        let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
+        let file = files.open(&path, OpenMode::Read).map_err(failed)?;
+        let bytes = file.len().map_err(failed)?;
+        let first = match FileHeader::read(&*file) {
+            Ok(header) if header.store != store => {
+                return Err(refuse(&path, "it belongs to another store"));
+            }
+            Ok(header) if header.kind != Kind::Journal || header.number != number => {
+                return Err(refuse(&path, "it is another file of the store; put it back"));
+            }
+            Ok(header) => Some(header.first).filter(|&first| first > 0),
+            Err(HeaderError::Newer(version)) => return Err(newer_format(&path, version)),
+            // It was being made, or is damaged: what is in it tells.
+            Err(HeaderError::Damaged) => None,
+        };
+        let name = Arc::from(path.display().to_string());
+        let salt = journal.salt(number);
+        let mut file = WalkedFile { number, name, file, bytes, salt, first };
+        if file.first.is_none() {
+            file.first = file.peek().map_err(failed)?;
+        }
+        walked.push(file);
+    }
+    Ok(walked)
+}
+
+/// Refuses a journal that cannot go on where the checkpoint ends.
+fn check_journal(
+    dir: &Path,
+    snapshot: &Snapshot,
+    walked: &[WalkedFile],
+    whole: bool,
+) -> Result<(), StoreError> {
+    let first = walked.iter().filter_map(|file| file.first).min();
+    let behind = first.is_some_and(|first| first > snapshot.sequence);
+    // A damaged checkpoint beside an older one may have allowed parts of the journal to go.
+    if (snapshot.number == 0 || !whole) && (behind || (snapshot.number == 0 && !whole)) {
+        return Err(refuse(dir, "its checkpoint is missing or damaged"));
+    }
+    if snapshot.number > 0 && walked.is_empty() {
+        return Err(refuse(dir, "its journal is missing"));
+    }
+    Ok(())
+}
+
+/// Compares the segments with the files that there are. Returns the files that belong to nothing.
+fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeSet<(u64, Offset)>> {
+    let mut orphans: BTreeSet<_> = segments.list()?.into_iter().collect();
+    let present: HashSet<_> = orphans.iter().copied().collect();
+    let mut restored = Vec::new();
+    for (name, log) in &mut state.logs {
+        let id = log.id;
+        let is_missing = |first: Offset| !present.contains(&(id, first));
+        let last_missing = log.segments.iter().rposition(|it| is_missing(it.first));
+        if let Some(missing) = last_missing.and_then(|at| log.segments.get(at)) {
+            if log.options.durable {
+                tracing::error!(log = %name, first = %missing.first, end = %missing.end,
+                    "a segment is missing");
+            } else {
+                // Truncated since the checkpoint; of such a log the journal does not tell.
+                restored.push((name.clone(), id, missing.end));
+            }
+        }
+        for segment in &log.segments {
+            orphans.remove(&(id, segment.first));
+        }
+    }
+    for (name, id, before) in restored {
+        state.change_log(id, &name, |log: &mut Log| log.truncate(before));
+    }
+    state.count_segments();
+    Ok(orphans)
+}
+
+impl WalkedFile {
+    /// The sequence of the entry with which it begins, if that is whole.
+    fn peek(&self) -> io::Result<Option<u64>> {
+        let mut bytes = [0; super::entry::ENTRY_HEADER_BYTES];
+        let read = super::filesystem::read_up_to(&*self.file, &mut bytes, ENTRIES_AT)?;
+        let header = bytes.get(..read).unwrap_or_default();
+        let header = super::entry::EntryHeader::decode(self.salt, ENTRIES_AT, header);
+        Ok(header.map(|header| header.sequence))
+    }
+}

@@ -1,0 +1,213 @@
+//! The segment files: named, made, written and removed.
+//!
+//! A file holds consecutive blocks of one log behind its header. Nothing in a checkpoint refers to
+//! what was not synced, so that whatever lies behind is cut and written again.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ltq_core::{Offset, RecordBatch, Timestamp};
+
+use super::{
+    block::BlockBuilder,
+    filesystem::{FileSystem, OpenMode, StoreFile},
+    format::{FileHeader, HEADER_BYTES, Kind, Salt, StoreId},
+    index::SegmentIndex,
+    log::Segment,
+};
+
+/// Which segment: its log's id and its first offset.
+pub(super) type SegmentKey = (u64, Offset);
+
+/// The segment files of a store.
+#[derive(Clone, Debug)]
+pub(super) struct SegmentDir {
+    files: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    store: StoreId,
+}
+
+impl SegmentDir {
+    pub(super) fn new(files: Arc<dyn FileSystem>, store_dir: &Path, store: StoreId) -> Self {
+        Self { files, dir: store_dir.join("segments"), store }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn path(&self, (log, first): SegmentKey) -> PathBuf {
+        self.dir.join(format!("{log:016x}-{:016x}.segment", first.0))
+    }
+
+    pub(super) fn salt(&self, (log, first): SegmentKey) -> Salt {
+        Salt::new(self.store, Kind::Segment, log, first.0)
+    }
+
+    /// All segment files that there are.
+    pub(super) fn list(&self) -> io::Result<Vec<SegmentKey>> {
+        let names = match self.files.list(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        let key = |name: &String| {
+            let (log, first) = name.strip_suffix(".segment")?.split_once('-')?;
+            let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
+            (log.len() == 16 && first.len() == 16)
+                .then(|| Some((number(log)?, Offset(number(first)?))))?
+        };
+        Ok(names.iter().filter_map(key).collect())
+    }
+
+    pub(super) fn open(&self, key: SegmentKey) -> io::Result<Arc<dyn StoreFile>> {
+        self.files.open(&self.path(key), OpenMode::Read)
+    }
+
+    pub(super) fn remove(&self, key: SegmentKey) -> io::Result<()> {
+        self.files.remove(&self.path(key))
+    }
+
+    /// Makes what was written to these segments durable.
+    pub(super) fn sync(&self, keys: &BTreeSet<SegmentKey>) -> io::Result<u64> {
+        let mut syncs = 0;
+        for &key in keys {
+            match self.files.open(&self.path(key), OpenMode::Write) {
+                Ok(file) => file.sync()?,
+                // It was truncated away meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            syncs += 1;
+        }
+        if !keys.is_empty() {
+            self.files.sync_dir(&self.dir)?;
+        }
+        Ok(syncs)
+    }
+}
+
+/// Writes records of one log, behind its last segment or in new ones.
+#[derive(Debug)]
+pub(super) struct SegmentWriter<'a> {
+    dir: &'a SegmentDir,
+    log: u64,
+    segment_bytes: u64,
+    open: Option<(Arc<dyn StoreFile>, Segment)>,
+    block: BlockBuilder,
+    done: Vec<Segment>,
+    pub(super) bytes_written: u64,
+}
+
+impl<'a> SegmentWriter<'a> {
+    /// `last` is the log's last segment, its index known, to go on with where that is possible.
+    pub(super) fn new(
+        dir: &'a SegmentDir,
+        log: u64,
+        segment_bytes: u64,
+        last: Option<Segment>,
+    ) -> io::Result<Self> {
+        let mut writer = Self {
+            dir,
+            log,
+            segment_bytes,
+            open: None,
+            block: BlockBuilder::default(),
+            done: Vec::new(),
+            bytes_written: 0,
+        };
+        if let Some(last) = last.filter(|last| last.bytes < segment_bytes && last.index.is_some()) {
+            match dir.files.open(&dir.path((log, last.first)), OpenMode::Write) {
+                Ok(file) => {
+                    file.set_len(last.bytes)?;
+                    writer.open = Some((file, last));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(writer)
+    }
+
+    /// Adds records behind those before; there may be a gap.
+    pub(super) fn push(&mut self, mut batch: RecordBatch) -> io::Result<()> {
+        if !self.block.is_empty() && self.block.end() != batch.first {
+            self.write_block()?;
+        }
+        while !batch.records.is_empty() {
+            self.block.take(&mut batch);
+            if self.block.is_full() || !batch.records.is_empty() {
+                self.write_block()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        if self.block.is_empty() { Ok(()) } else { self.write_block() }
+    }
+
+    /// The segments that were written to, in order, as far as that succeeded.
+    pub(super) fn into_segments(self) -> Vec<Segment> {
+        let open = self.open.map(|(_, segment)| segment);
+        self.done.into_iter().chain(open).collect()
+    }
+
+    fn write_block(&mut self) -> io::Result<()> {
+        let first = self.block.first();
+        let fits = |segment: &Segment| segment.bytes < self.segment_bytes && segment.end == first;
+        if let Some((_, full)) = self.open.take_if(|(_, segment)| !fits(segment)) {
+            self.done.push(full);
+        }
+        let (file, mut segment) = match self.open.take() {
+            Some(open) => open,
+            None => self.create(first)?,
+        };
+        let salt = self.dir.salt((self.log, segment.first));
+        let (header, bytes) = self.block.finish(salt, segment.bytes);
+        if let Err(error) = file.write_all_at(&[IoSlice::new(&bytes)], segment.bytes) {
+            // Half a block is in nobody's way, but it takes space that may be short.
+            if segment.end == segment.first {
+                let _ = self.dir.remove((self.log, segment.first));
+            } else {
+                let _ = file.set_len(segment.bytes);
+                self.done.push(segment);
+            }
+            return Err(error);
+        }
+        let mut index = segment.index.take().unwrap_or_default();
+        Arc::make_mut(&mut index).push(segment.bytes, &header);
+        segment.index = Some(index);
+        segment.bytes += bytes.len() as u64;
+        segment.end = header.end();
+        segment.time_max = segment.time_max.max(header.time_max);
+        self.bytes_written += bytes.len() as u64;
+        self.open = Some((file, segment));
+        Ok(())
+    }
+
+    fn create(&self, first: Offset) -> io::Result<(Arc<dyn StoreFile>, Segment)> {
+        let path = self.dir.path((self.log, first));
+        let file = self.dir.files.open(&path, OpenMode::Create)?;
+        file.set_len(0)?;
+        let header = FileHeader {
+            kind: Kind::Segment,
+            store: self.dir.store,
+            number: self.log,
+            first: first.0,
+        };
+        file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
+        let segment = Segment {
+            first,
+            end: first,
+            bytes: HEADER_BYTES as u64,
+            time_max: Timestamp(0),
+            index: Some(Arc::new(SegmentIndex::default())),
+        };
+        Ok((file, segment))
+    }
+}

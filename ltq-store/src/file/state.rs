@@ -1,0 +1,218 @@
+//! What readers see: all logs and values, as of the batches that are as durable as was asked.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
+
+use bytes::Bytes;
+use ltq_core::{LogInfo, LogName, Offset};
+
+use super::{
+    change::Change,
+    log::{Log, Segment},
+    tail::Chunk,
+};
+
+/// All logs and values.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) logs: HashMap<LogName, Log>,
+    pub(super) values: BTreeMap<Bytes, Bytes>,
+    values_cost: u64,
+    /// What all tails take in memory.
+    tail_cost: u64,
+    /// What all segments take on disk, those in `garbage` included.
+    segment_bytes: u64,
+    /// Segments that nothing needs any more.
+    garbage: Vec<Garbage>,
+}
+
+/// A segment that can go once the change that made it superfluous is durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Garbage {
+    pub(super) log: u64,
+    pub(super) first: Offset,
+    pub(super) bytes: u64,
+    /// The last entry of the journal at that time.
+    pub(super) sequence: u64,
+}
+
+impl State {
+    pub(super) const fn tail_cost(&self) -> u64 {
+        self.tail_cost
+    }
+
+    /// What tails and values take in memory.
+    pub(super) const fn memory_bytes(&self) -> u64 {
+        self.tail_cost + self.values_cost
+    }
+
+    pub(super) const fn values_cost(&self) -> u64 {
+        self.values_cost
+    }
+
+    /// What of the tails is not in segments too.
+    pub(super) fn unspilled_cost(&self) -> u64 {
+        self.logs.values().flat_map(Log::unspilled).map(Chunk::cost).sum()
+    }
+
+    pub(super) const fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Makes one change, known to fit. `file` and `sequence` tell the newest place in the journal
+    /// that may hold it.
+    pub(super) fn apply(&mut self, change: Change, file: u64, sequence: u64) {
+        match change {
+            Change::Create { id, log, options, first } => {
+                self.logs.insert(log, Log::new(id, options, first));
+            }
+            Change::Delete { id, log } => {
+                if self.logs.get(&log).is_some_and(|found| found.id == id)
+                    && let Some(found) = self.logs.remove(&log)
+                {
+                    self.tail_cost -= found.tail.cost();
+                    self.discard(id, found.segments, sequence);
+                }
+            }
+            Change::Append { id, log, time, records, .. } => {
+                self.change_log(id, &log, |found| {
+                    found.append(time, records, file);
+                });
+            }
+            Change::Truncate { id, log, before, .. } => {
+                let gone = self.change_log(id, &log, |found| found.truncate(before));
+                self.discard(id, gone.unwrap_or_default(), sequence);
+            }
+            Change::Put { key, value } => self.put(&key, &value),
+            Change::Remove { key } => self.remove(&key),
+        }
+    }
+
+    /// Takes in a log as it was in a checkpoint.
+    pub(super) fn restore(&mut self, log: LogName, found: Log) {
+        self.tail_cost += found.tail.cost();
+        self.logs.insert(log, found);
+    }
+
+    /// Counts the segments anew, and forgets those that nothing needs.
+    pub(super) fn count_segments(&mut self) {
+        self.garbage.clear();
+        self.segment_bytes = self.logs.values().map(Log::segment_bytes).sum();
+    }
+
+    /// Changes a log's tail and keeps count of it. `None` when the log is gone.
+    pub(super) fn change_log<T>(
+        &mut self,
+        id: u64,
+        log: &LogName,
+        change: impl FnOnce(&mut Log) -> T,
+    ) -> Option<T> {
+        let found = self.logs.get_mut(log).filter(|found| found.id == id)?;
+        let before = found.tail.cost();
+        let result = change(found);
+        self.tail_cost = self.tail_cost - before + found.tail.cost();
+        Some(result)
+    }
+
+    /// Takes in segments that were written to. Those that nothing needs, because the log was
+    /// truncated or deleted meanwhile, are left to be removed.
+    pub(super) fn register(&mut self, id: u64, log: &LogName, written: Vec<Segment>) {
+        for segment in written {
+            // It may have become superfluous before it was extended.
+            let old = self
+                .garbage
+                .extract_if(.., |garbage| garbage.log == id && garbage.first == segment.first);
+            let mut old: u64 = old.map(|garbage| garbage.bytes).sum();
+            let bytes = segment.bytes;
+            let found = self.logs.get_mut(log).filter(|found| found.id == id);
+            match found {
+                Some(found) if segment.end > found.bounds.first => {
+                    found.spilled_end = found.spilled_end.max(segment.end);
+                    let same = found.segments.pop_if(|last| last.first == segment.first);
+                    old += same.map_or(0, |last| last.bytes);
+                    found.segments.push(segment);
+                }
+                _ => self.discard(id, vec![segment], 0),
+            }
+            self.segment_bytes = self.segment_bytes + bytes - old;
+        }
+    }
+
+    /// Whether there is something to be removed.
+    pub(super) fn has_garbage(&self) -> bool {
+        !self.garbage.is_empty()
+    }
+
+    /// Gives up memory for what is in segments, until all tails take `cost`.
+    pub(super) fn shrink_tails(&mut self, cost: u64) {
+        for log in self.logs.values_mut() {
+            if self.tail_cost <= cost {
+                break;
+            }
+            let before = log.tail.cost();
+            log.tail.shrink(log.spilled_end, before.saturating_sub(self.tail_cost - cost));
+            self.tail_cost -= before - log.tail.cost();
+        }
+    }
+
+    /// Leaves segments to be removed.
+    pub(super) fn discard(&mut self, log: u64, segments: Vec<Segment>, sequence: u64) {
+        let garbage = segments.iter().map(|segment| Garbage {
+            log,
+            first: segment.first,
+            bytes: segment.bytes,
+            sequence,
+        });
+        self.garbage.extend(garbage);
+    }
+
+    /// The superfluous segments whose end is durable, at most up to this entry of the journal.
+    pub(super) fn take_garbage(&mut self, synced: u64) -> Vec<Garbage> {
+        let (gone, kept) =
+            self.garbage.drain(..).partition(|garbage: &Garbage| garbage.sequence <= synced);
+        self.garbage = kept;
+        let gone: Vec<Garbage> = gone;
+        self.segment_bytes -= gone.iter().map(|garbage| garbage.bytes).sum::<u64>();
+        gone
+    }
+
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.remove(key);
+        self.values_cost += value_cost(key, value);
+        // Copies: what came in shares its memory with the rest of its batch.
+        self.values.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        if let Some(value) = self.values.remove(key) {
+            self.values_cost -= value_cost(key, &value);
+        }
+    }
+
+    pub(super) fn values(&self, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let found = self.values.range::<[u8], _>(from);
+        let found = found.take_while(|(key, _)| key.starts_with(prefix));
+        found.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    pub(super) fn logs(&self) -> Vec<LogInfo> {
+        let info = |(log, found): (&LogName, &Log)| LogInfo {
+            log: log.clone(),
+            options: found.options,
+            bounds: found.bounds,
+        };
+        self.logs.iter().map(info).collect()
+    }
+}
+
+/// What a value takes in memory.
+pub(super) fn value_cost(key: &[u8], value: &[u8]) -> u64 {
+    VALUE_COST_BYTES + (key.len() + value.len()) as u64
+}
+
+/// What a value takes beside its key's and its own bytes: its place in a map that is half empty
+/// at worst, and two shared allocations.
+const VALUE_COST_BYTES: u64 = 256;
