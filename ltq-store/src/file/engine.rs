@@ -66,6 +66,8 @@ pub(super) struct Engine {
     /// Whether the thread that writes and syncs will look by itself, in time, at what was asked
     /// neither to be written nor to be synced.
     pub(super) timed: AtomicBool,
+    /// Whether the device has room for small changes only.
+    pub(super) device_short: AtomicBool,
     /// For the thread that writes and syncs; for the one that keeps house.
     pub(super) commit_signal: Signal,
     pub(super) keep_signal: Signal,

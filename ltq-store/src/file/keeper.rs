@@ -13,8 +13,7 @@ use super::{
     checkpoint::{self, LogSnapshot, Snapshot},
     engine::{Engine, Entered},
     filesystem::is_full,
-    front::{NoRoom, Parked, Sealed},
-    journal::ENTRIES_AT,
+    front::{Parked, Sealed},
     segments::{SegmentDir, SegmentKey},
     spill::{self, Job},
     tail::{Chunk, NOT_IN_JOURNAL},
@@ -74,6 +73,7 @@ impl Engine {
         note(self.relieve_memory(keeping))?;
         note(self.relieve_journal(keeping))?;
         note(self.relieve_disk())?;
+        note(self.relieve_device(keeping))?;
         note(self.make_ready(keeping))
     }
 
@@ -113,7 +113,7 @@ impl Engine {
         spilled
     }
 
-    fn spill(&self, keeping: &mut Keeping, jobs: Vec<Job>) -> Result<(), StoreError> {
+    pub(super) fn spill(&self, keeping: &mut Keeping, jobs: Vec<Job>) -> Result<(), StoreError> {
         for job in jobs {
             let mut spilled = job.run(&keeping.segments, self.options.segment_bytes);
             self.counters.bytes_written.fetch_add(spilled.bytes_written, Relaxed);
@@ -135,6 +135,10 @@ impl Engine {
         keeping: &mut Keeping,
         closing: bool,
     ) -> Result<(), StoreError> {
+        if self.is_unsynced() {
+            // Otherwise a full file might have to stay for the sake of what is not shown yet.
+            self.flush(true)?;
+        }
         let last = {
             let _showing = self.showing.lock();
             let front = self.front.lock();
@@ -189,87 +193,6 @@ impl Engine {
             logs: state.logs.iter().map(|(name, log)| LogSnapshot::of(name, log)).collect(),
             values: state.values.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
-    }
-
-    /// Keeps a journal file to be used again, or removes it.
-    fn spare(&self, keeping: &mut Keeping, file: Sealed) {
-        let large = file.bytes >= self.options.journal_file_bytes / 2;
-        if large && keeping.spare.len() < SPARE_MAX {
-            keeping.spare.push(file);
-        } else {
-            self.remove_journal_file(file);
-        }
-    }
-
-    fn remove_journal_file(&self, file: Sealed) {
-        if let Err(error) = self.journal.remove(file.number) {
-            tracing::warn!(%error, file = file.number, "a journal file could not be removed");
-        }
-    }
-
-    /// Sees to it that there is a journal file to go on with, large enough for who waits for one.
-    pub(super) fn make_ready(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
-        let (wanted, current, used, records) = {
-            let front = self.front.lock();
-            let parked = front.parked().front();
-            let wanted = match parked.map(|parked| parked.no_room) {
-                Some(NoRoom::Journal(bytes)) => (bytes + ENTRIES_AT).next_multiple_of(4096),
-                _ => 0,
-            };
-            if front.ready().is_some_and(|ready| ready.bytes >= wanted) {
-                return Ok(());
-            }
-            let records = parked.is_none_or(|parked| parked.draft.record_bytes() > 0);
-            (wanted, front.current().bytes, front.journal_bytes(), records)
-        };
-        let bytes = current.saturating_mul(2).min(self.options.journal_file_bytes).max(wanted);
-        let spares = |keeping: &Keeping| keeping.spare.iter().map(|it| it.bytes).sum::<u64>();
-        let at = keeping.spare.iter().position(|spare| spare.bytes >= wanted.max(bytes / 2));
-        let made = if let Some(at) = at {
-            let spare = keeping.spare.swap_remove(at);
-            let made = self.journal.recycle(spare.number, keeping.next_file, spare.bytes);
-            made.map_err(|error| self.fail("preparing a journal file", &error))?
-        } else {
-            let max = self.options.journal_bytes_max;
-            if used + spares(keeping) + bytes > max {
-                keeping.spare.drain(..).for_each(|spare| self.remove_journal_file(spare));
-            }
-            let mut used = used;
-            if used + bytes > max {
-                self.checkpoint(keeping, false)?;
-                keeping.spare.drain(..).for_each(|spare| self.remove_journal_file(spare));
-                used = self.front.lock().journal_bytes();
-            }
-            if used + bytes > max {
-                let what = "journal_bytes_max".to_owned();
-                return Err(StoreError::Full { what, limit: max, used, wanted: bytes });
-            }
-            let bytes = self.affordable(bytes, wanted, records)?;
-            let made = self.journal.create(keeping.next_file, 0, bytes);
-            self.counters.syncs.fetch_add(1, Relaxed);
-            self.counters.bytes_written.fetch_add(bytes, Relaxed);
-            made.map_err(|error| self.trouble("making a journal file", &error, bytes))?
-        };
-        keeping.next_file += 1;
-        if let Some(old) = self.front.lock().set_ready(made) {
-            let (number, bytes) = (old.number, old.bytes);
-            self.spare(keeping, Sealed { number, bytes, last_sequence: 0 });
-        }
-        Ok(())
-    }
-
-    /// How large a new file may be: as wanted, or where only the reserve is left and nobody wants
-    /// to put records into it, small.
-    fn affordable(&self, bytes: u64, wanted: u64, records: bool) -> Result<u64, StoreError> {
-        let free = self.files.free_space(&self.options.dir).unwrap_or(u64::MAX);
-        if free >= bytes.saturating_add(self.options.reserve_bytes) {
-            return Ok(bytes);
-        }
-        let small = wanted.max(FIRST_FILE_BYTES).min(bytes);
-        if !records && free >= small {
-            return Ok(small);
-        }
-        Err(self.device_full(bytes))
     }
 
     pub(super) fn remove_garbage(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
@@ -332,7 +255,7 @@ impl Engine {
     }
 
     /// The error for a write that failed: the device is full, or nobody knows what it did.
-    fn trouble(&self, doing: &str, error: &io::Error, wanted: u64) -> StoreError {
+    pub(super) fn trouble(&self, doing: &str, error: &io::Error, wanted: u64) -> StoreError {
         if is_full(error) { self.device_full(wanted) } else { self.fail(doing, error) }
     }
 }
@@ -340,7 +263,3 @@ impl Engine {
 /// So many full journal files are moved to segments however small they are: each opening after a
 /// crash leaves one.
 const SEALED_MAX: usize = 16;
-/// So many journal files are kept to be used again: as many as fill up while a checkpoint is made.
-const SPARE_MAX: usize = 2;
-/// The first journal file, as most stores stay small. Each one after it is twice as large.
-pub(super) const FIRST_FILE_BYTES: u64 = 1 << 20;

@@ -26,6 +26,7 @@ mod segments;
 mod signal;
 mod spill;
 mod state;
+mod supply;
 mod tail;
 mod threads;
 mod walk;

@@ -26,6 +26,9 @@ impl Engine {
         if records > 0 && in_memory >= self.options.tail_bytes.saturating_mul(2) {
             return Some(NoRoom::Memory);
         }
+        if records > 0 && self.device_short.load(Relaxed) {
+            return Some(NoRoom::Device);
+        }
         self.disk_shortage(front, draft).map(|_| NoRoom::Disk)
     }
 

@@ -73,7 +73,7 @@ impl State {
                     && let Some(found) = self.logs.remove(&log)
                 {
                     self.tail_cost -= found.tail.cost();
-                    self.discard(id, found.segments, sequence);
+                    self.discard(id, &found.segments, sequence);
                 }
             }
             Change::Append { id, log, time, records, .. } => {
@@ -83,7 +83,7 @@ impl State {
             }
             Change::Truncate { id, log, before, .. } => {
                 let gone = self.change_log(id, &log, |found| found.truncate(before));
-                self.discard(id, gone.unwrap_or_default(), sequence);
+                self.discard(id, &gone.unwrap_or_default(), sequence);
             }
             Change::Put { key, value } => self.put(&key, &value),
             Change::Remove { key } => self.remove(&key),
@@ -134,7 +134,7 @@ impl State {
                     old += same.map_or(0, |last| last.bytes);
                     found.segments.push(segment);
                 }
-                _ => self.discard(id, vec![segment], 0),
+                _ => self.discard(id, &[segment], 0),
             }
             self.segment_bytes = self.segment_bytes + bytes - old;
         }
@@ -158,7 +158,7 @@ impl State {
     }
 
     /// Leaves segments to be removed.
-    pub(super) fn discard(&mut self, log: u64, segments: Vec<Segment>, sequence: u64) {
+    pub(super) fn discard(&mut self, log: u64, segments: &[Segment], sequence: u64) {
         let garbage = segments.iter().map(|segment| Garbage {
             log,
             first: segment.first,

@@ -2,8 +2,12 @@
 //! damage, failing and full devices.
 
 mod crash;
+mod damage;
+mod limits;
 mod model;
+mod refusals;
 mod sim;
+mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 

@@ -379,7 +379,7 @@ impl StoreFile for SimFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.0.lock().inodes[self.inode].current.len() as u64)
     }
 
