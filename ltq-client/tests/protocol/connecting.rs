@@ -1,0 +1,155 @@
+use std::time::Duration;
+
+use ltq_client::{Client, ConnectError, ConnectionState, RefusalCode, RequestError};
+use ltq_core::{Refusal, protocol::Frame};
+use ltq_transport::InProcess;
+
+use crate::fake::{Fake, welcome, within};
+
+#[tokio::test]
+async fn the_hello_says_who_comes_and_with_what() {
+    let mut fake = Fake::start().await;
+    let builder = fake.builder().name("loader").token("secret");
+    let (_client, peer) = fake.connect(builder).await;
+    let hello = peer.hello.unwrap();
+    assert_eq!((hello.major, hello.minor), (1, 0));
+    assert_eq!((&*hello.client, hello.token.as_deref()), ("loader", Some("secret")));
+    assert_eq!(hello.frame_bytes_max, 8 << 20);
+}
+
+#[tokio::test]
+async fn a_refused_hello_is_told_with_its_reason() {
+    let mut fake = Fake::start().await;
+    let (result, _peer) = tokio::join!(fake.builder().connect(), async {
+        let mut peer = fake.accept().await;
+        peer.recv().await;
+        let refusal = Refusal::new(RefusalCode::Unauthorized, "the token is not right");
+        peer.send(&Frame::Goodbye { refusal }).await;
+        peer
+    });
+    let Err(ConnectError::Refused { refusal, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(refusal.code, RefusalCode::Unauthorized);
+}
+
+#[tokio::test]
+async fn every_server_is_tried_before_connecting_fails() {
+    let namespace = InProcess::new();
+    let mut fake = Fake::at(&namespace, "third").await;
+    let builder = Client::builder()
+        .server("in-process://first")
+        .server("in-process://second")
+        .server(&fake.address)
+        .transports(fake.transports.clone());
+    let (client, _peer) = fake.connect(builder).await;
+    assert!(client.state().borrow().is_connected());
+
+    let none = Client::builder().server("in-process://first").transports(fake.transports.clone());
+    let error = within(none.connect()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Transport { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn addresses_that_are_none_are_told_at_once() {
+    assert!(matches!(Client::builder().connect().await, Err(ConnectError::NoServer)));
+    assert!(matches!(Client::connect("tcp://").await, Err(ConnectError::Address(_))));
+    let error = Client::connect("pigeon://x").await.unwrap_err().to_string();
+    assert!(error.contains("pigeon") && error.contains("tcp"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_broker_that_does_not_answer_the_hello_times_out() {
+    let mut fake = Fake::start().await;
+    let builder = fake.builder().connect_timeout(Duration::from_secs(2));
+    let start = tokio::time::Instant::now();
+    let (result, _peer) = tokio::join!(builder.connect(), fake.accept());
+    assert!(matches!(result, Err(ConnectError::TimedOut { .. })), "{result:?}");
+    assert_eq!(start.elapsed().as_secs(), 2);
+}
+
+#[tokio::test]
+async fn a_welcome_that_cannot_be_is_refused() {
+    for spoil in 0..3 {
+        let mut fake = Fake::start().await;
+        let (result, _peer) = tokio::join!(fake.builder().connect(), async {
+            let mut peer = fake.accept().await;
+            let mut wrong = welcome();
+            match spoil {
+                0 => wrong.major = 2,
+                1 => wrong.limits.frame_bytes_max = 100,
+                _ => {
+                    peer.send(&Frame::Pong { nonce: 1 }).await;
+                    return peer;
+                }
+            }
+            peer.greet(wrong).await;
+            peer
+        });
+        assert!(matches!(result, Err(ConnectError::Protocol { .. })), "{spoil}: {result:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_background_a_client_waits_for_a_broker_that_comes_later() {
+    let namespace = InProcess::new();
+    let transports = ltq_transport::Transports::new().with(namespace.clone());
+    let client = Client::builder()
+        .server("in-process://later")
+        .transports(transports)
+        .request_timeout(Duration::from_secs(30))
+        .connect_in_background()
+        .unwrap();
+    let mut state = client.state();
+    state.wait_for(|s| matches!(s, ConnectionState::Disconnected { .. })).await.unwrap();
+    let opening = tokio::spawn({
+        let client = client.clone();
+        async move { client.producer("orders").await }
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut fake = Fake::at(&namespace, "later").await;
+    let mut peer = fake.welcome().await;
+    peer.open_producer(1, 0).await;
+    opening.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_requests_without_a_connection_end_by_their_deadline() {
+    let client = Client::builder()
+        .server("in-process://nowhere")
+        .transports(ltq_transport::Transports::new().with(InProcess::new()))
+        .request_timeout(Duration::from_secs(2))
+        .connect_in_background()
+        .unwrap();
+    let start = tokio::time::Instant::now();
+    let admin = client.admin();
+    let (producer, consumer, topics) = tokio::join!(
+        client.producer("orders"),
+        client.consumer("orders", "billing"),
+        admin.list_topics()
+    );
+    assert_eq!(start.elapsed().as_secs(), 2);
+    let timed_out = |error: &RequestError| matches!(error, RequestError::TimedOut { .. });
+    assert!(timed_out(&producer.unwrap_err()));
+    assert!(timed_out(&consumer.unwrap_err()));
+    assert!(timed_out(&topics.unwrap_err()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_to_connect_thin_out() {
+    let client = Client::builder()
+        .server("in-process://nowhere")
+        .transports(ltq_transport::Transports::new().with(InProcess::new()))
+        .connect_in_background()
+        .unwrap();
+    let mut state = client.state();
+    let mut waits = Vec::new();
+    while waits.len() < 12 {
+        state.changed().await.unwrap();
+        if let ConnectionState::Disconnected { retry_in, attempt, .. } = &*state.borrow_and_update()
+        {
+            assert_eq!(*attempt as usize, waits.len() + 1);
+            waits.push(*retry_in);
+        }
+    }
+    assert!(waits[0] <= Duration::from_millis(50));
+    assert!(waits[11] >= Duration::from_millis(2_500) && waits[11] <= Duration::from_secs(5));
+}

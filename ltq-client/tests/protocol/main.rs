@@ -1,0 +1,21 @@
+//! The protocol from the client's side: what it sends, and what it makes of what a broker says,
+//! right or wrong. The broker here does as the test tells it.
+
+#[cfg(test)]
+mod closing;
+#[cfg(test)]
+mod connecting;
+#[cfg(test)]
+mod consuming;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod for_each;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod publishing;
+#[cfg(test)]
+mod reconnecting;
+#[cfg(test)]
+mod requests;
