@@ -1,6 +1,6 @@
 //! Promises 1, 7 and 12 under power cuts and kills at any operation, by chance and at length.
 
-use ltq_core::{Durability, Durability::*, StoreError, WriteBatch};
+use ltq_core::{Committed, Durability, Durability::*, StoreError, WriteBatch};
 
 use super::{
     super::engine::{Answer, Engine},
@@ -14,6 +14,21 @@ struct Sent {
     durability: Durability,
     answer: Option<Answer>,
     confirmed: bool,
+}
+
+impl Sent {
+    fn answered(&mut self, answer: Result<Committed, StoreError>, seed: u64) {
+        self.answer = None;
+        match answer {
+            Ok(committed) => {
+                assert!(committed.durability <= self.durability);
+                self.confirmed = true;
+                self.durability = committed.durability;
+            }
+            Err(StoreError::Failed(_)) => (),
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
 }
 
 struct Run {
@@ -42,10 +57,19 @@ impl Run {
             let batch = self.workload.batch();
             let durability = [Memory, Os, Disk, Disk][self.chance().below(4) as usize];
             match engine.submit(batch.clone(), durability) {
-                Ok(answer) => {
+                Ok(mut answer) => {
+                    let early = self.unpark(engine, &mut answer);
+                    if let Some(Err(StoreError::Full { .. })) = early {
+                        assert!(self.disk.is_limited());
+                        continue;
+                    }
                     self.workload.model.apply(&batch);
-                    let answer = Some(answer);
-                    self.sent.push(Sent { batch, durability, answer, confirmed: false });
+                    let mut sent =
+                        Sent { batch, durability, answer: Some(answer), confirmed: false };
+                    if let Some(early) = early {
+                        sent.answered(early, self.seed);
+                    }
+                    self.sent.push(sent);
                 }
                 Err(StoreError::Failed(_)) => return,
                 Err(error) => panic!("seed {}: {error}", self.seed),
@@ -65,6 +89,26 @@ impl Run {
         self.settle(engine);
     }
 
+    /// Lets a batch that waits for room find some, or be refused. Returns the answer if there is
+    /// one already.
+    fn unpark(
+        &self,
+        engine: &Engine,
+        answer: &mut Answer,
+    ) -> Option<Result<Committed, StoreError>> {
+        for _ in 0..50 {
+            if let Ok(answer) = answer.try_recv() {
+                return Some(answer);
+            }
+            if engine.front.lock().parked().is_empty() {
+                return None;
+            }
+            let _ = engine.keep_step();
+            let _ = engine.commit_step(false);
+        }
+        panic!("seed {}: it waits for room and for no end", self.seed);
+    }
+
     fn settle(&mut self, engine: &Engine) {
         for round in 0..50 {
             let open = self.sent.iter_mut().rev().take(40);
@@ -72,14 +116,7 @@ impl Run {
             for sent in open {
                 let Some(answer) = &mut sent.answer else { continue };
                 match answer.try_recv() {
-                    Ok(Ok(committed)) => {
-                        assert!(committed.durability <= sent.durability);
-                        sent.confirmed = true;
-                        sent.durability = committed.durability;
-                        sent.answer = None;
-                    }
-                    Ok(Err(StoreError::Failed(_))) => sent.answer = None,
-                    Ok(Err(error)) => panic!("seed {}: {error}", self.seed),
+                    Ok(answer) => sent.answered(answer, self.seed),
                     Err(_) => waiting += 1,
                 }
             }
@@ -153,14 +190,27 @@ fn run(seed: u64) {
         let so_far = run.disk.operations();
         let crash_in = 1 + run.chance().below(400);
         run.disk.crash_at(so_far + crash_in);
+        // Now and then the device is nearly full, or fails to sync.
+        match run.chance().below(6) {
+            0 => {
+                let more = run.chance().below(600 << 10);
+                run.disk.set_capacity(Some(run.disk.used() + more));
+            }
+            1 => {
+                let syncs = run.chance().below(60);
+                run.disk.fail_sync_in(syncs);
+            }
+            _ => (),
+        }
         run.work(&engine);
         run.check_alive(&engine);
+        run.disk.set_capacity(None);
         let kill = run.chance().one_in(3);
         let closed = engine.failure().is_none() && run.chance().one_in(4) && {
             run.disk.crash_at(u64::MAX);
             engine.begin_closing();
-            engine.finish_closing().unwrap();
-            true
+            // A sync may fail even then.
+            engine.finish_closing().is_ok()
         };
         drop(engine);
         let mut chance = run.chance().clone();

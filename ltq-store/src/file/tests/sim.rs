@@ -97,6 +97,10 @@ impl SimFs {
         self.0.lock().capacity = bytes;
     }
 
+    pub(super) fn is_limited(&self) -> bool {
+        self.0.lock().capacity.is_some()
+    }
+
     pub(super) fn set_read_only(&self, read_only: bool) {
         self.0.lock().read_only = read_only;
     }
