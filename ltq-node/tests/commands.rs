@@ -7,6 +7,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
@@ -176,6 +177,28 @@ fn promise_11_sigterm_and_ctrl_c_stop_a_node_cleanly() {
         node.signal(name);
         assert_eq!(node.wait().code(), Some(0), "{name}");
     }
+}
+
+#[test]
+fn a_second_signal_ends_a_node_at_once() {
+    let node = Node::start();
+    // A request that never ends keeps the first stop from ending.
+    let http = node.word("http://").trim_start_matches("http://");
+    let mut stream = TcpStream::connect(http).unwrap();
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+                 content-length: 9\r\n\r\n";
+    stream.write_all(head).unwrap();
+    // By asking for the body the node says that the request is under way.
+    stream.read_exact(&mut [0]).unwrap();
+    node.signal("TERM");
+    let server = node.server().trim_start_matches("tcp://").to_owned();
+    let begun = Instant::now();
+    while TcpStream::connect(&server).is_ok() {
+        assert!(begun.elapsed() < DEADLINE, "the node does not stop to listen");
+        thread::yield_now();
+    }
+    node.signal("TERM");
+    assert_eq!(node.wait().code(), Some(1));
 }
 
 #[test]
