@@ -161,6 +161,11 @@ impl Ledger {
         }
     }
 
+    /// Confirmed messages that a channel has not seen yet, over all channels.
+    pub(super) fn left(&self) -> usize {
+        self.state.lock().channels.iter().map(|channel| channel.missing).sum()
+    }
+
     /// Waits until every channel has seen every confirmed message.
     pub(super) async fn drained(&self) {
         loop {
