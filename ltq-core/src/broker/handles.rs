@@ -1,25 +1,27 @@
 //! A session's producers and subscriptions, and the topics that they belong to.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry as MapEntry},
+    collections::{HashMap, hash_map::Entry as MapEntry},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tracing::debug;
+use tokio::task::JoinSet;
 
 use super::{
     admin,
     inbox::{Entry, Inbox},
-    outbox::Outbox,
-    refuse::refuse,
+    outbox::{Outbox, Outgoing},
+    refuse::{bad_records, credit_refusal, gone, in_use, limit, refuse, unexpected},
     shared::Shared,
+    unconfirmed::Unconfirmed,
+    waiters::Ticket,
 };
 use crate::{
-    ChannelName, Credit, Durability, Peer, ProducerName, Records, RecordsError, Refusal,
-    RefusalCode, StartAt, TopicName,
-    model::{ConsumerId, Event, ProducerId, Reply, SessionId},
+    ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder, Refusal, RefusalCode,
+    StartAt, TopicName,
+    model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
     protocol::Frame,
 };
 
@@ -27,71 +29,71 @@ use crate::{
 /// over in one piece for each topic.
 pub(super) struct Handles {
     shared: Arc<Shared>,
-    session: SessionId,
     outbox: Arc<Outbox>,
-    peer: String,
     topics: Vec<Option<TopicSlot>>,
     slots: HashMap<TopicName, usize>,
     /// Slots with events that were not handed over yet.
     touched: Vec<usize>,
+    /// Bytes of publishes among them.
+    gathered_bytes: usize,
     producers: HashMap<u32, Producer>,
     subscriptions: HashMap<u32, Subscription>,
-    /// Operators' requests that are not answered.
+    /// Operators' requests that are not answered, and the tasks that see to them.
     requests: u32,
+    requesting: Option<Box<JoinSet<()>>>,
     unconfirmed_bytes: usize,
-    /// What the session was too fast for.
-    blocked: Option<Arc<Inbox>>,
+    /// Inboxes that the session was too fast for, and its places among those that wait.
+    blocked: Vec<(Arc<Inbox>, Ticket)>,
+    /// Its place among those that wait for the node to have room for publishes.
+    ticket: Ticket,
     /// Replies of the session's own were added to the outbox.
     spoke: bool,
 }
 
 struct TopicSlot {
     inbox: Arc<Inbox>,
+    /// The number under which the topic knows this session. A new one each time, so that what a
+    /// topic still says to an earlier one is not mistaken.
+    session: SessionId,
     events: Vec<Event>,
     /// Producers and subscriptions that use it.
     users: usize,
 }
 
+/// Kept until the client has closed it and all that it sent is answered.
 struct Producer {
     slot: usize,
-    /// The end of the sequence and the bytes of each publish that is not confirmed.
-    unconfirmed: VecDeque<(u64, usize)>,
-    /// The client closed it; it is kept until what it published is confirmed.
+    session: SessionId,
+    unconfirmed: Unconfirmed,
+    opened: bool,
     closed: bool,
 }
 
 struct Subscription {
     slot: usize,
+    session: SessionId,
     delivered: u64,
     leaving: bool,
 }
 
 impl Handles {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        session: SessionId,
-        outbox: Arc<Outbox>,
-        peer: &Peer,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
         Self {
             shared,
-            session,
             outbox,
-            peer: peer.address.to_string(),
             topics: Vec::new(),
             slots: HashMap::new(),
             touched: Vec::new(),
+            gathered_bytes: 0,
             producers: HashMap::new(),
             subscriptions: HashMap::new(),
             requests: 0,
+            requesting: None,
             unconfirmed_bytes: 0,
-            blocked: None,
+            blocked: Vec::new(),
+            ticket: Ticket::default(),
             spoke: false,
         }
-    }
-
-    pub(super) fn greeted(&self, client: &str) {
-        debug!(peer = %self.peer, client, "hello");
     }
 
     /// Takes a frame that belongs behind the hello.
@@ -109,9 +111,8 @@ impl Handles {
             }
             Frame::Credit { handle, total } => self.credit(handle, total)?,
             Frame::Settle { handle, request, settlements } => {
-                let consumer = self.consumer(handle);
-                if let Some(subscription) = self.subscriptions.get(&handle) {
-                    let slot = subscription.slot;
+                if let Some(&Subscription { slot, session, .. }) = self.subscriptions.get(&handle) {
+                    let consumer = ConsumerId { session, handle };
                     self.tell(slot, Event::Settle { consumer, request, settlements });
                 } else {
                     let stale = settlements.iter().map(|settlement| settlement.tags).collect();
@@ -120,10 +121,7 @@ impl Handles {
             }
             Frame::Unsubscribe { handle } => self.unsubscribe(handle),
             Frame::Admin { request, action } => self.admin(request, action),
-            other => {
-                let detail = format!("a client does not send {}", name_of(&other));
-                return Err(Refusal::new(RefusalCode::UnexpectedFrame, detail));
-            }
+            other => return Err(unexpected(&other)),
         }
         Ok(())
     }
@@ -144,10 +142,12 @@ impl Handles {
             self.slot(topic)
         };
         match opened {
-            Ok(slot) => {
-                let producer = Producer { slot, unconfirmed: VecDeque::new(), closed: false };
+            Ok((slot, session)) => {
+                let unconfirmed = Unconfirmed::default();
+                let producer =
+                    Producer { slot, session, unconfirmed, opened: false, closed: false };
                 self.producers.insert(handle, producer);
-                let producer = self.producer(handle);
+                let producer = ProducerId { session, handle };
                 self.tell(slot, Event::OpenProducer { producer, name, epoch });
             }
             Err(refusal) => self.reply(Reply::ProducerRefused { handle, refusal }),
@@ -162,56 +162,52 @@ impl Handles {
         records: Records,
     ) -> Result<(), Refusal> {
         let count = records.count() as u64;
-        let message_bytes_max = self.shared.settings.message_bytes_max;
-        let refusal = match self.producers.get(&handle) {
-            Some(producer) if !producer.closed => {
-                if count == 0 {
-                    let detail = "a publish holds no message";
-                    return Err(Refusal::new(RefusalCode::Malformed, detail));
-                }
-                if sequence == 0 || sequence.checked_add(count).is_none() {
-                    let detail = format!("a publish begins at sequence {sequence}");
-                    return Err(Refusal::new(RefusalCode::Malformed, detail));
-                }
-                refusal_of(&records, message_bytes_max)
-            }
-            _ => {
-                let detail = format!("producer {handle} is not open");
-                Some(Refusal::new(RefusalCode::NoSuchHandle, detail))
-            }
-        };
-        if let Some(refusal) = refusal {
+        if count == 0 {
+            return Err(Refusal::new(RefusalCode::Malformed, "a publish holds no message"));
+        }
+        if sequence == 0 || sequence.checked_add(count).is_none() {
+            let detail = format!("a publish begins at sequence {sequence}");
+            return Err(Refusal::new(RefusalCode::Malformed, detail));
+        }
+        let producer = self.producers.get_mut(&handle);
+        let Some(producer) = producer.filter(|producer| !producer.closed) else {
+            let detail = format!("producer {handle} is not open");
+            let refusal = Refusal::new(RefusalCode::NoSuchHandle, detail);
             self.reply(Reply::PublishRefused { handle, sequence, count, refusal });
             return Ok(());
-        }
-        let bytes = records.byte_len();
-        let id = self.producer(handle);
-        if let Some(producer) = self.producers.get_mut(&handle) {
-            producer.unconfirmed.push_back((sequence + count, bytes));
-            let slot = producer.slot;
-            self.unconfirmed_bytes += bytes;
-            self.shared.published.take(bytes);
-            self.tell(slot, Event::Publish { producer: id, sequence, durability, records });
-        }
+        };
+        let (slot, id) = (producer.slot, ProducerId { session: producer.session, handle });
+        let (event, bytes) = match bad_records(&records, self.shared.settings.message_bytes_max) {
+            None => {
+                let bytes = records.byte_len();
+                self.gathered_bytes += bytes;
+                (Event::Publish { producer: id, sequence, durability, records }, bytes)
+            }
+            // Told to the topic, so that it waits behind the answers to earlier ones.
+            Some(refusal) => (Event::RefusePublish { producer: id, sequence, count, refusal }, 0),
+        };
+        let bytes = bytes + Topic::WISH_BYTES;
+        producer.unconfirmed.push(sequence, count, bytes);
+        self.unconfirmed_bytes += bytes;
+        self.tell(slot, event);
         Ok(())
     }
 
     fn close_producer(&mut self, handle: u32) {
-        let id = self.producer(handle);
         if let Some(producer) = self.producers.get_mut(&handle)
             && !producer.closed
         {
             producer.closed = true;
-            let slot = producer.slot;
-            self.tell(slot, Event::CloseProducer { producer: id });
+            let (slot, session) = (producer.slot, producer.session);
+            self.tell(slot, Event::CloseProducer { producer: ProducerId { session, handle } });
             self.forget_producer_if_done(handle);
         }
     }
 
     fn forget_producer_if_done(&mut self, handle: u32) {
         if let MapEntry::Occupied(entry) = self.producers.entry(handle)
-            && entry.get().closed
-            && entry.get().unconfirmed.is_empty()
+            && let Producer { opened: true, closed: true, unconfirmed, .. } = entry.get()
+            && unconfirmed.is_empty()
         {
             let slot = entry.remove().slot;
             self.leave_slot(slot);
@@ -249,10 +245,10 @@ impl Handles {
             self.slot(topic)
         };
         match subscribed {
-            Ok(slot) => {
-                let subscription = Subscription { slot, delivered: 0, leaving: false };
+            Ok((slot, session)) => {
+                let subscription = Subscription { slot, session, delivered: 0, leaving: false };
                 self.subscriptions.insert(handle, subscription);
-                let consumer = self.consumer(handle);
+                let consumer = ConsumerId { session, handle };
                 let event = Event::Subscribe { consumer, channel, start, create, timeout, credit };
                 self.tell(slot, event);
             }
@@ -262,25 +258,23 @@ impl Handles {
 
     fn credit(&mut self, handle: u32, total: Credit) -> Result<(), Refusal> {
         let credit_max = self.shared.settings.model.credit_max;
-        let consumer = self.consumer(handle);
         // Credit for a subscription that has just been closed crosses the news of it.
         let Some(subscription) = self.subscriptions.get(&handle) else { return Ok(()) };
         let open = total.messages.saturating_sub(subscription.delivered);
         if open > credit_max.messages {
             return Err(credit_refusal(Credit { messages: open, ..total }, credit_max));
         }
-        let slot = subscription.slot;
-        self.tell(slot, Event::Credit { consumer, total });
+        let &Subscription { slot, session, .. } = subscription;
+        self.tell(slot, Event::Credit { consumer: ConsumerId { session, handle }, total });
         Ok(())
     }
 
     fn unsubscribe(&mut self, handle: u32) {
-        let consumer = self.consumer(handle);
         match self.subscriptions.get_mut(&handle) {
             Some(subscription) if !subscription.leaving => {
                 subscription.leaving = true;
-                let slot = subscription.slot;
-                self.tell(slot, Event::Unsubscribe { consumer });
+                let &mut Subscription { slot, session, .. } = subscription;
+                self.tell(slot, Event::Unsubscribe { consumer: ConsumerId { session, handle } });
             }
             Some(_) => {}
             None => self.reply(Reply::SubscriptionClosed { handle, refusal: None }),
@@ -295,63 +289,64 @@ impl Handles {
         }
         self.requests += 1;
         let (shared, outbox) = (self.shared.clone(), self.outbox.clone());
-        tokio::spawn(async move {
+        let requesting = self.requesting.get_or_insert_default();
+        while requesting.try_join_next().is_some() {}
+        requesting.spawn(async move {
             let result = admin::perform(&shared, action).await;
-            outbox.push_reply(Reply::Admin { request, result });
+            outbox.push(Outgoing::Reply(SessionId::default(), Reply::Admin { request, result }));
             outbox.wake();
         });
     }
 
-    /// Notes what a reply that is about to be written says about the handles.
-    pub(super) fn replied(&mut self, reply: &Reply) {
+    /// Notes what a topic says about the handles, and whether it is for the client: it is not if
+    /// the client has closed what it is about, and uses its number for something else.
+    pub(super) fn replied(&mut self, session: SessionId, reply: &Reply) -> bool {
         match reply {
-            Reply::Confirmed { handle, ranges, .. } => {
-                if let Some(last) = ranges.last() {
-                    self.confirmed(*handle, last.sequence.saturating_add(last.count));
-                }
-            }
-            Reply::PublishRefused { handle, sequence, count, .. } => {
-                self.confirmed(*handle, sequence.saturating_add(*count));
-            }
-            Reply::ProducerRefused { handle, .. } => {
-                if let Some(producer) = self.producers.remove(handle) {
-                    let bytes = producer.unconfirmed.iter().map(|(_, bytes)| bytes).sum();
-                    self.give_back(bytes);
-                    self.leave_slot(producer.slot);
-                }
-            }
+            Reply::Confirmed { handle, .. }
+            | Reply::PublishRefused { handle, .. }
+            | Reply::ProducerOpened { handle, .. }
+            | Reply::ProducerRefused { handle, .. } => match self.producers.get_mut(handle) {
+                Some(producer) if producer.session != session => return false,
+                Some(_) => self.producer_replied(*handle, reply),
+                None => {}
+            },
             Reply::SubscribeRefused { handle, .. } | Reply::SubscriptionClosed { handle, .. } => {
                 if let Some(subscription) = self.subscriptions.remove(handle) {
                     self.leave_slot(subscription.slot);
                 }
             }
             Reply::Admin { .. } => self.requests = self.requests.saturating_sub(1),
-            Reply::ProducerOpened { .. } | Reply::Subscribed { .. } | Reply::Settled { .. } => {}
+            Reply::Subscribed { .. } | Reply::Settled { .. } => {}
         }
+        true
     }
 
-    fn confirmed(&mut self, handle: u32, end: u64) {
-        let Some(producer) = self.producers.get_mut(&handle) else { return };
-        let mut done = 0;
-        while let Some((until, bytes)) = producer.unconfirmed.front()
-            && *until <= end
-        {
-            done += bytes;
-            producer.unconfirmed.pop_front();
+    fn producer_replied(&mut self, handle: u32, reply: &Reply) {
+        let MapEntry::Occupied(mut entry) = self.producers.entry(handle) else { return };
+        let producer = entry.get_mut();
+        match reply {
+            Reply::Confirmed { ranges, .. } => {
+                for range in ranges {
+                    let bytes = producer.unconfirmed.answered(range.sequence, range.count);
+                    self.unconfirmed_bytes -= bytes;
+                }
+            }
+            Reply::PublishRefused { sequence, count, .. } => {
+                self.unconfirmed_bytes -= producer.unconfirmed.answered(*sequence, *count);
+            }
+            Reply::ProducerOpened { .. } => producer.opened = true,
+            _ => {
+                let producer = entry.remove();
+                self.unconfirmed_bytes -= producer.unconfirmed.bytes();
+                return self.leave_slot(producer.slot);
+            }
         }
-        let closed = producer.closed;
-        self.give_back(done);
-        if closed {
+        if producer.closed {
             self.forget_producer_if_done(handle);
         }
     }
 
-    fn give_back(&mut self, bytes: usize) {
-        self.unconfirmed_bytes -= bytes;
-        self.shared.published.give_back(bytes);
-    }
-
-    /// Notes that so many messages are about to be written.
+    /// Notes that so many messages are on their way to the client.
     pub(super) fn delivered(&mut self, handle: u32, messages: u64) {
         if let Some(subscription) = self.subscriptions.get_mut(&handle) {
             subscription.delivered += messages;
@@ -359,7 +354,7 @@ impl Handles {
     }
 
     /// Lets a topic deliver again to a consumer that it held.
-    pub(super) fn release(&self, inbox: &Inbox, consumer: ConsumerId) {
+    pub(super) fn release(inbox: &Inbox, consumer: ConsumerId) {
         // A closed topic delivers no more.
         let _ = inbox.push(Entry::Event(Event::Hold { consumer, held: false }));
     }
@@ -370,27 +365,51 @@ impl Handles {
             // The confirm comes through the outbox, which wakes this task.
             return Poll::Pending;
         }
-        if let Some(inbox) = &self.blocked {
-            if inbox.poll_room(context).is_pending() {
-                return Poll::Pending;
-            }
-            self.blocked = None;
+        self.blocked.retain_mut(|(inbox, ticket)| inbox.poll_room(ticket, context).is_pending());
+        if !self.blocked.is_empty() {
+            return Poll::Pending;
         }
-        Poll::Ready(())
+        // Who has nothing unconfirmed may go on: mostly consumers, whose acks make room.
+        if self.unconfirmed_bytes == 0 {
+            self.shared.published.leave(&mut self.ticket);
+            return Poll::Ready(());
+        }
+        self.shared.published.poll_room(&mut self.ticket, context)
+    }
+
+    /// Bytes of the publishes that [`hand_over`](Self::hand_over) is going to hand over.
+    pub(super) const fn gathered_bytes(&self) -> usize {
+        self.gathered_bytes
+    }
+
+    /// Makes copies of the publishes that are going to be handed over, so that they do not keep
+    /// what they were read with.
+    pub(super) fn copy_gathered(&mut self) {
+        for index in &self.touched {
+            let Some(Some(slot)) = self.topics.get_mut(*index) else { continue };
+            for event in &mut slot.events {
+                if let Event::Publish { records, .. } = event {
+                    let (count, bytes) = (records.count(), records.payload().len());
+                    let mut copy = RecordsBuilder::with_capacity(count, bytes);
+                    copy.extend(records);
+                    *records = copy.finish();
+                }
+            }
+        }
     }
 
     /// Hands all gathered events to their topics.
     pub(super) fn hand_over(&mut self) {
+        self.gathered_bytes = 0;
         while let Some(index) = self.touched.pop() {
             let Some(Some(slot)) = self.topics.get_mut(index) else { continue };
             if slot.events.is_empty() {
                 continue;
             }
-            let inbox = slot.inbox.clone();
-            match inbox.push_all(&mut slot.events) {
+            match slot.inbox.push_all(&mut slot.events) {
                 Ok(pressed) => {
                     if pressed {
-                        self.blocked = Some(inbox);
+                        self.blocked.push((slot.inbox.clone(), Ticket::default()));
                     }
                     if slot.events.capacity() > EVENTS_KEPT {
                         slot.events = Vec::new();
@@ -398,13 +417,16 @@ impl Handles {
                 }
                 Err(_) => {
                     let events = std::mem::take(&mut slot.events);
-                    if self.slots.get(inbox.topic()) == Some(&index) {
-                        self.slots.remove(inbox.topic());
+                    let topic = slot.inbox.topic();
+                    // The next use of its name finds another one.
+                    if self.slots.get(topic) == Some(&index) {
+                        self.slots.remove(topic);
                     }
-                    let stopping = self.shared.is_stopping();
+                    let refusal = gone(topic, self.shared.is_stopping());
                     for event in events {
-                        if let Some((_, reply)) = refuse(&event, inbox.topic(), stopping) {
-                            self.reply(reply);
+                        if let Some((session, reply)) = refuse(&event, &refusal) {
+                            self.outbox.push(Outgoing::Reply(session, reply));
+                            self.spoke = true;
                         }
                     }
                 }
@@ -419,29 +441,33 @@ impl Handles {
     pub(super) fn end(&mut self) {
         self.hand_over();
         for slot in self.topics.drain(..).flatten() {
-            let ended = Event::SessionEnded { session: self.session };
             // A closed topic knows nobody any more.
-            let _ = slot.inbox.push(Entry::Event(ended));
+            let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: slot.session }));
         }
-        self.shared.published.give_back(std::mem::take(&mut self.unconfirmed_bytes));
+        for (inbox, mut ticket) in self.blocked.drain(..) {
+            inbox.leave(&mut ticket);
+        }
+        self.shared.published.leave(&mut self.ticket);
         self.slots.clear();
         self.producers.clear();
         self.subscriptions.clear();
+        self.requesting = None;
     }
 
     /// The slot of a topic, which is made where that is allowed.
-    fn slot(&mut self, topic: &TopicName) -> Result<usize, Refusal> {
+    fn slot(&mut self, topic: &TopicName) -> Result<(usize, SessionId), Refusal> {
         if let Some(index) = self.slots.get(topic)
             && let Some(Some(slot)) = self.topics.get_mut(*index)
         {
             slot.users += 1;
-            return Ok(*index);
+            return Ok((*index, slot.session));
         }
         let settings = &self.shared.settings;
         let inbox = self.shared.topic(topic, settings.auto_create_topics, settings.topic)?;
+        let session = self.shared.new_session();
         // If it closes at once, so do the events that follow.
-        let _ = inbox.push(Entry::Attach(self.session, self.outbox.clone()));
-        let slot = Some(TopicSlot { inbox, events: Vec::new(), users: 1 });
+        let _ = inbox.push(Entry::Attach(session, self.outbox.clone()));
+        let slot = Some(TopicSlot { inbox, session, events: Vec::new(), users: 1 });
         let index = match self.topics.iter().position(Option::is_none) {
             Some(index) => {
                 if let Some(place) = self.topics.get_mut(index) {
@@ -455,7 +481,7 @@ impl Handles {
             }
         };
         self.slots.insert(topic.clone(), index);
-        Ok(index)
+        Ok((index, session))
     }
 
     /// One user of a slot less; a slot without users detaches the session from the topic.
@@ -467,7 +493,7 @@ impl Handles {
             return;
         }
         let _ = slot.inbox.push_all(&mut slot.events);
-        let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
+        let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: slot.session }));
         let topic = slot.inbox.topic().clone();
         *place = None;
         if self.slots.get(&topic) == Some(&index) {
@@ -486,16 +512,8 @@ impl Handles {
 
     /// Says something of the session's own, behind what topics have said so far.
     fn reply(&mut self, reply: Reply) {
-        self.outbox.push_reply(reply);
+        self.outbox.push(Outgoing::Own(reply));
         self.spoke = true;
-    }
-
-    const fn producer(&self, handle: u32) -> ProducerId {
-        ProducerId { session: self.session, handle }
-    }
-
-    const fn consumer(&self, handle: u32) -> ConsumerId {
-        ConsumerId { session: self.session, handle }
     }
 }
 
@@ -505,42 +523,11 @@ impl Drop for Handles {
     }
 }
 
-fn refusal_of(records: &Records, message_bytes_max: u32) -> Option<Refusal> {
-    let largest = records.largest();
-    if largest > message_bytes_max as usize {
-        let detail = format!("a message of {largest} bytes; the limit is {message_bytes_max}");
-        return Some(Refusal::new(RefusalCode::MessageTooLarge, detail));
-    }
-    let error: RecordsError = records.verify().err()?;
-    Some(Refusal::new(RefusalCode::Damaged, error.to_string()))
-}
-
-fn in_use(what: &str, handle: u32) -> Refusal {
-    Refusal::new(RefusalCode::HandleInUse, format!("{what} {handle} is open already"))
-}
-
-fn limit(what: &str, max: u32) -> Refusal {
-    Refusal::new(RefusalCode::LimitReached, format!("a stream may have {max} {what} at a time"))
-}
-
-fn credit_refusal(credit: Credit, max: Credit) -> Refusal {
-    let detail = format!(
-        "credit for {} messages and {} bytes; the limit is {} messages and {} bytes",
-        credit.messages, credit.bytes, max.messages, max.bytes
-    );
-    Refusal::new(RefusalCode::OutOfRange, detail)
-}
-
-fn name_of(frame: &Frame) -> &'static str {
-    match frame {
-        Frame::Hello(_) => "a second hello",
-        Frame::Welcome(_) => "a welcome",
-        Frame::Goodbye { .. } => "a goodbye",
-        _ => "a broker's answer",
-    }
-}
-
 /// Operators' requests of one session that may be under way at a time.
 const REQUESTS_MAX: u32 = 16;
 /// Room for this many events is kept for each topic between reads.
 const EVENTS_KEPT: usize = 16;
+
+#[cfg(test)]
+#[path = "handles_tests.rs"]
+mod tests;

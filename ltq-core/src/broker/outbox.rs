@@ -10,15 +10,21 @@ use std::{
 use parking_lot::Mutex;
 
 use super::inbox::Inbox;
-use crate::model::{ConsumerId, Delivery, Reply};
+use crate::model::{ConsumerId, Delivery, Reply, SessionId};
 
 /// One entry of an [`Outbox`].
 #[derive(Debug)]
 pub(super) enum Outgoing {
     /// Messages for one of its consumers.
     Delivery(u32, Delivery),
-    /// Anything else.
-    Reply(Reply),
+    /// What a topic says to whoever has this number there.
+    Reply(SessionId, Reply),
+    /// What the session itself says; it changes nothing of what is open.
+    Own(Reply),
+    /// Something that turned out to be for nobody.
+    Nothing,
+    /// The node stops: nothing follows.
+    Closing,
 }
 
 /// The one way to a session. Topics add to it without waiting; what they may add is bounded by
@@ -45,11 +51,12 @@ impl Outbox {
         Arc::default()
     }
 
-    /// Adds a reply. The caller wakes the session when its turn is over: see [`Self::wake`].
-    pub(super) fn push_reply(&self, reply: Reply) {
+    /// Adds anything but a delivery. The caller wakes the session when its turn is over: see
+    /// [`Self::wake`].
+    pub(super) fn push(&self, outgoing: Outgoing) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.queue.push_back(Outgoing::Reply(reply));
+            state.queue.push_back(outgoing);
         }
     }
 
@@ -84,7 +91,7 @@ impl Outbox {
         }
     }
 
-    /// Takes everything out into `into`, which is empty; pending when there is nothing.
+    /// Takes everything out to the end of `into`; pending when there is nothing.
     pub(super) fn poll_drain(
         &self,
         context: &Context<'_>,
@@ -101,9 +108,12 @@ impl Outbox {
             }
             return Poll::Pending;
         }
-        mem::swap(&mut state.queue, into);
-        state.unwritten_bytes += state.queued_bytes;
-        state.queued_bytes = 0;
+        if into.is_empty() {
+            mem::swap(&mut state.queue, into);
+        } else {
+            into.append(&mut state.queue);
+        }
+        state.unwritten_bytes += mem::take(&mut state.queued_bytes);
         Poll::Ready(())
     }
 
@@ -120,8 +130,10 @@ impl Outbox {
 
     /// The session is over: nothing is kept for it any more.
     pub(super) fn close(&self) {
-        let mut state = self.state.lock();
-        *state = State { closed: true, ..State::default() };
+        let state =
+            mem::replace(&mut *self.state.lock(), State { closed: true, ..State::default() });
+        // Not under the lock: there may be much of it.
+        drop(state);
     }
 }
 
@@ -134,3 +146,7 @@ const OUTBOX_BYTES_HIGH: usize = 1 << 20;
 const OUTBOX_BYTES_LOW: usize = 256 << 10;
 /// Room for this many entries is kept while the session rests.
 const QUEUE_KEPT: usize = 4;
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;
