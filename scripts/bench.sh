@@ -6,7 +6,7 @@
 #   scripts/bench.sh NAME ...   some of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --quiet -p ltq-node -p ltq-benches
+cargo build --release -q -p ltq-node -p ltq-benches
 bin=$PWD/target/release
 scratch=$(mktemp -d)
 node=

@@ -21,11 +21,11 @@ cargo build --release -p ltq-node
 bash -c "exec $(block broker)" >"$scratch/broker.log" 2>&1 &
 broker=$!
 for _ in $(seq 300); do
-    if grep -q 7440 "$scratch/broker.log"; then break; fi
+    if grep -q 'listens on' "$scratch/broker.log"; then break; fi
     kill -0 "$broker" 2>/dev/null || { cat "$scratch/broker.log"; exit 1; }
     sleep 0.1
 done
-grep 7440 "$scratch/broker.log"
+grep 'listens on' "$scratch/broker.log"
 block run | timeout 120 bash -euo pipefail | tee "$scratch/run.log"
 grep -q 'hello, world' "$scratch/run.log"
 kill -TERM "$broker"

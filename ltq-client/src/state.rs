@@ -14,7 +14,7 @@ pub enum ConnectionState {
     Connecting {
         /// To where.
         address: Address,
-        /// Attempts since it was last up, this one included.
+        /// One more than the attempts that failed, and connections that did not last, in a row.
         attempt: u32,
     },
     /// It is up.
@@ -26,7 +26,7 @@ pub enum ConnectionState {
     },
     /// It is down; another attempt follows.
     Disconnected {
-        /// Attempts since it was last up; 0 when it was just lost.
+        /// Attempts that failed, and connections that did not last, in a row.
         attempt: u32,
         /// Why.
         error: ConnectError,

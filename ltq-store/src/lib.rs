@@ -4,6 +4,7 @@
 //! | store | keeps | for |
 //! |---|---|---|
 //! | [`MemoryStore`] | everything in memory, within a limit | tests, embedding, traffic that may be lost with the process |
+//! | [`FileStore`] | a journal, memory for the newest and segments for the rest | everything that must not be lost |
 //!
 //! Each implements [`ltq_core::Store`], whose documentation is the contract:
 //!

@@ -85,6 +85,12 @@ async fn start() -> (Shell, NodeProcess, Vec<u8>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_channels_get_every_line_once_and_two_consumers_share_them() {
     let (shell, node, text) = start().await;
+    // Before the first message: a topic keeps what its channels still want, and no more.
+    for channel in ["a", "b", "shared"] {
+        let mut creating = shell.ltq(&["channel", "create", "lines", channel]);
+        let mut creating = creating.stdout(Stdio::null()).spawn().expect("ltq channel create");
+        assert!(ends("creating a channel", &mut creating).await.success());
+    }
     let mut publishing = shell.publish("lines", &shell.path("text"));
     assert!(ends("publishing", &mut publishing).await.success(), "promise 1: all confirmed");
 

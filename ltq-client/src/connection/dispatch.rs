@@ -1,6 +1,6 @@
 //! What the frames of a broker mean.
 
-use ltq_core::{RefusalCode, protocol::Frame};
+use ltq_core::{Refusal, RefusalCode, protocol::Frame};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -43,6 +43,7 @@ impl Driver {
             Frame::ProducerRefused { handle, refusal } => match self.producers.get(&handle) {
                 Some(producer) => {
                     debug!(handle, %refusal, "producer refused");
+                    note_stopping(link, &refusal, now);
                     match producer.handle_open_refused(&refusal) {
                         Again::Never => {}
                         Again::Later => self.retry(Ready::Producer(handle), now),
@@ -64,9 +65,7 @@ impl Driver {
             Frame::PublishRefused { handle, sequence, count, refusal } => {
                 match self.producers.get(&handle) {
                     Some(producer) => {
-                        if refusal.code == RefusalCode::Stopping {
-                            link.handle_goodbye(refusal.clone(), now);
-                        }
+                        note_stopping(link, &refusal, now);
                         let answered = producer.handle_publish_refused(sequence, count, refusal)?;
                         link.publish_bytes = link.publish_bytes.saturating_sub(answered);
                         self.producer_ready(handle);
@@ -74,12 +73,17 @@ impl Driver {
                     None => self.check_handle(handle)?,
                 }
             }
-            frame => return self.handle_consumer_frame(frame, now),
+            frame => return self.handle_consumer_frame(link, frame, now),
         }
         Ok(())
     }
 
-    fn handle_consumer_frame(&mut self, frame: Frame, now: Instant) -> Result<(), Lost> {
+    fn handle_consumer_frame(
+        &mut self,
+        link: &mut Link,
+        frame: Frame,
+        now: Instant,
+    ) -> Result<(), Lost> {
         match frame {
             Frame::Subscribed { handle, timeout_ms } => match self.consumers.get(&handle) {
                 Some(consumer) => consumer.handle_subscribed(timeout_ms)?,
@@ -92,6 +96,7 @@ impl Driver {
                 match self.consumers.get(&handle) {
                     Some(consumer) => {
                         debug!(handle, %refusal, "subscription refused");
+                        note_stopping(link, &refusal, now);
                         if consumer.handle_subscribe_refused(&refusal) {
                             self.retry(Ready::Consumer(handle), now);
                         }
@@ -120,6 +125,7 @@ impl Driver {
                 match (self.consumers.get(&handle), refusal) {
                     (Some(consumer), Some(refusal)) => {
                         info!(handle, %refusal, "subscription ended");
+                        note_stopping(link, &refusal, now);
                         if consumer.handle_closed(Some(&refusal)) {
                             self.retry(Ready::Consumer(handle), now);
                         }
@@ -153,5 +159,12 @@ impl Driver {
         } else {
             Err(Lost::Violation("a number that names nothing"))
         }
+    }
+}
+
+/// A broker that refuses because it stops says no other goodbye before it is at rest.
+fn note_stopping(link: &mut Link, refusal: &Refusal, now: Instant) {
+    if refusal.code == RefusalCode::Stopping {
+        link.handle_goodbye(refusal.clone(), now);
     }
 }

@@ -1,30 +1,29 @@
 //! The connection's task.
 
+mod commands;
+mod ending;
+mod phases;
+
 use std::{
     collections::{HashMap, VecDeque},
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
+    task::{Context, Poll},
 };
 
-use futures::future::BoxFuture;
 use ltq_core::protocol::Frame;
 use tokio::{sync::oneshot, time::Instant};
-use tracing::{debug, info, warn};
 
 use super::{
-    AdminCall, Command, Hub, Ready, deadline,
-    dial::dial,
+    AdminCall, Hub, Ready, deadline,
     hub::Inbox,
-    link::{Link, Lost, Welcomed},
+    link::{Link, Lost},
     timer::Timer,
 };
-use crate::{
-    CloseError, ConnectError, ConnectionState, consumer::ConsumerShared, producer::ProducerShared,
-};
+use crate::{ConnectError, consumer::ConsumerShared, producer::ProducerShared};
+use ending::Stop;
+use phases::Phase;
 
 /// Dials, reads, writes and keeps time for all producers and consumers of a client.
 ///
@@ -59,22 +58,6 @@ pub(crate) struct Driver {
     stop: Option<Stop>,
 }
 
-enum Phase {
-    Dialing(BoxFuture<'static, Result<Welcomed, ConnectError>>),
-    Waiting(Instant),
-    Up(Box<Link>),
-    Over,
-}
-
-/// The end, as it was asked for.
-struct Stop {
-    deadline: Option<Instant>,
-    after: Duration,
-    reply: Option<oneshot::Sender<Result<(), CloseError>>>,
-    /// Nothing more will be sent.
-    finished: bool,
-}
-
 impl Driver {
     /// `first` is told of the first connection; if there is one, the task ends when every server
     /// was tried once in vain.
@@ -105,93 +88,6 @@ impl Driver {
         }
     }
 
-    fn take_inbox(&mut self) -> bool {
-        let mut inbox = mem::take(&mut self.inbox);
-        self.hub.take(&mut inbox);
-        let any = !inbox.commands.is_empty() || !inbox.ready.is_empty();
-        for command in inbox.commands.drain(..) {
-            self.handle_command(command);
-        }
-        for ready in inbox.ready.drain(..) {
-            match ready {
-                Ready::Consumer(handle) => self.ready_consumers.push_back(handle),
-                Ready::Producer(handle) => {
-                    self.watch_producer(handle);
-                    self.ready_producers.push_back(handle);
-                }
-            }
-        }
-        self.inbox = inbox;
-        any
-    }
-
-    fn handle_command(&mut self, command: Command) {
-        match command {
-            Command::OpenProducer(producer) => {
-                if let Phase::Up(link) = &mut self.phase
-                    && let Some(frame) = producer.open_frame(&link.server)
-                {
-                    link.write(&frame);
-                }
-                self.producers.insert(producer.handle, producer);
-            }
-            Command::CloseProducer(handle) => {
-                if let Some(producer) = self.producers.get(&handle) {
-                    producer.close();
-                    self.closing.push(handle);
-                }
-            }
-            Command::Subscribe(consumer) => {
-                if let Phase::Up(link) = &mut self.phase
-                    && let Some(frame) = consumer.subscribe_frame(self.generation)
-                {
-                    link.write(&frame);
-                }
-                self.consumers.insert(consumer.handle, consumer);
-            }
-            Command::Unsubscribe(handle) => self.unsubscribe(handle),
-            Command::Admin(call) => self.unsent_calls.push_back(call),
-            Command::Close { deadline, after, reply } => {
-                for (handle, producer) in &self.producers {
-                    producer.close();
-                    self.closing.push(*handle);
-                }
-                let consumers: Vec<_> = self.consumers.keys().copied().collect();
-                consumers.into_iter().for_each(|handle| self.unsubscribe(handle));
-                let reply = Some(reply);
-                self.stop = Some(Stop { deadline: Some(deadline), after, reply, finished: false });
-                self.timer.no_later_than(deadline);
-            }
-            Command::Leave => {
-                let after = self.hub.config.request_timeout;
-                self.stop.get_or_insert(Stop {
-                    deadline: None,
-                    after,
-                    reply: None,
-                    finished: false,
-                });
-            }
-        }
-    }
-
-    fn unsubscribe(&mut self, handle: u32) {
-        let Some(consumer) = self.consumers.remove(&handle) else { return };
-        let Phase::Up(link) = &mut self.phase else {
-            consumer.handle_closed(None);
-            return;
-        };
-        if !consumer.is_known() {
-            consumer.handle_closed(None);
-            return;
-        }
-        // Its last answers go first. They are no more than its credit.
-        while let Some(frame) = consumer.poll_frame(link.settlements_max()) {
-            link.write(&frame);
-        }
-        link.write(&Frame::Unsubscribe { handle });
-        self.unsubscribing.insert(handle, consumer);
-    }
-
     /// Makes sure that a producer's next deadline is not missed.
     fn watch_producer(&mut self, handle: u32) {
         if let Some(at) = self.producers.get(&handle).and_then(|producer| producer.next_timeout()) {
@@ -218,7 +114,7 @@ impl Driver {
             next.extend(producer.next_timeout());
         }
         let due: Vec<_> = self.retries.extract_if(.., |retry| retry.0 <= now).collect();
-        if let Phase::Up(link) = &mut self.phase {
+        if let Some(link) = self.phase.lasting_link() {
             for (_, ready) in due {
                 let frame = match ready {
                     Ready::Producer(handle) => {
@@ -251,153 +147,6 @@ impl Driver {
         if let Some(lost) = lost {
             self.cut(&lost, now);
         }
-    }
-
-    /// One step of whatever the connection is doing. Returns whether there may be more to do.
-    fn advance(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
-        match mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Waiting(until) if until <= now => {
-                self.start_dialing();
-                true
-            }
-            Phase::Waiting(until) => {
-                self.timer.no_later_than(until);
-                self.phase = Phase::Waiting(until);
-                false
-            }
-            Phase::Dialing(mut dialing) => match dialing.as_mut().poll(context) {
-                Poll::Pending => {
-                    self.phase = Phase::Dialing(dialing);
-                    false
-                }
-                Poll::Ready(Ok(welcomed)) => {
-                    self.handle_connected(welcomed, now);
-                    true
-                }
-                Poll::Ready(Err(error)) => {
-                    self.handle_not_connected(error, now);
-                    true
-                }
-            },
-            Phase::Up(mut link) => {
-                let result = self.exchange(&mut link, context, now);
-                if let Some(at) = link.next_timeout() {
-                    self.timer.no_later_than(at);
-                }
-                self.phase = Phase::Up(link);
-                match result {
-                    Ok(more) => more,
-                    Err(lost) => {
-                        self.cut(&lost, now);
-                        true
-                    }
-                }
-            }
-            Phase::Over => false,
-        }
-    }
-
-    fn start_dialing(&mut self) {
-        let hub = self.hub.clone();
-        let servers = &hub.config.servers;
-        let Some(address) = servers.get(self.server % servers.len().max(1)).cloned() else {
-            return;
-        };
-        debug!(%address, failures = self.failures, "connecting");
-        hub.state.send_replace(ConnectionState::Connecting {
-            address: address.clone(),
-            attempt: self.failures + 1,
-        });
-        let hub = hub.clone();
-        self.phase = Phase::Dialing(Box::pin(async move { dial(&hub.config, address).await }));
-    }
-
-    fn handle_connected(&mut self, welcomed: Welcomed, now: Instant) {
-        let mut link = Box::new(Link::new(welcomed, now));
-        info!(address = %link.address, node = %link.node, "connected");
-        self.generation += 1;
-        self.hub.set_message_bytes_max(link.limits.message_bytes_max as usize);
-        for producer in self.producers.values() {
-            if let Some(frame) = producer.open_frame(&link.server) {
-                link.write(&frame);
-            }
-        }
-        for consumer in self.consumers.values() {
-            if let Some(frame) = consumer.subscribe_frame(self.generation) {
-                link.write(&frame);
-            }
-        }
-        self.hub.state.send_replace(ConnectionState::Connected {
-            address: link.address.clone(),
-            node: link.node.clone(),
-        });
-        if let Some(first) = self.first.take() {
-            drop(first.send(Ok(())));
-        }
-        self.phase = Phase::Up(link);
-    }
-
-    fn handle_not_connected(&mut self, error: ConnectError, now: Instant) {
-        self.server += 1;
-        self.failures = self.failures.saturating_add(1);
-        let servers = u32::try_from(self.hub.config.servers.len()).unwrap_or(u32::MAX).max(1);
-        let round_over = self.failures.is_multiple_of(servers);
-        warn!(%error, attempt = self.failures, "cannot connect");
-        if round_over && let Some(first) = self.first.take() {
-            drop(first.send(Err(error)));
-            return;
-        }
-        // All servers are tried before anything waits.
-        let retry_in = if round_over { self.wait(self.failures / servers) } else { Duration::ZERO };
-        self.wait_to_dial(error, retry_in, now);
-    }
-
-    fn wait(&self, failures: u32) -> Duration {
-        self.hub.config.backoff.wait(failures, rand::random())
-    }
-
-    fn wait_to_dial(&mut self, error: ConnectError, retry_in: Duration, now: Instant) {
-        let attempt = self.failures;
-        self.hub.state.send_replace(ConnectionState::Disconnected { attempt, error, retry_in });
-        self.phase = Phase::Waiting(deadline(now, retry_in));
-    }
-
-    /// Gives up the connection that is up.
-    fn cut(&mut self, lost: &Lost, now: Instant) {
-        let Phase::Up(link) = mem::replace(&mut self.phase, Phase::Over) else { return };
-        let (address, cause) = (link.address.clone(), lost.to_string());
-        if self.stop.is_none() {
-            warn!(%address, cause, "connection lost");
-        }
-        if now.saturating_duration_since(link.up_since) >= STABLE {
-            self.failures = 0;
-        }
-        if link.is_ending() {
-            self.server += 1;
-        }
-        drop(link);
-        for producer in self.producers.values() {
-            producer.handle_cut();
-        }
-        for consumer in self.consumers.values() {
-            consumer.handle_cut();
-        }
-        for consumer in mem::take(&mut self.unsubscribing).into_values() {
-            consumer.handle_cut();
-        }
-        for (_, mut call) in mem::take(&mut self.calls) {
-            if call.may_repeat() {
-                self.unsent_calls.push_back(call);
-            } else {
-                call.request.lost();
-            }
-        }
-        self.ready_producers.clear();
-        self.ready_consumers.clear();
-        self.retries.clear();
-        let retry_in = self.wait(self.failures + 1);
-        self.wait_to_dial(ConnectError::Lost { address, cause }, retry_in, now);
-        self.failures = self.failures.saturating_add(1);
     }
 
     /// Reads and writes once. Returns whether there may be more to do.
@@ -464,63 +213,6 @@ impl Driver {
         }
         !link.has_room()
     }
-
-    /// Closes the producers that were to be closed and are answered. Returns whether there were
-    /// any.
-    fn close_producers(&mut self) -> bool {
-        let before = self.closing.len();
-        let producers = &mut self.producers;
-        let phase = &mut self.phase;
-        self.closing.retain(|handle| {
-            let Some(producer) = producers.get(handle) else { return false };
-            if !producer.is_done() {
-                return true;
-            }
-            if let Phase::Up(link) = phase
-                && producer.is_known()
-            {
-                link.write(&Frame::CloseProducer { handle: *handle });
-            }
-            producers.remove(handle);
-            false
-        });
-        self.closing.len() < before
-    }
-
-    /// Whether the task is at its end, as it was asked.
-    fn poll_stop(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let Some(stop) = &mut self.stop else { return Poll::Pending };
-        let expired = stop.deadline.is_some_and(|deadline| deadline <= now);
-        // Somebody who asked for the end waits for word of the last settlements; who just left
-        // does not.
-        let awaited = if stop.reply.is_some() { self.unsubscribing.len() } else { 0 };
-        let answered = self.producers.is_empty() && awaited == 0;
-        if !expired {
-            if !answered {
-                return Poll::Pending;
-            }
-            if let Phase::Up(link) = &mut self.phase {
-                if stop.finished || !link.is_flushed() {
-                    return Poll::Pending;
-                }
-                // The broker ends the stream in its turn. Ending it here with bytes unread could
-                // take back what was sent.
-                if let Ok(()) = ready!(link.poll_finish(context)) {
-                    stop.finished = true;
-                    let wait = deadline(now, FINISH_WAIT);
-                    stop.deadline = Some(stop.deadline.map_or(wait, |at| at.min(wait)));
-                    self.timer.no_later_than(wait);
-                    return Poll::Pending;
-                }
-            }
-        }
-        if let Some(reply) = stop.reply.take() {
-            let publishes = self.producers.values().map(|producer| producer.pending()).sum();
-            let error = CloseError { publishes, subscriptions: awaited, after: stop.after };
-            drop(reply.send(if answered { Ok(()) } else { Err(error) }));
-        }
-        Poll::Ready(())
-    }
 }
 
 impl Future for Driver {
@@ -532,16 +224,14 @@ impl Future for Driver {
         for _ in 0..TURNS_MAX {
             let now = Instant::now();
             let mut more = this.take_inbox();
-            if this.timer.poll(context).is_ready() {
-                this.handle_timeouts(now);
-                more = true;
-            }
             more |= this.advance(context, now);
             more |= this.close_producers();
             if matches!(this.phase, Phase::Over) || this.poll_stop(context, now).is_ready() {
                 return Poll::Ready(());
             }
-            if !more && this.timer.poll(context).is_pending() {
+            if this.timer.poll(context).is_ready() {
+                this.handle_timeouts(now);
+            } else if !more {
                 return Poll::Pending;
             }
         }
@@ -553,18 +243,11 @@ impl Future for Driver {
 impl Drop for Driver {
     /// However the task ends, nobody waits for it any longer.
     fn drop(&mut self) {
-        self.hub.close();
-        self.producers.values().for_each(|producer| producer.abandon());
-        self.consumers.values().for_each(|consumer| consumer.abandon());
-        self.unsubscribing.values().for_each(|consumer| consumer.abandon());
+        self.shut();
     }
 }
 
 /// Turns before other tasks have theirs.
 const TURNS_MAX: usize = 32;
-/// A connection that lasted so long is a success.
-const STABLE: Duration = Duration::from_secs(5);
 /// A refusal that may pass is not asked about as often as a connection: the third wait.
 const RETRY_FAILURES: u32 = 3;
-/// How long the broker may take to end a stream that this side has ended.
-const FINISH_WAIT: Duration = Duration::from_secs(1);

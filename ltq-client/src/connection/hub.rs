@@ -93,12 +93,17 @@ pub(super) struct Inbox {
 
 impl Hub {
     pub(crate) fn new(config: Config) -> Self {
+        let first = config.servers.first().cloned();
+        let state = first.map_or(ConnectionState::Closed, |address| ConnectionState::Connecting {
+            address,
+            attempt: 1,
+        });
         Self {
             config,
             inbox: Mutex::default(),
             waker: AtomicWaker::new(),
             handles: AtomicU32::new(0),
-            state: watch::Sender::new(ConnectionState::Closed),
+            state: watch::Sender::new(state),
             message_bytes_max: AtomicUsize::new(usize::MAX),
         }
     }

@@ -8,8 +8,9 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Fires no later than the earliest moment that it was told of. It may fire too early for each of
-/// them, so whoever it wakes looks for itself what is due, and tells the next moments again.
+/// Fires no later than the earliest moment that it was told of, and then forgets all of them. It
+/// may be that nothing is due then, or no longer: whoever it wakes looks for itself, and tells the
+/// next moments again.
 pub(super) struct Timer {
     sleep: Pin<Box<Sleep>>,
     at: Option<Instant>,
@@ -28,7 +29,7 @@ impl Timer {
         }
     }
 
-    /// Ready when a moment that it was told of has come; it forgets them all then.
+    /// Ready when it fires.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.at.is_none() || self.sleep.as_mut().poll(context).is_pending() {
             return Poll::Pending;

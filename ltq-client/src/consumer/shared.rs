@@ -11,8 +11,8 @@ use std::{
 };
 
 use ltq_core::{
-    ChannelName, Credit, RecordBatch, Refusal, Settlement, StartAt, Tag, TagRange, TopicName,
-    Verdict, protocol::Frame,
+    ChannelName, Credit, RecordBatch, Refusal, RefusalCode, Settlement, StartAt, Tag, TagRange,
+    TopicName, Verdict, protocol::Frame,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -203,9 +203,13 @@ impl ConsumerShared {
         Ok(())
     }
 
-    /// Whoever closes it wants to hear when that is done.
-    pub(super) fn set_closing(&self, request: Request<()>) {
-        self.core.lock().closing = Some(request);
+    /// Whoever closes it wants to hear when that is done; at once if it is over already.
+    pub(super) fn set_closing(&self, mut request: Request<()>) {
+        let mut core = self.core.lock();
+        match core.end {
+            Some(_) => request.answer(Ok(())),
+            None => core.closing = Some(request),
+        }
     }
 }
 
@@ -248,7 +252,7 @@ impl ConsumerShared {
         let mut core = self.core.lock();
         let first = core.opening.is_first();
         self.void(&mut core);
-        if !first && passes(refusal.code) {
+        if (!first && passes(refusal.code)) || refusal.code == RefusalCode::Stopping {
             return true;
         }
         core.opening.answer(Err(refusal.clone()));

@@ -1,9 +1,11 @@
 //! What a producer has taken and not yet answered for: under which sequences it was sent, what
 //! became of it, and what is to be sent next. No IO, no clock.
 
+mod answers;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use ltq_core::{Durability, Message, Records, Refusal, RefusalCode, model::SequenceRange};
+use ltq_core::{Message, Records, Refusal, RefusalCode};
 use tokio::time::Instant;
 
 use super::{
@@ -305,128 +307,6 @@ impl<R> Window<R> {
         self.release();
     }
 
-    /// Messages are stored.
-    pub(super) fn handle_confirmed(
-        &mut self,
-        ranges: &[SequenceRange],
-        durability: Durability,
-    ) -> Result<(), Violation> {
-        for range in ranges {
-            let mut offset = range.offset;
-            self.answer(range.sequence, range.count, |window, sequence, position, count| {
-                let range = SequenceRange { sequence, count, offset };
-                offset = offset.map(|first| first.plus(count));
-                window.calls.settle(position, range, durability);
-                window.stored_through = window.stored_through.max(sequence + count - 1);
-                window.unknown_through = None;
-            })?;
-        }
-        self.after_answers()
-    }
-
-    /// Messages are not stored, or nobody knows.
-    pub(super) fn handle_refused(
-        &mut self,
-        sequence: u64,
-        count: u64,
-        refusal: Refusal,
-    ) -> Result<(), Violation> {
-        let front = self.frames.front().filter(|_| self.repeated > 0);
-        if front.is_some_and(|frame| frame.sequence < sequence) && sequence < self.next_sequence {
-            self.early.insert(sequence, (count, refusal));
-            return Ok(());
-        }
-        self.refuse(sequence, count, &refusal)?;
-        self.after_answers()
-    }
-
-    fn refuse(&mut self, sequence: u64, count: u64, refusal: &Refusal) -> Result<(), Violation> {
-        let gap = refusal.code == RefusalCode::SequenceGap;
-        let known = self.frames.front().is_some_and(|frame| sequence >= frame.sequence);
-        if gap && known && !self.recovering {
-            return Err(Violation("a gap in the sequence, and no refusal before it"));
-        }
-        // A broker that goes takes nothing more; the next one will.
-        let returned = gap || refusal.code == RefusalCode::Stopping;
-        let failure = Failure::of(refusal);
-        self.answer(sequence, count, |window, sequence, position, count| {
-            window.recovering = true;
-            if matches!(failure, Failure::Unknown(_)) {
-                window.unknown_through = Some(sequence + count - 1);
-            }
-            if !returned {
-                window.fail(position, count, &failure);
-            }
-        })
-    }
-
-    /// Takes the front frames off as far as `count` messages from `sequence` on, telling of each
-    /// piece: its sequence, position and count.
-    fn answer(
-        &mut self,
-        mut sequence: u64,
-        mut count: u64,
-        mut each: impl FnMut(&mut Self, u64, u64, u64),
-    ) -> Result<(), Violation> {
-        while count > 0 {
-            let Some(frame) = self.frames.front_mut() else {
-                if sequence.saturating_add(count) <= self.next_sequence {
-                    return Ok(());
-                }
-                return Err(Violation("an answer for messages that were never sent"));
-            };
-            if sequence < frame.sequence {
-                // Told before.
-                let known = (frame.sequence - sequence).min(count);
-                sequence += known;
-                count -= known;
-                continue;
-            }
-            if sequence > frame.sequence || self.repeated == 0 {
-                return Err(Violation("an answer out of order"));
-            }
-            let piece = *frame;
-            let taken = count.min(piece.count);
-            if taken == piece.count {
-                self.frames.pop_front();
-                self.repeated -= 1;
-                self.answered_bytes += piece.bytes;
-            } else {
-                frame.sequence += taken;
-                frame.position += taken;
-                frame.count -= taken;
-            }
-            each(self, piece.sequence, piece.position, taken);
-            sequence += taken;
-            count -= taken;
-        }
-        Ok(())
-    }
-
-    fn after_answers(&mut self) -> Result<(), Violation> {
-        while let Some(early) = self.early.first_entry() {
-            let sequence = *early.key();
-            if self.frames.front().is_some_and(|frame| frame.sequence < sequence) {
-                break;
-            }
-            let (count, refusal) = early.remove();
-            self.refuse(sequence, count, &refusal)?;
-        }
-        if self.recovering && self.frames.is_empty() {
-            self.recover();
-        }
-        self.release();
-        Ok(())
-    }
-
-    /// Nothing that was sent is unanswered: what came back is sent anew.
-    fn recover(&mut self) {
-        self.recovering = false;
-        self.next_sequence = self.stored_through.max(self.unknown_through.unwrap_or(0)) + 1;
-        self.cursor = self.calls.low().unwrap_or_else(|| self.chunks.end());
-        self.holes.extend(self.calls.settled().map(|range| (range.start, range.end)));
-    }
-
     /// The broker ended the producer, or the client did: nothing more is taken or sent. What was
     /// sent may still be answered.
     pub(super) fn handle_ended(&mut self, failure: &Failure) {
@@ -535,5 +415,4 @@ fn too_large(records: &Records, limits: FrameLimits) -> Option<usize> {
 const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 #[cfg(test)]
-#[path = "window_tests.rs"]
 mod tests;

@@ -193,7 +193,7 @@ async fn handlers_run_to_the_end_of_the_topic() {
     let consumer = within(client.consumer("orders", "c")).await.unwrap();
     let running = consumer
         .for_each(32, |received: Received| async move {
-            let fails = received.attempt == 1 && received.offset.0 % 100 == 0;
+            let fails = received.attempt == 1 && received.offset.0.is_multiple_of(100);
             if fails { Err("the first time") } else { Ok(()) }
         })
         .backoff(ltq_client::Backoff::new(Duration::from_millis(1), Duration::from_millis(2)));

@@ -155,3 +155,22 @@ async fn promise_11_closing_a_consumer_waits_for_the_broker() {
     drop(peer);
     assert!(matches!(within(closing).await.unwrap(), Err(RequestError::Unknown { .. })));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_who_close_at_once_both_hear_of_the_end() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let (producer, opened) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
+    let pending = producer.unwrap().enqueue(Message::new("x")).await.unwrap();
+    peer.publish().await;
+    let state = client.state();
+    let both = [tokio::spawn(client.clone().close()), tokio::spawn(client.close())];
+    peer.confirm(opened.handle, 1, 1, 0).await;
+    peer.ended().await;
+    drop(peer);
+    for closing in both {
+        within(closing).await.unwrap().unwrap();
+        assert!(matches!(&*state.borrow(), ConnectionState::Closed));
+    }
+    within(pending).await.unwrap();
+}

@@ -338,3 +338,18 @@ async fn unconfirmed_bytes_stay_within_what_the_broker_reads() {
     within(first).await.unwrap();
     within(second).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_15_no_deadline_is_missed_on_a_running_clock() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let builder = client.producer_builder("orders").timeout(Duration::from_millis(2));
+    let (producer, _) = tokio::join!(builder.open(), peer.open_producer(1, 0));
+    let producer = producer.unwrap();
+    let silent = tokio::spawn(async move { while peer.recv_any().await.is_some() {} });
+    for _ in 0..500 {
+        let error = within(producer.send(Message::new("a"))).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+    silent.abort();
+}

@@ -275,3 +275,40 @@ async fn a_ping_is_answered() {
     peer.send(&Frame::Ping { nonce: 77 }).await;
     assert_eq!(peer.recv().await, Frame::Pong { nonce: 77 });
 }
+
+#[tokio::test]
+async fn what_a_stopping_broker_does_not_open_is_opened_by_the_next() {
+    let namespace = InProcess::new();
+    let mut one = Fake::at(&namespace, "one").await;
+    let mut two = Fake::at(&namespace, "two").await;
+    let (client, mut peer) = one.connect(one.builder().server(&two.address)).await;
+    let opening = tokio::spawn({
+        let client = client.clone();
+        async move { tokio::join!(client.producer("orders"), client.consumer("orders", "c")) }
+    });
+    for _ in 0..2 {
+        let refusal = Refusal::new(RefusalCode::Stopping, "");
+        let answer = match peer.recv().await {
+            Frame::OpenProducer { handle, .. } => Frame::ProducerRefused { handle, refusal },
+            Frame::Subscribe { handle, .. } => Frame::SubscribeRefused { handle, refusal },
+            other => panic!("{other:?}"),
+        };
+        peer.send(&answer).await;
+    }
+    drop(peer);
+    let mut peer = two.welcome().await;
+    for _ in 0..2 {
+        let durability = ltq_client::Durability::Disk;
+        let answer = match peer.recv().await {
+            Frame::OpenProducer { handle, .. } => {
+                Frame::ProducerOpened { handle, epoch: 1, last_sequence: 0, durability }
+            }
+            Frame::Subscribe { handle, .. } => Frame::Subscribed { handle, timeout_ms: 1_000 },
+            other => panic!("{other:?}"),
+        };
+        peer.send(&answer).await;
+    }
+    let (producer, consumer) = within(opening).await.unwrap();
+    producer.unwrap();
+    consumer.unwrap();
+}

@@ -320,6 +320,15 @@ impl Channel {
         self.done.runs() + self.in_flight.runs() + self.redelivery.runs()
     }
 
+    /// Gives back memory that was needed in busier times, unless it is needed soon again.
+    pub(super) fn relax(&mut self) {
+        if self.consumers.count() == 0 {
+            self.in_flight.relax();
+            self.redelivery.relax();
+            self.done.relax();
+        }
+    }
+
     /// Lets a consumer in.
     pub(super) fn join(
         &mut self,

@@ -205,5 +205,8 @@ impl Channels {
             self.hungry = Vec::new();
             self.starved = Vec::new();
         }
+        if self.timers.is_empty() {
+            self.timers = BTreeSet::new();
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! A commit: what goes into it, and what is owed to whom when it ends.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+    sync::LazyLock,
+};
 
 use super::{
     ConsumerId, ProducerId, RequestId, SequenceRange,
@@ -48,6 +52,40 @@ pub(super) struct Commit {
     pub(super) closing: Vec<(ProducerId, Entry)>,
     /// How many of the forgotten names it deletes.
     pub(super) forgets: usize,
+}
+
+/// The topic's commit, or the promise of one: a topic at rest has no room for it.
+#[derive(Debug, Default)]
+pub(super) struct CommitSlot {
+    commit: Option<Box<Commit>>,
+    /// The number of the last one.
+    number: u64,
+}
+
+impl CommitSlot {
+    /// Gives back the room, unless a commit is under way.
+    pub(super) fn relax(&mut self) {
+        if let Some(commit) = self.commit.take_if(|commit| !commit.outstanding) {
+            self.number = commit.number;
+        }
+    }
+}
+
+impl Deref for CommitSlot {
+    type Target = Commit;
+    fn deref(&self) -> &Commit {
+        static NONE: LazyLock<Commit> =
+            LazyLock::new(|| Commit { number: u64::MAX, ..Commit::default() });
+        self.commit.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for CommitSlot {
+    fn deref_mut(&mut self) -> &mut Commit {
+        let number = self.number;
+        let commit = || Box::new(Commit { number, ..Commit::default() });
+        self.commit.get_or_insert_with(commit)
+    }
 }
 
 /// What happens when a commit ends.
@@ -110,8 +148,8 @@ pub(super) enum Outcome {
     Stored(SequenceRange),
     /// It is a repeat.
     Duplicate { sequence: u64, count: u64 },
-    /// It does not follow on what is stored.
-    Gap { sequence: u64, count: u64 },
+    /// It does not follow on `last`, the last sequence accepted before it.
+    Gap { sequence: u64, count: u64, last: u64 },
     /// It is refused whatever becomes of the commit.
     Refused { sequence: u64, count: u64, refusal: Refusal },
 }
@@ -142,13 +180,6 @@ impl Commit {
         self.puts.clear();
         self.closing.clear();
         self.forgets = 0;
-    }
-
-    /// Gives back memory that was needed in busier times.
-    pub(super) fn relax(&mut self) {
-        if !self.outstanding {
-            *self = Self { number: self.number, ..Self::default() };
-        }
     }
 
     /// Whether nobody waits for it and nothing is in it but, maybe, the making of the topic.

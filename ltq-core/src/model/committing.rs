@@ -1,5 +1,7 @@
 //! How commits are put together, and what follows when they end.
 
+use std::collections::VecDeque;
+
 use super::{
     Command, ProducerId, Reply, SequenceRange, Topic,
     channel::Channel,
@@ -51,7 +53,7 @@ impl Topic {
 
     /// Adds what belongs to every commit, and hands it out.
     pub(super) fn close_commit(&mut self, states: States) {
-        let commit = &mut self.commit;
+        let commit = &mut *self.commit;
         commit.appends.flush(&mut commit.batch, &self.log);
         let stores = !commit.batch.is_empty() || !commit.puts.is_empty();
         if stores && !commit.deletes && commit.barrier.is_none() {
@@ -72,15 +74,16 @@ impl Topic {
 
     /// Puts what must be remembered of named producers into the commit.
     fn put_producers(&mut self) {
-        let asked = self.commit.asked.min(self.store.ceiling);
-        let opened = self.commit.puts.iter().map(|&entry| (entry, None));
-        let stored = self.commit.groups.iter();
+        let commit = &mut *self.commit;
+        let asked = commit.asked.min(self.store.ceiling);
+        let opened = commit.puts.iter().map(|&entry| (entry, None));
+        let stored = commit.groups.iter();
         let stored = stored.filter_map(|group| Some((group.entry, Some(group.stored?))));
         for (entry, range) in opened.chain(stored) {
             let Some(producer) = self.producers.get(entry) else { continue };
             let Some(named) = &producer.name else { continue };
             let state = producer.state(range, self.now.wall, asked);
-            self.commit.batch.put(named.key.clone(), super::state::encode(&state));
+            commit.batch.put(named.key.clone(), super::state::encode(&state));
         }
     }
 
@@ -165,10 +168,9 @@ impl Topic {
             match self.wishes.pop_front() {
                 Some(Wish::Publish(publish)) => {
                     self.wished_bytes -= publish.records.byte_len();
-                    let count = publish.records.count() as u64;
                     // Nothing of it was in the batch.
                     let refusal = self.store_failed().unwrap_or_else(|| refusal.clone());
-                    self.refuse_publish(publish.producer, publish.sequence, count, refusal);
+                    self.refuse_unproven(&publish, &refusal);
                 }
                 Some(other) => self.wishes.push_front(other),
                 None => {}
@@ -300,7 +302,7 @@ impl Topic {
     fn confirm(&mut self, group: usize, reached: Durability) {
         let Some(group) = self.commit.groups.get(group) else { return };
         let &Group { id, entry, .. } = group;
-        let mut said = Said::new(id);
+        let mut said = Said::new(id, &mut self.out);
         for outcome in self.commit.outcomes(group) {
             let Some(producer) = self.producers.get_mut(entry) else { break };
             match outcome {
@@ -312,23 +314,23 @@ impl Topic {
                     let durability = producer.durability.min(reached);
                     producer.recall(sequence, count, |range| said.confirm(range, durability));
                 }
-                &Outcome::Gap { sequence, count } => {
-                    said.refuse(sequence, count, &gap(producer.committed, sequence));
+                &Outcome::Gap { sequence, count, last } => {
+                    said.refuse(sequence, count, &gap(last, sequence));
                 }
                 Outcome::Refused { sequence, count, refusal } => {
                     said.refuse(*sequence, *count, refusal);
                 }
             }
         }
-        self.say(said);
+        said.close();
     }
 
     /// Tells a producer that its publishes are not stored, or that nobody knows.
     fn take_back(&mut self, group: usize, why: &Refusal) {
         let Some(group) = self.commit.groups.get(group) else { return };
         let &Group { id, entry, .. } = group;
-        let mut said = Said::new(id);
         let reach = self.store.reach();
+        let mut said = Said::new(id, &mut self.out);
         for outcome in self.commit.outcomes(group) {
             // One that was to be made by this commit is gone already.
             let producer = self.producers.get(entry);
@@ -349,21 +351,15 @@ impl Topic {
                         said.refuse(sequence + stored, count - stored, why);
                     }
                 }
-                &Outcome::Gap { sequence, count } => {
-                    said.refuse(sequence, count, &gap(committed, sequence));
+                &Outcome::Gap { sequence, count, last } => {
+                    said.refuse(sequence, count, &gap(last.min(committed), sequence));
                 }
                 Outcome::Refused { sequence, count, refusal } => {
                     said.refuse(*sequence, *count, refusal);
                 }
             }
         }
-        self.say(said);
-    }
-
-    fn say(&mut self, said: Said) {
-        for reply in said.finish() {
-            self.out.push_back(reply);
-        }
+        said.close();
     }
 
     /// What is said of anything that was in a commit that failed so.
@@ -394,16 +390,16 @@ impl StoreWord {
 }
 
 /// What one producer is told, joined as far as it can be.
-struct Said {
+struct Said<'a> {
     id: ProducerId,
-    commands: Vec<Command>,
+    out: &'a mut VecDeque<Command>,
     ranges: Vec<SequenceRange>,
     durability: Durability,
 }
 
-impl Said {
-    const fn new(id: ProducerId) -> Self {
-        Self { id, commands: Vec::new(), ranges: Vec::new(), durability: Durability::Disk }
+impl<'a> Said<'a> {
+    const fn new(id: ProducerId, out: &'a mut VecDeque<Command>) -> Self {
+        Self { id, out, ranges: Vec::new(), durability: Durability::Disk }
     }
 
     fn confirm(&mut self, range: SequenceRange, durability: Durability) {
@@ -414,6 +410,10 @@ impl Said {
         {
             last.count += range.count;
         } else {
+            if self.ranges.is_empty() {
+                // Mostly it stays the only one.
+                self.ranges.reserve_exact(1);
+            }
             self.ranges.push(range);
         }
     }
@@ -422,20 +422,16 @@ impl Said {
         self.close();
         let (handle, refusal) = (self.id.handle, refusal.clone());
         let reply = Reply::PublishRefused { handle, sequence, count, refusal };
-        self.commands.push(Command::Reply { session: self.id.session, reply });
+        self.out.push_back(Command::Reply { session: self.id.session, reply });
     }
 
+    /// Says what was collected.
     fn close(&mut self) {
         if !self.ranges.is_empty() {
             let ranges = std::mem::take(&mut self.ranges);
             let durability = std::mem::replace(&mut self.durability, Durability::Disk);
             let reply = Reply::Confirmed { handle: self.id.handle, ranges, durability };
-            self.commands.push(Command::Reply { session: self.id.session, reply });
+            self.out.push_back(Command::Reply { session: self.id.session, reply });
         }
-    }
-
-    fn finish(mut self) -> Vec<Command> {
-        self.close();
-        self.commands
     }
 }

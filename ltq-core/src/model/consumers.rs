@@ -84,6 +84,10 @@ impl Consumers {
             last_tag: Tag(0),
         };
         let slot = self.free.pop().unwrap_or_else(|| {
+            if self.slots.is_empty() {
+                // Most channels have one or two.
+                self.slots.reserve_exact(1);
+            }
             self.slots.push(None);
             (self.slots.len() - 1) as Slot
         });

@@ -8,6 +8,7 @@ impl Topic {
         let open = !self.paused && !self.stopping && self.stage == Stage::Live;
         while let Some(index) = self.channels.next_touched() {
             let Some(channel) = self.channels.get_mut(index) else { continue };
+            channel.relax();
             if open {
                 let planned = channel.plan(&mut Planning {
                     window: &mut self.window,

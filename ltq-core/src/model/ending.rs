@@ -83,7 +83,7 @@ impl Topic {
         let may_store = self.stage == Stage::Live && self.store.failed.is_none();
         while may_store
             && self.states_waiting()
-            && !self.states_failed()
+            && !self.states_given_up()
             && !self.commit.outstanding
         {
             self.put_last_states();

@@ -55,6 +55,10 @@ pub enum Event {
         name: Option<ProducerName>,
         /// The epoch that it was given when it first opened under that name, if this is the same
         /// instance coming back. `None` is a new instance: it takes over and fences the old one.
+        /// One that is not the newest is refused as [`Fenced`](crate::RefusalCode::Fenced); one
+        /// that was never given out, or is forgotten with its name, as
+        /// [`OutOfRange`](crate::RefusalCode::OutOfRange): then its sequences mean nothing any
+        /// more, and it must open anew.
         epoch: Option<u64>,
     },
     /// A producer publishes. Answered by [`Reply::Confirmed`] or [`Reply::PublishRefused`], in

@@ -146,6 +146,13 @@ impl InFlight {
         Some(self.returned(last, held))
     }
 
+    /// Gives back memory that was needed in busier times.
+    pub(super) fn relax(&mut self) {
+        if self.runs.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// Everything in flight, in no useful order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Returned> + '_ {
         self.runs.iter().map(|(&(_, last), held)| Returned {

@@ -17,6 +17,8 @@ pub(super) struct Persisting {
     /// After a commit with states failed: when to try them again, apart from publishes.
     apart_from: Option<Monotonic>,
     failures: u32,
+    /// The node stops, and storing them for the last time has begun.
+    last: bool,
 }
 
 /// Which states a commit takes along.
@@ -30,6 +32,13 @@ pub(super) enum States {
     Alone,
     /// All that have changed, for the last time.
     Last,
+}
+
+impl Persisting {
+    /// Gives back memory that was needed in busier times.
+    pub(super) fn relax(&mut self) {
+        self.list.shrink_to_fit();
+    }
 }
 
 impl Topic {
@@ -85,8 +94,16 @@ impl Topic {
         }
     }
 
-    /// Stores all states for the last time.
+    /// Whether nothing can be done any more about states that the store does not know.
+    pub(super) const fn states_given_up(&self) -> bool {
+        self.persisting.last && self.states_failed()
+    }
+
+    /// Stores all states for the last time, whatever happened before.
     pub(super) fn put_last_states(&mut self) {
+        if !std::mem::replace(&mut self.persisting.last, true) {
+            self.persisting.apart_from = None;
+        }
         self.commit.begin(self.bounds.end, self.now.wall);
         self.commit.needs(self.settings.durability);
         self.close_commit(States::Last);
@@ -99,6 +116,8 @@ impl Topic {
         if which == States::None || apart || rides_on_nothing || self.stage != Stage::Live {
             return;
         }
+        // What failed together is tried together, so that trying again always does something.
+        let all = which == States::Last || self.states_failed();
         let now = self.now.monotonic;
         let mut bytes = 0;
         let mut due: Option<Monotonic> = None;
@@ -108,7 +127,7 @@ impl Topic {
             if !channel.put.listed {
                 return false;
             }
-            let waits = which != States::Last && now < channel.put.rides_from
+            let waits = !all && now < channel.put.rides_from
                 || self.commit.dropping.contains(&channel.name);
             if waits || bytes >= STATES_BYTES_MAX {
                 due = due.into_iter().chain([channel.put.due]).min();
@@ -119,6 +138,9 @@ impl Topic {
         });
         self.persisting.list = list;
         self.persisting.due = due;
+        if self.commit.states.is_empty() && !self.persisting.truncate {
+            self.persisting.apart_from = None;
+        }
         if self.commit.states.is_empty() && !std::mem::take(&mut self.persisting.truncate) {
             return;
         }

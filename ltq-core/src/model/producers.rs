@@ -305,6 +305,16 @@ impl Producers {
         }
     }
 
+    /// Gives back memory that was needed in busier times; nobody has a producer open.
+    pub(super) fn relax(&mut self) {
+        self.open = BTreeMap::new();
+        self.fenced = VecDeque::new();
+        self.forgotten.shrink_to_fit();
+        if self.names.is_empty() && self.forgotten.is_empty() {
+            *self = Self { closes: self.closes, ..Self::default() };
+        }
+    }
+
     /// What was stored up to now is at least so durable.
     pub(super) fn all_durable(&mut self, durability: Durability) {
         for producer in self.entries.iter_mut().flatten() {

@@ -65,9 +65,9 @@ impl Topic {
                 let refusal = Refusal::new(RefusalCode::OutOfRange, detail);
                 self.refuse_publish(id, sequence, count, refusal);
             }
-            Err(NotStored::Gap) => {
+            Err(NotStored::Gap { last }) => {
                 self.figures.refused += count;
-                self.outcome(id, entry, Outcome::Gap { sequence, count });
+                self.outcome(id, entry, Outcome::Gap { sequence, count, last });
             }
         }
         self.wished_bytes -= bytes;
@@ -84,21 +84,26 @@ impl Topic {
         let count = records.count() as u64;
         let end = sequence.checked_add(count).filter(|&end| sequence > 0 && end > sequence);
         let end = end.ok_or(NotStored::Impossible)?;
-        let Some(producer) = self.producers.get(entry) else { return Err(NotStored::Gap) };
+        let Some(producer) = self.producers.get(entry) else {
+            return Err(NotStored::Gap { last: 0 });
+        };
         let (committed, accepted) = (producer.committed, producer.accepted);
         let weakest = producer.durability;
         let asked = self
             .asked(durability)
             .map_err(|refusal| NotStored::Refused { from: sequence, refusal })?;
         if sequence > accepted.saturating_add(1) {
-            return Err(NotStored::Gap);
+            return Err(NotStored::Gap { last: accepted });
         }
         let unproven = asked > self.store.reach();
         let repeats_stored = sequence <= committed;
         if (repeats_stored && (unproven || asked > weakest)) || (unproven && durability.is_some()) {
             // It must be seen first that the store reaches so far.
             return match self.store_failed() {
-                Some(refusal) => Err(NotStored::Refused { from: sequence, refusal }),
+                Some(refusal) => {
+                    let refusal = if repeats_stored { unproven_repeat(&refusal) } else { refusal };
+                    Err(NotStored::Refused { from: sequence, refusal })
+                }
                 None => {
                     if self.commit.is_blank() {
                         self.commit.barrier = Some(asked);
@@ -139,7 +144,7 @@ impl Topic {
             false => publish.records.slice((count - fresh) as usize..count as usize),
         };
         let room = self.wished_bytes.min(room);
-        let commit = &mut self.commit;
+        let commit = &mut *self.commit;
         let at = commit.appends.push(&mut commit.batch, &self.log, records, room);
         commit.needs(asked);
         if let Some(producer) = self.producers.get_mut(entry) {
@@ -185,6 +190,19 @@ impl Topic {
         }
     }
 
+    /// The store could not show that it reaches as far as this publish asks.
+    pub(super) fn refuse_unproven(&mut self, publish: &Publish, refusal: &Refusal) {
+        let Publish { producer: id, sequence, .. } = *publish;
+        let repeats = match self.producers.handle(id) {
+            Handle::Open(entry) => {
+                self.producers.get(entry).is_some_and(|producer| sequence <= producer.committed)
+            }
+            Handle::Fenced | Handle::Unknown => false,
+        };
+        let refusal = if repeats { unproven_repeat(refusal) } else { refusal.clone() };
+        self.refuse_publish(id, sequence, publish.records.count() as u64, refusal);
+    }
+
     /// Settles what becomes of a publish: with the commit if its producer has a part in that, or
     /// else at once.
     fn outcome(&mut self, id: ProducerId, entry: Entry, outcome: Outcome) {
@@ -197,9 +215,8 @@ impl Topic {
             Outcome::Refused { sequence, count, refusal } => {
                 self.tell_refused(id, sequence, count, refusal);
             }
-            Outcome::Gap { sequence, count } => {
-                let refusal = gap(producer.accepted, sequence);
-                self.tell_refused(id, sequence, count, refusal);
+            Outcome::Gap { sequence, count, last } => {
+                self.tell_refused(id, sequence, count, gap(last, sequence));
             }
             Outcome::Duplicate { sequence, count } => {
                 let mut ranges = Vec::new();
@@ -228,8 +245,8 @@ impl Topic {
 enum NotStored {
     /// Its sequence cannot be.
     Impossible,
-    /// Something is missing before it.
-    Gap,
+    /// Something is missing behind the last sequence accepted.
+    Gap { last: u64 },
     /// From this sequence on, for this reason.
     Refused { from: u64, refusal: Refusal },
 }
@@ -238,6 +255,12 @@ enum NotStored {
 pub(super) fn gap(last: u64, got: u64) -> Refusal {
     let detail = format!("sequence {got} does not follow; {} is expected", last.saturating_add(1));
     Refusal::new(RefusalCode::SequenceGap, detail)
+}
+
+/// What is said of a repeat that is stored, when nobody can tell how durably.
+fn unproven_repeat(why: &Refusal) -> Refusal {
+    let detail = format!("it is stored, but it is not known how durably: {}", why.detail);
+    Refusal::new(RefusalCode::OutcomeUnknown, detail)
 }
 
 fn not_open(id: ProducerId, handle: Handle) -> Refusal {

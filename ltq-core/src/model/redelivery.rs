@@ -112,6 +112,16 @@ impl Redelivery {
         }
     }
 
+    /// Gives back memory that was needed in busier times.
+    pub(super) fn relax(&mut self) {
+        if self.due.is_empty() {
+            self.due = BTreeMap::new();
+        }
+        if self.delayed.is_empty() {
+            self.delayed = BTreeMap::new();
+        }
+    }
+
     /// All runs that are due.
     pub(super) fn due(&self) -> impl Iterator<Item = Returned> + '_ {
         self.due.iter().map(|(&end, front)| Returned {

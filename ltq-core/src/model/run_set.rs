@@ -100,6 +100,14 @@ impl RunSet {
         self.pop_at_or_below(Offset(u64::MAX))
     }
 
+    /// Gives back memory that was needed in busier times.
+    pub(super) fn relax(&mut self) {
+        if self.runs.is_empty() {
+            // An emptied map keeps its last node.
+            self.runs = BTreeMap::new();
+        }
+    }
+
     /// The runs in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Run> + '_ {
         self.runs.iter().map(|(&first, &end)| Run { first, end })

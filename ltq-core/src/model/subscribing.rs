@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::{
     Command, ConsumerId, LoadTicket, Reply, RequestId, SessionId, Topic, TopicAction,
-    channels::Index, in_flight::Slot, stale_tags::StaleTags, topic::Stage, wish::Wish,
+    channels::Index,
+    in_flight::{InFlight, Slot},
+    stale_tags::StaleTags,
+    topic::Stage,
+    wish::Wish,
 };
 use crate::{
     AdminResponse, ChannelName, Credit, Offset, Refusal, RefusalCode, Settlement, StartAt,
@@ -210,7 +214,8 @@ impl Topic {
             Some(Subscription::Waiting(_)) | None => {
                 let mut stale = StaleTags::default();
                 for settlement in settlements {
-                    stale.add(settlement.tags);
+                    let tags = settlement.tags;
+                    InFlight::default().take(0, tags, &mut self.scratch, &mut stale);
                 }
                 stale
             }

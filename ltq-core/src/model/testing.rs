@@ -100,6 +100,8 @@ pub(super) struct World {
     pub(super) load_count: usize,
     /// What was said since the last look.
     pub(super) said: Vec<Command>,
+    /// Commits are written down with what is said.
+    pub(super) trace: bool,
 }
 
 pub(super) fn topic_name() -> TopicName {
@@ -169,6 +171,7 @@ impl World {
             commits: Vec::new(),
             load_count: 0,
             said: Vec::new(),
+            trace: false,
         }
     }
 
@@ -179,11 +182,18 @@ impl World {
 
     /// Carries out whatever is to be done.
     pub(super) fn run(&mut self) {
+        let mut commands = 0;
         while let Some(command) = self.topic.poll_command() {
+            commands += 1;
+            assert!(commands < 100_000, "there is no end to {command:?}");
             match command {
                 Command::Commit { batch, durability } => {
                     assert!(self.commit.is_none(), "one commit at a time");
-                    self.commits.push((durability, batch.clone()));
+                    if self.trace {
+                        self.said.push(Command::Commit { batch: batch.clone(), durability });
+                    } else {
+                        self.commits.push((durability, batch.clone()));
+                    }
                     self.commit = Some((batch, durability));
                     if !self.hold_commits {
                         self.commit_silently();
@@ -199,7 +209,7 @@ impl World {
                 Command::Locate { ticket, time } => {
                     let after = |batch: &&RecordBatch| batch.time >= time;
                     let found = self.stored.batches.iter().find(after).map(|batch| batch.first);
-                    let offset = found.unwrap_or(self.stored.bounds().end);
+                    let offset = found.unwrap_or_else(|| self.stored.bounds().end);
                     self.tell(Event::Located { ticket, result: Ok(offset) });
                 }
                 said => self.said.push(said),
@@ -451,7 +461,8 @@ pub(super) fn short(command: &Command) -> String {
         Reply::Confirmed { handle, ranges, durability } => {
             let mut said = format!("p{handle} confirmed");
             for range in ranges {
-                let offset = range.offset.map_or("?".to_owned(), |offset| offset.to_string());
+                let offset =
+                    range.offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
                 write!(said, " {}+{}@{offset}", range.sequence, range.count).unwrap();
             }
             format!("{said} {durability}")

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     Command, ConsumerId, Event, LoadTicket, Reply, SessionId,
     channels::Channels,
-    commit::Commit,
+    commit::CommitSlot,
     in_flight::Returned,
     keys::{self, Key},
     persisting::Persisting,
@@ -61,7 +61,7 @@ pub struct Topic {
     pub(super) locating: Vec<(LoadTicket, Wish)>,
     /// Bytes of records among the wishes.
     pub(super) wished_bytes: usize,
-    pub(super) commit: Commit,
+    pub(super) commit: CommitSlot,
     pub(super) store: StoreWord,
     pub(super) producers: Producers,
     pub(super) channels: Channels,
@@ -137,7 +137,7 @@ impl Topic {
             wishes: VecDeque::new(),
             locating: Vec::new(),
             wished_bytes: 0,
-            commit: Commit::default(),
+            commit: CommitSlot::default(),
             store: StoreWord { ceiling, proven: None, failed: None },
             producers: Producers::default(),
             channels: Channels::default(),
@@ -386,8 +386,11 @@ impl Topic {
             self.out = VecDeque::new();
             self.wishes = VecDeque::new();
             self.scratch = Vec::new();
+            self.consumers = BTreeMap::new();
             self.commit.relax();
             self.channels.relax();
+            self.producers.relax();
+            self.persisting.relax();
         } else {
             if self.out.capacity() > KEPT {
                 self.out.shrink_to(KEPT);

@@ -205,6 +205,12 @@ impl Window {
         self.segments.is_empty() && self.loads.is_empty()
     }
 
+    /// Whether a read failed lately.
+    #[cfg(test)]
+    pub(super) const fn waits_to_retry(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
     /// Bytes of records kept.
     #[cfg(test)]
     pub(super) const fn bytes(&self) -> usize {

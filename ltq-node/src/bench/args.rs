@@ -94,6 +94,8 @@ pub struct BenchArgs {
     pub server_pid: Option<u32>,
 
     /// Opens this many connections that do nothing, and tells what memory each costs the server.
+    /// That is exact for a server that has just started: one that has worked gives memory back
+    /// meanwhile.
     #[arg(long, value_name = "N", requires = "server_pid", conflicts_with = "mode",
           value_parser = count)]
     pub idle_connections: Option<usize>,

@@ -89,25 +89,22 @@ impl Bodies {
 }
 
 fn encode(head: Head) -> [u8; HEAD_BYTES] {
+    let first = u64::from(head.producer) | u64::from(check(head)) << 32;
     let mut bytes = [0; HEAD_BYTES];
-    let parts = [
-        &head.producer.to_le_bytes()[..],
-        &check(head).to_le_bytes(),
-        &head.sequence.to_le_bytes(),
-        &head.due.to_le_bytes(),
-    ];
-    for (place, byte) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
-        *place = *byte;
+    let (words, _) = bytes.as_chunks_mut();
+    for (place, word) in words.iter_mut().zip([first, head.sequence, head.due]) {
+        *place = word.to_le_bytes();
     }
     bytes
 }
 
 fn decode(bytes: &[u8; HEAD_BYTES]) -> Head {
-    let number = |from: usize, length: usize| {
-        let part = bytes.iter().skip(from).take(length).rev();
-        part.fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
-    };
-    Head { producer: number(0, 4) as u32, sequence: number(8, 8), due: number(16, 8) }
+    let mut words = [0; 3];
+    for (word, place) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_le_bytes(*place);
+    }
+    let [first, sequence, due] = words;
+    Head { producer: first as u32, sequence, due }
 }
 
 /// Mixes all of a head, so that no part of it can change alone.

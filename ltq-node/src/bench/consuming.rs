@@ -111,20 +111,26 @@ pub(super) async fn consume(
         };
         let now = run.nanos();
         let mut count = 0;
+        // Messages that were published together were due together.
+        let (mut due, mut of_due) = (0, 0);
         for received in batch.iter() {
             count += 1;
             match received.map_err(|error| error.to_string()) {
                 Ok(received) => match run.bodies.verify(&received.message) {
                     Ok(head) => {
                         consumed.ledger.mark(head.producer, head.sequence);
-                        let latency = micros(now.saturating_sub(head.due));
-                        consumed.latency.saturating_record(latency);
+                        if head.due != due {
+                            consumed.record(now, due, of_due);
+                            (due, of_due) = (head.due, 0);
+                        }
+                        of_due += 1;
                     }
                     Err(what) => consumed.note(format!("at offset {}: {what}", received.offset)),
                 },
                 Err(error) => consumed.note(error),
             }
         }
+        consumed.record(now, due, of_due);
         if batch.ack_all().is_err() {
             consumed.note("an ack came too late".to_owned());
         }
@@ -138,6 +144,12 @@ pub(super) async fn consume(
 }
 
 impl Consumed {
+    fn record(&mut self, now: u64, due: u64, messages: u64) {
+        if messages > 0 {
+            self.latency.saturating_record_n(micros(now.saturating_sub(due)), messages);
+        }
+    }
+
     fn note(&mut self, what: String) {
         self.wrong += 1;
         self.first_wrong.get_or_insert(what);

@@ -73,9 +73,7 @@ impl Publishing {
             }
         };
         let place = self.place as u64;
-        let confirming = confirm(run, batches, &mut produced, |batch, at| {
-            schedule.map_or(batch.due, |schedule| schedule.due(place, batch.first + at))
-        });
+        let confirming = confirm(run, batches, &mut produced, schedule.map(|s| (s, place)));
         tokio::try_join!(sending, confirming)?;
         Ok(produced)
     }
@@ -171,7 +169,7 @@ async fn confirm(
     run: &Run,
     mut batches: mpsc::Receiver<Sent>,
     produced: &mut Produced,
-    due: impl Fn(&Sent, u64) -> u64,
+    schedule: Option<(Schedule, u64)>,
 ) -> Result<(), CliError> {
     while let Some(mut batch) = batches.recv().await {
         let receipt = (&mut batch.pending).await.map_err(|failed| failed.error)?;
@@ -180,8 +178,17 @@ async fn confirm(
             let (got, sent) = (receipt.len(), batch.count);
             return Err(CliError::Failed(format!("a receipt for {got} messages of {sent}")));
         }
-        for at in 0..batch.count {
-            produced.latency.saturating_record(micros(now.saturating_sub(due(&batch, at))));
+        match schedule {
+            None => {
+                let latency = micros(now.saturating_sub(batch.due));
+                produced.latency.saturating_record_n(latency, batch.count);
+            }
+            Some((schedule, place)) => {
+                for sequence in batch.first..batch.first + batch.count {
+                    let latency = micros(now.saturating_sub(schedule.due(place, sequence)));
+                    produced.latency.saturating_record(latency);
+                }
+            }
         }
         produced.take(receipt.durability(), batch.count);
         run.published.fetch_add(batch.count, Ordering::Relaxed);

@@ -35,18 +35,27 @@ pub struct ServerArgs {
     #[arg(
         long,
         global = true,
+        help_heading = "Connection",
         value_name = "URL",
         env = "LTQ_SERVER",
         default_value = crate::node::DEFAULT_SERVER
     )]
     pub server: String,
     /// The node's token, where it asks for one. A variable keeps it from the list of processes.
-    #[arg(long, global = true, value_name = "TOKEN", env = "LTQ_TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "TOKEN",
+        env = "LTQ_TOKEN",
+        hide_env_values = true
+    )]
     pub token: Option<String>,
     /// How long connecting, a request, or the confirm of a message may take.
     #[arg(
         long,
         global = true,
+        help_heading = "Connection",
         value_name = "TIME",
         default_value = "10s",
         value_parser = humantime::parse_duration

@@ -2,17 +2,21 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Resolves when the user asks for an end. The process does not end by the signal from when this
-/// was first polled. Cancel safe.
-pub(crate) async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+/// Resolves when the user asks for an end. From this call on, and not only once the future is
+/// polled, the process does not end by the signal itself. Cancel safe.
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
+    let signals = signal(SignalKind::interrupt()).and_then(|interrupt| {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok((interrupt, terminate))
+    });
+    async {
         // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        let Ok((mut interrupt, mut terminate)) = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }

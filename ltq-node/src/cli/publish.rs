@@ -94,12 +94,13 @@ async fn publish_lines(producer: &Producer, template: &Template, skip: u64) -> P
     let confirmed = AtomicU64::new(0);
     let (pending, batches) = mpsc::channel(PENDING_MAX);
     let confirming = confirm(batches, &confirmed, &bar);
+    let interrupted = interrupted();
     let sending = async {
         let doing = "reading standard input";
         let lines = input::lines(stdin).map_err(|source| CliError::Io { doing, source })?;
         tokio::select! {
             sent = send(producer, template, lines, skip, pending) => sent,
-            () = interrupted() => Err(CliError::Failed("interrupted".to_owned())),
+            () = interrupted => Err(CliError::Failed("interrupted".to_owned())),
         }
     };
     // What was sent before reading ended is waited for in any case: its confirms count.

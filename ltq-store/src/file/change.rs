@@ -94,34 +94,38 @@ impl Draft {
         Self { ops, durable, body, raw_len, payload_len, raw_crc, payload_crc }
     }
 
-    /// Header and heads of the entry, the header's checksum to be set by
-    /// [`EntryHeader::encode`] once its place is known.
+    /// The header and heads of the entry, the room for the header before them.
     pub(super) fn head(&self, changes: &[Change]) -> (EntryHeader, Vec<u8>) {
-        let mut head = Vec::with_capacity(ENTRY_HEADER_BYTES + 96 * changes.len());
-        head.resize(ENTRY_HEADER_BYTES, 0);
+        let mut heads = Vec::with_capacity(2 * (ENTRY_HEADER_BYTES + 64 * changes.len()));
+        heads.resize(ENTRY_HEADER_BYTES, 0);
         for change in changes {
             if let Some(it) = change.head() {
-                it.encode(&mut head);
+                it.encode(&mut heads);
             }
         }
-        let heads = head.get(ENTRY_HEADER_BYTES..).unwrap_or_default();
         let header = EntryHeader {
-            heads_len: heads.len() as u32,
-            heads_crc: crc32c::crc32c(heads),
             raw_len: self.raw_len,
             payload_len: self.payload_len,
             raw_crc: self.raw_crc,
             payload_crc: self.payload_crc,
-            ..EntryHeader::default()
+            ..EntryHeader::of(heads.get(ENTRY_HEADER_BYTES..).unwrap_or_default())
         };
-        head.resize(header.head_bytes() as usize, 0);
-        (header, head)
+        (header, heads)
     }
 
     /// Bytes of the records that it appends, to logs of any kind.
     pub(super) fn record_bytes(&self) -> u64 {
         let bytes = |op: &WriteOp| match op {
             WriteOp::Append { records, .. } => records.byte_len() as u64,
+            _ => 0,
+        };
+        self.ops.iter().map(bytes).sum()
+    }
+
+    /// Bytes of the values that it sets.
+    pub(super) fn value_bytes(&self) -> u64 {
+        let bytes = |op: &WriteOp| match op {
+            WriteOp::Put { key, value } => (key.len() + value.len()) as u64,
             _ => 0,
         };
         self.ops.iter().map(bytes).sum()
@@ -149,7 +153,7 @@ impl Draft {
                 WriteOp::Put { .. } | WriteOp::Delete { .. } => HEAD_BYTES_MAX,
             })
             .sum();
-        padded((ENTRY_HEADER_BYTES + heads) as u64) + self.body.len() as u64
+        2 * padded((ENTRY_HEADER_BYTES + heads) as u64) + self.body.len() as u64
     }
 }
 

@@ -207,7 +207,7 @@ fn decode(bytes: &[u8], store: StoreId) -> Result<Snapshot, Unreadable> {
 
 fn read_whole(files: &dyn FileSystem, path: &Path) -> io::Result<Vec<u8>> {
     let file = files.open(path, OpenMode::Read)?;
-    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
     let mut bytes = vec![0; len];
     let read = read_up_to(&*file, &mut bytes, 0)?;
     bytes.truncate(read);

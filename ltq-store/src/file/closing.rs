@@ -44,7 +44,13 @@ impl Engine {
         {
             tracing::warn!(%error, "a journal file could not be removed");
         }
-        kept
+        kept.map_err(|error| match error {
+            StoreError::Full { .. } => StoreError::Io {
+                doing: "moving logs that are not durable to segments".to_owned(),
+                cause: error.to_string(),
+            },
+            error => error,
+        })
     }
 
     /// Gives up memory, files and the lock.

@@ -156,7 +156,7 @@ impl Engine {
 
 /// Writes entries that follow each other in one file.
 fn write_run(run: &[Queued], file: &JournalFile, position: u64) -> io::Result<u64> {
-    let parts = run.iter().flat_map(|entry| [&entry.head[..], &entry.body[..]]);
+    let parts = run.iter().flat_map(Queued::parts);
     let parts: Vec<_> = parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
     file.file.write_all_at(&parts, position)?;
     Ok(parts.iter().map(|part| part.len() as u64).sum())

@@ -66,6 +66,8 @@ pub(super) struct Engine {
     /// Whether the thread that writes and syncs will look by itself, in time, at what was asked
     /// neither to be written nor to be synced.
     pub(super) timed: AtomicBool,
+    /// Whether the device has room for small changes only.
+    pub(super) device_short: AtomicBool,
     /// For the thread that writes and syncs; for the one that keeps house.
     pub(super) commit_signal: Signal,
     pub(super) keep_signal: Signal,
@@ -80,6 +82,7 @@ pub(super) struct Counters {
     pub(super) bytes_written: AtomicU64,
     pub(super) damaged_records: AtomicU64,
     pub(super) tail_cost: AtomicU64,
+    pub(super) values_cost: AtomicU64,
     pub(super) segment_bytes: AtomicU64,
     pub(super) checkpoint_bytes: AtomicU64,
     pub(super) spare_bytes: AtomicU64,
@@ -151,7 +154,7 @@ impl Engine {
         mut done: Done,
         no_room: Option<NoRoom>,
     ) -> Entered {
-        if let Some(no_room) = no_room.or_else(|| self.records_room(front, &draft)) {
+        if let Some(no_room) = no_room.or_else(|| self.no_room_for(front, &draft)) {
             return Entered::NoRoom(Parked { draft, durability, done, no_room });
         }
         loop {
@@ -200,29 +203,6 @@ impl Engine {
         }
     }
 
-    /// Whether records fit in memory and on the disk as configured.
-    fn records_room(&self, front: &Front, draft: &Draft) -> Option<NoRoom> {
-        let bytes = draft.record_bytes();
-        if bytes == 0 {
-            return None;
-        }
-        let memory_full = self.in_memory(front) >= self.options.tail_bytes.saturating_mul(2);
-        (memory_full || self.is_disk_full(front, bytes)).then_some(NoRoom::Records(bytes))
-    }
-
-    /// Whether so many bytes of records more would exceed what is configured for all files. What
-    /// is in memory may have to go to a segment.
-    pub(super) fn is_disk_full(&self, front: &Front, bytes: u64) -> bool {
-        self.options.disk_bytes_max.is_some_and(|max| {
-            let used = self.disk_bytes(front) + self.in_memory(front) + bytes;
-            used > max.saturating_sub(self.options.reserve_bytes)
-        })
-    }
-
-    fn in_memory(&self, front: &Front) -> u64 {
-        self.counters.tail_cost.load(Relaxed) + front.unseen_bytes()
-    }
-
     /// Bytes that all files take.
     pub(super) fn disk_bytes(&self, front: &Front) -> u64 {
         front.journal_bytes()
@@ -232,9 +212,15 @@ impl Engine {
     }
 
     /// Keeps the figures that are looked at without a lock.
-    pub(super) fn note(&self, state: &State) {
+    pub(super) fn count(&self, state: &State) {
         self.counters.tail_cost.store(state.tail_cost(), Relaxed);
+        self.counters.values_cost.store(state.values_cost(), Relaxed);
         self.counters.segment_bytes.store(state.segment_bytes(), Relaxed);
+    }
+
+    /// The same after a commit, which may have left something to be done.
+    pub(super) fn note(&self, state: &State) {
+        self.count(state);
         if state.tail_cost() > self.options.tail_bytes || state.has_garbage() {
             self.keep_signal.raise();
         }

@@ -16,7 +16,13 @@
 //!          raw                 for each head in order: a table, or a key and a value
 //!          payload             the encoded messages of all appends, in order
 //!          zeros               up to a multiple of 8
+//!          heads               again
+//!          zeros               up to a multiple of 8
+//!          header              again, with the magic "LTQE", its checksum for its own position
 //! ```
+//!
+//! So damage to a few neighbouring bytes never hides what a batch did to which log: it is either in
+//! one copy of the header and heads, and costs nothing, or in what is told of by them.
 //!
 //! An entry without heads says nothing but how far everything was synced.
 
@@ -29,6 +35,7 @@ use super::{change::Change, format::Salt};
 /// Bytes of an entry's header. Entries start at multiples of 8.
 pub(super) const ENTRY_HEADER_BYTES: usize = 48;
 const MAGIC: u32 = u32::from_le_bytes(*b"LTQe");
+const MAGIC_BEHIND: u32 = u32::from_le_bytes(*b"LTQE");
 
 /// The header of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,12 +51,31 @@ pub(super) struct EntryHeader {
 }
 
 impl EntryHeader {
-    pub(super) fn encode(&self, salt: Salt, position: u64, into: &mut [u8]) {
-        let Some((content, mut crc)) = into.split_at_mut_checked(ENTRY_HEADER_BYTES - 4) else {
+    /// Of an entry with these heads and nothing else.
+    pub(super) fn of(heads: &[u8]) -> Self {
+        let (heads_len, heads_crc) = (heads.len() as u32, crc32c::crc32c(heads));
+        Self { heads_len, heads_crc, ..Self::default() }
+    }
+
+    /// Writes the header before and behind the heads, for an entry at that position. `around` is
+    /// what [`frame`] made.
+    pub(super) fn encode(&self, salt: Salt, position: u64, around: &mut [u8]) {
+        self.encode_one(MAGIC, salt, position, around);
+        let behind = around.len().saturating_sub(ENTRY_HEADER_BYTES);
+        let position = position + self.entry_bytes() - ENTRY_HEADER_BYTES as u64;
+        let behind = around.get_mut(behind..).unwrap_or_default();
+        self.encode_one(MAGIC_BEHIND, salt, position, behind);
+    }
+
+    fn encode_one(&self, magic: u32, salt: Salt, position: u64, into: &mut [u8]) {
+        let Some((content, crc)) = into
+            .split_at_mut_checked(ENTRY_HEADER_BYTES - 4)
+            .and_then(|(content, rest)| Some((content, rest.first_chunk_mut::<4>()?)))
+        else {
             return;
         };
         let mut to = &mut *content;
-        to.put_u32_le(MAGIC);
+        to.put_u32_le(magic);
         to.put_u32_le(self.heads_len);
         to.put_u64_le(self.sequence);
         to.put_u64_le(self.synced);
@@ -58,15 +84,19 @@ impl EntryHeader {
         to.put_u32_le(self.heads_crc);
         to.put_u32_le(self.raw_crc);
         to.put_u32_le(self.payload_crc);
-        crc.put_u32_le(salt.checksum(position, content));
+        *crc = salt.checksum(position, content).to_le_bytes();
     }
 
-    /// The header at `position` of the file of that salt, or `None` when these bytes are none.
-    pub(super) fn decode(salt: Salt, position: u64, bytes: &[u8]) -> Option<Self> {
+    /// The header that stands at `position` of the file of that salt, before or behind its entry,
+    /// and where that begins; `None` when these bytes are none.
+    pub(super) fn decode(salt: Salt, position: u64, bytes: &[u8]) -> Option<(Self, u64)> {
         let (content, mut crc) =
             bytes.get(..ENTRY_HEADER_BYTES)?.split_at_checked(ENTRY_HEADER_BYTES - 4)?;
         let mut from = content;
-        if from.get_u32_le() != MAGIC || crc.get_u32_le() != salt.checksum(position, content) {
+        let magic = from.get_u32_le();
+        if (magic != MAGIC && magic != MAGIC_BEHIND)
+            || crc.get_u32_le() != salt.checksum(position, content)
+        {
             return None;
         }
         let heads_len = from.get_u32_le();
@@ -74,7 +104,7 @@ impl EntryHeader {
         let (raw_len, payload_len) = (from.get_u32_le(), from.get_u32_le());
         let (heads_crc, raw_crc) = (from.get_u32_le(), from.get_u32_le());
         let payload_crc = from.get_u32_le();
-        Some(Self {
+        let header = Self {
             sequence,
             synced,
             heads_len,
@@ -83,7 +113,13 @@ impl EntryHeader {
             heads_crc,
             raw_crc,
             payload_crc,
-        })
+        };
+        let start = if magic == MAGIC {
+            position
+        } else {
+            (position + ENTRY_HEADER_BYTES as u64).checked_sub(header.entry_bytes())?
+        };
+        Some((header, start))
     }
 
     /// Bytes of header and heads, filled up.
@@ -93,8 +129,18 @@ impl EntryHeader {
 
     /// Bytes of the whole entry.
     pub(super) fn entry_bytes(&self) -> u64 {
-        self.head_bytes() + padded(u64::from(self.raw_len) + u64::from(self.payload_len))
+        2 * self.head_bytes() + padded(u64::from(self.raw_len) + u64::from(self.payload_len))
     }
+}
+
+/// What stands before and behind raw and payload, one after the other, with room for the headers;
+/// and how long the first part is. `heads` has that room at its start.
+pub(super) fn frame(header: &EntryHeader, mut heads: Vec<u8>) -> (Vec<u8>, usize) {
+    let before = header.head_bytes() as usize;
+    heads.resize(before, 0);
+    heads.extend_from_within(ENTRY_HEADER_BYTES..);
+    heads.resize(2 * before, 0);
+    (heads, before)
 }
 
 /// One change as an entry tells it, except for what stands in `raw` and `payload`.
@@ -176,12 +222,16 @@ pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
         let from = from.min(content.len());
         content.slice(from..from.saturating_add(len as usize).min(content.len()))
     };
-    let heads = part(0, header.heads_len);
+    let is_whole = |heads: &Bytes| {
+        heads.len() == header.heads_len as usize && crc32c::crc32c(heads) == header.heads_crc
+    };
+    let behind = (header.entry_bytes() - header.head_bytes()) as usize - ENTRY_HEADER_BYTES;
+    let mut copies = [part(0, header.heads_len), part(behind, header.heads_len)].into_iter();
     let raw = part(body_at, header.raw_len);
     let payload = part(body_at + header.raw_len as usize, header.payload_len);
-    if heads.len() < header.heads_len as usize || crc32c::crc32c(&heads) != header.heads_crc {
+    let Some(heads) = copies.find(is_whole) else {
         return Content { damage: Some("what an entry says of itself"), ..Content::default() };
-    }
+    };
     let whole_raw = crc32c::crc32c(&raw) == header.raw_crc;
     let whole_payload = crc32c::crc32c(&payload) == header.payload_crc;
     let mut told = Content::default();

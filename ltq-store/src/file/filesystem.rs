@@ -97,7 +97,7 @@ pub trait StoreFile: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// The operating system's.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     /// Locks it against every other process and handle until it is closed; `false` when somebody
     /// else has it locked.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{
     change::{Change, Draft},
-    entry::{ENTRY_HEADER_BYTES, EntryHeader, Head},
+    entry::{ENTRY_HEADER_BYTES, EntryHeader, Head, frame},
     journal::{ENTRIES_AT, JournalFile},
     planned::{Plan, Planned, Refused, Touched},
 };
@@ -60,8 +60,18 @@ pub(super) struct Sealed {
 pub(super) struct Queued {
     pub(super) file: JournalFile,
     pub(super) position: u64,
-    pub(super) head: Vec<u8>,
-    pub(super) body: Bytes,
+    /// What stands before the body, so many bytes, and behind it.
+    around: Vec<u8>,
+    before: usize,
+    body: Bytes,
+}
+
+impl Queued {
+    /// Its bytes.
+    pub(super) fn parts(&self) -> [&[u8]; 3] {
+        let (before, behind) = self.around.split_at_checked(self.before).unwrap_or_default();
+        [before, &self.body, behind]
+    }
 }
 
 /// A batch that readers cannot see yet.
@@ -96,8 +106,12 @@ pub(super) struct Parked {
 pub(super) enum NoRoom {
     /// The journal: a file for an entry of so many bytes is wanted.
     Journal(u64),
-    /// Memory or the disk, as the caller found: records of so many bytes are wanted.
-    Records(u64),
+    /// Memory, as the caller found.
+    Memory,
+    /// What is configured for all files, as the caller found.
+    Disk,
+    /// The device, as was found before.
+    Device,
     /// Batches before it wait.
     Behind,
 }
@@ -156,12 +170,12 @@ impl Front {
             Err(refused) => return Err(NotAdmitted::Refused(Box::new(refused), draft, done)),
         };
         if plan.journaled {
-            let (header, head) = draft.head(&plan.changes);
+            let (header, heads) = draft.head(&plan.changes);
             let bytes = header.entry_bytes();
             if !self.make_room(bytes) {
                 return Err(NotAdmitted::NoRoom(NoRoom::Journal(bytes), draft, done));
             }
-            self.push_entry(header, head, draft.body.clone(), synced);
+            self.push_entry(header, heads, draft.body, synced);
         }
         self.planned.admit(&mut plan);
         Ok(self.place(plan, durability, done))
@@ -203,18 +217,14 @@ impl Front {
 
     /// Puts an entry without a batch into the journal. `false` when there is no room.
     pub(super) fn push_mark(&mut self, head: Option<Head<'_>>, synced: u64) -> bool {
-        let mut bytes = vec![0; ENTRY_HEADER_BYTES];
-        let mut header = EntryHeader::default();
+        let mut heads = vec![0; ENTRY_HEADER_BYTES];
         if let Some(head) = head {
-            head.encode(&mut bytes);
-            let heads = bytes.get(ENTRY_HEADER_BYTES..).unwrap_or_default();
-            header.heads_len = heads.len() as u32;
-            header.heads_crc = crc32c::crc32c(heads);
-            bytes.resize(header.head_bytes() as usize, 0);
+            head.encode(&mut heads);
         }
+        let header = EntryHeader::of(heads.get(ENTRY_HEADER_BYTES..).unwrap_or_default());
         let room = self.make_room(header.entry_bytes());
         if room {
-            self.push_entry(header, bytes, Bytes::new(), synced);
+            self.push_entry(header, heads, Bytes::new(), synced);
         }
         room
     }
@@ -236,13 +246,20 @@ impl Front {
         false
     }
 
-    fn push_entry(&mut self, header: EntryHeader, mut head: Vec<u8>, body: Bytes, synced: u64) {
+    fn push_entry(&mut self, header: EntryHeader, heads: Vec<u8>, body: Bytes, synced: u64) {
         self.last_sequence += 1;
         let header = EntryHeader { sequence: self.last_sequence, synced, ..header };
-        header.encode(self.current.salt, self.position, &mut head);
+        let (mut around, before) = frame(&header, heads);
+        header.encode(self.current.salt, self.position, &mut around);
         let bytes = header.entry_bytes();
         self.queue_bytes += bytes;
-        self.queue.push(Queued { file: self.current.clone(), position: self.position, head, body });
+        self.queue.push(Queued {
+            file: self.current.clone(),
+            position: self.position,
+            around,
+            before,
+            body,
+        });
         self.position += bytes;
     }
 
@@ -340,6 +357,12 @@ impl Front {
 
     pub(super) const fn current(&self) -> &JournalFile {
         &self.current
+    }
+
+    /// Where the entries of the current file end.
+    #[cfg(test)]
+    pub(super) const fn end_of_entries(&self) -> u64 {
+        self.position
     }
 
     pub(super) const fn ready(&self) -> Option<&JournalFile> {

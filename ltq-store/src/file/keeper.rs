@@ -13,8 +13,7 @@ use super::{
     checkpoint::{self, LogSnapshot, Snapshot},
     engine::{Engine, Entered},
     filesystem::is_full,
-    front::{NoRoom, Parked, Sealed},
-    journal::ENTRIES_AT,
+    front::{Parked, Sealed},
     segments::{SegmentDir, SegmentKey},
     spill::{self, Job},
     tail::{Chunk, NOT_IN_JOURNAL},
@@ -73,7 +72,8 @@ impl Engine {
         note(self.remove_garbage(keeping))?;
         note(self.relieve_memory(keeping))?;
         note(self.relieve_journal(keeping))?;
-        note(self.relieve_disk(keeping))?;
+        note(self.relieve_disk())?;
+        note(self.relieve_device(keeping))?;
         note(self.make_ready(keeping))
     }
 
@@ -86,22 +86,12 @@ impl Engine {
         if pressed { self.checkpoint(keeping, false) } else { Ok(()) }
     }
 
-    /// Frees what of the configured space can be freed when a batch waits for it.
-    fn relieve_disk(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
-        let wanted = || {
-            let front = self.front.lock();
-            let bytes = front.parked().front().map_or(0, |parked| parked.draft.record_bytes());
-            (bytes > 0 && self.is_disk_full(&front, bytes)).then_some(bytes)
-        };
-        if wanted().is_none() {
-            return Ok(());
-        }
-        if !self.front.lock().sealed().is_empty() {
-            self.checkpoint(keeping, false)?;
-            self.remove_garbage(keeping)?;
-        }
-        keeping.spare.drain(..).for_each(|spare| self.remove_journal_file(spare));
-        wanted().map_or(Ok(()), |bytes| Err(self.full(bytes)))
+    /// Refuses the batch that waits for some of the configured space when there is none.
+    fn relieve_disk(&self) -> Result<(), StoreError> {
+        let front = self.front.lock();
+        let parked = front.parked().front();
+        let shortage = parked.and_then(|parked| self.disk_shortage(&front, &parked.draft));
+        shortage.map_or(Ok(()), Err)
     }
 
     /// Brings what tails take in memory below the budget.
@@ -113,24 +103,24 @@ impl Engine {
                 return Ok(());
             }
             state.shrink_tails(target);
-            self.note(&state);
+            self.count(&state);
             spill::jobs_for_memory(&state, target)
         };
         let spilled = self.spill(keeping, jobs);
         let mut state = self.state.write();
         state.shrink_tails(target);
-        self.note(&state);
+        self.count(&state);
         spilled
     }
 
-    fn spill(&self, keeping: &mut Keeping, jobs: Vec<Job>) -> Result<(), StoreError> {
+    pub(super) fn spill(&self, keeping: &mut Keeping, jobs: Vec<Job>) -> Result<(), StoreError> {
         for job in jobs {
             let mut spilled = job.run(&keeping.segments, self.options.segment_bytes);
             self.counters.bytes_written.fetch_add(spilled.bytes_written, Relaxed);
             let error = spilled.error.take();
             let mut state = self.state.write();
             spilled.register(&mut state, &mut keeping.dirty);
-            self.note(&state);
+            self.count(&state);
             drop(state);
             if let Some(error) = error {
                 return Err(self.trouble("writing a segment", &error, 0));
@@ -145,6 +135,10 @@ impl Engine {
         keeping: &mut Keeping,
         closing: bool,
     ) -> Result<(), StoreError> {
+        if self.is_unsynced() {
+            // Otherwise a full file might have to stay for the sake of what is not shown yet.
+            self.flush(true)?;
+        }
         let last = {
             let _showing = self.showing.lock();
             let front = self.front.lock();
@@ -199,92 +193,6 @@ impl Engine {
             logs: state.logs.iter().map(|(name, log)| LogSnapshot::of(name, log)).collect(),
             values: state.values.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
-    }
-
-    /// Keeps a journal file to be used again, or removes it.
-    fn spare(&self, keeping: &mut Keeping, file: Sealed) {
-        let large = file.bytes >= self.options.journal_file_bytes / 2;
-        if large && keeping.spare.len() < SPARE_MAX {
-            keeping.spare.push(file);
-        } else {
-            self.remove_journal_file(file);
-        }
-    }
-
-    fn remove_journal_file(&self, file: Sealed) {
-        if let Err(error) = self.journal.remove(file.number) {
-            tracing::warn!(%error, file = file.number, "a journal file could not be removed");
-        }
-    }
-
-    /// Sees to it that there is a journal file to go on with, large enough for who waits for one.
-    pub(super) fn make_ready(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
-        let (wanted, current, used, records) = {
-            let front = self.front.lock();
-            let parked = front.parked().front();
-            let wanted = match parked.map(|parked| parked.no_room) {
-                Some(NoRoom::Journal(bytes)) => (bytes + ENTRIES_AT).next_multiple_of(4096),
-                _ => 0,
-            };
-            if front.ready().is_some_and(|ready| ready.bytes >= wanted) {
-                return Ok(());
-            }
-            let records = parked.is_none_or(|parked| parked.draft.record_bytes() > 0);
-            (wanted, front.current().bytes, front.journal_bytes(), records)
-        };
-        let bytes = current.saturating_mul(2).min(self.options.journal_file_bytes).max(wanted);
-        let spares = |keeping: &Keeping| keeping.spare.iter().map(|it| it.bytes).sum::<u64>();
-        let at = keeping.spare.iter().position(|spare| spare.bytes >= wanted.max(bytes / 2));
-        let made = if let Some(at) = at {
-            let spare = keeping.spare.swap_remove(at);
-            let made = self.journal.recycle(spare.number, keeping.next_file, spare.bytes);
-            made.map_err(|error| self.fail("preparing a journal file", &error))?
-        } else {
-            let max = self.options.journal_bytes_max;
-            if used + spares(keeping) + bytes > max {
-                keeping.spare.drain(..).for_each(|spare| self.remove_journal_file(spare));
-            }
-            let mut used = used;
-            if used + bytes > max {
-                self.checkpoint(keeping, false)?;
-                keeping.spare.drain(..).for_each(|spare| self.remove_journal_file(spare));
-                used = self.front.lock().journal_bytes();
-            }
-            if used + bytes > max {
-                let what = "journal_bytes_max".to_owned();
-                return Err(StoreError::Full { what, limit: max, used, wanted: bytes });
-            }
-            let bytes = self.affordable(bytes, wanted, records)?;
-            let made = self.journal.create(keeping.next_file, 0, bytes);
-            self.counters.syncs.fetch_add(1, Relaxed);
-            self.counters.bytes_written.fetch_add(bytes, Relaxed);
-            made.map_err(|error| self.trouble("making a journal file", &error, bytes))?
-        };
-        keeping.next_file += 1;
-        if let Some(old) = self.front.lock().set_ready(made) {
-            let (number, bytes) = (old.number, old.bytes);
-            self.spare(keeping, Sealed { number, bytes, last_sequence: 0 });
-        }
-        Ok(())
-    }
-
-    /// How large a new file may be: as wanted, or where only the reserve is left and nobody wants
-    /// to put records into it, small.
-    fn affordable(&self, bytes: u64, wanted: u64, records: bool) -> Result<u64, StoreError> {
-        let free = self.files.free_space(&self.options.dir).unwrap_or(u64::MAX);
-        let allowed = self
-            .options
-            .disk_bytes_max
-            .map_or(u64::MAX, |max| max.saturating_sub(self.disk_bytes(&self.front.lock())));
-        let left = free.min(allowed);
-        if left >= bytes.saturating_add(self.options.reserve_bytes) {
-            return Ok(bytes);
-        }
-        let small = wanted.max(FIRST_FILE_BYTES).min(bytes);
-        if !records && left >= small {
-            return Ok(small);
-        }
-        Err(self.full(bytes))
     }
 
     pub(super) fn remove_garbage(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
@@ -347,29 +255,11 @@ impl Engine {
     }
 
     /// The error for a write that failed: the device is full, or nobody knows what it did.
-    fn trouble(&self, doing: &str, error: &io::Error, wanted: u64) -> StoreError {
-        if is_full(error) { self.full(wanted) } else { self.fail(doing, error) }
-    }
-
-    fn full(&self, wanted: u64) -> StoreError {
-        let used = self.disk_bytes(&self.front.lock());
-        match self.options.disk_bytes_max {
-            Some(limit) if used + wanted + self.options.reserve_bytes > limit => {
-                let what = "disk_bytes_max less reserve_bytes".to_owned();
-                StoreError::Full { what, limit, used, wanted }
-            }
-            _ => {
-                let what = "the device less reserve_bytes".to_owned();
-                StoreError::Full { what, limit: 0, used, wanted }
-            }
-        }
+    pub(super) fn trouble(&self, doing: &str, error: &io::Error, wanted: u64) -> StoreError {
+        if is_full(error) { self.device_full(wanted) } else { self.fail(doing, error) }
     }
 }
 
 /// So many full journal files are moved to segments however small they are: each opening after a
 /// crash leaves one.
 const SEALED_MAX: usize = 16;
-/// So many journal files are kept to be used again: as many as fill up while a checkpoint is made.
-const SPARE_MAX: usize = 2;
-/// The first journal file, as most stores stay small. Each one after it is twice as large.
-pub(super) const FIRST_FILE_BYTES: u64 = 1 << 20;

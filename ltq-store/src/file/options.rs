@@ -80,9 +80,11 @@ impl FileStoreOptions {
         self
     }
 
-    /// What all files together may take; no limit but the device's. A batch with appends that
-    /// would exceed it is refused with [`StoreError::Full`]. At least
-    /// [`journal_bytes_max`](Self::journal_bytes_max), a segment and twice the reserve.
+    /// What all files together may take; no limit but the device's. Of it
+    /// [`journal_bytes_max`](Self::journal_bytes_max) is set aside for the journal. A batch whose
+    /// records or values would exceed the rest is refused with [`StoreError::Full`]; a value
+    /// counts three times, as checkpoints hold it. At least the journal's part, a segment and
+    /// twice the reserve.
     #[must_use]
     pub fn disk_bytes_max(mut self, bytes: Option<u64>) -> Self {
         self.disk_bytes_max = bytes;

@@ -27,7 +27,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Handles {
     dir: SegmentDir,
-    open: Mutex<HashMap<SegmentKey, (Arc<dyn StoreFile>, u64)>>,
+    open: Mutex<HashMap<SegmentKey, Handle>>,
     /// Damaged records that were counted.
     known: Mutex<HashSet<(u64, Offset)>>,
 }
@@ -69,6 +69,9 @@ impl Handles {
         self.open.lock().clear();
     }
 }
+
+/// An open file, and how often it was used of late.
+type Handle = (Arc<dyn StoreFile>, u64);
 
 /// A segment that is being read.
 struct Source<'a> {

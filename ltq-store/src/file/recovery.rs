@@ -22,7 +22,7 @@ use super::{
     front::{Front, Sealed},
     identity::{self, newer_format, refuse},
     journal::{ENTRIES_AT, JournalDir},
-    keeper::{FIRST_FILE_BYTES, Keeping},
+    keeper::Keeping,
     log::Log,
     options::FileStoreOptions,
     planned::Planned,
@@ -31,6 +31,7 @@ use super::{
     segments::SegmentDir,
     signal::Signal,
     state::State,
+    supply::FIRST_FILE_BYTES,
     walk::{Walk, WalkedFile},
 };
 
@@ -111,6 +112,7 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         damaged_records: AtomicU64::new(damaged_records),
         checkpoint_bytes: AtomicU64::new(checkpoint_bytes),
         tail_cost: AtomicU64::new(state.tail_cost()),
+        values_cost: AtomicU64::new(state.values_cost()),
         segment_bytes: AtomicU64::new(state.segment_bytes()),
         volatile,
         ..Counters::default()
@@ -140,6 +142,7 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         closed: AtomicBool::new(false),
         lock: Mutex::new(Some(lock)),
         timed: AtomicBool::new(false),
+        device_short: AtomicBool::new(false),
         commit_signal: Signal::default(),
         keep_signal: Signal::default(),
         counters,
@@ -181,7 +184,7 @@ fn open_journal(
         let path = journal.path(number);
         let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
         let file = files.open(&path, OpenMode::Read).map_err(failed)?;
-        let bytes = file.len().map_err(failed)?;
+        let bytes = file.size().map_err(failed)?;
         let first = match FileHeader::read(&*file) {
             Ok(header) if header.store != store => {
                 return Err(refuse(&path, "it belongs to another store"));
@@ -260,6 +263,6 @@ impl WalkedFile {
         let read = super::filesystem::read_up_to(&*self.file, &mut bytes, ENTRIES_AT)?;
         let header = bytes.get(..read).unwrap_or_default();
         let header = super::entry::EntryHeader::decode(self.salt, ENTRIES_AT, header);
-        Ok(header.map(|header| header.sequence))
+        Ok(header.map(|(header, _)| header.sequence))
     }
 }

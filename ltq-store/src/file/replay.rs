@@ -1,6 +1,6 @@
 //! Brings the state of a checkpoint up to what the journal says.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use ltq_core::{LogName, LogOptions, Offset, Records, StoreError, Timestamp};
 
@@ -39,6 +39,15 @@ struct Place {
     name: Arc<str>,
     position: u64,
     sequence: u64,
+}
+
+/// Records as an entry tells of them.
+struct Appended {
+    id: u64,
+    log: LogName,
+    at: Offset,
+    time: Timestamp,
+    records: Records,
 }
 
 impl<'a> Replay<'a> {
@@ -92,7 +101,8 @@ impl<'a> Replay<'a> {
         for told in content.changes {
             match told {
                 Told::Change(Change::Append { id, log, at, time, records, .. }) => {
-                    self.append(place, id, &log, at, time, records, content.damage);
+                    let appended = Appended { id, log, at, time, records };
+                    self.append(place, &appended, content.damage);
                 }
                 Told::LostRecords { id, log, at, count } => {
                     if let Some(found) = self.log_of(id, &log, at) {
@@ -160,23 +170,15 @@ impl<'a> Replay<'a> {
         self.state.logs.get_mut(log)
     }
 
-    fn append(
-        &mut self,
-        place: &Place,
-        id: u64,
-        name: &LogName,
-        at: Offset,
-        time: Timestamp,
-        records: Records,
-        damage: Option<&'static str>,
-    ) {
-        let Some(log) = self.log_of(id, name, at) else { return };
+    fn append(&mut self, place: &Place, appended: &Appended, damage: Option<&'static str>) {
+        let Appended { id, log: name, at, records, .. } = appended;
+        let Some(log) = self.log_of(*id, name, *at) else { return };
         let end = log.bounds.end;
-        let mut lost = lose(log, end, at, place, "entries of the journal before are damaged");
+        let mut lost = lose(log, end, *at, place, "entries of the journal before are damaged");
         // What is in segments, or was truncated, is left out.
-        let mut next = end.since(at).min(records.count() as u64) as usize;
+        let mut next = end.since(*at).min(records.count() as u64) as usize;
         if damage.is_none() {
-            self.push(place, id, name, time, records.slice(next..records.count()));
+            self.push(place, appended, next..records.count());
             self.damaged_records += lost;
             return;
         }
@@ -185,9 +187,9 @@ impl<'a> Replay<'a> {
                 Err(ltq_core::RecordsError::Checksum { index, .. }) => next + index,
                 _ => records.count(),
             };
-            self.push(place, id, name, time, records.slice(next..bad));
+            self.push(place, appended, next..bad);
             if bad < records.count()
-                && let Some(log) = self.log_of(id, name, at)
+                && let Some(log) = self.log_of(*id, name, *at)
             {
                 let from = at.plus(bad as u64);
                 let what = "the checksum of a record is wrong";
@@ -198,9 +200,11 @@ impl<'a> Replay<'a> {
         self.damaged_records += lost;
     }
 
-    fn push(&mut self, place: &Place, id: u64, log: &LogName, time: Timestamp, records: Records) {
-        if !records.is_empty() {
-            self.state.change_log(id, log, |log| log.append(time, records, place.file));
+    fn push(&mut self, place: &Place, appended: &Appended, range: Range<usize>) {
+        let Appended { id, log, time, records, .. } = appended;
+        if !range.is_empty() {
+            let records = records.slice(range);
+            self.state.change_log(*id, log, |log| log.append(*time, records, place.file));
         }
     }
 

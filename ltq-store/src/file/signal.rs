@@ -1,7 +1,6 @@
 //! Wakes a thread.
 
 use std::{
-    hint,
     sync::{
         OnceLock,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -31,15 +30,8 @@ impl Signal {
         }
     }
 
-    /// Waits until it is raised and lowers it again, or until the time is over. Looks `spins`
-    /// times before it goes to sleep.
-    pub(super) fn wait(&self, spins: u32, timeout: Option<Duration>) {
-        for _ in 0..spins {
-            if self.raised.swap(false, SeqCst) {
-                return;
-            }
-            hint::spin_loop();
-        }
+    /// Waits until it is raised and lowers it again, or until the time is over.
+    pub(super) fn wait(&self, timeout: Option<Duration>) {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         while !self.raised.swap(false, SeqCst) {
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {

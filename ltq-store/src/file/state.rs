@@ -11,6 +11,7 @@ use ltq_core::{LogInfo, LogName, Offset};
 use super::{
     change::Change,
     log::{Log, Segment},
+    tail::Chunk,
 };
 
 /// All logs and values.
@@ -47,6 +48,15 @@ impl State {
         self.tail_cost + self.values_cost
     }
 
+    pub(super) const fn values_cost(&self) -> u64 {
+        self.values_cost
+    }
+
+    /// What of the tails is not in segments too.
+    pub(super) fn unspilled_cost(&self) -> u64 {
+        self.logs.values().flat_map(Log::unspilled).map(Chunk::cost).sum()
+    }
+
     pub(super) const fn segment_bytes(&self) -> u64 {
         self.segment_bytes
     }
@@ -63,7 +73,7 @@ impl State {
                     && let Some(found) = self.logs.remove(&log)
                 {
                     self.tail_cost -= found.tail.cost();
-                    self.discard(id, found.segments, sequence);
+                    self.discard(id, &found.segments, sequence);
                 }
             }
             Change::Append { id, log, time, records, .. } => {
@@ -73,7 +83,7 @@ impl State {
             }
             Change::Truncate { id, log, before, .. } => {
                 let gone = self.change_log(id, &log, |found| found.truncate(before));
-                self.discard(id, gone.unwrap_or_default(), sequence);
+                self.discard(id, &gone.unwrap_or_default(), sequence);
             }
             Change::Put { key, value } => self.put(&key, &value),
             Change::Remove { key } => self.remove(&key),
@@ -124,7 +134,7 @@ impl State {
                     old += same.map_or(0, |last| last.bytes);
                     found.segments.push(segment);
                 }
-                _ => self.discard(id, vec![segment], 0),
+                _ => self.discard(id, &[segment], 0),
             }
             self.segment_bytes = self.segment_bytes + bytes - old;
         }
@@ -148,7 +158,7 @@ impl State {
     }
 
     /// Leaves segments to be removed.
-    pub(super) fn discard(&mut self, log: u64, segments: Vec<Segment>, sequence: u64) {
+    pub(super) fn discard(&mut self, log: u64, segments: &[Segment], sequence: u64) {
         let garbage = segments.iter().map(|segment| Garbage {
             log,
             first: segment.first,
@@ -198,7 +208,8 @@ impl State {
     }
 }
 
-fn value_cost(key: &[u8], value: &[u8]) -> u64 {
+/// What a value takes in memory.
+pub(super) fn value_cost(key: &[u8], value: &[u8]) -> u64 {
     VALUE_COST_BYTES + (key.len() + value.len()) as u64
 }
 

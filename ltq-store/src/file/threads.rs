@@ -71,7 +71,6 @@ impl Threads {
 fn commit(engine: &Engine, stopping: &AtomicBool) {
     engine.commit_signal.bind();
     let mut sync_at = None;
-    let mut spins = 0;
     while !stopping.load(SeqCst) {
         let timeout = if engine.failure().is_none() && engine.is_unsynced() {
             let interval = engine.options.os_sync_interval;
@@ -86,14 +85,13 @@ fn commit(engine: &Engine, stopping: &AtomicBool) {
             }
             None
         };
-        engine.commit_signal.wait(spins, timeout);
+        engine.commit_signal.wait(timeout);
         if stopping.load(SeqCst) {
             break;
         }
         let due = sync_at.is_some_and(|at| at <= Instant::now());
         // A failure is told to whoever waits.
-        let worked = engine.commit_step(due);
-        spins = if worked.is_ok() { SPINS } else { 0 };
+        let _ = engine.commit_step(due);
     }
 }
 
@@ -103,9 +101,6 @@ fn keep(engine: &Engine, stopping: &AtomicBool) {
     while !stopping.load(SeqCst) {
         // A failure is told to whoever waits.
         let _ = engine.keep_step();
-        engine.keep_signal.wait(0, None);
+        engine.keep_signal.wait(None);
     }
 }
-
-/// How often it is looked for the next commit before the thread goes to sleep.
-const SPINS: u32 = 0;

@@ -186,9 +186,9 @@ impl Window {
             for at in (0..last).step_by(8) {
                 let header = bytes.get(at..).unwrap_or_default();
                 let place = position + at as u64;
-                let header = EntryHeader::decode(file.salt, place, header);
-                if let Some(header) = header.filter(&will_do) {
-                    return Ok(Some((place, header)));
+                let found = EntryHeader::decode(file.salt, place, header);
+                if let Some((header, start)) = found.filter(|(header, _)| will_do(header)) {
+                    return Ok(Some((start, header)));
                 }
             }
             position += last.next_multiple_of(8) as u64;

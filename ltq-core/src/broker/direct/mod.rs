@@ -1,112 +1,11 @@
 //! Publishing and subscribing from within the program: no socket, no frame, the same rules.
 
+mod link;
 mod publisher;
 mod subscription;
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc};
-
-use thiserror::Error;
-
-use super::{
-    inbox::{Entry, Inbox},
-    outbox::{Outbox, Outgoing},
-    refuse::gone,
-    shared::Shared,
-};
-use crate::{
-    Effect, MessageError, NameError, Offset, Refusal, RefusalCode, Tag, TopicName,
-    model::{Event, SessionId},
-};
-
+pub use link::DirectError;
 pub use publisher::{Publisher, PublisherOptions, Receipt};
 pub use subscription::{Received, SubscribeOptions, Subscription};
 
-/// Why a direct call did not do what it was asked.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum DirectError {
-    /// The broker refused. Whether anything happened, the code's
-    /// [`effect`](RefusalCode::effect) tells.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A message's key and headers cannot be read: whoever published it encoded them wrongly.
-    #[error("message {tag:?} at offset {offset}: {error}")]
-    Message {
-        /// Its tag, to be settled.
-        tag: Tag,
-        /// Its offset.
-        offset: Offset,
-        /// What is wrong.
-        error: MessageError,
-    },
-}
-
-impl DirectError {
-    /// What the call has done.
-    #[must_use]
-    pub const fn effect(&self) -> Effect {
-        match self {
-            Self::Refused(refusal) => refusal.code.effect(),
-            Self::Message { .. } => Effect::Nothing,
-        }
-    }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "it is passed to map_err")]
-pub(super) fn bad_name(error: NameError) -> DirectError {
-    Refusal::new(RefusalCode::BadName, error.to_string()).into()
-}
-
-/// One session of the program's own with one topic.
-struct Link {
-    shared: Arc<Shared>,
-    inbox: Arc<Inbox>,
-    session: SessionId,
-    outbox: Arc<Outbox>,
-    outgoing: VecDeque<Outgoing>,
-}
-
-impl Link {
-    fn open(shared: &Arc<Shared>, topic: &TopicName) -> Result<Self, DirectError> {
-        let settings = &shared.settings;
-        let inbox = shared.topic(topic, settings.auto_create_topics, settings.topic)?;
-        let (session, outbox) = (shared.new_session(), Outbox::new());
-        let link =
-            Self { shared: shared.clone(), inbox, session, outbox, outgoing: VecDeque::new() };
-        let attach = Entry::Attach(session, link.outbox.clone());
-        link.push(attach)?;
-        Ok(link)
-    }
-
-    fn tell(&self, event: Event) -> Result<(), DirectError> {
-        self.push(Entry::Event(event))
-    }
-
-    fn push(&self, entry: Entry) -> Result<(), DirectError> {
-        let closed = |_| gone(self.inbox.topic(), self.shared.is_stopping()).into();
-        self.inbox.push(entry).map_err(closed)
-    }
-
-    /// The next thing that the topic says. Cancel safe.
-    async fn hear(&mut self) -> Outgoing {
-        loop {
-            if let Some(outgoing) = self.outgoing.pop_front() {
-                return outgoing;
-            }
-            let (outbox, outgoing) = (&self.outbox, &mut self.outgoing);
-            poll_fn(|context| outbox.poll_drain(context, outgoing)).await;
-            // What is taken is the program's; its credit alone bounds it.
-            for (inbox, consumer) in self.outbox.written(0) {
-                let _ = inbox.push(Entry::Event(Event::Hold { consumer, held: false }));
-            }
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.outbox.close();
-        // A closed topic knows nobody any more.
-        let _ = self.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
-    }
-}
+pub(super) use link::bad_name;

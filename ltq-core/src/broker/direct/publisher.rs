@@ -1,8 +1,8 @@
-//! Publishing to a topic from within the program.
+//! Publishing from within the program.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{DirectError, Link};
+use super::link::{DirectError, Link};
 use crate::{
     Durability, Message, Offset, ProducerName, Records, Refusal, RefusalCode, TopicName,
     broker::{outbox::Outgoing, shared::Shared},

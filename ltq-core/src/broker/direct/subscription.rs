@@ -1,4 +1,4 @@
-//! Consuming from a channel within the program.
+//! Consuming within the program.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{DirectError, Link};
+use super::link::{DirectError, Link};
 use crate::{
     ChannelName, Credit, Message, Offset, Refusal, RefusalCode, Settlement, StartAt, Tag, TagRange,
     Timestamp, TopicName, Verdict,

@@ -2,7 +2,8 @@
 
 mod consuming;
 mod ending;
-
+mod histories;
 mod loading;
+mod oracle;
 mod publishing;
 mod storing;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ltq_core::Offset;
+use ltq_core::{Durability, Offset, model::SequenceRange};
 
 use super::*;
 
@@ -214,6 +214,43 @@ fn a_refusal_at_the_door_waits_for_the_answers_before_it() {
 }
 
 #[test]
+fn what_was_sent_behind_a_refused_message_is_sent_again_after_a_cut_too() {
+    let mut harness = Harness::opened(0);
+    for (call, body) in (0..).zip(["a", "b"]) {
+        harness.push(call, body);
+        harness.send();
+    }
+    harness.refuse(1, 1, RefusalCode::StoreFull);
+    harness.window.handle_cut();
+    harness.window.handle_opened(true, 0).unwrap();
+    assert_eq!(harness.answers(), [(0, 0, refused(RefusalCode::StoreFull))]);
+    assert_eq!(harness.send(), [sent(1, &["b"])], "nothing of b had happened");
+}
+
+#[test]
+fn nothing_of_a_batch_that_failed_is_sent_again_with_what_came_back_before_it() {
+    let mut harness = Harness::opened(0);
+    harness.limits = FrameLimits { bytes: 10, message_bytes: 10 };
+    harness.push(0, "x");
+    harness.push(1, "a");
+    harness.push_all(2, &["b", "c"]);
+    harness.push(3, "d");
+    assert_eq!(harness.send().len(), 5);
+    harness.refuse(4, 1, RefusalCode::Damaged);
+    harness.refuse(1, 1, RefusalCode::StoreFull);
+    for sequence in [2, 3, 5] {
+        harness.refuse(sequence, 1, RefusalCode::SequenceGap);
+    }
+    let answers = harness.answers();
+    let full = refused(RefusalCode::StoreFull);
+    assert_eq!(answers, [(0, 0, full), (2, 0, refused(RefusalCode::Damaged))]);
+    assert_eq!(harness.send(), [sent(1, &["a"]), sent(2, &["d"])]);
+    harness.confirm(1, 2, 0);
+    assert_eq!(harness.answers(), [(1, 1, None), (3, 1, None)]);
+    assert_eq!(harness.freed.messages, 5);
+}
+
+#[test]
 fn a_broker_that_stops_gives_its_messages_back_to_be_sent_elsewhere() {
     let mut harness = Harness::opened(0);
     harness.push(0, "a");
@@ -410,7 +447,7 @@ fn a_message_lingers_until_its_time_or_until_there_are_many() {
     harness.after(Duration::from_millis(5));
     assert_eq!(harness.send(), [sent(1, &["x", "x"])]);
     assert_ne!(harness.window.next_timeout(), Some(until));
-    push(&mut harness, 2, super::super::chunks::CHUNK_BYTES);
+    push(&mut harness, 2, crate::producer::chunks::CHUNK_BYTES);
     assert_eq!(harness.send().len(), 1);
 }
 

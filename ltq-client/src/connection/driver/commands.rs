@@ -1,0 +1,97 @@
+//! What the handles want done.
+
+use std::mem;
+
+use super::{Driver, ending::Stop, phases::Phase};
+use crate::connection::{Command, Ready};
+use ltq_core::protocol::Frame;
+
+impl Driver {
+    pub(super) fn take_inbox(&mut self) -> bool {
+        let mut inbox = mem::take(&mut self.inbox);
+        self.hub.take(&mut inbox);
+        let any = !inbox.commands.is_empty() || !inbox.ready.is_empty();
+        for command in inbox.commands.drain(..) {
+            self.handle_command(command);
+        }
+        for ready in inbox.ready.drain(..) {
+            match ready {
+                Ready::Consumer(handle) => self.ready_consumers.push_back(handle),
+                Ready::Producer(handle) => {
+                    self.watch_producer(handle);
+                    self.ready_producers.push_back(handle);
+                }
+            }
+        }
+        self.inbox = inbox;
+        any
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::OpenProducer(_) | Command::Subscribe(_) | Command::Admin(_)
+                if self.stop.is_some() =>
+            {
+                command.abandon();
+            }
+            Command::OpenProducer(producer) => {
+                if let Some(link) = self.phase.lasting_link()
+                    && let Some(frame) = producer.open_frame(&link.server)
+                {
+                    link.write(&frame);
+                }
+                self.producers.insert(producer.handle, producer);
+            }
+            Command::CloseProducer(handle) => {
+                if let Some(producer) = self.producers.get(&handle) {
+                    producer.close();
+                    self.closing.push(handle);
+                }
+            }
+            Command::Subscribe(consumer) => {
+                if let Some(link) = self.phase.lasting_link()
+                    && let Some(frame) = consumer.subscribe_frame(self.generation)
+                {
+                    link.write(&frame);
+                }
+                self.consumers.insert(consumer.handle, consumer);
+            }
+            Command::Unsubscribe(handle) => self.unsubscribe(handle),
+            Command::Admin(call) => self.unsent_calls.push_back(call),
+            Command::Close { deadline, after, reply } => {
+                for (handle, producer) in &self.producers {
+                    producer.close();
+                    self.closing.push(*handle);
+                }
+                let consumers: Vec<_> = self.consumers.keys().copied().collect();
+                consumers.into_iter().for_each(|handle| self.unsubscribe(handle));
+                let stop = self.stop.get_or_insert_with(|| Stop::new(after));
+                stop.deadline = Some(stop.deadline.map_or(deadline, |at| at.min(deadline)));
+                stop.replies.push(reply);
+                self.timer.no_later_than(deadline);
+            }
+            Command::Leave => {
+                let after = self.hub.config.request_timeout;
+                self.stop.get_or_insert_with(|| Stop::new(after));
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, handle: u32) {
+        let Some(consumer) = self.consumers.remove(&handle) else { return };
+        let Phase::Up(link) = &mut self.phase else {
+            consumer.handle_closed(None);
+            return;
+        };
+        if !consumer.is_known() {
+            consumer.handle_closed(None);
+            return;
+        }
+        // Its last answers go first. They are no more than its credit.
+        while let Some(frame) = consumer.poll_frame(link.settlements_max()) {
+            link.write(&frame);
+        }
+        link.write(&Frame::Unsubscribe { handle });
+        self.unsubscribing.insert(handle, consumer);
+    }
+}

@@ -1,0 +1,192 @@
+//! How a connection comes and goes.
+
+use std::{
+    mem,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::Driver;
+use crate::{
+    ConnectError, ConnectionState,
+    connection::{
+        deadline,
+        dial::dial,
+        link::{Link, Lost, Welcomed},
+    },
+};
+
+/// What the connection is doing.
+pub(super) enum Phase {
+    Dialing(BoxFuture<'static, Result<Welcomed, ConnectError>>),
+    Waiting(Instant),
+    Up(Box<Link>),
+    Over,
+}
+
+impl Phase {
+    /// The connection, if it is up and is to stay so.
+    pub(super) fn lasting_link(&mut self) -> Option<&mut Link> {
+        match self {
+            Self::Up(link) if !link.is_ending() => Some(link),
+            _ => None,
+        }
+    }
+}
+
+impl Driver {
+    /// One step of whatever the connection is doing. Returns whether there may be more to do.
+    pub(super) fn advance(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
+        match mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Waiting(until) if until <= now => {
+                self.start_dialing();
+                true
+            }
+            Phase::Waiting(until) => {
+                self.timer.no_later_than(until);
+                self.phase = Phase::Waiting(until);
+                false
+            }
+            Phase::Dialing(mut dialing) => match dialing.as_mut().poll(context) {
+                Poll::Pending => {
+                    self.phase = Phase::Dialing(dialing);
+                    false
+                }
+                Poll::Ready(Ok(welcomed)) => {
+                    self.handle_connected(welcomed, now);
+                    true
+                }
+                Poll::Ready(Err(error)) => {
+                    self.handle_not_connected(error, now);
+                    true
+                }
+            },
+            Phase::Up(mut link) => {
+                let result = self.exchange(&mut link, context, now);
+                if let Some(at) = link.next_timeout() {
+                    self.timer.no_later_than(at);
+                }
+                self.phase = Phase::Up(link);
+                match result {
+                    Ok(more) => more,
+                    Err(lost) => {
+                        self.cut(&lost, now);
+                        true
+                    }
+                }
+            }
+            Phase::Over => false,
+        }
+    }
+
+    fn start_dialing(&mut self) {
+        let hub = self.hub.clone();
+        let servers = &hub.config.servers;
+        let Some(address) = servers.get(self.server % servers.len().max(1)).cloned() else {
+            return;
+        };
+        debug!(%address, failures = self.failures, "connecting");
+        hub.state.send_replace(ConnectionState::Connecting {
+            address: address.clone(),
+            attempt: self.failures + 1,
+        });
+        let hub = hub.clone();
+        self.phase = Phase::Dialing(Box::pin(async move { dial(&hub.config, address).await }));
+    }
+
+    fn handle_connected(&mut self, welcomed: Welcomed, now: Instant) {
+        let mut link = Box::new(Link::new(welcomed, now));
+        info!(address = %link.address, node = %link.node, "connected");
+        self.generation += 1;
+        self.hub.set_message_bytes_max(link.limits.message_bytes_max as usize);
+        for producer in self.producers.values() {
+            if let Some(frame) = producer.open_frame(&link.server) {
+                link.write(&frame);
+            }
+        }
+        for consumer in self.consumers.values() {
+            if let Some(frame) = consumer.subscribe_frame(self.generation) {
+                link.write(&frame);
+            }
+        }
+        self.hub.state.send_replace(ConnectionState::Connected {
+            address: link.address.clone(),
+            node: link.node.clone(),
+        });
+        if let Some(first) = self.first.take() {
+            drop(first.send(Ok(())));
+        }
+        self.phase = Phase::Up(link);
+    }
+
+    fn handle_not_connected(&mut self, error: ConnectError, now: Instant) {
+        self.server += 1;
+        self.failures = self.failures.saturating_add(1);
+        let servers = u32::try_from(self.hub.config.servers.len()).unwrap_or(u32::MAX).max(1);
+        let round_over = self.failures.is_multiple_of(servers);
+        warn!(%error, attempt = self.failures, "cannot connect");
+        if round_over && let Some(first) = self.first.take() {
+            self.shut();
+            drop(first.send(Err(error)));
+            return;
+        }
+        // All servers are tried before anything waits.
+        let retry_in = if round_over { self.wait(self.failures / servers) } else { Duration::ZERO };
+        self.wait_to_dial(error, retry_in, now);
+    }
+
+    fn wait(&self, failures: u32) -> Duration {
+        self.hub.config.backoff.wait(failures, rand::random())
+    }
+
+    fn wait_to_dial(&mut self, error: ConnectError, retry_in: Duration, now: Instant) {
+        let attempt = self.failures;
+        self.hub.state.send_replace(ConnectionState::Disconnected { attempt, error, retry_in });
+        self.phase = Phase::Waiting(deadline(now, retry_in));
+    }
+
+    /// Gives up the connection that is up.
+    pub(super) fn cut(&mut self, lost: &Lost, now: Instant) {
+        let Phase::Up(link) = mem::replace(&mut self.phase, Phase::Over) else { return };
+        let (address, cause) = (link.address.clone(), lost.to_string());
+        if self.stop.is_none() {
+            warn!(%address, cause, "connection lost");
+        }
+        if now.saturating_duration_since(link.up_since) >= STABLE {
+            self.failures = 0;
+        }
+        if link.is_ending() {
+            self.server += 1;
+        }
+        drop(link);
+        for producer in self.producers.values() {
+            producer.handle_cut();
+        }
+        for consumer in self.consumers.values() {
+            consumer.handle_cut();
+        }
+        for consumer in mem::take(&mut self.unsubscribing).into_values() {
+            consumer.handle_cut();
+        }
+        for (_, mut call) in mem::take(&mut self.calls) {
+            if call.may_repeat() {
+                self.unsent_calls.push_back(call);
+            } else {
+                call.request.lost();
+            }
+        }
+        self.ready_producers.clear();
+        self.ready_consumers.clear();
+        self.retries.clear();
+        let retry_in = self.wait(self.failures + 1);
+        self.wait_to_dial(ConnectError::Lost { address, cause }, retry_in, now);
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// A connection that lasted so long is a success.
+const STABLE: Duration = Duration::from_secs(5);

@@ -1,0 +1,167 @@
+//! Journal files made ahead, used again, and given up; and what becomes of that when the device
+//! fills up.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use ltq_core::StoreError;
+
+use super::{
+    engine::Engine,
+    front::{NoRoom, Sealed},
+    journal::{ENTRIES_AT, JournalFile},
+    keeper::Keeping,
+};
+
+/// What is asked of the next journal file.
+struct Wanted {
+    /// The least that it must have.
+    least: u64,
+    /// What it should have.
+    bytes: u64,
+    /// Whether records are to go into it.
+    records: bool,
+}
+
+impl Engine {
+    /// Sees to it that there is a journal file to go on with, large enough for who waits for one.
+    pub(super) fn make_ready(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
+        let Some(wanted) = self.wanted() else { return Ok(()) };
+        let made = match take_spare(keeping, &wanted) {
+            Some(spare) => {
+                let made = self.journal.recycle(spare.number, keeping.next_file, spare.bytes);
+                made.map_err(|error| self.fail("preparing a journal file", &error))?
+            }
+            None => self.make(keeping, &wanted)?,
+        };
+        keeping.next_file += 1;
+        if let Some(old) = self.front.lock().set_ready(made) {
+            let (number, bytes) = (old.number, old.bytes);
+            self.spare(keeping, Sealed { number, bytes, last_sequence: 0 });
+        }
+        Ok(())
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        let front = self.front.lock();
+        let parked = front.parked().front();
+        let least = match parked.map(|parked| parked.no_room) {
+            Some(NoRoom::Journal(bytes)) => (bytes + ENTRIES_AT).next_multiple_of(4096),
+            _ => 0,
+        };
+        if front.ready().is_some_and(|ready| ready.bytes >= least) {
+            return None;
+        }
+        let next = front.current().bytes.saturating_mul(2).min(self.options.journal_file_bytes);
+        let records = parked.is_none_or(|parked| parked.draft.record_bytes() > 0);
+        Some(Wanted { least, bytes: next.max(least), records })
+    }
+
+    fn make(&self, keeping: &mut Keeping, wanted: &Wanted) -> Result<JournalFile, StoreError> {
+        let limit = self.options.journal_bytes_max;
+        let used = || self.front.lock().journal_bytes();
+        let spares = keeping.spare.iter().map(|spare| spare.bytes).sum::<u64>();
+        if used() + spares + wanted.bytes > limit {
+            self.remove_spares(keeping);
+        }
+        if used() + wanted.bytes > limit {
+            self.checkpoint(keeping, false)?;
+            self.remove_spares(keeping);
+        }
+        let used = used();
+        if used + wanted.bytes > limit {
+            let what = "journal_bytes_max".to_owned();
+            return Err(StoreError::Full { what, limit, used, wanted: wanted.bytes });
+        }
+        let bytes = self.affordable(wanted)?;
+        let made = self.journal.create(keeping.next_file, 0, bytes);
+        self.counters.syncs.fetch_add(1, Relaxed);
+        self.counters.bytes_written.fetch_add(bytes, Relaxed);
+        made.map_err(|error| self.trouble("making a journal file", &error, bytes))
+    }
+
+    /// How large a new file may be: as wanted, or where only the reserve is left and no records
+    /// are to go into it, as small as will do.
+    fn affordable(&self, wanted: &Wanted) -> Result<u64, StoreError> {
+        let free = self.free_space();
+        if free >= wanted.bytes.saturating_add(self.options.reserve_bytes) {
+            return Ok(wanted.bytes);
+        }
+        let small = wanted.least.max(SMALL_FILE_BYTES).min(wanted.bytes);
+        if !wanted.records && free >= small {
+            return Ok(small);
+        }
+        Err(self.device_full(wanted.bytes))
+    }
+
+    /// Finds out whether the device has room for records: for those that may go into the files at
+    /// hand, and for moving what is in memory to segments. Before it says no it frees what of the
+    /// journal can be freed.
+    pub(super) fn relieve_device(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
+        let (parked, switching) = {
+            let front = self.front.lock();
+            let parked = front.parked().front();
+            let records = parked.map_or(0, |parked| parked.draft.record_bytes());
+            (records, front.ready().is_none())
+        };
+        let was_short = self.device_short.load(Relaxed);
+        if !switching && !was_short {
+            return Ok(());
+        }
+        let is_short = || {
+            let current = self.front.lock().current().bytes;
+            let unspilled = self.state.read().unspilled_cost();
+            let wanted = self.options.reserve_bytes.saturating_add(current + unspilled + parked);
+            self.free_space() < wanted
+        };
+        let mut short = is_short();
+        if short && (!was_short || parked > 0 || switching) {
+            let sealed = !self.front.lock().sealed().is_empty();
+            let freed = if sealed { self.checkpoint(keeping, false) } else { Ok(()) };
+            self.remove_garbage(keeping)?;
+            match freed {
+                Err(StoreError::Full { .. }) | Ok(()) => (),
+                failed => return failed,
+            }
+            short = is_short();
+        }
+        self.device_short.store(short, Relaxed);
+        if short && parked > 0 { Err(self.device_full(parked)) } else { Ok(()) }
+    }
+
+    fn free_space(&self) -> u64 {
+        self.files.free_space(&self.options.dir).unwrap_or(u64::MAX)
+    }
+
+    /// Keeps a journal file to be used again, or removes it.
+    pub(super) fn spare(&self, keeping: &mut Keeping, file: Sealed) {
+        let large = file.bytes >= self.options.journal_file_bytes / 2;
+        if large && keeping.spare.len() < SPARE_MAX {
+            keeping.spare.push(file);
+        } else {
+            self.remove_journal_file(file);
+        }
+    }
+
+    fn remove_spares(&self, keeping: &mut Keeping) {
+        keeping.spare.drain(..).for_each(|spare| self.remove_journal_file(spare));
+    }
+
+    fn remove_journal_file(&self, file: Sealed) {
+        if let Err(error) = self.journal.remove(file.number) {
+            tracing::warn!(%error, file = file.number, "a journal file could not be removed");
+        }
+    }
+}
+
+fn take_spare(keeping: &mut Keeping, wanted: &Wanted) -> Option<Sealed> {
+    let least = wanted.least.max(wanted.bytes / 2);
+    let at = keeping.spare.iter().position(|spare| spare.bytes >= least)?;
+    Some(keeping.spare.swap_remove(at))
+}
+
+/// So many journal files are kept to be used again: as many as fill up while a checkpoint is made.
+const SPARE_MAX: usize = 2;
+/// The first journal file, as most stores stay small. Each one after it is twice as large.
+pub(super) const FIRST_FILE_BYTES: u64 = 1 << 20;
+/// A journal file for some thousand small changes, when there is no room for more.
+const SMALL_FILE_BYTES: u64 = 1 << 20;
