@@ -41,7 +41,7 @@ async fn promises_2_and_11_a_stop_in_the_middle_of_traffic_loses_nothing_that_wa
             let (address, confirmed) = (address.clone(), Arc::clone(&confirmed));
             let done = Arc::clone(&done);
             tasks.spawn(async move {
-                let client = Client::connect(&*address).await.expect("connected");
+                let client = Client::connect(&address).await.expect("connected");
                 let producer = client.producer("t").await.expect("a producer");
                 while !done.load(Relaxed) {
                     let sent = producer.send(ClientMessage::new("x"));
@@ -55,7 +55,7 @@ async fn promises_2_and_11_a_stop_in_the_middle_of_traffic_loses_nothing_that_wa
         {
             let (address, done) = (address.clone(), Arc::clone(&done));
             tasks.spawn(async move {
-                let client = Client::connect(&*address).await.expect("connected");
+                let client = Client::connect(&address).await.expect("connected");
                 let mut consumer = client.consumer("t", "c").await.expect("a consumer");
                 while !done.load(Relaxed) {
                     let next = consumer.next();

@@ -79,7 +79,7 @@ impl Setup {
         let (streams, taken) = mpsc::channel(16);
         let peer = Peer { address: Address::new("many", "peer"), identity: None };
         let connection = Many { peer, streams: Mutex::new(taken), multiplexed };
-        self.connections.send(connection).await.ok().expect("taken");
+        self.connections.send(connection).await.unwrap_or_else(|_| panic!("taken"));
         streams
     }
 
@@ -108,7 +108,7 @@ async fn link() -> (RawPeer, Stream) {
 
 async fn greeted(streams: &mpsc::Sender<Stream>) -> RawPeer {
     let (mut peer, far) = link().await;
-    streams.send(far).await.ok().expect("taken");
+    streams.send(far).await.unwrap_or_else(|_| panic!("taken"));
     peer.greet(RawPeer::hello()).await;
     peer
 }
@@ -120,7 +120,7 @@ async fn streams_max_bounds_the_streams_of_a_connection() {
     let first = greeted(&streams).await;
     let mut second = greeted(&streams).await;
     let (mut third, far) = link().await;
-    streams.send(far).await.ok().expect("queued");
+    streams.send(far).await.unwrap_or_else(|_| panic!("queued"));
     third.send(Frame::Hello(RawPeer::hello())).await;
     let answer = timeout(Duration::from_secs(3), third.any()).await;
     assert!(answer.is_err(), "a third stream is not served: {answer:?}");
@@ -230,7 +230,7 @@ async fn promise_11_a_peer_that_never_pauses_does_not_hold_up_the_stop() {
         ping: bytes_of(&Frame::Ping { nonce: 1 }),
     };
     let stream = Stream { send: Box::new(Sink(Arc::clone(&taken))), recv: Box::new(flood) };
-    streams.send(stream).await.ok().expect("taken");
+    streams.send(stream).await.unwrap_or_else(|_| panic!("taken"));
     while taken.load(std::sync::atomic::Ordering::Relaxed) < 10_000 {
         tokio::task::yield_now().await;
     }

@@ -111,7 +111,7 @@ async fn ask(
     loop {
         poll_fn(|context| outbox.poll_drain(context, &mut replies)).await;
         for reply in replies.drain(..) {
-            if let Outgoing::Reply(_, Reply::Admin { result, .. }) = reply {
+            if let Outgoing::Reply(Reply::Admin { result, .. }) = reply {
                 return result;
             }
         }

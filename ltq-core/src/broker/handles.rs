@@ -1,7 +1,7 @@
 //! A session's producers and subscriptions, and the topics that they belong to.
 
 use std::{
-    collections::{HashMap, hash_map::Entry as MapEntry},
+    collections::HashMap,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -13,9 +13,9 @@ use super::{
     admin,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
+    producers::{Nobody, Place, Producers},
     refuse::{bad_records, credit_refusal, gone, in_use, limit, refuse, unexpected},
     shared::Shared,
-    unconfirmed::Unconfirmed,
     waiters::Ticket,
 };
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
 /// over in one piece for each topic.
 pub(super) struct Handles {
     shared: Arc<Shared>,
+    session: SessionId,
     outbox: Arc<Outbox>,
     topics: Vec<Option<TopicSlot>>,
     slots: HashMap<TopicName, usize>,
@@ -36,12 +37,11 @@ pub(super) struct Handles {
     touched: Vec<usize>,
     /// Bytes of publishes among them.
     gathered_bytes: usize,
-    producers: HashMap<u32, Producer>,
+    producers: Producers,
     subscriptions: HashMap<u32, Subscription>,
     /// Operators' requests that are not answered, and the tasks that see to them.
     requests: u32,
     requesting: Option<Box<JoinSet<()>>>,
-    unconfirmed_bytes: usize,
     /// Inboxes that the session was too fast for, and its places among those that wait.
     blocked: Vec<(Arc<Inbox>, Ticket)>,
     /// Its place among those that wait for the node to have room for publishes.
@@ -52,44 +52,31 @@ pub(super) struct Handles {
 
 struct TopicSlot {
     inbox: Arc<Inbox>,
-    /// The number under which the topic knows this session. A new one each time, so that what a
-    /// topic still says to an earlier one is not mistaken.
-    session: SessionId,
     events: Vec<Event>,
     /// Producers and subscriptions that use it.
     users: usize,
 }
 
-/// Kept until the client has closed it and all that it sent is answered.
-struct Producer {
-    slot: usize,
-    session: SessionId,
-    unconfirmed: Unconfirmed,
-    opened: bool,
-    closed: bool,
-}
-
 struct Subscription {
     slot: usize,
-    session: SessionId,
     delivered: u64,
     leaving: bool,
 }
 
 impl Handles {
-    pub(super) fn new(shared: Arc<Shared>, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, session: SessionId, outbox: Arc<Outbox>) -> Self {
         Self {
             shared,
+            session,
             outbox,
             topics: Vec::new(),
             slots: HashMap::new(),
             touched: Vec::new(),
             gathered_bytes: 0,
-            producers: HashMap::new(),
+            producers: Producers::default(),
             subscriptions: HashMap::new(),
             requests: 0,
             requesting: None,
-            unconfirmed_bytes: 0,
             blocked: Vec::new(),
             ticket: Ticket::default(),
             spoke: false,
@@ -111,8 +98,8 @@ impl Handles {
             }
             Frame::Credit { handle, total } => self.credit(handle, total)?,
             Frame::Settle { handle, request, settlements } => {
-                if let Some(&Subscription { slot, session, .. }) = self.subscriptions.get(&handle) {
-                    let consumer = ConsumerId { session, handle };
+                if let Some(&Subscription { slot, .. }) = self.subscriptions.get(&handle) {
+                    let consumer = self.consumer(handle);
                     self.tell(slot, Event::Settle { consumer, request, settlements });
                 } else {
                     let stale = settlements.iter().map(|settlement| settlement.tags).collect();
@@ -134,7 +121,7 @@ impl Handles {
         epoch: Option<u64>,
     ) {
         let max = self.shared.settings.producers_max;
-        let opened = if self.producers.contains_key(&handle) {
+        let opened = if self.producers.contains(handle) {
             Err(in_use("producer", handle))
         } else if self.producers.len() >= max as usize {
             Err(limit("producers", max))
@@ -142,12 +129,9 @@ impl Handles {
             self.slot(topic)
         };
         match opened {
-            Ok((slot, session)) => {
-                let unconfirmed = Unconfirmed::default();
-                let producer =
-                    Producer { slot, session, unconfirmed, opened: false, closed: false };
-                self.producers.insert(handle, producer);
-                let producer = ProducerId { session, handle };
+            Ok(slot) => {
+                let Place { id, .. } = self.producers.open(handle, slot);
+                let producer = self.producer(id);
                 self.tell(slot, Event::OpenProducer { producer, name, epoch });
             }
             Err(refusal) => self.reply(Reply::ProducerRefused { handle, refusal }),
@@ -169,47 +153,32 @@ impl Handles {
             let detail = format!("a publish begins at sequence {sequence}");
             return Err(Refusal::new(RefusalCode::Malformed, detail));
         }
-        let producer = self.producers.get_mut(&handle);
-        let Some(producer) = producer.filter(|producer| !producer.closed) else {
+        let Some(Place { slot, id }) = self.producers.place(handle) else {
             let detail = format!("producer {handle} is not open");
             let refusal = Refusal::new(RefusalCode::NoSuchHandle, detail);
             self.reply(Reply::PublishRefused { handle, sequence, count, refusal });
             return Ok(());
         };
-        let (slot, id) = (producer.slot, ProducerId { session: producer.session, handle });
+        let producer = self.producer(id);
         let (event, bytes) = match bad_records(&records, self.shared.settings.message_bytes_max) {
             None => {
                 let bytes = records.byte_len();
                 self.gathered_bytes += bytes;
-                (Event::Publish { producer: id, sequence, durability, records }, bytes)
+                (Event::Publish { producer, sequence, durability, records }, bytes)
             }
             // Told to the topic, so that it waits behind the answers to earlier ones.
-            Some(refusal) => (Event::RefusePublish { producer: id, sequence, count, refusal }, 0),
+            Some(refusal) => (Event::RefusePublish { producer, sequence, count, refusal }, 0),
         };
-        let bytes = bytes + Topic::WISH_BYTES;
-        producer.unconfirmed.push(sequence, count, bytes);
-        self.unconfirmed_bytes += bytes;
+        self.producers.published(id, sequence, count, bytes + Topic::WISH_BYTES);
         self.tell(slot, event);
         Ok(())
     }
 
     fn close_producer(&mut self, handle: u32) {
-        if let Some(producer) = self.producers.get_mut(&handle)
-            && !producer.closed
-        {
-            producer.closed = true;
-            let (slot, session) = (producer.slot, producer.session);
-            self.tell(slot, Event::CloseProducer { producer: ProducerId { session, handle } });
-            self.forget_producer_if_done(handle);
-        }
-    }
-
-    fn forget_producer_if_done(&mut self, handle: u32) {
-        if let MapEntry::Occupied(entry) = self.producers.entry(handle)
-            && let Producer { opened: true, closed: true, unconfirmed, .. } = entry.get()
-            && unconfirmed.is_empty()
-        {
-            let slot = entry.remove().slot;
+        let Some(Place { slot, id }) = self.producers.place(handle) else { return };
+        self.producers.close(id);
+        self.tell(slot, Event::CloseProducer { producer: self.producer(id) });
+        if let Some(slot) = self.producers.forget_if_done(id) {
             self.leave_slot(slot);
         }
     }
@@ -245,10 +214,10 @@ impl Handles {
             self.slot(topic)
         };
         match subscribed {
-            Ok((slot, session)) => {
-                let subscription = Subscription { slot, session, delivered: 0, leaving: false };
+            Ok(slot) => {
+                let subscription = Subscription { slot, delivered: 0, leaving: false };
                 self.subscriptions.insert(handle, subscription);
-                let consumer = ConsumerId { session, handle };
+                let consumer = self.consumer(handle);
                 let event = Event::Subscribe { consumer, channel, start, create, timeout, credit };
                 self.tell(slot, event);
             }
@@ -264,8 +233,8 @@ impl Handles {
         if open > credit_max.messages {
             return Err(credit_refusal(Credit { messages: open, ..total }, credit_max));
         }
-        let &Subscription { slot, session, .. } = subscription;
-        self.tell(slot, Event::Credit { consumer: ConsumerId { session, handle }, total });
+        let slot = subscription.slot;
+        self.tell(slot, Event::Credit { consumer: self.consumer(handle), total });
         Ok(())
     }
 
@@ -273,8 +242,8 @@ impl Handles {
         match self.subscriptions.get_mut(&handle) {
             Some(subscription) if !subscription.leaving => {
                 subscription.leaving = true;
-                let &mut Subscription { slot, session, .. } = subscription;
-                self.tell(slot, Event::Unsubscribe { consumer: ConsumerId { session, handle } });
+                let slot = subscription.slot;
+                self.tell(slot, Event::Unsubscribe { consumer: self.consumer(handle) });
             }
             Some(_) => {}
             None => self.reply(Reply::SubscriptionClosed { handle, refusal: None }),
@@ -293,57 +262,29 @@ impl Handles {
         while requesting.try_join_next().is_some() {}
         requesting.spawn(async move {
             let result = admin::perform(&shared, action).await;
-            outbox.push(Outgoing::Reply(SessionId::default(), Reply::Admin { request, result }));
+            outbox.push(Outgoing::Reply(Reply::Admin { request, result }));
             outbox.wake();
         });
     }
 
-    /// Notes what a topic says about the handles, and whether it is for the client: it is not if
-    /// the client has closed what it is about, and uses its number for something else.
-    pub(super) fn replied(&mut self, session: SessionId, reply: &Reply) -> bool {
-        match reply {
-            Reply::Confirmed { handle, .. }
-            | Reply::PublishRefused { handle, .. }
-            | Reply::ProducerOpened { handle, .. }
-            | Reply::ProducerRefused { handle, .. } => match self.producers.get_mut(handle) {
-                Some(producer) if producer.session != session => return false,
-                Some(_) => self.producer_replied(*handle, reply),
-                None => {}
-            },
+    /// Notes what a topic says about the handles, in the client's numbers from then on. An error
+    /// if it is for nobody any more.
+    pub(super) fn replied(&mut self, reply: &mut Reply) -> Result<(), Nobody> {
+        let left = match reply {
             Reply::SubscribeRefused { handle, .. } | Reply::SubscriptionClosed { handle, .. } => {
-                if let Some(subscription) = self.subscriptions.remove(handle) {
-                    self.leave_slot(subscription.slot);
-                }
+                self.subscriptions.remove(handle).map(|subscription| subscription.slot)
             }
-            Reply::Admin { .. } => self.requests = self.requests.saturating_sub(1),
-            Reply::Subscribed { .. } | Reply::Settled { .. } => {}
+            Reply::Admin { .. } => {
+                self.requests = self.requests.saturating_sub(1);
+                None
+            }
+            Reply::Subscribed { .. } | Reply::Settled { .. } => None,
+            reply => self.producers.replied(reply)?,
+        };
+        if let Some(slot) = left {
+            self.leave_slot(slot);
         }
-        true
-    }
-
-    fn producer_replied(&mut self, handle: u32, reply: &Reply) {
-        let MapEntry::Occupied(mut entry) = self.producers.entry(handle) else { return };
-        let producer = entry.get_mut();
-        match reply {
-            Reply::Confirmed { ranges, .. } => {
-                for range in ranges {
-                    let bytes = producer.unconfirmed.answered(range.sequence, range.count);
-                    self.unconfirmed_bytes -= bytes;
-                }
-            }
-            Reply::PublishRefused { sequence, count, .. } => {
-                self.unconfirmed_bytes -= producer.unconfirmed.answered(*sequence, *count);
-            }
-            Reply::ProducerOpened { .. } => producer.opened = true,
-            _ => {
-                let producer = entry.remove();
-                self.unconfirmed_bytes -= producer.unconfirmed.bytes();
-                return self.leave_slot(producer.slot);
-            }
-        }
-        if producer.closed {
-            self.forget_producer_if_done(handle);
-        }
+        Ok(())
     }
 
     /// Notes that so many messages are on their way to the client.
@@ -361,7 +302,7 @@ impl Handles {
 
     /// Ready when the session may read on.
     pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.unconfirmed_bytes as u64 > self.shared.settings.publish_bytes_max {
+        if self.producers.unconfirmed_bytes() as u64 > self.shared.settings.publish_bytes_max {
             // The confirm comes through the outbox, which wakes this task.
             return Poll::Pending;
         }
@@ -370,7 +311,7 @@ impl Handles {
             return Poll::Pending;
         }
         // Who has nothing unconfirmed may go on: mostly consumers, whose acks make room.
-        if self.unconfirmed_bytes == 0 {
+        if self.producers.unconfirmed_bytes() == 0 {
             self.shared.published.leave(&mut self.ticket);
             return Poll::Ready(());
         }
@@ -424,8 +365,8 @@ impl Handles {
                     }
                     let refusal = gone(topic, self.shared.is_stopping());
                     for event in events {
-                        if let Some((session, reply)) = refuse(&event, &refusal) {
-                            self.outbox.push(Outgoing::Reply(session, reply));
+                        if let Some((_, reply)) = refuse(&event, &refusal) {
+                            self.outbox.push(Outgoing::Reply(reply));
                             self.spoke = true;
                         }
                     }
@@ -442,7 +383,7 @@ impl Handles {
         self.hand_over();
         for slot in self.topics.drain(..).flatten() {
             // A closed topic knows nobody any more.
-            let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: slot.session }));
+            let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
         }
         for (inbox, mut ticket) in self.blocked.drain(..) {
             inbox.leave(&mut ticket);
@@ -455,19 +396,18 @@ impl Handles {
     }
 
     /// The slot of a topic, which is made where that is allowed.
-    fn slot(&mut self, topic: &TopicName) -> Result<(usize, SessionId), Refusal> {
+    fn slot(&mut self, topic: &TopicName) -> Result<usize, Refusal> {
         if let Some(index) = self.slots.get(topic)
             && let Some(Some(slot)) = self.topics.get_mut(*index)
         {
             slot.users += 1;
-            return Ok((*index, slot.session));
+            return Ok(*index);
         }
         let settings = &self.shared.settings;
         let inbox = self.shared.topic(topic, settings.auto_create_topics, settings.topic)?;
-        let session = self.shared.new_session();
         // If it closes at once, so do the events that follow.
-        let _ = inbox.push(Entry::Attach(session, self.outbox.clone()));
-        let slot = Some(TopicSlot { inbox, session, events: Vec::new(), users: 1 });
+        let _ = inbox.push(Entry::Attach(self.session, self.outbox.clone()));
+        let slot = Some(TopicSlot { inbox, events: Vec::new(), users: 1 });
         let index = match self.topics.iter().position(Option::is_none) {
             Some(index) => {
                 if let Some(place) = self.topics.get_mut(index) {
@@ -481,7 +421,7 @@ impl Handles {
             }
         };
         self.slots.insert(topic.clone(), index);
-        Ok((index, session))
+        Ok(index)
     }
 
     /// One user of a slot less; a slot without users detaches the session from the topic.
@@ -493,7 +433,7 @@ impl Handles {
             return;
         }
         let _ = slot.inbox.push_all(&mut slot.events);
-        let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: slot.session }));
+        let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
         let topic = slot.inbox.topic().clone();
         *place = None;
         if self.slots.get(&topic) == Some(&index) {
@@ -514,6 +454,14 @@ impl Handles {
     fn reply(&mut self, reply: Reply) {
         self.outbox.push(Outgoing::Own(reply));
         self.spoke = true;
+    }
+
+    const fn producer(&self, id: u32) -> ProducerId {
+        ProducerId { session: self.session, handle: id }
+    }
+
+    const fn consumer(&self, handle: u32) -> ConsumerId {
+        ConsumerId { session: self.session, handle }
     }
 }
 

@@ -97,7 +97,7 @@ impl World {
     fn new() -> Self {
         let (shared, gate) = testing::shared(true);
         let outbox = Outbox::new();
-        let handles = Handles::new(shared.clone(), outbox.clone());
+        let handles = Handles::new(shared.clone(), shared.new_session(), outbox.clone());
         Self { shared, gate, handles, outbox, next: [1; 4], deleting: JoinSet::new() }
     }
 
@@ -153,7 +153,8 @@ impl World {
             }
             Step::NewSession => {
                 self.outbox = Outbox::new();
-                self.handles = Handles::new(self.shared.clone(), self.outbox.clone());
+                let session = self.shared.new_session();
+                self.handles = Handles::new(self.shared.clone(), session, self.outbox.clone());
                 return;
             }
         };
@@ -168,9 +169,7 @@ impl World {
             while self.outbox.poll_drain(&context, &mut heard).is_ready() {
                 for outgoing in heard.drain(..) {
                     match outgoing {
-                        Outgoing::Reply(session, reply) => {
-                            self.handles.replied(session, &reply);
-                        }
+                        Outgoing::Reply(mut reply) => drop(self.handles.replied(&mut reply)),
                         Outgoing::Delivery(handle, delivery) => {
                             self.handles.delivered(handle, delivery.batch.records.count() as u64);
                         }
@@ -184,10 +183,9 @@ impl World {
 
     fn check(&self) {
         let handles = &self.handles;
-        let bytes: usize = handles.producers.values().map(|p| p.unconfirmed.bytes()).sum();
-        assert_eq!(handles.unconfirmed_bytes, bytes);
+        handles.producers.check();
         let mut users = vec![0; handles.topics.len()];
-        handles.producers.values().for_each(|producer| users[producer.slot] += 1);
+        handles.producers.slots().for_each(|slot| users[slot] += 1);
         handles.subscriptions.values().for_each(|subscription| users[subscription.slot] += 1);
         let counted: Vec<_> =
             handles.topics.iter().map(|slot| slot.as_ref().map_or(0, |slot| slot.users)).collect();
@@ -202,10 +200,7 @@ impl World {
         for _ in 0..5 {
             self.run().await;
         }
-        assert_eq!(self.handles.unconfirmed_bytes, 0, "everything is answered");
-        for (handle, producer) in &self.handles.producers {
-            assert!(producer.opened && !producer.closed, "{handle} is open, or gone");
-        }
+        assert!(self.handles.producers.are_at_rest(), "{:?}", self.handles.producers);
         assert_eq!(self.shared.published.used(), 0, "and nothing is counted any more");
         let outbox = self.outbox.clone();
         drop(self.handles);
@@ -230,22 +225,4 @@ proptest! {
             world.come_to_rest().await;
         });
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_number_used_anew_is_not_mistaken_for_what_it_stood_for() {
-    let mut world = World::new();
-    let open = |topic| Step::Open { handle: 1, topic, name: None, epoch: None };
-    world.take(open(0)).await;
-    world.take(Step::HandOver).await;
-    world.take(Step::Run).await;
-    let before = world.handles.producers[&1].session;
-    world.take(Step::Close { handle: 1 }).await;
-    world.take(open(1)).await;
-    // The first topic had something to say before it heard of the end.
-    let refusal = Refusal::new(RefusalCode::Fenced, "a newer one");
-    let late = Reply::ProducerRefused { handle: 1, refusal };
-    assert!(!world.handles.replied(before, &late), "it is not told to the client either");
-    assert!(world.handles.producers.contains_key(&1));
-    world.come_to_rest().await;
 }

@@ -11,6 +11,7 @@ mod greeting;
 mod handles;
 mod inbox;
 mod outbox;
+mod producers;
 mod refuse;
 mod replies;
 mod serve;

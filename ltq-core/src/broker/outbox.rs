@@ -10,19 +10,17 @@ use std::{
 use parking_lot::Mutex;
 
 use super::inbox::Inbox;
-use crate::model::{ConsumerId, Delivery, Reply, SessionId};
+use crate::model::{ConsumerId, Delivery, Reply};
 
 /// One entry of an [`Outbox`].
 #[derive(Debug)]
 pub(super) enum Outgoing {
     /// Messages for one of its consumers.
     Delivery(u32, Delivery),
-    /// What a topic says to whoever has this number there.
-    Reply(SessionId, Reply),
+    /// What a topic says.
+    Reply(Reply),
     /// What the session itself says; it changes nothing of what is open.
     Own(Reply),
-    /// Something that turned out to be for nobody.
-    Nothing,
     /// The node stops: nothing follows.
     Closing,
 }
@@ -91,7 +89,7 @@ impl Outbox {
         }
     }
 
-    /// Takes everything out to the end of `into`; pending when there is nothing.
+    /// Takes everything out into `into`, which is empty; pending when there is nothing.
     pub(super) fn poll_drain(
         &self,
         context: &Context<'_>,
@@ -108,11 +106,7 @@ impl Outbox {
             }
             return Poll::Pending;
         }
-        if into.is_empty() {
-            mem::swap(&mut state.queue, into);
-        } else {
-            into.append(&mut state.queue);
-        }
+        mem::swap(&mut state.queue, into);
         state.unwritten_bytes += mem::take(&mut state.queued_bytes);
         Poll::Ready(())
     }

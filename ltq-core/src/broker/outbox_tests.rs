@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     Message, Offset, RecordBatch, Records, Tag, Timestamp,
     broker::{budget::Budget, testing::topic},
+    model::SessionId,
 };
 
 #[derive(Default)]
@@ -49,7 +50,7 @@ fn handles(queue: &VecDeque<Outgoing>) -> Vec<u32> {
 }
 
 #[test]
-fn what_topics_say_comes_in_order_behind_what_is_not_written_yet() {
+fn what_topics_say_comes_in_order_after_one_wake_up() {
     let (outbox, inbox) = (Outbox::new(), inbox());
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
@@ -63,9 +64,8 @@ fn what_topics_say_comes_in_order_behind_what_is_not_written_yet() {
     outbox.wake();
     assert_eq!(woken.0.load(SeqCst), 1);
     assert!(outbox.poll_drain(&context, &mut taken).is_ready());
-    outbox.push(reply(3));
-    assert!(outbox.poll_drain(&context, &mut taken).is_ready());
-    assert_eq!(handles(&taken), [1, 2, 3]);
+    assert_eq!(handles(&taken), [1, 2]);
+    taken.clear();
     assert!(outbox.poll_drain(&context, &mut taken).is_pending());
 }
 
@@ -82,6 +82,7 @@ fn promise_9_consumers_are_held_when_much_waits_and_released_when_little_is_left
     assert!(outbox.push_delivery(consumer(1), delivery(1), &inbox));
     assert!(outbox.push_delivery(consumer(2), delivery(1), &inbox));
     assert_eq!(outbox.written(0).len(), 0, "half of it was not even taken");
+    taken.clear();
     assert!(outbox.poll_drain(&context, &mut taken).is_ready());
     assert_eq!(outbox.written(OUTBOX_BYTES_LOW + 1).len(), 0);
     let released: Vec<_> =

@@ -88,6 +88,8 @@ struct Session {
     /// What of `read` is counted as half-read.
     partial: Partial,
     write: WriteQueue,
+    /// What topics said last, and what of all that is not encoded.
+    heard: VecDeque<Outgoing>,
     outgoing: VecDeque<Outgoing>,
     /// Bytes of deliveries in `outgoing`, and whether any were written since there were none.
     outgoing_bytes: usize,
@@ -114,7 +116,7 @@ impl Session {
         Self {
             id,
             peer: peer.address.clone(),
-            handles: Handles::new(shared.clone(), outbox.clone()),
+            handles: Handles::new(shared.clone(), id, outbox.clone()),
             outbox,
             send: stream.send,
             recv: stream.recv,
@@ -125,6 +127,7 @@ impl Session {
             memory: ReadMemory::default(),
             partial: Partial::default(),
             write: WriteQueue::new(),
+            heard: VecDeque::new(),
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
             delivering: false,
@@ -188,28 +191,28 @@ impl Session {
     /// Takes in what topics said. What follows from it follows now, however long the peer takes
     /// to read it: others may wait for the room that an answer gives back.
     fn hear(&mut self, context: &Context<'_>) -> Result<bool, SessionError> {
-        let first = self.outgoing.len();
-        if self.outbox.poll_drain(context, &mut self.outgoing).is_pending() {
+        if self.outbox.poll_drain(context, &mut self.heard).is_pending() {
             return Ok(false);
         }
-        for outgoing in self.outgoing.range_mut(first..) {
-            match outgoing {
+        while let Some(mut outgoing) = self.heard.pop_front() {
+            match &mut outgoing {
                 Outgoing::Delivery(handle, Delivery { batch, .. }) => {
                     self.handles.delivered(*handle, batch.records.count() as u64);
                     self.outgoing_bytes += batch.records.byte_len();
                     self.delivering = true;
                 }
-                Outgoing::Reply(session, reply) => {
-                    if !self.handles.replied(*session, reply) {
-                        *outgoing = Outgoing::Nothing;
+                Outgoing::Reply(reply) => {
+                    if self.handles.replied(reply).is_err() {
+                        continue;
                     }
                 }
-                Outgoing::Own(_) | Outgoing::Nothing => {}
+                Outgoing::Own(_) => {}
                 Outgoing::Closing => {
                     let refusal = Refusal::new(RefusalCode::Stopping, "the node is stopping");
                     return Err(refusal.into());
                 }
             }
+            self.outgoing.push_back(outgoing);
         }
         Ok(true)
     }
@@ -220,14 +223,14 @@ impl Session {
                 self.outgoing_bytes -= batch.records.byte_len();
                 encode(&Frame::Deliver { handle, first_tag, attempt, batch }, &mut self.write);
             }
-            Outgoing::Reply(_, reply) | Outgoing::Own(reply) => {
+            Outgoing::Reply(reply) | Outgoing::Own(reply) => {
                 let frame_bytes_max = match self.state {
                     State::Greeting => FRAME_BYTES_MIN,
                     State::Open { frame_bytes_max } => frame_bytes_max,
                 };
                 replies::write(reply, frame_bytes_max, &mut self.write);
             }
-            Outgoing::Nothing | Outgoing::Closing => {}
+            Outgoing::Closing => {}
         }
     }
 
@@ -408,8 +411,10 @@ impl Session {
         }
         if self.write.is_empty() {
             self.write.shrink();
-            if self.outgoing.is_empty() && self.outgoing.capacity() > OUTGOING_KEPT {
-                self.outgoing = VecDeque::new();
+            for queue in [&mut self.heard, &mut self.outgoing] {
+                if queue.is_empty() && queue.capacity() > OUTGOING_KEPT {
+                    *queue = VecDeque::new();
+                }
             }
         }
     }

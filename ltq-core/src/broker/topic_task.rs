@@ -269,7 +269,7 @@ impl TopicTask {
                 }
                 Command::Reply { session, reply } => {
                     let Some(outbox) = self.outboxes.get(&session) else { continue };
-                    outbox.push(Outgoing::Reply(session, reply));
+                    outbox.push(Outgoing::Reply(reply));
                     self.touch(session);
                 }
                 Command::Deleted => {
@@ -353,7 +353,7 @@ impl TopicTask {
                     if let Some((session, reply)) = refuse(&event, &refusal)
                         && let Some(outbox) = self.outboxes.get(&session)
                     {
-                        outbox.push(Outgoing::Reply(session, reply));
+                        outbox.push(Outgoing::Reply(reply));
                         self.dirty.push(session);
                     }
                 }

@@ -117,7 +117,8 @@ pub enum Frame {
         /// How durable its messages are unless a publish asks otherwise.
         durability: Durability,
     },
-    /// Broker: it is not open, or no longer.
+    /// Broker: it is not open, or no longer. What it published and was not told about is refused
+    /// with it, for the same reason.
     ProducerRefused {
         /// Its number.
         handle: u32,

@@ -60,7 +60,7 @@ impl Publisher {
         link.tell(Event::OpenProducer { producer, name: options.name, epoch: None })?;
         loop {
             match link.hear().await {
-                Outgoing::Reply(_, Reply::ProducerOpened { last_sequence, .. }) => {
+                Outgoing::Reply(Reply::ProducerOpened { last_sequence, .. }) => {
                     return Ok(Self {
                         link,
                         durability: options.durability,
@@ -72,7 +72,7 @@ impl Publisher {
                         ended: None,
                     });
                 }
-                Outgoing::Reply(_, Reply::ProducerRefused { refusal, .. }) => {
+                Outgoing::Reply(Reply::ProducerRefused { refusal, .. }) => {
                     return Err(refusal.into());
                 }
                 _ => {}
@@ -171,18 +171,18 @@ impl Publisher {
     pub async fn confirmed(&mut self) -> Result<(Vec<SequenceRange>, Durability), DirectError> {
         while !self.unconfirmed.is_empty() {
             match self.link.hear().await {
-                Outgoing::Reply(_, Reply::Confirmed { ranges, durability, .. }) => {
+                Outgoing::Reply(Reply::Confirmed { ranges, durability, .. }) => {
                     if let Some(last) = ranges.last() {
                         self.answered(last.sequence + last.count);
                     }
                     return Ok((ranges, durability));
                 }
-                Outgoing::Reply(_, Reply::PublishRefused { sequence, count, refusal, .. }) => {
+                Outgoing::Reply(Reply::PublishRefused { sequence, count, refusal, .. }) => {
                     self.rewind.get_or_insert(sequence);
                     self.answered(sequence + count);
                     return Err(refusal.into());
                 }
-                Outgoing::Reply(_, Reply::ProducerRefused { refusal, .. }) => {
+                Outgoing::Reply(Reply::ProducerRefused { refusal, .. }) => {
                     self.unconfirmed.clear();
                     self.unconfirmed_bytes = 0;
                     self.rewind = None;

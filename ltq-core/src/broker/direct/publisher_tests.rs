@@ -41,7 +41,7 @@ fn records() -> Records {
 }
 
 fn says(publisher: &Publisher, reply: Reply) {
-    publisher.link.outbox.push(Outgoing::Reply(SessionId(1), reply));
+    publisher.link.outbox.push(Outgoing::Reply(reply));
 }
 
 fn refusal(code: RefusalCode) -> Refusal {

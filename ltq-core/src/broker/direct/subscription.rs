@@ -99,8 +99,8 @@ impl Subscription {
         })?;
         loop {
             match link.hear().await {
-                Outgoing::Reply(_, Reply::Subscribed { .. }) => break,
-                Outgoing::Reply(_, Reply::SubscribeRefused { refusal, .. }) => {
+                Outgoing::Reply(Reply::Subscribed { .. }) => break,
+                Outgoing::Reply(Reply::SubscribeRefused { refusal, .. }) => {
                     return Err(refusal.into());
                 }
                 _ => {}
@@ -193,7 +193,7 @@ impl Subscription {
         self.tell_settlement(wanted, tags, verdict)?;
         loop {
             match self.link.hear().await {
-                Outgoing::Reply(_, Reply::Settled { request, stale, .. }) if request == wanted => {
+                Outgoing::Reply(Reply::Settled { request, stale, .. }) if request == wanted => {
                     return Ok(stale);
                 }
                 heard => self.take_in(heard),
@@ -269,8 +269,8 @@ impl Subscription {
     fn take_in(&mut self, heard: Outgoing) {
         match heard {
             Outgoing::Delivery(_, delivery) => self.waiting.push_back(delivery),
-            Outgoing::Reply(_, Reply::Settled { stale, .. }) => self.stale += stale.len() as u64,
-            Outgoing::Reply(_, Reply::SubscriptionClosed { refusal, .. }) => {
+            Outgoing::Reply(Reply::Settled { stale, .. }) => self.stale += stale.len() as u64,
+            Outgoing::Reply(Reply::SubscriptionClosed { refusal, .. }) => {
                 self.ended = Some(refusal);
             }
             _ => {}
