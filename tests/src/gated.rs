@@ -10,13 +10,34 @@ use tokio::sync::watch;
 pub struct Gated<S> {
     inner: S,
     open: watch::Receiver<bool>,
+    closing: Closing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    Closes,
+    /// It stays open, for the next broker.
+    Lasts,
+    Never,
 }
 
 impl<S: Store> Gated<S> {
     /// Wraps a store; the gate is what the sender says.
     pub fn new(inner: S, open: bool) -> (Self, watch::Sender<bool>) {
         let (gate, open) = watch::channel(open);
-        (Self { inner, open }, gate)
+        (Self { inner, open, closing: Closing::Closes }, gate)
+    }
+
+    /// One with an open gate that closing leaves open, so that another broker can start on it.
+    pub fn lasting(inner: S) -> (Self, watch::Sender<bool>) {
+        let (gated, gate) = Self::new(inner, true);
+        (Self { closing: Closing::Lasts, ..gated }, gate)
+    }
+
+    /// The same, closing which never ends.
+    #[must_use]
+    pub fn closing_never(self) -> Self {
+        Self { closing: Closing::Never, ..self }
     }
 }
 
@@ -72,6 +93,10 @@ impl<S: Store> Store for Gated<S> {
         self.inner.health()
     }
     async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
+        match self.closing {
+            Closing::Closes => self.inner.close().await,
+            Closing::Lasts => Ok(()),
+            Closing::Never => std::future::pending().await,
+        }
     }
 }

@@ -9,8 +9,8 @@ mod served;
 
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};
-pub use raw_peer::RawPeer;
-pub use served::Served;
+pub use raw_peer::{RawPeer, bytes_of};
+pub use served::{Local, Served};
 
 use std::time::Duration;
 

@@ -1,37 +1,47 @@
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     task::{Context, Poll, Waker},
 };
 
 use bytes::BytesMut;
 use ltq_core::{
-    Address, ChannelName, Credit, Message, Records, RefusalCode, SendStream, StartAt, TopicName,
+    Address, ChannelName, Credit, Message, Records, RefusalCode, SendStream, StartAt, Stream,
+    TopicName, Transport,
     protocol::{
         Decoder, Features, Frame, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, Welcome, WriteQueue,
         encode,
     },
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use ltq_transport::Tcp;
 
 use crate::within;
 
 /// A peer that sends whatever it likes.
 pub struct RawPeer {
-    socket: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
     decoder: Decoder,
 }
 
 impl RawPeer {
-    /// Connects, and says nothing.
+    /// Connects over TCP, and says nothing.
     pub async fn connect(address: &Address) -> Self {
-        let socket = within("connecting", TcpStream::connect(address.rest())).await;
-        let socket = socket.expect("a connection");
-        socket.set_nodelay(true).expect("nodelay");
-        Self { socket, buffer: BytesMut::new(), decoder: Decoder::new(16 << 20) }
+        Self::connect_over(&Tcp::default(), address).await
+    }
+
+    /// Connects, and says nothing.
+    pub async fn connect_over(transport: &dyn Transport, address: &Address) -> Self {
+        let connection = within("connecting", transport.connect(address)).await;
+        let connection = connection.expect("a connection");
+        let stream = within("a stream", connection.open_stream()).await;
+        Self::over(stream.expect("a stream"))
+    }
+
+    /// Says nothing over this stream.
+    #[must_use]
+    pub fn over(stream: Stream) -> Self {
+        Self { stream, buffer: BytesMut::new(), decoder: Decoder::new(16 << 20) }
     }
 
     /// Connects and says hello.
@@ -55,8 +65,9 @@ impl RawPeer {
         }
     }
 
-    /// Says this hello and waits for the welcome.
+    /// Says this hello and waits for the welcome. Frames longer than the hello allows are none.
     pub async fn greet(&mut self, hello: Hello) -> Welcome {
+        self.decoder = Decoder::new(hello.frame_bytes_max);
         self.send(Frame::Hello(hello)).await;
         match self.next().await {
             Some(Frame::Welcome(welcome)) => welcome,
@@ -70,19 +81,46 @@ impl RawPeer {
     }
 
     /// Sends bytes, as far as the broker takes them.
-    pub async fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        within("sending", self.socket.write_all(bytes)).await
+    pub async fn send_bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let send = &mut self.stream.send;
+        let sent = poll_fn(|context| {
+            while !bytes.is_empty() {
+                let sent = std::task::ready!(send.poll_send(context, &[IoSlice::new(bytes)]))?;
+                bytes = &bytes[sent..];
+            }
+            Poll::Ready(Ok(()))
+        });
+        within("sending", sent).await
+    }
+
+    /// Sends no more, and hears what still comes.
+    pub async fn finish(&mut self) {
+        let send = &mut self.stream.send;
+        within("finishing", poll_fn(|context| send.poll_finish(context))).await.expect("finished");
     }
 
     /// The next frame but pings; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Frame> {
-        loop {
-            match self.decoder.decode(&mut self.buffer).expect("the broker's frames decode") {
-                Some(Frame::Ping { .. }) => continue,
-                Some(frame) => return Some(frame),
-                None => {}
+        within("a frame", async {
+            loop {
+                match self.any().await {
+                    Some(Frame::Ping { .. }) => {}
+                    other => return other,
+                }
             }
-            let read = within("a frame", self.socket.read_buf(&mut self.buffer)).await;
+        })
+        .await
+    }
+
+    /// The next frame, pings too; `None` at the end of the stream.
+    pub async fn any(&mut self) -> Option<Frame> {
+        loop {
+            let decoded = self.decoder.decode(&mut self.buffer);
+            if let Some(frame) = decoded.expect("the broker's frames decode") {
+                return Some(frame);
+            }
+            let Self { stream, buffer, .. } = self;
+            let read = poll_fn(|context| stream.recv.poll_recv(context, buffer, 64 << 10)).await;
             if read.unwrap_or(0) == 0 {
                 return None;
             }
@@ -137,7 +175,8 @@ impl RawPeer {
 }
 
 /// A frame as it goes over the wire.
-fn bytes_of(frame: &Frame) -> Vec<u8> {
+#[must_use]
+pub fn bytes_of(frame: &Frame) -> Vec<u8> {
     struct Taken(Vec<u8>);
     impl SendStream for Taken {
         fn poll_send(

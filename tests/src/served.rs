@@ -2,7 +2,9 @@ use ltq_core::{
     Address, Broker, BrokerSettings, Durability, Environment, Store, TopicSettings, Transport,
 };
 use ltq_store::MemoryStore;
-use ltq_transport::Tcp;
+use ltq_transport::{InProcess, Tcp};
+
+use crate::RawPeer;
 
 /// A broker served over TCP on a port of its own.
 pub struct Served<S: Store = MemoryStore> {
@@ -41,5 +43,49 @@ impl<S: Store> Served<S> {
         let serving = broker.clone();
         tokio::spawn(async move { serving.serve(listener).await });
         Self { broker, address }
+    }
+}
+
+/// A broker served over links within this process: with tokio's clock paused, hours of its time
+/// are moments.
+pub struct Local<S: Store = MemoryStore> {
+    /// The broker.
+    pub broker: Broker<S>,
+    transport: InProcess,
+    address: Address,
+}
+
+impl Local {
+    /// Starts one with a memory store of 64 MiB.
+    pub async fn start(settings: BrokerSettings) -> Self {
+        Self::on(MemoryStore::new(64 << 20), settings).await
+    }
+}
+
+impl<S: Store> Local<S> {
+    /// Starts one on a store.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn on(store: S, settings: BrokerSettings) -> Self {
+        let broker = Broker::start(store, settings, Environment::system()).await.expect("a broker");
+        let transport = InProcess::new();
+        let address = Address::new("in-process", "broker");
+        let listener = transport.listen(&address).await.expect("a listener");
+        let serving = broker.clone();
+        tokio::spawn(async move { serving.serve(listener).await });
+        Self { broker, transport, address }
+    }
+
+    /// A peer that has said nothing.
+    pub async fn connect(&self) -> RawPeer {
+        RawPeer::connect_over(&self.transport, &self.address).await
+    }
+
+    /// A peer that has said hello.
+    pub async fn peer(&self) -> RawPeer {
+        let mut peer = self.connect().await;
+        peer.greet(RawPeer::hello()).await;
+        peer
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ltq_core::{
     BrokerSettings, Credit, Durability, RefusalCode, TopicName, TopicSettings,
+    model::ModelSettings,
     protocol::{Frame, Hello},
 };
 use ltq_store::MemoryStore;
@@ -248,9 +249,39 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ("hello_timeout", BrokerSettings { hello_timeout: Duration::ZERO, ..good() }),
         ("heartbeat", BrokerSettings { heartbeat: Duration::ZERO, ..good() }),
         ("stall_timeout", BrokerSettings { stall_timeout: Duration::ZERO, ..good() }),
+        ("heartbeat", BrokerSettings { heartbeat: Duration::MAX, ..good() }),
     ] {
         let error = bad.check().expect_err(setting);
         assert_eq!(error.setting, setting);
         assert!(!error.to_string().contains("secret"));
+    }
+}
+
+#[test]
+fn limits_of_delivery_that_cannot_be_are_refused_by_name() {
+    type Change = fn(&mut ModelSettings);
+    let cases: [(&str, Change); 17] = [
+        ("model.credit_max.messages", |model| model.credit_max.messages = 0),
+        ("model.credit_max.bytes", |model| model.credit_max.bytes = 0),
+        ("model.channels_max", |model| model.channels_max = 0),
+        ("model.consumers_max", |model| model.consumers_max = 0),
+        ("model.producers_known_max", |model| model.producers_known_max = 0),
+        ("model.channel_runs_max", |model| model.channel_runs_max = 0),
+        ("model.ack_commit_rate", |model| model.ack_commit_rate = 0),
+        ("model.run_messages_max", |model| model.run_messages_max = 0),
+        ("model.run_messages_max", |model| model.run_messages_max = usize::MAX),
+        ("model.run_bytes_max", |model| model.run_bytes_max = 0),
+        ("model.run_bytes_max", |model| model.run_bytes_max = 1 << 30),
+        ("model.load_bytes", |model| model.load_bytes = 0),
+        ("model.window_bytes", |model| model.window_bytes = 0),
+        ("model.commit_bytes_max", |model| model.commit_bytes_max = 0),
+        ("model.commit_publishes_max", |model| model.commit_publishes_max = 0),
+        ("model.delivery_timeout", |model| model.delivery_timeout = Duration::ZERO),
+        ("model.delivery_timeout", |model| model.delivery_timeout_max = Duration::from_secs(1)),
+    ];
+    for (setting, change) in cases {
+        let mut settings = BrokerSettings::default();
+        change(&mut settings.model);
+        assert_eq!(settings.check().expect_err(setting).setting, setting);
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc};
 use super::{
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
+    refuse::gone,
     shared::Shared,
 };
 use crate::{
@@ -56,21 +57,19 @@ pub(super) async fn perform(
 
 /// Everything's figures. Topics that end meanwhile are left out.
 pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
-    let asker = Asker::new(shared);
-    let mut open = 0;
-    for name in shared.topic_names() {
-        let Ok(inbox) = shared.topic(&name, false, shared.settings.topic) else { continue };
-        open += usize::from(asker.ask(&inbox, open as u32, TopicAction::Show));
-    }
+    // It is never closed; and if it were, nothing would be wrong but the order.
+    let _turn = shared.surveys.acquire().await;
+    let outbox = Outbox::new();
+    let asked = |inbox: Arc<Inbox>| inbox.push(Entry::Show(outbox.clone())).is_ok();
+    let mut open = shared.inboxes().into_iter().map(asked).filter(|asked| *asked).count();
     let mut topics: Vec<TopicStats> = Vec::with_capacity(open);
     let mut replies = VecDeque::new();
     while open > 0 {
-        poll_fn(|context| asker.outbox.poll_drain(context, &mut replies)).await;
+        poll_fn(|context| outbox.poll_drain(context, &mut replies)).await;
         for reply in replies.drain(..) {
-            let Outgoing::Reply(Reply::Admin { result, .. }) = reply else { continue };
+            let Outgoing::Own(Reply::Admin { result, .. }) = reply else { continue };
             open -= 1;
             if let Ok(AdminResponse::Topic(stats)) = result {
-                asker.leave(shared, &stats.topic);
                 topics.push(*stats);
             }
         }
@@ -102,44 +101,36 @@ async fn ask(
     inbox: &Arc<Inbox>,
     action: TopicAction,
 ) -> Result<AdminResponse, Refusal> {
-    let asker = Asker::new(shared);
-    if !asker.ask(inbox, 0, action) {
-        let detail = format!("topic {} was just deleted", inbox.topic());
-        return Err(Refusal::new(RefusalCode::TopicDeleted, detail));
-    }
+    let asker = Asker { inbox, session: shared.new_session() };
+    let outbox = Outbox::new();
+    let request = RequestId { session: asker.session, request: 0 };
+    let closed = |_| gone(inbox.topic(), shared.is_stopping());
+    inbox.push(Entry::Attach(asker.session, outbox.clone())).map_err(closed)?;
+    inbox.push(Entry::Event(Event::Admin { request, action })).map_err(closed)?;
     let mut replies = VecDeque::new();
     loop {
-        poll_fn(|context| asker.outbox.poll_drain(context, &mut replies)).await;
+        poll_fn(|context| outbox.poll_drain(context, &mut replies)).await;
         for reply in replies.drain(..) {
             if let Outgoing::Reply(Reply::Admin { result, .. }) = reply {
-                let _ = inbox.push(Entry::Event(Event::SessionEnded { session: asker.session }));
                 return result;
             }
         }
     }
 }
 
-/// A session that only asks.
-struct Asker {
+/// A session that only asks. When it is dropped, answered or not, the topic forgets it.
+struct Asker<'a> {
+    inbox: &'a Inbox,
     session: SessionId,
-    outbox: Arc<Outbox>,
 }
 
-impl Asker {
-    fn new(shared: &Shared) -> Self {
-        Self { session: shared.new_session(), outbox: Outbox::new() }
-    }
-
-    /// Whether the topic will answer.
-    fn ask(&self, inbox: &Inbox, request: u32, action: TopicAction) -> bool {
-        let request = RequestId { session: self.session, request };
-        inbox.push(Entry::Attach(self.session, self.outbox.clone())).is_ok()
-            && inbox.push(Entry::Event(Event::Admin { request, action })).is_ok()
-    }
-
-    fn leave(&self, shared: &Arc<Shared>, topic: &TopicName) {
-        if let Ok(inbox) = shared.topic(topic, false, shared.settings.topic) {
-            let _ = inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
-        }
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        // A closed topic knows nobody any more.
+        let _ = self.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
     }
 }
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

@@ -1,25 +1,27 @@
 //! A session's producers and subscriptions, and the topics that they belong to.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry as MapEntry},
+    collections::HashMap,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tracing::debug;
+use tokio::task::JoinSet;
 
 use super::{
     admin,
     inbox::{Entry, Inbox},
-    outbox::Outbox,
-    refuse::refuse,
+    outbox::{Outbox, Outgoing},
+    producers::{Nobody, Place, Producers},
+    refuse::{bad_records, credit_refusal, gone, in_use, limit, refuse, unexpected},
     shared::Shared,
+    waiters::Ticket,
 };
 use crate::{
-    ChannelName, Credit, Durability, Peer, ProducerName, Records, RecordsError, Refusal,
-    RefusalCode, StartAt, TopicName,
-    model::{ConsumerId, Event, ProducerId, Reply, SessionId},
+    ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder, Refusal, RefusalCode,
+    StartAt, TopicName,
+    model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
     protocol::Frame,
 };
 
@@ -29,18 +31,21 @@ pub(super) struct Handles {
     shared: Arc<Shared>,
     session: SessionId,
     outbox: Arc<Outbox>,
-    peer: String,
     topics: Vec<Option<TopicSlot>>,
     slots: HashMap<TopicName, usize>,
     /// Slots with events that were not handed over yet.
     touched: Vec<usize>,
-    producers: HashMap<u32, Producer>,
+    /// Bytes of publishes among them.
+    gathered_bytes: usize,
+    producers: Producers,
     subscriptions: HashMap<u32, Subscription>,
-    /// Operators' requests that are not answered.
+    /// Operators' requests that are not answered, and the tasks that see to them.
     requests: u32,
-    unconfirmed_bytes: usize,
-    /// What the session was too fast for.
-    blocked: Option<Arc<Inbox>>,
+    requesting: Option<Box<JoinSet<()>>>,
+    /// Inboxes that the session was too fast for, and its places among those that wait.
+    blocked: Vec<(Arc<Inbox>, Ticket)>,
+    /// Its place among those that wait for the node to have room for publishes.
+    ticket: Ticket,
     /// Replies of the session's own were added to the outbox.
     spoke: bool,
 }
@@ -52,14 +57,6 @@ struct TopicSlot {
     users: usize,
 }
 
-struct Producer {
-    slot: usize,
-    /// The end of the sequence and the bytes of each publish that is not confirmed.
-    unconfirmed: VecDeque<(u64, usize)>,
-    /// The client closed it; it is kept until what it published is confirmed.
-    closed: bool,
-}
-
 struct Subscription {
     slot: usize,
     delivered: u64,
@@ -67,31 +64,23 @@ struct Subscription {
 }
 
 impl Handles {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        session: SessionId,
-        outbox: Arc<Outbox>,
-        peer: &Peer,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, session: SessionId, outbox: Arc<Outbox>) -> Self {
         Self {
             shared,
             session,
             outbox,
-            peer: peer.address.to_string(),
             topics: Vec::new(),
             slots: HashMap::new(),
             touched: Vec::new(),
-            producers: HashMap::new(),
+            gathered_bytes: 0,
+            producers: Producers::default(),
             subscriptions: HashMap::new(),
             requests: 0,
-            unconfirmed_bytes: 0,
-            blocked: None,
+            requesting: None,
+            blocked: Vec::new(),
+            ticket: Ticket::default(),
             spoke: false,
         }
-    }
-
-    pub(super) fn greeted(&self, client: &str) {
-        debug!(peer = %self.peer, client, "hello");
     }
 
     /// Takes a frame that belongs behind the hello.
@@ -109,9 +98,8 @@ impl Handles {
             }
             Frame::Credit { handle, total } => self.credit(handle, total)?,
             Frame::Settle { handle, request, settlements } => {
-                let consumer = self.consumer(handle);
-                if let Some(subscription) = self.subscriptions.get(&handle) {
-                    let slot = subscription.slot;
+                if let Some(&Subscription { slot, .. }) = self.subscriptions.get(&handle) {
+                    let consumer = self.consumer(handle);
                     self.tell(slot, Event::Settle { consumer, request, settlements });
                 } else {
                     let stale = settlements.iter().map(|settlement| settlement.tags).collect();
@@ -120,10 +108,7 @@ impl Handles {
             }
             Frame::Unsubscribe { handle } => self.unsubscribe(handle),
             Frame::Admin { request, action } => self.admin(request, action),
-            other => {
-                let detail = format!("a client does not send {}", name_of(&other));
-                return Err(Refusal::new(RefusalCode::UnexpectedFrame, detail));
-            }
+            other => return Err(unexpected(&other)),
         }
         Ok(())
     }
@@ -136,7 +121,7 @@ impl Handles {
         epoch: Option<u64>,
     ) {
         let max = self.shared.settings.producers_max;
-        let opened = if self.producers.contains_key(&handle) {
+        let opened = if self.producers.contains(handle) {
             Err(in_use("producer", handle))
         } else if self.producers.len() >= max as usize {
             Err(limit("producers", max))
@@ -145,9 +130,8 @@ impl Handles {
         };
         match opened {
             Ok(slot) => {
-                let producer = Producer { slot, unconfirmed: VecDeque::new(), closed: false };
-                self.producers.insert(handle, producer);
-                let producer = self.producer(handle);
+                let Place { id, .. } = self.producers.open(handle, slot);
+                let producer = self.producer(id);
                 self.tell(slot, Event::OpenProducer { producer, name, epoch });
             }
             Err(refusal) => self.reply(Reply::ProducerRefused { handle, refusal }),
@@ -162,58 +146,39 @@ impl Handles {
         records: Records,
     ) -> Result<(), Refusal> {
         let count = records.count() as u64;
-        let message_bytes_max = self.shared.settings.message_bytes_max;
-        let refusal = match self.producers.get(&handle) {
-            Some(producer) if !producer.closed => {
-                if count == 0 {
-                    let detail = "a publish holds no message";
-                    return Err(Refusal::new(RefusalCode::Malformed, detail));
-                }
-                if sequence == 0 || sequence.checked_add(count).is_none() {
-                    let detail = format!("a publish begins at sequence {sequence}");
-                    return Err(Refusal::new(RefusalCode::Malformed, detail));
-                }
-                refusal_of(&records, message_bytes_max)
-            }
-            _ => {
-                let detail = format!("producer {handle} is not open");
-                Some(Refusal::new(RefusalCode::NoSuchHandle, detail))
-            }
-        };
-        if let Some(refusal) = refusal {
+        if count == 0 {
+            return Err(Refusal::new(RefusalCode::Malformed, "a publish holds no message"));
+        }
+        if sequence == 0 || sequence.checked_add(count).is_none() {
+            let detail = format!("a publish begins at sequence {sequence}");
+            return Err(Refusal::new(RefusalCode::Malformed, detail));
+        }
+        let Some(Place { slot, id }) = self.producers.place(handle) else {
+            let detail = format!("producer {handle} is not open");
+            let refusal = Refusal::new(RefusalCode::NoSuchHandle, detail);
             self.reply(Reply::PublishRefused { handle, sequence, count, refusal });
             return Ok(());
-        }
-        let bytes = records.byte_len();
-        let id = self.producer(handle);
-        if let Some(producer) = self.producers.get_mut(&handle) {
-            producer.unconfirmed.push_back((sequence + count, bytes));
-            let slot = producer.slot;
-            self.unconfirmed_bytes += bytes;
-            self.shared.published.take(bytes);
-            self.tell(slot, Event::Publish { producer: id, sequence, durability, records });
-        }
+        };
+        let producer = self.producer(id);
+        let (event, bytes) = match bad_records(&records, self.shared.settings.message_bytes_max) {
+            None => {
+                let bytes = records.byte_len();
+                self.gathered_bytes += bytes;
+                (Event::Publish { producer, sequence, durability, records }, bytes)
+            }
+            // Told to the topic, so that it waits behind the answers to earlier ones.
+            Some(refusal) => (Event::RefusePublish { producer, sequence, count, refusal }, 0),
+        };
+        self.producers.published(id, sequence, count, bytes + Topic::WISH_BYTES);
+        self.tell(slot, event);
         Ok(())
     }
 
     fn close_producer(&mut self, handle: u32) {
-        let id = self.producer(handle);
-        if let Some(producer) = self.producers.get_mut(&handle)
-            && !producer.closed
-        {
-            producer.closed = true;
-            let slot = producer.slot;
-            self.tell(slot, Event::CloseProducer { producer: id });
-            self.forget_producer_if_done(handle);
-        }
-    }
-
-    fn forget_producer_if_done(&mut self, handle: u32) {
-        if let MapEntry::Occupied(entry) = self.producers.entry(handle)
-            && entry.get().closed
-            && entry.get().unconfirmed.is_empty()
-        {
-            let slot = entry.remove().slot;
+        let Some(Place { slot, id }) = self.producers.place(handle) else { return };
+        self.producers.close(id);
+        self.tell(slot, Event::CloseProducer { producer: self.producer(id) });
+        if let Some(slot) = self.producers.forget_if_done(id) {
             self.leave_slot(slot);
         }
     }
@@ -262,7 +227,6 @@ impl Handles {
 
     fn credit(&mut self, handle: u32, total: Credit) -> Result<(), Refusal> {
         let credit_max = self.shared.settings.model.credit_max;
-        let consumer = self.consumer(handle);
         // Credit for a subscription that has just been closed crosses the news of it.
         let Some(subscription) = self.subscriptions.get(&handle) else { return Ok(()) };
         let open = total.messages.saturating_sub(subscription.delivered);
@@ -270,17 +234,16 @@ impl Handles {
             return Err(credit_refusal(Credit { messages: open, ..total }, credit_max));
         }
         let slot = subscription.slot;
-        self.tell(slot, Event::Credit { consumer, total });
+        self.tell(slot, Event::Credit { consumer: self.consumer(handle), total });
         Ok(())
     }
 
     fn unsubscribe(&mut self, handle: u32) {
-        let consumer = self.consumer(handle);
         match self.subscriptions.get_mut(&handle) {
             Some(subscription) if !subscription.leaving => {
                 subscription.leaving = true;
                 let slot = subscription.slot;
-                self.tell(slot, Event::Unsubscribe { consumer });
+                self.tell(slot, Event::Unsubscribe { consumer: self.consumer(handle) });
             }
             Some(_) => {}
             None => self.reply(Reply::SubscriptionClosed { handle, refusal: None }),
@@ -295,63 +258,36 @@ impl Handles {
         }
         self.requests += 1;
         let (shared, outbox) = (self.shared.clone(), self.outbox.clone());
-        tokio::spawn(async move {
+        let requesting = self.requesting.get_or_insert_default();
+        while requesting.try_join_next().is_some() {}
+        requesting.spawn(async move {
             let result = admin::perform(&shared, action).await;
-            outbox.push_reply(Reply::Admin { request, result });
+            outbox.push(Outgoing::Reply(Reply::Admin { request, result }));
             outbox.wake();
         });
     }
 
-    /// Notes what a reply that is about to be written says about the handles.
-    pub(super) fn replied(&mut self, reply: &Reply) {
-        match reply {
-            Reply::Confirmed { handle, ranges, .. } => {
-                if let Some(last) = ranges.last() {
-                    self.confirmed(*handle, last.sequence.saturating_add(last.count));
-                }
-            }
-            Reply::PublishRefused { handle, sequence, count, .. } => {
-                self.confirmed(*handle, sequence.saturating_add(*count));
-            }
-            Reply::ProducerRefused { handle, .. } => {
-                if let Some(producer) = self.producers.remove(handle) {
-                    let bytes = producer.unconfirmed.iter().map(|(_, bytes)| bytes).sum();
-                    self.give_back(bytes);
-                    self.leave_slot(producer.slot);
-                }
-            }
+    /// Notes what a topic says about the handles, in the client's numbers from then on. An error
+    /// if it is for nobody any more.
+    pub(super) fn replied(&mut self, reply: &mut Reply) -> Result<(), Nobody> {
+        let left = match reply {
             Reply::SubscribeRefused { handle, .. } | Reply::SubscriptionClosed { handle, .. } => {
-                if let Some(subscription) = self.subscriptions.remove(handle) {
-                    self.leave_slot(subscription.slot);
-                }
+                self.subscriptions.remove(handle).map(|subscription| subscription.slot)
             }
-            Reply::Admin { .. } => self.requests = self.requests.saturating_sub(1),
-            Reply::ProducerOpened { .. } | Reply::Subscribed { .. } | Reply::Settled { .. } => {}
+            Reply::Admin { .. } => {
+                self.requests = self.requests.saturating_sub(1);
+                None
+            }
+            Reply::Subscribed { .. } | Reply::Settled { .. } => None,
+            reply => self.producers.replied(reply)?,
+        };
+        if let Some(slot) = left {
+            self.leave_slot(slot);
         }
+        Ok(())
     }
 
-    fn confirmed(&mut self, handle: u32, end: u64) {
-        let Some(producer) = self.producers.get_mut(&handle) else { return };
-        let mut done = 0;
-        while let Some((until, bytes)) = producer.unconfirmed.front()
-            && *until <= end
-        {
-            done += bytes;
-            producer.unconfirmed.pop_front();
-        }
-        let closed = producer.closed;
-        self.give_back(done);
-        if closed {
-            self.forget_producer_if_done(handle);
-        }
-    }
-
-    fn give_back(&mut self, bytes: usize) {
-        self.unconfirmed_bytes -= bytes;
-        self.shared.published.give_back(bytes);
-    }
-
-    /// Notes that so many messages are about to be written.
+    /// Notes that so many messages are on their way to the client.
     pub(super) fn delivered(&mut self, handle: u32, messages: u64) {
         if let Some(subscription) = self.subscriptions.get_mut(&handle) {
             subscription.delivered += messages;
@@ -359,38 +295,62 @@ impl Handles {
     }
 
     /// Lets a topic deliver again to a consumer that it held.
-    pub(super) fn release(&self, inbox: &Inbox, consumer: ConsumerId) {
+    pub(super) fn release(inbox: &Inbox, consumer: ConsumerId) {
         // A closed topic delivers no more.
         let _ = inbox.push(Entry::Event(Event::Hold { consumer, held: false }));
     }
 
     /// Ready when the session may read on.
     pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.unconfirmed_bytes as u64 > self.shared.settings.publish_bytes_max {
+        if self.producers.unconfirmed_bytes() as u64 > self.shared.settings.publish_bytes_max {
             // The confirm comes through the outbox, which wakes this task.
             return Poll::Pending;
         }
-        if let Some(inbox) = &self.blocked {
-            if inbox.poll_room(context).is_pending() {
-                return Poll::Pending;
-            }
-            self.blocked = None;
+        self.blocked.retain_mut(|(inbox, ticket)| inbox.poll_room(ticket, context).is_pending());
+        if !self.blocked.is_empty() {
+            return Poll::Pending;
         }
-        Poll::Ready(())
+        // Who has nothing unconfirmed may go on: mostly consumers, whose acks make room.
+        if self.producers.unconfirmed_bytes() == 0 {
+            self.shared.published.leave(&mut self.ticket);
+            return Poll::Ready(());
+        }
+        self.shared.published.poll_room(&mut self.ticket, context)
+    }
+
+    /// Bytes of the publishes that [`hand_over`](Self::hand_over) is going to hand over.
+    pub(super) const fn gathered_bytes(&self) -> usize {
+        self.gathered_bytes
+    }
+
+    /// Makes copies of the publishes that are going to be handed over, so that they do not keep
+    /// what they were read with.
+    pub(super) fn copy_gathered(&mut self) {
+        for index in &self.touched {
+            let Some(Some(slot)) = self.topics.get_mut(*index) else { continue };
+            for event in &mut slot.events {
+                if let Event::Publish { records, .. } = event {
+                    let (count, bytes) = (records.count(), records.payload().len());
+                    let mut copy = RecordsBuilder::with_capacity(count, bytes);
+                    copy.extend(records);
+                    *records = copy.finish();
+                }
+            }
+        }
     }
 
     /// Hands all gathered events to their topics.
     pub(super) fn hand_over(&mut self) {
+        self.gathered_bytes = 0;
         while let Some(index) = self.touched.pop() {
             let Some(Some(slot)) = self.topics.get_mut(index) else { continue };
             if slot.events.is_empty() {
                 continue;
             }
-            let inbox = slot.inbox.clone();
-            match inbox.push_all(&mut slot.events) {
+            match slot.inbox.push_all(&mut slot.events) {
                 Ok(pressed) => {
                     if pressed {
-                        self.blocked = Some(inbox);
+                        self.blocked.push((slot.inbox.clone(), Ticket::default()));
                     }
                     if slot.events.capacity() > EVENTS_KEPT {
                         slot.events = Vec::new();
@@ -398,13 +358,16 @@ impl Handles {
                 }
                 Err(_) => {
                     let events = std::mem::take(&mut slot.events);
-                    if self.slots.get(inbox.topic()) == Some(&index) {
-                        self.slots.remove(inbox.topic());
+                    let topic = slot.inbox.topic();
+                    // The next use of its name finds another one.
+                    if self.slots.get(topic) == Some(&index) {
+                        self.slots.remove(topic);
                     }
-                    let stopping = self.shared.is_stopping();
+                    let refusal = gone(topic, self.shared.is_stopping());
                     for event in events {
-                        if let Some((_, reply)) = refuse(&event, inbox.topic(), stopping) {
-                            self.reply(reply);
+                        if let Some((_, reply)) = refuse(&event, &refusal) {
+                            self.outbox.push(Outgoing::Reply(reply));
+                            self.spoke = true;
                         }
                     }
                 }
@@ -419,14 +382,17 @@ impl Handles {
     pub(super) fn end(&mut self) {
         self.hand_over();
         for slot in self.topics.drain(..).flatten() {
-            let ended = Event::SessionEnded { session: self.session };
             // A closed topic knows nobody any more.
-            let _ = slot.inbox.push(Entry::Event(ended));
+            let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
         }
-        self.shared.published.give_back(std::mem::take(&mut self.unconfirmed_bytes));
+        for (inbox, mut ticket) in self.blocked.drain(..) {
+            inbox.leave(&mut ticket);
+        }
+        self.shared.published.leave(&mut self.ticket);
         self.slots.clear();
         self.producers.clear();
         self.subscriptions.clear();
+        self.requesting = None;
     }
 
     /// The slot of a topic, which is made where that is allowed.
@@ -486,12 +452,12 @@ impl Handles {
 
     /// Says something of the session's own, behind what topics have said so far.
     fn reply(&mut self, reply: Reply) {
-        self.outbox.push_reply(reply);
+        self.outbox.push(Outgoing::Own(reply));
         self.spoke = true;
     }
 
-    const fn producer(&self, handle: u32) -> ProducerId {
-        ProducerId { session: self.session, handle }
+    const fn producer(&self, id: u32) -> ProducerId {
+        ProducerId { session: self.session, handle: id }
     }
 
     const fn consumer(&self, handle: u32) -> ConsumerId {
@@ -505,42 +471,11 @@ impl Drop for Handles {
     }
 }
 
-fn refusal_of(records: &Records, message_bytes_max: u32) -> Option<Refusal> {
-    let largest = records.largest();
-    if largest > message_bytes_max as usize {
-        let detail = format!("a message of {largest} bytes; the limit is {message_bytes_max}");
-        return Some(Refusal::new(RefusalCode::MessageTooLarge, detail));
-    }
-    let error: RecordsError = records.verify().err()?;
-    Some(Refusal::new(RefusalCode::Damaged, error.to_string()))
-}
-
-fn in_use(what: &str, handle: u32) -> Refusal {
-    Refusal::new(RefusalCode::HandleInUse, format!("{what} {handle} is open already"))
-}
-
-fn limit(what: &str, max: u32) -> Refusal {
-    Refusal::new(RefusalCode::LimitReached, format!("a stream may have {max} {what} at a time"))
-}
-
-fn credit_refusal(credit: Credit, max: Credit) -> Refusal {
-    let detail = format!(
-        "credit for {} messages and {} bytes; the limit is {} messages and {} bytes",
-        credit.messages, credit.bytes, max.messages, max.bytes
-    );
-    Refusal::new(RefusalCode::OutOfRange, detail)
-}
-
-fn name_of(frame: &Frame) -> &'static str {
-    match frame {
-        Frame::Hello(_) => "a second hello",
-        Frame::Welcome(_) => "a welcome",
-        Frame::Goodbye { .. } => "a goodbye",
-        _ => "a broker's answer",
-    }
-}
-
 /// Operators' requests of one session that may be under way at a time.
 const REQUESTS_MAX: u32 = 16;
 /// Room for this many events is kept for each topic between reads.
 const EVENTS_KEPT: usize = 16;
+
+#[cfg(test)]
+#[path = "handles_tests.rs"]
+mod tests;

@@ -8,10 +8,14 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::outbox::Outbox;
+use super::{
+    budget::Budget,
+    outbox::Outbox,
+    waiters::{Ticket, Waiters},
+};
 use crate::{
     TopicName,
-    model::{Event, SessionId},
+    model::{Event, SessionId, Topic},
 };
 
 /// One entry of an [`Inbox`].
@@ -21,6 +25,27 @@ pub(super) enum Entry {
     Attach(SessionId, Arc<Outbox>),
     /// Something happened.
     Event(Event),
+    /// Tell this one the topic's figures now.
+    Show(Arc<Outbox>),
+    /// The time to come to rest is over: whatever the store still does is not waited for.
+    Cut,
+}
+
+impl Entry {
+    /// What it counts for in the [`Budget`].
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Event(event) => weight(event),
+            Self::Attach(..) | Self::Show(_) | Self::Cut => 0,
+        }
+    }
+}
+
+fn weight(event: &Event) -> usize {
+    match event {
+        Event::Publish { records, .. } => records.byte_len() + Topic::WISH_BYTES,
+        _ => 0,
+    }
 }
 
 /// The topic takes no events any more: it was deleted, or the node has stopped.
@@ -29,9 +54,12 @@ pub(super) struct InboxClosed;
 
 /// The one way to a topic's task. Entered once for each topic and each read of a session, and
 /// emptied whole in each of the topic's turns.
+///
+/// What is in it counts in the [`Budget`] of all topics; whoever takes it out counts it down.
 #[derive(Debug)]
 pub(super) struct Inbox {
     topic: TopicName,
+    budget: Arc<Budget>,
     state: Mutex<State>,
 }
 
@@ -42,12 +70,12 @@ struct State {
     /// The topic's task, when it sleeps.
     reader: Option<Waker>,
     /// Sessions that wait for room.
-    writers: Vec<Waker>,
+    writers: Waiters,
 }
 
 impl Inbox {
-    pub(super) fn new(topic: TopicName) -> Arc<Self> {
-        Arc::new(Self { topic, state: Mutex::default() })
+    pub(super) fn new(topic: TopicName, budget: Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self { topic, budget, state: Mutex::default() })
     }
 
     pub(super) const fn topic(&self) -> &TopicName {
@@ -60,6 +88,7 @@ impl Inbox {
         if state.closed {
             return Err(InboxClosed);
         }
+        self.budget.take(entry.weight());
         state.entries.push(entry);
         let reader = state.reader.take();
         drop(state);
@@ -76,6 +105,7 @@ impl Inbox {
         if state.closed {
             return Err(InboxClosed);
         }
+        self.budget.take(events.iter().map(weight).sum());
         state.entries.extend(events.drain(..).map(Entry::Event));
         let pressed = state.entries.len() >= ENTRIES_MAX;
         let reader = state.reader.take();
@@ -87,15 +117,19 @@ impl Inbox {
     }
 
     /// Ready when there is room: before that, a session reads nothing more from its peer.
-    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_room(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.closed || state.entries.len() < ENTRIES_MAX {
+            state.writers.leave(ticket);
             return Poll::Ready(());
         }
-        if !state.writers.iter().any(|writer| writer.will_wake(context.waker())) {
-            state.writers.push(context.waker().clone());
-        }
+        state.writers.wait(ticket, context);
         Poll::Pending
+    }
+
+    /// A session waits no more.
+    pub(super) fn leave(&self, ticket: &mut Ticket) {
+        self.state.lock().writers.leave(ticket);
     }
 
     /// Takes everything out into `into`, which is empty; pending when there is nothing.
@@ -111,11 +145,9 @@ impl Inbox {
             return Poll::Pending;
         }
         mem::swap(&mut state.entries, into);
-        let writers = mem::take(&mut state.writers);
+        let writers = state.writers.first(usize::MAX);
         drop(state);
-        for writer in writers {
-            writer.wake();
-        }
+        writers.into_iter().for_each(Waker::wake);
         Poll::Ready(())
     }
 
@@ -124,11 +156,9 @@ impl Inbox {
         let mut state = self.state.lock();
         state.closed = true;
         let entries = mem::take(&mut state.entries);
-        let writers = mem::take(&mut state.writers);
+        let writers = state.writers.first(usize::MAX);
         drop(state);
-        for writer in writers {
-            writer.wake();
-        }
+        writers.into_iter().for_each(Waker::wake);
         entries
     }
 }
@@ -136,3 +166,7 @@ impl Inbox {
 /// Entries above which sessions wait. A session adds at most what one read held, so that the
 /// inbox is bounded by this and one read of each session. Publishes are bounded in bytes besides.
 const ENTRIES_MAX: usize = 8192;
+
+#[cfg(test)]
+#[path = "inbox_tests.rs"]
+mod tests;

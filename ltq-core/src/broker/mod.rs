@@ -5,16 +5,26 @@
 //! inboxes (session to topic) and outboxes (topic to session), each entered once per batch.
 
 mod admin;
+mod budget;
 mod direct;
+mod greeting;
 mod handles;
 mod inbox;
 mod outbox;
+mod producers;
 mod refuse;
+mod replies;
 mod serve;
 mod session;
 mod settings;
 mod shared;
 mod topic_task;
+mod unconfirmed;
+mod waiters;
+mod watch;
+
+#[cfg(test)]
+mod testing;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +35,7 @@ use std::{
 
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 pub use direct::{
@@ -40,7 +51,7 @@ use crate::{
         keys::{self, Key},
     },
 };
-use shared::{Phase, Shared};
+use shared::Shared;
 
 /// Why a broker did not start, or did not stop as it should.
 #[derive(Debug, Error)]
@@ -210,28 +221,40 @@ impl<S: Store> Broker<S> {
 
     /// Stops cleanly: takes nothing new in, commits what was accepted, gives back what is in
     /// flight and keeps the channels' places, tells all peers, closes the store. Confirmed work
-    /// is durable afterwards. Stopping twice is harmless.
+    /// is durable afterwards. Stopping twice is harmless; a call that is given up leaves the
+    /// broker on its way out, and another one goes on with it.
     ///
     /// # Errors
-    /// [`BrokerError::StopTimeout`] when that takes longer than `deadline`; what is left is cut
-    /// off then, and the store is closed all the same. [`BrokerError::Store`] when the store
+    /// [`BrokerError::StopTimeout`] when that takes longer than `deadline`. What is left is cut
+    /// off then: whoever waits for a commit is told that its outcome is not known, and peers that
+    /// do not listen are left alone. The store is closed all the same, which may go on in the
+    /// background; this call waits for at most 3 s more. [`BrokerError::Store`] when the store
     /// could not make everything durable.
     pub async fn stop(&self, deadline: Duration) -> Result<(), BrokerError> {
         let shared = &self.shared;
+        let began = Instant::now();
         let rest = async {
             shared.stop_topics().await;
-            shared.phase.send_replace(Phase::Closing);
-            // The sender lives in `shared`: the wait cannot fail.
-            let _ = shared.connections.subscribe().wait_for(|open| *open == 0).await;
+            shared.close_sessions();
+            shared.all_gone().await;
         };
-        let rested = tokio::time::timeout(deadline, rest).await;
-        shared.phase.send_replace(Phase::Closing);
-        let closed = self.store.close().await;
-        if rested.is_err() {
+        let rested = timeout(deadline, rest).await.is_ok();
+        if !rested {
             warn!(?deadline, "not everything had come to rest");
-            return Err(BrokerError::StopTimeout(deadline));
+            shared.cut_topics();
+            shared.close_sessions();
         }
-        Ok(closed?)
+        let store = self.store.clone();
+        // A task, so that it goes on if this call does not wait for its end.
+        let closing = tokio::spawn(async move { store.close().await });
+        let grace = deadline.saturating_sub(began.elapsed()).max(CUT_GRACE);
+        let (closed, _) =
+            tokio::join!(timeout(grace, closing), timeout(CUT_GRACE, shared.all_gone()));
+        match closed {
+            Ok(Ok(closed)) if rested => Ok(closed?),
+            Ok(Err(panicked)) if rested => Err(StoreError::Failed(panicked.to_string()).into()),
+            _ => Err(BrokerError::StopTimeout(deadline)),
+        }
     }
 }
 
@@ -261,3 +284,6 @@ fn restore(shared: &Shared) -> Result<Vec<Topic>, BrokerError> {
     }
     Ok(topics)
 }
+
+/// How long what was cut off has to say its last words.
+const CUT_GRACE: Duration = Duration::from_secs(3);

@@ -17,8 +17,12 @@ use crate::model::{ConsumerId, Delivery, Reply};
 pub(super) enum Outgoing {
     /// Messages for one of its consumers.
     Delivery(u32, Delivery),
-    /// Anything else.
+    /// What a topic says.
     Reply(Reply),
+    /// What the session itself says; it changes nothing of what is open.
+    Own(Reply),
+    /// The node stops: nothing follows.
+    Closing,
 }
 
 /// The one way to a session. Topics add to it without waiting; what they may add is bounded by
@@ -45,11 +49,12 @@ impl Outbox {
         Arc::default()
     }
 
-    /// Adds a reply. The caller wakes the session when its turn is over: see [`Self::wake`].
-    pub(super) fn push_reply(&self, reply: Reply) {
+    /// Adds anything but a delivery. The caller wakes the session when its turn is over: see
+    /// [`Self::wake`].
+    pub(super) fn push(&self, outgoing: Outgoing) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.queue.push_back(Outgoing::Reply(reply));
+            state.queue.push_back(outgoing);
         }
     }
 
@@ -102,8 +107,7 @@ impl Outbox {
             return Poll::Pending;
         }
         mem::swap(&mut state.queue, into);
-        state.unwritten_bytes += state.queued_bytes;
-        state.queued_bytes = 0;
+        state.unwritten_bytes += mem::take(&mut state.queued_bytes);
         Poll::Ready(())
     }
 
@@ -120,8 +124,10 @@ impl Outbox {
 
     /// The session is over: nothing is kept for it any more.
     pub(super) fn close(&self) {
-        let mut state = self.state.lock();
-        *state = State { closed: true, ..State::default() };
+        let state =
+            mem::replace(&mut *self.state.lock(), State { closed: true, ..State::default() });
+        // Not under the lock: there may be much of it.
+        drop(state);
     }
 }
 
@@ -134,3 +140,7 @@ const OUTBOX_BYTES_HIGH: usize = 1 << 20;
 const OUTBOX_BYTES_LOW: usize = 256 << 10;
 /// Room for this many entries is kept while the session rests.
 const QUEUE_KEPT: usize = 4;
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -52,16 +55,31 @@ fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         return;
     }
     shared.counters.connections_accepted.fetch_add(1, Ordering::Relaxed);
-    let shared = shared.clone();
+    let open = OpenConnection(shared.clone());
     tokio::spawn(async move {
-        let open = OpenConnection(shared);
         if connection.multiplexed() {
             serve_streams(&open.0, connection).await;
-        } else if let Ok(Some(stream)) = connection.accept_stream().await {
-            let ended = session::run(open.0.clone(), connection.peer(), stream).await;
-            report(&open.0, &*connection, ended);
+        } else {
+            serve_stream(&open.0, &*connection).await;
         }
     });
+}
+
+/// A connection of one stream.
+async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
+    let stream = tokio::select! {
+        () = shared.closing() => return,
+        stream = timeout(shared.settings.hello_timeout, connection.accept_stream()) => stream,
+    };
+    match stream {
+        Ok(Ok(Some(stream))) => {
+            let ended = session::run(shared.clone(), connection.peer(), stream).await;
+            report(shared, connection, ended);
+        }
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => debug!(peer = %connection.peer().address, %error, "connection lost"),
+        Err(_) => silent(shared, connection),
+    }
 }
 
 /// A connection of many streams: one session each.
@@ -77,6 +95,11 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
             () = &mut closing => break,
             stream = connection.accept_stream() => stream,
             Some(_) = sessions.join_next() => continue,
+            // One that has no stream says nothing, not even hello.
+            () = sleep(shared.settings.hello_timeout), if sessions.is_empty() => {
+                silent(shared, &*connection);
+                break;
+            }
         };
         let Ok(Some(stream)) = stream else { break };
         let (shared, connection) = (shared.clone(), connection.clone());
@@ -86,6 +109,12 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         });
     }
     while sessions.join_next().await.is_some() {}
+}
+
+fn silent(shared: &Shared, connection: &dyn Connection) {
+    shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
+    let waited = shared.settings.hello_timeout;
+    info!(peer = %connection.peer().address, "no stream was opened for {waited:?}");
 }
 
 fn report(shared: &Shared, connection: &dyn Connection, ended: Result<(), SessionError>) {

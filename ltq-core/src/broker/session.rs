@@ -16,19 +16,21 @@ use std::{
 use bytes::BytesMut;
 use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep};
+use tracing::debug;
 
 use super::{
+    budget::Partial,
+    greeting,
     handles::Handles,
     outbox::{Outbox, Outgoing},
+    replies,
     shared::Shared,
+    watch::{Attention, Watch},
 };
 use crate::{
-    Peer, RecvStream, Refusal, RefusalCode, SendStream, Stream,
-    model::{Delivery, Reply, SessionId},
-    protocol::{
-        DecodeError, Decoder, Features, Frame, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerLimits,
-        Welcome, WriteQueue, encode,
-    },
+    Address, Peer, RecvStream, Refusal, RefusalCode, SendStream, Stream,
+    model::{Delivery, SessionId},
+    protocol::{DecodeError, Decoder, FRAME_BYTES_MIN, Frame, Hello, WriteQueue, encode},
 };
 
 /// Why a session ended other than by its peer's wish.
@@ -50,8 +52,13 @@ pub(super) async fn run(
     let result = poll_fn(|context| session.poll(context)).await;
     // Whatever happened, topics learn at once that the session is gone, before the goodbye.
     session.handles.end();
-    let Err(SessionError::Refused(refusal)) = &result else { return result };
-    encode(&Frame::Goodbye { refusal: refusal.clone() }, &mut session.write);
+    match &result {
+        Ok(()) => {}
+        Err(SessionError::Refused(refusal)) => {
+            encode(&Frame::Goodbye { refusal: refusal.clone() }, &mut session.write);
+        }
+        Err(SessionError::Cut(_)) => return result,
+    }
     session.part().await;
     result
 }
@@ -67,6 +74,8 @@ enum State {
 
 struct Session {
     shared: Arc<Shared>,
+    id: SessionId,
+    peer: Address,
     outbox: Arc<Outbox>,
     handles: Handles,
     send: Box<dyn SendStream>,
@@ -75,65 +84,54 @@ struct Session {
     read: BytesMut,
     /// How much the next read may take.
     read_bytes: usize,
+    memory: ReadMemory,
     /// What of `read` is counted as half-read.
-    partial: usize,
+    partial: Partial,
     write: WriteQueue,
+    /// What topics said last, and what of all that is not encoded.
+    heard: VecDeque<Outgoing>,
     outgoing: VecDeque<Outgoing>,
+    /// Bytes of deliveries in `outgoing`, and whether any were written since there were none.
+    outgoing_bytes: usize,
+    delivering: bool,
     state: State,
-    /// Resolves when topics rest and sessions are to say goodbye.
-    closing: Pin<Box<dyn Future<Output = ()> + Send>>,
     tick: Pin<Box<Sleep>>,
     heartbeat: Duration,
     watch: Watch,
 }
 
-/// What happened since the last tick, and since when it did not.
-struct Watch {
-    received: bool,
-    sent: bool,
-    /// Whether the last look at the stream was one that would have read.
-    reading: bool,
-    heard: Instant,
-    spoke: Instant,
-    frame_began: Option<Instant>,
-    write_stuck: Option<Instant>,
-    pings: u64,
-}
-
-impl Watch {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            received: false,
-            sent: false,
-            reading: true,
-            heard: now,
-            spoke: now,
-            frame_began: None,
-            write_stuck: None,
-            pings: 0,
-        }
-    }
+/// The memory that is being read into.
+#[derive(Default)]
+struct ReadMemory {
+    capacity: usize,
+    /// Bytes of publishes that keep it.
+    pinned: usize,
 }
 
 impl Session {
     fn new(shared: Arc<Shared>, peer: &Peer, stream: Stream) -> Self {
-        let outbox = Outbox::new();
-        let id: SessionId = shared.new_session();
+        let (id, outbox) = (shared.new_session(), Outbox::new());
+        shared.enter(id, &outbox);
         let settings = &shared.settings;
         Self {
-            handles: Handles::new(shared.clone(), id, outbox.clone(), peer),
+            id,
+            peer: peer.address.clone(),
+            handles: Handles::new(shared.clone(), id, outbox.clone()),
             outbox,
             send: stream.send,
             recv: stream.recv,
-            decoder: Decoder::new(settings.frame_bytes_max),
+            // Whoever has not said who it is has room for that and no more.
+            decoder: Decoder::new(FRAME_BYTES_MIN),
             read: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
-            partial: 0,
+            memory: ReadMemory::default(),
+            partial: Partial::default(),
             write: WriteQueue::new(),
+            heard: VecDeque::new(),
             outgoing: VecDeque::new(),
+            outgoing_bytes: 0,
+            delivering: false,
             state: State::Greeting,
-            closing: Box::pin(shared.closing()),
             tick: Box::pin(sleep(settings.hello_timeout)),
             heartbeat: settings.heartbeat,
             watch: Watch::new(),
@@ -147,36 +145,31 @@ impl Session {
             match self.poll_read(context)? {
                 Read::Some => progress = true,
                 Read::Wait => {}
-                Read::End => return Poll::Ready(Ok(())),
-            }
-            if !progress {
-                self.poll_clock(context)?;
-                if !self.write.is_empty() && self.poll_write(context)? {
-                    continue;
+                Read::End => {
+                    // What topics said to the last requests goes out.
+                    self.poll_write(context)?;
+                    return Poll::Ready(Ok(()));
                 }
+            }
+            if !progress && !self.poll_clock(context)? {
                 self.rest();
                 return Poll::Pending;
             }
         }
+        // A peer that never pauses is not without a clock, nor alone.
+        self.poll_clock(context)?;
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
     /// Moves what the outbox holds to the stream, as far as it takes it.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, SessionError> {
-        let mut progress = false;
+        let mut progress = self.hear(context)?;
         loop {
-            if self.write.len() < WRITE_BYTES_HIGH {
-                if self.outgoing.is_empty()
-                    && self.outbox.poll_drain(context, &mut self.outgoing).is_ready()
-                {
-                    progress = true;
-                }
-                while self.write.len() < WRITE_BYTES_HIGH
-                    && let Some(outgoing) = self.outgoing.pop_front()
-                {
-                    self.write_out(outgoing);
-                }
+            while self.write.len() < WRITE_BYTES_HIGH
+                && let Some(outgoing) = self.outgoing.pop_front()
+            {
+                self.write_out(outgoing);
             }
             if self.write.is_empty() {
                 return Ok(progress);
@@ -185,67 +178,83 @@ impl Session {
             let flushed = self.write.poll_flush(context, &mut *self.send)?;
             if self.write.len() < before {
                 progress = true;
-                self.watch.sent = true;
-                self.watch.write_stuck = None;
+                self.watch.sent();
                 self.release();
             }
             if flushed.is_pending() {
-                if self.watch.write_stuck.is_none() {
-                    self.watch.write_stuck = Some(Instant::now());
-                }
+                self.watch.blocked();
                 return Ok(progress);
             }
         }
     }
 
+    /// Takes in what topics said. What follows from it follows now, however long the peer takes
+    /// to read it: others may wait for the room that an answer gives back.
+    fn hear(&mut self, context: &Context<'_>) -> Result<bool, SessionError> {
+        if self.outbox.poll_drain(context, &mut self.heard).is_pending() {
+            return Ok(false);
+        }
+        while let Some(mut outgoing) = self.heard.pop_front() {
+            match &mut outgoing {
+                Outgoing::Delivery(handle, Delivery { batch, .. }) => {
+                    self.handles.delivered(*handle, batch.records.count() as u64);
+                    self.outgoing_bytes += batch.records.byte_len();
+                    self.delivering = true;
+                }
+                Outgoing::Reply(reply) => {
+                    if self.handles.replied(reply).is_err() {
+                        continue;
+                    }
+                }
+                Outgoing::Own(_) => {}
+                Outgoing::Closing => {
+                    let refusal = Refusal::new(RefusalCode::Stopping, "the node is stopping");
+                    return Err(refusal.into());
+                }
+            }
+            self.outgoing.push_back(outgoing);
+        }
+        Ok(true)
+    }
+
     fn write_out(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Delivery(handle, Delivery { first_tag, attempt, batch }) => {
-                self.handles.delivered(handle, batch.records.count() as u64);
+                self.outgoing_bytes -= batch.records.byte_len();
                 encode(&Frame::Deliver { handle, first_tag, attempt, batch }, &mut self.write);
             }
-            Outgoing::Reply(reply) => {
-                self.handles.replied(&reply);
-                let frame = frame_of(reply, self.peer_frame_bytes_max());
-                encode(&frame, &mut self.write);
+            Outgoing::Reply(reply) | Outgoing::Own(reply) => {
+                let frame_bytes_max = match self.state {
+                    State::Greeting => FRAME_BYTES_MIN,
+                    State::Open { frame_bytes_max } => frame_bytes_max,
+                };
+                replies::write(reply, frame_bytes_max, &mut self.write);
             }
-        }
-    }
-
-    fn peer_frame_bytes_max(&self) -> u32 {
-        match self.state {
-            State::Greeting => crate::protocol::FRAME_BYTES_MIN,
-            State::Open { frame_bytes_max } => frame_bytes_max,
+            Outgoing::Closing => {}
         }
     }
 
     /// Lets topics deliver again once enough is written.
     fn release(&mut self) {
-        let unwritten = self.write.len()
-            + self
-                .outgoing
-                .iter()
-                .map(|outgoing| match outgoing {
-                    Outgoing::Delivery(_, delivery) => delivery.batch.records.byte_len(),
-                    Outgoing::Reply(_) => 0,
-                })
-                .sum::<usize>();
+        if !self.delivering {
+            return;
+        }
+        let unwritten = self.write.len() + self.outgoing_bytes;
+        self.delivering = unwritten > 0;
         for (inbox, consumer) in self.outbox.written(unwritten) {
-            self.handles.release(&inbox, consumer);
+            Handles::release(&inbox, consumer);
         }
     }
 
     /// Reads once and hands on all frames that are complete.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Result<Read, SessionError> {
-        let room = self.handles.poll_room(context).is_ready()
-            && self.shared.published.poll_room(context).is_ready()
-            && (self.partial == 0 || self.shared.partial.poll_room(context).is_ready())
-            && self.write.len() < WRITE_BYTES_HIGH;
-        self.watch.reading = room;
-        if !room {
+        let attention = self.poll_room(context);
+        self.watch.attend(attention);
+        if attention != Attention::Reading {
             return Ok(Read::Wait);
         }
-        let max = self.read_bytes;
+        self.make_room()?;
+        let (max, capacity) = (self.read_bytes, self.read.capacity());
         let count = match self.recv.poll_recv(context, &mut self.read, max) {
             Poll::Pending => return Ok(Read::Wait),
             Poll::Ready(count) => count?,
@@ -258,17 +267,45 @@ impl Session {
                 Err(io::Error::new(io::ErrorKind::UnexpectedEof, cause).into())
             };
         }
-        self.watch.received = true;
+        if self.read.capacity() > capacity {
+            self.memory = ReadMemory { capacity: self.read.capacity(), pinned: 0 };
+        }
         if count == max {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         } else if count < max / 4 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
         let frames = self.take_frames();
+        self.pin();
         self.handles.hand_over();
         self.count_partial();
         frames?;
         Ok(Read::Some)
+    }
+
+    /// Whether to read now; if not, what is waited for wakes this task.
+    fn poll_room(&mut self, context: &Context<'_>) -> Attention {
+        if self.write.len() >= WRITE_BYTES_HIGH || self.handles.poll_room(context).is_pending() {
+            Attention::Behind
+        } else if self.shared.partials.poll_room(&self.partial, context).is_pending() {
+            Attention::Crowded
+        } else {
+            Attention::Reading
+        }
+    }
+
+    /// Makes room for the rest of a long frame, by as much as there is of it, so that copying it
+    /// from one memory to a larger one costs little in all.
+    fn make_room(&mut self) -> Result<(), Refusal> {
+        if self.partial.bytes() > 0 {
+            let missing = self.decoder.missing(&self.read).map_err(|error| refusal_of(&error))?;
+            let wanted = missing.min(self.read.len());
+            if self.read.capacity() - self.read.len() < wanted.min(READ_BYTES_MIN) {
+                self.read.reserve(wanted);
+                self.memory = ReadMemory { capacity: self.read.capacity(), pinned: 0 };
+            }
+        }
+        Ok(())
     }
 
     fn take_frames(&mut self) -> Result<(), SessionError> {
@@ -279,23 +316,30 @@ impl Session {
             any = true;
             self.handle(frame)?;
         }
-        if self.read.is_empty() {
-            self.watch.frame_began = None;
-        } else if any || self.watch.frame_began.is_none() {
-            self.watch.frame_began = Some(Instant::now());
-        }
+        self.watch.received(any, !self.read.is_empty());
         Ok(())
+    }
+
+    /// Publishes are slices of what was read, and keep all of it. Where that is much more than
+    /// they are, as between frames of other kinds, they are copied.
+    fn pin(&mut self) {
+        let bytes = self.handles.gathered_bytes();
+        if bytes == 0 {
+            return;
+        }
+        let pinned = self.memory.pinned + bytes;
+        if pinned < self.memory.capacity / PINNED_PART_MIN {
+            self.handles.copy_gathered();
+        } else {
+            self.memory.pinned = pinned;
+        }
     }
 
     /// Counts a long frame that is not there whole against the node's limit for them.
     fn count_partial(&mut self) {
-        let partial = if self.read.len() > PARTIAL_BYTES_FREE { self.read.len() } else { 0 };
-        if partial > self.partial {
-            self.shared.partial.take(partial - self.partial);
-        } else {
-            self.shared.partial.give_back(self.partial - partial);
-        }
-        self.partial = partial;
+        let long = self.read.len() > PARTIAL_BYTES_FREE;
+        let bytes = if long { self.read.capacity() } else { 0 };
+        self.shared.partials.set(&mut self.partial, bytes);
     }
 
     fn handle(&mut self, frame: Frame) -> Result<(), SessionError> {
@@ -319,116 +363,40 @@ impl Session {
 
     fn greet(&mut self, hello: &Hello) -> Result<(), SessionError> {
         let settings = &self.shared.settings;
-        if hello.major != PROTOCOL_MAJOR {
-            let detail = format!(
-                "this node speaks version {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, the client {}.{}",
-                hello.major, hello.minor
-            );
-            return Err(Refusal::new(RefusalCode::VersionUnsupported, detail).into());
-        }
-        if hello.client.len() > CLIENT_BYTES_MAX {
-            let detail = format!(
-                "the client's name has {} bytes; the limit is {CLIENT_BYTES_MAX}",
-                hello.client.len()
-            );
-            return Err(Refusal::new(RefusalCode::OutOfRange, detail).into());
-        }
-        if let Some(token) = &settings.token
-            && !hello.token.as_ref().is_some_and(|given| same_secret(given, token))
-        {
-            return Err(Refusal::new(RefusalCode::Unauthorized, "the token is not right").into());
-        }
-        let run = u32::try_from(settings.model.run_bytes_max).unwrap_or(u32::MAX);
-        let least = settings
-            .message_bytes_max
-            .max(run)
-            .saturating_add(super::settings::BrokerSettings::FRAME_OVERHEAD);
-        if hello.frame_bytes_max < least {
-            let detail = format!(
-                "the client reads frames of up to {} bytes; this node sends up to {least}",
-                hello.frame_bytes_max
-            );
-            return Err(Refusal::new(RefusalCode::OutOfRange, detail).into());
-        }
-        if hello.heartbeat_ms > 0 {
-            let wished = Duration::from_millis(hello.heartbeat_ms.into());
-            self.heartbeat =
-                wished.clamp(HEARTBEAT_MIN.min(settings.heartbeat), settings.heartbeat);
-        }
+        self.heartbeat = greeting::check(hello, settings)?;
         self.state = State::Open { frame_bytes_max: hello.frame_bytes_max };
+        self.decoder = Decoder::new(settings.frame_bytes_max);
         let next = Instant::now() + self.tick_pause();
         self.tick.as_mut().reset(next);
-        let welcome = Welcome {
-            major: PROTOCOL_MAJOR,
-            // Ours is the lowest there is, so that a client of any minor version may use it.
-            minor: PROTOCOL_MINOR,
-            features: Features(0),
-            node: settings.node.clone(),
-            limits: PeerLimits {
-                frame_bytes_max: settings.frame_bytes_max,
-                message_bytes_max: settings.message_bytes_max,
-                credit_max: settings.model.credit_max,
-                subscriptions_max: settings.subscriptions_max,
-                producers_max: settings.producers_max,
-                publish_bytes_max: settings.publish_bytes_max,
-            },
-            heartbeat_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX),
-        };
+        let welcome = greeting::welcome(settings, self.heartbeat);
         encode(&Frame::Welcome(welcome), &mut self.write);
-        self.handles.greeted(&hello.client);
+        debug!(peer = %self.peer, client = hello.client, "hello");
         Ok(())
     }
 
-    /// Everything that happens because time passes, or because the node stops.
-    fn poll_clock(&mut self, context: &mut Context<'_>) -> Result<(), SessionError> {
-        if self.closing.as_mut().poll(context).is_ready() {
-            return Err(Refusal::new(RefusalCode::Stopping, "the node is stopping").into());
-        }
+    /// Everything that happens because time passes. Says whether there is something to write now.
+    fn poll_clock(&mut self, context: &mut Context<'_>) -> Result<bool, SessionError> {
+        let mut pinged = false;
         while self.tick.as_mut().poll(context).is_ready() {
-            self.tick()?;
+            pinged |= self.tick()?;
         }
-        Ok(())
+        Ok(pinged)
     }
 
-    fn tick(&mut self) -> Result<(), SessionError> {
-        let timeout = |detail: String| Refusal::new(RefusalCode::PeerTimeout, detail);
+    fn tick(&mut self) -> Result<bool, Refusal> {
         let settings = &self.shared.settings;
         if matches!(self.state, State::Greeting) {
-            let waited = settings.hello_timeout;
-            return Err(timeout(format!("no hello came within {waited:?}")).into());
+            let detail = format!("no hello came within {:?}", settings.hello_timeout);
+            return Err(Refusal::new(RefusalCode::PeerTimeout, detail));
         }
-        let now = Instant::now();
+        let nonce = self.watch.tick(self.heartbeat, settings.stall_timeout)?;
         let pause = self.tick_pause();
-        self.tick.as_mut().reset(now + pause);
-        let stuck = |since: &Option<Instant>| {
-            since.is_some_and(|since| now.duration_since(since) >= settings.stall_timeout)
-        };
-        if stuck(&self.watch.frame_began) {
-            let waited = settings.stall_timeout;
-            return Err(timeout(format!("a frame was not complete after {waited:?}")).into());
+        self.tick.as_mut().reset(Instant::now() + pause);
+        let quiet = self.write.is_empty();
+        if quiet {
+            encode(&Frame::Ping { nonce }, &mut self.write);
         }
-        if stuck(&self.watch.write_stuck) {
-            let waited = settings.stall_timeout;
-            return Err(timeout(format!("the peer read nothing for {waited:?}")).into());
-        }
-        if std::mem::take(&mut self.watch.received) {
-            self.watch.heard = now;
-        }
-        if std::mem::take(&mut self.watch.sent) {
-            self.watch.spoke = now;
-        }
-        let silence = self.heartbeat * SILENT_HEARTBEATS_MAX;
-        // A session that does not read, because the node is behind, hears nothing.
-        if now.duration_since(self.watch.heard) >= silence && self.watch.reading {
-            return Err(timeout(format!("nothing was heard for {silence:?}")).into());
-        }
-        // A ping keeps this side's word, and makes a silent peer speak.
-        let quiet = now - self.watch.spoke.min(self.watch.heard);
-        if quiet >= self.heartbeat / 2 && self.write.is_empty() {
-            self.watch.pings += 1;
-            encode(&Frame::Ping { nonce: self.watch.pings }, &mut self.write);
-        }
-        Ok(())
+        Ok(quiet)
     }
 
     /// How often the clock is looked at: often enough for the shortest limit.
@@ -443,8 +411,10 @@ impl Session {
         }
         if self.write.is_empty() {
             self.write.shrink();
-            if self.outgoing.is_empty() && self.outgoing.capacity() > OUTGOING_KEPT {
-                self.outgoing = VecDeque::new();
+            for queue in [&mut self.heard, &mut self.outgoing] {
+                if queue.is_empty() && queue.capacity() > OUTGOING_KEPT {
+                    *queue = VecDeque::new();
+                }
             }
         }
     }
@@ -456,6 +426,8 @@ impl Session {
             poll_fn(|context| self.write.poll_flush(context, &mut *self.send)).await?;
             poll_fn(|context| self.send.poll_finish(context)).await?;
             loop {
+                // Not every stream gives way by itself, and a peer may send without a pause.
+                tokio::task::consume_budget().await;
                 self.read.clear();
                 let recv = &mut self.recv;
                 let read = &mut self.read;
@@ -471,7 +443,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.partial.give_back(self.partial);
+        self.shared.partials.set(&mut self.partial, 0);
+        self.shared.leave(self.id);
         self.outbox.close();
     }
 }
@@ -492,73 +465,19 @@ fn refusal_of(error: &DecodeError) -> Refusal {
     Refusal::new(code, error.to_string())
 }
 
-fn frame_of(reply: Reply, frame_bytes_max: u32) -> Frame {
-    match reply {
-        Reply::ProducerOpened { handle, epoch, last_sequence, durability } => {
-            Frame::ProducerOpened { handle, epoch, last_sequence, durability }
-        }
-        Reply::ProducerRefused { handle, refusal } => Frame::ProducerRefused { handle, refusal },
-        Reply::Confirmed { handle, ranges, durability } => {
-            Frame::Confirmed { handle, ranges, durability }
-        }
-        Reply::PublishRefused { handle, sequence, count, refusal } => {
-            Frame::PublishRefused { handle, sequence, count, refusal }
-        }
-        Reply::Subscribed { handle, timeout } => Frame::Subscribed {
-            handle,
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        },
-        Reply::SubscribeRefused { handle, refusal } => Frame::SubscribeRefused { handle, refusal },
-        Reply::Settled { handle, request, stale } => Frame::Settled { handle, request, stale },
-        Reply::SubscriptionClosed { handle, refusal } => {
-            Frame::SubscriptionClosed { handle, refusal }
-        }
-        Reply::Admin { request, result } => {
-            // An operator's answer is the only one whose size follows that of the node.
-            let bytes = postcard::to_stdvec(&result).map_or(usize::MAX, |bytes| bytes.len());
-            let result = if bytes + ADMIN_OVERHEAD <= frame_bytes_max as usize {
-                result
-            } else {
-                let detail = format!(
-                    "the answer has {bytes} bytes and the client reads frames of up to \
-                     {frame_bytes_max}; ask for one topic at a time"
-                );
-                Err(Refusal::new(RefusalCode::LimitReached, detail))
-            };
-            Frame::AdminAnswered { request, result }
-        }
-    }
-}
-
-/// Compares without telling by the time it takes where the difference is.
-fn same_secret(given: &str, expected: &str) -> bool {
-    let (given, expected) = (given.as_bytes(), expected.as_bytes());
-    let differences = given
-        .iter()
-        .zip(expected.iter().cycle())
-        .fold(0u8, |differences, (a, b)| std::hint::black_box(differences | (a ^ b)));
-    differences == 0 && given.len() == expected.len()
-}
-
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 16;
 /// The first read of a stream, and the least.
 const READ_BYTES_MIN: usize = 16 << 10;
 /// The most that one read takes: beyond it larger reads save no more system calls worth having.
 const READ_BYTES_MAX: usize = 256 << 10;
+/// Publishes that keep a read's memory are at least this part of it, or else they are copied.
+const PINNED_PART_MIN: usize = 4;
 /// Half-read frames up to this size are free: each connection may have one.
 const PARTIAL_BYTES_FREE: usize = 64 << 10;
 /// Bytes that are encoded and not written, above which the session neither encodes nor reads
 /// more: a peer that sends requests and reads no answers stops itself.
 const WRITE_BYTES_HIGH: usize = 256 << 10;
-/// Heartbeats after which a silent peer is given up.
-const SILENT_HEARTBEATS_MAX: u32 = 3;
-/// The shortest heartbeat that a client may ask for.
-const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
-/// The longest client name in a hello.
-const CLIENT_BYTES_MAX: usize = 256;
-/// A frame's bytes beside the answer in it.
-const ADMIN_OVERHEAD: usize = 32;
 /// How long a goodbye may take.
 const PART_TIMEOUT: Duration = Duration::from_secs(2);
 /// Room for this many entries is kept while the session rests.

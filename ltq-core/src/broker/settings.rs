@@ -35,16 +35,19 @@ pub struct BrokerSettings {
     pub subscriptions_max: u32,
     /// The most open producers of one stream. Default: 4,096.
     pub producers_max: u32,
-    /// Bytes that one stream may have published and not yet confirmed; beyond it the broker
-    /// reads no more from that stream. Default: 16 MiB.
+    /// Bytes that one stream may have published and not yet confirmed, each publish counting 256
+    /// bytes more than its records; beyond it the broker reads no more from that stream. Default:
+    /// 16 MiB.
     pub publish_bytes_max: u64,
-    /// Bytes that all streams together may have published and not yet confirmed; beyond it the
-    /// broker reads no more from any of them. Default: 256 MiB.
+    /// The same for all streams together, those that are gone included; beyond it the broker
+    /// reads no more from any stream that has publishes unconfirmed. Default: 256 MiB.
     pub publish_bytes_total_max: usize,
     /// Bytes of half-read frames longer than 64 KiB, over all streams; beyond it streams that
-    /// are in the middle of such a frame wait, and others do not notice. Default: 128 MiB.
+    /// are in the middle of such a frame go on one after another, and others do not notice.
+    /// Default: 128 MiB.
     pub partial_bytes_total_max: usize,
-    /// How long a peer may take to say hello. Default: 5 s.
+    /// How long a peer may take to say hello, and a connection to open a stream. 100 ms to a day,
+    /// as all times here. Default: 5 s.
     pub hello_timeout: Duration,
     /// How often either side of a stream says something at least; after three times as long
     /// without a byte the peer is given up. A client may ask for less. Default: 15 s.
@@ -103,17 +106,6 @@ impl BrokerSettings {
     /// # Errors
     /// The first [`SettingsError`] found.
     pub fn check(&self) -> Result<(), SettingsError> {
-        fn rule(
-            holds: bool,
-            setting: &'static str,
-            value: &dyn ToString,
-            rule: impl Into<String>,
-        ) -> Result<(), SettingsError> {
-            if holds {
-                return Ok(());
-            }
-            Err(SettingsError { setting, value: value.to_string(), rule: rule.into() })
-        }
         let at_least_one = "it must be at least 1";
         rule(
             !self.node.is_empty() && self.node.len() <= 256,
@@ -175,19 +167,79 @@ impl BrokerSettings {
                 format!("it must hold the longest frame: at least {least} bytes"),
             )?;
         }
-        let lasting = |duration: Duration| duration >= Duration::from_millis(100);
+        let lasting = |duration| (DURATION_MIN..=DURATION_MAX).contains(&duration);
         for (setting, duration) in [
             ("hello_timeout", self.hello_timeout),
             ("heartbeat", self.heartbeat),
             ("stall_timeout", self.stall_timeout),
         ] {
-            rule(lasting(duration), setting, &format!("{duration:?}"), "at least 100 ms")?;
+            rule(lasting(duration), setting, &format!("{duration:?}"), "100 ms to a day")?;
         }
-        Ok(())
+        self.check_model()
     }
+
+    /// Checks the limits of delivery: one of 0 would be a broker that stands still.
+    fn check_model(&self) -> Result<(), SettingsError> {
+        let model = &self.model;
+        let count = |value: usize| value as u64;
+        for (setting, value, max) in [
+            ("model.credit_max.messages", model.credit_max.messages, u64::MAX),
+            ("model.credit_max.bytes", model.credit_max.bytes, u64::MAX),
+            ("model.channels_max", count(model.channels_max), u64::MAX),
+            ("model.consumers_max", count(model.consumers_max), u64::MAX),
+            ("model.producers_known_max", count(model.producers_known_max), u64::MAX),
+            ("model.channel_runs_max", count(model.channel_runs_max), u64::MAX),
+            ("model.ack_commit_rate", model.ack_commit_rate, u64::MAX),
+            ("model.run_messages_max", count(model.run_messages_max), RUN_MESSAGES_CEILING),
+            ("model.run_bytes_max", count(model.run_bytes_max), RUN_BYTES_CEILING),
+            ("model.load_bytes", count(model.load_bytes), u64::MAX),
+            ("model.window_bytes", count(model.window_bytes), u64::MAX),
+            ("model.commit_bytes_max", count(model.commit_bytes_max), COMMIT_BYTES_CEILING),
+            ("model.commit_publishes_max", count(model.commit_publishes_max), u64::MAX),
+        ] {
+            rule(
+                (1..=max).contains(&value),
+                setting,
+                &value,
+                match max {
+                    u64::MAX => "it must be at least 1".to_owned(),
+                    max => format!("1 to {max}"),
+                },
+            )?;
+        }
+        let (timeout, longest) = (model.delivery_timeout, model.delivery_timeout_max);
+        rule(
+            !timeout.is_zero() && timeout <= longest,
+            "model.delivery_timeout",
+            &format!("{timeout:?}"),
+            format!("more than 0 and at most model.delivery_timeout_max, {longest:?}"),
+        )
+    }
+}
+
+fn rule(
+    holds: bool,
+    setting: &'static str,
+    value: &dyn ToString,
+    rule: impl Into<String>,
+) -> Result<(), SettingsError> {
+    if holds {
+        return Ok(());
+    }
+    Err(SettingsError { setting, value: value.to_string(), rule: rule.into() })
 }
 
 /// The largest message that can be allowed: a run of it and its table stay far below 4 GiB.
 const MESSAGE_BYTES_CEILING: u32 = 256 << 20;
 /// The longest frame that can be allowed.
 const FRAME_BYTES_CEILING: u32 = 512 << 20;
+/// A run and its table stay far below what a table's ends can count.
+const RUN_BYTES_CEILING: u64 = 256 << 20;
+/// The same, with 8 bytes of table for each message.
+const RUN_MESSAGES_CEILING: u64 = 1 << 20;
+/// Beyond it the records of one commit could not be one stretch of memory.
+const COMMIT_BYTES_CEILING: u64 = 1 << 30;
+/// What a timer can tell apart from no time at all, with some room.
+const DURATION_MIN: Duration = Duration::from_millis(100);
+/// Longer is never, and several of them together must not overflow.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);

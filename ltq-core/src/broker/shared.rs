@@ -6,14 +6,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
+    budget::{Budget, Partials},
     inbox::{Entry, Inbox},
+    outbox::{Outbox, Outgoing},
     settings::BrokerSettings,
     topic_task,
 };
@@ -28,10 +29,14 @@ pub(super) struct Shared {
     pub(super) settings: BrokerSettings,
     /// One copy for all topics.
     pub(super) model: Arc<ModelSettings>,
-    pub(super) published: Budget,
-    pub(super) partial: Budget,
+    pub(super) published: Arc<Budget>,
+    pub(super) partials: Partials,
     topics: Mutex<HashMap<TopicName, Arc<Inbox>>>,
     sessions: AtomicU64,
+    /// The sessions that want to hear when the node stops.
+    open: Mutex<HashMap<SessionId, Arc<Outbox>>>,
+    /// Turns at looking at all topics, which is the most that one request can ask for.
+    pub(super) surveys: Semaphore,
     /// Topic tasks that run.
     tasks: watch::Sender<usize>,
     /// Connections that are open.
@@ -65,14 +70,16 @@ impl Shared {
         settings: BrokerSettings,
     ) -> Self {
         Self {
-            published: Budget::new(settings.publish_bytes_total_max),
-            partial: Budget::new(settings.partial_bytes_total_max),
+            published: Arc::new(Budget::new(settings.publish_bytes_total_max)),
+            partials: Partials::new(settings.partial_bytes_total_max),
             store,
             environment,
             model: Arc::new(settings.model.clone()),
             settings,
             topics: Mutex::default(),
             sessions: AtomicU64::new(0),
+            open: Mutex::default(),
+            surveys: Semaphore::new(SURVEYS_MAX),
             tasks: watch::channel(0).0,
             connections: watch::channel(0).0,
             phase: watch::channel(Phase::Running).0,
@@ -82,6 +89,30 @@ impl Shared {
 
     pub(super) fn new_session(&self) -> SessionId {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Lets a session hear, by its outbox, when it is to say goodbye.
+    pub(super) fn enter(&self, session: SessionId, outbox: &Arc<Outbox>) {
+        self.open.lock().insert(session, outbox.clone());
+        // Whoever comes too late for `close_sessions` comes after this was set.
+        if *self.phase.borrow() == Phase::Closing {
+            outbox.push(Outgoing::Closing);
+        }
+    }
+
+    /// A session has ended.
+    pub(super) fn leave(&self, session: SessionId) {
+        self.open.lock().remove(&session);
+    }
+
+    /// Lets all sessions say goodbye.
+    pub(super) fn close_sessions(&self) {
+        self.phase.send_replace(Phase::Closing);
+        let open: Vec<_> = self.open.lock().values().cloned().collect();
+        for outbox in open {
+            outbox.push(Outgoing::Closing);
+            outbox.wake();
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -146,7 +177,7 @@ impl Shared {
         topics: &mut HashMap<TopicName, Arc<Inbox>>,
         topic: Topic,
     ) -> Arc<Inbox> {
-        let inbox = Inbox::new(topic.name().clone());
+        let inbox = Inbox::new(topic.name().clone(), self.published.clone());
         topics.insert(topic.name().clone(), inbox.clone());
         self.tasks.send_modify(|tasks| *tasks += 1);
         tokio::spawn(topic_task::run(self.clone(), inbox.clone(), topic));
@@ -174,16 +205,36 @@ impl Shared {
         names
     }
 
+    /// The ways to all topics, in no order.
+    pub(super) fn inboxes(&self) -> Vec<Arc<Inbox>> {
+        self.topics.lock().values().cloned().collect()
+    }
+
     /// Lets all topics come to rest, and waits until they do.
     pub(super) async fn stop_topics(&self) {
+        // A topic is made under the lock that `inboxes` takes, after a look at the phase.
         self.phase.send_modify(|phase| *phase = (*phase).max(Phase::Stopping));
-        let inboxes: Vec<_> = self.topics.lock().values().cloned().collect();
-        for inbox in inboxes {
+        for inbox in self.inboxes() {
             // One that is closed already has come to rest by itself.
             let _ = inbox.push(Entry::Event(Event::Stop));
         }
         // The sender lives in `self`: the wait cannot fail.
         let _ = self.tasks.subscribe().wait_for(|tasks| *tasks == 0).await;
+    }
+}
+
+impl Shared {
+    /// Resolves when there is no connection any more.
+    pub(super) async fn all_gone(&self) {
+        // The sender lives in `self`: the wait cannot fail.
+        let _ = self.connections.subscribe().wait_for(|open| *open == 0).await;
+    }
+
+    /// The time to come to rest is over: what topics still wait for will not be known to them.
+    pub(super) fn cut_topics(&self) {
+        for inbox in self.inboxes() {
+            let _ = inbox.push(Entry::Cut);
+        }
     }
 }
 
@@ -193,53 +244,6 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Bytes that all sessions together have taken in and not yet handed on. Sessions count what they
-/// have read and read no more while it is too much, so that the limit is passed by at most one
-/// read of each.
-#[derive(Debug)]
-pub(super) struct Budget {
-    limit: usize,
-    state: Mutex<BudgetState>,
-}
-
-#[derive(Debug, Default)]
-struct BudgetState {
-    used: usize,
-    waiting: Vec<Waker>,
-}
-
-impl Budget {
-    fn new(limit: usize) -> Self {
-        Self { limit, state: Mutex::default() }
-    }
-
-    pub(super) fn take(&self, bytes: usize) {
-        if bytes > 0 {
-            self.state.lock().used += bytes;
-        }
-    }
-
-    pub(super) fn give_back(&self, bytes: usize) {
-        if bytes == 0 {
-            return;
-        }
-        let mut state = self.state.lock();
-        state.used = state.used.saturating_sub(bytes);
-        if state.used <= self.limit && !state.waiting.is_empty() {
-            let waiting = std::mem::take(&mut state.waiting);
-            drop(state);
-            waiting.into_iter().for_each(Waker::wake);
-        }
-    }
-
-    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        if state.used <= self.limit {
-            return Poll::Ready(());
-        }
-        if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-            state.waiting.push(context.waker().clone());
-        }
-        Poll::Pending
-    }
-}
+/// Surveys of all topics at a time: two, so that an operator and a collector of metrics do not
+/// wait for each other.
+const SURVEYS_MAX: usize = 2;

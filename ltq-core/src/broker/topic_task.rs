@@ -9,17 +9,17 @@ use std::{
 };
 
 use tokio::time::{Sleep, sleep_until};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 use super::{
     inbox::{Entry, Inbox},
-    outbox::Outbox,
-    refuse::refuse,
+    outbox::{Outbox, Outgoing},
+    refuse::{gone, refuse},
     shared::Shared,
 };
 use crate::{
-    Monotonic, Offset, RecordBatch, StoreError,
-    model::{Command, Event, LoadTicket, SessionId, Topic},
+    AdminResponse, Monotonic, Now, Offset, RecordBatch, StoreError,
+    model::{Command, Event, LoadTicket, Reply, SessionId, Topic},
 };
 
 /// Runs a topic until it is deleted or has stopped.
@@ -41,7 +41,10 @@ pub(super) fn run(
         commit: None,
         answers: Vec::new(),
         timer: None,
-        ended: false,
+        counted_bytes: 0,
+        failing: false,
+        cut: false,
+        stage: Stage::Running,
     }
 }
 
@@ -63,8 +66,24 @@ struct TopicTask {
     entries: Vec<Entry>,
     commit: Option<BoxFuture<Result<crate::Committed, StoreError>>>,
     answers: Vec<Answer>,
+    /// Wakes this task at the topic's next moment, or before.
     timer: Option<(Monotonic, Pin<Box<Sleep>>)>,
-    ended: bool,
+    /// What the topic's unanswered requests count in the budget.
+    counted_bytes: usize,
+    /// The last commit or read failed: said once, not for each of them.
+    failing: bool,
+    /// The store is not waited for any more.
+    cut: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// The model has said its last word.
+    Ended,
+    /// So has this task.
+    Over,
 }
 
 impl Future for TopicTask {
@@ -78,8 +97,9 @@ impl Future for TopicTask {
             progress |= task.poll_timer(context);
             if progress {
                 task.carry_out(context);
+                task.count();
                 task.wake_sessions();
-                if task.ended {
+                if task.stage == Stage::Ended {
                     task.end();
                     return Poll::Ready(());
                 }
@@ -102,21 +122,49 @@ impl TopicTask {
         if heard {
             let now = self.shared.environment.now();
             for entry in entries.drain(..) {
-                match entry {
-                    Entry::Attach(session, outbox) => {
-                        self.outboxes.insert(session, outbox);
-                    }
-                    Entry::Event(event) => {
-                        if let Event::SessionEnded { session } = event {
-                            self.outboxes.remove(&session);
-                        }
-                        self.topic.handle(event, now);
-                    }
-                }
+                self.counted_bytes += entry.weight();
+                self.hear_one(entry, now);
             }
         }
         self.entries = entries;
         heard
+    }
+
+    fn hear_one(&mut self, entry: Entry, now: Now) {
+        match entry {
+            Entry::Attach(session, outbox) => {
+                self.outboxes.insert(session, outbox);
+            }
+            Entry::Event(event) => {
+                if let Event::SessionEnded { session } = event {
+                    self.outboxes.remove(&session);
+                }
+                self.topic.handle(event, now);
+            }
+            Entry::Show(outbox) => {
+                let stats = AdminResponse::Topic(Box::new(self.topic.stats()));
+                outbox.push(Outgoing::Own(Reply::Admin { request: 0, result: Ok(stats) }));
+                outbox.wake();
+            }
+            Entry::Cut => {
+                self.cut = true;
+                self.answers.clear();
+                if self.commit.take().is_some() {
+                    self.handle(Event::Committed { result: Err(cut()) });
+                }
+            }
+        }
+    }
+
+    /// Counts what the topic keeps for unanswered requests, all that was heard being counted.
+    fn count(&mut self) {
+        let bytes = self.topic.unanswered_bytes();
+        let before = std::mem::replace(&mut self.counted_bytes, bytes);
+        if bytes > before {
+            self.shared.published.take(bytes - before);
+        } else {
+            self.shared.published.give_back(before - bytes);
+        }
     }
 
     fn poll_store(&mut self, context: &mut Context<'_>) -> bool {
@@ -153,31 +201,30 @@ impl TopicTask {
     }
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.topic.poll_timeout() else {
-            self.timer = None;
-            return false;
-        };
+        let next = self.topic.poll_timeout();
         let environment = &self.shared.environment;
-        let sleep = match &mut self.timer {
-            Some((at, sleep)) => {
-                if *at != deadline {
-                    *at = deadline;
-                    sleep.as_mut().reset(environment.instant(deadline));
-                }
-                sleep
-            }
-            empty => {
+        match (&mut self.timer, next) {
+            (None, None) => return false,
+            (None, Some(deadline)) => {
                 let sleep = Box::pin(sleep_until(environment.instant(deadline)));
-                &mut empty.insert((deadline, sleep)).1
+                self.timer = Some((deadline, sleep));
             }
-        };
+            (Some((at, sleep)), Some(deadline)) if deadline < *at => {
+                *at = deadline;
+                sleep.as_mut().reset(environment.instant(deadline));
+            }
+            // Deadlines move back all the time; waking once too early costs less than telling the
+            // timer of each of them.
+            (Some(_), _) => {}
+        }
+        let Some((at, sleep)) = &mut self.timer else { return false };
         if sleep.as_mut().poll(context).is_pending() {
             return false;
         }
-        self.timer = None;
         let mut now = environment.now();
         // Timers have a grain of a millisecond; the model must find its deadline passed.
-        now.monotonic = now.monotonic.max(deadline);
+        now.monotonic = now.monotonic.max(*at);
+        self.timer = None;
         self.topic.handle_timeout(now);
         true
     }
@@ -186,6 +233,9 @@ impl TopicTask {
     fn carry_out(&mut self, context: &mut Context<'_>) {
         while let Some(command) = self.topic.poll_command() {
             match command {
+                Command::Commit { .. } if self.cut => {
+                    self.handle(Event::Committed { result: Err(StoreError::Closed) });
+                }
                 Command::Commit { batch, durability } => {
                     let store = self.shared.store.clone();
                     let mut commit: BoxFuture<_> =
@@ -219,14 +269,14 @@ impl TopicTask {
                 }
                 Command::Reply { session, reply } => {
                     let Some(outbox) = self.outboxes.get(&session) else { continue };
-                    outbox.push_reply(reply);
+                    outbox.push(Outgoing::Reply(reply));
                     self.touch(session);
                 }
                 Command::Deleted => {
                     self.shared.forget(&self.inbox);
-                    self.ended = true;
+                    self.stage = Stage::Ended;
                 }
-                Command::Stopped => self.ended = true,
+                Command::Stopped => self.stage = Stage::Ended,
             }
         }
     }
@@ -247,14 +297,18 @@ impl TopicTask {
     }
 
     fn handle(&mut self, event: Event) {
-        match &event {
-            Event::Committed { result: Err(error) } => {
-                error!(topic = %self.inbox.topic(), %error, "commit failed");
-            }
-            Event::Loaded { result: Err(error), .. } => {
-                error!(topic = %self.inbox.topic(), %error, "read failed");
-            }
-            _ => {}
+        let (doing, failure) = match &event {
+            Event::Committed { result } => ("committing", result.as_ref().err()),
+            Event::Loaded { result, .. } => ("reading", result.as_ref().err()),
+            _ => ("", None),
+        };
+        if let Some(error) = failure
+            && !std::mem::replace(&mut self.failing, true)
+        {
+            error!(topic = %self.inbox.topic(), %error, "{doing} failed");
+        } else if failure.is_none() && self.failing && matches!(event, Event::Committed { .. }) {
+            self.failing = false;
+            info!(topic = %self.inbox.topic(), "committing works again");
         }
         let now = self.shared.environment.now();
         self.topic.handle(event, now);
@@ -285,26 +339,49 @@ impl TopicTask {
 
     /// Answers what came too late.
     fn end(&mut self) {
-        let stopping = self.shared.is_stopping();
+        if std::mem::replace(&mut self.stage, Stage::Over) == Stage::Over {
+            return;
+        }
+        let refusal = gone(self.inbox.topic(), self.shared.is_stopping());
         for entry in self.inbox.close() {
+            self.counted_bytes += entry.weight();
             match entry {
                 Entry::Attach(session, outbox) => {
                     self.outboxes.insert(session, outbox);
                 }
                 Entry::Event(event) => {
-                    if let Some((session, reply)) = refuse(&event, self.inbox.topic(), stopping)
+                    if let Some((session, reply)) = refuse(&event, &refusal)
                         && let Some(outbox) = self.outboxes.get(&session)
                     {
-                        outbox.push_reply(reply);
+                        outbox.push(Outgoing::Reply(reply));
                         self.dirty.push(session);
                     }
                 }
+                Entry::Show(outbox) => {
+                    let result = Err(refusal.clone());
+                    outbox.push(Outgoing::Own(Reply::Admin { request: 0, result }));
+                    outbox.wake();
+                }
+                Entry::Cut => {}
             }
         }
+        self.shared.published.give_back(std::mem::take(&mut self.counted_bytes));
         self.wake_sessions();
         debug!(topic = %self.inbox.topic(), "topic ended");
         self.shared.ended(&self.inbox);
     }
+}
+
+impl Drop for TopicTask {
+    /// However the task ends, nobody waits for it to hear anything.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What became of a commit that is not waited for.
+fn cut() -> StoreError {
+    StoreError::Failed("the node stopped before the commit ended".to_owned())
 }
 
 /// Turns after which the task lets others run.

@@ -145,6 +145,9 @@ impl Topic {
             Event::Publish { producer, sequence, records, .. } => {
                 self.tell_refused(producer, sequence, records.count() as u64, refusal);
             }
+            Event::RefusePublish { producer, sequence, count, refusal } => {
+                self.tell_refused(producer, sequence, count, refusal);
+            }
             Event::Subscribe { consumer, .. } => {
                 let handle = consumer.handle;
                 self.reply(consumer.session, Reply::SubscribeRefused { handle, refusal });

@@ -73,6 +73,18 @@ pub enum Event {
         /// The messages; never empty.
         records: Records,
     },
+    /// A publish that the shell refuses, told here so that the refusal waits behind the answers to
+    /// the producer's earlier publishes. Answered by [`Reply::PublishRefused`].
+    RefusePublish {
+        /// Which.
+        producer: ProducerId,
+        /// The sequence of the first message.
+        sequence: u64,
+        /// How many.
+        count: u64,
+        /// Why.
+        refusal: Refusal,
+    },
     /// A producer will publish no more. What it published is confirmed all the same.
     CloseProducer {
         /// Which.

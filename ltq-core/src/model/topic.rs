@@ -106,6 +106,10 @@ pub(super) struct Figures {
 }
 
 impl Topic {
+    /// What a publish, or whatever else waits for a commit, takes beside its records, in bytes:
+    /// its places in the lists from an inbox to its answer.
+    pub const WISH_BYTES: usize = 256;
+
     /// A topic that the store does not know yet. The first thing that anyone wants of it makes
     /// it: its first commit creates its log and stores its settings, beside what was wanted.
     pub fn create(
@@ -211,6 +215,9 @@ impl Topic {
             Event::Publish { producer, sequence, durability, records } => {
                 self.wish_publish(producer, sequence, durability, records);
             }
+            Event::RefusePublish { producer, sequence, count, refusal } => {
+                self.wishes.push_back(Wish::RefusePublish { producer, sequence, count, refusal });
+            }
             Event::CloseProducer { producer } => self.wishes.push_back(Wish::Close(producer)),
             Event::Subscribe { consumer, channel, start, create, timeout, credit } => {
                 self.subscribe(consumer, (channel, start, create), timeout, credit);
@@ -306,6 +313,15 @@ impl Topic {
     #[must_use]
     pub const fn bounds(&self) -> Bounds {
         self.bounds
+    }
+
+    /// Bytes that are kept for whatever waits for a commit or is in one: the records, and
+    /// [`WISH_BYTES`](Self::WISH_BYTES) for each of the things that were asked for.
+    #[must_use]
+    pub fn unanswered_bytes(&self) -> usize {
+        let appends = &self.commit.appends;
+        let count = self.wishes.len() + appends.publishes;
+        self.wished_bytes + appends.bytes + count * Self::WISH_BYTES
     }
 
     /// Whether it has neither producers nor consumers, and nothing to do or to wait for but

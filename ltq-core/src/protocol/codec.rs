@@ -14,6 +14,10 @@ use crate::{
 /// either side must be able to send.
 pub const FRAME_BYTES_MIN: u32 = 4096;
 
+/// The most settlements in one frame: many times what a consumer can have in flight, and few
+/// enough that nobody has to wait while they are looked through.
+pub const SETTLEMENTS_MAX: u32 = 16_384;
+
 /// The types of frames, as the byte on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -121,6 +125,12 @@ pub enum DecodeError {
     /// A name in the header breaks the rule for names.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// More settlements than a frame may hold.
+    #[error("a frame of {count} settlements; the limit is {SETTLEMENTS_MAX}")]
+    Settlements {
+        /// How many it claims to hold.
+        count: u64,
+    },
     /// The records do not fit together.
     #[error("the records of a {kind:?} frame: {error}")]
     Records {
@@ -361,6 +371,14 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
             }
         }
         T::Settle => {
+            // Each takes ten times as much in memory as it may take here: counted before they are
+            // read.
+            let counted: Result<((u32, u32, u64), _), _> = postcard::take_from_bytes(&frame);
+            if let Ok(((_, _, count), _)) = counted
+                && count > u64::from(SETTLEMENTS_MAX)
+            {
+                return Err(DecodeError::Settlements { count });
+            }
             let (handle, request, settlements) = header(kind, &frame)?;
             Frame::Settle { handle, request, settlements }
         }

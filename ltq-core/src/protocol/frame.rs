@@ -66,7 +66,8 @@ pub struct PeerLimits {
     pub subscriptions_max: u32,
     /// The most producers of a stream.
     pub producers_max: u32,
-    /// Bytes of publishes that a stream may have unconfirmed before the broker stops reading.
+    /// Bytes of publishes that a stream may have unconfirmed before the broker stops reading: their
+    /// records, and some 256 for each publish.
     pub publish_bytes_max: u64,
 }
 
@@ -116,7 +117,8 @@ pub enum Frame {
         /// How durable its messages are unless a publish asks otherwise.
         durability: Durability,
     },
-    /// Broker: it is not open, or no longer.
+    /// Broker: it is not open, or no longer. What it published and was not told about is refused
+    /// with it, for the same reason.
     ProducerRefused {
         /// Its number.
         handle: u32,
@@ -134,7 +136,8 @@ pub enum Frame {
         /// The messages.
         records: Records,
     },
-    /// Broker: messages are stored.
+    /// Broker: messages are stored. Several frames follow each other where one would be longer
+    /// than the client reads.
     Confirmed {
         /// The producer.
         handle: u32,
@@ -154,7 +157,8 @@ pub enum Frame {
         /// Why.
         refusal: Refusal,
     },
-    /// Client: a producer will publish no more; its number is free.
+    /// Client: a producer will publish no more; its number is free once its opening and all that it
+    /// published are answered.
     CloseProducer {
         /// Its number.
         handle: u32,
@@ -212,7 +216,7 @@ pub enum Frame {
         handle: u32,
         /// Not 0: answer in any case, with this number.
         request: u32,
-        /// What became of which.
+        /// What became of which: up to [`SETTLEMENTS_MAX`](super::SETTLEMENTS_MAX).
         settlements: Vec<Settlement>,
     },
     /// Broker: settlements were handled.
@@ -221,7 +225,7 @@ pub enum Frame {
         handle: u32,
         /// The number that came with them.
         request: u32,
-        /// Those that changed nothing.
+        /// Those that changed nothing; as many as fit into a frame that the client reads.
         stale: Vec<TagRange>,
     },
     /// Client: ends a subscription.

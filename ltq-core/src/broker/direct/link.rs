@@ -9,6 +9,7 @@ use crate::{
     broker::{
         inbox::{Entry, Inbox},
         outbox::{Outbox, Outgoing},
+        refuse::gone,
         shared::Shared,
     },
     model::{Event, SessionId},
@@ -50,21 +51,13 @@ pub(in crate::broker) fn bad_name(error: NameError) -> DirectError {
     Refusal::new(RefusalCode::BadName, error.to_string()).into()
 }
 
-fn gone(inbox: &Inbox, shared: &Shared) -> DirectError {
-    if shared.is_stopping() {
-        return Refusal::new(RefusalCode::Stopping, "the node is stopping").into();
-    }
-    let detail = format!("topic {} was deleted", inbox.topic());
-    Refusal::new(RefusalCode::TopicDeleted, detail).into()
-}
-
 /// One session of the program's own with one topic.
 pub(super) struct Link {
     pub(super) shared: Arc<Shared>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) session: SessionId,
-    outbox: Arc<Outbox>,
-    outgoing: VecDeque<Outgoing>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) outgoing: VecDeque<Outgoing>,
 }
 
 impl Link {
@@ -75,12 +68,17 @@ impl Link {
         let link =
             Self { shared: shared.clone(), inbox, session, outbox, outgoing: VecDeque::new() };
         let attach = Entry::Attach(session, link.outbox.clone());
-        link.inbox.push(attach).map_err(|_| gone(&link.inbox, &link.shared))?;
+        link.push(attach)?;
         Ok(link)
     }
 
     pub(super) fn tell(&self, event: Event) -> Result<(), DirectError> {
-        self.inbox.push(Entry::Event(event)).map_err(|_| gone(&self.inbox, &self.shared))
+        self.push(Entry::Event(event))
+    }
+
+    fn push(&self, entry: Entry) -> Result<(), DirectError> {
+        let closed = |_| gone(self.inbox.topic(), self.shared.is_stopping()).into();
+        self.inbox.push(entry).map_err(closed)
     }
 
     /// The next thing that the topic says. Cancel safe.

@@ -45,6 +45,8 @@ pub struct Publisher {
     unconfirmed_bytes: usize,
     /// Where the sequence goes on once everything that followed a refused publish is answered.
     rewind: Option<u64>,
+    /// Why it is open no longer.
+    ended: Option<Refusal>,
 }
 
 impl Publisher {
@@ -67,6 +69,7 @@ impl Publisher {
                         unconfirmed: VecDeque::new(),
                         unconfirmed_bytes: 0,
                         rewind: None,
+                        ended: None,
                     });
                 }
                 Outgoing::Reply(Reply::ProducerRefused { refusal, .. }) => {
@@ -120,8 +123,9 @@ impl Publisher {
     }
 
     /// Publishes messages without waiting for their confirm, which [`confirmed`](Self::confirmed)
-    /// brings. Waits while too much is unconfirmed. Returns the sequence of the last message.
-    /// Cancel safe: a call given up has published nothing.
+    /// brings. Waits while too much is unconfirmed; confirms that come meanwhile are not brought
+    /// again. Returns the sequence of the last message. Cancel safe: a call given up has published
+    /// nothing.
     ///
     /// # Errors
     /// [`DirectError::Refused`], for these messages or, when it had to wait, for earlier ones.
@@ -138,8 +142,13 @@ impl Publisher {
             let detail = format!("{count} messages of {bytes} bytes in all; 1 to {limit} bytes");
             return Err(Refusal::new(RefusalCode::OutOfRange, detail).into());
         }
-        while self.unconfirmed_bytes + bytes > limit || self.rewind.is_some() {
+        while !self.unconfirmed.is_empty()
+            && (self.unconfirmed_bytes + bytes > limit || self.rewind.is_some())
+        {
             self.confirmed().await?;
+        }
+        if let Some(refusal) = &self.ended {
+            return Err(refusal.clone().into());
         }
         let count = records.count() as u64;
         let producer = ProducerId { session: self.link.session, handle: 0 };
@@ -156,7 +165,9 @@ impl Publisher {
     ///
     /// # Errors
     /// [`DirectError::Refused`] when the next messages in order were refused. What was enqueued
-    /// behind them is then refused as well, with [`RefusalCode::SequenceGap`].
+    /// behind them is then refused as well, with [`RefusalCode::SequenceGap`]. When the publisher
+    /// itself is refused, because a newer one has its name or the topic is gone, that is the
+    /// answer to everything, now and later.
     pub async fn confirmed(&mut self) -> Result<(Vec<SequenceRange>, Durability), DirectError> {
         while !self.unconfirmed.is_empty() {
             match self.link.hear().await {
@@ -174,6 +185,8 @@ impl Publisher {
                 Outgoing::Reply(Reply::ProducerRefused { refusal, .. }) => {
                     self.unconfirmed.clear();
                     self.unconfirmed_bytes = 0;
+                    self.rewind = None;
+                    self.ended = Some(refusal.clone());
                     return Err(refusal.into());
                 }
                 _ => {}
@@ -207,3 +220,7 @@ impl Publisher {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "publisher_tests.rs"]
+mod tests;

@@ -273,7 +273,7 @@ impl Subscription {
             Outgoing::Reply(Reply::SubscriptionClosed { refusal, .. }) => {
                 self.ended = Some(refusal);
             }
-            Outgoing::Reply(_) => {}
+            _ => {}
         }
     }
 }

@@ -1,0 +1,173 @@
+//! The two limits that all sessions of a broker share.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    task::{Context, Poll, Waker},
+};
+
+use parking_lot::Mutex;
+
+use super::waiters::{Ticket, Waiters};
+
+/// Bytes of publishes that are in the inboxes and commits of all topics. Those who have read them
+/// count them, topics count them down, and whoever wants to read more waits for room first, so
+/// that the limit is passed by at most one read of each.
+#[derive(Debug)]
+pub(super) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+    /// Somebody is in `waiters`. Set before `used` is looked at for the last time, and looked at
+    /// after `used` has become less, so that nobody waits for room that is there.
+    waited_for: AtomicBool,
+    waiters: Mutex<Waiters>,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            used: AtomicUsize::new(0),
+            waited_for: AtomicBool::new(false),
+            waiters: Mutex::default(),
+        }
+    }
+
+    pub(super) fn take(&self, bytes: usize) {
+        if bytes > 0 {
+            self.used.fetch_add(bytes, Ordering::SeqCst);
+        }
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let before = self.used.fetch_sub(bytes, Ordering::SeqCst);
+        debug_assert!(before >= bytes, "{bytes} given back, {before} taken");
+        let used = before.saturating_sub(bytes);
+        if used > self.limit || !self.waited_for.load(Ordering::SeqCst) {
+            return;
+        }
+        // Those who waited longest go first. A few at a time fill what little room there is.
+        let count = if used <= self.limit / 2 { usize::MAX } else { WOKEN_AT_ONCE };
+        let mut waiters = self.waiters.lock();
+        let woken = waiters.first(count);
+        self.waited_for.store(!waiters.is_empty(), Ordering::SeqCst);
+        drop(waiters);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when there is room.
+    pub(super) fn poll_room(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
+        if self.used.load(Ordering::SeqCst) > self.limit {
+            let mut waiters = self.waiters.lock();
+            waiters.wait(ticket, context);
+            self.waited_for.store(true, Ordering::SeqCst);
+            if self.used.load(Ordering::SeqCst) > self.limit {
+                return Poll::Pending;
+            }
+        }
+        self.leave(ticket);
+        Poll::Ready(())
+    }
+
+    /// A task does not wait any more.
+    pub(super) fn leave(&self, ticket: &mut Ticket) {
+        if ticket.is_waiting() {
+            self.waiters.lock().leave(ticket);
+        }
+    }
+
+    /// Bytes that are counted now.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::SeqCst)
+    }
+}
+
+/// Enough for the workers of a machine; the next room wakes more.
+const WOKEN_AT_ONCE: usize = 16;
+
+/// Bytes of long frames that are there in part, over all sessions. Beyond the limit only the
+/// frame that began first goes on: so one of them is always completed, and all of them in turn.
+#[derive(Debug)]
+pub(super) struct Partials {
+    limit: usize,
+    state: Mutex<PartialsState>,
+}
+
+#[derive(Debug, Default)]
+struct PartialsState {
+    used: usize,
+    last: u64,
+    /// All frames that are being read, in the order in which they began, and who waits to go on.
+    frames: BTreeMap<u64, Option<Waker>>,
+}
+
+/// A session's part in [`Partials`].
+#[derive(Debug, Default)]
+pub(super) struct Partial {
+    bytes: usize,
+    number: u64,
+}
+
+impl Partials {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, state: Mutex::default() }
+    }
+
+    /// Notes how much a session holds of such a frame; 0 when it is complete or given up.
+    pub(super) fn set(&self, partial: &mut Partial, bytes: usize) {
+        if bytes == partial.bytes {
+            return;
+        }
+        let mut state = self.state.lock();
+        if partial.bytes == 0 {
+            state.last += 1;
+            partial.number = state.last;
+            let number = partial.number;
+            state.frames.insert(number, None);
+        }
+        state.used = state.used.saturating_sub(partial.bytes).saturating_add(bytes);
+        let less = bytes < partial.bytes;
+        partial.bytes = bytes;
+        if bytes == 0 {
+            state.frames.remove(&partial.number);
+        }
+        if !less {
+            return;
+        }
+        let next = if state.used <= self.limit { usize::MAX } else { 1 };
+        let woken: Vec<_> = state.frames.values_mut().take(next).filter_map(Option::take).collect();
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready when the session may read on.
+    pub(super) fn poll_room(&self, partial: &Partial, context: &Context<'_>) -> Poll<()> {
+        if partial.bytes == 0 {
+            return Poll::Ready(());
+        }
+        let mut state = self.state.lock();
+        let first = state.frames.first_key_value().map(|(number, _)| *number);
+        if state.used <= self.limit || first == Some(partial.number) {
+            return Poll::Ready(());
+        }
+        if let Some(waker) = state.frames.get_mut(&partial.number) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Partial {
+    /// Bytes that it is counted with.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! The way to a topic's task.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    task::Wake,
+};
+
+use super::*;
+use crate::{
+    Message, Records,
+    broker::testing::topic,
+    model::{ProducerId, SessionId},
+};
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+fn task() -> (Arc<Woken>, Waker) {
+    let woken = Arc::new(Woken::default());
+    (Arc::clone(&woken), Waker::from(woken))
+}
+
+fn inbox() -> (Arc<Inbox>, Arc<Budget>) {
+    let budget = Arc::new(Budget::new(1000));
+    (Inbox::new(topic("t"), Arc::clone(&budget)), budget)
+}
+
+fn publish() -> Event {
+    let records = Records::encode([&Message::new("body")]);
+    Event::Publish { producer: ProducerId::default(), sequence: 1, durability: None, records }
+}
+
+fn other() -> Event {
+    Event::CloseProducer { producer: ProducerId::default() }
+}
+
+#[test]
+fn the_reader_is_woken_once_and_gets_everything_in_order() {
+    let (inbox, _) = inbox();
+    let (woken, waker) = task();
+    let context = Context::from_waker(&waker);
+    let mut taken = Vec::new();
+    assert!(inbox.poll_drain(&context, &mut taken).is_pending());
+    let attach = Entry::Attach(SessionId(7), Outbox::new());
+    inbox.push(attach).unwrap();
+    assert_eq!(inbox.push_all(&mut vec![publish(), other()]), Ok(false));
+    assert_eq!(woken.0.load(SeqCst), 1, "it was awake by then");
+    assert!(inbox.poll_drain(&context, &mut taken).is_ready());
+    assert!(matches!(
+        taken[..],
+        [
+            Entry::Attach(SessionId(7), _),
+            Entry::Event(Event::Publish { .. }),
+            Entry::Event(Event::CloseProducer { .. }),
+        ]
+    ));
+    taken.clear();
+    assert!(inbox.poll_drain(&context, &mut taken).is_pending());
+    inbox.push(Entry::Cut).unwrap();
+    assert_eq!(woken.0.load(SeqCst), 2);
+}
+
+#[test]
+fn promise_9_a_full_inbox_holds_sessions_back_until_it_is_read() {
+    let (inbox, _) = inbox();
+    let (woken, waker) = task();
+    let (_, reader) = task();
+    let context = Context::from_waker(&waker);
+    let mut ticket = Ticket::default();
+    let mut events: Vec<_> = (1..ENTRIES_MAX).map(|_| other()).collect();
+    assert_eq!(inbox.push_all(&mut events), Ok(false));
+    assert!(events.is_empty());
+    assert!(inbox.poll_room(&mut ticket, &context).is_ready());
+    assert_eq!(inbox.push_all(&mut vec![other()]), Ok(true));
+    assert!(inbox.poll_room(&mut ticket, &context).is_pending());
+    assert!(inbox.poll_room(&mut ticket, &context).is_pending());
+    let mut taken = Vec::new();
+    assert!(inbox.poll_drain(&Context::from_waker(&reader), &mut taken).is_ready());
+    assert_eq!(woken.0.load(SeqCst), 1, "once, however often it asked");
+    assert!(inbox.poll_room(&mut ticket, &context).is_ready());
+    assert!(inbox.state.lock().writers.is_empty());
+}
+
+#[test]
+fn promise_9_publishes_count_from_here_on_and_a_closed_inbox_counts_nothing() {
+    let (inbox, budget) = inbox();
+    let weight = weight(&publish());
+    assert!(weight > "body".len() + Topic::WISH_BYTES);
+    inbox.push(Entry::Event(publish())).unwrap();
+    inbox.push_all(&mut vec![publish(), other()]).unwrap();
+    assert_eq!(budget.used(), 2 * weight);
+    let left = inbox.close();
+    assert_eq!(left.iter().map(Entry::weight).sum::<usize>(), 2 * weight);
+    assert_eq!(inbox.push(Entry::Event(publish())), Err(InboxClosed));
+    let mut kept = vec![publish()];
+    assert_eq!(inbox.push_all(&mut kept), Err(InboxClosed));
+    assert_eq!(kept.len(), 1, "they are the caller's to answer");
+    assert_eq!(budget.used(), 2 * weight);
+}
+
+#[test]
+fn closing_lets_those_go_who_wait_for_room() {
+    let (inbox, _) = inbox();
+    let (woken, waker) = task();
+    let context = Context::from_waker(&waker);
+    let mut ticket = Ticket::default();
+    let mut events: Vec<_> = (0..ENTRIES_MAX).map(|_| other()).collect();
+    inbox.push_all(&mut events).unwrap();
+    assert!(inbox.poll_room(&mut ticket, &context).is_pending());
+    inbox.close();
+    assert_eq!(woken.0.load(SeqCst), 1);
+    assert!(inbox.poll_room(&mut ticket, &context).is_ready());
+}

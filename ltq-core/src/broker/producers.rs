@@ -1,0 +1,214 @@
+//! The producers that a session has open, and what they have published and were not told about.
+
+use std::collections::HashMap;
+
+use super::unconfirmed::Unconfirmed;
+use crate::model::Reply;
+
+/// A session's producers. Each has the number that the client gave it, and one that it alone ever
+/// has, by which topics know it: so what a topic still says to one that is gone is not taken for
+/// an answer to the next one of its number.
+#[derive(Debug, Default)]
+pub(super) struct Producers {
+    ids: HashMap<u32, u32>,
+    producers: HashMap<u32, Producer>,
+    last_id: u32,
+    unconfirmed_bytes: usize,
+}
+
+/// Kept until the client has closed it and all that it sent is answered.
+#[derive(Debug)]
+struct Producer {
+    handle: u32,
+    slot: usize,
+    unconfirmed: Unconfirmed,
+    opened: bool,
+    closed: bool,
+}
+
+/// Where a producer's topic is among those of the session, and what it is called there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) slot: usize,
+    pub(super) id: u32,
+}
+
+impl Producers {
+    pub(super) fn contains(&self, handle: u32) -> bool {
+        self.ids.contains_key(&handle)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// Bytes of everything that is published and not answered.
+    pub(super) const fn unconfirmed_bytes(&self) -> usize {
+        self.unconfirmed_bytes
+    }
+
+    /// Adds one, and returns what it is called from now on.
+    pub(super) fn open(&mut self, handle: u32, slot: usize) -> Place {
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = self.last_id;
+        let unconfirmed = Unconfirmed::default();
+        let producer = Producer { handle, slot, unconfirmed, opened: false, closed: false };
+        self.ids.insert(handle, id);
+        self.producers.insert(id, producer);
+        Place { slot, id }
+    }
+
+    /// Where a publish goes, if that producer may publish.
+    pub(super) fn place(&self, handle: u32) -> Option<Place> {
+        let id = *self.ids.get(&handle)?;
+        let producer = self.producers.get(&id).filter(|producer| !producer.closed)?;
+        Some(Place { slot: producer.slot, id })
+    }
+
+    /// Notes a publish of at least one message.
+    pub(super) fn published(&mut self, id: u32, sequence: u64, count: u64, bytes: usize) {
+        if let Some(producer) = self.producers.get_mut(&id) {
+            producer.unconfirmed.push(sequence, count, bytes);
+            self.unconfirmed_bytes += bytes;
+        }
+    }
+
+    /// Notes that a producer will publish no more.
+    pub(super) fn close(&mut self, id: u32) {
+        if let Some(producer) = self.producers.get_mut(&id) {
+            producer.closed = true;
+        }
+    }
+
+    /// Forgets a producer if nothing is to come for it, and returns the slot that it leaves.
+    pub(super) fn forget_if_done(&mut self, id: u32) -> Option<usize> {
+        let producer = self.producers.get(&id)?;
+        let done = producer.closed && producer.opened && producer.unconfirmed.is_empty();
+        if done { self.forget(id) } else { None }
+    }
+
+    fn forget(&mut self, id: u32) -> Option<usize> {
+        let producer = self.producers.remove(&id)?;
+        self.unconfirmed_bytes -= producer.unconfirmed.bytes();
+        self.ids.remove(&producer.handle);
+        Some(producer.slot)
+    }
+
+    /// Notes what a topic says to a producer, and gives it the client's number for it. Says which
+    /// slot the producer leaves by that; an error if there is nobody any more to be told.
+    pub(super) fn replied(&mut self, reply: &mut Reply) -> Result<Option<usize>, Nobody> {
+        let (Reply::ProducerOpened { handle, .. }
+        | Reply::ProducerRefused { handle, .. }
+        | Reply::Confirmed { handle, .. }
+        | Reply::PublishRefused { handle, .. }) = reply
+        else {
+            return Ok(None);
+        };
+        let id = *handle;
+        let producer = self.producers.get_mut(&id).ok_or(Nobody)?;
+        *handle = producer.handle;
+        let mut answered = |sequence, count| {
+            self.unconfirmed_bytes -= producer.unconfirmed.answered(sequence, count);
+        };
+        match reply {
+            Reply::ProducerOpened { .. } => producer.opened = true,
+            Reply::Confirmed { ranges, .. } => {
+                ranges.iter().for_each(|range| answered(range.sequence, range.count));
+            }
+            Reply::PublishRefused { sequence, count, .. } => answered(*sequence, *count),
+            _ => return Ok(self.forget(id)),
+        }
+        if self.producers.get(&id).is_some_and(|producer| producer.closed) {
+            return Ok(self.forget_if_done(id));
+        }
+        Ok(None)
+    }
+
+    /// The session is over.
+    pub(super) fn clear(&mut self) {
+        self.ids.clear();
+        self.producers.clear();
+        self.unconfirmed_bytes = 0;
+    }
+}
+
+/// What was said is for nobody any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Nobody;
+
+#[cfg(test)]
+impl Producers {
+    /// The slots of all, closed ones too.
+    pub(super) fn slots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.producers.values().map(|producer| producer.slot)
+    }
+
+    /// Panics unless the sums are right.
+    pub(super) fn check(&self) {
+        let bytes = self.producers.values().map(|producer| producer.unconfirmed.bytes()).sum();
+        assert_eq!(self.unconfirmed_bytes, bytes);
+        assert_eq!(self.ids.len(), self.producers.len());
+    }
+
+    /// Whether all that are left are open and have no answer to come.
+    pub(super) fn are_at_rest(&self) -> bool {
+        let mut all = self.producers.values();
+        all.all(|one| one.opened && !one.closed && one.unconfirmed.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Durability, Refusal, RefusalCode, model::SequenceRange};
+
+    fn opened(id: u32) -> Reply {
+        let durability = Durability::Memory;
+        Reply::ProducerOpened { handle: id, epoch: 0, last_sequence: 0, durability }
+    }
+
+    fn confirmed(id: u32, sequence: u64, count: u64) -> Reply {
+        let ranges = vec![SequenceRange { sequence, count, offset: None }];
+        Reply::Confirmed { handle: id, ranges, durability: Durability::Memory }
+    }
+
+    fn refused(id: u32) -> Reply {
+        let refusal = Refusal::new(RefusalCode::Fenced, "a newer one");
+        Reply::ProducerRefused { handle: id, refusal }
+    }
+
+    #[test]
+    fn a_closed_producer_stays_until_everything_is_answered() {
+        let mut producers = Producers::default();
+        let Place { id, .. } = producers.open(7, 3);
+        producers.published(id, 1, 2, 100);
+        producers.close(id);
+        assert_eq!(producers.forget_if_done(id), None);
+        assert_eq!(producers.place(7), None, "it publishes no more");
+        assert!(producers.contains(7));
+        assert_eq!(producers.replied(&mut opened(id)), Ok(None));
+        assert_eq!(producers.replied(&mut confirmed(id, 1, 1)), Ok(None));
+        let mut last = confirmed(id, 2, 1);
+        assert_eq!(producers.replied(&mut last), Ok(Some(3)));
+        assert_eq!(last, confirmed(7, 2, 1), "told by the client's number");
+        assert!(!producers.contains(7));
+        assert_eq!(producers.unconfirmed_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_said_to_one_that_is_gone_is_not_for_the_next_of_its_number() {
+        let mut producers = Producers::default();
+        let Place { id: old, .. } = producers.open(1, 0);
+        producers.published(old, 1, 1, 100);
+        assert_eq!(producers.replied(&mut refused(old)), Ok(Some(0)));
+        assert_eq!(producers.unconfirmed_bytes(), 0);
+        let Place { id: new, .. } = producers.open(1, 0);
+        producers.published(new, 1, 1, 50);
+        for mut late in [confirmed(old, 1, 1), refused(old), opened(old)] {
+            assert_eq!(producers.replied(&mut late), Err(Nobody));
+        }
+        assert_eq!(producers.unconfirmed_bytes(), 50);
+        assert_eq!(producers.replied(&mut confirmed(new, 1, 1)), Ok(None));
+        producers.check();
+    }
+}
