@@ -1,16 +1,17 @@
 //! A session's producers and subscriptions, and the topics that they belong to.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt};
 use tokio::task::JoinSet;
 
 use super::{
     admin,
+    gathering::Gathering,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     producers::{Nobody, Place, Producers},
@@ -35,8 +36,10 @@ pub(super) struct Handles {
     slots: HashMap<TopicName, usize>,
     /// Slots with events that were not handed over yet.
     touched: Vec<usize>,
-    /// Bytes of publishes among them.
+    /// Bytes of publishes among them that keep what they were read with.
     gathered_bytes: usize,
+    /// The last publishes of the read, which more may be joined to.
+    gathering: Option<Gathering>,
     producers: Producers,
     subscriptions: HashMap<u32, Subscription>,
     /// Operators' requests that are not answered, and the tasks that see to them.
@@ -73,6 +76,7 @@ impl Handles {
             slots: HashMap::new(),
             touched: Vec::new(),
             gathered_bytes: 0,
+            gathering: None,
             producers: Producers::default(),
             subscriptions: HashMap::new(),
             requests: 0,
@@ -153,25 +157,57 @@ impl Handles {
             let detail = format!("a publish begins at sequence {sequence}");
             return Err(Refusal::new(RefusalCode::Malformed, detail));
         }
-        let Some(Place { slot, id }) = self.producers.place(handle) else {
+        let Some(place @ Place { slot, id }) = self.producers.place(handle) else {
             let detail = format!("producer {handle} is not open");
             let refusal = Refusal::new(RefusalCode::NoSuchHandle, detail);
             self.reply(Reply::PublishRefused { handle, sequence, count, refusal });
             return Ok(());
         };
-        let producer = self.producer(id);
-        let (event, bytes) = match bad_records(&records, self.shared.settings.message_bytes_max) {
-            None => {
-                let bytes = records.byte_len();
-                self.gathered_bytes += bytes;
-                (Event::Publish { producer, sequence, durability, records }, bytes)
-            }
-            // Told to the topic, so that it waits behind the answers to earlier ones.
-            Some(refusal) => (Event::RefusePublish { producer, sequence, count, refusal }, 0),
-        };
+        let refusal = bad_records(&records, self.shared.settings.message_bytes_max);
+        let bytes = if refusal.is_none() { records.byte_len() } else { 0 };
         self.producers.published(id, sequence, count, bytes + Topic::WISH_BYTES);
-        self.tell(slot, event);
+        match refusal {
+            None => self.gather(place, sequence, durability, records),
+            // Told to the topic, so that it waits behind the answers to earlier ones.
+            Some(refusal) => {
+                let producer = self.producer(id);
+                self.tell(slot, Event::RefusePublish { producer, sequence, count, refusal });
+            }
+        }
         Ok(())
+    }
+
+    fn gather(
+        &mut self,
+        place: Place,
+        sequence: u64,
+        durability: Option<Durability>,
+        records: Records,
+    ) {
+        let records = match (&mut self.gathering, self.producers.stored(place.id)) {
+            (Some(gathering), Some(stored)) => {
+                match gathering.join(place, sequence, durability, stored, records) {
+                    Ok(()) => return,
+                    Err(records) => records,
+                }
+            }
+            _ => records,
+        };
+        self.tell_gathered();
+        self.gathering = Some(Gathering::new(place, sequence, durability, records));
+    }
+
+    /// Nothing more is joined to the last publishes.
+    fn tell_gathered(&mut self) {
+        let Some(gathering) = self.gathering.take() else { return };
+        let joined = gathering.is_joined();
+        let Gathering { place: Place { slot, id }, sequence, durability, .. } = gathering;
+        let records = gathering.into_records();
+        if !joined {
+            self.gathered_bytes += records.byte_len();
+        }
+        let producer = self.producer(id);
+        self.push_event(slot, Event::Publish { producer, sequence, durability, records });
     }
 
     fn close_producer(&mut self, handle: u32) {
@@ -318,8 +354,12 @@ impl Handles {
         self.shared.published.poll_room(&mut self.ticket, context)
     }
 
-    /// Bytes of the publishes that [`hand_over`](Self::hand_over) is going to hand over.
-    pub(super) const fn gathered_bytes(&self) -> usize {
+    /// Bytes of the publishes that [`hand_over`](Self::hand_over) is going to hand over, and that
+    /// keep what they were read with.
+    pub(super) fn gathered_bytes(&mut self) -> usize {
+        if self.gathering.as_ref().is_some_and(|gathering| !gathering.is_joined()) {
+            self.tell_gathered();
+        }
         self.gathered_bytes
     }
 
@@ -341,6 +381,7 @@ impl Handles {
 
     /// Hands all gathered events to their topics.
     pub(super) fn hand_over(&mut self) {
+        self.tell_gathered();
         self.gathered_bytes = 0;
         while let Some(index) = self.touched.pop() {
             let Some(Some(slot)) = self.topics.get_mut(index) else { continue };
@@ -442,6 +483,11 @@ impl Handles {
     }
 
     fn tell(&mut self, index: usize, event: Event) {
+        self.tell_gathered();
+        self.push_event(index, event);
+    }
+
+    fn push_event(&mut self, index: usize, event: Event) {
         if let Some(Some(slot)) = self.topics.get_mut(index) {
             if slot.events.is_empty() {
                 self.touched.push(index);

@@ -132,6 +132,11 @@ impl Inbox {
         self.state.lock().writers.leave(ticket);
     }
 
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().entries.is_empty()
+    }
+
     /// Takes everything out into `into`, which is empty; pending when there is nothing.
     pub(super) fn poll_drain(&self, context: &Context<'_>, into: &mut Vec<Entry>) -> Poll<()> {
         let mut state = self.state.lock();

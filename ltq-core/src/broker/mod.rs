@@ -7,6 +7,7 @@
 mod admin;
 mod budget;
 mod direct;
+mod gathering;
 mod greeting;
 mod handles;
 mod inbox;

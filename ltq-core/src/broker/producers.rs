@@ -1,6 +1,6 @@
 //! The producers that a session has open, and what they have published and were not told about.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::unconfirmed::Unconfirmed;
 use crate::model::Reply;
@@ -22,7 +22,8 @@ struct Producer {
     handle: u32,
     slot: usize,
     unconfirmed: Unconfirmed,
-    opened: bool,
+    /// Once it is open: the last sequence that was stored before.
+    opened: Option<u64>,
     closed: bool,
 }
 
@@ -52,7 +53,7 @@ impl Producers {
         self.last_id = self.last_id.wrapping_add(1);
         let id = self.last_id;
         let unconfirmed = Unconfirmed::default();
-        let producer = Producer { handle, slot, unconfirmed, opened: false, closed: false };
+        let producer = Producer { handle, slot, unconfirmed, opened: None, closed: false };
         self.ids.insert(handle, id);
         self.producers.insert(id, producer);
         Place { slot, id }
@@ -63,6 +64,11 @@ impl Producers {
         let id = *self.ids.get(&handle)?;
         let producer = self.producers.get(&id).filter(|producer| !producer.closed)?;
         Some(Place { slot: producer.slot, id })
+    }
+
+    /// The last sequence that was stored when it was opened; `None` when it is not open yet.
+    pub(super) fn stored(&self, id: u32) -> Option<u64> {
+        self.producers.get(&id)?.opened
     }
 
     /// Notes a publish of at least one message.
@@ -83,7 +89,7 @@ impl Producers {
     /// Forgets a producer if nothing is to come for it, and returns the slot that it leaves.
     pub(super) fn forget_if_done(&mut self, id: u32) -> Option<usize> {
         let producer = self.producers.get(&id)?;
-        let done = producer.closed && producer.opened && producer.unconfirmed.is_empty();
+        let done = producer.closed && producer.opened.is_some() && producer.unconfirmed.is_empty();
         if done { self.forget(id) } else { None }
     }
 
@@ -111,7 +117,7 @@ impl Producers {
             self.unconfirmed_bytes -= producer.unconfirmed.answered(sequence, count);
         };
         match reply {
-            Reply::ProducerOpened { .. } => producer.opened = true,
+            Reply::ProducerOpened { last_sequence, .. } => producer.opened = Some(*last_sequence),
             Reply::Confirmed { ranges, .. } => {
                 ranges.iter().for_each(|range| answered(range.sequence, range.count));
             }
@@ -153,7 +159,7 @@ impl Producers {
     /// Whether all that are left are open and have no answer to come.
     pub(super) fn are_at_rest(&self) -> bool {
         let mut all = self.producers.values();
-        all.all(|one| one.opened && !one.closed && one.unconfirmed.is_empty())
+        all.all(|one| one.opened.is_some() && !one.closed && one.unconfirmed.is_empty())
     }
 }
 

@@ -26,18 +26,23 @@ pub(super) async fn run(
         let body = Body::parse(&delivery.message.body)
             .unwrap_or_else(|| panic!("promise 8: wrong bytes in {delivery:?}"));
         let life = ledger.delivered(index, body, delivery.offset(), delivery.attempt());
-        match chance.random_range(0..100) {
-            0..2 => drop(delivery),
-            2..4 => delivery.requeue(Duration::ZERO).expect("given back"),
-            4..5 => delivery.requeue(Duration::from_millis(30)).expect("given back"),
-            5..15 => {
-                // Stale when the node was killed in between: then it comes again.
-                if delivery.ack_confirmed().await.is_ok() {
-                    ledger.acked(index, body, life);
-                }
+        // Stale when the node was killed since it was handed out: then it comes again.
+        let _stale = match chance.random_range(0..100) {
+            0..2 => {
+                drop(delivery);
+                continue;
             }
-            _ => delivery.ack().expect("acked"),
-        }
+            2..4 => delivery.requeue(Duration::ZERO).is_err(),
+            4..5 => delivery.requeue(Duration::from_millis(30)).is_err(),
+            5..15 => match delivery.ack_confirmed().await {
+                Ok(()) => {
+                    ledger.acked(index, body, life);
+                    false
+                }
+                Err(_) => true,
+            },
+            _ => delivery.ack().is_err(),
+        };
     }
     drop(consumer);
     client.close().await.expect("a clean close");
