@@ -21,7 +21,11 @@ use super::{
     link::{Link, Lost},
     timer::Timer,
 };
-use crate::{ConnectError, consumer::ConsumerShared, producer::ProducerShared};
+use crate::{
+    ConnectError,
+    consumer::ConsumerShared,
+    producer::{ProducerShared, publish_bytes},
+};
 use ending::Stop;
 use phases::Phase;
 
@@ -204,7 +208,7 @@ impl Driver {
                 None => self.watch_producer(handle),
                 Some(frame) => {
                     if let Frame::Publish { records, .. } = &frame {
-                        link.publish_bytes += records.byte_len() as u64;
+                        link.publish_bytes += publish_bytes(records);
                     }
                     link.write(&frame);
                     self.ready_producers.push_back(handle);

@@ -20,7 +20,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub use builder::ProducerBuilder;
 pub use receipt::{BatchReceipt, PendingBatch, PendingReceipt, Receipt, Receipts};
 pub(crate) use shared::{Again, ProducerShared, passes};
-pub(crate) use window::{FrameLimits, Violation};
+pub(crate) use window::{FrameLimits, Violation, publish_bytes};
 
 use crate::{
     BatchError, PublishError, UnknownCause,

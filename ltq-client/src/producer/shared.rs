@@ -339,6 +339,11 @@ impl ProducerShared {
         })
     }
 
+    /// Bytes of publishes that are answered, or will not be, since the last time.
+    pub(crate) fn take_answered_bytes(&self) -> u64 {
+        self.core.lock().window.take_answered_bytes()
+    }
+
     pub(crate) fn handle_timeout(&self, now: Instant) {
         let mut core = self.core.lock();
         core.window.handle_timeout(now);
@@ -354,6 +359,8 @@ impl ProducerShared {
         core.opening.again();
         core.queued = false;
         core.window.handle_cut();
+        // The next connection begins with none.
+        core.window.take_answered_bytes();
         self.finish(core);
     }
 

@@ -210,11 +210,39 @@ async fn promise_15_a_fenced_producer_fails_every_call() {
     let ended = Frame::ProducerRefused { handle, refusal: refusal.clone() };
     let (waiting, ()) = tokio::join!(waiting, peer.send(&ended));
     assert_eq!(waiting.unwrap_err().refusal(), Some(&refusal));
-    peer.refuse(handle, 1, 1, RefusalCode::Fenced).await;
-    assert_eq!(within(sent).await.unwrap_err().refusal().unwrap().code, RefusalCode::Fenced);
+    let sent = within(sent).await.unwrap_err();
+    assert_eq!((sent.refusal(), sent.outcome()), (Some(&refusal), Outcome::Nothing));
     let later = within(producer.send(Message::new("c"))).await.unwrap_err();
     assert_eq!((later.refusal(), later.outcome()), (Some(&refusal), Outcome::Nothing));
     assert_eq!(within(producer.flush()).await.unwrap_err().refusal(), Some(&refusal));
+}
+
+#[tokio::test]
+async fn what_was_sent_with_a_refused_producer_does_not_hold_up_others() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = tokio::join!(fake.builder().connect(), async {
+        let mut peer = fake.accept().await;
+        let mut welcome = welcome();
+        welcome.limits.publish_bytes_max = 300;
+        peer.greet(welcome).await;
+        peer
+    });
+    let client = client.unwrap();
+    let (first, opened) = tokio::join!(client.producer("a"), peer.open_producer(1, 0));
+    let first = first.unwrap();
+    let (second, other) = tokio::join!(client.producer("b"), peer.open_producer(1, 0));
+    let second = second.unwrap();
+    let sent = first.enqueue(Message::new(vec![b'x'; 100])).await.unwrap();
+    peer.publish().await;
+    let waits = second.enqueue(Message::new("waits for room")).await.unwrap();
+    let refusal = ltq_core::Refusal::new(RefusalCode::TopicDeleted, "a");
+    peer.send(&Frame::ProducerRefused { handle: opened.handle, refusal }).await;
+    // It was on its way when the producer was refused.
+    peer.refuse(opened.handle, 1, 1, RefusalCode::NoSuchHandle).await;
+    within(sent).await.unwrap_err();
+    assert_eq!(peer.publish().await, (1, vec!["waits for room".to_owned()]));
+    peer.confirm(other.handle, 1, 1, 0).await;
+    within(waits).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
