@@ -42,7 +42,8 @@ impl Default for ClientBuilder {
 impl ClientBuilder {
     /// Adds a server, such as `tcp://127.0.0.1:7440`. With several the client goes to the first
     /// that takes it; when a connection is lost it tries the same server again first, since that
-    /// one remembers its producers, and then the others in turn.
+    /// one remembers its producers, and then the others in turn. A server that is stopping, or that
+    /// loses the connection again within seconds, is left for the next one.
     ///
     /// Nodes share nothing: name several only where each of them serves the same purpose.
     pub fn server(mut self, address: &str) -> Self {
@@ -99,7 +100,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects, trying each server once. Afterwards the client keeps itself connected.
+    /// Connects, trying each server once, each for up to the connect timeout. Afterwards the client keeps itself connected.
     ///
     /// # Cancellation
     /// Dropping it gives the attempt up.

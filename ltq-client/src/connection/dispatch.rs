@@ -109,7 +109,7 @@ impl Driver {
             }
             Frame::Deliver { handle, first_tag, attempt, batch } => {
                 match self.consumers.get(&handle) {
-                    Some(consumer) => consumer.handle_deliver(first_tag, attempt, batch)?,
+                    Some(consumer) => consumer.handle_deliver(first_tag, attempt, batch, now)?,
                     None => self.check_handle(handle)?,
                 }
             }

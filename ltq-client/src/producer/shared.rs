@@ -272,6 +272,9 @@ impl ProducerShared {
     /// It is not open, or not any more. Returns when to ask again.
     pub(crate) fn handle_open_refused(&self, refusal: &Refusal) -> Again {
         let mut core = self.core.lock();
+        if !core.opening.is_asked() && !core.window.is_open() {
+            return Again::Never;
+        }
         if !core.opening.is_first() || refusal.code == RefusalCode::Stopping {
             // A broker that forgot it wants it to begin anew.
             let forgotten = core.opening.is_asked()
