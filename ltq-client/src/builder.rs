@@ -93,8 +93,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest frame that this client reads, in bytes; at least 4 KiB. It bounds the largest
-    /// message that can be received. Default: 8 MiB.
+    /// The longest frame that this client reads, in bytes; at least 4 KiB. It bounds what one read
+    /// takes in memory. A broker that may send longer ones refuses the connection. Default: 8 MiB.
     pub fn frame_bytes_max(mut self, bytes: u32) -> Self {
         self.frame_bytes_max = bytes.max(FRAME_BYTES_MIN);
         self

@@ -40,6 +40,12 @@ use window::message_too_large;
 /// bytes; when that is full, calls wait. After a lost connection it is sent again under the same
 /// name and sequence, which the broker stores once. Every call ends by the producer's timeout.
 ///
+/// A message that is refused fails alone: those behind it are stored all the same, in their order.
+/// Some refusals end the producer, and every call fails with them from then on: a newer instance of
+/// its name has taken over ([`Fenced`](crate::RefusalCode::Fenced)), or its topic was deleted
+/// ([`TopicDeleted`](crate::RefusalCode::TopicDeleted)), which it does not undo behind the
+/// operator's back. A program that wants the topic again opens another producer.
+///
 /// When the last clone is dropped nothing more can be published; what was enqueued before is still
 /// sent, for as long as its time lasts.
 #[derive(Clone)]
@@ -85,7 +91,8 @@ impl Producer {
 
     /// The last sequence that was stored under this name when the producer was opened; 0 for none.
     /// A loader that numbers its input from 1 and publishes all of it goes on behind it after a
-    /// restart.
+    /// restart; it must stop at the first message that fails, since those behind it are counted
+    /// without it.
     #[must_use]
     pub fn last_sequence(&self) -> u64 {
         self.shared.last_sequence.load(Ordering::Relaxed)
