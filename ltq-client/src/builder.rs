@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Backoff, Client, ConnectError,
-    connection::{Config, Driver, Hub, Lease},
+    connection::{Config, Driver, DriverTask, Hub, Lease},
 };
 
 /// Sets a client up: [`Client::builder`].
@@ -148,7 +148,7 @@ impl ClientBuilder {
             frame_bytes_max: self.frame_bytes_max,
         }));
         let client = Client::new(Arc::new(Lease::new(hub.clone())));
-        tokio::spawn(Driver::new(hub, first));
+        tokio::spawn(DriverTask::new(Driver::new(hub, first)));
         Ok(client)
     }
 }

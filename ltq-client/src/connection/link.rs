@@ -13,7 +13,10 @@ use ltq_core::{
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::{connection::deadline, producer::FrameLimits, producer::Violation};
+use crate::{
+    connection::deadline,
+    producer::{FrameLimits, Violation, publish_bytes},
+};
 
 /// A connection, its stream, and what is on its way on it.
 pub(super) struct Link {
@@ -38,6 +41,8 @@ pub(super) struct Link {
     nonce: u64,
     /// Bytes of publishes that were sent and not answered.
     pub(super) publish_bytes: u64,
+    /// Messages that were sent since the last time that none was unanswered.
+    gathered: u64,
     /// The broker said that it will end the stream soon, and when it said so.
     goodbye: Option<(Refusal, Instant)>,
 }
@@ -104,6 +109,7 @@ impl Link {
             up_since: now,
             nonce: 0,
             publish_bytes: 0,
+            gathered: 0,
             goodbye: None,
         }
     }
@@ -124,6 +130,27 @@ impl Link {
 
     pub(super) fn write(&mut self, frame: &Frame) {
         encode(frame, &mut self.output);
+    }
+
+    /// Writes a publish, and counts it as unanswered.
+    pub(super) fn write_publish(&mut self, frame: &Frame) {
+        if let Frame::Publish { records, .. } = frame {
+            if self.publish_bytes == 0 {
+                self.gathered = 0;
+            }
+            self.gathered += records.count() as u64;
+            self.publish_bytes += publish_bytes(records);
+        }
+        self.write(frame);
+    }
+
+    /// Whether nothing is on its way, and the message that went last went alone: so the next one
+    /// has nobody to wait for.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.publish_bytes == 0
+            && self.gathered <= 1
+            && self.output.is_empty()
+            && self.goodbye.is_none()
     }
 
     /// Whether more may be written before some of it was sent.

@@ -28,7 +28,7 @@ use crate::{
 };
 use calls::Failure;
 use chunks::CHUNK_BYTES;
-use shared::Reply;
+use shared::{Reply, Then};
 use window::message_too_large;
 
 /// Publishes to one topic.
@@ -111,7 +111,7 @@ impl Producer {
     /// A [`PublishError`], whose [`outcome`](PublishError::outcome) says whether it may have
     /// happened.
     pub async fn send(&self, message: Message) -> Result<Receipt, PublishError> {
-        self.enqueue(message).await?.await
+        self.take(message, Then::Wait).await?.await
     }
 
     /// Takes one message, waiting only for room in the window, and returns the future of its
@@ -123,6 +123,10 @@ impl Producer {
     /// # Errors
     /// A [`PublishError`] whose outcome is that nothing happened.
     pub async fn enqueue(&self, message: Message) -> Result<PendingReceipt, PublishError> {
+        self.take(message, Then::More).await
+    }
+
+    async fn take(&self, message: Message, then: Then) -> Result<PendingReceipt, PublishError> {
         let settings = &self.shared.settings;
         let now = Instant::now();
         let due = deadline(now, settings.timeout);
@@ -141,7 +145,7 @@ impl Producer {
             None => {
                 let linger = settings.linger;
                 let until = (!linger.is_zero()).then(|| deadline(now, linger));
-                self.shared.push(&message, permits, due, until, reply)?;
+                self.shared.push(&message, permits, due, until, reply, then)?;
             }
         }
         Ok(PendingReceipt { topic: settings.topic.clone(), answer })
