@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Backoff, Client, ConnectError,
-    connection::{Config, Driver, Hub, Lease},
+    connection::{Config, Driver, DriverTask, Hub, Lease},
 };
 
 /// Sets a client up: [`Client::builder`].
@@ -42,7 +42,8 @@ impl Default for ClientBuilder {
 impl ClientBuilder {
     /// Adds a server, such as `tcp://127.0.0.1:7440`. With several the client goes to the first
     /// that takes it; when a connection is lost it tries the same server again first, since that
-    /// one remembers its producers, and then the others in turn.
+    /// one remembers its producers, and then the others in turn. A server that is stopping, or that
+    /// loses the connection again within seconds, is left for the next one.
     ///
     /// Nodes share nothing: name several only where each of them serves the same purpose.
     pub fn server(mut self, address: &str) -> Self {
@@ -92,14 +93,14 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest frame that this client reads, in bytes; at least 4 KiB. It bounds the largest
-    /// message that can be received. Default: 8 MiB.
+    /// The longest frame that this client reads, in bytes; at least 4 KiB. It bounds what one read
+    /// takes in memory. A broker that may send longer ones refuses the connection. Default: 8 MiB.
     pub fn frame_bytes_max(mut self, bytes: u32) -> Self {
         self.frame_bytes_max = bytes.max(FRAME_BYTES_MIN);
         self
     }
 
-    /// Connects, trying each server once. Afterwards the client keeps itself connected.
+    /// Connects, trying each server once, each for up to the connect timeout. Afterwards the client keeps itself connected.
     ///
     /// # Cancellation
     /// Dropping it gives the attempt up.
@@ -147,7 +148,7 @@ impl ClientBuilder {
             frame_bytes_max: self.frame_bytes_max,
         }));
         let client = Client::new(Arc::new(Lease::new(hub.clone())));
-        tokio::spawn(Driver::new(hub, first));
+        tokio::spawn(DriverTask::new(Driver::new(hub, first)));
         Ok(client)
     }
 }

@@ -122,7 +122,7 @@ impl Client {
     /// and ends the connection. Calls made meanwhile or later fail as closed.
     ///
     /// # Cancellation
-    /// Dropping it does not stop the closing.
+    /// Once polled it closes, whether or not it is dropped then.
     ///
     /// # Errors
     /// [`CloseError`] when that was not done within the request timeout; the client is closed all

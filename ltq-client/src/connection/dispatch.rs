@@ -44,7 +44,10 @@ impl Driver {
                 Some(producer) => {
                     debug!(handle, %refusal, "producer refused");
                     note_stopping(link, &refusal, now);
-                    match producer.handle_open_refused(&refusal) {
+                    let again = producer.handle_open_refused(&refusal);
+                    let answered = producer.take_answered_bytes();
+                    link.publish_bytes = link.publish_bytes.saturating_sub(answered);
+                    match again {
                         Again::Never => {}
                         Again::Later => self.retry(Ready::Producer(handle), now),
                         Again::Now => producer
@@ -106,7 +109,7 @@ impl Driver {
             }
             Frame::Deliver { handle, first_tag, attempt, batch } => {
                 match self.consumers.get(&handle) {
-                    Some(consumer) => consumer.handle_deliver(first_tag, attempt, batch)?,
+                    Some(consumer) => consumer.handle_deliver(first_tag, attempt, batch, now)?,
                     None => self.check_handle(handle)?,
                 }
             }

@@ -1,15 +1,14 @@
 //! The connection's task.
 
+mod alone;
 mod commands;
 mod ending;
 mod phases;
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::Future,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use ltq_core::protocol::Frame;
@@ -22,6 +21,8 @@ use super::{
     timer::Timer,
 };
 use crate::{ConnectError, consumer::ConsumerShared, producer::ProducerShared};
+pub(super) use alone::Alone;
+pub(crate) use alone::DriverTask;
 use ending::Stop;
 use phases::Phase;
 
@@ -29,7 +30,8 @@ use phases::Phase;
 ///
 /// One task, woken by its stream, by its timer, and by handles that have something new; at rest it
 /// does nothing. Each turn takes what the handles said, what the stream brought, and lets those
-/// that are ready write frames for as long as there is room.
+/// that are ready write frames for as long as there is room. A message with which nothing else is on
+/// its way does not wait for the task: see [`Alone`].
 pub(crate) struct Driver {
     pub(super) hub: Arc<Hub>,
     inbox: Inbox,
@@ -56,6 +58,8 @@ pub(crate) struct Driver {
     /// Whoever waits for the first connection, and gives up when no server takes it.
     first: Option<oneshot::Sender<Result<(), ConnectError>>>,
     stop: Option<Stop>,
+    /// Wakes the task.
+    waker: Option<Waker>,
 }
 
 impl Driver {
@@ -85,6 +89,7 @@ impl Driver {
             generation: 0,
             first,
             stop: None,
+            waker: None,
         }
     }
 
@@ -203,34 +208,30 @@ impl Driver {
             match producer.poll_frame(now, link.frame_limits()) {
                 None => self.watch_producer(handle),
                 Some(frame) => {
-                    if let Frame::Publish { records, .. } = &frame {
-                        link.publish_bytes += records.byte_len() as u64;
-                    }
-                    link.write(&frame);
+                    link.write_publish(&frame);
                     self.ready_producers.push_back(handle);
                 }
             }
         }
         !link.has_room()
     }
-}
 
-impl Future for Driver {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        this.hub.waker.register(context.waker());
+    /// One stretch of the task's work. Ready when it is at its end.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.hub.waker.register(context.waker());
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            self.waker = Some(context.waker().clone());
+        }
         for _ in 0..TURNS_MAX {
             let now = Instant::now();
-            let mut more = this.take_inbox();
-            more |= this.advance(context, now);
-            more |= this.close_producers();
-            if matches!(this.phase, Phase::Over) || this.poll_stop(context, now).is_ready() {
+            let mut more = self.take_inbox();
+            more |= self.advance(context, now);
+            more |= self.close_producers();
+            if matches!(self.phase, Phase::Over) || self.poll_stop(context, now).is_ready() {
                 return Poll::Ready(());
             }
-            if this.timer.poll(context).is_ready() {
-                this.handle_timeouts(now);
+            if self.timer.poll(context).is_ready() {
+                self.handle_timeouts(now);
             } else if !more {
                 return Poll::Pending;
             }

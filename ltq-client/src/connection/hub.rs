@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::request::AdminCall;
+use super::{driver::Alone, request::AdminCall};
 use crate::{
     Backoff, CloseError, ConnectionState, consumer::ConsumerShared, producer::ProducerShared,
 };
@@ -77,6 +77,7 @@ pub(crate) struct Hub {
     pub(crate) config: Config,
     inbox: Mutex<Inbox>,
     pub(super) waker: AtomicWaker,
+    alone: OnceLock<Alone>,
     handles: AtomicU32,
     pub(super) state: watch::Sender<ConnectionState>,
     /// What the broker last said; anything goes before it did.
@@ -102,6 +103,7 @@ impl Hub {
             config,
             inbox: Mutex::default(),
             waker: AtomicWaker::new(),
+            alone: OnceLock::new(),
             handles: AtomicU32::new(0),
             state: watch::Sender::new(state),
             message_bytes_max: AtomicUsize::new(usize::MAX),
@@ -145,6 +147,18 @@ impl Hub {
     pub(crate) fn ready(&self, ready: Ready) {
         self.inbox.lock().ready.push(ready);
         self.waker.wake();
+    }
+
+    /// A producer has a message, and nothing more to say before it is answered.
+    pub(crate) fn ready_alone(&self, producer: &ProducerShared) {
+        if !self.alone.get().is_some_and(|alone| alone.send(producer)) {
+            self.ready(Ready::Producer(producer.handle));
+        }
+    }
+
+    pub(super) fn set_alone(&self, alone: Alone) {
+        // There is one driver for each hub.
+        let _first = self.alone.set(alone);
     }
 
     /// Takes what came since the last time. `into` is empty, and lends its memory.

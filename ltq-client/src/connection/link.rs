@@ -13,7 +13,10 @@ use ltq_core::{
 use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::{connection::deadline, producer::FrameLimits, producer::Violation};
+use crate::{
+    connection::deadline,
+    producer::{FrameLimits, Violation, publish_bytes},
+};
 
 /// A connection, its stream, and what is on its way on it.
 pub(super) struct Link {
@@ -29,13 +32,17 @@ pub(super) struct Link {
     /// Node and address: nodes that share a name share nothing else.
     pub(super) server: String,
     pub(super) limits: PeerLimits,
-    heartbeat: Option<Duration>,
+    heartbeat: Duration,
     last_received: Instant,
     last_sent: Instant,
+    /// Since when the frame at the front of `input` is not there whole.
+    partial_since: Option<Instant>,
     pub(super) up_since: Instant,
     nonce: u64,
     /// Bytes of publishes that were sent and not answered.
     pub(super) publish_bytes: u64,
+    /// Messages that were sent since the last time that none was unanswered.
+    gathered: u64,
     /// The broker said that it will end the stream soon, and when it said so.
     goodbye: Option<(Refusal, Instant)>,
 }
@@ -51,6 +58,8 @@ pub(super) enum Lost {
     Goodbye(Refusal),
     #[error("not a byte for {0:?}")]
     Silent(Duration),
+    #[error("a frame was not there whole within {FRAME_WAIT:?}")]
+    Stalled,
     #[error("the broker broke the protocol: {0}")]
     Decode(#[from] DecodeError),
     #[error("the broker broke the protocol: {0}")]
@@ -77,9 +86,10 @@ pub(super) struct Welcomed {
 
 impl Link {
     pub(super) fn new(from: Welcomed, now: Instant) -> Self {
-        let heartbeat = match from.welcome.heartbeat_ms {
-            0 => None,
-            millis => Some(Duration::from_millis(u64::from(millis)).max(HEARTBEAT_MIN)),
+        let heartbeat = Duration::from_millis(u64::from(from.welcome.heartbeat_ms));
+        let heartbeat = match heartbeat.is_zero() {
+            true => HEARTBEAT_MAX,
+            false => heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
         };
         Self {
             _connection: from.connection,
@@ -95,9 +105,11 @@ impl Link {
             heartbeat,
             last_received: now,
             last_sent: now,
+            partial_since: None,
             up_since: now,
             nonce: 0,
             publish_bytes: 0,
+            gathered: 0,
             goodbye: None,
         }
     }
@@ -118,6 +130,27 @@ impl Link {
 
     pub(super) fn write(&mut self, frame: &Frame) {
         encode(frame, &mut self.output);
+    }
+
+    /// Writes a publish, and counts it as unanswered.
+    pub(super) fn write_publish(&mut self, frame: &Frame) {
+        if let Frame::Publish { records, .. } = frame {
+            if self.publish_bytes == 0 {
+                self.gathered = 0;
+            }
+            self.gathered += records.count() as u64;
+            self.publish_bytes += publish_bytes(records);
+        }
+        self.write(frame);
+    }
+
+    /// Whether nothing is on its way, and the message that went last went alone: so the next one
+    /// has nobody to wait for.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.publish_bytes == 0
+            && self.gathered <= 1
+            && self.output.is_empty()
+            && self.goodbye.is_none()
     }
 
     /// Whether more may be written before some of it was sent.
@@ -168,12 +201,17 @@ impl Link {
             return Poll::Ready(Err(goodbye.map_or(Lost::Closed, |said| Lost::Goodbye(said.0))));
         }
         self.last_received = now;
+        self.partial_since.get_or_insert(now);
         Poll::Ready(Ok(()))
     }
 
     /// The next frame that was received whole.
     pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Lost> {
-        Ok(self.decoder.decode(&mut self.input)?)
+        let frame = self.decoder.decode(&mut self.input)?;
+        if frame.is_some() || self.input.is_empty() {
+            self.partial_since = None;
+        }
+        Ok(frame)
     }
 
     /// The broker will end the stream soon: nothing new is begun on it, and what was begun may
@@ -187,12 +225,13 @@ impl Link {
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
+    pub(super) fn next_timeout(&self) -> Instant {
         let ending = self.goodbye.as_ref().map(|said| said.1 + GOODBYE_WAIT);
-        let silent = self.heartbeat.map(|h| deadline(self.last_received, h * SILENT_HEARTBEATS));
-        let ping = self.heartbeat.filter(|_| self.output.is_empty());
-        let ping = ping.map(|heartbeat| deadline(self.last_sent, heartbeat));
-        ending.into_iter().chain(silent).chain(ping).min()
+        let silent = deadline(self.last_received, self.heartbeat * SILENT_HEARTBEATS);
+        let ping = deadline(self.last_sent, self.heartbeat);
+        let ping = self.output.is_empty().then_some(ping);
+        let stalled = self.partial_since.map(|since| since + FRAME_WAIT);
+        ending.into_iter().chain(ping).chain(stalled).fold(silent, Instant::min)
     }
 
     /// Says something when nothing was said for long, and gives up when nothing was heard.
@@ -202,10 +241,13 @@ impl Link {
         {
             return Err(Lost::Goodbye(refusal.clone()));
         }
-        let Some(heartbeat) = self.heartbeat else { return Ok(()) };
+        let heartbeat = self.heartbeat;
         let silent = now.saturating_duration_since(self.last_received);
         if silent >= heartbeat * SILENT_HEARTBEATS {
             return Err(Lost::Silent(silent));
+        }
+        if self.partial_since.is_some_and(|since| now >= since + FRAME_WAIT) {
+            return Err(Lost::Stalled);
         }
         if self.output.is_empty() && now >= deadline(self.last_sent, heartbeat) {
             self.nonce += 1;
@@ -224,8 +266,13 @@ impl Link {
 const SILENT_HEARTBEATS: u32 = 3;
 /// How long a broker that said goodbye may take to answer what it has taken.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
+/// How long a frame may take from its first byte to its last: the largest one at 1 Mbit/s. A broker
+/// that says a byte now and then is not silent, and no use.
+const FRAME_WAIT: Duration = Duration::from_secs(60);
 /// However often a broker asks for it, more is no use.
 const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// However seldom: a broker that is gone without a word is to be found out within three of these.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(30);
 /// A publish's header takes up to 28 bytes, a settlement frame's 20.
 const HEADER_BYTES_MAX: usize = 64;
 /// Two tags, a verdict and a delay.

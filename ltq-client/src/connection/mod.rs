@@ -12,7 +12,7 @@ mod link;
 mod request;
 mod timer;
 
-pub(crate) use driver::Driver;
+pub(crate) use driver::{Driver, DriverTask};
 pub(crate) use hub::{Command, Config, Hub, Lease, Ready};
 pub(crate) use request::{AdminCall, Opening, Request};
 

@@ -29,6 +29,11 @@ impl Timer {
         }
     }
 
+    /// Whether it fires at `at` or earlier.
+    pub(super) fn is_no_later_than(&self, at: Instant) -> bool {
+        self.at.is_some_and(|now_set| now_set <= at)
+    }
+
     /// Ready when it fires.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.at.is_none() || self.sleep.as_mut().poll(context).is_pending() {

@@ -196,6 +196,12 @@ impl Token {
         self.shared.settle(self.generation, self.first, self.count, 0, Verdict::Touch)
     }
 
+    /// Touches without taking the duty to answer over.
+    pub(super) fn touch_and_keep(mut self) -> Result<(), StaleError> {
+        self.answered = true;
+        self.touch()
+    }
+
     pub(super) async fn settle_confirmed(mut self, verdict: Verdict) -> Result<(), SettleError> {
         self.answered = true;
         self.confirmed(verdict).await

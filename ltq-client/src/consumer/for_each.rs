@@ -27,8 +27,10 @@ use crate::{Backoff, ConsumeError, connection::deadline};
 ///
 /// Each message is handled in a task of its own, so that handlers run in parallel where the
 /// runtime has several threads. Returned `Ok` acks it. An error, or a panic, gives it back with a
-/// delay that doubles with every attempt. While a handler runs its delivery is touched, so that it
-/// may take as long as it likes; put a timeout around it where it might hang.
+/// delay that doubles with every attempt. While handlers run, their deliveries and those that wait
+/// behind them are touched, so that a handler may take as long as it likes; put a timeout around it
+/// where it might hang. Where handlers are slow, ask for [credit](crate::ConsumerBuilder::credit)
+/// for a few times `concurrency`: what waits here is kept from the channel's other consumers.
 ///
 /// It ends when it is [stopped](StopHandle::stop), when the client is closed, or when the broker
 /// ends the subscription. Stopping waits for the handlers that run, and then for the broker to
@@ -140,6 +142,9 @@ where
             _ = stopped.wait_for(|stop| *stop), if takes_more => takes_more = false,
             () = sleep_until(touch_at), if !running.is_empty() => {
                 running.touch();
+                if takes_more {
+                    consumer.touch_waiting();
+                }
                 touch_at = deadline(Instant::now(), touch_interval(&consumer));
             }
             Some(done) = running.tasks.join_next_with_id() => running.handle_done(done),

@@ -19,6 +19,8 @@ use std::{
 
 use futures::Stream;
 use ltq_core::{ChannelName, RecordsError, TopicName};
+use tokio::time::Instant;
+use tracing::debug;
 
 pub use batch::Batch;
 pub use builder::ConsumerBuilder;
@@ -44,6 +46,11 @@ use shared::{End, Run, credit_bytes};
 /// After a lost connection the consumer subscribes again by itself. Deliveries from before are
 /// void then: the broker gives their messages out again, and their answers return
 /// [`StaleError`](crate::StaleError) and change nothing.
+///
+/// A delivery's time runs from when the broker sent it. What comes faster than it is taken waits
+/// here; what waits until its time is up is not returned, since others have it then. Where a
+/// message takes long, ask for as little [credit](ConsumerBuilder::credit) as keeps the consumer
+/// busy.
 ///
 /// Dropping it ends the subscription: what it has not settled is given back at once, and
 /// deliveries that somebody still holds become void.
@@ -226,13 +233,29 @@ impl Consumer {
         Poll::Ready(Some(Ok(Batch { parts })))
     }
 
+    /// Asks for more time for everything that came and was not taken.
+    fn touch_waiting(&mut self) {
+        let now = Instant::now();
+        if let Some(current) = &mut self.current
+            && !current.is_done()
+            && !current.run.has_expired(now)
+        {
+            // What is void is found out about when it is taken.
+            let _void = current.rest(&self.shared).touch_and_keep();
+            current.run.until = self.shared.until(now);
+        }
+        self.shared.touch_waiting(now);
+    }
+
     /// Whether a good message is there already.
     fn has_more(&mut self) -> bool {
         if self.current.as_ref().is_none_or(Current::is_done) {
             self.current = self.shared.try_run().map(Current::new);
         }
         self.current.as_ref().is_some_and(|current| {
-            current.next < current.good && self.shared.is_current(current.run.generation)
+            current.next < current.good
+                && self.shared.is_current(current.run.generation)
+                && !current.run.has_expired(Instant::now())
         })
     }
 
@@ -259,6 +282,15 @@ impl Consumer {
                         return Poll::Ready(Some(Err(ConsumeError::Ended(refusal))));
                     }
                 }
+                continue;
+            }
+            if let Some(current) = &mut self.current
+                && current.run.has_expired(Instant::now())
+            {
+                debug!(first = %current.run.batch.first, "deliveries waited too long to be taken");
+                // Somebody else has them by now, or will: as soon as the broker hears of this.
+                drop(current.rest(shared));
+                current.next = current.run.batch.records.count();
                 continue;
             }
             let damaged = self.current.as_mut().and_then(|c| c.take_damaged(shared));
@@ -289,6 +321,14 @@ impl Current {
         let encoded = self.run.batch.records.encoded(self.next);
         let bytes = encoded.map_or(0, |encoded| encoded.len() as u64);
         Token::new(shared.clone(), self.run.generation, self.tag(), 1, bytes)
+    }
+
+    /// The duty to answer for everything that is left.
+    fn rest(&self, shared: &Arc<ConsumerShared>) -> Token {
+        let records = &self.run.batch.records;
+        let rest = records.slice(self.next..records.count());
+        let (count, bytes) = (rest.count() as u64, rest.payload().len() as u64);
+        Token::new(shared.clone(), self.run.generation, self.tag(), count, bytes)
     }
 
     /// Takes up to `max` good messages.

@@ -15,7 +15,7 @@ use ltq_core::{
     TopicName, Verdict, protocol::Frame,
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::debug;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     SettleError, StaleError, UnknownCause,
-    connection::{Hub, Opening, Ready, Request},
+    connection::{Hub, Opening, Ready, Request, deadline},
     producer::{Violation, passes},
 };
 
@@ -81,6 +81,15 @@ pub(super) struct Run {
     pub(super) first_tag: u64,
     pub(super) attempt: u32,
     pub(super) batch: RecordBatch,
+    /// When the broker gives to others what is not settled of it.
+    pub(super) until: Option<Instant>,
+}
+
+impl Run {
+    /// Whether its time is up, so that others have it by now.
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
 }
 
 impl ConsumerShared {
@@ -110,6 +119,12 @@ impl ConsumerShared {
     /// How long a delivery may stay unsettled.
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
+    }
+
+    /// When what is delivered or touched now is given to others.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        let timeout = self.timeout();
+        (!timeout.is_zero()).then(|| deadline(now, timeout))
     }
 
     /// Messages whose answers came too late.
@@ -147,6 +162,25 @@ impl ConsumerShared {
     /// The next messages that came, if some wait.
     pub(super) fn try_run(&self) -> Option<Run> {
         self.core.lock().runs.pop_front()
+    }
+
+    /// Asks for more time for what nobody has taken yet.
+    pub(super) fn touch_waiting(&self, now: Instant) {
+        let until = self.until(now);
+        let mut core = self.core.lock();
+        let Core { runs, settling, .. } = &mut *core;
+        let mut any = false;
+        for run in runs.iter_mut().filter(|run| !run.has_expired(now)) {
+            let tags = tags(run.first_tag, run.batch.records.count() as u64);
+            settling.add(Settlement { tags, verdict: Verdict::Touch });
+            run.until = until;
+            any = true;
+        }
+        let wake = any && !std::mem::replace(&mut core.queued, true);
+        drop(core);
+        if wake {
+            self.hub.ready(Ready::Consumer(self.handle));
+        }
     }
 
     /// Answers for `count` deliveries from `first` on, which took so many bytes.
@@ -250,6 +284,9 @@ impl ConsumerShared {
     /// Returns whether to ask again later.
     pub(crate) fn handle_subscribe_refused(&self, refusal: &Refusal) -> bool {
         let mut core = self.core.lock();
+        if core.generation == 0 {
+            return false;
+        }
         let first = core.opening.is_first();
         self.void(&mut core);
         if (!first && passes(refusal.code)) || refusal.code == RefusalCode::Stopping {
@@ -265,6 +302,7 @@ impl ConsumerShared {
         first_tag: Tag,
         attempt: u32,
         batch: RecordBatch,
+        now: Instant,
     ) -> Result<(), Violation> {
         let count = batch.records.count() as u64;
         let mut core = self.core.lock();
@@ -274,11 +312,15 @@ impl ConsumerShared {
         if first_tag.0 != core.next_tag || count == 0 {
             return Err(Violation("a delivery whose tags do not follow on"));
         }
+        if batch.first.0.checked_add(count).is_none() {
+            return Err(Violation("a delivery with offsets beyond the last one"));
+        }
         let bytes = credit_bytes(&batch);
         core.credit.receive(count, bytes, batch.records.largest() as u64)?;
         core.next_tag = first_tag.0.saturating_add(count);
         let generation = core.generation;
-        core.runs.push_back(Run { generation, first_tag: first_tag.0, attempt, batch });
+        let (first_tag, until) = (first_tag.0, self.until(now));
+        core.runs.push_back(Run { generation, first_tag, attempt, batch, until });
         let waker = core.waker.take();
         drop(core);
         if let Some(waker) = waker {
@@ -339,6 +381,9 @@ impl ConsumerShared {
     /// The subscription is over, by wish or for a reason. Returns whether to subscribe again later.
     pub(crate) fn handle_closed(&self, refusal: Option<&Refusal>) -> bool {
         let mut core = self.core.lock();
+        if refusal.is_some() && core.generation == 0 {
+            return false;
+        }
         self.void(&mut core);
         match refusal {
             Some(refusal) if passes(refusal.code) => return true,

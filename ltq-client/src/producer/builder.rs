@@ -42,7 +42,9 @@ impl ProducerBuilder {
 
     /// The name under which the broker remembers the sequence, over restarts of this program too.
     /// One name is for one producer at a time: a newer one fences the older. Default: a random
-    /// name, which makes repeats after a lost connection safe and nothing more.
+    /// name, which makes repeats after a lost connection safe and nothing more. A broker remembers
+    /// so many names for each topic, random ones too, and forgets the one that was closed longest
+    /// ago: keep one producer open rather than open one for each message.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(ProducerName::new(name));
         self

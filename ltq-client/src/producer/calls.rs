@@ -282,12 +282,6 @@ impl<R> Calls<R> {
         settled.map(|call| call.position..call.end())
     }
 
-    /// Whether a call has messages both before `cursor` and from there on.
-    pub(super) fn straddles(&self, cursor: u64) -> bool {
-        let index = self.calls.partition_point(|call| call.end() <= cursor);
-        self.calls.get(index).is_some_and(|call| call.position < cursor)
-    }
-
     fn pop_settled(&mut self) {
         while self.calls.front().is_some_and(Call::is_settled) {
             let Some(mut call) = self.calls.pop_front() else { return };

@@ -20,7 +20,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub use builder::ProducerBuilder;
 pub use receipt::{BatchReceipt, PendingBatch, PendingReceipt, Receipt, Receipts};
 pub(crate) use shared::{Again, ProducerShared, passes};
-pub(crate) use window::{FrameLimits, Violation};
+pub(crate) use window::{FrameLimits, Violation, publish_bytes};
 
 use crate::{
     BatchError, PublishError, UnknownCause,
@@ -28,7 +28,7 @@ use crate::{
 };
 use calls::Failure;
 use chunks::CHUNK_BYTES;
-use shared::Reply;
+use shared::{Reply, Then};
 use window::message_too_large;
 
 /// Publishes to one topic.
@@ -39,6 +39,12 @@ use window::message_too_large;
 /// What is not answered yet is kept, and counts against the producer's window in messages and
 /// bytes; when that is full, calls wait. After a lost connection it is sent again under the same
 /// name and sequence, which the broker stores once. Every call ends by the producer's timeout.
+///
+/// A message that is refused fails alone: those behind it are stored all the same, in their order.
+/// Some refusals end the producer, and every call fails with them from then on: a newer instance of
+/// its name has taken over ([`Fenced`](crate::RefusalCode::Fenced)), or its topic was deleted
+/// ([`TopicDeleted`](crate::RefusalCode::TopicDeleted)), which it does not undo behind the
+/// operator's back. A program that wants the topic again opens another producer.
 ///
 /// When the last clone is dropped nothing more can be published; what was enqueued before is still
 /// sent, for as long as its time lasts.
@@ -85,7 +91,8 @@ impl Producer {
 
     /// The last sequence that was stored under this name when the producer was opened; 0 for none.
     /// A loader that numbers its input from 1 and publishes all of it goes on behind it after a
-    /// restart.
+    /// restart; it must stop at the first message that fails, since those behind it are counted
+    /// without it.
     #[must_use]
     pub fn last_sequence(&self) -> u64 {
         self.shared.last_sequence.load(Ordering::Relaxed)
@@ -104,7 +111,7 @@ impl Producer {
     /// A [`PublishError`], whose [`outcome`](PublishError::outcome) says whether it may have
     /// happened.
     pub async fn send(&self, message: Message) -> Result<Receipt, PublishError> {
-        self.enqueue(message).await?.await
+        self.take(message, Then::Wait).await?.await
     }
 
     /// Takes one message, waiting only for room in the window, and returns the future of its
@@ -116,6 +123,10 @@ impl Producer {
     /// # Errors
     /// A [`PublishError`] whose outcome is that nothing happened.
     pub async fn enqueue(&self, message: Message) -> Result<PendingReceipt, PublishError> {
+        self.take(message, Then::More).await
+    }
+
+    async fn take(&self, message: Message, then: Then) -> Result<PendingReceipt, PublishError> {
         let settings = &self.shared.settings;
         let now = Instant::now();
         let due = deadline(now, settings.timeout);
@@ -134,7 +145,7 @@ impl Producer {
             None => {
                 let linger = settings.linger;
                 let until = (!linger.is_zero()).then(|| deadline(now, linger));
-                self.shared.push(&message, permits, due, until, reply)?;
+                self.shared.push(&message, permits, due, until, reply, then)?;
             }
         }
         Ok(PendingReceipt { topic: settings.topic.clone(), answer })

@@ -64,6 +64,15 @@ pub(super) enum Reply {
     Flush(oneshot::Sender<Result<(), PublishError>>),
 }
 
+/// What a caller does when its message is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It waits for the answer.
+    Wait,
+    /// It may bring more.
+    More,
+}
+
 /// Room that a call has and has not used yet.
 pub(super) struct Permits<'a> {
     room: Room,
@@ -130,8 +139,9 @@ impl ProducerShared {
         deadline: Instant,
         linger_until: Option<Instant>,
         reply: Reply,
+        then: Then,
     ) -> Result<(), PublishError> {
-        self.with_window(permits, |window, room| {
+        self.with_window(permits, then, |window, room| {
             window.push(message, room, deadline, linger_until, reply);
         })
     }
@@ -143,7 +153,7 @@ impl ProducerShared {
         deadline: Instant,
         reply: Reply,
     ) -> Result<(), PublishError> {
-        self.with_window(permits, |window, room| {
+        self.with_window(permits, Then::More, |window, room| {
             window.push_records(records, room, deadline, reply);
         })
     }
@@ -151,6 +161,7 @@ impl ProducerShared {
     fn with_window(
         &self,
         permits: Permits<'_>,
+        then: Then,
         push: impl FnOnce(&mut Window<Reply>, Room),
     ) -> Result<(), PublishError> {
         let mut core = self.core.lock();
@@ -161,8 +172,10 @@ impl ProducerShared {
         permits.permits.into_iter().for_each(SemaphorePermit::forget);
         let wake = !std::mem::replace(&mut core.queued, true);
         self.finish(core);
-        if wake {
-            self.hub.ready(Ready::Producer(self.handle));
+        match then {
+            _ if !wake => {}
+            Then::Wait => self.hub.ready_alone(self),
+            Then::More => self.hub.ready(Ready::Producer(self.handle)),
         }
         Ok(())
     }
@@ -272,6 +285,9 @@ impl ProducerShared {
     /// It is not open, or not any more. Returns when to ask again.
     pub(crate) fn handle_open_refused(&self, refusal: &Refusal) -> Again {
         let mut core = self.core.lock();
+        if !core.opening.is_asked() && !core.window.is_open() {
+            return Again::Never;
+        }
         if !core.opening.is_first() || refusal.code == RefusalCode::Stopping {
             // A broker that forgot it wants it to begin anew.
             let forgotten = core.opening.is_asked()
@@ -339,6 +355,11 @@ impl ProducerShared {
         })
     }
 
+    /// Bytes of publishes that are answered, or will not be, since the last time.
+    pub(crate) fn take_answered_bytes(&self) -> u64 {
+        self.core.lock().window.take_answered_bytes()
+    }
+
     pub(crate) fn handle_timeout(&self, now: Instant) {
         let mut core = self.core.lock();
         core.window.handle_timeout(now);
@@ -354,6 +375,8 @@ impl ProducerShared {
         core.opening.again();
         core.queued = false;
         core.window.handle_cut();
+        // The next connection begins with none.
+        core.window.take_answered_bytes();
         self.finish(core);
     }
 

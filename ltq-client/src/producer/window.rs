@@ -196,7 +196,7 @@ impl<R> Window<R> {
                 records = records.slice(0..index);
             }
             let (sequence, count) = (self.next_sequence, records.count() as u64);
-            let bytes = records.byte_len() as u64;
+            let bytes = publish_bytes(&records);
             self.frames.push_back(SentFrame { sequence, position: self.cursor, count, bytes });
             self.repeated = self.frames.len();
             self.next_sequence += count;
@@ -221,7 +221,7 @@ impl<R> Window<R> {
         };
         self.split_frame(self.repeated, records.count() as u64);
         if let Some(frame) = self.frames.get_mut(self.repeated) {
-            frame.bytes = records.byte_len() as u64;
+            frame.bytes = publish_bytes(&records);
         }
         self.repeated += 1;
         Some((frame.sequence, records))
@@ -281,10 +281,10 @@ impl<R> Window<R> {
         Ok(())
     }
 
-    /// The connection is gone.
+    /// The connection is gone, or the broker has the producer open no longer.
     pub(super) fn handle_cut(&mut self) {
         self.is_open = false;
-        self.repeated = 0;
+        self.expect_no_answers();
         self.early.clear();
         if self.ended.is_some() || (self.recovering && self.unknown_through.is_some()) {
             self.forget_frames(&UnknownCause::ConnectionLost);
@@ -297,41 +297,56 @@ impl<R> Window<R> {
 
     /// Gives up everything that was sent: nobody will tell what became of it.
     fn forget_frames(&mut self, cause: &UnknownCause) {
+        self.expect_no_answers();
         while let Some(frame) = self.frames.pop_front() {
-            self.answered_bytes += frame.bytes;
             self.fail(frame.position, frame.count, &Failure::Unknown(cause.clone()));
         }
-        self.repeated = 0;
         self.early.clear();
         self.recover();
         self.release();
     }
 
-    /// The broker ended the producer, or the client did: nothing more is taken or sent. What was
-    /// sent may still be answered.
+    /// Nothing that was sent on this connection will be answered any more.
+    fn expect_no_answers(&mut self) {
+        let sent = self.frames.iter().take(self.repeated);
+        self.answered_bytes += sent.map(|frame| frame.bytes).sum::<u64>();
+        self.repeated = 0;
+    }
+
+    /// The broker refused the producer, and with it everything that was sent and not answered.
+    fn refuse_frames(&mut self, refusal: &Refusal) {
+        self.expect_no_answers();
+        while let Some(frame) = self.frames.pop_front() {
+            // An earlier connection's, and stored: only its repeat was refused.
+            let failure = match frame.sequence <= self.stored_through {
+                true => Failure::Unknown(UnknownCause::Broker(refusal.clone())),
+                false => Failure::of(refusal),
+            };
+            self.fail(frame.position, frame.count, &failure);
+        }
+        self.early.clear();
+        self.recover();
+    }
+
+    /// The broker ended the producer, or the client did: nothing more is taken or sent.
     pub(super) fn handle_ended(&mut self, failure: &Failure) {
         if self.ended.is_none() {
             self.ended = Some(failure.clone());
         }
-        if self.calls.straddles(self.cursor) {
-            let cause = match failure {
-                Failure::Refused(refusal) => UnknownCause::Broker(refusal.clone()),
-                _ => UnknownCause::Closed,
-            };
-            self.fail(self.cursor, 1, &Failure::Unknown(cause));
+        match failure {
+            Failure::Refused(refusal) if self.is_open => self.refuse_frames(refusal),
+            _ => self.forget_frames(&UnknownCause::ConnectionLost),
         }
         self.fail(self.cursor, u64::MAX, failure);
+        self.is_open = false;
         self.cursor = self.chunks.end();
-        if !self.is_open {
-            self.forget_frames(&UnknownCause::ConnectionLost);
-        }
         self.release();
     }
 
     /// Answers every call now.
     pub(super) fn abandon(&mut self) {
-        self.handle_ended(&Failure::Closed);
         self.forget_frames(&UnknownCause::Closed);
+        self.handle_ended(&Failure::Closed);
         self.fail(0, u64::MAX, &Failure::Closed);
     }
 
@@ -400,6 +415,11 @@ pub(super) fn message_too_large(bytes: usize, limit: usize) -> Refusal {
     Refusal::new(RefusalCode::MessageTooLarge, detail)
 }
 
+/// What a publish counts of what the broker lets a stream have unconfirmed.
+pub(crate) fn publish_bytes(records: &Records) -> u64 {
+    (records.byte_len() + PUBLISH_BYTES) as u64
+}
+
 /// The first message that is larger than allowed.
 fn too_large(records: &Records, limits: FrameLimits) -> Option<usize> {
     if records.largest() <= limits.message_bytes && records.byte_len() <= limits.bytes {
@@ -411,6 +431,8 @@ fn too_large(records: &Records, limits: FrameLimits) -> Option<usize> {
     })
 }
 
+/// What each publish counts beside its records, as the protocol says.
+const PUBLISH_BYTES: usize = 256;
 /// Sequences above this are a broken broker's: at a billion a second the rest lasts a century.
 const SEQUENCE_MAX: u64 = u64::MAX / 2;
 

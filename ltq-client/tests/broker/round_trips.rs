@@ -262,3 +262,28 @@ async fn a_durability_that_the_store_cannot_give_is_refused_and_others_go_on() {
     let lax = within(client.producer("orders")).await.unwrap();
     within(lax.send(Message::new("b"))).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_deleted_topic_ends_its_producers_and_consumers_and_new_ones_make_it_anew() {
+    let node = Node::in_process().await;
+    let client = node.client().await;
+    let producer = within(client.producer("orders")).await.unwrap();
+    within(producer.send(Message::new("old"))).await.unwrap();
+    let mut consumer = within(client.consumer("orders", "c")).await.unwrap();
+    let old = within(consumer.next()).await.unwrap().unwrap();
+    within(client.admin().delete_topic("orders")).await.unwrap();
+
+    for _ in 0..2 {
+        let error = within(producer.send(Message::new("lost"))).await.unwrap_err();
+        assert_eq!(error.refusal().unwrap().code, RefusalCode::TopicDeleted);
+        assert_eq!(error.outcome(), Outcome::Nothing);
+    }
+    let end = within(consumer.next()).await.unwrap().unwrap_err();
+    assert!(end.is_end(), "{end}");
+    assert!(within(consumer.next()).await.is_none());
+    assert!(old.ack().is_err(), "it is void");
+
+    let producer = within(client.producer("orders")).await.unwrap();
+    let receipt = within(producer.send(Message::new("new"))).await.unwrap();
+    assert_eq!(receipt.offset, Some(Offset(0)), "nobody brought the old one back");
+}

@@ -153,3 +153,16 @@ async fn attempts_to_connect_thin_out() {
     assert!(waits[0] <= Duration::from_millis(50));
     assert!(waits[11] >= Duration::from_millis(2_500) && waits[11] <= Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn nothing_that_is_printed_for_debugging_shows_the_token() {
+    let mut fake = Fake::start().await;
+    let builder = fake.builder().token("hush-hush");
+    let mut text = format!("{builder:?}");
+    let (client, _peer) = fake.connect(builder).await;
+    let producer = client.producer_builder("orders");
+    let consumer = client.consumer_builder("orders", "c");
+    text += &format!("{client:?} {:?} {producer:?} {consumer:?}", client.admin());
+    text += &format!("{:?}", client.state());
+    assert!(!text.contains("hush"), "{text}");
+}

@@ -302,3 +302,32 @@ async fn a_cancelled_next_loses_nothing() {
         delivery.ack().unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_3_what_waited_until_its_time_was_up_is_not_handed_out() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let (consumer, handle) = tokio::join!(client.consumer("orders", "c"), async {
+        let Frame::Subscribe { handle, .. } = peer.recv().await else { panic!() };
+        peer.send(&Frame::Subscribed { handle, timeout_ms: 10_000 }).await;
+        handle
+    });
+    let mut consumer = consumer.unwrap();
+    peer.deliver(handle, 1, 1, &["a", "b", "c"]).await;
+    let first = within(consumer.next()).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    let second = within(consumer.next()).await.unwrap().unwrap();
+    assert_eq!(&second.message.body[..], b"b");
+    second.ack().unwrap();
+    assert_eq!(peer.settle().await.1, [(2, 2, Verdict::Ack)]);
+    peer.deliver(handle, 4, 1, &["d"]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let batch = within(consumer.next_batch(10)).await.unwrap().unwrap();
+    let bodies: Vec<_> = batch.iter().map(|one| one.unwrap().message.body).collect();
+    assert_eq!(bodies, ["d"], "the third is somebody else's by now");
+    assert_eq!(peer.settle().await.1, [(3, 3, Verdict::Requeue { delay_ms: 0 })]);
+    // What was handed out in time is its holder's to answer for.
+    first.ack().unwrap();
+    batch.ack_all().unwrap();
+    assert_eq!(peer.settle().await.1, [(1, 1, Verdict::Ack), (4, 4, Verdict::Ack)]);
+}

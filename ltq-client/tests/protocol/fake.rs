@@ -106,6 +106,18 @@ impl Peer {
         }
     }
 
+    /// Sends unless the client has cut the stream; says whether it has not.
+    pub(crate) async fn try_send_raw(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let slice = [std::io::IoSlice::new(bytes)];
+            match within(poll_fn(|cx| self.stream.send.poll_send(cx, &slice))).await {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
     /// The next frame that is no ping; pings are answered.
     pub(crate) async fn recv(&mut self) -> Frame {
         loop {

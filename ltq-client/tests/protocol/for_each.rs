@@ -207,3 +207,39 @@ async fn it_ends_with_the_reason_when_the_subscription_does() {
     let error = within(running).await.unwrap().unwrap_err();
     assert_eq!(error, ConsumeError::Ended(refusal));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_slow_handlers_is_touched_and_handled_once() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let (consumer, (handle, _)) = tokio::join!(client.consumer("orders", "c"), peer.subscribed());
+    let running = consumer.unwrap().for_each(1, |_| async {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        Ok::<_, String>(())
+    });
+    let stop = running.stop_handle();
+    let running = tokio::spawn(running.into_future());
+    peer.deliver(handle, 1, 1, &["a", "b"]).await;
+    peer.deliver(handle, 3, 1, &["c", "d"]).await;
+    // The timeout is 60 s, and each handler takes 50.
+    let mut touched = [0_u32; 5];
+    let mut acked = Vec::new();
+    while acked.len() < 3 {
+        for (first, last, verdict) in peer.settle().await.1 {
+            match verdict {
+                Verdict::Touch => (first..=last).for_each(|tag| touched[tag as usize] += 1),
+                Verdict::Ack => acked.extend(first..=last),
+                Verdict::Requeue { .. } => panic!("{first} to {last} were given back"),
+            }
+        }
+    }
+    assert_eq!(acked, [1, 2, 3]);
+    assert!(touched[4] >= 6 && touched[1] >= 2, "{touched:?}");
+    stop.stop();
+    // The last handler is waited for.
+    let asked = tokio::time::Instant::now();
+    while !settled(&mut peer, 1).await.contains(&(4, Verdict::Ack)) {}
+    assert!(asked.elapsed().as_secs() <= 50);
+    unsubscribed(&mut peer, handle).await;
+    assert_eq!(running.await.unwrap().unwrap().acked, 4);
+}

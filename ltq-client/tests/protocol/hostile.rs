@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
-use ltq_client::{Durability, Message, Offset, RefusalCode};
-use ltq_core::{Refusal, Tag, TagRange, model::SequenceRange, protocol::Frame};
+use ltq_client::{Credit, Durability, Message, Offset, RefusalCode, Timestamp};
+use ltq_core::{
+    RecordBatch, Records, Refusal, Tag, TagRange, model::SequenceRange, protocol::Frame,
+};
+use ltq_transport::InProcess;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::fake::{Fake, Peer, within};
+use crate::fake::{Fake, Peer, welcome, within};
 
 /// A client with a producer (handle 0) that has one message in flight and a subscription (handle
 /// 1) with credit for 4.
@@ -108,6 +112,13 @@ async fn deliveries_beyond_the_credit_or_out_of_step_cut_the_connection() {
         peer.ended().await;
         fake.welcome().await;
     }
+    let mut fake = Fake::start().await;
+    let (_client, mut peer) = busy(&mut fake).await;
+    let (first, time) = (Offset(u64::MAX), Timestamp(0));
+    let batch = RecordBatch { first, time, records: Records::encode([&Message::new("a")]) };
+    peer.send(&Frame::Deliver { handle: 1, first_tag: Tag(1), attempt: 1, batch }).await;
+    peer.ended().await;
+    fake.welcome().await;
 }
 
 #[tokio::test]
@@ -180,4 +191,120 @@ async fn a_broker_that_asks_and_does_not_read_heaps_nothing_up() {
         }
     );
     assert!(pongs < 300_000, "{pongs} answers were kept");
+}
+
+#[tokio::test]
+async fn random_bytes_in_frames_of_every_type_end_in_a_new_connection_at_worst() {
+    let mut random = SmallRng::seed_from_u64(7);
+    let mut fake = Fake::start().await;
+    let (_client, mut peer) = busy(&mut fake).await;
+    for _ in 0..300 {
+        for _ in 0..random.random_range(1..8) {
+            let kinds = [2, 3, 4, 5, 17, 18, 20, 21, 33, 34, 36, 38, 40, 49, 255];
+            let mut frame = vec![kinds[random.random_range(0..kinds.len())]];
+            // Small numbers are what most fields take.
+            let length = random.random_range(0..24);
+            frame.extend((0..length).map(|_| match random.random_range(0..4) {
+                0 => random.random::<u8>(),
+                _ => random.random_range(0..3),
+            }));
+            let mut bytes = (frame.len() as u32).to_le_bytes().to_vec();
+            bytes.extend(frame);
+            peer.try_send_raw(&bytes).await;
+        }
+        // Half a frame, and the end.
+        peer.try_send_raw(&[9, 0, 0, 0, 36]).await;
+        drop(peer);
+        peer = fake.welcome().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_frame_and_a_byte_now_and_then_cut_the_connection() {
+    let mut fake = Fake::start().await;
+    let (_client, mut peer) = busy(&mut fake).await;
+    let start = tokio::time::Instant::now();
+    peer.send_raw(&(1_u32 << 20).to_le_bytes()).await;
+    while peer.try_send_raw(&[36]).await {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(start.elapsed() <= Duration::from_secs(62), "{:?}", start.elapsed());
+    }
+    assert!(start.elapsed() >= Duration::from_secs(60), "{:?}", start.elapsed());
+    fake.welcome().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_wants_no_heartbeats_is_found_out_about_all_the_same() {
+    for heartbeat_ms in [0, u32::MAX] {
+        let mut fake = Fake::start().await;
+        let (client, _peer) = tokio::join!(fake.builder().connect(), async {
+            let mut peer = fake.accept().await;
+            peer.greet(ltq_core::protocol::Welcome { heartbeat_ms, ..welcome() }).await;
+            peer
+        });
+        let start = tokio::time::Instant::now();
+        client.unwrap().state().wait_for(|state| !state.is_connected()).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 90);
+    }
+}
+
+#[tokio::test]
+async fn limits_that_allow_nothing_or_everything_stop_no_client() {
+    for (nothing, all) in [(true, 0), (false, u32::MAX)] {
+        let mut fake = Fake::start().await;
+        let (client, mut peer) = tokio::join!(fake.builder().connect(), async {
+            let mut peer = fake.accept().await;
+            let mut welcome = welcome();
+            welcome.limits.message_bytes_max = all;
+            welcome.limits.publish_bytes_max = u64::from(all);
+            welcome.limits.credit_max = Credit { messages: all.into(), bytes: all.into() };
+            welcome.limits.subscriptions_max = all;
+            welcome.limits.producers_max = all;
+            welcome.limits.frame_bytes_max = all.max(4096);
+            peer.greet(welcome).await;
+            peer
+        });
+        let client = client.unwrap();
+        let (producer, opened) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
+        let producer = producer.unwrap();
+        let pending = producer.enqueue(Message::new("a")).await.unwrap();
+        if nothing {
+            let refusal = within(pending).await.unwrap_err();
+            assert_eq!(refusal.refusal().unwrap().code, RefusalCode::MessageTooLarge);
+            continue;
+        }
+        peer.publish().await;
+        peer.confirm(opened.handle, 1, 1, 0).await;
+        within(pending).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_what_is_refused_again_and_again_is_asked_for_once() {
+    let mut fake = Fake::start().await;
+    let (_client, mut peer) = busy(&mut fake).await;
+    for _ in 0..1_000 {
+        let full = || refusal(RefusalCode::LimitReached);
+        peer.send(&Frame::ProducerRefused { handle: 0, refusal: full() }).await;
+        peer.send(&Frame::SubscriptionClosed { handle: 1, refusal: Some(full()) }).await;
+        peer.send(&Frame::SubscribeRefused { handle: 1, refusal: full() }).await;
+    }
+    let asked = [peer.recv().await, peer.recv().await];
+    assert!(asked.iter().any(|frame| matches!(frame, Frame::OpenProducer { .. })), "{asked:?}");
+    assert!(asked.iter().any(|frame| matches!(frame, Frame::Subscribe { .. })), "{asked:?}");
+    peer.send(&Frame::Ping { nonce: 1 }).await;
+    assert_eq!(peer.recv().await, Frame::Pong { nonce: 1 }, "nothing is asked twice");
+}
+
+#[tokio::test]
+async fn promise_16_a_server_that_loses_every_connection_is_left_for_another() {
+    let namespace = InProcess::new();
+    let mut one = Fake::at(&namespace, "one").await;
+    let mut two = Fake::at(&namespace, "two").await;
+    let (client, peer) = one.connect(one.builder().server(&two.address)).await;
+    drop(peer);
+    drop(one.welcome().await);
+    let mut peer = two.welcome().await;
+    let (producer, _) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
+    producer.unwrap();
 }

@@ -2,6 +2,8 @@
 //! right or wrong. The broker here does as the test tells it.
 
 #[cfg(test)]
+mod cancelling;
+#[cfg(test)]
 mod closing;
 #[cfg(test)]
 mod connecting;

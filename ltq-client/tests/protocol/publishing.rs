@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures::FutureExt;
 use ltq_client::{Durability, Message, Offset, Outcome, PublishError, RefusalCode, UnknownCause};
 use ltq_core::protocol::Frame;
 
@@ -210,11 +211,39 @@ async fn promise_15_a_fenced_producer_fails_every_call() {
     let ended = Frame::ProducerRefused { handle, refusal: refusal.clone() };
     let (waiting, ()) = tokio::join!(waiting, peer.send(&ended));
     assert_eq!(waiting.unwrap_err().refusal(), Some(&refusal));
-    peer.refuse(handle, 1, 1, RefusalCode::Fenced).await;
-    assert_eq!(within(sent).await.unwrap_err().refusal().unwrap().code, RefusalCode::Fenced);
+    let sent = within(sent).await.unwrap_err();
+    assert_eq!((sent.refusal(), sent.outcome()), (Some(&refusal), Outcome::Nothing));
     let later = within(producer.send(Message::new("c"))).await.unwrap_err();
     assert_eq!((later.refusal(), later.outcome()), (Some(&refusal), Outcome::Nothing));
     assert_eq!(within(producer.flush()).await.unwrap_err().refusal(), Some(&refusal));
+}
+
+#[tokio::test]
+async fn what_was_sent_with_a_refused_producer_does_not_hold_up_others() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = tokio::join!(fake.builder().connect(), async {
+        let mut peer = fake.accept().await;
+        let mut welcome = welcome();
+        welcome.limits.publish_bytes_max = 300;
+        peer.greet(welcome).await;
+        peer
+    });
+    let client = client.unwrap();
+    let (first, opened) = tokio::join!(client.producer("a"), peer.open_producer(1, 0));
+    let first = first.unwrap();
+    let (second, other) = tokio::join!(client.producer("b"), peer.open_producer(1, 0));
+    let second = second.unwrap();
+    let sent = first.enqueue(Message::new(vec![b'x'; 100])).await.unwrap();
+    peer.publish().await;
+    let waits = second.enqueue(Message::new("waits for room")).await.unwrap();
+    let refusal = ltq_core::Refusal::new(RefusalCode::TopicDeleted, "a");
+    peer.send(&Frame::ProducerRefused { handle: opened.handle, refusal }).await;
+    // It was on its way when the producer was refused.
+    peer.refuse(opened.handle, 1, 1, RefusalCode::NoSuchHandle).await;
+    within(sent).await.unwrap_err();
+    assert_eq!(peer.publish().await, (1, vec!["waits for room".to_owned()]));
+    peer.confirm(other.handle, 1, 1, 0).await;
+    within(waits).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,4 +381,97 @@ async fn promise_15_no_deadline_is_missed_on_a_running_clock() {
         assert_eq!(error.outcome(), Outcome::Unknown);
     }
     silent.abort();
+}
+
+#[tokio::test]
+async fn a_message_that_goes_alone_is_sent_by_whoever_publishes_it() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let (producer, opened) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
+    let producer = producer.unwrap();
+    // With the first one the task sets its timer for the deadlines of all that follow.
+    let first = async {
+        assert_eq!(peer.publish().await.0, 1);
+        peer.confirm(opened.handle, 1, 1, 0).await;
+    };
+    tokio::join!(producer.send(Message::new("first")), first).0.unwrap();
+    let mut sequence = 1;
+    for _ in 0..3 {
+        // No other task runs on this thread between the two.
+        let mut sending = std::pin::pin!(producer.send(Message::new("alone")));
+        assert!(futures::poll!(&mut sending).is_pending());
+        sequence += 1;
+        let sent = peer.publish().now_or_never();
+        assert_eq!(sent, Some((sequence, vec!["alone".to_owned()])));
+        peer.confirm(opened.handle, sequence, 1, 0).await;
+        within(sending).await.unwrap();
+    }
+    // Those that come while an answer is due go together.
+    let sending = (0..10).map(|_| producer.send(Message::new("together")));
+    let mut sending = std::pin::pin!(futures::future::join_all(sending));
+    assert!(futures::poll!(&mut sending).is_pending());
+    assert_eq!(peer.publish().await.1.len(), 1);
+    assert_eq!(peer.publish().now_or_never(), None);
+    assert_eq!(peer.publish().await.1.len(), 9);
+    peer.confirm(opened.handle, sequence + 1, 10, 3).await;
+    within(&mut sending).await.into_iter().for_each(|sent| drop(sent.unwrap()));
+    // More follow, as far as can be told.
+    let pending = producer.enqueue(Message::new("one of many")).await.unwrap();
+    assert_eq!(peer.publish().now_or_never(), None);
+    assert_eq!(peer.publish().await.0, sequence + 11);
+    peer.confirm(opened.handle, sequence + 11, 1, 13).await;
+    within(pending).await.unwrap();
+}
+
+#[tokio::test]
+async fn promise_6_a_message_that_goes_alone_into_a_lost_connection_is_sent_again() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let (producer, opened) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
+    let producer = producer.unwrap();
+    drop(peer);
+    let mut sending = std::pin::pin!(producer.send(Message::new("a")));
+    assert!(futures::poll!(&mut sending).is_pending());
+    let mut peer = fake.welcome().await;
+    assert_eq!(peer.open_producer(1, 0).await.epoch, Some(1));
+    assert_eq!(peer.publish().await, (1, vec!["a".to_owned()]));
+    peer.confirm(opened.handle, 1, 1, 0).await;
+    within(sending).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thread_without_a_runtime_may_publish() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let (producer, opened) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
+    let producer = producer.unwrap();
+    let thread = std::thread::spawn(move || {
+        for _ in 0..100 {
+            wait_parked(producer.send(Message::new("a"))).unwrap();
+        }
+    });
+    for sequence in 1..=100 {
+        assert_eq!(peer.publish().await.0, sequence);
+        peer.confirm(opened.handle, sequence, 1, sequence - 1).await;
+    }
+    tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+}
+
+/// Waits for a future on a thread that no runtime knows.
+fn wait_parked<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
 }

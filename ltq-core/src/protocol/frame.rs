@@ -1,5 +1,7 @@
 //! The frames.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -17,7 +19,7 @@ pub const PROTOCOL_MINOR: u16 = 0;
 pub struct Features(pub u64);
 
 /// The client's first frame.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Its major version.
     pub major: u16,
@@ -33,6 +35,21 @@ pub struct Hello {
     pub frame_bytes_max: u32,
     /// How often it wants to hear something, in milliseconds; 0 as the node likes.
     pub heartbeat_ms: u32,
+}
+
+impl fmt::Debug for Hello {
+    /// Without the token, which has no place in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("major", &self.major)
+            .field("minor", &self.minor)
+            .field("features", &self.features)
+            .field("client", &self.client)
+            .field("has_token", &self.token.is_some())
+            .field("frame_bytes_max", &self.frame_bytes_max)
+            .field("heartbeat_ms", &self.heartbeat_ms)
+            .finish()
+    }
 }
 
 /// The broker's first frame.

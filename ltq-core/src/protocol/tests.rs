@@ -411,3 +411,19 @@ fn an_idle_queue_gives_its_memory_back() {
     queue.shrink();
     assert!(queue.is_empty());
 }
+
+#[test]
+fn a_hello_in_a_log_keeps_its_token_to_itself() {
+    let hello = Hello {
+        major: 1,
+        minor: 0,
+        features: Features(0),
+        client: "loader".to_owned(),
+        token: Some("hush-hush".to_owned()),
+        frame_bytes_max: 4096,
+        heartbeat_ms: 0,
+    };
+    let text = format!("{:?}", Frame::Hello(hello));
+    assert!(text.contains("loader") && text.contains("has_token: true"), "{text}");
+    assert!(!text.contains("hush"), "{text}");
+}

@@ -67,9 +67,7 @@ impl Driver {
             },
             Phase::Up(mut link) => {
                 let result = self.exchange(&mut link, context, now);
-                if let Some(at) = link.next_timeout() {
-                    self.timer.no_later_than(at);
-                }
+                self.timer.no_later_than(link.next_timeout());
                 self.phase = Phase::Up(link);
                 match result {
                     Ok(more) => more,
@@ -159,7 +157,8 @@ impl Driver {
         if now.saturating_duration_since(link.up_since) >= STABLE {
             self.failures = 0;
         }
-        if link.is_ending() {
+        // A server that takes clients and loses them again and again is no use; another may be.
+        if link.is_ending() || self.failures > 0 {
             self.server += 1;
         }
         drop(link);

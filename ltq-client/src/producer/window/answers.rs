@@ -12,6 +12,9 @@ impl<R> Window<R> {
         ranges: &[SequenceRange],
         durability: Durability,
     ) -> Result<(), Violation> {
+        if !self.is_open {
+            return Ok(());
+        }
         for range in ranges {
             let mut offset = range.offset;
             self.answer(range.sequence, range.count, |window, sequence, position, count| {
@@ -32,6 +35,10 @@ impl<R> Window<R> {
         count: u64,
         refusal: Refusal,
     ) -> Result<(), Violation> {
+        // What the broker took after it had refused the producer, which is answered for already.
+        if !self.is_open {
+            return Ok(());
+        }
         let front = self.frames.front().filter(|_| self.repeated > 0);
         if front.is_some_and(|frame| frame.sequence < sequence) && sequence < self.next_sequence {
             self.early.insert(sequence, (count, refusal));

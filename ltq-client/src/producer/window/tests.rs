@@ -452,25 +452,57 @@ fn a_message_lingers_until_its_time_or_until_there_are_many() {
 }
 
 #[test]
-fn an_ended_producer_refuses_what_was_not_sent_and_waits_for_what_was() {
+fn promise_15_a_refused_producer_refuses_all_that_is_not_answered() {
+    let refused = Refusal::new(RefusalCode::Fenced, "");
+    let fenced = Failure::Refused(refused.clone());
+    let mut harness = Harness::opened(0);
+    harness.push(0, "a");
+    harness.send();
+    harness.confirm(1, 1, 0);
+    harness.push_all(1, &["b", "c"]);
+    harness.send();
+    harness.confirm(2, 1, 1);
+    harness.window.take_answered_bytes();
+    harness.push(2, "d");
+    harness.send();
+    harness.push(3, "e");
+    harness.window.handle_ended(&fenced);
+    assert_eq!(harness.window.ended(), Some(&fenced));
+    let failure = || Some(fenced.clone());
+    let expected = [(0, 1, None), (1, 1, failure()), (2, 0, failure()), (3, 0, failure())];
+    assert_eq!(harness.answers(), expected);
+    assert_eq!(harness.window.pending(), 0);
+    assert!(harness.window.take_answered_bytes() > 0, "no answer to them is to come");
+    // What the broker took behind its refusal names a producer that it does not know.
+    harness.window.handle_refused(3, 1, refused).unwrap();
+    harness.confirm(4, 1, 9);
+    assert_eq!(harness.answers(), []);
+}
+
+#[test]
+fn promise_15_a_repeat_that_is_refused_with_its_producer_is_not_called_undone() {
     let mut harness = Harness::opened(0);
     harness.push(0, "a");
     harness.send();
     harness.push(1, "b");
-    let fenced = Failure::Refused(Refusal::new(RefusalCode::Fenced, ""));
-    harness.window.handle_ended(&fenced);
-    assert_eq!(harness.answers(), [(1, 0, Some(fenced.clone()))]);
-    assert_eq!(harness.window.ended(), Some(&fenced));
-    harness.confirm(1, 1, 0);
-    assert_eq!(harness.answers(), [(0, 1, None)]);
+    harness.send();
+    harness.window.handle_cut();
+    harness.window.handle_opened(true, 1).unwrap();
+    harness.send();
+    let refusal = Refusal::new(RefusalCode::TopicDeleted, "");
+    let deleted = Failure::Refused(refusal.clone());
+    harness.window.handle_ended(&deleted);
+    let unknown = Failure::Unknown(UnknownCause::Broker(refusal));
+    assert_eq!(harness.answers(), [(0, 0, Some(unknown)), (1, 0, Some(deleted.clone()))]);
 
     let mut harness = Harness::opened(0);
     harness.push(0, "a");
     harness.send();
-    harness.window.handle_ended(&fenced);
+    harness.push(1, "b");
     harness.window.handle_cut();
+    harness.window.handle_ended(&deleted);
     let lost = Some(Failure::Unknown(UnknownCause::ConnectionLost));
-    assert_eq!(harness.answers(), [(0, 0, lost)]);
+    assert_eq!(harness.answers(), [(0, 0, lost), (1, 0, Some(deleted))]);
 }
 
 #[test]
