@@ -221,7 +221,7 @@ impl Engine {
     /// The same after a commit, which may have left something to be done.
     pub(super) fn note(&self, state: &State) {
         self.count(state);
-        if state.tail_cost() > self.options.tail_bytes || state.has_garbage() {
+        if state.tail_cost() > self.options.spill_above() || state.has_garbage() {
             self.keep_signal.raise();
         }
     }
