@@ -152,6 +152,11 @@ impl FileStoreOptions {
         self.tail_bytes / 2
     }
 
+    /// Of its memory, what it keeps at hand for the next batches: what it gives up at once.
+    pub(super) const fn spare_buffer_bytes(&self) -> u64 {
+        self.tail_bytes / 4
+    }
+
     /// The largest entry of the journal.
     pub(super) fn entry_bytes_max(&self) -> u64 {
         (self.journal_bytes_max / 4).min(2 << 30)
