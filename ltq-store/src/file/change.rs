@@ -1,12 +1,17 @@
 //! A batch on its way: copied once, into the bytes that go to the journal and stay in memory.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
 use ltq_core::{
     LogName, LogOptions, Offset, Records, RecordsBuilder, TABLE_ENTRY_BYTES, Timestamp, WriteBatch,
     WriteOp,
 };
 
-use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, Head, padded};
+use super::{
+    buffers::Buffers,
+    entry::{ENTRY_HEADER_BYTES, EntryHeader, Head, padded},
+};
 
 /// One change of a batch, its log known by id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +41,11 @@ pub(super) struct Draft {
 impl Draft {
     /// Copies what the batch brings. `is_durable` tells which logs are kept in memory only: what is
     /// appended to those does not go to the journal.
-    pub(super) fn new(batch: WriteBatch, is_durable: impl Fn(&LogName) -> bool) -> Self {
+    pub(super) fn new(
+        batch: WriteBatch,
+        buffers: &Arc<Buffers>,
+        is_durable: impl Fn(&LogName) -> bool,
+    ) -> Self {
         let mut ops = batch.into_ops();
         let mut created: Vec<(LogName, bool)> = Vec::new();
         let mut durable = Vec::with_capacity(ops.len());
@@ -65,7 +74,8 @@ impl Draft {
             }
         }
         let all = padded((raw_len + payload_len) as u64) as usize;
-        let mut body = BytesMut::with_capacity(all);
+        let mut buffer = buffers.take(all);
+        let mut body = buffer.bytes_mut();
         for (op, durable) in ops.iter().zip(&durable) {
             match op {
                 WriteOp::Append { records, .. } if *durable => body.put_slice(records.table()),
@@ -82,10 +92,11 @@ impl Draft {
                 body.put_slice(records.payload());
             }
         }
-        let payload_crc = crc32c::crc32c(body.get(raw_len..).unwrap_or_default());
+        let rest = body.len();
+        body.put_bytes(0, rest);
+        let body = buffers.share(buffer);
+        let payload_crc = crc32c::crc32c(body.get(raw_len..all - rest).unwrap_or_default());
         let raw_crc = crc32c::crc32c(body.get(..raw_len).unwrap_or_default());
-        body.put_bytes(0, all - body.len());
-        let body = body.freeze();
         let (mut raw_at, mut payload_at) = (0, raw_len);
         for (op, durable) in ops.iter_mut().zip(&durable) {
             own(op, *durable, &body, &mut raw_at, &mut payload_at);

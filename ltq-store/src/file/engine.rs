@@ -21,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use super::{
+    buffers::Buffers,
     change::Draft,
     commit::Writing,
     filesystem::{FileSystem, StoreFile},
@@ -42,6 +43,8 @@ pub(super) struct Engine {
     pub(super) files: Arc<dyn FileSystem>,
     pub(super) store: StoreId,
     pub(super) journal: JournalDir,
+    /// What batches are copied into.
+    pub(super) buffers: Arc<Buffers>,
     /// Batches on their way.
     pub(super) front: Mutex<Front>,
     /// What readers see.
@@ -132,7 +135,7 @@ impl Engine {
     /// Copies a batch, knowing which of its logs do not go to the journal.
     fn draft(&self, batch: WriteBatch) -> Draft {
         if !self.counters.volatile.load(Acquire) {
-            return Draft::new(batch, |_| true);
+            return Draft::new(batch, &self.buffers, |_| true);
         }
         let volatile: HashSet<LogName> = {
             let front = self.front.lock();
@@ -142,7 +145,7 @@ impl Engine {
             });
             logs.filter(|log| !front.planned.is_durable(log)).cloned().collect()
         };
-        Draft::new(batch, |log| !volatile.contains(log))
+        Draft::new(batch, &self.buffers, |log| !volatile.contains(log))
     }
 
     /// Judges a batch, and shows it if it need not wait.
@@ -180,7 +183,7 @@ impl Engine {
                     }
                     // A log of that name, but another kind, has come in the meantime.
                     let batch = refused_draft.into_batch();
-                    draft = Draft::new(batch, |log| front.planned.is_durable(log));
+                    draft = Draft::new(batch, &self.buffers, |log| front.planned.is_durable(log));
                     done = refused_done;
                 }
             }
@@ -221,7 +224,7 @@ impl Engine {
     /// The same after a commit, which may have left something to be done.
     pub(super) fn note(&self, state: &State) {
         self.count(state);
-        if state.tail_cost() > self.options.tail_bytes || state.has_garbage() {
+        if state.tail_cost() > self.options.spill_above() || state.has_garbage() {
             self.keep_signal.raise();
         }
     }

@@ -106,8 +106,8 @@ pub(super) struct Parked {
 pub(super) enum NoRoom {
     /// The journal: a file for an entry of so many bytes is wanted.
     Journal(u64),
-    /// Memory, as the caller found.
-    Memory,
+    /// Memory for so many bytes of records, as the caller found.
+    Memory(u64),
     /// What is configured for all files, as the caller found.
     Disk,
     /// The device, as was found before.

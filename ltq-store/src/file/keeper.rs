@@ -13,7 +13,7 @@ use super::{
     checkpoint::{self, LogSnapshot, Snapshot},
     engine::{Engine, Entered},
     filesystem::is_full,
-    front::{Parked, Sealed},
+    front::{NoRoom, Parked, Sealed},
     segments::{SegmentDir, SegmentKey},
     spill::{self, Job},
     tail::{Chunk, NOT_IN_JOURNAL},
@@ -94,12 +94,19 @@ impl Engine {
         shortage.map_or(Ok(()), Err)
     }
 
-    /// Brings what tails take in memory below the budget.
+    /// Brings what tails take in memory well below the budget, and so far that who waits for
+    /// memory has room.
     fn relieve_memory(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
-        let target = self.options.tail_bytes / 4 * 3;
+        let wanted = match self.front.lock().parked().front().map(|parked| parked.no_room) {
+            Some(NoRoom::Memory(records)) => Some(records),
+            _ => None,
+        };
+        let room_for = |records| self.options.tail_bytes.saturating_sub(records);
+        let target = self.options.spill_down_to().min(wanted.map_or(u64::MAX, room_for));
         let jobs = {
             let mut state = self.state.write();
-            if state.tail_cost() <= self.options.tail_bytes {
+            let pressed = wanted.is_some() || state.tail_cost() > self.options.spill_above();
+            if !pressed || state.tail_cost() <= target {
                 return Ok(());
             }
             state.shrink_tails(target);

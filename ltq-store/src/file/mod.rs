@@ -1,6 +1,7 @@
 //! [`FileStore`]: one journal for all logs, the newest records in memory, the rest in segments.
 
 mod block;
+mod buffers;
 mod change;
 mod checkpoint;
 mod closing;

@@ -46,9 +46,10 @@ impl FileStoreOptions {
         }
     }
 
-    /// Memory for the newest records of all logs together, bookkeeping included; 64 MiB. What
-    /// exceeds it is written to segments and read from there. Appends wait while twice as much
-    /// is in use. At least 64 KiB.
+    /// Memory for the newest records of all logs together, bookkeeping included; 64 MiB. Once
+    /// three quarters of it are in use the oldest go to segments, until half of it is, and are
+    /// read from there. Appends that would exceed it wait for that; a batch that is larger by
+    /// itself comes in when there is nothing else. At least 64 KiB.
     #[must_use]
     pub fn tail_bytes(mut self, bytes: u64) -> Self {
         self.tail_bytes = bytes;
@@ -138,6 +139,22 @@ impl FileStoreOptions {
         let millis = u64::try_from(self.os_sync_interval.as_millis()).unwrap_or(u64::MAX);
         at_least("os_sync_interval in ms", millis, 1)?;
         at_most("os_sync_interval in ms", millis, 3_600_000)
+    }
+
+    /// With more than this in memory the store begins to move records to segments, ahead of who
+    /// appends: who does so rarely waits then.
+    pub(super) const fn spill_above(&self) -> u64 {
+        self.tail_bytes / 4 * 3
+    }
+
+    /// So much it leaves in memory then.
+    pub(super) const fn spill_down_to(&self) -> u64 {
+        self.tail_bytes / 2
+    }
+
+    /// Of its memory, what it keeps at hand for the next batches: what it gives up at once.
+    pub(super) const fn spare_buffer_bytes(&self) -> u64 {
+        self.tail_bytes / 4
     }
 
     /// The largest entry of the journal.

@@ -14,6 +14,7 @@ use ltq_core::{Offset, StoreError};
 use parking_lot::{Mutex, RwLock};
 
 use super::{
+    buffers::Buffers,
     checkpoint::{self, Snapshot},
     commit::Writing,
     engine::{Counters, Engine},
@@ -129,6 +130,7 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         files,
         store,
         journal,
+        buffers: Buffers::new(options.spare_buffer_bytes()),
         front: Mutex::new(front),
         state: RwLock::new(state),
         showing: Mutex::default(),

@@ -210,11 +210,11 @@ impl<'a> Replay<'a> {
 
     /// Keeps to the budget of memory.
     fn relieve(&mut self) -> Result<(), StoreError> {
-        let budget = self.options.tail_bytes;
-        if self.state.tail_cost() <= budget {
+        if self.state.tail_cost() <= self.options.spill_above() {
             return Ok(());
         }
-        for job in spill::jobs_for_memory(&self.state, budget / 4 * 3) {
+        let target = self.options.spill_down_to();
+        for job in spill::jobs_for_memory(&self.state, target) {
             let mut spilled = job.run(self.segments, self.options.segment_bytes);
             let error = spilled.error.take();
             spilled.register(&mut self.state, &mut self.dirty);
@@ -223,7 +223,7 @@ impl<'a> Replay<'a> {
                 return Err(StoreError::Io { doing, cause: error.to_string() });
             }
         }
-        self.state.shrink_tails(budget / 4 * 3);
+        self.state.shrink_tails(target);
         Ok(())
     }
 }

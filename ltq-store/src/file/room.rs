@@ -23,8 +23,9 @@ impl Engine {
             return None;
         }
         let in_memory = self.counters.tail_cost.load(Relaxed) + front.unseen_bytes();
-        if records > 0 && in_memory >= self.options.tail_bytes.saturating_mul(2) {
-            return Some(NoRoom::Memory);
+        // What is larger than all there is for it comes in alone.
+        if records > 0 && in_memory > 0 && in_memory + records > self.options.tail_bytes {
+            return Some(NoRoom::Memory(records));
         }
         if records > 0 && self.device_short.load(Relaxed) {
             return Some(NoRoom::Device);
