@@ -132,9 +132,9 @@ impl Inbox {
         self.state.lock().writers.leave(ticket);
     }
 
-    /// Whether there is nothing in it.
-    pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().entries.is_empty()
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().entries.len()
     }
 
     /// Takes everything out into `into`, which is empty; pending when there is nothing.

@@ -12,6 +12,7 @@ mod greeting;
 mod handles;
 mod inbox;
 mod outbox;
+mod patience;
 mod producers;
 mod refuse;
 mod replies;

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
@@ -17,6 +17,7 @@ use tracing::{debug, error, info};
 use super::{
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
+    patience::Patience,
     refuse::{gone, refuse},
     shared::Shared,
 };
@@ -47,7 +48,7 @@ pub(super) fn run(
         counted_bytes: 0,
         failing: false,
         cut: false,
-        gathered: false,
+        patience: Patience::default(),
         stage: Stage::Running,
     }
 }
@@ -78,8 +79,7 @@ struct TopicTask {
     failing: bool,
     /// The store is not waited for any more.
     cut: bool,
-    /// Others had their turn first since it was last woken.
-    gathered: bool,
+    patience: Patience,
     stage: Stage,
 }
 
@@ -98,7 +98,10 @@ impl Future for TopicTask {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let task = self.get_mut();
         let mut progress = task.poll_store(context);
-        if !progress && task.gather(context) {
+        if !progress
+            && task.patience.waits(task.inbox.len())
+            && pin!(yield_now()).poll(context).is_pending()
+        {
             return Poll::Pending;
         }
         for _ in 0..TURNS_MAX {
@@ -125,14 +128,6 @@ impl Future for TopicTask {
 }
 
 impl TopicTask {
-    /// Lets the sessions that are ready to run add to what came in: many small publishes are one
-    /// commit then. Says whether to wait for that, which costs next to nothing when nobody is ready.
-    fn gather(&mut self, context: &mut Context<'_>) -> bool {
-        let gathering = !self.gathered && !self.inbox.is_empty();
-        self.gathered = gathering;
-        gathering && std::pin::pin!(yield_now()).poll(context).is_pending()
-    }
-
     /// Tells the model everything that came in.
     fn hear(&mut self, context: &Context<'_>) -> bool {
         let mut entries = std::mem::take(&mut self.entries);

@@ -3,13 +3,14 @@
 use std::{
     io::{self, IoSlice},
     sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
+    time::Instant,
 };
 
 use ltq_core::{Durability, StoreError};
 use parking_lot::MutexGuard;
 
 use super::{
-    engine::{Engine, INLINE_BYTES_MAX},
+    engine::{Caller, Engine, INLINE_BYTES_MAX},
     front::{Front, Queued},
     journal::JournalFile,
 };
@@ -24,10 +25,30 @@ pub(super) struct Writing {
 }
 
 impl Engine {
-    /// Sees to it that a batch which just came in gets on: with a short write here and now when
-    /// that is all it needs and nobody else is writing, else by the thread.
-    pub(super) fn begin(&self, mut front: MutexGuard<'_, Front>, durability: Durability) {
-        let short = durability == Durability::Os && front.queue_bytes() <= INLINE_BYTES_MAX;
+    /// Sees to it that a batch which just came in gets on: with a short write or sync here and now
+    /// when that is all it needs and nobody else is at it, else by the thread.
+    pub(super) fn begin(
+        &self,
+        mut front: MutexGuard<'_, Front>,
+        durability: Durability,
+        caller: Caller,
+    ) {
+        let short = front.queue_bytes() <= INLINE_BYTES_MAX;
+        if short && durability == Durability::Disk && self.may_sync(caller) {
+            // Nobody who syncs waits for `writing` while it is held here: both are only tried.
+            if let Some(syncing) = self.syncing.try_lock()
+                && let Some(mut writing) = self.writing.try_lock()
+            {
+                let last = front.take_queue(&mut writing.entries);
+                drop(front);
+                // A failure reaches the caller as its commit's answer.
+                let _ = self.write(writing, last).and_then(|()| self.sync_held(&syncing, last));
+                drop(syncing);
+                self.show();
+                return;
+            }
+        }
+        let short = short && durability == Durability::Os;
         if let Some(mut writing) = short.then(|| self.writing.try_lock()).flatten() {
             let last = front.take_queue(&mut writing.entries);
             drop(front);
@@ -91,9 +112,17 @@ impl Engine {
         Ok(())
     }
 
+    fn may_sync(&self, caller: Caller) -> bool {
+        caller == Caller::Syncs && self.sync_pace.worst() < self.options.caller_sync_max
+    }
+
     /// Makes everything up to an entry, which was written, durable.
     fn sync(&self, last: u64) -> Result<(), StoreError> {
-        let _syncing = self.syncing.lock();
+        let syncing = self.syncing.lock();
+        self.sync_held(&syncing, last)
+    }
+
+    fn sync_held(&self, _syncing: &MutexGuard<'_, ()>, last: u64) -> Result<(), StoreError> {
         if self.synced.load(Acquire) >= last {
             return Ok(());
         }
@@ -103,9 +132,11 @@ impl Engine {
         };
         for file in &dirty {
             self.counters.syncs.fetch_add(1, Relaxed);
+            let began = Instant::now();
             if let Err(error) = file.file.sync() {
                 return Err(self.fail("syncing the journal", &error));
             }
+            self.sync_pace.note(began.elapsed());
         }
         if let Some(failure) = self.failure() {
             return Err(failure);

@@ -30,6 +30,7 @@ use super::{
     journal::JournalDir,
     keeper::Keeping,
     options::FileStoreOptions,
+    pace::Pace,
     planned::Refused,
     reader::Handles,
     signal::Signal,
@@ -58,6 +59,8 @@ pub(super) struct Engine {
     /// The last entry that was written; that was synced.
     pub(super) written: AtomicU64,
     pub(super) synced: AtomicU64,
+    /// How long syncs take, in nanoseconds.
+    pub(super) sync_pace: Pace,
     /// What moves old records to segments and makes room; one at a time.
     pub(super) keeping: Mutex<Keeping>,
     pub(super) handles: Handles,
@@ -97,11 +100,13 @@ pub(super) struct Counters {
 pub(super) type Answer = oneshot::Receiver<Result<Committed, StoreError>>;
 
 impl Engine {
-    /// Takes a batch in. Does not wait, except for a short write when that is all there is to do.
+    /// Takes a batch in. Does not wait, except for a short write, and a sync if the caller lends
+    /// itself to that, when that is all there is to do.
     pub(super) fn submit(
         &self,
         batch: WriteBatch,
         durability: Durability,
+        caller: Caller,
     ) -> Result<Answer, StoreError> {
         batch.check()?;
         let (done, answer) = oneshot::channel();
@@ -122,7 +127,7 @@ impl Engine {
         let behind = (!front.parked().is_empty()).then_some(NoRoom::Behind);
         match self.admit(&mut front, draft, durability, done, behind) {
             Entered::Answered => (),
-            Entered::Waiting => self.begin(front, durability),
+            Entered::Waiting => self.begin(front, durability, caller),
             Entered::NoRoom(parked) => {
                 front.park(parked);
                 drop(front);
@@ -252,6 +257,15 @@ impl Engine {
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failed.get().map(|cause| StoreError::Failed(cause.clone()))
     }
+}
+
+/// What a thread that brings a batch lends itself to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A short write.
+    Writes,
+    /// A sync too, while they are short.
+    Syncs,
 }
 
 /// How a batch came in.

@@ -18,6 +18,7 @@ mod keeper;
 mod log;
 mod options;
 mod os_filesystem;
+mod pace;
 mod planned;
 mod reader;
 mod recovery;
@@ -43,8 +44,14 @@ use ltq_core::{
     Bounds, Committed, Durability, LogInfo, LogName, Offset, ReadLimits, RecordBatch, Store,
     StoreError, StoreStats, Timestamp, WriteBatch,
 };
+use tokio::runtime::Handle;
 
-use self::{engine::Engine, log::Found, log::Log, threads::Threads};
+use self::{
+    engine::{Caller, Engine},
+    log::Found,
+    log::Log,
+    threads::Threads,
+};
 
 pub use self::{
     filesystem::{FileSystem, OpenMode, StoreFile},
@@ -60,8 +67,9 @@ pub use self::{
 /// - The newest records of all logs stay in memory, within [`FileStoreOptions::tail_bytes`]; there
 ///   [`try_read`](Store::try_read) finds them. Older ones are read from segments on a thread of
 ///   tokio's blocking pool. All values stay in memory.
-/// - A commit that asks for `Os` writes up to 256 KiB on the calling thread; one that asks for
-///   `Memory` does no input or output at all. Both are synced within
+/// - A commit that asks for `Os` writes up to 256 KiB on the calling thread, and one that asks for
+///   `Disk` may sync there: see [`FileStoreOptions::caller_sync_max`]. One that asks for `Memory`
+///   does no input or output at all. What did not ask for `Disk` is synced within
 ///   [`FileStoreOptions::os_sync_interval`].
 /// - What is damaged is reported with its file and position and costs the records that it touches.
 ///   It is told from the torn end that a power cut may leave, which was never confirmed.
@@ -173,7 +181,7 @@ impl Store for FileStore {
         batch: WriteBatch,
         durability: Durability,
     ) -> Result<Committed, StoreError> {
-        let mut answer = self.engine.submit(batch, durability)?;
+        let mut answer = self.engine.submit(batch, durability, caller())?;
         if let Ok(answer) = answer.try_recv() {
             return answer;
         }
@@ -273,5 +281,13 @@ impl Store for FileStore {
         self.engine.begin_closing();
         let threads = Arc::clone(&self.threads);
         self.blocking(move |engine| threads.close(engine)).await
+    }
+}
+
+/// What the calling thread may be made to wait for: where others work beside it, a sync.
+fn caller() -> Caller {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.metrics().num_workers() > 1 => Caller::Syncs,
+        _ => Caller::Writes,
     }
 }

@@ -27,6 +27,7 @@ pub struct FileStoreOptions {
     pub(super) disk_bytes_max: Option<u64>,
     pub(super) reserve_bytes: u64,
     pub(super) os_sync_interval: Duration,
+    pub(super) caller_sync_max: Duration,
     pub(super) file_system: Arc<dyn FileSystem>,
 }
 
@@ -42,6 +43,7 @@ impl FileStoreOptions {
             disk_bytes_max: None,
             reserve_bytes: 16 * MIB,
             os_sync_interval: Duration::from_secs(1),
+            caller_sync_max: Duration::from_millis(1),
             file_system: Arc::new(OsFileSystem),
         }
     }
@@ -109,6 +111,16 @@ impl FileStoreOptions {
         self
     }
 
+    /// While syncs take less than this, a small commit that asks for `Disk` and finds nobody else
+    /// writing is written and synced on the thread that asks, which saves the time of handing it
+    /// to another one and back; 1 ms. Only a runtime with several worker threads is made to wait
+    /// so. 0 leaves all syncs to the store's own thread; at most 1 s.
+    #[must_use]
+    pub fn caller_sync_max(mut self, time: Duration) -> Self {
+        self.caller_sync_max = time;
+        self
+    }
+
     /// The file system to work on; the operating system's.
     #[must_use]
     pub fn file_system(mut self, file_system: Arc<dyn FileSystem>) -> Self {
@@ -138,7 +150,9 @@ impl FileStoreOptions {
         at_most("reserve_bytes", self.reserve_bytes, 1 << 40)?;
         let millis = u64::try_from(self.os_sync_interval.as_millis()).unwrap_or(u64::MAX);
         at_least("os_sync_interval in ms", millis, 1)?;
-        at_most("os_sync_interval in ms", millis, 3_600_000)
+        at_most("os_sync_interval in ms", millis, 3_600_000)?;
+        let millis = u64::try_from(self.caller_sync_max.as_millis()).unwrap_or(u64::MAX);
+        at_most("caller_sync_max in ms", millis, 1_000)
     }
 
     /// With more than this in memory the store begins to move records to segments, ahead of who

@@ -3,7 +3,7 @@
 use ltq_core::{Committed, Durability, Durability::*, StoreError, WriteBatch};
 
 use super::{
-    super::engine::{Answer, Engine},
+    super::engine::{Answer, Caller, Engine},
     model::{Model, Workload, open, tiny},
     sim::{Chance, SimFs},
 };
@@ -56,7 +56,8 @@ impl Run {
         for _ in 0..self.chance().below(120) {
             let batch = self.workload.batch();
             let durability = [Memory, Os, Disk, Disk][self.chance().below(4) as usize];
-            match engine.submit(batch.clone(), durability) {
+            let caller = [Caller::Writes, Caller::Syncs][self.chance().below(2) as usize];
+            match engine.submit(batch.clone(), durability, caller) {
                 Ok(mut answer) => {
                     let early = self.unpark(engine, &mut answer);
                     if let Some(Err(StoreError::Full { .. })) = early {

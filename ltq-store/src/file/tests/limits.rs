@@ -9,7 +9,7 @@ use ltq_core::{
 
 use super::{
     super::{
-        engine::Engine,
+        engine::{Caller, Engine},
         log::{Found, Log},
     },
     model::{Model, commit, open, tiny},
@@ -64,6 +64,7 @@ fn options_out_of_bounds_are_refused_by_name() {
         ("reserve_bytes", default().reserve_bytes(u64::MAX)),
         ("os_sync_interval", default().os_sync_interval(Duration::ZERO)),
         ("os_sync_interval", default().os_sync_interval(Duration::MAX)),
+        ("caller_sync_max", default().caller_sync_max(Duration::from_millis(1001))),
     ];
     for (name, options) in refused {
         match options.check() {
@@ -200,7 +201,7 @@ fn promise_9_tails_never_take_more_than_their_budget() {
     let (mut answers, mut parked) = (Vec::new(), 0);
     for batch in 0..500_u64 {
         // Many come in before anything is synced or moved.
-        answers.push(engine.submit(appending(4 * batch, 4, 1_000), Disk).unwrap());
+        answers.push(engine.submit(appending(4 * batch, 4, 1_000), Disk, Caller::Writes).unwrap());
         // Each chunk costs a little beside its records, which only counts once it is there.
         assert!(in_memory(&engine) <= budget + (64 << 10), "{}", in_memory(&engine));
         parked += u64::from(is_parked(&engine));
@@ -226,7 +227,7 @@ fn the_store_moves_records_to_segments_before_who_appends_must_wait() {
     create(&engine);
     let mut at = 0;
     while engine.state.read().tail_cost() <= (1 << 20) / 4 * 3 {
-        let mut answer = engine.submit(appending(at, 10, 1_000), Os).unwrap();
+        let mut answer = engine.submit(appending(at, 10, 1_000), Os, Caller::Writes).unwrap();
         answer.try_recv().unwrap().unwrap();
         at += 10;
     }
@@ -243,9 +244,9 @@ fn a_batch_larger_than_the_whole_budget_comes_in_alone() {
     create(&engine);
     // There is something in memory, too little to be moved for its own sake.
     commit(&engine, appending(0, 10, 1_000), Disk).unwrap();
-    let mut large = engine.submit(appending(10, 300, 1_000), Disk).unwrap();
+    let mut large = engine.submit(appending(10, 300, 1_000), Disk, Caller::Writes).unwrap();
     assert!(is_parked(&engine));
-    let mut behind = engine.submit(appending(310, 10, 1_000), Disk).unwrap();
+    let mut behind = engine.submit(appending(310, 10, 1_000), Disk, Caller::Writes).unwrap();
     for answer in [&mut large, &mut behind] {
         let mut rounds = 0;
         while answer.try_recv().is_err() {
@@ -266,8 +267,8 @@ fn a_batch_waits_for_memory_that_only_unsynced_ones_take_and_then_comes_in() {
     let engine = open(options(&disk).tail_bytes(64 << 10)).unwrap();
     create(&engine);
     // Nothing can be moved to segments: readers do not see it yet.
-    let mut unseen = engine.submit(appending(0, 60, 1_000), Disk).unwrap();
-    let mut waits = engine.submit(appending(60, 60, 1_000), Disk).unwrap();
+    let mut unseen = engine.submit(appending(0, 60, 1_000), Disk, Caller::Writes).unwrap();
+    let mut waits = engine.submit(appending(60, 60, 1_000), Disk, Caller::Writes).unwrap();
     engine.keep_step().unwrap();
     assert!(is_parked(&engine) && unseen.try_recv().is_err() && waits.try_recv().is_err());
     engine.commit_step(false).unwrap();

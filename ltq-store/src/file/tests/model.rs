@@ -9,7 +9,10 @@ use ltq_core::{
 };
 
 use super::{
-    super::{engine::Engine, recovery},
+    super::{
+        engine::{Caller, Engine},
+        recovery,
+    },
     sim::{Chance, SimFs},
 };
 use crate::FileStoreOptions;
@@ -38,7 +41,7 @@ pub(super) fn commit(
     batch: WriteBatch,
     durability: Durability,
 ) -> Result<Committed, StoreError> {
-    let mut answer = engine.submit(batch, durability)?;
+    let mut answer = engine.submit(batch, durability, Caller::Writes)?;
     for _ in 0..100 {
         if let Ok(answer) = answer.try_recv() {
             return answer;

@@ -8,7 +8,11 @@ use ltq_core::{
 };
 
 use super::{
-    super::{engine::Engine, filesystem::FileSystem, format},
+    super::{
+        engine::{Caller, Engine},
+        filesystem::FileSystem,
+        format,
+    },
     model::{Model, commit, open, path, read_all, tiny},
     sim::SimFs,
 };
@@ -158,10 +162,10 @@ fn a_store_without_its_checkpoint_or_journal_or_identity_is_refused() {
 fn promise_1_a_failed_sync_fails_every_commit_that_waited_on_it() {
     let disk = SimFs::default();
     let engine = store(&disk);
-    let mut first = engine.submit(append(10, 1, 10), Disk).unwrap();
+    let mut first = engine.submit(append(10, 1, 10), Disk, Caller::Writes).unwrap();
     let mut put = WriteBatch::new();
     put.put("k", "v");
-    let mut second = engine.submit(put.clone(), Disk).unwrap();
+    let mut second = engine.submit(put.clone(), Disk, Caller::Writes).unwrap();
     disk.fail_sync_in(0);
     let _ = engine.commit_step(false);
     for answer in [&mut first, &mut second] {
@@ -169,7 +173,7 @@ fn promise_1_a_failed_sync_fails_every_commit_that_waited_on_it() {
     }
     // And all that come later, whatever they ask for; but readers go on.
     for durability in [Memory, Os, Disk] {
-        let later = engine.submit(put.clone(), durability);
+        let later = engine.submit(put.clone(), durability, Caller::Writes);
         assert!(matches!(later, Err(StoreError::Failed(_))), "{later:?}");
     }
     assert!(matches!(engine.failure(), Some(StoreError::Failed(why)) if why.contains("sync")));

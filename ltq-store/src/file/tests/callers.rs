@@ -1,0 +1,108 @@
+//! What the thread that brings a batch does itself.
+
+use std::time::Duration;
+
+use ltq_core::{
+    Committed,
+    Durability::{self, Disk, Os},
+    StoreError, WriteBatch,
+};
+
+use super::{
+    super::engine::{Caller, Engine},
+    model::{open, tiny},
+    sim::SimFs,
+};
+use crate::FileStoreOptions;
+
+fn store(options: impl FnOnce(FileStoreOptions) -> FileStoreOptions) -> (SimFs, Engine) {
+    let disk = SimFs::default();
+    let engine = open(options(tiny(&disk))).unwrap();
+    (disk, engine)
+}
+
+/// The answer to a commit that is there when nobody but the caller did anything.
+fn at_once(
+    engine: &Engine,
+    durability: Durability,
+    caller: Caller,
+) -> Option<Result<Committed, StoreError>> {
+    let mut batch = WriteBatch::new();
+    batch.put("k", "v");
+    engine.submit(batch, durability, caller).unwrap().try_recv().ok()
+}
+
+#[test]
+fn a_lone_commit_is_written_and_synced_by_its_caller() {
+    let (_, engine) = store(|options| options);
+    let syncs = engine.counters.syncs.load(super::Relaxed);
+    let done = at_once(&engine, Disk, Caller::Syncs);
+    assert_eq!(done, Some(Ok(Committed { durability: Disk })));
+    assert_eq!(engine.counters.syncs.load(super::Relaxed), syncs + 1);
+    assert!(!engine.is_unsynced());
+    assert_eq!(at_once(&engine, Os, Caller::Syncs), Some(Ok(Committed { durability: Os })));
+    assert!(engine.is_unsynced(), "what asked for less is not synced here");
+}
+
+#[test]
+fn a_caller_that_must_not_wait_is_not_made_to() {
+    let (_, engine) = store(|options| options);
+    assert_eq!(at_once(&engine, Disk, Caller::Writes), None);
+    assert_eq!(at_once(&engine, Disk, Caller::Syncs), Some(Ok(Committed { durability: Disk })));
+}
+
+#[test]
+fn caller_sync_max_of_nothing_leaves_syncs_to_the_stores_own_thread() {
+    let (_, engine) = store(|options| options.caller_sync_max(Duration::ZERO));
+    assert_eq!(at_once(&engine, Disk, Caller::Syncs), None);
+}
+
+#[test]
+fn nobody_lends_itself_to_syncs_that_take_long() {
+    let (_, engine) = store(|options| options.caller_sync_max(Duration::from_millis(5)));
+    engine.sync_pace.note(Duration::from_millis(6));
+    assert_eq!(at_once(&engine, Disk, Caller::Syncs), None);
+    // The thread's own syncs are short again.
+    for _ in 0..50 {
+        let mut batch = WriteBatch::new();
+        batch.put("k", "v");
+        engine.submit(batch, Disk, Caller::Writes).unwrap();
+        engine.commit_step(false).unwrap();
+    }
+    assert_eq!(at_once(&engine, Disk, Caller::Syncs), Some(Ok(Committed { durability: Disk })));
+}
+
+#[test]
+fn nobody_waits_behind_the_sync_or_write_of_another() {
+    let (_, engine) = store(|options| options);
+    let syncing = engine.syncing.lock();
+    assert_eq!(at_once(&engine, Disk, Caller::Syncs), None);
+    drop(syncing);
+    let writing = engine.writing.lock();
+    assert_eq!(at_once(&engine, Disk, Caller::Syncs), None);
+    drop(writing);
+    assert_eq!(at_once(&engine, Disk, Caller::Syncs), Some(Ok(Committed { durability: Disk })));
+}
+
+#[test]
+fn promise_1_a_sync_that_fails_in_the_callers_hands_fails_its_commit_and_all_later_ones() {
+    let (disk, engine) = store(|options| options);
+    disk.fail_sync_in(0);
+    let done = at_once(&engine, Disk, Caller::Syncs);
+    assert!(
+        matches!(&done, Some(Err(StoreError::Failed(why))) if why.contains("sync")),
+        "{done:?}"
+    );
+    let later = engine.submit(WriteBatch::new(), Disk, Caller::Syncs);
+    assert!(matches!(later, Err(StoreError::Failed(_))), "{later:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_of_several_workers_lends_one_of_them() {
+    assert_eq!(super::caller(), Caller::Syncs);
+}
+
+#[tokio::test]
+async fn a_runtime_of_one_worker_is_not_held_up() {
+    assert_eq!(super::caller(), Caller::Writes);
+}
