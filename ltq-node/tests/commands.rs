@@ -232,6 +232,7 @@ fn keys_headers_and_bytes_are_shown_as_json() {
     assert_eq!((&json["body"], &json["key"]), (&"body".into(), &"k".into()), "{json}");
     assert_eq!(json["headers"][1]["value"], "2", "{json}");
     assert_eq!((&json["offset"], &json["attempt"]), (&0.into(), &1.into()), "{json}");
+    assert_eq!(node.json(&["sub", "t", "other", "--from", "0", "--count", "1"])["body"], "body");
     assert!(json["time"].as_u64().unwrap() > 1_600_000_000_000, "{json}");
 }
 
@@ -453,7 +454,11 @@ fn print_config_prints_what_would_be_used() {
 #[test]
 fn a_port_in_use_is_named() {
     let node = Node::start();
-    refused(&["--store", "memory", "--listen", node.server()], 1, node.server());
+    let memory = ["--store", "memory"];
+    refused(&[&memory[..], &["--listen", node.server()]].concat(), 1, node.server());
+    refused(&[&memory[..], &["--listen", node.server()]].concat(), 1, "place with --listen");
+    let http = node.word("http://").trim_start_matches("http://");
+    refused(&[&memory[..], &["--http", http]].concat(), 1, "place with --http");
 }
 
 fn on_disk(data_dir: &Path) -> Node {

@@ -60,7 +60,7 @@ pub struct BenchArgs {
     /// sub]
     #[arg(long, value_name = "MESSAGES", value_parser = value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Publishes for this long.
+    /// Publishes for this long; with a rate, all that is due within it.
     #[arg(long, value_name = "TIME", default_value = "10s", conflicts_with = "count",
           value_parser = humantime::parse_duration)]
     pub duration: Duration,

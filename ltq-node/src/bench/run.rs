@@ -97,14 +97,19 @@ struct Runner<'a> {
 impl Runner<'_> {
     async fn run(&self) -> Result<Outcome, CliError> {
         let plan = self.plan;
-        self.set_up().await?;
         let mut backlog = Vec::new();
         if plan.prefilled {
+            // Before a channel is made: that would make a topic that is not there.
             for topic in &plan.topics {
                 let stats = self.operator.admin().show_topic(topic).await?;
-                backlog.push(stats.end.since(stats.first));
+                let kept = stats.end.since(stats.first);
+                if kept == 0 {
+                    return Err(CliError::Failed(format!("topic {topic} holds nothing to drain")));
+                }
+                backlog.push(kept);
             }
         }
+        self.set_up().await?;
         let mut produced = Vec::new();
         if plan.mode == Mode::Sub && !plan.prefilled {
             let before = Arc::new(Run::new(plan));
