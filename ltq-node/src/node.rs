@@ -252,7 +252,12 @@ pub async fn run(config: &Config) -> Result<(), NodeError> {
     let signal = signals.next().await;
     info!(signal, deadline = ?node.stop_timeout, "stopping; a second signal ends at once");
     tokio::select! {
-        stopped = node.stop() => stopped,
+        stopped = node.stop() => {
+            if stopped.is_ok() {
+                info!("stopped cleanly");
+            }
+            stopped
+        }
         signal = signals.next() => {
             error!(signal, "ended at once by a second signal");
             std::process::exit(1);

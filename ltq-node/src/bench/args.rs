@@ -35,7 +35,8 @@ pub struct BenchArgs {
     /// How many messages are published in one call.
     #[arg(long, value_name = "MESSAGES", default_value_t = 200, value_parser = count)]
     pub batch: usize,
-    /// How many producers publish, each over a connection of its own; they share the topics.
+    /// How many connections publish. They share the topics: each topic is published to, by one
+    /// producer of one of them or, where there are fewer topics, by several.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub producers: usize,
     /// How many consumers each channel has, each over a connection of its own.

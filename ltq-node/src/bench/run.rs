@@ -221,11 +221,14 @@ impl Runner<'_> {
 
     async fn producers(&self) -> Result<Vec<Publishing>, CliError> {
         let plan = self.plan;
-        let mut publishing = Vec::with_capacity(plan.producers);
-        for place in 0..plan.producers {
+        let mut clients = Vec::with_capacity(plan.producers);
+        for _ in 0..plan.producers {
+            clients.push(self.target.connect().await?);
+        }
+        let mut publishing = Vec::with_capacity(plan.publishers());
+        for (place, client) in (0..plan.publishers()).zip(clients.iter().cycle()) {
             let topic = place % plan.topics.len();
             let Some(name) = plan.topics.get(topic) else { continue };
-            let client = self.target.connect().await?;
             let producer = client
                 .producer_builder(name)
                 .window_messages(plan.in_flight)
@@ -279,7 +282,7 @@ impl Runner<'_> {
         let schedule = plan.rate.map(|rate| Schedule {
             start: run.nanos(),
             rate,
-            producers: plan.producers as u64,
+            producers: plan.publishers() as u64,
         });
         let wakes = publishing.iter().map(|publishing| publishing.wake.clone()).collect();
         let pacer = schedule.map(|schedule| Pacer::start(schedule, run.clock, wakes)).transpose();

@@ -38,6 +38,7 @@ async fn all_modes_run_and_verify() {
     for (line, published, delivered) in [
         ("pub --count 5000 --producers 3 --topics 2", 5000, 0),
         ("pub --count 300 --producers 7 --wait-each", 300, 0),
+        ("e2e --count 500 --topics 5 --producers 2", 500, 500),
         ("sub --count 5000 --consumers 2", 5000, 5000),
         ("e2e --count 5001 --producers 3 --topics 2 --consumers 2 --size 33", 5001, 5001),
         ("fanout --count 2000 --channels 3", 2000, 6000),
@@ -94,6 +95,17 @@ async fn a_prefilled_topic_is_drained_and_kept() {
     assert_eq!((stats.end.0, stats.channels.len()), (700, 0));
     client.close().await.unwrap();
     target.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_in_this_process_keeps_its_files_where_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = format!("pub --count 50 --in-process --data-dir {}", folder.path().display());
+    for (more, durability) in [("", "disk"), (" --durability os", "os")] {
+        let (_, report) = outcome(&format!("{line}{more}")).await;
+        assert_eq!(report["durability"], durability, "{more}");
+    }
+    assert!(std::fs::read_dir(folder.path()).unwrap().count() > 0);
 }
 
 /// A run against a store with a fault.

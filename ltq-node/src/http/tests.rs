@@ -481,6 +481,20 @@ async fn promise_10_connections_that_say_nothing_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn promise_11_a_stop_takes_no_longer_than_it_may() {
+    let node = node(|config| config.stop_timeout = Period(Duration::from_millis(300))).await;
+    let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+                 content-length: 2\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    // The request is under way, and never comes to its end.
+    stream.read_exact(&mut [0]).await.unwrap();
+    let begun = Instant::now();
+    node.stop().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_topic_confirms_as_it_was_made() {
     let node = node(|config| config.durability = Some(DurabilityChoice::Memory)).await;
     let mut publisher = node.broker().publisher("t", PublisherOptions::default()).await.unwrap();
