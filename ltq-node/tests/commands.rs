@@ -577,6 +577,17 @@ fn promises_1_and_12_messages_and_acks_outlive_the_node() {
 }
 
 #[test]
+fn a_publish_is_as_durable_as_it_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = on_disk(&folder.path().join("data"));
+    for (asked, input) in [("os", &["x"][..]), ("memory", &[])] {
+        let arguments = [&["pub", "t"], input, &["--durability", asked]].concat();
+        let words = stderr(&node.ltq(&arguments, "line\n"));
+        assert_eq!(words, format!("1 message confirmed (durability {asked})\n"));
+    }
+}
+
+#[test]
 fn a_data_directory_that_cannot_be_used_is_named_with_code_1() {
     let folder = tempfile::tempdir().unwrap();
     let used = folder.path().join("used");

@@ -481,6 +481,30 @@ async fn promise_10_connections_that_say_nothing_keep_nobody_out() {
 }
 
 #[tokio::test]
+async fn promise_9_bodies_of_all_requests_together_are_bounded_as_configured() {
+    let node = node(|config| {
+        config.limits.message_bytes_max = ByteSize(1000);
+        config.limits.frame_bytes_max = ByteSize(8192);
+        config.limits.http_body_bytes_total_max = ByteSize(8192);
+    })
+    .await;
+    let mut first = TcpStream::connect(node.http().unwrap()).await.unwrap();
+    let head = b"POST /mpub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 8192\r\n\r\n";
+    first.write_all(&[&head[..], &[b'x'; 8000]].concat()).await.unwrap();
+    // As soon as that has come, there is no room for more.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = ask(&node, "POST /mpub?topic=t", "a\n".repeat(400)).await;
+        if answer.status == 429 {
+            break assert_eq!(answer.refusal().1, "limit_reached");
+        }
+        assert!(Instant::now() < deadline, "all of it is taken");
+    }
+    drop(first);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn promise_11_a_stop_takes_no_longer_than_it_may() {
     let node = node(|config| config.stop_timeout = Period(Duration::from_millis(300))).await;
     let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
