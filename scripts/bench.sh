@@ -4,10 +4,17 @@
 #
 #   scripts/bench.sh            every row
 #   scripts/bench.sh NAME ...   some of them
+#
+# The rows named curve-... print a line for each point. DIVIDE=1000 divides all counts by 1000, to see
+# that the rows run: figures of so little work mean nothing. BIN=DIR takes the binaries from there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release -q -p ltq-node -p ltq-benches
-bin=$PWD/target/release
+divide=${DIVIDE:-1}
+bin=${BIN:-}
+if [ -z "$bin" ]; then
+    cargo build --release -q -p ltq-node -p ltq-benches
+    bin=${CARGO_TARGET_DIR:-$PWD/target}/release
+fi
 scratch=$(mktemp -d)
 node=
 stop_node() {
@@ -18,12 +25,18 @@ trap 'stop_node; rm -rf "$scratch"' EXIT
 start_node() { # more flags of ltq-node
     stop_node
     rm -rf "$scratch/data"
+    run_node "$@"
+}
+
+run_node() { # more flags of ltq-node; the data stays
+    : >"$scratch/node.log"
     "$bin/ltq-node" --data-dir "$scratch/data" --listen tcp://127.0.0.1:7450 --http off "$@" \
         >"$scratch/node.log" 2>&1 &
     node=$!
-    for _ in $(seq 200); do
-        grep -q 7450 "$scratch/node.log" && return
-        sleep 0.05
+    for _ in $(seq 2000); do
+        grep -q 'listens on' "$scratch/node.log" && return
+        kill -0 "$node" 2>/dev/null || break
+        sleep 0.01
     done
     cat "$scratch/node.log" >&2
     return 1
@@ -39,6 +52,30 @@ bench() { # name, flags of ltq bench
 wanted() { [ ${#only[@]} -eq 0 ] || printf '%s\n' "${only[@]}" | grep -qx "$1"; }
 only=("$@")
 
+ltq() { "$bin/ltq" --server tcp://127.0.0.1:7450 "$@"; }
+
+# A count, divided.
+n() { echo $(($1 / divide > 100 ? $1 / divide : 100)); }
+
+curve() { # name, what a point is
+    printf '\n## %s\n%12s %14s %16s %12s %22s\n' \
+        "$1" "$2" messages/s 'per cpu second' 'cpu seconds' 'server memory, MiB'
+}
+
+point() { # name of the point, flags of ltq bench
+    local at=$1 json
+    shift
+    json=$(ltq --timeout 60s --json bench "$@" --server-pid "$node")
+    printf '%s\n' "$json" >>"${JSON:-/dev/null}"
+    figure() { sed -n "s/.*\"$1\":\([0-9.eE+-]*\)[,}].*/\1/p" <<<"$json"; }
+    awk -v at="$at" -v rate="$(figure messages_per_second)" -v cpu="$(figure server_cpu_seconds)" \
+        -v per="$(figure messages_per_server_cpu_second)" \
+        -v before="$(figure before)" -v after="$(figure after)" 'BEGIN {
+            printf "%12s %14.0f %16.0f %12.2f %10.1f to %8.1f\n", at, rate, per, cpu,
+                before / 1048576, after / 1048576
+        }'
+}
+
 row() { # name, durability, flags of ltq bench
     local name=$1 durability=$2
     shift 2
@@ -47,17 +84,83 @@ row() { # name, durability, flags of ltq bench
     bench "$name" "$@"
 }
 
-row pub-memory memory pub --count 20000000 --batch 200 --in-flight 10000
-row pub-disk disk pub --count 20000000 --batch 200 --in-flight 10000
-row one-by-one-disk disk pub --count 3000000 --batch 1 --in-flight 1000
-row wait-64-disk disk pub --count 400000 --batch 1 --producers 64 --wait-each --size 1024
-row wait-1-os os pub --count 200000 --batch 1 --wait-each --size 1024
-row wait-1-disk disk pub --count 30000 --batch 1 --wait-each --size 1024
-row drain disk sub --count 1000000 --in-flight 1000
-row e2e-disk disk e2e --count 10000000 --batch 200
-row fanout-disk disk fanout --count 5000000 --batch 200 --channels 5
+row pub-memory memory pub --count $(n 20000000) --batch 200 --in-flight 10000
+row pub-disk disk pub --count $(n 20000000) --batch 200 --in-flight 10000
+row one-by-one-disk disk pub --count $(n 3000000) --batch 1 --in-flight 1000
+row wait-64-disk disk pub --count $(n 400000) --batch 1 --producers 64 --wait-each --size 1024
+row wait-1-os os pub --count $(n 200000) --batch 1 --wait-each --size 1024
+row wait-1-disk disk pub --count $(n 30000) --batch 1 --wait-each --size 1024
+row drain disk sub --count $(n 1000000) --in-flight 1000
+row e2e-disk disk e2e --count $(n 10000000) --batch 200
+row fanout-disk disk fanout --count $(n 5000000) --batch 200 --channels 5
 row latency-memory memory latency --rate 5000 --duration 15s
 row latency-disk disk latency --rate 5000 --duration 15s
+if wanted curve-topics; then
+    curve curve-topics topics
+    for topics in 1 10 100 1000; do
+        start_node --durability disk
+        # One connection; what all producers together may have unconfirmed stays about the same.
+        window=$((10000 / topics > 400 ? 10000 / topics : 400))
+        point "$topics" pub --topics "$topics" --count $(n 10000000) --in-flight "$window"
+    done
+fi
+if wanted curve-channels; then
+    curve curve-channels channels
+    for channels in 1 10 100; do
+        start_node --durability disk
+        # As many deliveries each time.
+        point "$channels" fanout --channels "$channels" --count $(n $((10000000 / channels)))
+    done
+fi
+if wanted curve-connections; then
+    for side in producers consumers; do
+        curve "curve-connections ($side)" "$side"
+        for connections in 1 100 5000; do
+            start_node --durability disk
+            mode=pub
+            [ "$side" = producers ] || mode=e2e
+            point "$connections" "$mode" --"$side" "$connections" --count $(n 5000000) \
+                --batch 20 --in-flight 200 --warmup 0s
+        done
+    done
+fi
+if wanted curve-backlog; then
+    curve "curve-backlog (publishing and consuming at once on top of it)" backlog
+    for backlog in 10000 20000000; do
+        start_node --durability disk
+        ltq channel create backlog keeper >/dev/null
+        ltq bench pub --topic backlog --count $(n "$backlog") --warmup 0s >/dev/null
+        point "$backlog" e2e --topic backlog --count $(n 5000000)
+    done
+    curve "curve-backlog (draining it)" backlog
+    for backlog in 1000000 20000000; do
+        start_node --durability disk
+        ltq channel create backlog keeper >/dev/null
+        ltq bench pub --topic backlog --count $(n "$backlog") --warmup 0s >/dev/null
+        point "$backlog" sub --topic backlog --prefilled
+    done
+fi
+if wanted idle-topics; then
+    curve "idle-topics (each published to once)" topics
+    start_node --durability disk
+    topics=$(n 10000)
+    point "$topics" pub --topic idle --topics "$topics" --count "$topics" --batch 1 \
+        --in-flight 1 --warmup 0s
+fi
+if wanted restart-10g; then
+    printf '\n## restart-10g\n'
+    start_node --durability disk
+    ltq channel create backlog keeper >/dev/null
+    ltq bench pub --topic backlog --size 1000 --count $(n 10000000) --warmup 0s >/dev/null
+    kill -KILL "$node" && wait "$node" 2>/dev/null || true
+    node=
+    du -sh "$scratch/data" | awk '{ print "after a kill, with a data directory of " $1 ":" }'
+    began=$(date +%s%N)
+    run_node --durability disk
+    awk -v began="$began" -v ended="$(date +%s%N)" \
+        'BEGIN { printf "ready in %.3f s\n", (ended - began) / 1e9 }'
+    ltq topic show backlog
+fi
 if wanted bare; then
     for mode in pub sub; do
         printf '\n## bare %s\n' "$mode"

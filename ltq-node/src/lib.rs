@@ -11,8 +11,7 @@ pub mod http;
 pub mod logging;
 pub mod node;
 pub mod output;
-
-use std::sync::Arc;
+pub mod watched_store;
 
 /// A broker whose store was picked when it started.
-pub type NodeBroker = ltq_core::Broker<Arc<dyn ltq_core::Store>>;
+pub type NodeBroker = ltq_core::Broker<watched_store::WatchedStore>;

@@ -27,6 +27,7 @@ use crate::{
     descriptors,
     http::{self, HttpOptions, HttpServer},
     output,
+    watched_store::{Files, WatchedStore},
 };
 
 /// Why a node did not start, or did not stop as it should.
@@ -34,7 +35,7 @@ use crate::{
 #[non_exhaustive]
 pub enum NodeError {
     /// It cannot listen.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("{source}{}", taken(io_kind(source), "--listen"))]
     Listen {
         /// Where.
         address: String,
@@ -42,7 +43,7 @@ pub enum NodeError {
         source: TransportError,
     },
     /// It cannot serve HTTP.
-    #[error("cannot serve HTTP on {address}: {source}")]
+    #[error("serving HTTP on {address} failed: {source}{}", taken(Some(source.kind()), "--http"))]
     Http {
         /// Where.
         address: String,
@@ -58,6 +59,21 @@ pub enum NodeError {
     /// The operating system does not say when to stop.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
+}
+
+fn io_kind(error: &TransportError) -> Option<io::ErrorKind> {
+    match error {
+        TransportError::Io { source, .. } => Some(source.kind()),
+        _ => None,
+    }
+}
+
+/// What to do about an address that is taken, in words that follow the error's.
+fn taken(kind: Option<io::ErrorKind>, flag: &str) -> String {
+    if kind != Some(io::ErrorKind::AddrInUse) {
+        return String::new();
+    }
+    format!("; a node may be running there already: stop it, or choose another place with {flag}")
 }
 
 /// A running node.
@@ -102,10 +118,13 @@ impl Node {
         };
 
         let store = open_store(config).await?;
+        let files = (config.store == StoreKind::File).then(|| Files {
+            dir: config.data_dir.clone(),
+            reserve_bytes: config.file_store.reserve_bytes.0,
+        });
+        let watched = WatchedStore::new(store.clone(), files);
         let broker =
-            match Broker::start(store.clone(), config.broker_settings(), Environment::system())
-                .await
-            {
+            match Broker::start(watched, config.broker_settings(), Environment::system()).await {
                 Ok(broker) => broker,
                 Err(failure) => {
                     if let Err(error) = store.close().await {
@@ -132,6 +151,7 @@ impl Node {
                 connections_max: config.limits.http_connections_max,
                 request_timeout: config.limits.http_request_timeout.0,
                 body_bytes_total_max: config.limits.http_body_bytes_total_max.0,
+                metrics_series_max: config.limits.metrics_series_max,
             };
             let router = http::router(broker.clone(), &options, stopping.subscribe());
             let server = HttpServer::new(listener, router, &options);
@@ -232,7 +252,12 @@ pub async fn run(config: &Config) -> Result<(), NodeError> {
     let signal = signals.next().await;
     info!(signal, deadline = ?node.stop_timeout, "stopping; a second signal ends at once");
     tokio::select! {
-        stopped = node.stop() => stopped,
+        stopped = node.stop() => {
+            if stopped.is_ok() {
+                info!("stopped cleanly");
+            }
+            stopped
+        }
         signal = signals.next() => {
             error!(signal, "ended at once by a second signal");
             std::process::exit(1);

@@ -232,6 +232,7 @@ fn keys_headers_and_bytes_are_shown_as_json() {
     assert_eq!((&json["body"], &json["key"]), (&"body".into(), &"k".into()), "{json}");
     assert_eq!(json["headers"][1]["value"], "2", "{json}");
     assert_eq!((&json["offset"], &json["attempt"]), (&0.into(), &1.into()), "{json}");
+    assert_eq!(node.json(&["sub", "t", "other", "--from", "0", "--count", "1"])["body"], "body");
     assert!(json["time"].as_u64().unwrap() > 1_600_000_000_000, "{json}");
 }
 
@@ -453,7 +454,94 @@ fn print_config_prints_what_would_be_used() {
 #[test]
 fn a_port_in_use_is_named() {
     let node = Node::start();
-    refused(&["--store", "memory", "--listen", node.server()], 1, node.server());
+    let memory = ["--store", "memory"];
+    refused(&[&memory[..], &["--listen", node.server()]].concat(), 1, node.server());
+    refused(&[&memory[..], &["--listen", node.server()]].concat(), 1, "place with --listen");
+    let http = node.word("http://").trim_start_matches("http://");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ltq-node"));
+    clean(&mut command);
+    command.args(memory).args(["--listen", "tcp://127.0.0.1:0", "--http", http]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let words = stderr(&output);
+    assert!(words.contains(http) && words.contains("place with --http"), "{words}");
+}
+
+#[test]
+fn logs_are_as_they_are_asked_for() {
+    // What a node logs from its start to its end.
+    let logs = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ltq-node"));
+        clean(&mut command);
+        command.args(["--store", "memory", "--listen", "tcp://127.0.0.1:0", "--http", "off"]);
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut banner = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut banner).unwrap();
+        let server = banner.split_whitespace().find(|word| word.starts_with("tcp://")).unwrap();
+        assert!(ltq(&["--server", server.trim_end_matches(','), "stats"], "").status.success());
+        signal(child.id(), "TERM");
+        let output = output(child);
+        assert_eq!(output.status.code(), Some(0));
+        stderr(&output)
+    };
+    let human = logs(&[]);
+    assert!(human.contains(" INFO ltq_node::node: stopping;"), "{human}");
+    assert!(human.contains("stopped cleanly"), "{human}");
+    assert!(!human.contains('\u{1b}'), "there is no terminal to show colours: {human:?}");
+    assert!(!human.contains("DEBUG"), "{human}");
+    assert!(logs(&["--log-level", "debug"]).contains("DEBUG"));
+    assert_eq!(logs(&["--log-level", "error"]), "");
+    for line in logs(&["--log-format", "json"]).lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        assert_eq!(line["level"], "INFO");
+    }
+}
+
+#[test]
+fn a_server_that_says_nothing_is_given_up_in_time() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("tcp://{}", silent.local_addr().unwrap());
+    let begun = Instant::now();
+    let output = ltq(&["--server", &server, "--timeout", "300ms", "stats"], "");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&server), "{}", stderr(&output));
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(300)..Duration::from_secs(9)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn credit_is_how_many_are_on_their_way() {
+    let node = Node::start();
+    let line = "x".repeat(300_000);
+    node.ok(&["pub", "t"], format!("{line}\n").repeat(9));
+    // Nobody reads what it prints, so it acks nothing.
+    let (mut child, out) = subscriber(&node, &["--credit", "2"]);
+    let begun = Instant::now();
+    loop {
+        let shown = node.json(&["topic", "show", "t"]);
+        let channel = &shown["channels"][0];
+        if (&channel["in_flight"], &channel["waiting"]) == (&2.into(), &7.into()) {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{channel}");
+    }
+    drop(out);
+    assert_eq!(within_deadline(&mut child).code(), Some(0));
+}
+
+#[test]
+fn the_device_is_measured_where_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let fsync = ["bench", "fsync", "--duration", "20ms", "--size", "1KiB", "--json", "--dir"];
+    let output = ltq(&[&fsync[..], &[dir]].concat(), "");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["size"], 1024, "{json}");
+    let missing = folder.path().join("missing");
+    let output = ltq(&[&fsync[..], &[missing.to_str().unwrap()]].concat(), "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("missing"), "{}", stderr(&output));
 }
 
 fn on_disk(data_dir: &Path) -> Node {
@@ -486,6 +574,17 @@ fn promises_1_and_12_messages_and_acks_outlive_the_node() {
         .map(str::to_owned)
         .collect();
     assert_eq!(last, ["3", "4"]);
+}
+
+#[test]
+fn a_publish_is_as_durable_as_it_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = on_disk(&folder.path().join("data"));
+    for (asked, input) in [("os", &["x"][..]), ("memory", &[])] {
+        let arguments = [&["pub", "t"], input, &["--durability", asked]].concat();
+        let words = stderr(&node.ltq(&arguments, "line\n"));
+        assert_eq!(words, format!("1 message confirmed (durability {asked})\n"));
+    }
 }
 
 #[test]

@@ -50,8 +50,11 @@ fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         !refused
     });
     if refused {
-        shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed);
-        debug!(peer = %connection.peer().address, max, "one connection too many");
+        let count = shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed) + 1;
+        // An operator has to know of it; a flood of connections is no reason for one of lines.
+        if count.is_power_of_two() {
+            warn!(peer = %connection.peer().address, max, count, "refused: too many connections");
+        }
         return;
     }
     shared.counters.connections_accepted.fetch_add(1, Ordering::Relaxed);

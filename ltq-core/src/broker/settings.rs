@@ -1,13 +1,13 @@
 //! What a broker may be told before it starts.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use thiserror::Error;
 
 use crate::{TopicSettings, model::ModelSettings, protocol::FRAME_BYTES_MIN};
 
 /// Settings of a [`Broker`](super::Broker). Made with [`Default`] and changed field by field.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BrokerSettings {
     /// The node's name, told to clients. Default: `ltq`.
     pub node: String,
@@ -57,6 +57,55 @@ pub struct BrokerSettings {
     pub stall_timeout: Duration,
     /// The limits of delivery.
     pub model: ModelSettings,
+}
+
+/// All of it but the secret: settings end up in logs and in the output of tests that fail.
+impl fmt::Debug for BrokerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Taken apart, so that no field can be forgotten.
+        let Self {
+            node,
+            token,
+            topic,
+            auto_create_topics,
+            auto_create_channels,
+            topics_max,
+            connections_max,
+            streams_max,
+            message_bytes_max,
+            frame_bytes_max,
+            subscriptions_max,
+            producers_max,
+            publish_bytes_max,
+            publish_bytes_total_max,
+            partial_bytes_total_max,
+            hello_timeout,
+            heartbeat,
+            stall_timeout,
+            model,
+        } = self;
+        f.debug_struct("BrokerSettings")
+            .field("node", node)
+            .field("token", &token.as_ref().map(|_| "(not shown)"))
+            .field("topic", topic)
+            .field("auto_create_topics", auto_create_topics)
+            .field("auto_create_channels", auto_create_channels)
+            .field("topics_max", topics_max)
+            .field("connections_max", connections_max)
+            .field("streams_max", streams_max)
+            .field("message_bytes_max", message_bytes_max)
+            .field("frame_bytes_max", frame_bytes_max)
+            .field("subscriptions_max", subscriptions_max)
+            .field("producers_max", producers_max)
+            .field("publish_bytes_max", publish_bytes_max)
+            .field("publish_bytes_total_max", publish_bytes_total_max)
+            .field("partial_bytes_total_max", partial_bytes_total_max)
+            .field("hello_timeout", hello_timeout)
+            .field("heartbeat", heartbeat)
+            .field("stall_timeout", stall_timeout)
+            .field("model", model)
+            .finish()
+    }
 }
 
 impl Default for BrokerSettings {
@@ -243,3 +292,16 @@ const COMMIT_BYTES_CEILING: u64 = 1 << 30;
 const DURATION_MIN: Duration = Duration::from_millis(100);
 /// Longer is never, and several of them together must not overflow.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_secret_is_not_in_what_is_printed() {
+        let settings = BrokerSettings { token: Some("s3cret".to_owned()), ..Default::default() };
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("s3cret") && shown.contains("not shown"), "{shown}");
+        assert!(format!("{:?}", BrokerSettings::default()).contains("token: None"));
+    }
+}

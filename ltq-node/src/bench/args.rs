@@ -35,7 +35,8 @@ pub struct BenchArgs {
     /// How many messages are published in one call.
     #[arg(long, value_name = "MESSAGES", default_value_t = 200, value_parser = count)]
     pub batch: usize,
-    /// How many producers publish, each over a connection of its own; they share the topics.
+    /// How many connections publish. They share the topics: each topic is published to, by one
+    /// producer of one of them or, where there are fewer topics, by several.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub producers: usize,
     /// How many consumers each channel has, each over a connection of its own.
@@ -60,7 +61,7 @@ pub struct BenchArgs {
     /// sub]
     #[arg(long, value_name = "MESSAGES", value_parser = value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Publishes for this long.
+    /// Publishes for this long; with a rate, all that is due within it.
     #[arg(long, value_name = "TIME", default_value = "10s", conflicts_with = "count",
           value_parser = humantime::parse_duration)]
     pub duration: Duration,

@@ -3,6 +3,8 @@
 mod args;
 mod body;
 mod consuming;
+#[cfg(test)]
+mod faulty;
 mod fsync;
 mod idle;
 mod ledger;
@@ -20,6 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 pub use args::{BenchArgs, Mode};
+pub(crate) use process::Usage;
 
 use crate::{
     cli::{CliError, ServerArgs},

@@ -29,6 +29,13 @@ impl Schedule {
         self.start.saturating_add(u64::try_from(after).unwrap_or(u64::MAX))
     }
 
+    /// How many messages of this producer are due in the first so many nanoseconds of the schedule.
+    pub(super) fn due_before(&self, producer: u64, duration: u64) -> u64 {
+        duration
+            .checked_sub(1)
+            .map_or(0, |last| self.due_by(producer, self.start.saturating_add(last)))
+    }
+
     /// How many messages of this producer are due at `now`.
     pub(super) fn due_by(&self, producer: u64, now: u64) -> u64 {
         let Some(since) = now.checked_sub(self.start) else { return 0 };
@@ -107,6 +114,9 @@ mod tests {
                 assert_eq!(schedule.due_by(producer, due - 1), sequence);
             }
         }
+        let within: u64 = (0..4).map(|producer| schedule.due_before(producer, 20_000_000)).sum();
+        assert_eq!(within, 20);
+        assert_eq!(schedule.due_before(0, 0), 0);
         let odd = Schedule { start: 0, rate: 7, producers: 3 };
         for sequence in 0..50 {
             assert!(odd.due_by(2, odd.due(2, sequence)) <= sequence + 1);

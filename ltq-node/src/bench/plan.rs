@@ -18,6 +18,7 @@ pub(super) struct Plan {
     /// Whether the topics are the run's own, to be made and deleted.
     pub(super) own_topics: bool,
     pub(super) durability: Option<Durability>,
+    /// Connections that publish.
     pub(super) producers: usize,
     /// Of each channel.
     pub(super) consumers: usize,
@@ -119,10 +120,15 @@ impl Plan {
         Ok(())
     }
 
+    /// How many producers there are in all: at least one for each topic.
+    pub(super) fn publishers(&self) -> usize {
+        self.producers.max(self.topics.len())
+    }
+
     /// How many messages this producer publishes, where that is fixed.
     pub(super) fn share(&self, producer: usize) -> Option<u64> {
         let Limit::Messages(count) = self.limit else { return None };
-        let producers = self.producers as u64;
+        let producers = self.publishers() as u64;
         Some(count / producers + u64::from((producer as u64) < count % producers))
     }
 
@@ -220,6 +226,10 @@ mod tests {
         let warmup = same.0.warmup(&args).unwrap();
         assert!(warmup.own_topics && warmup.topics != same.0.topics);
         assert_eq!(warmup.limit, Limit::After(Duration::from_secs(1)));
+        let args = self::args("e2e --topic t --warmup 3s");
+        let longer = same.0.warmup(&args).unwrap().limit;
+        assert_eq!(longer, Limit::After(Duration::from_secs(3)));
+        assert!(same.0.warmup(&self::args("e2e --warmup 0s")).is_none());
     }
 
     #[test]
@@ -227,6 +237,8 @@ mod tests {
         let plan = plan("pub --count 11 --producers 4");
         let shares: Vec<_> = (0..4).map(|producer| plan.share(producer).unwrap()).collect();
         assert_eq!(shares, [3, 3, 3, 2]);
+        let plan = self::plan("pub --count 11 --producers 2 --topics 3");
+        assert_eq!((plan.publishers(), plan.share(0), plan.share(2)), (3, Some(4), Some(3)));
     }
 
     #[test]

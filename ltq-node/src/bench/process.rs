@@ -8,9 +8,9 @@ use crate::cli::CliError;
 
 /// Processor time and memory of a process, all its threads together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Usage {
-    pub(super) cpu_seconds: f64,
-    pub(super) rss_bytes: u64,
+pub(crate) struct Usage {
+    pub(crate) cpu_seconds: f64,
+    pub(crate) rss_bytes: u64,
 }
 
 /// Memory before and after a run.
@@ -22,7 +22,7 @@ pub(super) struct RssBytes {
 
 impl Usage {
     /// Reads them now.
-    pub(super) fn of(pid: u32) -> Result<Self, CliError> {
+    pub(crate) fn of(pid: u32) -> Result<Self, CliError> {
         let read = |file: &str| {
             let path = format!("/proc/{pid}/{file}");
             fs::read_to_string(&path)

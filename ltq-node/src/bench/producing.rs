@@ -7,7 +7,7 @@ use ltq_client::{Durability, Message, PendingBatch, Producer};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
-    pacer::Schedule,
+    pacer::{Schedule, nanos},
     plan::{Limit, Plan},
     run::{Run, histogram, micros},
 };
@@ -111,10 +111,16 @@ impl Publishing {
         sender: mpsc::Sender<Sent>,
     ) -> Result<(), CliError> {
         let place = self.place as u64;
+        // What was due in time is published, late or not: a stall at the end is seen by every
+        // message that it delays, as one before is.
+        let all = match plan.limit {
+            Limit::Messages(_) => plan.share(self.place).unwrap_or(0),
+            Limit::After(duration) => schedule.due_before(place, nanos(duration)),
+        };
         let mut messages = Vec::with_capacity(plan.batch);
         let mut first = 0;
         loop {
-            let allowed = self.allowed(run, plan, first);
+            let allowed = all - first;
             if allowed == 0 {
                 return Ok(());
             }

@@ -97,14 +97,19 @@ struct Runner<'a> {
 impl Runner<'_> {
     async fn run(&self) -> Result<Outcome, CliError> {
         let plan = self.plan;
-        self.set_up().await?;
         let mut backlog = Vec::new();
         if plan.prefilled {
+            // Before a channel is made: that would make a topic that is not there.
             for topic in &plan.topics {
                 let stats = self.operator.admin().show_topic(topic).await?;
-                backlog.push(stats.end.since(stats.first));
+                let kept = stats.end.since(stats.first);
+                if kept == 0 {
+                    return Err(CliError::Failed(format!("topic {topic} holds nothing to drain")));
+                }
+                backlog.push(kept);
             }
         }
+        self.set_up().await?;
         let mut produced = Vec::new();
         if plan.mode == Mode::Sub && !plan.prefilled {
             let before = Arc::new(Run::new(plan));
@@ -216,11 +221,14 @@ impl Runner<'_> {
 
     async fn producers(&self) -> Result<Vec<Publishing>, CliError> {
         let plan = self.plan;
-        let mut publishing = Vec::with_capacity(plan.producers);
-        for place in 0..plan.producers {
+        let mut clients = Vec::with_capacity(plan.producers);
+        for _ in 0..plan.producers {
+            clients.push(self.target.connect().await?);
+        }
+        let mut publishing = Vec::with_capacity(plan.publishers());
+        for (place, client) in (0..plan.publishers()).zip(clients.iter().cycle()) {
             let topic = place % plan.topics.len();
             let Some(name) = plan.topics.get(topic) else { continue };
-            let client = self.target.connect().await?;
             let producer = client
                 .producer_builder(name)
                 .window_messages(plan.in_flight)
@@ -274,7 +282,7 @@ impl Runner<'_> {
         let schedule = plan.rate.map(|rate| Schedule {
             start: run.nanos(),
             rate,
-            producers: plan.producers as u64,
+            producers: plan.publishers() as u64,
         });
         let wakes = publishing.iter().map(|publishing| publishing.wake.clone()).collect();
         let pacer = schedule.map(|schedule| Pacer::start(schedule, run.clock, wakes)).transpose();

@@ -12,6 +12,7 @@ use super::args::BenchArgs;
 use crate::{
     NodeBroker,
     cli::{self, CliError, ServerArgs},
+    watched_store::WatchedStore,
 };
 
 /// What is measured.
@@ -43,10 +44,18 @@ impl Target {
                 Arc::new(FileStore::open(options).await.map_err(|error| failed(&error))?)
             }
         };
+        Self::over(store, server).await
+    }
+
+    /// A broker in this process over a store.
+    pub(super) async fn over(store: Arc<dyn Store>, server: &ServerArgs) -> Result<Self, CliError> {
+        let failed = |error: &dyn std::fmt::Display| {
+            CliError::Failed(format!("the broker in this process did not start: {error}"))
+        };
         let durability = store.durability_max();
         let settings =
             BrokerSettings { topic: TopicSettings { durability }, ..BrokerSettings::default() };
-        let broker = Broker::start(store, settings, Environment::system())
+        let broker = Broker::start(WatchedStore::new(store, None), settings, Environment::system())
             .await
             .map_err(|error| failed(&error))?;
         let transports = Transports::new().with(InProcess::new());

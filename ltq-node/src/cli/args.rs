@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ltq_core::{ChannelName, Durability, ProducerName, StartAt, TopicName};
 
-use crate::bench::BenchArgs;
+use crate::{bench::BenchArgs, config::Token};
 
 /// Publishes to, reads from, administers and measures an LTQ node.
 #[derive(Clone, Debug, Parser)]
@@ -20,7 +20,7 @@ pub struct Cli {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub server: ServerArgs,
-    /// Prints data as JSON instead of for people.
+    /// Prints data as JSON instead of for people; with sub it is --format json.
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
@@ -48,9 +48,10 @@ pub struct ServerArgs {
         help_heading = "Connection",
         value_name = "TOKEN",
         env = "LTQ_TOKEN",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = token
     )]
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// How long connecting, a request, or the confirm of a message may take.
     #[arg(
         long,
@@ -58,7 +59,7 @@ pub struct ServerArgs {
         help_heading = "Connection",
         value_name = "TIME",
         default_value = "10s",
-        value_parser = humantime::parse_duration
+        value_parser = timeout
     )]
     pub timeout: Duration,
 }
@@ -232,6 +233,19 @@ pub enum ChannelCommand {
         /// The channel.
         channel: ChannelName,
     },
+}
+
+fn token(text: &str) -> Result<Token, std::convert::Infallible> {
+    Ok(text.into())
+}
+
+/// A time that something may take: 0 would mean that nothing can be done.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    match time {
+        Duration::ZERO => Err("it must be more than 0; write it as 500ms or 10s".to_owned()),
+        time => Ok(time),
+    }
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

@@ -12,7 +12,7 @@ pub(crate) fn builder(args: &ServerArgs) -> ClientBuilder {
         .connect_timeout(args.timeout)
         .request_timeout(args.timeout);
     if let Some(token) = &args.token {
-        builder = builder.token(token);
+        builder = builder.token(&token.0);
     }
     builder
 }

@@ -85,7 +85,12 @@ pub fn run(cli: Cli) -> ExitCode {
         let Cli { server, json, command } = cli;
         match command {
             Command::Pub(args) => publish::run(&server, args, json).await,
-            Command::Sub(args) => subscribe::run(&server, args).await,
+            Command::Sub(mut args) => {
+                if json {
+                    args.format = Format::Json;
+                }
+                subscribe::run(&server, args).await
+            }
             Command::Topic(command) => admin::topic(&server, command, json).await,
             Command::Channel(command) => admin::channel(&server, command, json).await,
             Command::Stats => admin::stats(&server, json).await,

@@ -33,7 +33,7 @@ fn the_node_is_named_anywhere_on_the_line() {
     ] {
         let cli = parse(line);
         assert_eq!(cli.server.server, "tcp://a:1");
-        assert_eq!(cli.server.token.as_deref(), Some("t"));
+        assert_eq!(cli.server.token, Some("t".into()));
         assert_eq!(cli.server.timeout, Duration::from_secs(3));
         assert!(cli.json);
     }
@@ -113,6 +113,7 @@ fn what_makes_no_sense_is_refused_with_code_2() {
         ("sub t c --from yesterday", ErrorKind::ValueValidation),
         ("sub t c --format xml", ErrorKind::InvalidValue),
         ("stats --timeout 10", ErrorKind::ValueValidation),
+        ("stats --timeout 0s", ErrorKind::ValueValidation),
     ] {
         let error = refused(line);
         assert_eq!((error.kind(), error.exit_code()), (kind, 2), "{line}: {error}");

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::Parser;
 use toml::Value;
 
-use super::choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind};
+use super::{
+    choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
+    units::Token,
+};
 
 /// The flags of `ltq-node`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -54,8 +57,8 @@ pub struct Flags {
 
     /// Lets only those in who know this secret. A variable or the file keeps it from the list of
     /// processes. There is none by default. [variable: LTQ_TOKEN]
-    #[arg(long, value_name = "TOKEN")]
-    pub token: Option<String>,
+    #[arg(long, value_name = "TOKEN", value_parser = token)]
+    pub token: Option<Token>,
 
     /// Writes logs to standard error as lines for people or as one JSON object a line. [default:
     /// human] [variable: LTQ_LOG_FORMAT]
@@ -83,7 +86,7 @@ impl Flags {
             text("durability", &self.durability),
             listen,
             text("http", &self.http),
-            text("token", &self.token),
+            text("token", &self.token.as_ref().map(|token| token.0.clone())),
             text("log_format", &self.log_format),
             text("log_level", &self.log_level),
         ]
@@ -91,6 +94,10 @@ impl Flags {
         .flatten()
         .collect()
     }
+}
+
+fn token(text: &str) -> Result<Token, std::convert::Infallible> {
+    Ok(text.into())
 }
 
 const AFTER_HELP: &str = "\

@@ -143,7 +143,7 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
     let some_limit = Some(default.journal_bytes_max);
     let config = Config {
         file_store: FileStoreSettings { disk_bytes_max: some_limit, ..default },
-        token: Some(String::new()),
+        token: Some("".into()),
         durability: Some(DurabilityChoice::Disk),
         ..Config::default()
     };

@@ -19,7 +19,7 @@ pub use flags::Flags;
 pub use settings::{
     Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, SCHEMES,
 };
-pub use units::{ByteSize, Period};
+pub use units::{ByteSize, Period, Token};
 
 use layers::Layer;
 
@@ -81,7 +81,7 @@ pub enum ConfigError {
     #[error("file_store: {0}")]
     FileStore(String),
     /// A value is out of its range, or does not go with another.
-    #[error("{key} cannot be {value}: {rule}")]
+    #[error("{key} cannot be {}: {rule}", if value.is_empty() { "empty" } else { value })]
     Value {
         /// The setting.
         key: String,

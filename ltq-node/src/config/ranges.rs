@@ -21,9 +21,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("limits.stall_timeout", limits.stall_timeout, tenth, hour)?;
     within("limits.http_request_timeout", limits.http_request_timeout, tenth, hour)?;
     within("limits.http_connections_max", limits.http_connections_max, 1, COUNT_MAX)?;
-    let least = limits.frame_bytes_max.max(limits.message_bytes_max);
-    let bytes = limits.http_body_bytes_total_max;
-    within("limits.http_body_bytes_total_max", bytes, least, BYTES_MAX)?;
+    within("limits.metrics_series_max", limits.metrics_series_max, 1, COUNT_MAX)?;
     within("limits.channels_max", limits.channels_max, 1, COUNT_MAX)?;
     within("limits.consumers_max", limits.consumers_max, 1, COUNT_MAX)?;
     within("limits.producers_known_max", limits.producers_known_max, 1, COUNT_MAX)?;
@@ -42,7 +40,23 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         period(10_000),
     )?;
 
+    let files = &config.file_store;
+    let (least, kib) = (ByteSize(64 << 10), |kib: u64| ByteSize(kib << 10));
+    within("file_store.tail_bytes", files.tail_bytes, least, BYTES_MAX)?;
+    // Four journal files of the least size.
+    within("file_store.journal_bytes_max", files.journal_bytes_max, kib(256), kib(16 << 20))?;
+    within("file_store.segment_bytes", files.segment_bytes, least, kib(64 << 20))?;
+    within("file_store.reserve_bytes", files.reserve_bytes, ByteSize(0), kib(1 << 30))?;
+    within("file_store.os_sync_interval", files.os_sync_interval, period(1), hour)?;
+
     within("memory_store.bytes_max", config.memory_store.bytes_max, ByteSize(1 << 20), BYTES_MAX)
+}
+
+/// Checks those that depend on others, once each is known to be in its own range.
+pub(super) fn check_together(config: &Config) -> Result<(), ConfigError> {
+    let least = config.limits.frame_bytes_max.max(config.limits.message_bytes_max);
+    let bytes = config.limits.http_body_bytes_total_max;
+    within("limits.http_body_bytes_total_max", bytes, least, BYTES_MAX)
 }
 
 /// The key of a broker's setting.

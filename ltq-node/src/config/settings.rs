@@ -10,7 +10,7 @@ use super::{
     ConfigError,
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
     layers, ranges,
-    units::{ByteSize, Period},
+    units::{ByteSize, Period, Token},
 };
 
 /// The settings of a node. In a file, each field is a key of the same name; the last ones are
@@ -35,7 +35,7 @@ pub struct Config {
     pub http: String,
     /// The secret that clients must know. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// Whether to listen beyond this machine without a token. Default: false.
     pub allow_unauthenticated: bool,
     /// Whether publishing or subscribing makes a topic that is not there. Default: true.
@@ -96,12 +96,16 @@ pub struct Limits {
     /// How long a peer may take over the rest of a frame, or to read what waits for it. Default:
     /// 30 s.
     pub stall_timeout: Period,
-    /// The most HTTP connections at a time. Default: 512.
+    /// The most HTTP connections at a time. A further one takes the place of the one that has had
+    /// no request for longest. Default: 512.
     pub http_connections_max: usize,
     /// How long an HTTP request may take, from its first byte to its answer. Default: 30 s.
     pub http_request_timeout: Period,
     /// Bytes of HTTP request bodies held at one time. Default: 64 MiB.
     pub http_body_bytes_total_max: ByteSize,
+    /// The most topics, and the most channels, whose own figures `GET /metrics` shows; the first
+    /// ones by name are shown, and how many are not. Default: 2,000.
+    pub metrics_series_max: usize,
 }
 
 /// How messages are delivered: the table `[delivery]`.
@@ -203,6 +207,7 @@ impl Default for Limits {
             http_connections_max: 512,
             http_request_timeout: Period(Duration::from_secs(30)),
             http_body_bytes_total_max: ByteSize(64 << 20),
+            metrics_series_max: 2_000,
         }
     }
 }
@@ -267,7 +272,7 @@ impl Config {
         let word = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
         BrokerSettings {
             node: self.node.clone(),
-            token: self.token.clone(),
+            token: self.token.as_ref().map(|token| token.0.clone()),
             topic: TopicSettings { durability: self.durability() },
             auto_create_topics: self.auto_create_topics,
             auto_create_channels: self.auto_create_channels,
@@ -330,6 +335,9 @@ impl Config {
             let rule = "the memory store reaches \"memory\"; use that, or store = \"file\"";
             return bad("durability", &self.durability(), rule.to_owned());
         }
+        if self.data_dir.as_os_str().is_empty() {
+            return bad("data_dir", &"", "name a directory, such as \"./ltq-data\"".to_owned());
+        }
         if self.listen.is_empty() {
             let rule = "name at least one address, such as \"tcp://127.0.0.1:7440\"";
             return bad("listen", &"[]", rule.to_owned());
@@ -348,13 +356,14 @@ impl Config {
         if let Some(http) = self.http_address() {
             self.check_host_port("http", http, http)?;
         }
+        ranges::check(self)?;
         let broker = self.broker_settings();
         broker.check().or_else(|error| {
             let key = ranges::key_of(error.setting);
             let value = layers::shown(self, &key).unwrap_or(error.value);
             bad(&key, &value, error.rule)
         })?;
-        ranges::check(self)?;
+        ranges::check_together(self)?;
         self.file_store_options().check().map_err(|error| ConfigError::FileStore(error.to_string()))
     }
 
@@ -365,7 +374,7 @@ impl Config {
             Err(ConfigError::Value { key: key.to_owned(), value, rule })
         };
         let Some((host, port)) = rest.rsplit_once(':') else {
-            return bad("write it as HOST:PORT, such as 127.0.0.1:7440");
+            return bad("write it as HOST:PORT, such as 127.0.0.1:7441");
         };
         if port.parse::<u16>().is_err() {
             return bad("the port is a number from 0 (any free one) to 65535");

@@ -1,4 +1,6 @@
-//! Tests of where settings come from, and that each of them counts.
+//! Tests of where settings come from, that each of them counts, and that its page is true.
+
+mod page;
 
 use std::ffi::OsString;
 
@@ -63,6 +65,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.http_connections_max", "7", "7"),
     ("limits.http_request_timeout", "\"7s\"", "7s"),
     ("limits.http_body_bytes_total_max", "\"16MiB\"", "16MiB"),
+    ("limits.metrics_series_max", "7", "7"),
     ("delivery.timeout", "\"7s\"", "7s"),
     ("delivery.timeout_max", "\"7m\"", "7m"),
     ("delivery.requeue_delay_max", "\"7h\"", "7h"),
@@ -106,6 +109,7 @@ fn every_setting_is_read_from_the_file_and_from_its_variable() {
 
 /// What of a configuration takes effect, for comparison.
 fn effects(config: &Config) -> String {
+    let secret = config.broker_settings().token;
     let node = (
         config.store,
         config.http_address(),
@@ -116,9 +120,10 @@ fn effects(config: &Config) -> String {
         config.limits.http_connections_max,
         config.limits.http_request_timeout,
         config.limits.http_body_bytes_total_max,
+        config.limits.metrics_series_max,
         config.memory_store.bytes_max,
     );
-    format!("{node:?} {:?} {:?}", config.broker_settings(), config.file_store_options())
+    format!("{node:?} {secret:?} {:?} {:?}", config.broker_settings(), config.file_store_options())
 }
 
 #[test]
@@ -253,7 +258,7 @@ fn a_value_out_of_range_is_named_with_the_nearest() {
         ("limits.message_bytes_max", "\"8MiB\"", &["limits.frame_bytes_max", "at least"]),
         ("limits.message_bytes_max", "\"5GiB\"", &["be 5GiB", "1 to"]),
         ("limits.topics_max", "0", &["at least 1"]),
-        ("limits.heartbeat", "\"1ms\"", &["be 1ms", "100 ms"]),
+        ("limits.heartbeat", "\"1ms\"", &["be 1ms", "the nearest is 100ms"]),
         ("token", "\"\"", &["1 to 1,024"]),
         ("node", "\"\"", &["1 to 256"]),
     ] {
@@ -270,13 +275,14 @@ fn a_value_out_of_range_is_named_with_the_nearest() {
 
 #[test]
 fn the_file_store_s_own_rules_are_checked_before_it_is_opened() {
-    for (key, value, part) in [
-        ("file_store.tail_bytes", "1", "tail_bytes is 1, and at least 65536"),
-        ("file_store.disk_bytes_max", "\"1MiB\"", "disk_bytes_max"),
-        ("file_store.os_sync_interval", "\"2h\"", "os_sync_interval"),
+    for (key, value, start) in [
+        ("file_store.tail_bytes", "1", "file_store.tail_bytes cannot be 1B"),
+        ("file_store.journal_bytes_max", "1000", "file_store.journal_bytes_max cannot be 1000B"),
+        ("file_store.disk_bytes_max", "\"1MiB\"", "file_store: the batch"),
+        ("file_store.os_sync_interval", "\"2h\"", "file_store.os_sync_interval cannot be 2h"),
     ] {
         let error = refusal(Some(&as_file(key, value)), &[], &[]);
-        assert!(error.starts_with("file_store: ") && error.contains(part), "{error}");
+        assert!(error.starts_with(start), "{error}");
     }
 }
 
@@ -293,6 +299,8 @@ fn addresses_are_checked_before_anything_starts() {
         assert!(error.starts_with("listen") && error.contains(part), "{error}");
     }
     assert!(refusal(Some("listen = []"), &[], &[]).contains("at least one"));
+    assert!(refusal(None, &[], &["--http", ""]).starts_with("http cannot be empty"));
+    assert!(refusal(None, &[], &["--data-dir", ""]).starts_with("data_dir cannot be empty"));
     assert!(refusal(None, &[], &["--http", "localhost"]).starts_with("http"));
 }
 
@@ -344,6 +352,7 @@ fn the_printed_configuration_says_the_same_and_keeps_the_secret() {
     assert_eq!(load(Some(&config.to_toml()), &[], &[]).unwrap(), config);
 
     let secret = load(None, &[("LTQ_TOKEN", "s3cr3t")], &[]).unwrap();
+    assert!(!format!("{secret:?} {:?}", secret.broker_settings()).contains("s3cr3t"));
     assert!(!secret.to_toml().contains("s3cr3t"), "{}", secret.to_toml());
     assert!(secret.to_toml().contains("A token is set"), "{}", secret.to_toml());
 }

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them: `64MiB`, `30s`.
+//! Sizes and durations as people write them, `64MiB`, `30s`, and secrets.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -95,6 +95,23 @@ impl<'de> Deserialize<'de> for Period {
             }
         }
         deserializer.deserialize_str(Visitor)
+    }
+}
+
+/// A secret. It is read and written as text, and not shown by [`Debug`](fmt::Debug): settings end up in logs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(not shown)")
+    }
+}
+
+impl From<&str> for Token {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 

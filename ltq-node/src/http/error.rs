@@ -42,6 +42,10 @@ impl From<DirectError> for ApiError {
     }
 }
 
+/// The code in an answer, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub(super) &'static str);
+
 #[derive(Serialize)]
 struct Body<'a> {
     code: &'a str,
@@ -52,6 +56,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(Body { code: self.code, detail: &self.detail });
         let mut response = (self.status, body).into_response();
+        response.extensions_mut().insert(Code(self.code));
         let headers = response.headers_mut();
         match self.status {
             StatusCode::UNAUTHORIZED => {

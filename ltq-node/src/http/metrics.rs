@@ -1,19 +1,36 @@
 //! `GET /metrics`: the node's figures as Prometheus text (version 0.0.4).
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, atomic::Ordering},
+};
 
 use axum::{
     extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
-use ltq_core::{BrokerCounters, ChannelStats, NodeStats, TopicStats};
+use ltq_core::{
+    BrokerCounters, ChannelStats, LogName, NodeStats, Offset, ReadLimits, Store as _, SystemClock,
+    TopicStats, WallClock as _,
+};
 
-use super::Api;
+use super::{Answers, Api};
+use crate::{
+    bench::Usage,
+    watched_store::{BUCKETS, WatchedStore},
+};
 
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     let stats = api.broker.stats().await;
-    let text = encode(&stats, api.broker.counters());
+    let counters = api.broker.counters();
+    let scrape = Scrape { stats: &stats, counters, series_max: api.metrics_series_max };
+    let mut text = scrape.encode();
+    let store = api.broker.store();
+    ages(&mut text, store, &scrape).await;
+    commits(&mut text, store);
+    answers(&mut text, &api.answers);
+    process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -25,6 +42,13 @@ const NODE: &[Figure<NodeStats>] = &[
     ("ltq_uptime_seconds", "Seconds since the node started.", |s| s.uptime_seconds),
     ("ltq_connections", "Open connections.", |s| s.connections),
     ("ltq_topics", "Topics.", |s| s.topics.len() as u64),
+    ("ltq_channels", "Channels of all topics.", |s| all_channels(s).count() as u64),
+    ("ltq_waiting_messages", "Messages that wait for delivery, over all channels.", |s| {
+        all_channels(s).map(|channel| channel.waiting).sum()
+    }),
+    ("ltq_in_flight_messages", "Messages delivered and not settled, over all channels.", |s| {
+        all_channels(s).map(|channel| channel.in_flight).sum()
+    }),
     ("ltq_store_healthy", "1 while the store takes commits.", |s| {
         u64::from(s.store_failure.is_none())
     }),
@@ -42,6 +66,21 @@ const BROKER: &[Figure<BrokerCounters>] = &[
         c.connections_refused
     }),
     ("ltq_streams_failed_total", "Streams that ended by a refusal or a cut.", |c| c.streams_failed),
+];
+
+/// What has no figures of its own.
+struct LeftOut {
+    topics: u64,
+    channels: u64,
+}
+
+const LEFT_OUT: &[Figure<LeftOut>] = &[
+    ("ltq_topics_left_out", "Topics beyond metrics_series_max, not shown one by one.", |l| {
+        l.topics
+    }),
+    ("ltq_channels_left_out", "Channels beyond metrics_series_max, not shown one by one.", |l| {
+        l.channels
+    }),
 ];
 
 const TOPIC: &[Figure<TopicStats>] = &[
@@ -76,29 +115,154 @@ const CHANNEL: &[Figure<ChannelStats>] = &[
     ("ltq_channel_paused", "1 while delivery is stopped.", |c| u64::from(c.paused)),
 ];
 
-fn encode(stats: &NodeStats, counters: BrokerCounters) -> String {
-    let channels = stats.topics.iter().flat_map(|topic| {
-        topic.channels.iter().map(move |channel| {
-            (
-                labels(&[("topic", topic.topic.as_str()), ("channel", channel.channel.as_str())]),
-                channel,
-            )
-        })
-    });
-    let channels: Vec<_> = channels.collect();
-    let topics =
-        stats.topics.iter().map(|topic| (labels(&[("topic", topic.topic.as_str())]), topic));
-    let topics: Vec<_> = topics.collect();
+/// What the text is made from.
+struct Scrape<'a> {
+    stats: &'a NodeStats,
+    counters: BrokerCounters,
+    /// The most topics, and channels, with figures of their own.
+    series_max: usize,
+}
 
-    let mut text = String::new();
-    head(&mut text, "ltq_info", "1, with the node's version.");
-    let version = labels(&[("version", &stats.version)]);
-    let _ = writeln!(text, "ltq_info{version} 1");
-    figures(&mut text, NODE, &[(String::new(), stats)]);
-    figures(&mut text, BROKER, &[(String::new(), &counters)]);
-    figures(&mut text, TOPIC, &topics);
-    figures(&mut text, CHANNEL, &channels);
-    text
+/// A topic or channel with its labels.
+type Labelled<'a, T> = Vec<(String, &'a T)>;
+
+impl<'a> Scrape<'a> {
+    fn topics(&self) -> Labelled<'a, TopicStats> {
+        let topics = self.stats.topics.iter().take(self.series_max);
+        topics.map(|topic| (labels(&[("topic", topic.topic.as_str())]), topic)).collect()
+    }
+
+    /// Channels with the topic of each.
+    fn channels(&self) -> Vec<(&'a TopicStats, &'a ChannelStats)> {
+        let topics = self.stats.topics.iter();
+        let channels =
+            topics.flat_map(|topic| topic.channels.iter().map(move |channel| (topic, channel)));
+        channels.take(self.series_max).collect()
+    }
+
+    fn encode(&self) -> String {
+        let mut text = String::new();
+        head(&mut text, "ltq_info", "1, with the node's version.");
+        let version = labels(&[("version", &self.stats.version)]);
+        let _ = writeln!(text, "ltq_info{version} 1");
+        figures(&mut text, NODE, &[(String::new(), self.stats)]);
+        figures(&mut text, BROKER, &[(String::new(), &self.counters)]);
+        let (topics, channels) = (self.topics(), self.channels());
+        let left_out = LeftOut {
+            topics: (self.stats.topics.len() - topics.len()) as u64,
+            channels: all_channels(self.stats).count() as u64 - channels.len() as u64,
+        };
+        figures(&mut text, LEFT_OUT, &[(String::new(), &left_out)]);
+        figures(&mut text, TOPIC, &topics);
+        let channels: Labelled<'_, ChannelStats> = channels
+            .into_iter()
+            .map(|(topic, channel)| (channel_labels(topic, channel), channel))
+            .collect();
+        figures(&mut text, CHANNEL, &channels);
+        text
+    }
+}
+
+fn channel_labels(topic: &TopicStats, channel: &ChannelStats) -> String {
+    labels(&[("topic", topic.topic.as_str()), ("channel", channel.channel.as_str())])
+}
+
+fn all_channels(stats: &NodeStats) -> impl Iterator<Item = &ChannelStats> {
+    stats.topics.iter().flat_map(|topic| &topic.channels)
+}
+
+/// How old the oldest message is that a channel has not acked: where its floor is, as far as the
+/// store can be asked.
+async fn ages(text: &mut String, store: &WatchedStore, scrape: &Scrape<'_>) {
+    let name = "ltq_channel_oldest_unacked_seconds";
+    let now = SystemClock.now();
+    let mut begun = false;
+    let mut last: Option<(&str, Offset, f64)> = None;
+    for (topic, channel) in scrape.channels() {
+        let name_of = topic.topic.as_str();
+        let age = match last {
+            _ if channel.floor >= topic.end => 0.0,
+            // Channels of a topic are often at one place.
+            Some((of, floor, age)) if of == name_of && floor == channel.floor => age,
+            _ => {
+                let limits = ReadLimits { records: 1, bytes: 1 };
+                let read = store.read(&LogName::new(name_of), channel.floor, limits).await;
+                // What is gone or damaged meanwhile has no age.
+                let Some(time) = read.ok().and_then(|batches| Some(batches.first()?.time)) else {
+                    continue;
+                };
+                let age = now.0.saturating_sub(time.0) as f64 / 1000.0;
+                last = Some((name_of, channel.floor, age));
+                age
+            }
+        };
+        if !std::mem::replace(&mut begun, true) {
+            head(text, name, "Age of the oldest message that is not acked; 0 without one.");
+        }
+        let _ = writeln!(text, "{name}{} {age}", channel_labels(topic, channel));
+    }
+}
+
+/// The store's commits: how long they took, and why some were not done.
+fn commits(text: &mut String, store: &WatchedStore) {
+    let name = "ltq_store_commit_seconds";
+    let help = "How long commits took, by the durability that was asked for.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+    for times in store.commit_times() {
+        let durability = times.durability.to_string();
+        for (at, count) in times.no_longer.iter().enumerate() {
+            let limit = BUCKETS
+                .get(at)
+                .map_or_else(|| "+Inf".to_owned(), |micros| (*micros as f64 / 1e6).to_string());
+            let labels = labels(&[("durability", &durability), ("le", &limit)]);
+            let _ = writeln!(text, "{name}_bucket{labels} {count}");
+        }
+        let labels = labels(&[("durability", &durability)]);
+        let count = times.no_longer.last().unwrap_or(&0);
+        let _ = writeln!(text, "{name}_sum{labels} {}", times.seconds);
+        let _ = writeln!(text, "{name}_count{labels} {count}");
+    }
+    let name = "ltq_store_commits_refused_total";
+    head(text, name, "Commits that were not done: no room (full), a failed device, closed, other.");
+    for (reason, count) in store.refused() {
+        let _ = writeln!(text, "{name}{} {count}", labels(&[("reason", reason)]));
+    }
+    let full = u64::from(store.full().is_some());
+    figure(text, "ltq_store_full", "1 while there is no room for messages.", full);
+    if let Some(free) = store.device_free_bytes() {
+        let help = "Bytes free on the device of the data directory.";
+        figure(text, "ltq_store_device_free_bytes", help, free);
+    }
+}
+
+fn answers(text: &mut String, answers: &Answers) {
+    let name = "ltq_http_answers_total";
+    head(text, name, "Answers to HTTP requests, by the hundred of their status.");
+    for (class, count) in Answers::CLASSES.iter().zip(&answers.0) {
+        let count = count.load(Ordering::Relaxed);
+        let _ = writeln!(text, "{name}{} {count}", labels(&[("status", class)]));
+    }
+}
+
+/// The process, under the names that all exporters use; nothing where the system does not say.
+fn process(text: &mut String) {
+    if let Ok(usage) = Usage::of(std::process::id()) {
+        let help = "Processor time of the process, user and system.";
+        figure(text, "process_cpu_seconds_total", help, usage.cpu_seconds);
+        let help = "Memory of the process.";
+        figure(text, "process_resident_memory_bytes", help, usage.rss_bytes);
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        figure(text, "process_open_fds", "Open files and connections.", open.count());
+    }
+    if let Some(max) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+        figure(text, "process_max_fds", "The most that may be open.", max);
+    }
+}
+
+fn figure(text: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
+    head(text, name, help);
+    let _ = writeln!(text, "{name} {value}");
 }
 
 fn figures<T>(text: &mut String, figures: &[Figure<T>], of: &[(String, &T)]) {
@@ -141,6 +305,7 @@ mod tests {
     fn names_are_given_once_and_keep_the_rule() {
         let mut seen = HashSet::new();
         let names = NODE.iter().map(|f| f.0).chain(BROKER.iter().map(|f| f.0));
+        let names = names.chain(LEFT_OUT.iter().map(|f| f.0));
         let names = names.chain(TOPIC.iter().map(|f| f.0)).chain(CHANNEL.iter().map(|f| f.0));
         for name in names {
             assert!(name.starts_with("ltq_"), "{name}");
@@ -157,7 +322,7 @@ mod tests {
             ..NodeStats::default()
         };
         let counters = BrokerCounters { connections_accepted: 7, ..BrokerCounters::default() };
-        let text = encode(&stats, counters);
+        let text = Scrape { stats: &stats, counters, series_max: 10 }.encode();
         for line in [
             "# TYPE ltq_info gauge",
             "ltq_info{version=\"1.2.3\"} 1",

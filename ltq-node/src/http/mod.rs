@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /healthz` | 200 while the process lives |
-//! | `GET /readyz` | 200 when it takes messages, else 503 and why |
+//! | `GET /readyz` | 200 when it takes messages; 503 and why when it stops, its store has failed or is full |
 //! | `GET /metrics` | figures as Prometheus text |
 //! | `POST /pub?topic=T[&durability=D][&key=K]` | publishes the body as one message |
 //! | `POST /mpub?topic=T[&durability=D]` | publishes each line of the body, all or none |
@@ -15,6 +15,7 @@
 
 mod body;
 mod error;
+mod idle;
 mod metrics;
 mod publish;
 mod publishers;
@@ -23,7 +24,13 @@ mod stall;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -40,6 +47,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
+use tracing::{debug, info};
 
 use crate::NodeBroker;
 use body::{BodyBudget, HeldBody};
@@ -51,12 +59,15 @@ pub use server::HttpServer;
 /// The bounds of the HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// The most connections at a time; further ones wait to be accepted.
+    /// The most connections at a time. A further one takes the place of the one that has had no
+    /// request for longest; while all have one, it waits.
     pub connections_max: usize,
     /// How long a request may take.
     pub request_timeout: Duration,
     /// Bytes of request bodies held at one time.
     pub body_bytes_total_max: u64,
+    /// The most topics, and channels, with figures of their own in `/metrics`.
+    pub metrics_series_max: usize,
 }
 
 struct Api {
@@ -64,6 +75,8 @@ struct Api {
     publishers: Publishers,
     bodies: BodyBudget,
     request_timeout: Duration,
+    metrics_series_max: usize,
+    answers: Answers,
     /// Whether the node is on its way out.
     stopping: watch::Receiver<bool>,
 }
@@ -79,6 +92,8 @@ pub fn router(
         broker,
         bodies: BodyBudget::new(options.body_bytes_total_max),
         request_timeout: options.request_timeout,
+        metrics_series_max: options.metrics_series_max,
+        answers: Answers::default(),
         stopping,
     });
     let closed = Router::new()
@@ -92,6 +107,7 @@ pub fn router(
         .merge(closed)
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn_with_state(api.clone(), count))
         .with_state(api)
 }
 
@@ -99,10 +115,47 @@ async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
     if *api.stopping.borrow() {
         return Err(ApiError::refused(RefusalCode::Stopping, "the node is stopping"));
     }
-    match api.broker.store().health() {
-        Ok(()) => Ok("ready\n"),
-        Err(error) => Err(ApiError::refused(RefusalCode::StoreFailed, error.to_string())),
+    let store = api.broker.store();
+    if let Err(error) = store.health() {
+        return Err(ApiError::refused(RefusalCode::StoreFailed, error.to_string()));
     }
+    match store.full() {
+        None => Ok("ready\n"),
+        // Trying again is what a probe does, so it is told to, unlike one who publishes.
+        Some(why) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Err(ApiError::new(status, RefusalCode::StoreFull.as_str(), why))
+        }
+    }
+}
+
+/// Answers by the hundred of their status.
+#[derive(Debug, Default)]
+struct Answers([AtomicU64; 3]);
+
+impl Answers {
+    const CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
+}
+
+/// Counts the answer, and logs one that is no success.
+async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = next.run(request).await;
+    let status = answer.status();
+    let [good, refused, failed] = &api.answers.0;
+    match status.as_u16() {
+        ..400 => good,
+        400..500 => refused,
+        500.. => failed,
+    }
+    .fetch_add(1, Ordering::Relaxed);
+    let code = answer.extensions().get::<error::Code>().map_or("", |code| code.0);
+    if status == StatusCode::UNAUTHORIZED {
+        info!(%method, path, code, "an HTTP request was refused");
+    } else if status.is_client_error() || status.is_server_error() {
+        debug!(%method, path, status = status.as_u16(), code, "an HTTP request was refused");
+    }
+    answer
 }
 
 async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {

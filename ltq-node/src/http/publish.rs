@@ -108,7 +108,9 @@ pub(super) async fn publish_many(
 
 fn parse<Q: DeserializeOwned>(uri: &Uri) -> Result<Q, ApiError> {
     let Query(query) = Query::try_from_uri(uri).map_err(|error| {
-        let detail = format!("the query {:?}: {}", uri.query().unwrap_or(""), error.body_text());
+        let words = error.body_text();
+        let words = words.rsplit_once("query string: ").map_or(&*words, |(_, words)| words);
+        let detail = format!("the query {:?}: {words}", uri.query().unwrap_or(""));
         ApiError::new(StatusCode::BAD_REQUEST, "bad_query", detail)
     })?;
     Ok(query)

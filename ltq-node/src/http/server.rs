@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -12,10 +15,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{debug, warn};
 
-use super::{HttpOptions, stall::StallLimited};
+use super::{
+    HttpOptions,
+    idle::{IdleConnections, Place},
+    stall::StallLimited,
+};
 
 /// Serves routes on a listener until it is told to stop.
 #[derive(Debug)]
@@ -25,6 +33,7 @@ pub struct HttpServer {
     request_timeout: Duration,
     connections_max: usize,
     room: Arc<Semaphore>,
+    idle: IdleConnections,
 }
 
 impl HttpServer {
@@ -37,6 +46,7 @@ impl HttpServer {
             request_timeout: options.request_timeout,
             connections_max: options.connections_max,
             room: Arc::new(Semaphore::new(options.connections_max)),
+            idle: IdleConnections::default(),
         }
     }
 
@@ -44,14 +54,19 @@ impl HttpServer {
     /// come to their end, which they do within the time that each of them has.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
+        // Accepted, and without a place yet.
+        let mut waiting: Option<TcpStream> = None;
         loop {
             tokio::select! {
                 () = told(&mut stop) => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                accepted = self.accept() => {
-                    let Some((stream, room)) = accepted else { continue };
+                accepted = self.accept(), if waiting.is_none() => waiting = accepted,
+                room = self.room(), if waiting.is_some() => {
+                    let (Some(stream), Some(room)) = (waiting.take(), room) else { continue };
+                    let place = Arc::new(self.idle.enter());
+                    let (router, stop) = (self.router.clone(), stop.clone());
                     connections.spawn(serve(
-                        stream, room, self.router.clone(), self.request_timeout, stop.clone(),
+                        stream, room, place, router, self.request_timeout, stop,
                     ));
                 }
             }
@@ -59,18 +74,29 @@ impl HttpServer {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The next connection, once there is room for it. Cancel safe.
-    async fn accept(&self) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-        if self.room.available_permits() == 0 {
-            debug!(limit = self.connections_max, "as many HTTP connections as allowed");
-        }
-        let room = self.room.clone().acquire_owned().await.ok()?;
+    /// The next connection. Cancel safe.
+    async fn accept(&self) -> Option<TcpStream> {
         match self.listener.accept().await {
-            Ok((stream, _)) => Some((stream, room)),
+            Ok((stream, _)) => Some(stream),
             Err(error) => {
                 warn!(%error, "an HTTP connection could not be accepted");
                 tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                 None
+            }
+        }
+    }
+
+    /// A place for one more. Cancel safe.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(room) = self.room.clone().try_acquire_owned() {
+                return Some(room);
+            }
+            // Those who say nothing must not keep others out: a probe of health least of all.
+            let made = self.idle.give_up_one();
+            debug!(limit = self.connections_max, made, "as many HTTP connections as allowed");
+            if let Ok(room) = timeout(LOOK_AGAIN, self.room.clone().acquire_owned()).await {
+                return room.ok();
             }
         }
     }
@@ -85,6 +111,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 async fn serve(
     stream: TcpStream,
     room: OwnedSemaphorePermit,
+    place: Arc<Place>,
     router: Router,
     request_timeout: Duration,
     mut stop: watch::Receiver<bool>,
@@ -93,15 +120,37 @@ async fn serve(
         debug!(%error, "TCP_NODELAY could not be set on an HTTP connection");
     }
     let io = TokioIo::new(StallLimited::new(stream, request_timeout));
+    let service = {
+        let (place, router) = (place.clone(), TowerToHyperService::new(router));
+        service_fn(move |request| {
+            let taken = place.begin();
+            let (place, answer) = (place.clone(), taken.then(|| router.call(request)));
+            async move {
+                let Some(answer) = answer else { return Err(GivenUp) };
+                let Ok(answer) = answer.await;
+                place.end();
+                Ok(answer)
+            }
+        })
+    };
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(request_timeout)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(io, TowerToHyperService::new(router))
+            .serve_connection(io, service)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = place.given_up() => {
+            debug!("an HTTP connection without a request makes room for another");
+            connection.as_mut().graceful_shutdown();
+            // What it was answered may still be on its way out.
+            match place.served() {
+                true => timeout(LAST_WORDS, connection).await.unwrap_or(Ok(())),
+                false => Ok(()),
+            }
+        }
         () = told(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -113,6 +162,16 @@ async fn serve(
     drop(room);
 }
 
+/// The connection was chosen to make room at the moment when its request came. Nothing of it was
+/// carried out: the client may send it again.
+#[derive(Debug, thiserror::Error)]
+#[error("given up for another connection")]
+struct GivenUp;
+
+/// How long a new connection waits for a place before it looks for one that is idle again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long a connection that makes room for another has to send the rest of its last answer.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Without a pause a lack of descriptors would be tried again as fast as the machine can.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 /// The longest request line and headers, and how much of a body is read at once.

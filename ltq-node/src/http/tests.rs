@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ltq_core::{AdminRequest, PublisherOptions, Store as _, SubscribeOptions, TopicName};
+use ltq_core::{
+    AdminRequest, PublisherOptions, Store as _, SubscribeOptions, SystemClock, TopicName,
+    WallClock as _,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -167,15 +170,26 @@ async fn a_full_store_is_507_and_takes_messages_again_when_there_is_room() {
     assert_eq!(ask(&node, "POST /pub?topic=t", &body).await.status, 200);
     let full = ask(&node, "POST /pub?topic=t", &body).await;
     assert_eq!(full.refusal(), (507, "store_full".to_owned()));
+    let ready = ask(&node, "GET /readyz", "").await;
+    assert_eq!(ready.refusal(), (503, "store_full".to_owned()));
+    let metrics = ask(&node, "GET /metrics", "").await.body;
+    for line in [
+        "ltq_store_full 1",
+        "ltq_store_commits_refused_total{reason=\"full\"} 1",
+        "ltq_http_answers_total{status=\"5xx\"} 2",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
+    }
     let topic = TopicName::new("t").unwrap();
     node.broker().admin(AdminRequest::DeleteTopic { topic }).await.unwrap();
     assert_eq!(ask(&node, "POST /pub?topic=t", &body).await.status, 200);
+    assert_eq!(ask(&node, "GET /readyz", "").await.status, 200);
     node.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn promise_10_without_the_token_there_is_only_health() {
-    let node = node(|config| config.token = Some("s3cret".to_owned())).await;
+    let node = node(|config| config.token = Some("s3cret".into())).await;
     for request in ["POST /pub?topic=t", "POST /mpub?topic=t", "GET /metrics"] {
         for headers in [
             "",
@@ -269,6 +283,84 @@ async fn promise_13_metrics_add_up() {
 }
 
 #[tokio::test]
+async fn the_page_on_operation_tells_of_each_metric() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(|config| {
+        config.store = StoreKind::File;
+        config.data_dir = folder.path().join("data");
+    })
+    .await;
+    ask(&node, "POST /pub?topic=t", "x").await;
+    let subscription = node.broker().subscribe("t", "c", SubscribeOptions::default()).await;
+    let text = ask(&node, "GET /metrics", "").await.body;
+    let mut shown: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, table) = page.split_once("| metric |").unwrap();
+    let mut told: Vec<_> =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    shown.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, shown);
+    drop(subscription);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn promise_9_metrics_have_so_many_series_and_no_more() {
+    let node = node(|config| config.limits.metrics_series_max = 2).await;
+    for topic in ["c", "a", "b"] {
+        ask(&node, &format!("POST /pub?topic={topic}"), "x").await;
+    }
+    for channel in ["3", "2", "1"] {
+        drop(node.broker().subscribe("b", channel, SubscribeOptions::default()).await.unwrap());
+    }
+    let text = ask(&node, "GET /metrics", "").await.body;
+    for line in [
+        "ltq_topics 3",
+        "ltq_topics_left_out 1",
+        "ltq_channels 3",
+        "ltq_channels_left_out 1",
+        "ltq_waiting_messages 3",
+        "ltq_topic_end_offset{topic=\"b\"} 1",
+        "ltq_channel_waiting_messages{topic=\"b\",channel=\"2\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+    }
+    assert!(!text.contains("topic=\"c\"") && !text.contains("channel=\"3\""), "{text}");
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_oldest_unacked_message_has_its_age() {
+    let node = node(|_| ()).await;
+    let begun = SystemClock.now();
+    ask(&node, "POST /mpub?topic=t", "a\nb").await;
+    let options = SubscribeOptions::default();
+    let mut subscription = node.broker().subscribe("t", "c", options).await.unwrap();
+    let age = async || {
+        let text = ask(&node, "GET /metrics", "").await.body;
+        let name = "ltq_channel_oldest_unacked_seconds{topic=\"t\",channel=\"c\"} ";
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{text}")).parse::<f64>().unwrap()
+    };
+    let first = subscription.receive().await.unwrap().unwrap();
+    subscription.ack(first.tag).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while age().await <= 0.05 {
+        assert!(Instant::now() < deadline, "the age does not grow");
+    }
+    assert!(age().await * 1000.0 <= (SystemClock.now().0 - begun.0) as f64);
+    let second = subscription.receive().await.unwrap().unwrap();
+    subscription.ack(second.tag).unwrap();
+    while age().await > 0.0 {
+        assert!(Instant::now() < deadline, "nothing is unacked, and the age stays");
+    }
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn requests_at_once_each_have_a_place_of_their_own() {
     let node = std::sync::Arc::new(node(|_| ()).await);
     let mut asking = tokio::task::JoinSet::new();
@@ -352,16 +444,78 @@ async fn promise_10_slow_requests_are_cut_off() {
 #[tokio::test]
 async fn promise_9_connections_are_bounded_and_the_next_waits_its_turn() {
     let node = node(|config| config.limits.http_connections_max = 1).await;
+    // One with a request under way keeps its place.
     let mut first = TcpStream::connect(node.http().unwrap()).await.unwrap();
-    first.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let mut byte = [0];
-    first.read_exact(&mut byte).await.unwrap();
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+                 content-length: 2\r\n\r\n";
+    first.write_all(head).await.unwrap();
+    let mut answer = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    first.read_exact(&mut answer).await.unwrap();
     let second = ask(&node, "GET /healthz", "");
     let mut second = Box::pin(second);
-    assert!(timeout(Duration::from_millis(100), &mut second).await.is_err());
-    drop(first);
+    assert!(timeout(Duration::from_millis(200), &mut second).await.is_err());
+    first.write_all(b"ab").await.unwrap();
     assert_eq!(second.await.status, 200);
+    // It was answered before it had to go.
+    assert_eq!(read(first).await.status, 200);
     node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn promise_10_connections_that_say_nothing_keep_nobody_out() {
+    let node = node(|config| config.limits.http_connections_max = 4).await;
+    let mut silent = Vec::new();
+    for begun in
+        ["", "GET /hea", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"].iter().cycle().take(60)
+    {
+        let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    let begun = Instant::now();
+    assert_eq!(ask(&node, "GET /healthz", "").await.status, 200);
+    // Long before any of them is cut off for its silence.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(silent);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn promise_9_bodies_of_all_requests_together_are_bounded_as_configured() {
+    let node = node(|config| {
+        config.limits.message_bytes_max = ByteSize(1000);
+        config.limits.frame_bytes_max = ByteSize(8192);
+        config.limits.http_body_bytes_total_max = ByteSize(8192);
+    })
+    .await;
+    let mut first = TcpStream::connect(node.http().unwrap()).await.unwrap();
+    let head = b"POST /mpub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 8192\r\n\r\n";
+    first.write_all(&[&head[..], &[b'x'; 8000]].concat()).await.unwrap();
+    // As soon as that has come, there is no room for more.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = ask(&node, "POST /mpub?topic=t", "a\n".repeat(400)).await;
+        if answer.status == 429 {
+            break assert_eq!(answer.refusal().1, "limit_reached");
+        }
+        assert!(Instant::now() < deadline, "all of it is taken");
+    }
+    drop(first);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn promise_11_a_stop_takes_no_longer_than_it_may() {
+    let node = node(|config| config.stop_timeout = Period(Duration::from_millis(300))).await;
+    let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+                 content-length: 2\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    // The request is under way, and never comes to its end.
+    stream.read_exact(&mut [0]).await.unwrap();
+    let begun = Instant::now();
+    node.stop().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

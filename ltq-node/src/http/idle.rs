@@ -1,0 +1,125 @@
+//! Which HTTP connections have no request under way, and which of them has had none for longest.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// The connections without a request under way, in the order in which they came to that.
+#[derive(Clone, Debug, Default)]
+pub(super) struct IdleConnections(Arc<Mutex<Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    next: u64,
+    waiting: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// One connection's place. It is idle until told otherwise, and forgotten when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    all: IdleConnections,
+    state: Mutex<State>,
+    given_up: Arc<Notify>,
+    served: AtomicBool,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle(u64),
+    Busy,
+    GivenUp,
+}
+
+impl IdleConnections {
+    /// A place for a connection that has just come.
+    pub(super) fn enter(&self) -> Place {
+        let given_up = Arc::new(Notify::new());
+        let state = Mutex::new(State::Idle(self.push(given_up.clone())));
+        Place { all: self.clone(), state, given_up, served: AtomicBool::new(false) }
+    }
+
+    /// Gives up the connection that has been idle for longest; false when none is idle.
+    pub(super) fn give_up_one(&self) -> bool {
+        let oldest = self.0.lock().waiting.pop_first();
+        oldest.map(|(_, connection)| connection.notify_one()).is_some()
+    }
+
+    fn push(&self, connection: Arc<Notify>) -> u64 {
+        let mut queue = self.0.lock();
+        queue.next += 1;
+        let turn = queue.next;
+        queue.waiting.insert(turn, connection);
+        turn
+    }
+}
+
+impl Place {
+    /// Whether a request came at any time.
+    pub(super) fn served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// A request has come. False when the connection was given up just before.
+    pub(super) fn begin(&self) -> bool {
+        self.served.store(true, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        if let State::Idle(turn) = *state {
+            let still_there = self.all.0.lock().waiting.remove(&turn).is_some();
+            *state = if still_there { State::Busy } else { State::GivenUp };
+        }
+        matches!(*state, State::Busy)
+    }
+
+    /// Its answer is there.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        if matches!(*state, State::Busy) {
+            *state = State::Idle(self.all.push(self.given_up.clone()));
+        }
+    }
+
+    /// Resolves when the connection has to go. Cancel safe.
+    pub(super) async fn given_up(&self) {
+        self.given_up.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let State::Idle(turn) = *self.state.lock() {
+            self.all.0.lock().waiting.remove(&turn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn the_one_that_is_idle_for_longest_goes_and_busy_ones_stay() {
+        let all = IdleConnections::default();
+        let [a, b, c] = [all.enter(), all.enter(), all.enter()];
+        assert!(a.begin());
+        assert!(all.give_up_one());
+        assert!(b.given_up().now_or_never().is_some());
+        assert!(!b.begin(), "what was given up takes no request");
+        a.end();
+        assert!(all.give_up_one());
+        assert!(c.given_up().now_or_never().is_some(), "it came to rest before a");
+        assert!(a.begin());
+        assert!(!all.give_up_one(), "only a busy one is left");
+        a.end();
+        drop(a);
+        assert!(!all.give_up_one());
+    }
+}
