@@ -303,8 +303,13 @@ async fn promise_16_a_server_that_loses_every_connection_is_left_for_another() {
     let mut two = Fake::at(&namespace, "two").await;
     let (client, peer) = one.connect(one.builder().server(&two.address)).await;
     drop(peer);
-    drop(one.welcome().await);
-    let mut peer = two.welcome().await;
+    let losing = tokio::spawn(async move {
+        loop {
+            drop(one.welcome().await);
+        }
+    });
+    let mut peer = within(two.welcome()).await;
     let (producer, _) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
     producer.unwrap();
+    losing.abort();
 }

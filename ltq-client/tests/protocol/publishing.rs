@@ -241,7 +241,7 @@ async fn what_was_sent_with_a_refused_producer_does_not_hold_up_others() {
     // It was on its way when the producer was refused.
     peer.refuse(opened.handle, 1, 1, RefusalCode::NoSuchHandle).await;
     within(sent).await.unwrap_err();
-    assert_eq!(peer.publish().await, (1, vec!["waits for room".to_owned()]));
+    assert_eq!(within(peer.publish()).await, (1, vec!["waits for room".to_owned()]));
     peer.confirm(other.handle, 1, 1, 0).await;
     within(waits).await.unwrap();
 }
