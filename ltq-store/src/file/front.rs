@@ -359,6 +359,11 @@ impl Front {
         &self.current
     }
 
+    /// Bytes that still fit into the current file.
+    pub(super) const fn left_in_current(&self) -> u64 {
+        self.current.bytes.saturating_sub(self.position)
+    }
+
     /// Where the entries of the current file end.
     #[cfg(test)]
     pub(super) const fn end_of_entries(&self) -> u64 {

@@ -18,11 +18,11 @@ use super::{
     checkpoint::{self, Snapshot},
     commit::Writing,
     engine::{Counters, Engine},
-    filesystem::{FileSystem, OpenMode},
+    filesystem::{FileSystem, OpenMode, is_full},
     format::{FileHeader, HeaderError, Kind, StoreId},
     front::{Front, Sealed},
     identity::{self, newer_format, refuse},
-    journal::{ENTRIES_AT, JournalDir},
+    journal::{ENTRIES_AT, JournalDir, JournalFile},
     keeper::Keeping,
     log::Log,
     options::FileStoreOptions,
@@ -30,10 +30,10 @@ use super::{
     planned::Planned,
     reader::Handles,
     replay::Replay,
-    segments::SegmentDir,
+    segments::{SegmentDir, SegmentKey},
     signal::Signal,
     state::State,
-    supply::FIRST_FILE_BYTES,
+    supply::{FIRST_FILE_BYTES, LEAST_FILE_BYTES},
     walk::{Walk, WalkedFile},
 };
 
@@ -45,9 +45,12 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     let (store, lock) = identity::open(&*files, &dir)?;
     let journal = JournalDir::new(Arc::clone(&files), &dir, store);
     let segments = SegmentDir::new(Arc::clone(&files), &dir, store);
-    let failed = |doing: &str, error: &io::Error| StoreError::Io {
-        doing: format!("{doing} in {}", dir.display()),
-        cause: error.to_string(),
+    let failed = |doing: &str, error: &io::Error| {
+        if is_full(error) {
+            return refuse(&dir, &format!("its device is full ({doing} failed); make room there"));
+        }
+        let doing = format!("{doing} in {}", dir.display());
+        StoreError::Io { doing, cause: error.to_string() }
     };
 
     let (snapshot, whole, checkpoint_bytes) = load_checkpoint(&*files, &dir, store)?;
@@ -67,6 +70,12 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
             .and_then(|file| file.sync())
             .map_err(|error| failed("syncing the journal", &error))?;
     }
+    // On a full device this is the room to go on with.
+    for &number in spare {
+        if let Err(error) = journal.remove(number) {
+            tracing::warn!(%error, number, "a superfluous journal file could not be removed");
+        }
+    }
     let (number, replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
     let before = snapshot.sequence - 1;
     let mut sealed: Vec<_> = walked
@@ -75,9 +84,13 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         .collect();
     let mut walk = Walk::new(walked, snapshot.sequence);
     let mut replay = Replay::new(&options, &segments, snapshot);
+    // What came after the checkpoint is in the journal, and written again if memory asks for it.
+    let unknown = unknown_segments(&segments, &replay.state)
+        .map_err(|error| failed("listing the segments", &error))?;
+    remove_segments(&segments, unknown);
     while let Some(step) = walk.step().map_err(|error| failed("reading the journal", &error))? {
         let at = walk.file();
-        replay.step(step)?;
+        replay.step(step).map_err(|error| failed("moving records to segments", &error))?;
         for file in sealed.iter_mut().skip(at) {
             file.last_sequence = walk.expected() - 1;
         }
@@ -88,21 +101,10 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
 
     let orphans = judge_segments(&segments, &mut state)
         .map_err(|error| failed("listing the segments", &error))?;
+    remove_segments(&segments, orphans);
     let next_file = numbers.last().map_or(1, |last| last + 1);
-    let bytes = FIRST_FILE_BYTES.min(options.journal_file_bytes);
-    let current = journal
-        .create(next_file, last + 1, bytes)
+    let current = first_file(&journal, next_file, last + 1, options.journal_file_bytes)
         .map_err(|error| failed("making a journal file", &error))?;
-    for key in orphans {
-        if let Err(error) = segments.remove(key) {
-            tracing::warn!(%error, "a superfluous segment could not be removed");
-        }
-    }
-    for &number in spare {
-        if let Err(error) = journal.remove(number) {
-            tracing::warn!(%error, number, "a superfluous journal file could not be removed");
-        }
-    }
 
     let logs = state.logs.iter();
     let logs = logs.map(|(name, log)| (name.clone(), log.id, log.options, log.bounds.end));
@@ -231,10 +233,43 @@ fn check_journal(
     Ok(())
 }
 
+/// The file to go on with, small as most stores stay small; smaller still on a full device, where
+/// truncations and acks must get in so that there is room again.
+fn first_file(
+    journal: &JournalDir,
+    number: u64,
+    first: u64,
+    bytes_max: u64,
+) -> io::Result<JournalFile> {
+    let made = journal.create(number, first, FIRST_FILE_BYTES.min(bytes_max));
+    match made {
+        Err(error) if is_full(&error) => journal.create(number, first, LEAST_FILE_BYTES),
+        made => made,
+    }
+}
+
+/// The segment files of which no log knows.
+fn unknown_segments(segments: &SegmentDir, state: &State) -> io::Result<BTreeSet<SegmentKey>> {
+    let mut unknown: BTreeSet<_> = segments.list()?.into_iter().collect();
+    for log in state.logs.values() {
+        for segment in &log.segments {
+            unknown.remove(&(log.id, segment.first));
+        }
+    }
+    Ok(unknown)
+}
+
+fn remove_segments(segments: &SegmentDir, gone: BTreeSet<SegmentKey>) {
+    for key in gone {
+        if let Err(error) = segments.remove(key) {
+            tracing::warn!(%error, "a superfluous segment could not be removed");
+        }
+    }
+}
+
 /// Compares the segments with the files that there are. Returns the files that belong to nothing.
-fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeSet<(u64, Offset)>> {
-    let mut orphans: BTreeSet<_> = segments.list()?.into_iter().collect();
-    let present: HashSet<_> = orphans.iter().copied().collect();
+fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeSet<SegmentKey>> {
+    let present: HashSet<_> = segments.list()?.into_iter().collect();
     let mut restored = Vec::new();
     for (name, log) in &mut state.logs {
         let id = log.id;
@@ -249,15 +284,12 @@ fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeS
                 restored.push((name.clone(), id, missing.end));
             }
         }
-        for segment in &log.segments {
-            orphans.remove(&(id, segment.first));
-        }
     }
     for (name, id, before) in restored {
         state.change_log(id, &name, |log: &mut Log| log.truncate(before));
     }
     state.count_segments();
-    Ok(orphans)
+    unknown_segments(segments, state)
 }
 
 impl WalkedFile {

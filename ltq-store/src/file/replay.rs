@@ -1,8 +1,8 @@
 //! Brings the state of a checkpoint up to what the journal says.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, io, ops::Range, sync::Arc};
 
-use ltq_core::{LogName, LogOptions, Offset, Records, StoreError, Timestamp};
+use ltq_core::{LogName, LogOptions, Offset, Records, Timestamp};
 
 use super::{
     change::Change,
@@ -77,7 +77,10 @@ impl<'a> Replay<'a> {
     }
 
     /// Takes in what the journal says next.
-    pub(super) fn step(&mut self, step: Step) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// What kept records from being moved to segments.
+    pub(super) fn step(&mut self, step: Step) -> io::Result<()> {
         match step {
             Step::Lost { name, position, entries } => {
                 tracing::error!(file = %name, position, first = entries.start, behind = entries.end,
@@ -209,7 +212,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Keeps to the budget of memory.
-    fn relieve(&mut self) -> Result<(), StoreError> {
+    fn relieve(&mut self) -> io::Result<()> {
         if self.state.tail_cost() <= self.options.spill_above() {
             return Ok(());
         }
@@ -219,8 +222,7 @@ impl<'a> Replay<'a> {
             let error = spilled.error.take();
             spilled.register(&mut self.state, &mut self.dirty);
             if let Some(error) = error {
-                let doing = "writing a segment".to_owned();
-                return Err(StoreError::Io { doing, cause: error.to_string() });
+                return Err(error);
             }
         }
         self.state.shrink_tails(target);

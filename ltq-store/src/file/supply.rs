@@ -1,7 +1,7 @@
 //! Journal files made ahead, used again, and given up; and what becomes of that when the device
 //! fills up.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{iter::successors, sync::atomic::Ordering::Relaxed};
 
 use ltq_core::StoreError;
 
@@ -79,14 +79,18 @@ impl Engine {
         made.map_err(|error| self.trouble("making a journal file", &error, bytes))
     }
 
-    /// How large a new file may be: as wanted, or where only the reserve is left and no records
-    /// are to go into it, as small as will do.
+    /// How large a new file may be: as wanted, or where that would leave too little for what is
+    /// in memory, smaller; and where only the reserve is left and no records are to go into it, as
+    /// small as will do.
     fn affordable(&self, wanted: &Wanted) -> Result<u64, StoreError> {
         let free = self.free_space();
-        if free >= wanted.bytes.saturating_add(self.options.reserve_bytes) {
-            return Ok(wanted.bytes);
-        }
+        let kept = self.options.reserve_bytes.saturating_add(self.state.read().unspilled_cost());
         let small = wanted.least.max(SMALL_FILE_BYTES).min(wanted.bytes);
+        if free >= kept.saturating_add(small) {
+            let halves = successors(Some(wanted.bytes), |bytes| Some(bytes / 2));
+            let fits = |&bytes: &u64| bytes <= small || free - kept >= bytes;
+            return Ok(halves.into_iter().find(fits).map_or(small, |bytes| bytes.max(small)));
+        }
         if !wanted.records && free >= small {
             return Ok(small);
         }
@@ -108,9 +112,11 @@ impl Engine {
             return Ok(());
         }
         let is_short = || {
-            let current = self.front.lock().current().bytes;
+            let left = self.front.lock().left_in_current();
+            // More than the budget is never in memory, whatever fits into the file at hand.
             let unspilled = self.state.read().unspilled_cost();
-            let wanted = self.options.reserve_bytes.saturating_add(current + unspilled + parked);
+            let may_come = (unspilled + left).min(self.options.tail_bytes.max(unspilled));
+            let wanted = self.options.reserve_bytes.saturating_add(may_come + parked);
             self.free_space() < wanted
         };
         let mut short = is_short();
@@ -122,6 +128,7 @@ impl Engine {
                 Err(StoreError::Full { .. }) | Ok(()) => (),
                 failed => return failed,
             }
+            self.remove_spares(keeping);
             short = is_short();
         }
         self.device_short.store(short, Relaxed);
@@ -163,5 +170,7 @@ fn take_spare(keeping: &mut Keeping, wanted: &Wanted) -> Option<Sealed> {
 const SPARE_MAX: usize = 2;
 /// The first journal file, as most stores stay small. Each one after it is twice as large.
 pub(super) const FIRST_FILE_BYTES: u64 = 1 << 20;
+/// The first journal file on a device that has no room for that.
+pub(super) const LEAST_FILE_BYTES: u64 = 64 << 10;
 /// A journal file for some thousand small changes, when there is no room for more.
 const SMALL_FILE_BYTES: u64 = 1 << 20;
