@@ -95,6 +95,9 @@ row e2e-disk disk e2e --count $(n 10000000) --batch 200
 row fanout-disk disk fanout --count $(n 5000000) --batch 200 --channels 5
 row latency-memory memory latency --rate 5000 --duration 15s
 row latency-disk disk latency --rate 5000 --duration 15s
+row latency-memory-spin memory latency --rate 5000 --duration 15s --spin
+row latency-disk-spin disk latency --rate 5000 --duration 15s --spin
+row wait-1-os-spin os pub --count 200000 --batch 1 --wait-each --size 1024 --spin
 if wanted curve-topics; then
     curve curve-topics topics
     for topics in 1 10 100 1000; do

@@ -75,6 +75,10 @@ pub struct BenchArgs {
     /// Lets each producer wait for the confirm of a message before it publishes the next.
     #[arg(long, conflicts_with = "rate")]
     pub wait_each: bool,
+    /// Keeps one processor of this machine busy instead of sleeping until something is due or
+    /// comes, so that what this program takes to wake up is not measured with the node.
+    #[arg(long)]
+    pub spin: bool,
 
     /// Uses this topic instead of one of its own, and keeps it; several are numbered from 0.
     #[arg(long, value_name = "TOPIC")]

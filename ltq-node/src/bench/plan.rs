@@ -27,6 +27,7 @@ pub(super) struct Plan {
     pub(super) in_flight: usize,
     pub(super) rate: Option<u32>,
     pub(super) wait_each: bool,
+    pub(super) spin: bool,
     pub(super) limit: Limit,
     /// Whether what `sub` drains is there already.
     pub(super) prefilled: bool,
@@ -77,6 +78,7 @@ impl Plan {
             in_flight: args.in_flight,
             rate,
             wait_each: args.wait_each,
+            spin: args.spin,
             limit,
             prefilled: args.prefilled,
         };

@@ -4,7 +4,10 @@ use std::sync::{Arc, atomic::Ordering};
 
 use hdrhistogram::Histogram;
 use ltq_client::{Durability, Message, PendingBatch, Producer};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::yield_now,
+};
 
 use super::{
     pacer::{Schedule, nanos},
@@ -128,7 +131,11 @@ impl Publishing {
             let due = schedule.due_by(place, now).saturating_sub(first);
             let count = due.min(allowed).min(plan.batch as u64);
             if count == 0 {
-                self.wake.notified().await;
+                if plan.spin {
+                    yield_now().await;
+                } else {
+                    self.wake.notified().await;
+                }
                 continue;
             }
             let range = first..first + count;

@@ -19,6 +19,7 @@ pub(super) struct Report {
     batch: usize,
     in_flight: usize,
     wait_each: bool,
+    spin: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<u32>,
     /// The least of all receipts.
@@ -95,6 +96,7 @@ impl Report {
             batch: if plan.wait_each { 1 } else { plan.batch },
             in_flight: if plan.wait_each { 1 } else { plan.in_flight },
             wait_each: plan.wait_each,
+            spin: plan.spin,
             rate: plan.rate,
             durability: outcome.durability,
             messages,

@@ -12,7 +12,10 @@ use std::{
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use ltq_client::{Client, Consumer, Durability, StartAt, TopicSettings};
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::Notify,
+    task::{JoinSet, yield_now},
+};
 
 use super::{
     args::Mode,
@@ -285,9 +288,19 @@ impl Runner<'_> {
             producers: plan.publishers() as u64,
         });
         let wakes = publishing.iter().map(|publishing| publishing.wake.clone()).collect();
-        let pacer = schedule.map(|schedule| Pacer::start(schedule, run.clock, wakes)).transpose();
+        let paced = schedule.filter(|_| !plan.spin);
+        let pacer = paced.map(|schedule| Pacer::start(schedule, run.clock, wakes)).transpose();
         let _pacer =
             pacer.map_err(|source| CliError::Io { doing: "starting the pacer", source })?;
+        let mut spinning = JoinSet::new();
+        if plan.spin {
+            // The worker looks for what has come between any two of its turns, and never sleeps.
+            spinning.spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            });
+        }
         let mut producing = JoinSet::new();
         for publishing in publishing {
             let (run, plan) = (run.clone(), plan.clone());

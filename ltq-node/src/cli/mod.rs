@@ -75,7 +75,12 @@ impl CliError {
 
 /// Does what the command line says, and tells the exit code.
 pub fn run(cli: Cli) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if matches!(&cli.command, Command::Bench(args) if args.spin) {
+        // Others would be woken for nothing all the time.
+        builder.worker_threads(1);
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => {
             return finish(Err(CliError::Io { doing: "starting the runtime", source }));
