@@ -48,6 +48,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("file_store.segment_bytes", files.segment_bytes, least, kib(64 << 20))?;
     within("file_store.reserve_bytes", files.reserve_bytes, ByteSize(0), kib(1 << 30))?;
     within("file_store.os_sync_interval", files.os_sync_interval, period(1), hour)?;
+    within("file_store.caller_sync_max", files.caller_sync_max, period(0), period(1_000))?;
 
     within("memory_store.bytes_max", config.memory_store.bytes_max, ByteSize(1 << 20), BYTES_MAX)
 }

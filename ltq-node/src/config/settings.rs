@@ -149,6 +149,10 @@ pub struct FileStoreSettings {
     pub reserve_bytes: ByteSize,
     /// After how long what was confirmed as `os` is synced to the device anyway. Default: 1 s.
     pub os_sync_interval: Period,
+    /// While syncs take less than this, a small publish that finds nobody else writing is synced by
+    /// the thread that received it, which answers sooner; 0 leaves all of them to a thread of the
+    /// store's own. Default: 1 ms.
+    pub caller_sync_max: Period,
 }
 
 /// The memory store: the table `[memory_store]`.
@@ -236,6 +240,7 @@ impl Default for FileStoreSettings {
             disk_bytes_max: None,
             reserve_bytes: ByteSize(16 << 20),
             os_sync_interval: Period(Duration::from_secs(1)),
+            caller_sync_max: Period(Duration::from_millis(1)),
         }
     }
 }
@@ -321,6 +326,7 @@ impl Config {
             .disk_bytes_max(files.disk_bytes_max.map(|bytes| bytes.0))
             .reserve_bytes(files.reserve_bytes.0)
             .os_sync_interval(files.os_sync_interval.0)
+            .caller_sync_max(files.caller_sync_max.0)
     }
 
     /// Checks that the settings can be, each and together.

@@ -79,6 +79,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("file_store.disk_bytes_max", "\"7GiB\"", "7GiB"),
     ("file_store.reserve_bytes", "\"7MiB\"", "7MiB"),
     ("file_store.os_sync_interval", "\"7s\"", "7s"),
+    ("file_store.caller_sync_max", "\"7ms\"", "7ms"),
     ("memory_store.bytes_max", "\"7MiB\"", "7MiB"),
 ];
 
