@@ -97,7 +97,7 @@ row latency-memory memory latency --rate 5000 --duration 15s
 row latency-disk disk latency --rate 5000 --duration 15s
 row latency-memory-spin memory latency --rate 5000 --duration 15s --spin
 row latency-disk-spin disk latency --rate 5000 --duration 15s --spin
-row wait-1-os-spin os pub --count 200000 --batch 1 --wait-each --size 1024 --spin
+row wait-1-os-spin os pub --count $(n 200000) --batch 1 --wait-each --size 1024 --spin
 if wanted curve-topics; then
     curve curve-topics topics
     for topics in 1 10 100 1000; do
@@ -169,4 +169,13 @@ if wanted bare; then
         printf '\n## bare %s\n' "$mode"
         "$bin/bare" "$mode" --size 100 --batch 200
     done
+    # One round trip at a time; from 64 connections at once; each with a sync of its own.
+    (
+        cd "$scratch"
+        for flags in "--count 100000" "--count 400000 --connections 64" "--count 20000 --sync"; do
+            printf '\n## bare wait --size 1024 %s\n' "$flags"
+            # shellcheck disable=SC2086
+            "$bin/bare" wait --size 1024 $flags
+        done
+    )
 fi
