@@ -116,7 +116,8 @@ impl FileStore {
     /// Work that blocks is done on a thread of tokio's blocking pool.
     ///
     /// # Errors
-    /// - [`StoreError::Open`] when the directory is not to be opened. Nothing was written then.
+    /// - [`StoreError::Open`] when the directory is not to be opened. Nothing was written then,
+    ///   except where its device is full, which may show on the way; nothing is lost by that.
     /// - [`StoreError::Invalid`] when an option is out of bounds.
     /// - [`StoreError::Io`] when the operating system refuses something later on.
     ///
