@@ -78,13 +78,13 @@ async fn publish(producer: &Producer, body: &[u8]) -> Result<(), PublishError> {
     producer.send(Message::new(body.to_vec())).await.map(|_| ())
 }
 
-/// A data directory with a message in it.
-async fn used(dir: &Path) {
+/// A node that has stored a message.
+async fn used(dir: &Path) -> NodeProcess {
     let node = NodeProcess::start(dir, 0, &[]).await.expect("a node");
     let client = Client::connect(&node.address().to_string()).await.expect("connected");
     publish(&client.producer("t").await.expect("a producer"), b"kept").await.expect("stored");
     client.close().await.expect("closed");
-    node.terminate().await.expect("it stops");
+    node
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,7 +164,7 @@ async fn a_node_killed_and_started_on_a_device_that_others_filled_serves_and_rec
     let way: &[&str] = &["-t", "tmpfs", "-o", "size=64m", "tmpfs"];
     let Some(_mounted) = Mounted::new("a device filled by others", &device, &[way]) else { return };
     let data = device.join("data");
-    used(&data).await;
+    used(&data).await.kill().await.expect("killed");
     // To the last page.
     let mut others = fs::File::create(device.join("others")).expect("a file");
     while std::io::Write::write(&mut others, &[1; 4096]).is_ok_and(|written| written > 0) {}
@@ -199,7 +199,7 @@ async fn a_node_killed_and_started_on_a_device_that_others_filled_serves_and_rec
 async fn a_read_only_data_directory_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let (data, view) = (folder.path().join("data"), folder.path().join("view"));
-    used(&data).await;
+    used(&data).await.terminate().await.expect("it stops");
     let source = data.to_str().expect("a path");
     let ways: [&[&str]; 2] = [&["--bind", source], &["-o", "remount,bind,ro"]];
     let Some(_mounted) = Mounted::new("a read-only directory", &view, &ways) else { return };

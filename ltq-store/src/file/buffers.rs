@@ -4,7 +4,13 @@
 //! another. An allocator that is treated like that ends up with several times what is in use; so
 //! these come from the operating system and go back there.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use bytes::{Bytes, BytesMut};
 use memmap2::MmapMut;
@@ -15,6 +21,8 @@ use parking_lot::Mutex;
 pub(super) struct Buffers {
     free: Mutex<Free>,
     bytes_max: usize,
+    /// How many there are, in use or not.
+    mapped: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +53,7 @@ impl Buffers {
     /// Keeps at most so many bytes that nobody uses.
     pub(super) fn new(bytes_max: u64) -> Arc<Self> {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        Arc::new(Self { free: Mutex::default(), bytes_max })
+        Arc::new(Self { free: Mutex::default(), bytes_max, mapped: AtomicUsize::new(0) })
     }
 
     /// A buffer of so many bytes. What is in it is left over from its last use.
@@ -62,9 +70,13 @@ impl Buffers {
             return Buffer::Pages(pages, len);
         }
         drop(free);
-        // There may be no more mappings to be had.
-        MmapMut::map_anon(len.next_multiple_of(PAGE_BYTES))
-            .map_or_else(|_| Buffer::Small(BytesMut::zeroed(len)), |it| Buffer::Pages(it, len))
+        if self.mapped.fetch_add(1, Relaxed) < MAPPINGS_MAX
+            && let Ok(pages) = MmapMut::map_anon(len.next_multiple_of(PAGE_BYTES))
+        {
+            return Buffer::Pages(pages, len);
+        }
+        self.mapped.fetch_sub(1, Relaxed);
+        Buffer::Small(BytesMut::zeroed(len))
     }
 
     /// A buffer, filled, to be shared. It comes back when nobody has any of it.
@@ -80,6 +92,7 @@ impl Buffers {
     fn give_back(&self, pages: MmapMut) {
         let bytes = pages.len();
         if bytes > self.bytes_max {
+            self.mapped.fetch_sub(1, Relaxed);
             return;
         }
         let mut gone = Vec::new();
@@ -92,6 +105,7 @@ impl Buffers {
         free.bytes += bytes;
         free.buffers.push_back(pages);
         drop(free);
+        self.mapped.fetch_sub(gone.len(), Relaxed);
         // Unmapping takes its time, for which nobody should wait.
         drop(gone);
     }
@@ -126,6 +140,9 @@ const PAGES_FROM: usize = 16 << 10;
 const PAGE_BYTES: usize = 4096;
 /// So many are looked through at most.
 const BUFFERS_MAX: usize = 1024;
+/// So many there are at most, in use or not. A process may have 65,530 mappings by default, and its
+/// threads and allocator need some: with a large budget of small batches these would take all.
+const MAPPINGS_MAX: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -179,5 +196,23 @@ mod tests {
         let many: Vec<_> = (0..BUFFERS_MAX + 9).map(|_| filled(&roomy, PAGES_FROM, 1)).collect();
         drop(many);
         assert_eq!(free(&roomy).0, BUFFERS_MAX);
+        assert_eq!(roomy.mapped.load(Relaxed), BUFFERS_MAX);
+    }
+
+    #[test]
+    fn mappings_are_bounded_and_the_allocator_serves_the_rest() {
+        let buffers = Buffers::new(1 << 20);
+        let take = || filled(&buffers, PAGES_FROM, 1);
+        let lent: Vec<_> = (0..10).map(|_| take()).collect();
+        assert_eq!(buffers.mapped.load(Relaxed), 10);
+        // As though so many more were lent.
+        buffers.mapped.fetch_add(MAPPINGS_MAX - 10, Relaxed);
+        assert!(matches!(buffers.take(PAGES_FROM), Buffer::Small(_)));
+        assert_eq!(take(), vec![1; PAGES_FROM]);
+        assert_eq!((buffers.mapped.load(Relaxed), free(&buffers)), (MAPPINGS_MAX, (0, 0)));
+        drop(lent);
+        assert!(matches!(buffers.take(PAGES_FROM), Buffer::Pages(..)));
+        buffers.mapped.fetch_sub(1, Relaxed);
+        assert!(matches!(buffers.take(PAGES_FROM * 2), Buffer::Pages(..)));
     }
 }

@@ -71,6 +71,9 @@ pub use self::{
 ///   `Disk` may sync there: see [`FileStoreOptions::caller_sync_max`]. One that asks for `Memory`
 ///   does no input or output at all. What did not ask for `Disk` is synced within
 ///   [`FileStoreOptions::os_sync_interval`].
+/// - Batches keep their order: one that waits for room, in memory or in the journal, holds up all
+///   that come after it, those that bring no records too. It waits while the store writes what is
+///   in the way, or is refused.
 /// - What is damaged is reported with its file and position and costs the records that it touches.
 ///   It is told from the torn end that a power cut may leave, which was never confirmed.
 /// - When a write or sync of the journal fails the store takes no commits any more, and reads go
@@ -116,7 +119,8 @@ impl FileStore {
     /// Work that blocks is done on a thread of tokio's blocking pool.
     ///
     /// # Errors
-    /// - [`StoreError::Open`] when the directory is not to be opened. Nothing was written then.
+    /// - [`StoreError::Open`] when the directory is not to be opened. Nothing was written then,
+    ///   except where its device is full, which may show on the way; nothing is lost by that.
     /// - [`StoreError::Invalid`] when an option is out of bounds.
     /// - [`StoreError::Io`] when the operating system refuses something later on.
     ///

@@ -58,12 +58,16 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     let (spare, needed) = numbers.split_at(numbers.partition_point(|&it| it < snapshot.file));
     let walked = open_journal(&*files, &journal, store, needed)?;
     check_journal(&dir, &snapshot, &walked, whole)?;
+    let listed = segments.list().map_err(|error| failed("listing the segments", &error))?;
+    check_segments(&dir, &snapshot, &walked, &listed)?;
 
     let made = [journal.dir(), segments.dir()].into_iter();
     made.into_iter()
         .try_for_each(|sub| files.create_dir_all(sub))
         .map_err(|error| failed("making directories", &error))?;
-    // What is read may be in the operating system's memory only, and is built upon from now on.
+    // What is read may be in the operating system's memory only, the checkpoint's name too, and is
+    // built upon from now on.
+    files.sync_dir(&dir).map_err(|error| failed("syncing the directory", &error))?;
     for file in &walked {
         let synced = files.open(&journal.path(file.number), OpenMode::Write);
         synced
@@ -85,9 +89,7 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     let mut walk = Walk::new(walked, snapshot.sequence);
     let mut replay = Replay::new(&options, &segments, snapshot);
     // What came after the checkpoint is in the journal, and written again if memory asks for it.
-    let unknown = unknown_segments(&segments, &replay.state)
-        .map_err(|error| failed("listing the segments", &error))?;
-    remove_segments(&segments, unknown);
+    remove_segments(&segments, unknown_segments(listed, &replay.state));
     while let Some(step) = walk.step().map_err(|error| failed("reading the journal", &error))? {
         let at = walk.file();
         replay.step(step).map_err(|error| failed("moving records to segments", &error))?;
@@ -233,6 +235,21 @@ fn check_journal(
     Ok(())
 }
 
+/// Refuses segments that neither a checkpoint nor the journal can tell anything of: they are not
+/// left over from a crash, but all that is left of a store.
+fn check_segments(
+    dir: &Path,
+    snapshot: &Snapshot,
+    walked: &[WalkedFile],
+    listed: &[SegmentKey],
+) -> Result<(), StoreError> {
+    let from_the_start = walked.first().is_some_and(|file| file.first == Some(snapshot.sequence));
+    if snapshot.number == 0 && !listed.is_empty() && !from_the_start {
+        return Err(refuse(dir, "its checkpoint and the beginning of its journal are missing"));
+    }
+    Ok(())
+}
+
 /// The file to go on with, small as most stores stay small; smaller still on a full device, where
 /// truncations and acks must get in so that there is room again.
 fn first_file(
@@ -248,15 +265,15 @@ fn first_file(
     }
 }
 
-/// The segment files of which no log knows.
-fn unknown_segments(segments: &SegmentDir, state: &State) -> io::Result<BTreeSet<SegmentKey>> {
-    let mut unknown: BTreeSet<_> = segments.list()?.into_iter().collect();
+/// The segment files, of those that there are, of which no log knows.
+fn unknown_segments(listed: Vec<SegmentKey>, state: &State) -> BTreeSet<SegmentKey> {
+    let mut unknown: BTreeSet<_> = listed.into_iter().collect();
     for log in state.logs.values() {
         for segment in &log.segments {
             unknown.remove(&(log.id, segment.first));
         }
     }
-    Ok(unknown)
+    unknown
 }
 
 fn remove_segments(segments: &SegmentDir, gone: BTreeSet<SegmentKey>) {
@@ -269,7 +286,8 @@ fn remove_segments(segments: &SegmentDir, gone: BTreeSet<SegmentKey>) {
 
 /// Compares the segments with the files that there are. Returns the files that belong to nothing.
 fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeSet<SegmentKey>> {
-    let present: HashSet<_> = segments.list()?.into_iter().collect();
+    let listed = segments.list()?;
+    let present: HashSet<_> = listed.iter().copied().collect();
     let mut restored = Vec::new();
     for (name, log) in &mut state.logs {
         let id = log.id;
@@ -289,7 +307,7 @@ fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeS
         state.change_log(id, &name, |log: &mut Log| log.truncate(before));
     }
     state.count_segments();
-    unknown_segments(segments, state)
+    Ok(unknown_segments(listed, state))
 }
 
 impl WalkedFile {

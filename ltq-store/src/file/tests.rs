@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod limits;
 mod model;
+mod opening;
 mod refusals;
 mod sim;
 mod threads;

@@ -58,6 +58,13 @@ enum NameChange {
     Unlink(PathBuf),
 }
 
+impl NameChange {
+    fn dir(&self) -> Option<&Path> {
+        let (Self::Link(path, _) | Self::Unlink(path)) = self;
+        path.parent()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Disk {
     inodes: Vec<Inode>,
@@ -114,10 +121,14 @@ impl SimFs {
         let old = self.0.lock();
         let mut disk = Disk { dirs: old.dirs.clone(), ..Disk::default() };
         let mut names = old.durable_names.clone();
-        // Names reach a disk in order.
-        let kept = chance.below(old.pending_names.len() as u64 + 1) as usize;
-        for change in old.pending_names.iter().take(kept) {
-            apply_name(&mut names, change);
+        // Names reach a disk in order within a directory, and no directory waits for another.
+        let mut dirs: Vec<_> = old.pending_names.iter().map(NameChange::dir).collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        for dir in dirs {
+            let changes = || old.pending_names.iter().filter(|change| change.dir() == dir);
+            let kept = chance.below(changes().count() as u64 + 1) as usize;
+            changes().take(kept).for_each(|change| apply_name(&mut names, change));
         }
         for (path, inode) in names {
             let mut bytes = old.inodes[inode].durable.clone();
@@ -297,12 +308,13 @@ impl FileSystem for SimFs {
         Ok(())
     }
 
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.operate()?;
-        // As a file system's own journal does, for all directories.
-        disk.pending_names.clear();
-        disk.durable_names = disk.names.clone();
+        let Disk { pending_names, durable_names, .. } = &mut *disk;
+        for change in pending_names.extract_if(.., |change| change.dir() == Some(dir)) {
+            apply_name(durable_names, &change);
+        }
         Ok(())
     }
 

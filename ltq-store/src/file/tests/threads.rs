@@ -75,17 +75,25 @@ async fn what_did_not_ask_for_the_disk_is_synced_within_the_interval() {
         let options = FileStoreOptions::new(dir.path().join(name)).os_sync_interval(interval);
         let store = FileStore::open(options).await.unwrap();
         for durability in [Durability::Os, Durability::Memory] {
-            let mut batch = WriteBatch::new();
-            batch.put("k", "v");
-            store.commit(batch, durability).await.unwrap();
             let engine = Arc::clone(&store.engine);
             let is_synced = || engine.synced.load(SeqCst) == engine.front.lock().last_sequence();
-            if name == "soon" {
+            let mut shortest = Duration::MAX;
+            // On a busy machine it may take a few rounds until nothing else delays it.
+            for _ in 0..20 {
+                let mut batch = WriteBatch::new();
+                batch.put("k", "v");
+                let began = Instant::now();
+                store.commit(batch, durability).await.unwrap();
+                if name == "late" {
+                    eventually(|| engine.timed.load(SeqCst)).await;
+                    assert!(!is_synced());
+                    break;
+                }
                 eventually(is_synced).await;
-            } else {
-                eventually(|| engine.timed.load(SeqCst)).await;
-                assert!(!is_synced());
+                shortest = shortest.min(began.elapsed());
             }
+            // The default would be a second each time.
+            assert!(name == "late" || shortest < Duration::from_millis(500), "{shortest:?}");
         }
         store.close().await.unwrap();
     }
