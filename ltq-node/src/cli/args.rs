@@ -81,15 +81,22 @@ pub enum Command {
         It runs until Ctrl-C, until the reader of its output is gone, or until --count messages are \
         acked; what it was sent beyond that is given back to the channel at once.")]
     Sub(SubArgs),
-    /// Lists, makes, shows, deletes, stops and restarts topics.
+    /// Lists, creates, shows, deletes, pauses and resumes topics.
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// Lists, makes, shows, deletes, stops and restarts the channels of a topic.
+    /// Lists, creates, shows, deletes, pauses and resumes the channels of a topic.
     #[command(subcommand)]
     Channel(ChannelCommand),
     /// Shows the figures of the node, its topics and their channels.
     Stats,
     /// Measures a node, and verifies every message while it does.
+    // Said here: what the arguments' own type says gives way to the line above.
+    #[command(
+        long_about = "Measures a node, and verifies every message while it does: each carries its \
+        producer, its sequence and a checksum, and a run fails with exit code 1 when one is \
+        missing, repeated, out of order or wrong. It works on topics of its own, which it deletes \
+        afterwards. Results go to standard output, as a table or with --json as one object."
+    )]
     Bench(Box<BenchArgs>),
 }
 
