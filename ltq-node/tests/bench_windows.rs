@@ -46,7 +46,7 @@ struct Between {
 }
 
 impl Between {
-    async fn from_client(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn pass_requests(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut frames = Frames::default();
         while let Some(bytes) = frames.read(&mut from).await {
             while let Some(frame) = frames.next() {
@@ -67,7 +67,7 @@ impl Between {
         }
     }
 
-    async fn from_broker(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn pass_answers(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut frames = Frames::default();
         while let Some(bytes) = frames.read(&mut from).await {
             while let Some(frame) = frames.next() {
@@ -129,8 +129,8 @@ async fn seen(in_flight: u64, wanted: u64) -> (u64, Vec<u64>) {
             let (from_client, to_client) = client.into_split();
             let (from_broker, to_broker) = broker.into_split();
             let (there, back) = (passing.clone(), passing.clone());
-            tokio::spawn(async move { there.from_client(from_client, to_broker).await });
-            tokio::spawn(async move { back.from_broker(from_broker, to_client).await });
+            tokio::spawn(async move { there.pass_requests(from_client, to_broker).await });
+            tokio::spawn(async move { back.pass_answers(from_broker, to_client).await });
         }
     });
 

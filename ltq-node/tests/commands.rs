@@ -422,6 +422,12 @@ fn bench_reports_as_json() {
 }
 
 #[test]
+fn where_nobody_listens_the_user_is_told_what_to_do() {
+    let output = ltq(&["--server", "tcp://127.0.0.1:1", "stats"], "");
+    assert!(stderr(&output).contains("start ltq-node there"), "{}", stderr(&output));
+}
+
+#[test]
 fn help_says_what_each_command_does_in_full() {
     for (command, words) in [
         ("pub", "only when every message is confirmed"),

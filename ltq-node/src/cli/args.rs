@@ -133,7 +133,7 @@ pub struct SubArgs {
     /// gets all of them.
     pub channel: ChannelName,
     /// Ends after exactly this many messages. The default is to go on.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub count: Option<u64>,
     /// Prints bodies as they are, or each message as a JSON object.
     #[arg(long, value_name = "FORMAT", default_value = "body")]
@@ -144,8 +144,7 @@ pub struct SubArgs {
     #[arg(long, value_name = "WHERE", default_value = "earliest")]
     pub from: StartAt,
     /// How many messages may be on their way here and not acked.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 1000,
-          value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1000, value_parser = positive)]
     pub credit: u64,
 }
 
@@ -252,6 +251,13 @@ fn timeout(text: &str) -> Result<Duration, String> {
     match time {
         Duration::ZERO => Err("it must be more than 0; write it as 500ms or 10s".to_owned()),
         time => Ok(time),
+    }
+}
+
+fn positive(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("a whole number, at least 1".to_owned()),
     }
 }
 
