@@ -421,6 +421,27 @@ fn bench_reports_as_json() {
     assert_eq!(node.ok(&["topic", "list"], ""), "");
 }
 
+#[test]
+fn where_nobody_listens_the_user_is_told_what_to_do() {
+    let output = ltq(&["--server", "tcp://127.0.0.1:1", "stats"], "");
+    assert!(stderr(&output).contains("start ltq-node there"), "{}", stderr(&output));
+}
+
+#[test]
+fn help_says_what_each_command_does_in_full() {
+    for (command, words) in [
+        ("pub", "only when every message is confirmed"),
+        ("sub", "given back to the channel at once"),
+        ("bench", "deletes afterwards"),
+        ("bench", "Examples:"),
+    ] {
+        let output = ltq(&[command, "--help"], "");
+        let help = String::from_utf8(output.stdout).unwrap();
+        let help: Vec<_> = help.split_whitespace().collect();
+        assert!(help.join(" ").contains(words), "{command}: {words:?} is not in its help");
+    }
+}
+
 fn refused(more: &[&str], code: i32, part: &str) {
     let mut command = node_command(more);
     let output = output(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());

@@ -81,15 +81,22 @@ pub enum Command {
         It runs until Ctrl-C, until the reader of its output is gone, or until --count messages are \
         acked; what it was sent beyond that is given back to the channel at once.")]
     Sub(SubArgs),
-    /// Lists, makes, shows, deletes, stops and restarts topics.
+    /// Lists, creates, shows, deletes, pauses and resumes topics.
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// Lists, makes, shows, deletes, stops and restarts the channels of a topic.
+    /// Lists, creates, shows, deletes, pauses and resumes the channels of a topic.
     #[command(subcommand)]
     Channel(ChannelCommand),
     /// Shows the figures of the node, its topics and their channels.
     Stats,
     /// Measures a node, and verifies every message while it does.
+    // Said here: what the arguments' own type says gives way to the line above.
+    #[command(
+        long_about = "Measures a node, and verifies every message while it does: each carries its \
+        producer, its sequence and a checksum, and a run fails with exit code 1 when one is \
+        missing, repeated, out of order or wrong. It works on topics of its own, which it deletes \
+        afterwards. Results go to standard output, as a table or with --json as one object."
+    )]
     Bench(Box<BenchArgs>),
 }
 
@@ -126,7 +133,7 @@ pub struct SubArgs {
     /// gets all of them.
     pub channel: ChannelName,
     /// Ends after exactly this many messages. The default is to go on.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = positive)]
     pub count: Option<u64>,
     /// Prints bodies as they are, or each message as a JSON object.
     #[arg(long, value_name = "FORMAT", default_value = "body")]
@@ -137,8 +144,7 @@ pub struct SubArgs {
     #[arg(long, value_name = "WHERE", default_value = "earliest")]
     pub from: StartAt,
     /// How many messages may be on their way here and not acked.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 1000,
-          value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1000, value_parser = positive)]
     pub credit: u64,
 }
 
@@ -245,6 +251,13 @@ fn timeout(text: &str) -> Result<Duration, String> {
     match time {
         Duration::ZERO => Err("it must be more than 0; write it as 500ms or 10s".to_owned()),
         time => Ok(time),
+    }
+}
+
+fn positive(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("a whole number, at least 1".to_owned()),
     }
 }
 

@@ -71,6 +71,19 @@ impl CliError {
             _ => 1,
         }
     }
+
+    /// What the user can do about it, in words that follow the error's.
+    fn advice(&self) -> &'static str {
+        let Self::Connect(ConnectError::Transport { source, .. }) = self else { return "" };
+        match &**source {
+            TransportError::Io { source, .. }
+                if source.kind() == io::ErrorKind::ConnectionRefused =>
+            {
+                "; start ltq-node there, or say where it is with --server"
+            }
+            _ => "",
+        }
+    }
 }
 
 /// Does what the command line says, and tells the exit code.
@@ -115,7 +128,7 @@ fn finish(result: Result<(), CliError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            output::note(format_args!("ltq: {error}"));
+            output::note(format_args!("ltq: {error}{}", error.advice()));
             ExitCode::from(error.code())
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn channel(stats: &ChannelStats) -> String {
 
 fn channels(topics: &[TopicStats]) -> String {
     const FIGURES: [&str; 7] =
-        ["waiting", "delayed", "in flight", "acked", "again", "timed out", "consumers"];
+        ["waiting", "delayed", "in flight", "acked", "redelivered", "timed out", "consumers"];
     let mut table = plain(["topic", "next offset", "channel", "state"].iter().chain(&FIGURES));
     for topic in topics {
         let head = |channel: &str, paused| {
