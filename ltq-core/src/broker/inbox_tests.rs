@@ -37,7 +37,7 @@ fn publish() -> Event {
 }
 
 fn other() -> Event {
-    Event::CloseProducer { producer: ProducerId::default() }
+    Event::CloseProducer { producer: ProducerId::default(), forget: false }
 }
 
 #[test]
