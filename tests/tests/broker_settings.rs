@@ -124,7 +124,7 @@ async fn producers_max_bounds_the_producers_of_a_stream() {
     let answer = peer.next().await;
     let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, RefusalCode::LimitReached);
-    peer.send(Frame::CloseProducer { handle: 1 }).await;
+    peer.send(Frame::CloseProducer { handle: 1, forget: false }).await;
     peer.send(second).await;
     assert!(matches!(peer.next().await, Some(Frame::ProducerOpened { handle: 2, .. })));
 }

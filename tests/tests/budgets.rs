@@ -136,7 +136,7 @@ async fn promise_9_producers_opened_and_closed_in_a_pipeline_wait_for_their_answ
     // A commit is under way: whatever needs one waits behind it.
     peer.send(publish(1, 1, 10)).await;
     let mut cycle = bytes_of(&open(2, "t"));
-    cycle.extend(bytes_of(&Frame::CloseProducer { handle: 2 }));
+    cycle.extend(bytes_of(&Frame::CloseProducer { handle: 2, forget: false }));
     let cycles = cycle.repeat(256 * KIB / cycle.len());
     let taken = rounds_taken(&mut peer, |_| cycles.clone()).await;
     assert!(taken < 20, "{taken} times 256 KiB of openings were taken in, unanswered");

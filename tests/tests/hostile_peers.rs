@@ -96,7 +96,7 @@ async fn promise_10_frames_that_are_none_are_refused_by_name() {
         (vec![1, 0, 0, 0, 250], RefusalCode::UnexpectedFrame, "250"),
         // A subscribe frame cut short, and one with bytes behind its end.
         (vec![2, 0, 0, 0, 32, 1], RefusalCode::Malformed, "Subscribe"),
-        (vec![3, 0, 0, 0, 22, 1, 1], RefusalCode::Malformed, "CloseProducer"),
+        (vec![4, 0, 0, 0, 22, 1, 1, 1], RefusalCode::Malformed, "CloseProducer"),
         // A producer on the topic "a b": length, type, handle, length of the name, the name.
         (vec![8, 0, 0, 0, 16, 1, 3, b'a', b' ', b'b', 0, 0], RefusalCode::BadName, "' '"),
         // What only a broker says.
@@ -230,7 +230,7 @@ async fn handles_that_are_not_open_are_refused() {
     peer.send(Frame::Unsubscribe { handle: 5 }).await;
     let closed = Frame::SubscriptionClosed { handle: 5, refusal: None };
     assert_eq!(peer.next().await, Some(closed));
-    peer.send(Frame::CloseProducer { handle: 5 }).await;
+    peer.send(Frame::CloseProducer { handle: 5, forget: true }).await;
     peer.send(Frame::Credit { handle: 5, total: CREDIT }).await;
     others_are_served(&served, "t").await;
 }

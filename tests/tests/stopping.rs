@@ -102,6 +102,33 @@ async fn promises_2_and_11_a_stop_in_the_middle_of_traffic_loses_nothing_that_wa
     }
 }
 
+#[tokio::test]
+async fn promise_9_names_that_clients_made_up_are_gone_and_a_users_name_stays_over_a_restart() {
+    let (store, _gate) = Gated::lasting(MemoryStore::new(256 << 20));
+    let store = Arc::new(store);
+    let mut settings = Served::settings();
+    settings.model.producers_known_max = 2;
+    let served = Served::on(Arc::clone(&store), settings).await;
+    let client = Client::connect(&served.address.to_string()).await.expect("connected");
+    let loader = || async { client.producer_builder("t").name("loader").open().await };
+    let named = loader().await.expect("a producer");
+    named.send(ClientMessage::new("x")).await.expect("stored");
+    named.close().await.expect("closed");
+    for _ in 0..20 {
+        let producer = client.producer("t").await.expect("a producer");
+        producer.send(ClientMessage::new("x")).await.expect("stored");
+        producer.close().await.expect("closed");
+    }
+    assert_eq!(loader().await.expect("it is known").last_sequence(), 1, "it was not pushed out");
+    client.close().await.expect("closed");
+    within("the stop", served.broker.stop(DEADLINE)).await.expect("a clean stop");
+
+    let broker = restarted(&store).await;
+    let stats = broker.stats().await;
+    assert_eq!((stats.topics[0].producers_known, stats.topics[0].end.0), (1, 21));
+    broker.stop(DEADLINE).await.expect("clean");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_11_a_stop_while_topics_are_being_made_misses_none() {
     for _ in 0..20 {

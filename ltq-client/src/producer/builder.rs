@@ -42,9 +42,13 @@ impl ProducerBuilder {
 
     /// The name under which the broker remembers the sequence, over restarts of this program too.
     /// One name is for one producer at a time: a newer one fences the older. Default: a random
-    /// name, which makes repeats after a lost connection safe and nothing more. A broker remembers
-    /// so many names for each topic, random ones too, and forgets the one that was closed longest
-    /// ago: keep one producer open rather than open one for each message.
+    /// name, which makes repeats after a lost connection safe and nothing more; the broker is told
+    /// to forget it when the producer is closed.
+    ///
+    /// A broker remembers so many names for each topic, and forgets the one that was closed longest
+    /// ago. The random name of a program that was killed, or closed while it had no connection, is
+    /// remembered until then like any other. Opening a producer costs a commit: keep one open
+    /// rather than open one for each message.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(ProducerName::new(name));
         self
@@ -91,6 +95,7 @@ impl ProducerBuilder {
     /// # Errors
     /// A [`RequestError`], by the client's request timeout.
     pub async fn open(self) -> Result<Producer, RequestError> {
+        let auto_name = self.name.is_none();
         let name = match self.name {
             Some(name) => name?,
             None => ProducerName::new(&format!("auto-{:032x}", rand::random::<u128>()))?,
@@ -98,6 +103,7 @@ impl ProducerBuilder {
         let settings = Settings {
             topic: self.topic?,
             name,
+            auto_name,
             durability: self.durability,
             window: self.window,
             timeout: self.timeout,

@@ -29,6 +29,8 @@ use crate::{
 pub(super) struct Settings {
     pub(super) topic: TopicName,
     pub(super) name: ProducerName,
+    /// The name is the client's and not the user's, and nobody comes back under it.
+    pub(super) auto_name: bool,
     pub(super) durability: Option<Durability>,
     pub(super) window: Room,
     pub(super) timeout: Duration,
@@ -391,6 +393,11 @@ impl ProducerShared {
     pub(crate) fn is_done(&self) -> bool {
         let core = self.core.lock();
         core.closing && core.window.pending() == 0
+    }
+
+    /// The request to close it, which is made once everything is answered.
+    pub(crate) fn close_frame(&self) -> Frame {
+        Frame::CloseProducer { handle: self.handle, forget: self.settings.auto_name }
     }
 
     /// Whether the broker knows it on the connection that is up now.

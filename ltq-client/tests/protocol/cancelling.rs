@@ -47,7 +47,9 @@ async fn what_is_opened_and_given_up_is_closed_again() {
     let mut closed = Vec::new();
     while closed.len() < 2 {
         match peer.recv().await {
-            Frame::CloseProducer { handle } | Frame::Unsubscribe { handle } => closed.push(handle),
+            Frame::CloseProducer { handle, .. } | Frame::Unsubscribe { handle } => {
+                closed.push(handle)
+            }
             Frame::Subscribe { .. } => {}
             other => panic!("{other:?}"),
         }

@@ -37,7 +37,7 @@ async fn promise_11_close_waits_for_answers_sends_the_last_acks_and_ends_the_str
     assert!(futures::poll!(&mut closing).is_pending(), "a publish is not answered");
     peer.confirm(opened.handle, 1, 1, 0).await;
     within(pending).await.unwrap();
-    assert_eq!(peer.recv().await, Frame::CloseProducer { handle: opened.handle });
+    assert_eq!(peer.recv().await, Frame::CloseProducer { handle: opened.handle, forget: true });
     peer.ended().await;
     drop(peer);
     within(closing).await.unwrap().unwrap();
@@ -102,7 +102,7 @@ async fn what_was_enqueued_is_still_sent_when_everything_was_dropped() {
     drop(client);
     assert_eq!(peer.publish().await.1, ["x"]);
     peer.confirm(opened.handle, 1, 1, 0).await;
-    assert_eq!(peer.recv().await, Frame::CloseProducer { handle: opened.handle });
+    assert_eq!(peer.recv().await, Frame::CloseProducer { handle: opened.handle, forget: true });
     peer.ended().await;
 }
 
@@ -173,4 +173,15 @@ async fn two_who_close_at_once_both_hear_of_the_end() {
         assert!(matches!(&*state.borrow(), ConnectionState::Closed));
     }
     within(pending).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_the_user_chose_is_kept_when_its_producer_is_closed() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let named = client.producer_builder("orders").name("loader").open();
+    let (producer, opened) = tokio::join!(named, peer.open_producer(1, 0));
+    drop(producer.unwrap());
+    let close = Frame::CloseProducer { handle: opened.handle, forget: false };
+    assert_eq!(peer.recv().await, close);
 }

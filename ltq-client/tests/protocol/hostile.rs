@@ -54,7 +54,7 @@ async fn frames_that_break_the_protocol_cut_the_connection() {
     };
     let bad = [
         Frame::Hello(hello),
-        Frame::CloseProducer { handle: 0 },
+        Frame::CloseProducer { handle: 0, forget: true },
         opened(0, 0),
         opened(99, 0),
         confirmed(0, 2, 1),
@@ -139,7 +139,7 @@ async fn what_comes_late_for_closed_numbers_is_passed_over() {
     let (producer, opened) = tokio::join!(client.producer("orders"), peer.open_producer(1, 0));
     drop(producer);
     let handle = opened.handle;
-    assert_eq!(peer.recv().await, Frame::CloseProducer { handle });
+    assert_eq!(peer.recv().await, Frame::CloseProducer { handle, forget: true });
     let (consumer, (subscription, _)) =
         tokio::join!(client.consumer("orders", "c"), peer.subscribed());
     drop(consumer);

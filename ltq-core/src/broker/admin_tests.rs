@@ -14,7 +14,8 @@ async fn promise_9_a_request_that_is_given_up_leaves_nothing_with_its_topic() {
     let inbox = Inbox::new(testing::topic("t"), shared.published.clone());
     let given_up = timeout(Duration::from_secs(1), ask(&shared, &inbox, TopicAction::Ensure)).await;
     assert!(given_up.is_err());
-    let left = inbox.close();
+    let mut left = Vec::new();
+    inbox.close(|entry| left.push(entry));
     let [Entry::Attach(attached, _), Entry::Event(asked), Entry::Event(ended)] = &left[..] else {
         panic!("{left:?}");
     };
@@ -42,7 +43,8 @@ async fn stats_wait_for_no_store_and_leave_out_what_ends_meanwhile() {
     let mut asking = std::pin::pin!(asking);
     assert!(futures::poll!(&mut asking).is_pending());
     for inbox in shared.inboxes().iter().filter(|inbox| inbox.topic().as_str() == "c") {
-        let left = inbox.close();
+        let mut left = Vec::new();
+        inbox.close(|entry| left.push(entry));
         for entry in left {
             if let Entry::Show(outbox) = entry {
                 let result = Err(gone(inbox.topic(), false));

@@ -96,7 +96,7 @@ impl Handles {
             Frame::Publish { handle, sequence, durability, records } => {
                 self.publish(handle, sequence, durability, records)?;
             }
-            Frame::CloseProducer { handle } => self.close_producer(handle),
+            Frame::CloseProducer { handle, forget } => self.close_producer(handle, forget),
             Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit } => {
                 self.subscribe(handle, &topic, channel, start, timeout_ms, credit);
             }
@@ -210,10 +210,11 @@ impl Handles {
         self.push_event(slot, Event::Publish { producer, sequence, durability, records });
     }
 
-    fn close_producer(&mut self, handle: u32) {
+    fn close_producer(&mut self, handle: u32, forget: bool) {
         let Some(Place { slot, id }) = self.producers.place(handle) else { return };
         self.producers.close(id);
-        self.tell(slot, Event::CloseProducer { producer: self.producer(id) });
+        let producer = self.producer(id);
+        self.tell(slot, Event::CloseProducer { producer, forget });
         if let Some(slot) = self.producers.forget_if_done(id) {
             self.leave_slot(slot);
         }

@@ -27,6 +27,13 @@ enum Step {
     },
     Close {
         handle: u32,
+        forget: bool,
+    },
+    /// Small publishes one behind the other, as from a pipeline.
+    PublishRun {
+        handle: u32,
+        back: u64,
+        count: u8,
     },
     Subscribe {
         handle: u32,
@@ -72,7 +79,10 @@ fn step() -> impl Strategy<Value = Step> {
         9 => (handle.clone(), sequence, 1..4u8, prop::bool::weighted(0.15)).prop_map(
             |(handle, sequence, count, bad)| Step::Publish { handle, sequence, count, bad }
         ),
-        2 => handle.clone().prop_map(|handle| Step::Close { handle }),
+        2 => (handle.clone(), any::<bool>())
+            .prop_map(|(handle, forget)| Step::Close { handle, forget }),
+        6 => (handle.clone(), 0..4u64, 2..12u8)
+            .prop_map(|(handle, back, count)| Step::PublishRun { handle, back, count }),
         2 => (handle.clone(), 0..2u8).prop_map(|(handle, topic)| Step::Subscribe { handle, topic }),
         1 => handle.clone().prop_map(|handle| Step::Unsubscribe { handle }),
         1 => (handle, tags).prop_map(|(handle, tags)| Step::Settle { handle, tags }),
@@ -124,7 +134,10 @@ impl World {
                 }
                 Frame::Publish { handle, sequence, durability: None, records }
             }
-            Step::Close { handle } => Frame::CloseProducer { handle },
+            Step::PublishRun { handle, back, count } => {
+                return self.publish_run(handle, back, count);
+            }
+            Step::Close { handle, forget } => Frame::CloseProducer { handle, forget },
             Step::Subscribe { handle, topic } => Frame::Subscribe {
                 handle,
                 topic: name(topic),
@@ -159,6 +172,17 @@ impl World {
             }
         };
         self.handles.handle(frame).unwrap();
+    }
+
+    fn publish_run(&mut self, handle: u32, back: u64, count: u8) {
+        let next = &mut self.next[handle as usize];
+        let first = next.saturating_sub(back).max(1);
+        *next = (*next).max(first + u64::from(count));
+        for sequence in first..first + u64::from(count) {
+            let records = Records::encode(&[Message::new("small")]);
+            let frame = Frame::Publish { handle, sequence, durability: None, records };
+            self.handles.handle(frame).unwrap();
+        }
     }
 
     async fn run(&mut self) {

@@ -156,15 +156,17 @@ impl Inbox {
         Poll::Ready(())
     }
 
-    /// Takes no more entries, and returns those that nobody will hear.
-    pub(super) fn close(&self) -> Vec<Entry> {
+    /// Takes no more entries, and hands over those that nobody will hear. Nobody finds it closed
+    /// before `answer` has seen the last of them: what a session answers itself, because it comes
+    /// too late, must not overtake the answers to what it sent before. So `answer` runs under the
+    /// lock, and wakes nobody.
+    pub(super) fn close(&self, answer: impl FnMut(Entry)) {
         let mut state = self.state.lock();
         state.closed = true;
-        let entries = mem::take(&mut state.entries);
+        mem::take(&mut state.entries).into_iter().for_each(answer);
         let writers = state.writers.first(usize::MAX);
         drop(state);
         writers.into_iter().for_each(Waker::wake);
-        entries
     }
 }
 

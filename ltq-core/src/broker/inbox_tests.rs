@@ -37,7 +37,7 @@ fn publish() -> Event {
 }
 
 fn other() -> Event {
-    Event::CloseProducer { producer: ProducerId::default() }
+    Event::CloseProducer { producer: ProducerId::default(), forget: false }
 }
 
 #[test]
@@ -95,8 +95,9 @@ fn promise_9_publishes_count_from_here_on_and_a_closed_inbox_counts_nothing() {
     inbox.push(Entry::Event(publish())).unwrap();
     inbox.push_all(&mut vec![publish(), other()]).unwrap();
     assert_eq!(budget.used(), 2 * weight);
-    let left = inbox.close();
-    assert_eq!(left.iter().map(Entry::weight).sum::<usize>(), 2 * weight);
+    let mut left = 0;
+    inbox.close(|entry| left += entry.weight());
+    assert_eq!(left, 2 * weight);
     assert_eq!(inbox.push(Entry::Event(publish())), Err(InboxClosed));
     let mut kept = vec![publish()];
     assert_eq!(inbox.push_all(&mut kept), Err(InboxClosed));
@@ -113,7 +114,28 @@ fn closing_lets_those_go_who_wait_for_room() {
     let mut events: Vec<_> = (0..ENTRIES_MAX).map(|_| other()).collect();
     inbox.push_all(&mut events).unwrap();
     assert!(inbox.poll_room(&mut ticket, &context).is_pending());
-    inbox.close();
+    inbox.close(drop);
     assert_eq!(woken.0.load(SeqCst), 1);
     assert!(inbox.poll_room(&mut ticket, &context).is_ready());
+}
+
+#[test]
+fn nobody_finds_it_closed_before_its_last_entries_are_answered() {
+    let (inbox, _) = inbox();
+    inbox.push_all(&mut vec![publish(), other()]).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    let mut late = None;
+    inbox.close(|_| {
+        let (inbox, told) = (Arc::clone(&inbox), told.clone());
+        late.get_or_insert_with(|| {
+            std::thread::spawn(move || {
+                assert_eq!(inbox.push_all(&mut vec![publish()]), Err(InboxClosed));
+                told.send("refused by the session").unwrap();
+            })
+        });
+        let early = heard.recv_timeout(std::time::Duration::from_millis(20));
+        assert!(early.is_err(), "a session refuses before its earlier publish is answered");
+    });
+    assert_eq!(heard.recv(), Ok("refused by the session"));
+    late.unwrap().join().unwrap();
 }

@@ -356,7 +356,9 @@ impl TopicTask {
             return;
         }
         let refusal = gone(self.inbox.topic(), self.shared.is_stopping());
-        for entry in self.inbox.close() {
+        let mut asked = Vec::new();
+        let inbox = Arc::clone(&self.inbox);
+        inbox.close(|entry| {
             self.counted_bytes += entry.weight();
             match entry {
                 Entry::Attach(session, outbox) => {
@@ -373,11 +375,12 @@ impl TopicTask {
                 Entry::Show(outbox) => {
                     let result = Err(refusal.clone());
                     outbox.push(Outgoing::Own(Reply::Admin { request: 0, result }));
-                    outbox.wake();
+                    asked.push(outbox);
                 }
                 Entry::Cut => {}
             }
-        }
+        });
+        asked.iter().for_each(|outbox| outbox.wake());
         self.shared.published.give_back(std::mem::take(&mut self.counted_bytes));
         self.wake_sessions();
         debug!(topic = %self.inbox.topic(), "topic ended");

@@ -55,7 +55,9 @@ impl Topic {
     pub(super) fn close_commit(&mut self, states: States) {
         let commit = &mut *self.commit;
         commit.appends.flush(&mut commit.batch, &self.log);
-        let stores = !commit.batch.is_empty() || !commit.puts.is_empty();
+        let stores = !commit.batch.is_empty()
+            || !commit.puts.is_empty()
+            || matches!(states, States::Alone | States::Last);
         if stores && !commit.deletes && commit.barrier.is_none() {
             for name in &self.producers.forgotten {
                 commit.batch.delete(keys::producer_key(&self.name, name));

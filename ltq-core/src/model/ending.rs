@@ -82,7 +82,7 @@ impl Topic {
         }
         let may_store = self.stage == Stage::Live && self.store.failed.is_none();
         while may_store
-            && self.states_waiting()
+            && (self.states_waiting() || self.names_waiting())
             && !self.states_given_up()
             && !self.commit.outstanding
         {
@@ -110,7 +110,7 @@ impl Topic {
                 }
                 Wish::Open { producer, .. } => self.refuse_producer(producer, refusal.clone()),
                 Wish::Admin { request, .. } => self.answer(request, Err(refusal.clone())),
-                Wish::Close(_) | Wish::SessionEnded(_) | Wish::Subscribe { .. } => {}
+                Wish::Close { .. } | Wish::SessionEnded(_) | Wish::Subscribe { .. } => {}
             }
         }
         for (consumer, subscription) in std::mem::take(&mut self.consumers) {

@@ -89,6 +89,9 @@ pub enum Event {
     CloseProducer {
         /// Which.
         producer: ProducerId,
+        /// Whether to forget its name once all that it published is answered: the next commit
+        /// deletes what is stored under it.
+        forget: bool,
     },
     /// A session wants to consume. Answered by [`Reply::Subscribed`] or
     /// [`Reply::SubscribeRefused`], a new channel being durable by then.

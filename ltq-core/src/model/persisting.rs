@@ -99,6 +99,11 @@ impl Topic {
         self.persisting.last && self.states_failed()
     }
 
+    /// Whether there are forgotten names that the last commit can still delete. It is tried once.
+    pub(super) const fn names_waiting(&self) -> bool {
+        !self.persisting.last && !self.producers.forgotten.is_empty()
+    }
+
     /// Stores all states for the last time, whatever happened before.
     pub(super) fn put_last_states(&mut self) {
         if !std::mem::replace(&mut self.persisting.last, true) {

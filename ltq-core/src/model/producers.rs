@@ -33,6 +33,8 @@ pub(super) struct Producer {
     /// Its place among that commit's groups of outcomes.
     pub(super) group: Option<usize>,
     idle: u64,
+    /// Its name goes when it is closed and answered.
+    pub(super) forget: bool,
 }
 
 /// What a named producer is stored under.
@@ -82,6 +84,7 @@ impl Producer {
             commit: 0,
             group: None,
             idle: 0,
+            forget: false,
         }
     }
 
@@ -225,7 +228,10 @@ impl Producers {
     /// Gives a producer to a session. Whoever had it before is fenced and returned.
     pub(super) fn attach(&mut self, entry: Entry, id: ProducerId) -> Option<ProducerId> {
         self.fenced.retain(|fenced| *fenced != id);
-        let before = self.get_mut(entry)?.session.replace(id);
+        let producer = self.get_mut(entry)?;
+        // Whoever closed it meant the name to go with its last user, and here is another one.
+        producer.forget = false;
+        let before = producer.session.replace(id);
         if let Some(before) = before {
             self.open.remove(&before);
             if self.fenced.len() == FENCED_MAX {
@@ -250,10 +256,11 @@ impl Producers {
         Some(entry)
     }
 
-    /// A producer without a session rests if it has a name, and is gone if it has none.
+    /// A producer without a session rests if it has a name to be kept, and else is gone.
     pub(super) fn settle_down(&mut self, entry: Entry) {
         match self.get(entry) {
             Some(producer) if producer.session.is_some() => {}
+            Some(producer) if producer.forget => self.forget(entry),
             Some(producer) if producer.name.is_some() => self.rest(entry),
             _ => self.remove(entry),
         }
@@ -279,12 +286,17 @@ impl Producers {
     /// Forgets the name that was closed longest ago; says whether there was one.
     pub(super) fn forget_oldest(&mut self) -> bool {
         let Some((_, entry)) = self.idle.pop_first() else { return false };
+        self.forget(entry);
+        true
+    }
+
+    /// Removes a producer, and its name with the next commit.
+    fn forget(&mut self, entry: Entry) {
         if let Some(named) = self.get_mut(entry).and_then(|producer| producer.name.take()) {
             self.names.remove(&named.name);
             self.forgotten.push(named.name);
         }
         self.remove(entry);
-        true
     }
 
     /// Removes a producer and its name without telling the store, which does not know it.

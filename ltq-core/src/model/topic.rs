@@ -218,7 +218,9 @@ impl Topic {
             Event::RefusePublish { producer, sequence, count, refusal } => {
                 self.wishes.push_back(Wish::RefusePublish { producer, sequence, count, refusal });
             }
-            Event::CloseProducer { producer } => self.wishes.push_back(Wish::Close(producer)),
+            Event::CloseProducer { producer, forget } => {
+                self.wishes.push_back(Wish::Close { producer, forget });
+            }
             Event::Subscribe { consumer, channel, start, create, timeout, credit } => {
                 self.subscribe(consumer, (channel, start, create), timeout, credit);
             }

@@ -32,7 +32,10 @@ pub(super) enum Wish {
         name: Option<ProducerName>,
         epoch: Option<u64>,
     },
-    Close(ProducerId),
+    Close {
+        producer: ProducerId,
+        forget: bool,
+    },
     SessionEnded(SessionId),
     Subscribe {
         consumer: ConsumerId,
@@ -72,10 +75,10 @@ impl Topic {
             Wish::Open { producer, name: Some(name), epoch } => {
                 return self.take_open_named(producer, name, epoch);
             }
-            Wish::Close(producer) => self.close_producer(producer),
+            Wish::Close { producer, forget } => self.close_producer(producer, forget),
             Wish::SessionEnded(session) => {
                 for producer in self.producers.of(session) {
-                    self.close_producer(producer);
+                    self.close_producer(producer, false);
                 }
             }
             Wish::Subscribe { consumer, serial, channel, start, create } => {
@@ -253,8 +256,11 @@ impl Topic {
         self.reply(id.session, opened);
     }
 
-    fn close_producer(&mut self, id: ProducerId) {
+    fn close_producer(&mut self, id: ProducerId, forget: bool) {
         let Some(entry) = self.producers.detach(id, self.now.wall) else { return };
+        if let Some(producer) = self.producers.get_mut(entry) {
+            producer.forget = forget;
+        }
         match self.producers.get(entry) {
             Some(producer) if self.commit.has(producer) => self.commit.closing.push((id, entry)),
             _ => self.producers.settle_down(entry),

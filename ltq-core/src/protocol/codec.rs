@@ -195,7 +195,9 @@ pub fn encode(frame: &Frame, into: &mut WriteQueue) {
         Frame::PublishRefused { handle, sequence, count, refusal } => {
             plain(into, T::PublishRefused, &(handle, sequence, count, refusal));
         }
-        Frame::CloseProducer { handle } => plain(into, T::CloseProducer, handle),
+        Frame::CloseProducer { handle, forget } => {
+            plain(into, T::CloseProducer, &(handle, forget));
+        }
         Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit } => {
             plain(into, T::Subscribe, &(handle, topic, channel, start, timeout_ms, credit));
         }
@@ -338,7 +340,10 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
             let (handle, sequence, count, refusal) = header(kind, &frame)?;
             Frame::PublishRefused { handle, sequence, count, refusal }
         }
-        T::CloseProducer => Frame::CloseProducer { handle: header(kind, &frame)? },
+        T::CloseProducer => {
+            let (handle, forget) = header(kind, &frame)?;
+            Frame::CloseProducer { handle, forget }
+        }
         T::Subscribe => {
             let (handle, topic, channel, start, timeout_ms, credit) =
                 named(kind, &frame, |(_, topic, channel): &(u32, &str, &str)| {

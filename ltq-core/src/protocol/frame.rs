@@ -134,15 +134,29 @@ pub enum Frame {
         /// How durable its messages are unless a publish asks otherwise.
         durability: Durability,
     },
-    /// Broker: it is not open, or no longer. What it published and was not told about is refused
-    /// with it, for the same reason.
+    /// Broker: it is not open, or no longer.
+    ///
+    /// **This is the last frame for the producer, and the answer to everything of it that is not
+    /// answered.** Do not wait for a [`Confirmed`](Self::Confirmed) or a
+    /// [`PublishRefused`](Self::PublishRefused) after it: for what the broker had read by then none
+    /// comes. A client must count all publishes that it sent and has no answer to as refused by
+    /// this frame, for the same reason, whose [effect](crate::RefusalCode::effect) says whether
+    /// they may be stored all the same; or else it waits for ever.
+    ///
+    /// Publishes that cross this frame on their way are not stored. Each of them is told
+    /// [`NoSuchHandle`](crate::RefusalCode::NoSuchHandle), which is to be ignored. The number is
+    /// free at once; so a client that sends without waiting takes another one, or what crossed
+    /// would be taken for the new producer's.
     ProducerRefused {
         /// Its number.
         handle: u32,
         /// Why.
         refusal: Refusal,
     },
-    /// Client: messages.
+    /// Client: messages. Answered in order by [`Confirmed`](Self::Confirmed) and
+    /// [`PublishRefused`](Self::PublishRefused), which go by sequences and not by frames: one
+    /// answer may be for many publishes, and one publish may get several. The exception is
+    /// [`ProducerRefused`](Self::ProducerRefused), after which there are none.
     Publish {
         /// The producer.
         handle: u32,
@@ -179,6 +193,10 @@ pub enum Frame {
     CloseProducer {
         /// Its number.
         handle: u32,
+        /// Whether its name is of no more use: the broker forgets the name, and the sequence and
+        /// epoch with it, once all that it published is answered. For names that the client made
+        /// up; one that a user chose is to be kept, since the next instance goes on behind it.
+        forget: bool,
     },
     /// Client: subscribes.
     Subscribe {

@@ -264,7 +264,8 @@ fn frame() -> impl Strategy<Value = Frame> {
                 refusal
             }
         ),
-        handle().prop_map(|handle| Frame::CloseProducer { handle }),
+        (handle(), any::<bool>())
+            .prop_map(|(handle, forget)| Frame::CloseProducer { handle, forget }),
         (handle(), start(), option::of(any::<u64>()), any::<(u64, u64)>()).prop_map(
             |(handle, start, timeout_ms, (messages, bytes))| Frame::Subscribe {
                 handle,
@@ -382,7 +383,7 @@ fn lengths_are_bounded_before_anything_is_read() {
 
 #[test]
 fn bytes_behind_a_header_are_refused() {
-    let mut bytes = written(&[Frame::CloseProducer { handle: 1 }], 100);
+    let mut bytes = written(&[Frame::CloseProducer { handle: 1, forget: true }], 100);
     bytes.push(0);
     bytes[0] += 1;
     assert_eq!(read_back(&bytes, 100), Err(DecodeError::Header(FrameType::CloseProducer)));

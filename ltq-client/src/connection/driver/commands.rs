@@ -35,6 +35,8 @@ impl Driver {
                 command.abandon();
             }
             Command::OpenProducer(producer) => {
+                // Those closed before it make room for it.
+                self.close_producers();
                 if let Some(link) = self.phase.lasting_link()
                     && let Some(frame) = producer.open_frame(&link.server)
                 {

@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::protocol::Frame;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Driver, phases::Phase};
@@ -42,7 +41,7 @@ impl Driver {
             if let Phase::Up(link) = phase
                 && producer.is_known()
             {
-                link.write(&Frame::CloseProducer { handle: *handle });
+                link.write(&producer.close_frame());
             }
             producers.remove(handle);
             false

@@ -142,9 +142,9 @@ fn an_ephemeral_topic_without_channels_vanishes_with_its_last_producer() {
     world.open(1);
     world.open(2);
     world.publish(1, 1, 1);
-    world.event(Event::CloseProducer { producer: producer(1) });
+    world.event(Event::CloseProducer { producer: producer(1), forget: false });
     world.said.clear();
-    world.tell(Event::CloseProducer { producer: producer(2) });
+    world.tell(Event::CloseProducer { producer: producer(2), forget: false });
     world.open(3);
     world.expect(&["p3 open epoch 0 last 0 disk"]);
     world.event(Event::SessionEnded { session: SessionId(1) });
@@ -157,7 +157,7 @@ fn an_ephemeral_topic_that_cannot_vanish_tries_again() {
     world.open(1);
     world.said.clear();
     world.hold_commits = true;
-    world.event(Event::CloseProducer { producer: producer(1) });
+    world.event(Event::CloseProducer { producer: producer(1), forget: false });
     world.fail(full());
     world.advance_ms(4_999);
     assert!(world.commit.is_none());

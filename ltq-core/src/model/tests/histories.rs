@@ -10,6 +10,7 @@ use crate::{
     Verdict,
     model::{
         Command, ConsumerId, Event, ModelSettings, ProducerId, Reply, SessionId, TopicAction,
+        keys::{self, Key},
         testing::{World, channel, credit, failed, full, records, tags},
     },
 };
@@ -17,7 +18,7 @@ use crate::{
 #[derive(Clone, Debug)]
 enum Step {
     Open { producer: usize, resume: bool },
-    Close { producer: usize },
+    Close { producer: usize, forget: bool },
     Publish { producer: usize, back: u64, count: u64, durability: Option<Durability> },
     Gap { producer: usize },
     Subscribe { consumer: usize, channel: usize, credit: u64, latest: bool },
@@ -86,7 +87,8 @@ fn step() -> impl Strategy<Value = Step> {
     let size = prop_oneof![8 => 0u64..5, 1 => Just(u64::MAX)];
     prop_oneof![
         3 => (p.clone(), any::<bool>()).prop_map(|(producer, resume)| Step::Open { producer, resume }),
-        1 => p.clone().prop_map(|producer| Step::Close { producer }),
+        2 => (p.clone(), any::<bool>())
+            .prop_map(|(producer, forget)| Step::Close { producer, forget }),
         14 => (p.clone(), prop_oneof![4 => Just(0u64), 1 => 1u64..6], 1u64..7, durability()).prop_map(
             |(producer, back, count, durability)| Step::Publish { producer, back, count, durability }
         ),
@@ -144,6 +146,8 @@ struct Publisher {
     next: u64,
     prefix: String,
     session: u64,
+    /// How many of its names were given up.
+    names: u64,
 }
 
 struct History {
@@ -152,6 +156,14 @@ struct History {
     publishers: Vec<Publisher>,
     lives: u64,
     heard: usize,
+    /// Names that were to be forgotten, since the last restart.
+    given_up: Vec<ProducerName>,
+}
+
+impl Publisher {
+    fn name(&self, index: usize) -> ProducerName {
+        ProducerName::new(&format!("n{index}.{}", self.names)).unwrap()
+    }
 }
 
 fn producer(index: usize, session: u64) -> ProducerId {
@@ -171,7 +183,14 @@ impl History {
         for publisher in &mut publishers {
             publisher.next = 1;
         }
-        Self { world, oracle: Oracle::new(limits()), publishers, lives: 0, heard: 0 }
+        Self {
+            world,
+            oracle: Oracle::new(limits()),
+            publishers,
+            lives: 0,
+            heard: 0,
+            given_up: Vec::new(),
+        }
     }
 
     /// Carries out what is to be done and checks every word.
@@ -224,12 +243,16 @@ impl History {
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Open { producer, resume } => self.open(producer, resume),
-            Step::Close { producer: index } => {
+            Step::Close { producer: index, forget } => {
                 let publisher = &mut self.publishers[index];
                 if std::mem::take(&mut publisher.open) {
                     publisher.asked = false;
                     let producer = producer(index, publisher.session);
-                    self.tell(Event::CloseProducer { producer });
+                    if forget && index + 1 < PRODUCERS {
+                        self.given_up.push(publisher.name(index));
+                        (publisher.names, publisher.epoch) = (publisher.names + 1, 0);
+                    }
+                    self.tell(Event::CloseProducer { producer, forget });
                 }
             }
             Step::Publish { producer, back, count, durability } => {
@@ -339,6 +362,7 @@ impl History {
     fn check(&mut self) {
         self.oracle.adopt(&self.world.topic);
         self.oracle.check(&self.world.topic);
+        self.check_names();
         if self.world.loads.is_empty() && !self.world.topic.window.waits_to_retry() {
             self.oracle.check_nobody_waits(&self.world.topic);
         }
@@ -346,6 +370,24 @@ impl History {
         let (due, wakes) = (self.oracle.next_deadline(), self.world.topic.poll_timeout());
         if let Some(due) = due {
             assert!(wakes.is_some_and(|wakes| wakes <= due), "{due:?} {wakes:?}");
+        }
+    }
+
+    /// What the store has of producers is known or about to be deleted, and a name that was given
+    /// up is known no longer than until it is answered.
+    fn check_names(&self) {
+        let topic = &self.world.topic;
+        let known: Vec<_> = topic.producers.known().collect();
+        for key in self.world.stored.values.keys() {
+            if let Some(Key::Producer(_, name)) = keys::parse(key) {
+                let known = known.contains(&&name) || topic.producers.forgotten.contains(&name);
+                assert!(known, "promise 9: nothing will ever delete what is stored of {name}");
+            }
+        }
+        if self.world.commit.is_none() && topic.wishes.is_empty() {
+            for name in &self.given_up {
+                assert!(!known.contains(&name), "promise 9: {name} was to be forgotten");
+            }
         }
     }
 
@@ -364,7 +406,7 @@ impl History {
         let publisher = &mut self.publishers[index];
         // The last one has no name, and is another one each time.
         let name = match index + 1 < PRODUCERS {
-            true => Some(ProducerName::new(&format!("n{index}")).unwrap()),
+            true => Some(publisher.name(index)),
             false if publisher.asked => return,
             false => None,
         };
@@ -466,6 +508,10 @@ impl History {
                 assert!(self.oracle.all_answered(), "promise 11: everyone is answered");
                 let before = self.oracle.channels.clone();
                 let stored = self.world.topic.store.failed.is_none();
+                for name in self.given_up.iter().filter(|_| stored) {
+                    let key = keys::producer_key(&self.world.topic.name, name);
+                    assert!(!self.world.stored.values.contains_key(&key), "{name} is still stored");
+                }
                 self.revive(self.oracle.now_saved.clone());
                 for (name, before) in before.iter().filter(|_| stored) {
                     let after = self.oracle.channels.get(name).expect("the channel");
@@ -498,6 +544,7 @@ impl History {
             return;
         }
         self.world.restart();
+        self.given_up.clear();
         self.oracle.restarted(saved, &self.world.topic, self.world.now);
         for publisher in &mut self.publishers {
             (publisher.open, publisher.asked) = (false, false);

@@ -385,7 +385,7 @@ fn a_closed_producer_s_publishes_are_confirmed_and_its_number_is_free() {
     let mut world = World::ready();
     world.hold_commits = true;
     world.tell_publish(1, 1, 1);
-    world.tell(Event::CloseProducer { producer: producer(1) });
+    world.tell(Event::CloseProducer { producer: producer(1), forget: false });
     world.open(1);
     world.tell_publish(1, 1, 1);
     world.run();
@@ -410,12 +410,100 @@ fn promise_9_the_producer_used_longest_ago_is_forgotten() {
         "p2 open epoch 1 last 0 disk",
         "p3 not open: limit_reached",
     ]);
-    world.event(Event::CloseProducer { producer: producer(1) });
+    world.event(Event::CloseProducer { producer: producer(1), forget: false });
     world.open_named(producer(3), "c", None);
     world.expect(&["p3 open epoch 1 last 0 disk"]);
     let keys: Vec<_> =
         world.stored.values.keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
     assert_eq!(keys, ["p/t/b", "p/t/c", "t/t"]);
+}
+
+fn producer_keys(world: &World) -> Vec<String> {
+    let keys = world.stored.values.keys().map(|key| String::from_utf8_lossy(key).into_owned());
+    keys.filter(|key| key.starts_with("p/")).collect()
+}
+
+fn give_up(number: u32) -> Event {
+    Event::CloseProducer { producer: producer(number), forget: true }
+}
+
+#[test]
+fn promise_9_a_name_that_is_given_up_goes_with_the_next_commit() {
+    let limits = ModelSettings { producers_known_max: 2, ..ModelSettings::default() };
+    let mut world = World::with(TopicSettings::default(), limits);
+    world.open_named(producer(1), "user", None);
+    world.event(Event::CloseProducer { producer: producer(1), forget: false });
+    for number in 2..20 {
+        world.open_named(producer(number), &format!("made-up-{number}"), None);
+        world.event(give_up(number));
+        assert_eq!(world.topic.stats().producers_known, 1, "the user's only");
+    }
+    assert_eq!(producer_keys(&world), ["p/t/made-up-19", "p/t/user"], "the last one is not gone");
+    world.open(30);
+    world.publish(30, 1, 1);
+    assert_eq!(producer_keys(&world), ["p/t/user"]);
+}
+
+#[test]
+fn promise_6_a_name_that_is_given_up_is_known_until_all_is_answered() {
+    let mut world = World::ready();
+    world.open_named(producer(2), "n", None);
+    world.said.clear();
+    world.hold_commits = true;
+    world.tell_publish(2, 1, 2);
+    world.run();
+    world.tell_publish(2, 3, 1);
+    world.tell(give_up(2));
+    world.run();
+    world.commit();
+    world.expect(&["p2 confirmed 1+2@0 disk"]);
+    assert_eq!(world.topic.stats().producers_known, 1);
+    assert_eq!(producer_keys(&world), ["p/t/n"]);
+    world.commit();
+    world.expect(&["p2 confirmed 3+1@2 disk"]);
+    assert_eq!(world.topic.stats().producers_known, 0);
+    // Its number and its name are free, and begin anew.
+    world.open_named(producer(2), "n", Some(1));
+    world.expect(&["p2 not open: out_of_range"]);
+    world.open_named(producer(2), "n", None);
+    world.commit();
+    world.expect(&["p2 open epoch 1 last 0 disk"]);
+    assert_eq!(producer_keys(&world), ["p/t/n"]);
+}
+
+#[test]
+fn promise_6_a_name_that_another_instance_has_taken_is_not_given_up() {
+    let mut world = World::ready();
+    world.open_named(producer(2), "n", None);
+    world.publish(2, 1, 1);
+    world.open_named(producer(3), "n", None);
+    world.event(give_up(2));
+    world.publish(3, 2, 1);
+    assert_eq!(world.topic.stats().producers_known, 1);
+    // It comes back while what it published before is under way.
+    world.hold_commits = true;
+    world.tell_publish(3, 3, 1);
+    world.run();
+    world.tell(give_up(3));
+    world.open_named(producer(4), "n", None);
+    world.hold_commits = false;
+    while world.commit.is_some() {
+        world.commit();
+    }
+    world.said.clear();
+    world.publish(4, 1, 1);
+    world.expect(&["p4 confirmed 1+1@3 disk"]);
+    assert_eq!(producer_keys(&world), ["p/t/n"]);
+}
+
+#[test]
+fn promise_9_a_topic_that_stops_deletes_the_names_that_were_given_up() {
+    let mut world = World::ready();
+    world.open_named(producer(2), "n", None);
+    world.event(give_up(2));
+    assert_eq!(producer_keys(&world), ["p/t/n"]);
+    world.event(Event::Stop);
+    assert!(producer_keys(&world).is_empty());
 }
 
 #[test]

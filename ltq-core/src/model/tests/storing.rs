@@ -264,7 +264,10 @@ fn an_idle_topic_waits_for_nothing_and_is_small() {
     let mut world = consuming();
     world.ack(1, 0, 10);
     world.event(Event::Unsubscribe { consumer: consumer(1) });
-    world.event(Event::CloseProducer { producer: crate::model::testing::producer(1) });
+    world.event(Event::CloseProducer {
+        producer: crate::model::testing::producer(1),
+        forget: false,
+    });
     world.advance(Duration::from_secs(2));
     assert!(world.topic.is_idle());
     assert_eq!(world.topic.poll_timeout(), None);
