@@ -382,7 +382,8 @@ pub enum StoreError {
     #[error("the store stopped taking commits: {0}")]
     Failed(String),
     /// The data directory is not to be opened: locked by another process, of a newer format, not
-    /// a store at all, or its files do not fit together. Nothing was written.
+    /// a store at all, or its files do not fit together. Nothing was written, unless the device is
+    /// what there is no room on.
     #[error("{path} cannot be opened: {why}")]
     Open {
         /// The directory or file.
