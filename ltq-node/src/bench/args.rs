@@ -10,20 +10,14 @@ use crate::config::ByteSize;
 
 /// What `ltq bench` takes.
 #[derive(Clone, Debug, Args)]
-#[command(
-    long_about = "Measures a node, and verifies every message while it does: each carries its \
-        producer, its sequence and a checksum, and a run fails with exit code 1 when one is \
-        missing, repeated, out of order or wrong. It works on topics of its own, which it deletes \
-        afterwards. Results go to standard output, as a table or with --json as one object.",
-    after_long_help = "Examples:\n  \
+#[command(after_long_help = "Examples:\n  \
         ltq bench pub --size 100 --durability disk\n  \
         ltq bench e2e --topics 4 --producers 4 --count 2000000 --server-pid $(pidof ltq-node) --json\n  \
         ltq bench fanout --channels 16 --in-process\n  \
         ltq bench latency --rate 5000 --duration 30s\n  \
         ltq bench pub --producers 64 --wait-each\n  \
         ltq bench --idle-connections 10000 --server-pid $(pidof ltq-node)\n  \
-        ltq bench fsync --dir ./ltq-data"
-)]
+        ltq bench fsync --dir ./ltq-data")]
 pub struct BenchArgs {
     /// What to measure.
     #[arg(required_unless_present = "idle_connections")]

@@ -207,7 +207,8 @@ pub enum ChannelCommand {
         topic: TopicName,
         /// The channel.
         channel: ChannelName,
-        /// Where it starts: earliest, latest, an offset, or @MILLIS (a time since 1970).
+        /// Where it starts: earliest, latest, an offset, or @MILLIS (a time since 1970). From an
+        /// offset or a time of which nothing is kept any more, it starts at the oldest message kept.
         #[arg(long, value_name = "WHERE", default_value = "earliest")]
         from: StartAt,
     },
