@@ -119,7 +119,8 @@ pub(super) fn write(
 ) -> io::Result<u64> {
     let content = postcard::to_extend(snapshot, Vec::new()).map_err(io::Error::other)?;
     let header =
-        FileHeader { kind: Kind::Checkpoint, store, number: snapshot.number, first: 0 }.encode();
+        FileHeader { kind: Kind::Checkpoint, store, number: snapshot.number, first: 0, bytes: 0 };
+    let header = header.encode();
     let len = (content.len() as u64).to_le_bytes();
     let crc = crc32c::crc32c(&content).to_le_bytes();
     let parts = [&header[..], &len, &crc, &content].map(IoSlice::new);

@@ -8,7 +8,8 @@
 //!       16  store        16   the store's random id
 //!       32  number       u64  of a journal file; of a segment, its log's id
 //!       40  first        u64  of a segment, its first offset; of a journal file, see below
-//!       48  zero         12
+//!       48  bytes        u64  of a journal file, how long it is; else 0
+//!       56  zero         u32
 //!       60  crc          u32  CRC-32C of the bytes before
 //! ```
 //!
@@ -56,6 +57,7 @@ pub(super) struct FileHeader {
     pub(super) store: StoreId,
     pub(super) number: u64,
     pub(super) first: u64,
+    pub(super) bytes: u64,
 }
 
 /// Why a file's header is not one.
@@ -78,7 +80,8 @@ impl FileHeader {
         into.put_slice(&self.store.0);
         into.put_u64_le(self.number);
         into.put_u64_le(self.first);
-        into.put_bytes(0, 12);
+        into.put_u64_le(self.bytes);
+        into.put_u32_le(0);
         seal(&mut bytes);
         bytes
     }
@@ -106,7 +109,7 @@ impl FileHeader {
         let mut store = [0; 16];
         from.copy_to_slice(&mut store);
         let (number, first) = (from.get_u64_le(), from.get_u64_le());
-        Ok(Self { kind, store: StoreId(store), number, first })
+        Ok(Self { kind, store: StoreId(store), number, first, bytes: from.get_u64_le() })
     }
 
     pub(super) fn read(file: &dyn StoreFile) -> Result<Self, HeaderError> {
@@ -149,7 +152,7 @@ mod tests {
     use super::*;
 
     fn header() -> FileHeader {
-        FileHeader { kind: Kind::Segment, store: StoreId([7; 16]), number: 9, first: 1 << 40 }
+        FileHeader { kind: Kind::Segment, store: StoreId([7; 16]), number: 9, first: 1 << 40, bytes: 5 }
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn make(files: &dyn FileSystem, dir: &Path) -> io::Result<StoreId> {
     files.create_dir_all(&dir.join(JOURNAL))?;
     files.create_dir_all(&dir.join(SEGMENTS))?;
     let store = StoreId::random();
-    let header = FileHeader { kind: Kind::Identity, store, number: 0, first: 0 }.encode();
+    let header = FileHeader { kind: Kind::Identity, store, number: 0, first: 0, bytes: 0 }.encode();
     let temporary = dir.join(IDENTITY_TEMPORARY);
     let file = files.open(&temporary, OpenMode::Create)?;
     file.write_all_at(&[IoSlice::new(&header)], 0)?;

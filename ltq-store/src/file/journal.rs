@@ -68,19 +68,25 @@ impl JournalDir {
         Salt::new(self.store, Kind::Journal, number, 0)
     }
 
-    /// Makes a file of this length, durably, and ready for entries.
+    /// Makes a file of this length, durably, and ready for entries. It gets its name when it is
+    /// whole, so that one that is shorter than it says was cut.
     pub(super) fn create(&self, number: u64, first: u64, bytes: u64) -> io::Result<JournalFile> {
-        let path = self.path(number);
-        let made = self.fill(&path, number, first, bytes);
+        let made = self.fill(number, first, bytes);
         if made.is_err() {
             // What is left of it is in nobody's way, but it takes space that was short already.
-            let _ = self.files.remove(&path);
+            self.remove_unfinished();
         }
         made
     }
 
-    fn fill(&self, path: &Path, number: u64, first: u64, bytes: u64) -> io::Result<JournalFile> {
-        let file = self.files.open(path, OpenMode::Create)?;
+    /// Removes what was being made at a crash.
+    pub(super) fn remove_unfinished(&self) {
+        let _ = self.files.remove(&self.dir.join(UNFINISHED));
+    }
+
+    fn fill(&self, number: u64, first: u64, bytes: u64) -> io::Result<JournalFile> {
+        let path = self.dir.join(UNFINISHED);
+        let file = self.files.open(&path, OpenMode::Create)?;
         file.set_len(0)?;
         let zeros = vec![0; ZEROS_BYTES.min(bytes) as usize];
         let mut position = 0;
@@ -89,7 +95,8 @@ impl JournalDir {
             file.write_all_at(&[IoSlice::new(zeros.get(..part).unwrap_or(&zeros))], position)?;
             position += part as u64;
         }
-        self.begin(&*file, number, first)?;
+        self.begin(&*file, number, first, bytes)?;
+        self.files.rename(&path, &self.path(number))?;
         self.files.sync_dir(&self.dir)?;
         Ok(JournalFile { number, bytes, file, salt: self.salt(number) })
     }
@@ -100,14 +107,14 @@ impl JournalDir {
         let file = self.files.open(&self.path(old), OpenMode::Write)?;
         // In this order a crash leaves an old file with a strange header, which is ignored, and
         // never a new one that is not what its name says.
-        self.begin(&*file, number, 0)?;
+        self.begin(&*file, number, 0, bytes)?;
         self.files.rename(&self.path(old), &self.path(number))?;
         self.files.sync_dir(&self.dir)?;
         Ok(JournalFile { number, bytes, file, salt: self.salt(number) })
     }
 
-    fn begin(&self, file: &dyn StoreFile, number: u64, first: u64) -> io::Result<()> {
-        let header = FileHeader { kind: Kind::Journal, store: self.store, number, first };
+    fn begin(&self, file: &dyn StoreFile, number: u64, first: u64, bytes: u64) -> io::Result<()> {
+        let header = FileHeader { kind: Kind::Journal, store: self.store, number, first, bytes };
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         file.sync()
     }
@@ -117,4 +124,6 @@ impl JournalDir {
     }
 }
 
+/// The name of a file that is being made.
+const UNFINISHED: &str = "new";
 const ZEROS_BYTES: u64 = 1 << 20;

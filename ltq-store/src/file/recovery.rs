@@ -57,7 +57,7 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     let numbers = journal.numbers().map_err(|error| failed("listing the journal", &error))?;
     let (spare, needed) = numbers.split_at(numbers.partition_point(|&it| it < snapshot.file));
     let walked = open_journal(&*files, &journal, store, needed)?;
-    check_journal(&dir, &snapshot, &walked, whole)?;
+    check_journal(&dir, &journal, &snapshot, &walked, whole)?;
     let listed = segments.list().map_err(|error| failed("listing the segments", &error))?;
     check_segments(&dir, &snapshot, &walked, &listed)?;
 
@@ -75,12 +75,13 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
             .map_err(|error| failed("syncing the journal", &error))?;
     }
     // On a full device this is the room to go on with.
+    journal.remove_unfinished();
     for &number in spare {
         if let Err(error) = journal.remove(number) {
             tracing::warn!(%error, number, "a superfluous journal file could not be removed");
         }
     }
-    let (number, replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
+    let (mut number, mut replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
     let before = snapshot.sequence - 1;
     let mut sealed: Vec<_> = walked
         .iter()
@@ -111,6 +112,16 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     let next_file = numbers.last().map_or(1, |last| last + 1);
     let current = first_file(&journal, next_file, last + 1, options.journal_file_bytes)
         .map_err(|error| failed("making a journal file", &error))?;
+
+    let mut checkpoint_bytes = checkpoint_bytes;
+    if number == 0 && last == 0 {
+        // From now on a journal that is not there is one that was lost.
+        (number, replay_from) = (1, (current.number, 1));
+        let (file, sequence) = replay_from;
+        let nothing = Snapshot { number, file, sequence, next_log_id: 1, ..Snapshot::default() };
+        checkpoint_bytes = checkpoint::write(&*files, &dir, store, &nothing)
+            .map_err(|error| failed("writing a checkpoint", &error))?;
+    }
 
     let logs = state.logs.iter();
     let logs = logs.map(|(name, log)| (name.clone(), log.id, log.options, log.bounds.end));
@@ -197,7 +208,9 @@ fn open_journal(
         let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
         let file = files.open(&path, OpenMode::Read).map_err(failed)?;
         let bytes = file.size().map_err(failed)?;
-        let first = match FileHeader::read(&*file) {
+        let header = FileHeader::read(&*file);
+        let least = header.as_ref().map_or(ENTRIES_AT, |header| header.bytes);
+        let first = match header {
             Ok(header) if header.store != store => {
                 return Err(refuse(&path, "it belongs to another store"));
             }
@@ -206,9 +219,14 @@ fn open_journal(
             }
             Ok(header) => Some(header.first).filter(|&first| first > 0),
             Err(HeaderError::Newer(version)) => return Err(newer_format(&path, version)),
-            // It was being made, or is damaged: what is in it tells.
+            // What is in it tells.
             Err(HeaderError::Damaged) => None,
         };
+        if bytes < least {
+            return Err(refuse(&path, &format!(
+                "it was cut: it has {bytes} bytes and should have {least} or more"
+            )));
+        }
         let name = Arc::from(path.display().to_string());
         let salt = journal.salt(number);
         let mut file = WalkedFile { number, name, file, bytes, salt, first };
@@ -223,6 +241,7 @@ fn open_journal(
 /// Refuses a journal that cannot go on where the checkpoint ends.
 fn check_journal(
     dir: &Path,
+    journal: &JournalDir,
     snapshot: &Snapshot,
     walked: &[WalkedFile],
     whole: bool,
@@ -231,10 +250,11 @@ fn check_journal(
     let behind = first.is_some_and(|first| first > snapshot.sequence);
     // A damaged checkpoint beside an older one may have allowed parts of the journal to go.
     if (snapshot.number == 0 || !whole) && (behind || (snapshot.number == 0 && !whole)) {
-        return Err(refuse(dir, "its checkpoint is missing or damaged"));
+        return Err(refuse(dir, "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged"));
     }
     if snapshot.number > 0 && walked.is_empty() {
-        return Err(refuse(dir, "its journal is missing"));
+        let path = journal.path(snapshot.file);
+        return Err(refuse(&path, "it is missing, and what was stored last is in it"));
     }
     Ok(())
 }

@@ -199,6 +199,7 @@ impl<'a> SegmentWriter<'a> {
             store: self.dir.store,
             number: self.log,
             first: first.0,
+            bytes: 0,
         };
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         let segment = Segment {

@@ -4,6 +4,7 @@
 mod callers;
 mod crash;
 mod damage;
+mod exhaustive;
 mod limits;
 mod model;
 mod opening;
