@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     filesystem::{FileSystem, OpenMode, read_up_to},
     format::{FileHeader, HEADER_BYTES, HeaderError, Kind, StoreId},
+    identity::why_other,
     log::{Hole, Log, Segment},
 };
 
@@ -39,6 +40,8 @@ pub(super) struct Snapshot {
     pub(super) number: u64,
     /// The first journal file that is still needed, and the first entry in it.
     pub(super) file: u64,
+    /// The newest journal file with entries in it.
+    pub(super) newest: u64,
     pub(super) sequence: u64,
     /// The last entry whose changes, apart from records, are all in here.
     pub(super) applied: u64,
@@ -56,10 +59,20 @@ pub(super) struct LogSnapshot {
     first: Offset,
     /// Up to where its records are in segments.
     spilled_end: Offset,
-    segments: Vec<(Offset, Offset, u64, Timestamp)>,
+    segments: Vec<SegmentSnapshot>,
     holes: Vec<(Offset, Offset, String, u64, String)>,
     /// Stretches that were discarded.
     discarded: Vec<(Offset, Offset)>,
+}
+
+/// A segment in a checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+struct SegmentSnapshot {
+    first: Offset,
+    end: Offset,
+    rewrite: u32,
+    bytes: u64,
+    time_max: Timestamp,
 }
 
 impl LogSnapshot {
@@ -72,7 +85,15 @@ impl LogSnapshot {
             options: log.options,
             first: log.bounds.first,
             spilled_end: log.spilled_end,
-            segments: segments.map(|it| (it.first, it.end, it.bytes, it.time_max)).collect(),
+            segments: segments
+                .map(|&Segment { first, end, rewrite, bytes, time_max, .. }| SegmentSnapshot {
+                    first,
+                    end,
+                    rewrite,
+                    bytes,
+                    time_max,
+                })
+                .collect(),
             holes: holes
                 .map(|it| {
                     let (file, what) = (it.file.as_ref().into(), it.what.as_ref().into());
@@ -89,9 +110,10 @@ impl LogSnapshot {
         log.segments = self
             .segments
             .into_iter()
-            .map(|(first, end, bytes, time_max)| Segment {
+            .map(|SegmentSnapshot { first, end, rewrite, bytes, time_max }| Segment {
                 first,
                 end,
+                rewrite,
                 bytes,
                 time_max,
                 index: None,
@@ -119,8 +141,7 @@ pub(super) fn write(
 ) -> io::Result<u64> {
     let content = postcard::to_extend(snapshot, Vec::new()).map_err(io::Error::other)?;
     let header =
-        FileHeader { kind: Kind::Checkpoint, store, number: snapshot.number, first: 0, bytes: 0 };
-    let header = header.encode();
+        FileHeader { number: snapshot.number, ..FileHeader::new(Kind::Checkpoint, store) }.encode();
     let len = (content.len() as u64).to_le_bytes();
     let crc = crc32c::crc32c(&content).to_le_bytes();
     let parts = [&header[..], &len, &crc, &content].map(IoSlice::new);
@@ -193,8 +214,8 @@ fn decode(bytes: &[u8], store: StoreId) -> Result<Snapshot, Unreadable> {
             return Err(Unreadable::Refused("it belongs to another store".to_owned()));
         }
         Some(Ok(_)) => (),
-        Some(Err(HeaderError::Newer(version))) => {
-            return Err(Unreadable::Refused(format!("its format, {version}, is newer")));
+        Some(Err(HeaderError::Other(version))) => {
+            return Err(Unreadable::Refused(why_other(version)));
         }
         Some(Err(HeaderError::Damaged)) | None => {
             return Err(Unreadable::Damaged("its header is damaged"));

@@ -4,14 +4,17 @@
 //! byte   0  magic        8   "LTQ-file"
 //!        8  version      u16
 //!       10  kind         u16  1 identity, 2 journal, 3 segment, 4 checkpoint
-//!       12  zero         u32
+//!       12  behind       u32  of a journal file, see below; else 0
 //!       16  store        16   the store's random id
 //!       32  number       u64  of a journal file; of a segment, its log's id
 //!       40  first        u64  of a segment, its first offset; of a journal file, see below
-//!       48  bytes        u64  of a journal file, how long it is; else 0
-//!       56  zero         u32
+//!       48  rewrite      u32  of a segment, how often its records were written anew
+//!       52  bytes        u64  of a journal file, how long it is; else 0
 //!       60  crc          u32  CRC-32C of the bytes before
 //! ```
+//!
+//! `behind` is how many numbers before this one the file has on whose end this one goes on; 0 when
+//! there is none, or none that must be there.
 //!
 //! All numbers are little-endian. A journal file's `first` is 0 when its entries go on where the
 //! file before ends; else the sequence that its first entry will have: what the files before hold
@@ -27,8 +30,8 @@ use super::filesystem::{StoreFile, read_up_to};
 
 /// Bytes of a file's header.
 pub(super) const HEADER_BYTES: usize = 64;
-/// The newest format that this code reads and the only one that it writes.
-pub(super) const VERSION: u16 = 1;
+/// The format that this code reads and writes. In 1 nothing could be discarded.
+pub(super) const VERSION: u16 = 2;
 const MAGIC: &[u8; 8] = b"LTQ-file";
 
 /// A store's random id.
@@ -57,6 +60,8 @@ pub(super) struct FileHeader {
     pub(super) store: StoreId,
     pub(super) number: u64,
     pub(super) first: u64,
+    pub(super) behind: u32,
+    pub(super) rewrite: u32,
     pub(super) bytes: u64,
 }
 
@@ -65,23 +70,28 @@ pub(super) struct FileHeader {
 pub(super) enum HeaderError {
     /// The file cannot be read, or is too short or damaged.
     Damaged,
-    /// It is of a format that is newer than this code.
-    Newer(u16),
+    /// It is of another format than this code's.
+    Other(u16),
 }
 
 impl FileHeader {
+    /// Of a file of which nothing else is to be said.
+    pub(super) const fn new(kind: Kind, store: StoreId) -> Self {
+        Self { kind, store, number: 0, first: 0, behind: 0, rewrite: 0, bytes: 0 }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let mut into = bytes.as_mut_slice();
         into.put_slice(MAGIC);
         into.put_u16_le(VERSION);
         into.put_u16_le(self.kind as u16);
-        into.put_u32_le(0);
+        into.put_u32_le(self.behind);
         into.put_slice(&self.store.0);
         into.put_u64_le(self.number);
         into.put_u64_le(self.first);
+        into.put_u32_le(self.rewrite);
         into.put_u64_le(self.bytes);
-        into.put_u32_le(0);
         seal(&mut bytes);
         bytes
     }
@@ -95,8 +105,8 @@ impl FileHeader {
         if &magic != MAGIC || crc32c::crc32c(content) != crc.get_u32_le() || version == 0 {
             return Err(HeaderError::Damaged);
         }
-        if version > VERSION {
-            return Err(HeaderError::Newer(version));
+        if version != VERSION {
+            return Err(HeaderError::Other(version));
         }
         let kind = match from.get_u16_le() {
             1 => Kind::Identity,
@@ -105,11 +115,12 @@ impl FileHeader {
             4 => Kind::Checkpoint,
             _ => return Err(HeaderError::Damaged),
         };
-        from.advance(4);
+        let behind = from.get_u32_le();
         let mut store = [0; 16];
         from.copy_to_slice(&mut store);
-        let (number, first) = (from.get_u64_le(), from.get_u64_le());
-        Ok(Self { kind, store: StoreId(store), number, first, bytes: from.get_u64_le() })
+        let (number, first, rewrite) = (from.get_u64_le(), from.get_u64_le(), from.get_u32_le());
+        let bytes = from.get_u64_le();
+        Ok(Self { kind, store: StoreId(store), number, first, behind, rewrite, bytes })
     }
 
     pub(super) fn read(file: &dyn StoreFile) -> Result<Self, HeaderError> {
@@ -141,6 +152,11 @@ impl Salt {
         Self(crc32c::crc32c_append(crc, &first.to_le_bytes()))
     }
 
+    /// For a segment whose records were written anew so often.
+    pub(super) fn rewritten(self, times: u32) -> Self {
+        Self(crc32c::crc32c_append(self.0, &times.to_le_bytes()))
+    }
+
     /// The checksum of bytes at a position of that file.
     pub(super) fn checksum(self, position: u64, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c_append(self.0, &position.to_le_bytes()), bytes)
@@ -152,7 +168,8 @@ mod tests {
     use super::*;
 
     fn header() -> FileHeader {
-        FileHeader { kind: Kind::Segment, store: StoreId([7; 16]), number: 9, first: 1 << 40, bytes: 5 }
+        let header = FileHeader::new(Kind::Segment, StoreId([7; 16]));
+        FileHeader { number: 9, first: 1 << 40, behind: 2, rewrite: 3, bytes: 5, ..header }
     }
 
     #[test]
@@ -168,11 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_from_damage() {
-        let mut bytes = header().encode();
-        bytes[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
-        seal(&mut bytes);
-        assert_eq!(FileHeader::decode(&bytes), Err(HeaderError::Newer(VERSION + 1)));
+    fn another_format_is_told_from_damage() {
+        for version in [VERSION - 1, VERSION + 1] {
+            let mut bytes = header().encode();
+            bytes[8..10].copy_from_slice(&version.to_le_bytes());
+            seal(&mut bytes);
+            assert_eq!(FileHeader::decode(&bytes), Err(HeaderError::Other(version)));
+        }
     }
 
     #[test]
@@ -185,5 +204,6 @@ mod tests {
         assert_ne!(here, salt(1, Kind::Segment, 1, 0).checksum(64, b"entry"));
         assert_ne!(here, salt(2, Kind::Journal, 1, 0).checksum(64, b"entry"));
         assert_ne!(here, salt(1, Kind::Journal, 1, 1).checksum(64, b"entry"));
+        assert_ne!(here, salt(1, Kind::Journal, 1, 0).rewritten(1).checksum(64, b"entry"));
     }
 }

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool, atomic::AtomicU64},
 };
 
-use ltq_core::{Offset, StoreError};
+use ltq_core::StoreError;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
@@ -21,8 +21,8 @@ use super::{
     filesystem::{FileSystem, OpenMode, is_full},
     format::{FileHeader, HeaderError, Kind, StoreId},
     front::{Front, Sealed},
-    identity::{self, newer_format, refuse},
-    journal::{ENTRIES_AT, JournalDir, JournalFile},
+    identity::{self, other_format, refuse},
+    journal::{ENTRIES_AT, GoesOn, JournalDir, JournalFile},
     keeper::Keeping,
     log::Log,
     options::FileStoreOptions,
@@ -30,6 +30,7 @@ use super::{
     planned::Planned,
     reader::Handles,
     replay::Replay,
+    rewrite::Rewriting,
     segments::{SegmentDir, SegmentKey},
     signal::Signal,
     state::State,
@@ -56,8 +57,8 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     let (snapshot, whole, checkpoint_bytes) = load_checkpoint(&*files, &dir, store)?;
     let numbers = journal.numbers().map_err(|error| failed("listing the journal", &error))?;
     let (spare, needed) = numbers.split_at(numbers.partition_point(|&it| it < snapshot.file));
-    let walked = open_journal(&*files, &journal, store, needed)?;
-    check_journal(&dir, &journal, &snapshot, &walked, whole)?;
+    let walked = open_journal(&*files, &journal, store, &snapshot, needed)?;
+    check_journal(&dir, &snapshot, &walked, whole)?;
     let listed = segments.list().map_err(|error| failed("listing the segments", &error))?;
     check_segments(&dir, &snapshot, &walked, &listed)?;
 
@@ -118,7 +119,9 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         // From now on a journal that is not there is one that was lost.
         (number, replay_from) = (1, (current.number, 1));
         let (file, sequence) = replay_from;
-        let nothing = Snapshot { number, file, sequence, next_log_id: 1, ..Snapshot::default() };
+        let newest = file;
+        let nothing =
+            Snapshot { number, file, newest, sequence, next_log_id: 1, ..Snapshot::default() };
         checkpoint_bytes = checkpoint::write(&*files, &dir, store, &nothing)
             .map_err(|error| failed("writing a checkpoint", &error))?;
     }
@@ -145,6 +148,7 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         next_file: next_file + 1,
         checkpoint: number,
         replay: replay_from,
+        rewriting: Rewriting::default(),
     };
     Ok(Engine {
         files,
@@ -200,9 +204,12 @@ fn open_journal(
     files: &dyn FileSystem,
     journal: &JournalDir,
     store: StoreId,
+    snapshot: &Snapshot,
     numbers: &[u64],
 ) -> Result<Vec<WalkedFile>, StoreError> {
     let mut walked = Vec::with_capacity(numbers.len());
+    // Files that must be there if they are not older than the checkpoint asks for.
+    let mut before = BTreeSet::from([snapshot.newest]);
     for &number in numbers {
         let path = journal.path(number);
         let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
@@ -210,6 +217,11 @@ fn open_journal(
         let bytes = file.size().map_err(failed)?;
         let header = FileHeader::read(&*file);
         let least = header.as_ref().map_or(ENTRIES_AT, |header| header.bytes);
+        if let Ok(header) = &header
+            && header.store == store
+        {
+            before.insert(number.saturating_sub(u64::from(header.behind)));
+        }
         let first = match header {
             Ok(header) if header.store != store => {
                 return Err(refuse(&path, "it belongs to another store"));
@@ -218,14 +230,15 @@ fn open_journal(
                 return Err(refuse(&path, "it is another file of the store; put it back"));
             }
             Ok(header) => Some(header.first).filter(|&first| first > 0),
-            Err(HeaderError::Newer(version)) => return Err(newer_format(&path, version)),
+            Err(HeaderError::Other(version)) => return Err(other_format(&path, version)),
             // What is in it tells.
             Err(HeaderError::Damaged) => None,
         };
         if bytes < least {
-            return Err(refuse(&path, &format!(
-                "it was cut: it has {bytes} bytes and should have {least} or more"
-            )));
+            return Err(refuse(
+                &path,
+                &format!("it was cut: it has {bytes} bytes and should have {least} or more"),
+            ));
         }
         let name = Arc::from(path.display().to_string());
         let salt = journal.salt(number);
@@ -235,13 +248,16 @@ fn open_journal(
         }
         walked.push(file);
     }
-    Ok(walked)
+    let is_missing = |number: &u64| *number >= snapshot.file && !numbers.contains(number);
+    match before.into_iter().find(is_missing) {
+        Some(number) => Err(refuse(&journal.path(number), "it is missing")),
+        None => Ok(walked),
+    }
 }
 
 /// Refuses a journal that cannot go on where the checkpoint ends.
 fn check_journal(
     dir: &Path,
-    journal: &JournalDir,
     snapshot: &Snapshot,
     walked: &[WalkedFile],
     whole: bool,
@@ -250,11 +266,10 @@ fn check_journal(
     let behind = first.is_some_and(|first| first > snapshot.sequence);
     // A damaged checkpoint beside an older one may have allowed parts of the journal to go.
     if (snapshot.number == 0 || !whole) && (behind || (snapshot.number == 0 && !whole)) {
-        return Err(refuse(dir, "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged"));
-    }
-    if snapshot.number > 0 && walked.is_empty() {
-        let path = journal.path(snapshot.file);
-        return Err(refuse(&path, "it is missing, and what was stored last is in it"));
+        return Err(refuse(
+            dir,
+            "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged",
+        ));
     }
     Ok(())
 }
@@ -282,9 +297,11 @@ fn first_file(
     first: u64,
     bytes_max: u64,
 ) -> io::Result<JournalFile> {
-    let made = journal.create(number, first, FIRST_FILE_BYTES.min(bytes_max));
+    let made = journal.create(number, GoesOn::At(first), FIRST_FILE_BYTES.min(bytes_max));
     match made {
-        Err(error) if is_full(&error) => journal.create(number, first, LEAST_FILE_BYTES),
+        Err(error) if is_full(&error) => {
+            journal.create(number, GoesOn::At(first), LEAST_FILE_BYTES)
+        }
         made => made,
     }
 }
@@ -294,7 +311,7 @@ fn unknown_segments(listed: Vec<SegmentKey>, state: &State) -> BTreeSet<SegmentK
     let mut unknown: BTreeSet<_> = listed.into_iter().collect();
     for log in state.logs.values() {
         for segment in &log.segments {
-            unknown.remove(&(log.id, segment.first));
+            unknown.remove(&segment.key(log.id));
         }
     }
     unknown
@@ -315,20 +332,22 @@ fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeS
     let mut restored = Vec::new();
     for (name, log) in &mut state.logs {
         let id = log.id;
-        let is_missing = |first: Offset| !present.contains(&(id, first));
-        let last_missing = log.segments.iter().rposition(|it| is_missing(it.first));
-        if let Some(missing) = last_missing.and_then(|at| log.segments.get(at)) {
+        let missing = log.segments.iter().filter(|it| !present.contains(&it.key(id)));
+        for missing in missing {
             if log.options.durable {
                 tracing::error!(log = %name, first = %missing.first, end = %missing.end,
                     "a segment is missing");
             } else {
-                // Truncated since the checkpoint; of such a log the journal does not tell.
-                restored.push((name.clone(), id, missing.end));
+                // Given up since the checkpoint; of such a log the journal does not tell.
+                restored.push((name.clone(), id, missing.first..missing.end));
             }
         }
     }
-    for (name, id, before) in restored {
-        state.change_log(id, &name, |log: &mut Log| log.truncate(before));
+    for (name, id, lost) in restored {
+        state.change_log(id, &name, |log: &mut Log| {
+            let oldest = log.segments.first().is_some_and(|first| first.first == lost.start);
+            if oldest { log.truncate(lost.end) } else { log.discard(lost.start, lost.end) }
+        });
     }
     state.count_segments();
     Ok(unknown_segments(listed, state))

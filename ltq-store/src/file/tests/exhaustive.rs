@@ -116,9 +116,10 @@ impl Store {
             Ok(engine) => engine,
             Err(error) => {
                 let said = error.to_string();
-                let named = damage.touched.iter().any(|(path, _)| {
-                    said.contains(path.file_name().unwrap().to_str().unwrap())
-                });
+                let named = damage
+                    .touched
+                    .iter()
+                    .any(|(path, _)| said.contains(path.file_name().unwrap().to_str().unwrap()));
                 assert!(named, "{context}: refused without naming the file: {said}");
                 return Outcome::Refused;
             }
@@ -210,9 +211,11 @@ impl Store {
                 && *at == offset
                 && damage.touched.iter().any(|(touched, bytes)| {
                     // Damage before the records of a block may cost the whole block.
-                    let together = bytes.start < place.end && path.extension() == Some("segment".as_ref());
+                    let together =
+                        bytes.start < place.end && path.extension() == Some("segment".as_ref());
                     touched == path
-                        && (together || bytes.end + TOGETHER > place.start) && bytes.start < place.end + TOGETHER
+                        && (together || bytes.end + TOGETHER > place.start)
+                        && bytes.start < place.end + TOGETHER
                 })
         })
     }
@@ -289,6 +292,18 @@ fn is_blank(bytes: &[u8], range: Range<usize>) -> bool {
     bytes[start..end].iter().all(|&byte| byte == 0)
 }
 
+/// So many of each kind, so that a test that damages nothing fails.
+fn assert_seen(outcomes: &BTreeMap<Outcome, u64>, whole: u64, lost: u64, refused: u64) {
+    let count = |wanted: fn(&Outcome) -> bool| {
+        outcomes.iter().filter(|(outcome, _)| wanted(outcome)).map(|(_, count)| count).sum::<u64>()
+    };
+    let is_lost = |outcome: &Outcome| matches!(outcome, Outcome::Lost(_));
+    assert!(count(|outcome| *outcome == Outcome::Whole) >= whole, "{outcomes:?}");
+    assert!(count(is_lost) >= lost, "{outcomes:?}");
+    let found = count(|outcome| *outcome == Outcome::Refused);
+    assert!(if refused == 0 { found == 0 } else { found >= refused }, "{outcomes:?}");
+}
+
 fn stores() -> [Store; 2] {
     [Store::new(true), Store::new(false)]
 }
@@ -310,7 +325,7 @@ fn promise_8_every_byte_flipped() {
                 touched: vec![(path.to_owned(), at..at + 1)],
             })
         });
-        println!("{outcomes:?}");
+        assert_seen(&outcomes, 5_000, 3_000, 0);
     }
 }
 
@@ -332,7 +347,7 @@ fn promise_8_every_sector_zeroed() {
             let name = format!("the sector at {at} of {} zeroed", path.display());
             Some(Damage { name, touched: vec![(path.to_owned(), range)] })
         });
-        println!("{outcomes:?}");
+        assert_seen(&outcomes, 100, 10, 0);
     }
 }
 
@@ -367,7 +382,7 @@ fn promise_8_every_sector_written_where_another_belongs() {
             (index / used.len() != index % used.len())
                 .then(|| Damage { name, touched: vec![(to.clone(), range)] })
         });
-        println!("{outcomes:?}");
+        assert_seen(&outcomes, 100, 100, 1);
     }
 }
 
@@ -388,7 +403,7 @@ fn promise_8_every_file_cut_at_every_length() {
             let name = format!("{} cut at {at}", path.display());
             (!blank).then(|| Damage { name, touched: vec![(path.to_owned(), range)] })
         });
-        println!("{outcomes:?}");
+        assert_seen(&outcomes, 500, 500, 1_000);
     }
 }
 
@@ -408,6 +423,6 @@ fn promise_8_every_file_missing_and_every_two_swapped() {
             let touched = vec![(a.0.clone(), 0..a.1), (b.0.clone(), 0..b.1)];
             (index / files.len() < index % files.len()).then_some(Damage { name, touched })
         });
-        println!("{outcomes:?}");
+        assert_seen(&outcomes, 5, 3, 10);
     }
 }
