@@ -176,7 +176,7 @@ fn consumer(index: usize) -> ConsumerId {
 
 impl History {
     fn new(durability: Durability) -> Self {
-        let settings = TopicSettings { durability };
+        let settings = TopicSettings { durability, ..TopicSettings::default() };
         let mut world = World::with(settings, limits());
         world.trace = true;
         let mut publishers = vec![Publisher::default(); PRODUCERS];

@@ -3,6 +3,7 @@
 mod consuming;
 mod ending;
 mod histories;
+mod limits;
 mod loading;
 mod oracle;
 mod publishing;
