@@ -313,6 +313,8 @@ impl TopicTask {
     fn handle(&mut self, event: Event) {
         let (doing, failure) = match &event {
             Event::Committed { result } => ("committing", result.as_ref().err()),
+            // That nothing is left there is an answer.
+            Event::Loaded { result: Err(StoreError::Discarded { .. }), .. } => ("", None),
             Event::Loaded { result, .. } => ("reading", result.as_ref().err()),
             _ => ("", None),
         };

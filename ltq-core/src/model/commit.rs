@@ -11,6 +11,7 @@ use super::{
     channels::Index,
     marks::Marks,
     producers::{Entry, Producer},
+    run_set::Run,
 };
 use crate::{
     ChannelName, Durability, LogName, Offset, RecordBatch, Records, RecordsBuilder, Refusal,
@@ -47,6 +48,8 @@ pub(super) struct Commit {
     pub(super) states: Vec<Index>,
     /// Where the log begins when it has succeeded.
     pub(super) truncate: Option<Offset>,
+    /// What it discards in the middle of the log.
+    pub(super) discards: Vec<Run>,
     /// The marks with those that it makes.
     pub(super) marks: Option<Box<Marks>>,
     /// Named producers that it stores.
@@ -182,6 +185,7 @@ impl Commit {
         self.dropping.clear();
         self.states.clear();
         self.truncate = None;
+        self.discards.clear();
         self.marks = None;
         self.puts.clear();
         self.closing.clear();

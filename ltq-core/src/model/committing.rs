@@ -119,6 +119,9 @@ impl Topic {
             self.window.truncated(first);
             self.marks.truncate(first);
         }
+        for &run in &self.commit.discards {
+            self.window.discard(run);
+        }
         let commit = &mut self.commit;
         if commit.barrier.is_some_and(|wanted| reached >= wanted) {
             self.producers.all_durable(reached);

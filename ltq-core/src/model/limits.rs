@@ -120,10 +120,12 @@ impl Topic {
         let batches = &self.commit.appends.written_batches;
         let bytes = self.commit.appends.bytes as u64;
         let step = self.mark_step();
-        if !close && !self.marks.fills(bytes, step) {
+        let discards = &self.commit.discards;
+        if !close && discards.is_empty() && !self.marks.fills(bytes, step) {
             return;
         }
         let mut marks = Box::new(self.marks.clone());
+        discards.iter().for_each(|&run| marks.discard(run));
         if close {
             marks.close();
         }

@@ -255,6 +255,21 @@ impl Marks {
         }
     }
 
+    /// These messages are gone from the middle of the log, and with them about as many bytes.
+    pub(super) fn discard(&mut self, run: Run) {
+        let before = self.bytes_before(run.first);
+        let gone_before = |place: &Place| {
+            let offset = place.offset.clamp(run.first, run.end.max(run.first));
+            self.bytes_before(offset).saturating_sub(before)
+        };
+        let gone: Vec<u64> = self.list.iter().map(|mark| gone_before(&mark.place)).collect();
+        let gone_in_all = gone_before(&self.end);
+        self.end.bytes -= gone_in_all;
+        for (mark, gone) in self.list.iter_mut().zip(gone) {
+            mark.place.bytes -= gone;
+        }
+    }
+
     /// When the next stretch of a log that begins at `from` grows too old.
     pub(super) fn next_age(&self, retention: &Retention, from: Offset) -> Option<Monotonic> {
         let age = retention.age_max?;

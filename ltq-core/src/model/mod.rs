@@ -12,6 +12,7 @@ mod commit;
 mod committing;
 mod consumers;
 mod delivering;
+mod discarding;
 mod ending;
 mod event;
 mod in_flight;

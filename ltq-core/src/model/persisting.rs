@@ -72,9 +72,14 @@ impl Topic {
         self.persisting.apart_from.or(self.persisting.due)
     }
 
+    /// Whether a channel is known to have changed.
+    pub(super) const fn states_listed(&self) -> bool {
+        !self.persisting.list.is_empty()
+    }
+
     /// Whether there are states that the store does not know.
     pub(super) const fn states_waiting(&self) -> bool {
-        !self.persisting.list.is_empty() || self.persisting.truncate
+        self.states_listed() || self.persisting.truncate
     }
 
     /// Until when nothing is tried, storing having failed the last time.
@@ -130,7 +135,8 @@ impl Topic {
             return;
         }
         // What failed together is tried together, so that trying again always does something.
-        let all = which == States::Last || self.states_failed();
+        let looks = self.looks_for_discards();
+        let all = which == States::Last || self.states_failed() || looks;
         let now = self.now.monotonic;
         let mut bytes = 0;
         let mut due: Option<Monotonic> = None;
@@ -162,6 +168,9 @@ impl Topic {
         if before > self.bounds.first {
             self.commit.batch.truncate(self.log.clone(), before);
             self.commit.truncate = Some(before);
+        }
+        if looks {
+            self.add_discards();
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     Command, ConsumerId, Event, LoadTicket, Reply, SessionId,
     channels::Channels,
     commit::CommitSlot,
+    discarding::Discarding,
     in_flight::Returned,
     keys::{self, Key},
     marks::{Marks, MarksState},
@@ -71,6 +72,7 @@ pub struct Topic {
     pub(super) window: Window,
     pub(super) persisting: Persisting,
     pub(super) marks: Marks,
+    pub(super) discarding: Discarding,
     /// Everything before it is beyond a limit: no channel wants it, and the log goes up to here.
     pub(super) cut: Offset,
     pub(super) out: VecDeque<Command>,
@@ -150,6 +152,7 @@ impl Topic {
             window: Window::default(),
             persisting: Persisting::default(),
             marks: Marks::new(Offset::ZERO, now.monotonic),
+            discarding: Discarding::default(),
             cut: Offset::ZERO,
             out: VecDeque::new(),
             scratch: Vec::new(),

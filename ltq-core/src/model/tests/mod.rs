@@ -1,6 +1,7 @@
 //! The rules of a topic, by example and by history.
 
 mod consuming;
+mod discarding;
 mod ending;
 mod histories;
 mod limits;
