@@ -419,7 +419,7 @@ impl Oracle {
                 let name = consumer.channel.clone();
                 if !self.channels.contains_key(&name) {
                     let channel = fresh(topic, &name, self.removed_below);
-                    self.channels.insert(name.clone(), channel);
+                    self.channels.insert(name, channel);
                 }
             }
             _ => {}
