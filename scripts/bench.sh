@@ -147,7 +147,7 @@ if wanted idle-topics; then
     curve "idle-topics (each published to once)" topics
     start_node --durability disk
     topics=$(n 10000)
-    point "$topics" pub --topic idle --topics "$topics" --count "$topics" --batch 1 \
+    point "$topics" pub --topic idle --topics "$topics" --count "$topics" --batch 1 --producers 4 \
         --in-flight 1 --warmup 0s
 fi
 if wanted restart-10g; then
