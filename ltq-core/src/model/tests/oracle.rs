@@ -374,6 +374,8 @@ impl Oracle {
         }
         let mut told: Vec<_> =
             removed.dropped.iter().map(|(name, lost)| (name.as_str().to_owned(), *lost)).collect();
+        // One that was made for someone who has left meanwhile is taken note of later.
+        told.retain(|(name, _)| self.channels.contains_key(name));
         told.sort_unstable();
         // A channel made after a discard has passed over what it left out, or not yet.
         if self.discarded.is_empty() {
