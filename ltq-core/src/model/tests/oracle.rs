@@ -9,8 +9,9 @@ use crate::{
     Durability, Keep, Monotonic, Now, RefusalCode, Retention, Tag, TagRange, Timestamp, Verdict,
     WriteBatch, WriteOp,
     model::{
-        Command, ConsumerId, Limit, ModelSettings, ProducerId, Removed, Reply, Topic,
-        testing::{Contents, bodies},
+        Command, ConsumerId, Limit, ModelSettings, ProducerId, Removed, Reply, Topic, keys,
+        state::decode_channel,
+        testing::{Contents, bodies, channel},
     },
 };
 
@@ -523,7 +524,7 @@ impl Oracle {
         self.channels.clear();
         for (name, channel) in &saved.channels {
             let mut restored = match channel {
-                None => fresh(topic, name, 0),
+                None => fresh(topic, name, self.stored_floor(name, &saved, topic, now)),
                 Some((channel, then)) => {
                     let mut channel = channel.clone();
                     for state in &mut channel.states {
@@ -538,6 +539,17 @@ impl Oracle {
         self.now_saved = saved.clone();
         // What was read back is there to stay.
         self.durable = saved;
+    }
+
+    /// What the store says of a channel that was not known when it was stored: all that it may be
+    /// done with by then is what a limit took.
+    fn stored_floor(&self, name: &str, saved: &Saved, topic: &Topic, now: Now) -> u64 {
+        let name = channel(name);
+        let key = keys::channel_key(topic.name(), &name);
+        let value = saved.contents.values.get(&key).expect("a stored channel");
+        let bounds = saved.contents.bounds();
+        let restored = decode_channel(name, &key, value, bounds, &self.limits, now);
+        restored.expect("a channel").floor.0
     }
 
     /// Takes note of channels that were stored for someone who has left meanwhile.
