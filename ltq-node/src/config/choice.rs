@@ -80,6 +80,16 @@ choice!(
 );
 
 choice!(
+    /// What a topic keeps while no limit says otherwise.
+    KeepChoice {
+        /// What some channel has not acked.
+        Unacked = "unacked",
+        /// All.
+        All = "all",
+    }
+);
+
+choice!(
     /// How logs are written.
     LogFormat {
         /// Lines for people.
@@ -111,6 +121,15 @@ impl From<DurabilityChoice> for ltq_core::Durability {
             DurabilityChoice::Disk => Self::Disk,
             DurabilityChoice::Os => Self::Os,
             DurabilityChoice::Memory => Self::Memory,
+        }
+    }
+}
+
+impl From<KeepChoice> for ltq_core::Keep {
+    fn from(choice: KeepChoice) -> Self {
+        match choice {
+            KeepChoice::Unacked => Self::Unacked,
+            KeepChoice::All => Self::All,
         }
     }
 }

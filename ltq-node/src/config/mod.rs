@@ -14,10 +14,11 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-pub use choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind};
+pub use choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
 pub use flags::Flags;
 pub use settings::{
-    Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, SCHEMES,
+    Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, RetentionSettings,
+    SCHEMES,
 };
 pub use units::{ByteSize, Period, Token};
 

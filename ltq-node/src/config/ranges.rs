@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use ltq_core::Retention;
+
 use super::{
     ConfigError, layers,
     settings::Config,
@@ -39,6 +41,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         period(1),
         period(10_000),
     )?;
+
+    if let Some(age) = config.retention.age_max {
+        within("retention.age_max", age, Period(Retention::AGE_MIN), Period(Retention::AGE_MAX))?;
+    }
+    if let Some(bytes) = config.retention.bytes_max {
+        within("retention.bytes_max", bytes, ByteSize(Retention::BYTES_MIN), BYTES_MAX)?;
+    }
 
     let files = &config.file_store;
     let (least, kib) = (ByteSize(64 << 10), |kib: u64| ByteSize(kib << 10));

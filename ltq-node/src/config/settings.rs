@@ -2,13 +2,15 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use ltq_core::{Address, BrokerSettings, Credit, Durability, TopicSettings, model::ModelSettings};
+use ltq_core::{
+    Address, BrokerSettings, Credit, Durability, Retention, TopicSettings, model::ModelSettings,
+};
 use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
 
 use super::{
     ConfigError,
-    choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
+    choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind},
     layers, ranges,
     units::{ByteSize, Period, Token},
 };
@@ -52,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// How messages are delivered.
     pub delivery: Delivery,
+    /// What topics made from now on keep.
+    pub retention: RetentionSettings,
     /// The file store.
     pub file_store: FileStoreSettings,
     /// The memory store.
@@ -129,6 +133,20 @@ pub struct Delivery {
     pub ack_commit_interval: Period,
 }
 
+/// What topics made from now on keep, unless they are made otherwise: the table `[retention]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// What is kept while no limit says otherwise. Default: `unacked`.
+    pub keep: KeepChoice,
+    /// Messages older than this are removed, acked or not. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_max: Option<Period>,
+    /// The oldest messages beyond so many bytes are removed, acked or not. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<ByteSize>,
+}
+
 /// The file store: the table `[file_store]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -182,6 +200,7 @@ impl Default for Config {
             log_level: LogLevel::Info,
             limits: Limits::default(),
             delivery: Delivery::default(),
+            retention: RetentionSettings::default(),
             file_store: FileStoreSettings::default(),
             memory_store: MemoryStoreSettings::default(),
         }
@@ -228,6 +247,12 @@ impl Default for Delivery {
             channel_runs_max: model.channel_runs_max,
             ack_commit_interval: Period(model.ack_commit_interval),
         }
+    }
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { keep: KeepChoice::Unacked, age_max: None, bytes_max: None }
     }
 }
 
@@ -278,7 +303,14 @@ impl Config {
         BrokerSettings {
             node: self.node.clone(),
             token: self.token.as_ref().map(|token| token.0.clone()),
-            topic: TopicSettings { durability: self.durability() },
+            topic: TopicSettings {
+                durability: self.durability(),
+                retention: Retention {
+                    keep: self.retention.keep.into(),
+                    age_max: self.retention.age_max.map(|age| age.0),
+                    bytes_max: self.retention.bytes_max.map(|bytes| bytes.0),
+                },
+            },
             auto_create_topics: self.auto_create_topics,
             auto_create_channels: self.auto_create_channels,
             topics_max: limits.topics_max,

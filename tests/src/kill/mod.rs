@@ -153,7 +153,8 @@ async fn settled(client: &Client) {
                     + channel.delayed
                     + channel.in_flight
                     + channel.acked
-                    + channel.damaged;
+                    + channel.damaged
+                    + channel.dropped;
                 let sum = stats.end.since(channel.start);
                 assert_eq!(states, sum, "promise 13: {channel:?} of {stats:?}");
                 left += channel.waiting + channel.delayed + channel.in_flight;
