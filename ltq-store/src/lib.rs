@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | everything in memory, within a limit | tests, embedding, traffic that may be lost with the process |
 //! | [`FileStore`] | a journal, memory for the newest and segments for the rest | everything that must not be lost |
+//! | `RocksDbStore` (feature `rocksdb`) | a RocksDB database, and memory for the newest | who runs RocksDB already, and wants its tools |
 //!
 //! Each implements [`ltq_core::Store`], whose documentation is the contract:
 //!
@@ -49,7 +50,11 @@ pub mod writing_a_store {}
 
 mod file;
 mod memory;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 mod stretches;
 
+#[cfg(feature = "rocksdb")]
+pub use self::rocksdb::{RocksDbFigure, RocksDbStore, RocksDbStoreOptions};
 pub use file::{FileStore, FileStoreOptions, FileSystem, OpenMode, OsFileSystem, StoreFile};
 pub use memory::MemoryStore;
