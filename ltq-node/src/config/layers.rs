@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{
     ConfigError,
     choice::DurabilityChoice,
-    settings::{Config, FileStoreSettings},
+    settings::{Config, FileStoreSettings, RocksDbStoreSettings},
     suggest::{nearest, nearest_key},
 };
 
@@ -143,6 +143,10 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
     let some_limit = Some(default.journal_bytes_max);
     let config = Config {
         file_store: FileStoreSettings { disk_bytes_max: some_limit, ..default },
+        rocksdb_store: RocksDbStoreSettings {
+            disk_bytes_max: some_limit,
+            ..RocksDbStoreSettings::default()
+        },
         token: Some("".into()),
         durability: Some(DurabilityChoice::Disk),
         ..Config::default()
