@@ -50,6 +50,7 @@ pub(super) struct Engine {
 pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) damaged_records: AtomicU64,
+    pub(super) bytes_rewritten: AtomicU64,
     /// About what all records and values take that readers see.
     pub(super) stored_bytes: AtomicU64,
     /// What the device had free when last asked, less what came in since.

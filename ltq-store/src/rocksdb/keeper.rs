@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     ops::Range,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -140,7 +141,7 @@ impl Engine {
         let mut batch = WriteBatch::default();
         let family = database.family(sweep.family)?;
         let mut dead: Option<Range<Offset>> = None;
-        let mut swept = sweep.swept;
+        let (mut swept, mut rewritten) = (sweep.swept, 0);
         let mut widen = |range: Range<Offset>| {
             let known = dead.get_or_insert_with(|| range.clone());
             *known = known.start.min(range.start)..known.end.max(range.end);
@@ -172,7 +173,7 @@ impl Engine {
             for (range, value) in edges {
                 let covers = range.start < stretch.start || range.end > stretch.end;
                 if covers {
-                    rewrite(&mut batch, database, sweep, &range, &value)?;
+                    rewritten += rewrite(&mut batch, database, sweep, &range, &value)?;
                 }
             }
         }
@@ -180,6 +181,7 @@ impl Engine {
         database
             .write(batch, sweep.family == Family::Records, false)
             .map_err(|error| io_error("deleting what was given up", &error))?;
+        self.counters.bytes_rewritten.fetch_add(rewritten, Relaxed);
         if sweep.before
             && let Some(log) = self.state.write().logs.get_mut(&sweep.log)
         {
@@ -194,24 +196,25 @@ impl Engine {
     }
 }
 
-/// Replaces a piece by what is wanted of it, once that is less than half of it.
+/// Replaces a piece by what is wanted of it, once that is less than half of it. Returns how many
+/// bytes of records it writes anew.
 fn rewrite(
     batch: &mut WriteBatch,
     database: &Database,
     sweep: &Sweep,
     range: &Range<Offset>,
     value: &bytes::Bytes,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     // What is damaged stays as it is: its readers are told.
-    let Ok(piece) = Piece::decode(range.start, value) else { return Ok(()) };
+    let Ok(piece) = Piece::decode(range.start, value) else { return Ok(0) };
     if piece.records.verify().is_err() {
-        return Ok(());
+        return Ok(0);
     }
     let kept = sweep.discarded.outside(range.start.max(sweep.first)..range.end);
     let kept: Vec<_> = kept.map(|kept| piece.slice(kept.start, kept.end)).collect();
     let bytes: usize = kept.iter().map(|kept| kept.records.byte_len()).sum();
     if 2 * bytes >= value.len() {
-        return Ok(());
+        return Ok(0);
     }
     let family = database.family(sweep.family)?;
     batch.delete_cf(family, key(sweep.id, range.start.0));
@@ -220,7 +223,7 @@ fn rewrite(
             batch.put_cf(family, key(sweep.id, piece.batch.first.0), &piece.value);
         }
     }
-    Ok(())
+    Ok(bytes as u64)
 }
 
 impl Keeper {

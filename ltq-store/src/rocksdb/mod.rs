@@ -241,6 +241,7 @@ impl Store for RocksDbStore {
             commits: counters.commits.load(Relaxed),
             syncs: ticker(Ticker::WalFileSynced),
             bytes_written: written.into_iter().map(ticker).sum(),
+            bytes_rewritten: counters.bytes_rewritten.load(Relaxed),
             memory_bytes,
             disk_bytes: database.as_ref().map_or(0, database::Database::disk_bytes),
             damaged_records: counters.damaged_records.load(Relaxed),
