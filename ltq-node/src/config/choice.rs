@@ -64,6 +64,9 @@ choice!(
         File = "file",
         /// This process's memory: gone when it ends.
         Memory = "memory",
+        /// A RocksDB database in the data directory; only in a node built with the feature
+        /// `rocksdb`.
+        RocksDb = "rocksdb",
     }
 );
 

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::{
     ConfigError,
     choice::DurabilityChoice,
-    settings::{Config, FileStoreSettings, RetentionSettings},
+    settings::{Config, FileStoreSettings, RetentionSettings, RocksDbStoreSettings},
     suggest::{nearest, nearest_key},
     units::Period,
 };
@@ -149,6 +149,10 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             age_max: Some(Period(Retention::AGE_MAX)),
             bytes_max: some_limit,
             ..RetentionSettings::default()
+        },
+        rocksdb_store: RocksDbStoreSettings {
+            disk_bytes_max: some_limit,
+            ..RocksDbStoreSettings::default()
         },
         token: Some("".into()),
         durability: Some(DurabilityChoice::Disk),

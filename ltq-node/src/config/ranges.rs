@@ -59,6 +59,11 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("file_store.os_sync_interval", files.os_sync_interval, period(1), hour)?;
     within("file_store.caller_sync_max", files.caller_sync_max, period(0), period(1_000))?;
 
+    let rocksdb = &config.rocksdb_store;
+    within("rocksdb_store.tail_bytes", rocksdb.tail_bytes, kib(4 << 10), BYTES_MAX)?;
+    within("rocksdb_store.reserve_bytes", rocksdb.reserve_bytes, ByteSize(0), kib(1 << 30))?;
+    within("rocksdb_store.os_sync_interval", rocksdb.os_sync_interval, period(1), hour)?;
+
     within("memory_store.bytes_max", config.memory_store.bytes_max, ByteSize(1 << 20), BYTES_MAX)
 }
 

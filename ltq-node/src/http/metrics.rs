@@ -29,6 +29,9 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     let store = api.broker.store();
     ages(&mut text, store, &scrape).await;
     commits(&mut text, store);
+    for own in store.figures() {
+        figure(&mut text, own.name, own.help, own.value);
+    }
     answers(&mut text, &api.answers);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
