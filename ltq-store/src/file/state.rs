@@ -15,10 +15,17 @@ use super::{
     tail::Chunk,
 };
 
+/// How logs are spread. In tests always the same way, so that what happens to a simulated disk is
+/// the same for the same seed.
+#[cfg(not(test))]
+pub(super) type Hashing = std::hash::RandomState;
+#[cfg(test)]
+pub(super) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 /// All logs and values.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) logs: HashMap<LogName, Log>,
+    pub(super) logs: HashMap<LogName, Log, Hashing>,
     pub(super) values: BTreeMap<Bytes, Bytes>,
     values_cost: u64,
     /// What all tails take in memory.

@@ -190,6 +190,8 @@ fn open_with(
         LogLevel::Warn,
         |level, text| match level {
             LogLevel::Error | LogLevel::Fatal => tracing::error!("RocksDB: {text}"),
+            // All options of all families, at whatever level.
+            LogLevel::Header => tracing::debug!("RocksDB: {text}"),
             _ => tracing::warn!("RocksDB: {text}"),
         },
     ));

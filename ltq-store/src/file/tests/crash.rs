@@ -2,6 +2,7 @@
 
 use std::{
     panic::{catch_unwind, resume_unwind},
+    path::PathBuf,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -193,8 +194,10 @@ impl Run {
     }
 }
 
-fn run(seed: u64) {
+/// Returns what was done to the disk in each round: how much, and which files were left.
+fn run(seed: u64) -> Vec<(u64, Vec<(PathBuf, usize)>)> {
     let mut run = Run::new(seed);
+    let mut trace = Vec::new();
     let rounds = 1 + run.chance().below(5);
     for _ in 0..rounds {
         let engine = match open(tiny(&run.disk)) {
@@ -218,6 +221,7 @@ fn run(seed: u64) {
         }
         run.work(&engine);
         run.check_alive(&engine);
+        trace.push((run.disk.operations(), run.disk.files()));
         run.disk.set_capacity(None);
         let kill = run.chance().one_in(3);
         let closed = engine.failure().is_none() && run.chance().one_in(4) && {
@@ -255,6 +259,14 @@ fn run(seed: u64) {
         run.check_recovered(&engine, level);
         drop(engine);
         run.disk = run.disk.after_kill();
+    }
+    trace
+}
+
+#[test]
+fn the_same_seed_does_the_same_again() {
+    for seed in 1..60 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
     }
 }
 
