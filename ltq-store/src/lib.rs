@@ -50,5 +50,8 @@ pub mod writing_a_store {}
 mod file;
 mod memory;
 
-pub use file::{FileStore, FileStoreOptions, FileSystem, OpenMode, OsFileSystem, StoreFile};
+pub use file::{
+    CheckProgress, CheckReport, CheckedFile, Damage, FileKind, FileStore, FileStoreOptions,
+    FileSystem, KnownLoss, Loss, OpenMode, OsFileSystem, Repair, StoreFile,
+};
 pub use memory::MemoryStore;

@@ -121,7 +121,13 @@ impl Log {
         }
         let at = self.segments.partition_point(|segment| segment.end <= from);
         match self.segments.get(at) {
-            Some(segment) if segment.first <= from => Found::Segment(segment.clone()),
+            Some(segment) if segment.first <= from => {
+                let mut segment = segment.clone();
+                // What is known to be lost is not looked for.
+                let lost = self.holes.iter().find(|hole| hole.from > from);
+                segment.end = lost.map_or(segment.end, |hole| segment.end.min(hole.from));
+                Found::Segment(segment)
+            }
             next => Found::Hole(Hole {
                 from,
                 until: self.next_known(from, next),

@@ -105,7 +105,7 @@ impl Engine {
                 }
             };
             let first = segment.first;
-            let result = self.source(name, log, segment).and_then(|it| it.read(from, limits));
+            let result = self.source(name, log, segment, from).and_then(|it| it.read(from, limits));
             // It may have been truncated away while it was read: then the log knows better.
             if result.is_ok() || self.still_has(name, log, first) {
                 return result;
@@ -133,7 +133,8 @@ impl Engine {
                 }
             };
             let (first, end) = (segment.first, segment.end);
-            let found = self.source(name, log, segment).and_then(|it| it.offset_at(from, time));
+            let found =
+                self.source(name, log, segment, from).and_then(|it| it.offset_at(from, time));
             match found {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => from = end,
@@ -158,12 +159,20 @@ impl Engine {
         name: &'a LogName,
         log: u64,
         segment: Segment,
+        from: Offset,
     ) -> Result<Source<'a>, StoreError> {
         let key = (log, segment.first);
         let file = match self.handles.get(key) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let what = "the file is missing".to_owned();
-                return Err(self.damaged(name, log, segment.first..segment.end, &segment, 0, what));
+                return Err(self.damaged(
+                    name,
+                    log,
+                    from.max(segment.first)..segment.end,
+                    &segment,
+                    0,
+                    what,
+                ));
             }
             file => file.map_err(|error| self.io_error(key, &error))?,
         };

@@ -48,6 +48,11 @@ impl SegmentDir {
         Salt::new(self.store, Kind::Segment, log, first.0)
     }
 
+    /// What the file of a segment begins with.
+    pub(super) const fn header(&self, (log, first): SegmentKey) -> FileHeader {
+        FileHeader { kind: Kind::Segment, store: self.store, number: log, first: first.0 }
+    }
+
     /// All segment files that there are.
     pub(super) fn list(&self) -> io::Result<Vec<SegmentKey>> {
         let names = match self.files.list(&self.dir) {
@@ -194,12 +199,7 @@ impl<'a> SegmentWriter<'a> {
         let path = self.dir.path((self.log, first));
         let file = self.dir.files.open(&path, OpenMode::Create)?;
         file.set_len(0)?;
-        let header = FileHeader {
-            kind: Kind::Segment,
-            store: self.dir.store,
-            number: self.log,
-            first: first.0,
-        };
+        let header = self.dir.header((self.log, first));
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         let segment = Segment {
             first,
