@@ -27,6 +27,16 @@ pub enum Key {
     Producer(TopicName, ProducerName),
 }
 
+impl Key {
+    /// The topic that it belongs to.
+    #[must_use]
+    pub const fn topic(&self) -> &TopicName {
+        match self {
+            Self::Topic(topic) | Self::Channel(topic, _) | Self::Producer(topic, _) => topic,
+        }
+    }
+}
+
 /// The key of a topic's own value.
 #[must_use]
 pub fn topic_key(topic: &TopicName) -> Bytes {

@@ -6,6 +6,7 @@
 
 pub mod keys;
 
+mod audit;
 mod channel;
 mod channels;
 mod commit;
@@ -33,6 +34,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use audit::{Misfit, audit};
 pub use event::{
     Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Reply, RequestId, SequenceRange,
     SessionId, TopicAction,
