@@ -49,7 +49,7 @@ pub struct LogOptions {
     /// Whether appends are written so that they can be made durable at all. A log that is not is
     /// kept in memory (and on disk beyond the store's memory budget, where the store has one); it
     /// may come back shorter or empty after a crash, and reaches [`Durability::Memory`] only. That
-    /// holds for its records and truncations: the log itself, its name and its options, is as
+    /// holds for its records, truncations and discards: the log itself, its name and its options, is as
     /// durable as the commit that made it, so that it comes back, if with fewer records.
     pub durable: bool,
 }
@@ -97,6 +97,20 @@ pub enum WriteOp {
         log: LogName,
         /// The new first offset.
         before: Offset,
+    },
+    /// Gives up the records of a stretch in the middle of a log. Its bounds stay as they are, also
+    /// when the stretch begins or ends there. What lies before the log's first record, or was
+    /// discarded before, changes nothing; a stretch that is empty, or ends beyond the log's end, is
+    /// refused. A truncation may end inside a discarded stretch. The store may keep the space for
+    /// some time, but never again returns those records, after a reopening neither once the
+    /// discard was durable. Like a truncation it leaves no more in use than there was before.
+    Discard {
+        /// The log.
+        log: LogName,
+        /// The first offset that is given up.
+        from: Offset,
+        /// The first offset behind `from` that is kept.
+        until: Offset,
     },
     /// Sets a value, whether or not there was one.
     Put {
@@ -159,6 +173,11 @@ impl WriteBatch {
         self.push(WriteOp::Truncate { log, before })
     }
 
+    /// Adds a [`WriteOp::Discard`] of the records from `from` (inclusive) to `until` (exclusive).
+    pub fn discard(&mut self, log: LogName, from: Offset, until: Offset) -> &mut Self {
+        self.push(WriteOp::Discard { log, from, until })
+    }
+
     /// Adds a [`WriteOp::Put`].
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> &mut Self {
         self.push(WriteOp::Put { key: key.into(), value: value.into() })
@@ -188,7 +207,7 @@ impl WriteBatch {
     }
 
     /// Checks the rules that hold whatever the state of a store: names, keys, sizes, and that no
-    /// append is empty. A store calls it first.
+    /// append or discard is empty. A store calls it first.
     ///
     /// # Errors
     /// [`StoreError::Invalid`], with the value and the limit at fault.
@@ -202,6 +221,14 @@ impl WriteBatch {
                     check_name(log)?;
                     if records.is_empty() {
                         return Err(StoreError::Invalid(format!("an append to {log} is empty")));
+                    }
+                }
+                WriteOp::Discard { log, from, until } => {
+                    check_name(log)?;
+                    if from >= until {
+                        return Err(StoreError::Invalid(format!(
+                            "a discard of {log} from {from} to {until} is empty"
+                        )));
                     }
                 }
                 WriteOp::Put { key, value } => {
@@ -248,10 +275,11 @@ pub struct Committed {
     pub durability: Durability,
 }
 
-/// The records that a log holds: from `first` (inclusive) to `end` (exclusive).
+/// The records that a log holds: from `first` (inclusive) to `end` (exclusive), apart from those
+/// that were discarded ([`WriteOp::Discard`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// The oldest record's offset, or `end` when there is none.
+    /// The oldest record's offset, discarded or not, or `end` when there is none.
     pub first: Offset,
     /// The offset that the next record will have.
     pub end: Offset,
@@ -260,7 +288,8 @@ pub struct Bounds {
 /// How much one read may return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// The most records. With 0 a read checks the log and the offset, and returns none.
+    /// The most records. With 0 a read checks the log and the offset, whether its record was
+    /// discarded too, and returns none.
     pub records: usize,
     /// The most bytes ([`Records::byte_len`]), except that one record is returned whatever its
     /// size.
@@ -302,7 +331,7 @@ pub struct StoreStats {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no room for the batch. Space may come back: truncate, delete, try again. A
+    /// There is no room for the batch. Space may come back: truncate, discard, delete, try again. A
     /// configured limit never refuses a batch that leaves no more in use than there was before,
     /// so that a full store can always be emptied.
     #[error(
@@ -320,7 +349,7 @@ pub enum StoreError {
     },
     /// The batch breaks a rule of the contract, whatever the store's state: a name or key that is
     /// empty or too long, a value too large, an append without records or beyond the largest
-    /// offset.
+    /// offset, an empty discard.
     #[error("the batch is refused: {0}")]
     Invalid(String),
     /// There is no log of that name.
@@ -329,7 +358,7 @@ pub enum StoreError {
     /// There is already a log of that name.
     #[error("log {0} exists already")]
     LogExists(LogName),
-    /// An append or truncation does not fit where the log ends.
+    /// An append, truncation or discard does not fit where the log ends.
     #[error("log {log} ends at {end}, and the batch speaks of {got}")]
     WrongOffset {
         /// The log.
@@ -348,6 +377,17 @@ pub enum StoreError {
         bounds: Bounds,
         /// The offset asked for.
         from: Offset,
+    },
+    /// The records from the offset asked for up to `until` (exclusive) were given up with
+    /// [`WriteOp::Discard`]. Nothing is wrong: read on from `until`.
+    #[error("log {log}: records {from} to {until} were discarded")]
+    Discarded {
+        /// The log.
+        log: LogName,
+        /// The offset asked for.
+        from: Offset,
+        /// The first offset behind it that was not discarded; the log's end when there is none.
+        until: Offset,
     },
     /// The records from the offset asked for up to `until` (exclusive) cannot be read back as
     /// they were written. What comes after them can: read on from `until`.
@@ -430,7 +470,7 @@ pub trait Store: Send + Sync + 'static {
     /// batch is a barrier: it resolves once everything before it is as durable as asked.
     ///
     /// # Errors
-    /// Any [`StoreError`] but `OutOfRange` and `Damaged`.
+    /// Any [`StoreError`] but `OutOfRange`, `Discarded` and `Damaged`.
     async fn commit(
         &self,
         batch: WriteBatch,
@@ -448,12 +488,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Consecutive records starting exactly at `from`, their checksums verified since they were
     /// last outside memory: as many as `limits` allow and it is cheap to return, at least one
-    /// where there is one, none when `from` is the end. Batches need not be those appended: they
+    /// where there is one, none when `from` is the end. They stop before a discarded stretch. Batches need not be those appended: they
     /// follow each other without a gap, none is empty, and each carries the one time at which all
     /// of its records were appended.
     ///
     /// # Errors
-    /// `NoSuchLog`, `OutOfRange`, `Damaged` (when the record at `from` itself is), `Io`, `Closed`.
+    /// `NoSuchLog`, `OutOfRange`, `Discarded` and `Damaged` (when the record at `from` itself is),
+    /// `Io`, `Closed`.
     async fn read(
         &self,
         log: &LogName,
@@ -467,8 +508,8 @@ pub trait Store: Send + Sync + 'static {
     /// `NoSuchLog`, `Closed`.
     fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError>;
 
-    /// The lowest offset, of those that the log still holds, whose record's time is `time` or
-    /// later; the end when there is none. So it is where times went back too: records behind that
+    /// The lowest offset, of those that the log still holds and that were not discarded, whose
+    /// record's time is `time` or later; the end when there is none. So it is where times went back too: records behind that
     /// offset may be earlier than `time`, those before it all are.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ pub mod writing_a_store {}
 
 mod file;
 mod memory;
+mod stretches;
 
 pub use file::{
     CheckProgress, CheckReport, CheckedFile, Damage, FileKind, FileStore, FileStoreOptions,

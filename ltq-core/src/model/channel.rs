@@ -205,6 +205,10 @@ impl Channel {
                 self.give_up(Run::new(stretch.first, until.min(stretch.end)));
                 continue;
             }
+            if let Some(until) = p.window.discarded_until(stretch.first) {
+                self.pass_over(Run::new(stretch.first, until.min(stretch.end)));
+                continue;
+            }
             match self.deliver(p, stretch, attempts, share) {
                 Some(fresh) => drained |= !fresh,
                 None => {
@@ -289,8 +293,13 @@ impl Channel {
 
     /// Counts the start of the next stretch as damaged: it can never be delivered.
     fn give_up(&mut self, run: Run) {
-        self.advance(run);
         self.damaged += run.len();
+        self.pass_over(run);
+    }
+
+    /// Takes the start of the next stretch as done: there is nothing to be delivered.
+    fn pass_over(&mut self, run: Run) {
+        self.advance(run);
         self.finish(run);
     }
 

@@ -49,6 +49,16 @@ impl Contents {
                     let first = bounds.first;
                     self.batches.retain(|batch| batch.end() > first);
                 }
+                WriteOp::Discard { from, until, .. } => {
+                    let (_, bounds) = self.log.as_ref().expect("there is no log");
+                    assert!(from < until && until <= bounds.end, "discarded beyond the end");
+                    let kept = |batch: RecordBatch| {
+                        let before = batch.slice(batch.first, from.max(batch.first));
+                        let behind = batch.slice(until.max(batch.first), batch.end());
+                        [before, behind].into_iter().filter(|part| !part.records.is_empty())
+                    };
+                    self.batches = self.batches.drain(..).flat_map(kept).collect();
+                }
                 WriteOp::Put { key, value } => {
                     self.values.insert(key, value);
                 }

@@ -26,6 +26,8 @@ pub(super) struct Window {
     last_ticket: u64,
     /// What the store could not read back.
     damaged: RunSet,
+    /// What of the log was discarded.
+    discarded: RunSet,
     /// Everything below is gone from the log, whether or not a channel was done with it.
     lost_below: Offset,
     retry_at: Option<Monotonic>,
@@ -68,6 +70,11 @@ impl Window {
             return Some(self.lost_below);
         }
         self.damaged.covering(offset).map(|run| run.end)
+    }
+
+    /// If the record at `offset` was discarded: the first one behind it that may not be.
+    pub(super) fn discarded_until(&self, offset: Offset) -> Option<Offset> {
+        self.discarded.covering(offset).map(|run| run.end)
     }
 
     /// A channel that reads on from `at` has delivered loaded records: where the next load should
@@ -123,10 +130,10 @@ impl Window {
         match result {
             Ok(batches) if consecutive(&batches, from) => self.add(batches, now, false),
             Err(StoreError::Damaged { from: at, until, .. }) if at == from && until > from => {
-                self.damaged.insert(Run::new(from, until));
-                if self.damaged.runs() > DAMAGED_RUNS_MAX {
-                    self.damaged.pop_first();
-                }
+                remember(&mut self.damaged, Run::new(from, until));
+            }
+            Err(StoreError::Discarded { from: at, until, .. }) if at == from && until > from => {
+                remember(&mut self.discarded, Run::new(from, until));
             }
             Err(StoreError::OutOfRange { bounds, .. }) if from < bounds.first => {
                 self.lost_below = self.lost_below.max(bounds.first);
@@ -148,10 +155,12 @@ impl Window {
 
     /// The log begins at `first` now.
     pub(super) fn truncated(&mut self, first: Offset) {
-        while let Some(run) = self.damaged.pop_at_or_below(first) {
-            if run.end > first {
-                self.damaged.insert(Run::new(first, run.end));
-                break;
+        for set in [&mut self.damaged, &mut self.discarded] {
+            while let Some(run) = set.pop_at_or_below(first) {
+                if run.end > first {
+                    set.insert(Run::new(first, run.end));
+                    break;
+                }
             }
         }
     }
@@ -233,6 +242,14 @@ impl Window {
     }
 }
 
+/// Adds a run to those that are remembered, of which there are not too many.
+fn remember(set: &mut RunSet, run: Run) {
+    set.insert(run);
+    if set.runs() > REMEMBERED_RUNS_MAX {
+        set.pop_first();
+    }
+}
+
 /// Whether these batches follow on each other, starting exactly at `from`, none of them empty.
 fn consecutive(batches: &[RecordBatch], from: Offset) -> bool {
     let mut at = from;
@@ -253,8 +270,8 @@ const LOADS_OPEN_MAX: usize = 4;
 const BYTES_PER_RECORD_MIN: usize = 64;
 /// Segments looked through for each delivery.
 const SEGMENTS_MAX: usize = 32;
-/// Damaged runs remembered; what is forgotten is read and found damaged again.
-const DAMAGED_RUNS_MAX: usize = 4_096;
+/// Damaged runs remembered, and discarded ones; what is forgotten is asked for and refused again.
+const REMEMBERED_RUNS_MAX: usize = 4_096;
 /// How long loaded records stay without being used: about as long as a consumer that is draining
 /// a backlog takes to say that it wants more.
 const UNUSED_KEPT: Duration = Duration::from_secs(1);

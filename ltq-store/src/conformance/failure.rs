@@ -36,6 +36,8 @@ pub enum Clause {
     OffsetAt,
     /// Giving up records.
     Truncate,
+    /// Giving up records in the middle of a log.
+    Discard,
     /// Small named values.
     Values,
     /// What no store takes.
@@ -76,6 +78,10 @@ impl fmt::Display for Clause {
             Self::Bounds => "Bounds (the oldest record's offset, and the next record's)",
             Self::OffsetAt => "OffsetAt (the lowest offset whose time is the one asked or later)",
             Self::Truncate => "Truncate (what is given up never comes back, and nothing else goes)",
+            Self::Discard => {
+                "Discard (what is given up in the middle never comes back, nothing else goes, and \
+                 a read is told where to go on)"
+            }
             Self::Values => "Values (a key has the value put last, and listings are in order)",
             Self::Rules => "Rules (what is invalid whatever the state is refused as invalid)",
             Self::Full => {

@@ -30,6 +30,7 @@ struct ModelRecord {
     time: Timestamp,
     encoded: Bytes,
     checksum: Option<u32>,
+    discarded: bool,
 }
 
 impl Model {
@@ -54,7 +55,8 @@ impl Model {
         let (WriteOp::CreateLog { log, .. }
         | WriteOp::DeleteLog { log }
         | WriteOp::Append { log, .. }
-        | WriteOp::Truncate { log, .. }) = op
+        | WriteOp::Truncate { log, .. }
+        | WriteOp::Discard { log, .. }) = op
         else {
             return Ok(());
         };
@@ -75,6 +77,7 @@ impl Model {
                 Ok(())
             }
             WriteOp::Truncate { before, .. } if *before > at_end => Err(wrong(*before)),
+            WriteOp::Discard { until, .. } if *until > at_end => Err(wrong(*until)),
             WriteOp::DeleteLog { .. } => {
                 *end = None;
                 Ok(())
@@ -99,6 +102,11 @@ impl Model {
                 WriteOp::Truncate { log, before } => {
                     if let Some(log) = self.logs.get_mut(log) {
                         log.first = log.first.max(*before);
+                    }
+                }
+                WriteOp::Discard { log, from, until } => {
+                    if let Some(log) = self.logs.get_mut(log) {
+                        log.discard(*from, *until);
                     }
                 }
                 WriteOp::Put { key, value } => drop(self.values.insert(key.clone(), value.clone())),
@@ -126,8 +134,21 @@ impl ModelLog {
         for index in 0..records.count() {
             let encoded = records.encoded(index).unwrap_or_default();
             let checksum = records.checksum(index);
-            self.records.push(ModelRecord { time, encoded, checksum });
+            self.records.push(ModelRecord { time, encoded, checksum, discarded: false });
         }
+    }
+
+    fn discard(&mut self, from: Offset, until: Offset) {
+        let range = from.since(self.start) as usize..until.since(self.start) as usize;
+        let records = self.records.get_mut(range).unwrap_or_default();
+        records.iter_mut().for_each(|record| record.discarded = true);
+    }
+
+    /// The first offset at or behind one, which lies in the bounds, that was not discarded.
+    pub(super) fn kept_from(&self, from: Offset) -> Offset {
+        let skipped = from.since(self.start) as usize;
+        let discarded = self.records.iter().skip(skipped).take_while(|record| record.discarded);
+        from.plus(discarded.count() as u64)
     }
 
     /// Cuts the log to what came back of it. The bounds must lie within its own.
@@ -146,7 +167,8 @@ impl ModelLog {
 
     pub(super) fn offset_at(&self, time: Timestamp) -> Offset {
         let skipped = self.first.since(self.start);
-        let late = self.records.iter().skip(skipped as usize).position(|r| r.time >= time);
+        let late = |r: &ModelRecord| r.time >= time && !r.discarded;
+        let late = self.records.iter().skip(skipped as usize).position(late);
         late.map_or_else(|| self.end(), |index| self.first.plus(index as u64))
     }
 
@@ -160,8 +182,8 @@ impl ModelLog {
         times
     }
 
-    /// Checks what a read from `from`, which lies in the bounds, has returned. Returns the offset
-    /// to read on from.
+    /// Checks what a read from `from`, which lies in the bounds and was not discarded, has
+    /// returned. Returns the offset to read on from.
     pub(super) fn check_read(
         &self,
         from: Offset,
@@ -223,6 +245,11 @@ impl ModelLog {
         for (index, expected) in self.records.iter().skip(start).enumerate() {
             let Some(found) = batch.records.encoded(index) else { break };
             let offset = batch.first.plus(index as u64);
+            ensure!(
+                !expected.discarded,
+                Discard,
+                "record {offset}, which was discarded, came back"
+            );
             ensure!(
                 found == expected.encoded,
                 Bytes,

@@ -161,7 +161,9 @@ impl<'a> World<'a> {
     /// Whether the batch writes to a log that is not durable whichever of that name is meant.
     fn certainly_loose(&self, batch: &WriteBatch) -> bool {
         batch.ops().iter().any(|op| match op {
-            WriteOp::Append { log, .. } | WriteOp::Truncate { log, .. } => {
+            WriteOp::Append { log, .. }
+            | WriteOp::Truncate { log, .. }
+            | WriteOp::Discard { log, .. } => {
                 self.kept(batch, log).all(|options| options == NOT_DURABLE)
             }
             _ => false,
@@ -174,7 +176,8 @@ impl<'a> World<'a> {
             WriteOp::CreateLog { log, .. }
             | WriteOp::DeleteLog { log }
             | WriteOp::Append { log, .. }
-            | WriteOp::Truncate { log, .. } => {
+            | WriteOp::Truncate { log, .. }
+            | WriteOp::Discard { log, .. } => {
                 self.kept(batch, log).any(|options| options == NOT_DURABLE)
             }
             _ => false,
@@ -288,7 +291,8 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// Reads once, in both ways, and compares. Returns where to read on.
+    /// Reads once, in both ways, and compares; where the record was discarded the store has to
+    /// say so. Returns where to read on.
     pub(super) async fn read(
         &self,
         log: &LogName,
@@ -298,6 +302,19 @@ impl<'a> World<'a> {
         let Some(model) = self.model.logs.get(log) else {
             return Err(Failure::new(Clause::Runs, format!("the suite made no log {log}")));
         };
+        let until = model.kept_from(from);
+        if until > from {
+            let expected = Err(StoreError::Discarded { log: log.clone(), from, until });
+            let answers = self.store.try_read(log, from, limits).into_iter();
+            for answer in answers.chain([self.store.read(log, from, limits).await]) {
+                ensure!(
+                    answer == expected,
+                    Discard,
+                    "a read of log {log} from {from} gave {answer:?}; expected: {expected:?}"
+                );
+            }
+            return Ok(until);
+        }
         let during = |failure: Failure| failure.during(format!("log {log}"));
         if let Some(answer) = self.store.try_read(log, from, limits) {
             let batches = answer.map_err(unexpected("a read that does not wait"))?;
@@ -365,6 +382,7 @@ pub(super) fn unexpected(what: &str) -> impl FnOnce(StoreError) -> Failure + '_ 
         let clause = match &error {
             StoreError::Damaged { .. } => Clause::Bytes,
             StoreError::OutOfRange { .. } => Clause::Read,
+            StoreError::Discarded { .. } => Clause::Discard,
             StoreError::NoSuchLog(_) => Clause::Logs,
             StoreError::Full { .. } => Clause::Full,
             StoreError::Closed => Clause::Close,
@@ -387,6 +405,7 @@ fn clause_of(batch: &WriteBatch) -> Clause {
         [WriteOp::CreateLog { .. } | WriteOp::DeleteLog { .. }] => Clause::Logs,
         [WriteOp::Append { .. }] => Clause::Append,
         [WriteOp::Truncate { .. }] => Clause::Truncate,
+        [WriteOp::Discard { .. }] => Clause::Discard,
         [WriteOp::Put { .. } | WriteOp::Delete { .. }] => Clause::Values,
         _ => Clause::Atomic,
     }
@@ -418,6 +437,9 @@ fn describe(batch: &WriteBatch) -> String {
             )
         }
         WriteOp::Truncate { log, before } => format!("truncate {:?} before {before}", short(log)),
+        WriteOp::Discard { log, from, until } => {
+            format!("discard {from} to {until} of {:?}", short(log))
+        }
         WriteOp::Put { key, value } => {
             format!("put a key of {} bytes, a value of {}", key.len(), value.len())
         }

@@ -20,6 +20,7 @@ pub(super) enum Change {
     Delete { id: u64, log: LogName },
     Append { id: u64, log: LogName, at: Offset, time: Timestamp, records: Records, durable: bool },
     Truncate { id: u64, log: LogName, before: Offset, durable: bool },
+    Discard { id: u64, log: LogName, from: Offset, until: Offset, durable: bool },
     Put { key: Bytes, value: Bytes },
     Remove { key: Bytes },
 }
@@ -52,7 +53,9 @@ impl Draft {
         let (mut raw_len, mut payload_len) = (0, 0);
         for op in &ops {
             let this = match op {
-                WriteOp::Append { log, .. } | WriteOp::Truncate { log, .. } => {
+                WriteOp::Append { log, .. }
+                | WriteOp::Truncate { log, .. }
+                | WriteOp::Discard { log, .. } => {
                     let own = created.iter().rev().find(|(name, _)| name == log);
                     own.map_or_else(|| is_durable(log), |&(_, durable)| durable)
                 }
@@ -160,7 +163,8 @@ impl Draft {
                 WriteOp::CreateLog { log, .. }
                 | WriteOp::DeleteLog { log }
                 | WriteOp::Append { log, .. }
-                | WriteOp::Truncate { log, .. } => HEAD_BYTES_MAX + log.as_str().len(),
+                | WriteOp::Truncate { log, .. }
+                | WriteOp::Discard { log, .. } => HEAD_BYTES_MAX + log.as_str().len(),
                 WriteOp::Put { .. } | WriteOp::Delete { .. } => HEAD_BYTES_MAX,
             })
             .sum();
@@ -207,14 +211,14 @@ pub(super) fn copied(records: &Records) -> Records {
 impl Change {
     /// What the journal says of it; `None` when it does not go there.
     fn head(&self) -> Option<Head<'_>> {
+        if !self.is_journaled() {
+            return None;
+        }
         Some(match self {
             Self::Create { id, log, options, first } => {
                 Head::Create { id: *id, name: log.as_str(), options: *options, first: *first }
             }
             Self::Delete { id, log } => Head::Delete { id: *id, name: log.as_str() },
-            Self::Append { durable: false, .. } | Self::Truncate { durable: false, .. } => {
-                return None;
-            }
             Self::Append { id, log, at, time, records, .. } => Head::Append {
                 id: *id,
                 name: log.as_str(),
@@ -227,6 +231,9 @@ impl Change {
             Self::Truncate { id, log, before, .. } => {
                 Head::Truncate { id: *id, name: log.as_str(), before: *before }
             }
+            Self::Discard { id, log, from, until, .. } => {
+                Head::Discard { id: *id, name: log.as_str(), from: *from, until: *until }
+            }
             Self::Put { key, value } => {
                 Head::Put { key_len: key.len() as u32, value_len: value.len() as u32 }
             }
@@ -236,7 +243,12 @@ impl Change {
 
     /// Whether it goes to the journal.
     pub(super) fn is_journaled(&self) -> bool {
-        !matches!(self, Self::Append { durable: false, .. } | Self::Truncate { durable: false, .. })
+        !matches!(
+            self,
+            Self::Append { durable: false, .. }
+                | Self::Truncate { durable: false, .. }
+                | Self::Discard { durable: false, .. }
+        )
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct LogSnapshot {
     spilled_end: Offset,
     segments: Vec<(Offset, Offset, u64, Timestamp)>,
     holes: Vec<(Offset, Offset, String, u64, String)>,
+    /// Stretches that were discarded.
+    discarded: Vec<(Offset, Offset)>,
 }
 
 impl LogSnapshot {
@@ -77,6 +79,7 @@ impl LogSnapshot {
                     (it.from, it.until, file, it.position, what)
                 })
                 .collect(),
+            discarded: log.discarded.iter().map(|it| (it.start, it.end)).collect(),
         }
     }
 
@@ -99,6 +102,9 @@ impl LogSnapshot {
         for (from, until, file, position, what) in self.holes {
             let (file, what) = (Arc::from(file), Arc::from(what));
             log.push_hole(Hole { from, until, file, position, what });
+        }
+        for (from, until) in self.discarded {
+            log.discarded.insert(from..until);
         }
         (self.log, log)
     }

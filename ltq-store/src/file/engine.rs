@@ -147,7 +147,9 @@ impl Engine {
         let volatile: HashSet<LogName> = {
             let front = self.front.lock();
             let logs = batch.ops().iter().filter_map(|op| match op {
-                WriteOp::Append { log, .. } | WriteOp::Truncate { log, .. } => Some(log),
+                WriteOp::Append { log, .. }
+                | WriteOp::Truncate { log, .. }
+                | WriteOp::Discard { log, .. } => Some(log),
                 _ => None,
             });
             logs.filter(|log| !front.planned.is_durable(log)).cloned().collect()

@@ -171,6 +171,12 @@ pub(super) enum Head<'a> {
         name: &'a str,
         before: Offset,
     },
+    Discard {
+        id: u64,
+        name: &'a str,
+        from: Offset,
+        until: Offset,
+    },
     Put {
         key_len: u32,
         value_len: u32,
@@ -279,6 +285,9 @@ fn decode_changes(
             }
             Head::Truncate { id, name, before } => {
                 Some(Change::Truncate { id, log: LogName::new(name), before, durable: true })
+            }
+            Head::Discard { id, name, from, until } => {
+                Some(Change::Discard { id, log: LogName::new(name), from, until, durable: true })
             }
             Head::Put { key_len, value_len } => {
                 let key = value(key_len);

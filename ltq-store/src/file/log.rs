@@ -10,6 +10,7 @@ use super::{
     index::SegmentIndex,
     tail::{Chunk, NOT_IN_JOURNAL, Tail},
 };
+use crate::stretches::Stretches;
 
 /// A log.
 #[derive(Debug)]
@@ -21,8 +22,11 @@ pub(super) struct Log {
     pub(super) segments: Vec<Segment>,
     /// Oldest first; without overlaps.
     pub(super) holes: Vec<Hole>,
+    /// What was discarded behind the first record.
+    pub(super) discarded: Stretches,
     pub(super) tail: Tail,
-    /// What lies before is in segments (or holes), so that memory can give it up.
+    /// What lies before is in segments, holes or discarded, so that memory can give it up. It lies
+    /// in no discarded stretch itself, unless at its end.
     pub(super) spilled_end: Offset,
 }
 
@@ -68,6 +72,7 @@ impl Log {
             bounds: Bounds { first, end: first },
             segments: Vec::new(),
             holes: Vec::new(),
+            discarded: Stretches::default(),
             tail: Tail::default(),
             spilled_end: first,
         }
@@ -78,7 +83,11 @@ impl Log {
         let file = if self.options.durable { file } else { NOT_IN_JOURNAL };
         let chunk = Chunk::new(self.bounds.end, time, records, file);
         self.bounds.end = chunk.end();
-        self.tail.push(chunk);
+        // When the journal is read, what was discarded since may be known already.
+        if !self.discarded.covers(&(chunk.first..chunk.end())) {
+            self.tail.push(chunk);
+        }
+        self.pass_discarded();
     }
 
     /// Gives up what lies before `before`. Returns the segments that nothing needs any more.
@@ -90,8 +99,40 @@ impl Log {
         self.spilled_end = self.spilled_end.max(before);
         self.tail.drop_before(before);
         self.holes.retain(|hole| hole.until > before);
+        self.discarded.drop_before(before);
+        self.pass_discarded();
         let gone = self.segments.partition_point(|segment| segment.end <= before);
         self.segments.drain(..gone).collect()
+    }
+
+    /// Gives up what lies from `from` to `until`. Returns the segments that nothing needs any more.
+    pub(super) fn discard(&mut self, from: Offset, until: Offset) -> Vec<Segment> {
+        self.discarded.insert(from.max(self.bounds.first)..until);
+        let Self { discarded, .. } = self;
+        let Some(all) = discarded.stretch_at(from.max(self.bounds.first)) else {
+            return Vec::new();
+        };
+        self.tail.drop_inside(&all);
+        self.holes.retain(|hole| hole.from < all.start || hole.until > all.end);
+        self.pass_discarded();
+        let first = self.bounds.first;
+        // Of the oldest segment some may have been truncated.
+        let start = if all.start <= first { Offset::ZERO } else { all.start };
+        let inside = |segment: &mut Segment| segment.first >= start && segment.end <= all.end;
+        self.segments.extract_if(.., inside).collect()
+    }
+
+    /// Whether a segment holds anything that was neither truncated nor discarded.
+    pub(super) fn wants(&self, segment: &Segment) -> bool {
+        let first = segment.first.max(self.bounds.first);
+        first < segment.end && !self.discarded.covers(&(first..segment.end))
+    }
+
+    /// Goes on from what was discarded: memory need not keep it.
+    pub(super) fn pass_discarded(&mut self) {
+        if let Some(until) = self.discarded.end_at(self.spilled_end) {
+            self.spilled_end = until.min(self.bounds.end);
+        }
     }
 
     /// Bytes of its segment files.
@@ -99,17 +140,25 @@ impl Log {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Checks an offset that is to be read.
+    /// Checks an offset that is to be read: whether it has a record.
     pub(super) fn check_from(&self, log: &LogName, from: Offset) -> Result<(), StoreError> {
         let bounds = self.bounds;
         if from < bounds.first || from > bounds.end {
             return Err(StoreError::OutOfRange { log: log.clone(), bounds, from });
         }
-        Ok(())
+        match self.discarded.end_at(from) {
+            Some(until) if from < bounds.end => {
+                let until = until.min(bounds.end);
+                Err(StoreError::Discarded { log: log.clone(), from, until })
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// The records from `from`, which lies between the bounds, or where they are.
+    /// The records from `from`, which lies between the bounds and was not discarded, or where they
+    /// are.
     pub(super) fn find(&self, from: Offset, limits: ReadLimits) -> Found {
+        let limits = self.kept(from, limits);
         if from >= self.bounds.end || limits.records == 0 {
             return Found::Memory(Vec::new());
         }
@@ -136,6 +185,23 @@ impl Log {
                 what: Arc::from("no file holds them"),
             }),
         }
+    }
+
+    /// The lowest offset in memory, at or behind `from`, whose record's time is `time` or later;
+    /// else the end.
+    pub(super) fn offset_in_tail(&self, mut from: Offset, time: Timestamp) -> Offset {
+        while let Some(found) = self.tail.offset_at(from, time) {
+            let Some(until) = self.discarded.end_at(found) else { return found };
+            from = until;
+        }
+        self.bounds.end
+    }
+
+    /// The limits of a read, so that it ends before what was discarded.
+    pub(super) fn kept(&self, from: Offset, limits: ReadLimits) -> ReadLimits {
+        let left = self.discarded.next_behind(from).map_or(u64::MAX, |next| next.since(from));
+        let records = limits.records.min(usize::try_from(left).unwrap_or(usize::MAX));
+        ReadLimits { records, ..limits }
     }
 
     fn hole_at(&self, from: Offset) -> Option<&Hole> {

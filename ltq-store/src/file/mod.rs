@@ -254,7 +254,7 @@ impl Store for FileStore {
         let in_memory = self.look_at(log, |found| {
             let from = found.bounds.first;
             let whole = found.segments.is_empty();
-            whole.then(|| found.tail.offset_at(from, time).unwrap_or(found.bounds.end))
+            whole.then(|| found.offset_in_tail(from, time))
         })?;
         if let Some(found) = in_memory {
             return Ok(found);

@@ -114,7 +114,8 @@ impl Planned {
                 WriteOp::CreateLog { log, .. }
                 | WriteOp::DeleteLog { log }
                 | WriteOp::Append { log, .. }
-                | WriteOp::Truncate { log, .. } => {
+                | WriteOp::Truncate { log, .. }
+                | WriteOp::Discard { log, .. } => {
                     let at = overlay.place_of(log, || self.live(log));
                     let Some((_, now)) = overlay.entries.get_mut(at) else { continue };
                     plan_log(op, log, durable, now, &mut next_log_id)?
@@ -208,9 +209,9 @@ fn plan_log(
     };
     let (id, end) = (now.id, now.end);
     let wrong = |got| Err(Refused::Error(StoreError::WrongOffset { log: name.clone(), end, got }));
-    if matches!(op, WriteOp::Append { .. } | WriteOp::Truncate { .. })
-        && durable != now.options.durable
-    {
+    let changes =
+        matches!(op, WriteOp::Append { .. } | WriteOp::Truncate { .. } | WriteOp::Discard { .. });
+    if changes && durable != now.options.durable {
         return Err(Refused::Redraft);
     }
     match op {
@@ -232,6 +233,10 @@ fn plan_log(
         WriteOp::Truncate { before, .. } if *before > end => wrong(*before),
         WriteOp::Truncate { before, .. } => {
             Ok(Change::Truncate { id, log, before: *before, durable })
+        }
+        WriteOp::Discard { until, .. } if *until > end => wrong(*until),
+        WriteOp::Discard { from, until, .. } => {
+            Ok(Change::Discard { id, log, from: *from, until: *until, durable })
         }
         WriteOp::Put { .. } | WriteOp::Delete { .. } => {
             Err(Refused::Error(StoreError::Invalid("a value has no log".to_owned())))

@@ -92,7 +92,7 @@ impl Engine {
         limits: ReadLimits,
     ) -> Result<Vec<RecordBatch>, StoreError> {
         loop {
-            let (log, segment) = {
+            let (log, segment, limits) = {
                 let state = self.state.read();
                 self.check_open()?;
                 let log = state.logs.get(name);
@@ -101,7 +101,7 @@ impl Engine {
                 match log.find(from, limits) {
                     Found::Memory(batches) => return Ok(batches),
                     Found::Hole(hole) => return Err(hole.error(name, from)),
-                    Found::Segment(segment) => (log.id, segment),
+                    Found::Segment(segment) => (log.id, segment, log.kept(from, limits)),
                 }
             };
             let first = segment.first;
@@ -123,20 +123,19 @@ impl Engine {
                 let log = state.logs.get(name);
                 let log = log.ok_or_else(|| StoreError::NoSuchLog(name.clone()))?;
                 from = from.max(log.bounds.first);
+                from = log.discarded.end_at(from).unwrap_or(from);
                 let mut late = log.segments.iter().filter(|it| it.end > from);
                 match late.find(|it| it.time_max >= time) {
                     Some(segment) => (log.id, segment.clone()),
-                    None => {
-                        let found = log.tail.offset_at(from, time);
-                        return Ok(found.unwrap_or(log.bounds.end));
-                    }
+                    None => return Ok(log.offset_in_tail(from, time)),
                 }
             };
             let (first, end) = (segment.first, segment.end);
             let found =
                 self.source(name, log, segment, from).and_then(|it| it.offset_at(from, time));
             match found {
-                Ok(Some(found)) => return Ok(found),
+                Ok(Some(found)) if self.is_kept(name, log, found) => return Ok(found),
+                Ok(Some(found)) => from = found,
                 Ok(None) => from = end,
                 Err(error) if self.still_has(name, log, first) => return Err(error),
                 Err(_) => (),
@@ -146,6 +145,13 @@ impl Engine {
 
     pub(super) fn check_open(&self) -> Result<(), StoreError> {
         if self.closed.load(Acquire) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    /// Whether a record was not discarded, or the log is another by now.
+    fn is_kept(&self, name: &LogName, log: u64, offset: Offset) -> bool {
+        let state = self.state.read();
+        let found = state.logs.get(name).filter(|found| found.id == log);
+        found.is_none_or(|found| found.discarded.end_at(offset).is_none())
     }
 
     fn still_has(&self, name: &LogName, log: u64, first: Offset) -> bool {

@@ -104,6 +104,10 @@ pub(super) fn open_locked(
     tracing::debug!(dir = %dir.display(), last, clean = replay.stopped, "replayed the journal");
     let Replay { mut state, next_log_id, dirty, damaged_records, .. } = replay;
 
+    for log in state.logs.values_mut() {
+        // Of a log that is not durable the checkpoint may know more than came back.
+        log.discarded.drop_from(log.bounds.end);
+    }
     let orphans = judge_segments(&segments, &mut state)
         .map_err(|error| failed("listing the segments", &error))?;
     remove_segments(&segments, orphans);

@@ -129,6 +129,14 @@ impl<'a> Replay<'a> {
                     let change = Change::Truncate { id, log, before, durable: true };
                     self.state.apply(change, place.file, place.sequence);
                 }
+                Told::Change(Change::Discard { id, log, from, until, .. }) => {
+                    if let Some(found) = self.log_of(id, &log, from) {
+                        // The same.
+                        found.bounds.end = found.bounds.end.max(until);
+                    }
+                    let change = Change::Discard { id, log, from, until, durable: true };
+                    self.state.apply(change, place.file, place.sequence);
+                }
                 Told::Change(change) => self.state.apply(change, place.file, place.sequence),
             }
         }

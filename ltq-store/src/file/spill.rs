@@ -42,7 +42,12 @@ impl Job {
     ) -> Option<Self> {
         let from = log.spilled_end.max(log.bounds.first);
         let chunks = log.unspilled().take_while(|chunk| wanted(chunk));
-        let batches: Vec<_> = chunks.flat_map(|chunk| chunk.batches(from)).collect();
+        let batches = chunks.flat_map(|chunk| chunk.batches(from));
+        let kept = |batch: RecordBatch| {
+            let parts = log.discarded.outside(batch.first..batch.end());
+            parts.map(move |part| batch.slice(part.start, part.end))
+        };
+        let batches: Vec<_> = batches.flat_map(kept).collect();
         (!batches.is_empty()).then(|| Self {
             log: name.clone(),
             id: log.id,

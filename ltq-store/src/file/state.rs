@@ -73,7 +73,7 @@ impl State {
                     && let Some(found) = self.logs.remove(&log)
                 {
                     self.tail_cost -= found.tail.cost();
-                    self.discard(id, &found.segments, sequence);
+                    self.remove_later(id, &found.segments, sequence);
                 }
             }
             Change::Append { id, log, time, records, .. } => {
@@ -83,7 +83,11 @@ impl State {
             }
             Change::Truncate { id, log, before, .. } => {
                 let gone = self.change_log(id, &log, |found| found.truncate(before));
-                self.discard(id, &gone.unwrap_or_default(), sequence);
+                self.remove_later(id, &gone.unwrap_or_default(), sequence);
+            }
+            Change::Discard { id, log, from, until, .. } => {
+                let gone = self.change_log(id, &log, |found| found.discard(from, until));
+                self.remove_later(id, &gone.unwrap_or_default(), sequence);
             }
             Change::Put { key, value } => self.put(&key, &value),
             Change::Remove { key } => self.remove(&key),
@@ -128,13 +132,14 @@ impl State {
             let bytes = segment.bytes;
             let found = self.logs.get_mut(log).filter(|found| found.id == id);
             match found {
-                Some(found) if segment.end > found.bounds.first => {
+                Some(found) if found.wants(&segment) => {
                     found.spilled_end = found.spilled_end.max(segment.end);
                     let same = found.segments.pop_if(|last| last.first == segment.first);
                     old += same.map_or(0, |last| last.bytes);
                     found.segments.push(segment);
+                    found.pass_discarded();
                 }
-                _ => self.discard(id, &[segment], 0),
+                _ => self.remove_later(id, &[segment], 0),
             }
             self.segment_bytes = self.segment_bytes + bytes - old;
         }
@@ -158,7 +163,7 @@ impl State {
     }
 
     /// Leaves segments to be removed.
-    pub(super) fn discard(&mut self, log: u64, segments: &[Segment], sequence: u64) {
+    pub(super) fn remove_later(&mut self, log: u64, segments: &[Segment], sequence: u64) {
         let garbage = segments.iter().map(|segment| Garbage {
             log,
             first: segment.first,

@@ -100,6 +100,15 @@ impl Tail {
         }
     }
 
+    /// Gives up all chunks that lie in a range.
+    pub(super) fn drop_inside(&mut self, range: &Range<Offset>) {
+        let start = self.chunks.partition_point(|chunk| chunk.first < range.start);
+        let end = self.chunks.partition_point(|chunk| chunk.end() <= range.end);
+        if start < end {
+            self.cost -= self.chunks.drain(start..end).map(|chunk| chunk.cost()).sum::<u64>();
+        }
+    }
+
     /// Gives up chunks from the oldest on that end at or before `before`, until it takes `cost`.
     pub(super) fn shrink(&mut self, before: Offset, cost: u64) {
         while self.cost > cost && self.chunks.front().is_some_and(|chunk| chunk.end() <= before) {

@@ -6,14 +6,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use ltq_core::{Bounds, LogName, StoreError, WriteOp};
+use ltq_core::{Bounds, LogName, Offset, StoreError, WriteOp};
 use parking_lot::MutexGuard;
 
-use super::{
-    MemoryStore, SHARDS, Shard, Values,
-    log::{Chunk, Log},
-    value_cost,
-};
+use super::{MemoryStore, SHARDS, Shard, Values, chunk::Chunk, log::Log, value_cost};
+use crate::stretches::Stretches;
 
 /// The part of a store that a batch touches.
 pub(super) struct Locked<'a> {
@@ -38,8 +35,23 @@ pub(super) struct Plan<'a> {
 struct PlannedLog {
     /// `None` when there is none of that name.
     bounds: Option<Bounds>,
-    /// What of the log that is there now would be freed.
-    freed: u64,
+    /// What of the log that is there now would be given up.
+    gone: Gone,
+}
+
+/// What a batch gives up of a log.
+#[derive(Default)]
+struct Gone {
+    all: bool,
+    before: Offset,
+    discards: Stretches,
+}
+
+impl Gone {
+    /// The least bytes that it frees.
+    fn bytes(&self, log: &Log) -> u64 {
+        if self.all { log.bytes() } else { log.freed_by(self.before, &self.discards) }
+    }
 }
 
 /// What a batch made superfluous, kept to be freed when nobody waits for it.
@@ -86,7 +98,11 @@ impl<'a> Locked<'a> {
                 }
             }
         }
-        plan.freed += plan.logs.values().map(|log| log.freed).sum::<u64>();
+        let freed = plan
+            .logs
+            .iter()
+            .filter_map(|(&name, planned)| Some(planned.gone.bytes(self.shard(name)?.get(name)?)));
+        plan.freed += freed.sum::<u64>();
         plan.bytes_before += self.values.as_ref().map_or(0, |values| values.bytes);
         Ok(plan)
     }
@@ -100,7 +116,7 @@ impl<'a> Locked<'a> {
         let now = self.shard(name).and_then(|shard| shard.get(name));
         let planned = plan.logs.entry(name).or_insert_with(|| {
             plan.bytes_before += now.map_or(0, Log::bytes);
-            PlannedLog { bounds: now.map(Log::bounds), freed: 0 }
+            PlannedLog { bounds: now.map(Log::bounds), gone: Gone::default() }
         });
         if let WriteOp::CreateLog { first, .. } = op {
             if planned.bounds.is_some() {
@@ -125,11 +141,13 @@ impl<'a> Locked<'a> {
             }
             WriteOp::Truncate { before, .. } if *before > bounds.end => return wrong(*before),
             WriteOp::Truncate { before, .. } => {
-                planned.freed = planned.freed.max(now.map_or(0, |log| log.freed_by(*before)));
+                planned.gone.before = planned.gone.before.max(*before);
             }
+            WriteOp::Discard { until, .. } if *until > bounds.end => return wrong(*until),
+            WriteOp::Discard { from, until, .. } => planned.gone.discards.insert(*from..*until),
             WriteOp::DeleteLog { .. } => {
                 planned.bounds = None;
-                planned.freed = now.map_or(0, Log::bytes);
+                planned.gone.all = true;
             }
             WriteOp::CreateLog { .. } | WriteOp::Put { .. } | WriteOp::Delete { .. } => (),
         }
@@ -178,6 +196,11 @@ impl<'a> Locked<'a> {
                     log.truncate(*before, &mut garbage.chunks);
                 }
             }
+            WriteOp::Discard { from, until, .. } => {
+                if let Some(log) = shard.get_mut(name) {
+                    log.discard(*from, *until);
+                }
+            }
             WriteOp::Put { .. } | WriteOp::Delete { .. } => (),
         }
     }
@@ -204,7 +227,8 @@ fn log_of(op: &WriteOp) -> Option<&LogName> {
         WriteOp::CreateLog { log, .. }
         | WriteOp::DeleteLog { log }
         | WriteOp::Append { log, .. }
-        | WriteOp::Truncate { log, .. } => Some(log),
+        | WriteOp::Truncate { log, .. }
+        | WriteOp::Discard { log, .. } => Some(log),
         WriteOp::Put { .. } | WriteOp::Delete { .. } => None,
     }
 }

@@ -3,17 +3,21 @@
 use std::{collections::VecDeque, ops::Range};
 
 use ltq_core::{
-    Bounds, LogInfo, LogName, LogOptions, Offset, ReadLimits, RecordBatch, Records, RecordsBuilder,
-    TABLE_ENTRY_BYTES, Timestamp,
+    Bounds, LogInfo, LogName, LogOptions, Offset, ReadLimits, RecordBatch, Records, Timestamp,
 };
+
+use super::chunk::{Chunk, GAP_BYTES, GAP_MAX, PART_BYTES_MAX, joined};
+use crate::stretches::Stretches;
 
 /// A log's records, and what they cost.
 #[derive(Debug)]
 pub(super) struct Log {
     options: LogOptions,
     bounds: Bounds,
-    /// Without gaps. The first chunk may begin before the log does; the last ends where it does.
+    /// What is in none of them was discarded. The first one may begin before the log does.
     chunks: VecDeque<Chunk>,
+    /// What the batch at hand discards, until the chunks are brought into shape.
+    discards: Stretches,
     /// The cost of all chunks and of the log itself.
     bytes: u64,
 }
@@ -24,6 +28,7 @@ impl Log {
             options,
             bounds: Bounds { first, end: first },
             chunks: VecDeque::new(),
+            discards: Stretches::default(),
             bytes: Self::empty_cost(name),
         }
     }
@@ -35,7 +40,7 @@ impl Log {
 
     /// The most that appending these records adds to what the log costs.
     pub(super) fn append_cost(records: &Records) -> u64 {
-        CHUNK_BYTES + records.byte_len() as u64
+        Chunk::cost_of(records)
     }
 
     pub(super) const fn bytes(&self) -> u64 {
@@ -55,14 +60,34 @@ impl Log {
         LogInfo { log: log.clone(), options: self.options, bounds: self.bounds }
     }
 
-    /// What truncating would certainly give back.
-    pub(super) fn freed_by(&self, before: Offset) -> u64 {
-        self.chunks.iter().take_while(|chunk| chunk.end() <= before).map(Chunk::cost).sum()
+    /// What truncating and discarding would certainly give back.
+    pub(super) fn freed_by(&self, before: Offset, discards: &Stretches) -> u64 {
+        let truncated = self.chunks.iter().take_while(|chunk| chunk.end() <= before);
+        let mut freed = truncated.map(Chunk::cost).sum::<u64>();
+        for discarded in discards.iter() {
+            let discarded = discarded.start.max(before)..discarded.end;
+            for chunk in self.touched(&discarded) {
+                let whole = discarded.start <= chunk.first && chunk.end() <= discarded.end;
+                freed += if whole {
+                    chunk.cost()
+                } else {
+                    (chunk.bytes_in(discarded.clone()) as u64).saturating_sub(GAP_BYTES as u64)
+                };
+            }
+        }
+        freed
+    }
+
+    /// The chunks of which a range of offsets may hold something.
+    fn touched(&self, range: &Range<Offset>) -> impl Iterator<Item = &Chunk> {
+        let start = self.chunks.partition_point(|chunk| chunk.end() <= range.start);
+        let end = range.end;
+        self.chunks.range(start..).take_while(move |chunk| chunk.first < end)
     }
 
     pub(super) fn append(&mut self, time: Timestamp, records: Records) {
         let latest = self.chunks.back().map_or(time, |last| last.latest.max(time));
-        let chunk = Chunk { first: self.bounds.end, records, time, later: Vec::new(), latest };
+        let chunk = Chunk::new(self.bounds.end, records, time, latest);
         self.bounds.end = chunk.end();
         self.bytes += chunk.cost();
         self.chunks.push_back(chunk);
@@ -78,8 +103,14 @@ impl Log {
         }
     }
 
+    /// Gives up what lies from `from` to `until`, once the chunks are brought into shape.
+    pub(super) fn discard(&mut self, from: Offset, until: Offset) {
+        self.discards.insert(from..until);
+    }
+
     /// Brings the chunks into shape after a commit. It only ever makes the log cheaper.
     pub(super) fn tidy(&mut self, garbage: &mut Vec<Chunk>) {
+        self.cut_out(garbage);
         self.trim_front(garbage);
         self.merge_back(garbage);
         let needed = self.chunks.len().max(CHUNKS_SPARE);
@@ -88,20 +119,48 @@ impl Log {
         }
     }
 
+    /// Takes out what was discarded. What is left is copied, in parts of some size, with the
+    /// neighbours that are small, so that few records do not cost a chunk each.
+    fn cut_out(&mut self, garbage: &mut Vec<Chunk>) {
+        let discards = std::mem::take(&mut self.discards);
+        let Some(from) = discards.iter().next().map(|first| first.start) else { return };
+        let touched = self.chunks.partition_point(|chunk| chunk.end() <= from);
+        // The one before may have become small by then.
+        let rest = self.chunks.split_off(touched.saturating_sub(1));
+        let mut kept = Kept::default();
+        for chunk in rest {
+            let span = chunk.first.max(self.bounds.first)..chunk.end();
+            let touched = discards.touches(&span);
+            if touched || chunk.bytes() * 2 <= MERGED_BYTES_MAX {
+                self.bytes -= chunk.cost();
+                for part in discards.outside(span) {
+                    for batch in chunk.batches(part) {
+                        self.bytes += kept.push(batch, chunk.latest, &mut self.chunks);
+                    }
+                }
+                garbage.push(chunk);
+            } else {
+                self.bytes += kept.flush(&mut self.chunks);
+                self.chunks.push_back(chunk);
+            }
+        }
+        self.bytes += kept.flush(&mut self.chunks);
+    }
+
     /// Copies what is left of the first chunk once that is less than half of it, so that one
     /// record does not hold on to the megabytes that came with it.
     fn trim_front(&mut self, garbage: &mut Vec<Chunk>) {
-        let Some(front) = self.chunks.front_mut() else { return };
-        let kept = self.bounds.first.since(front.first) as usize..front.records.count();
-        let bytes = front.records.slice(kept.clone()).byte_len();
-        if kept.start == 0 || bytes * 2 >= front.bytes() {
+        let first = self.bounds.first;
+        let Some(front) = self.chunks.front_mut().filter(|front| front.first < first) else {
+            return;
+        };
+        let left = first..front.end();
+        if front.bytes_in(left.clone()) * 2 >= front.bytes() {
             return;
         }
-        let before = front.cost();
-        let mut builder = ChunkBuilder::new(front.latest, kept.len(), bytes);
-        builder.extend(front, kept);
-        let Some(trimmed) = builder.finish() else { return };
-        self.bytes = self.bytes - before + trimmed.cost();
+        let batches: Vec<_> = front.batches(left).collect();
+        let Some(trimmed) = joined(&batches, front.latest) else { return };
+        self.bytes = self.bytes - front.cost() + trimmed.cost();
         garbage.push(std::mem::replace(front, trimmed));
     }
 
@@ -110,160 +169,127 @@ impl Log {
     /// the ones left shrink geometrically, few at any time, and a record moves a few times at
     /// most before its chunk is full.
     fn merge_back(&mut self, garbage: &mut Vec<Chunk>) {
-        let (mut from, mut bytes, mut records) = (self.chunks.len(), 0, 0);
+        let (mut from, mut bytes) = (self.chunks.len(), 0);
+        let mut next = self.bounds.end;
         for (at, chunk) in self.chunks.iter().enumerate().rev() {
-            let joins = from == self.chunks.len() || chunk.bytes() <= 2 * bytes;
+            let last = from == self.chunks.len();
+            let joins = last || (chunk.bytes() <= 2 * bytes && next.since(chunk.end()) <= GAP_MAX);
             if !joins || bytes + chunk.bytes() > MERGED_BYTES_MAX {
                 break;
             }
-            (from, bytes, records) = (at, bytes + chunk.bytes(), records + chunk.records.count());
+            (from, bytes, next) = (at, bytes + chunk.bytes(), chunk.first);
         }
         if self.chunks.len() - from < 2 {
             return;
         }
         let latest = self.chunks.back().map_or(Timestamp(0), |last| last.latest);
-        let mut builder = ChunkBuilder::new(latest, records, bytes);
+        let mut batches = Vec::with_capacity(self.chunks.len() - from);
         for chunk in self.chunks.drain(from..) {
             self.bytes -= chunk.cost();
-            builder.extend(&chunk, 0..chunk.records.count());
+            batches.extend(chunk.batches(chunk.first..chunk.end()));
             garbage.push(chunk);
         }
-        if let Some(merged) = builder.finish() {
+        if let Some(merged) = joined(&batches, latest) {
             self.bytes += merged.cost();
             self.chunks.push_back(merged);
         }
     }
 
-    /// The records from `from`, which is one of the log's, as far as `limits` go.
-    pub(super) fn read(&self, from: Offset, limits: ReadLimits) -> Vec<RecordBatch> {
+    /// The records from `from`, which lies between the bounds, as far as `limits` go; where the
+    /// record was discarded, the first offset behind it whose record was not.
+    pub(super) fn read(
+        &self,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<RecordBatch>, Offset> {
         let mut batches: Vec<RecordBatch> = Vec::new();
         let ReadLimits { records: mut records_left, bytes: mut bytes_left } = limits;
-        let start = self.chunks.partition_point(|chunk| chunk.end() <= from);
-        for chunk in self.chunks.range(start..) {
-            for (run, time) in chunk.runs() {
-                let start = run.start.max(from.since(chunk.first) as usize);
-                if start >= run.end {
-                    continue;
+        let mut next = from;
+        for chunk in self.touched(&(from..self.bounds.end)) {
+            for batch in chunk.batches(from..chunk.end()) {
+                if batch.first != next {
+                    return if next == from { Err(batch.first) } else { Ok(batches) };
                 }
-                let wanted = records_left.min(run.end - start);
-                let count = chunk.records.fitting(start, wanted, bytes_left);
-                let records = chunk.records.slice(start..start + count);
+                let count = batch.records.fitting(0, records_left, bytes_left);
+                let records = batch.records.slice(0..count);
                 let too_large = !batches.is_empty() && records.byte_len() > bytes_left;
                 if count == 0 || too_large {
-                    return batches;
+                    return Ok(batches);
                 }
                 records_left -= count;
                 bytes_left = bytes_left.saturating_sub(records.byte_len());
-                batches.push(RecordBatch { first: chunk.first.plus(start as u64), time, records });
-                if start + count < run.end {
-                    return batches;
+                let whole = count == batch.records.count();
+                next = batch.end();
+                batches.push(RecordBatch { records, ..batch });
+                if !whole {
+                    return Ok(batches);
                 }
             }
         }
-        batches
+        if next == from && from < self.bounds.end { Err(self.bounds.end) } else { Ok(batches) }
     }
 
     /// The lowest offset whose record's time is `time` or later; else the end.
     pub(super) fn offset_at(&self, time: Timestamp) -> Offset {
         // Before the first chunk whose latest time so far is late enough there is nothing. It is
-        // the one, unless what made it so was truncated.
+        // the one, unless what made it so is gone.
         let start = self.chunks.partition_point(|chunk| chunk.latest < time);
-        for chunk in self.chunks.range(start..) {
-            for (run, at) in chunk.runs() {
-                let end = chunk.first.plus(run.end as u64);
-                if at >= time && end > self.bounds.first {
-                    return chunk.first.plus(run.start as u64).max(self.bounds.first);
-                }
-            }
-        }
-        self.bounds.end
+        let chunks = self.chunks.range(start..);
+        let mut batches =
+            chunks.flat_map(|chunk| chunk.batches(self.bounds.first.max(chunk.first)..chunk.end()));
+        let found = batches.find(|batch| batch.time >= time);
+        found.map_or(self.bounds.end, |batch| batch.first)
     }
 }
 
-/// Records that are kept together, in two allocations of exactly their size.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    first: Offset,
-    records: Records,
-    /// The time of the first record.
-    time: Timestamp,
-    /// From which record on another time holds, and which.
-    later: Vec<(u32, Timestamp)>,
-    /// The latest time of any record in this chunk and in all that came before it.
+/// What is left of chunks of which something was discarded, on its way into new ones.
+#[derive(Default)]
+struct Kept {
+    batches: Vec<RecordBatch>,
+    bytes: usize,
     latest: Timestamp,
 }
 
-impl Chunk {
-    fn end(&self) -> Offset {
-        self.first.plus(self.records.count() as u64)
-    }
-
-    fn bytes(&self) -> usize {
-        self.records.byte_len()
-    }
-
-    fn cost(&self) -> u64 {
-        CHUNK_BYTES + (self.bytes() + self.later.len() * TIME_BYTES) as u64
-    }
-
-    /// The stretches of records that share a time, in order.
-    fn runs(&self) -> impl Iterator<Item = (Range<usize>, Timestamp)> + '_ {
-        let starts = std::iter::once((0, self.time))
-            .chain(self.later.iter().map(|&(start, time)| (start as usize, time)));
-        let ends = self.later.iter().map(|&(start, _)| start as usize);
-        let ends = ends.chain(std::iter::once(self.records.count()));
-        starts.zip(ends).map(|((start, time), end)| (start..end, time))
-    }
-}
-
-/// Makes one chunk of parts of others that follow each other.
-struct ChunkBuilder {
-    first: Option<(Offset, Timestamp)>,
-    records: RecordsBuilder,
-    later: Vec<(u32, Timestamp)>,
-    latest: Timestamp,
-}
-
-impl ChunkBuilder {
-    /// For so many records of so many bytes, tables included.
-    fn new(latest: Timestamp, records: usize, bytes: usize) -> Self {
-        let payload_bytes = bytes - records * TABLE_ENTRY_BYTES;
-        let records = RecordsBuilder::with_capacity(records, payload_bytes);
-        Self { first: None, records, later: Vec::new(), latest }
-    }
-
-    fn extend(&mut self, chunk: &Chunk, range: Range<usize>) {
-        for (run, time) in chunk.runs() {
-            let (start, end) = (run.start.max(range.start), run.end.min(range.end));
-            if start >= end {
+impl Kept {
+    /// Adds records behind those before. Returns what the chunks cost that it made meanwhile.
+    fn push(
+        &mut self,
+        mut batch: RecordBatch,
+        latest: Timestamp,
+        into: &mut VecDeque<Chunk>,
+    ) -> u64 {
+        let mut cost = 0;
+        while !batch.records.is_empty() {
+            let end = self.batches.last().map_or(batch.first, RecordBatch::end);
+            let left = PART_BYTES_MAX.saturating_sub(self.bytes);
+            let count = batch.records.fitting(0, usize::MAX, left);
+            let part = batch.slice(batch.first, batch.first.plus(count as u64));
+            let bytes = part.records.byte_len();
+            if !self.batches.is_empty() && (bytes > left || batch.first.since(end) > GAP_MAX) {
+                cost += self.flush(into);
                 continue;
             }
-            let (_, opening) =
-                *self.first.get_or_insert_with(|| (chunk.first.plus(start as u64), time));
-            let last = self.later.last().map_or(opening, |&(_, time)| time);
-            if last != time {
-                self.later.push((self.records.count() as u32, time));
-            }
-            self.records.extend(&chunk.records.slice(start..end));
+            batch = batch.slice(part.end(), batch.end());
+            self.bytes += bytes;
+            self.latest = self.latest.max(latest);
+            self.batches.push(part);
         }
+        cost
     }
 
-    fn finish(mut self) -> Option<Chunk> {
-        let (first, time) = self.first?;
-        self.later.shrink_to_fit();
-        let records = self.records.finish();
-        Some(Chunk { first, records, time, later: self.later, latest: self.latest })
+    /// Makes a chunk of what there is. Returns what it costs.
+    fn flush(&mut self, into: &mut VecDeque<Chunk>) -> u64 {
+        let made = joined(&std::mem::take(&mut self.batches), self.latest);
+        self.bytes = 0;
+        let cost = made.as_ref().map_or(0, Chunk::cost);
+        into.extend(made);
+        cost
     }
 }
 
 /// A log of its own: its place in the map at the map's lowest load, the name's allocation, and
 /// room for its first chunks.
 const LOG_BYTES: u64 = 512;
-/// A chunk beside its records: 120 bytes in a deque that is half empty at worst, and what two
-/// shared allocations cost.
-const CHUNK_BYTES: u64 = 384;
-/// An entry of [`Chunk::later`].
-const TIME_BYTES: usize = size_of::<(u32, Timestamp)>();
 /// Small chunks are joined up to this size. At 100 bytes a message the chunk's own cost is then
 /// below three bytes for each of them; larger ones would move more bytes than that saves, and
 /// hold on to more when a reader keeps one record.

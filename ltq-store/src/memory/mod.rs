@@ -1,5 +1,6 @@
 //! [`MemoryStore`]: everything in this process's memory, within a limit.
 
+mod chunk;
 mod locked;
 mod log;
 
@@ -36,9 +37,10 @@ use self::{
 ///   its bytes and 8 more, a log and a value some hundred. Everything is copied in, once, so that
 ///   a small message never keeps alive the network buffer that it came in. A commit that would
 ///   exceed the limit is refused with [`StoreError::Full`].
-/// - What is truncated or deleted is freed at once, except for what a reader still holds: the
-///   records that a read returned share memory with the store, up to 16 KiB or the append that
-///   brought them, whichever is more.
+/// - What is truncated, discarded or deleted is freed at once, except for what a reader still
+///   holds: the records that a read returned share memory with the store, up to 64 KiB or the
+///   append that brought them, whichever is more. A discard moves what is left around it, up to
+///   64 KiB on either side; the first one in a larger append moves all that is left of that.
 ///
 /// ```
 /// use ltq_core::{Durability, Store, StoreError, WriteBatch};
@@ -137,7 +139,11 @@ impl MemoryStore {
             if from < bounds.first || from > bounds.end {
                 return Err(StoreError::OutOfRange { log: log.clone(), bounds, from });
             }
-            Ok(found.read(from, limits))
+            found.read(from, limits).map_err(|until| StoreError::Discarded {
+                log: log.clone(),
+                from,
+                until,
+            })
         })?
     }
 

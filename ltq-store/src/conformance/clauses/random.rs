@@ -156,12 +156,20 @@ fn random_op(chance: &mut Chance, bounds: impl Fn(&LogName) -> Option<Bounds>) -
             options: LogOptions { durable: chance.percent(80) },
             first: Offset(if chance.percent(70) { 0 } else { chance.of(0..1_000) }),
         },
-        0..50 => {
+        0..45 => {
             let at = if chance.percent(97) { end } else { Offset(chance.of(0..end.0 + 5)) };
             let records = random_records(chance);
             WriteOp::Append { log, at, time: Timestamp(chance.of(0..50)), records }
         }
-        50..68 => {
+        45..55 => {
+            // Of any length, ends and what is gone included; now and then none, or too long.
+            let from = chance.of(first.0.saturating_sub(3)..end.0 + 1);
+            let len = if chance.percent(30) { 200 } else { 6 };
+            let beyond = if chance.percent(4) { end.0 + 2 } else { end.0 };
+            let until = (from + chance.of(0..len)).min(beyond);
+            WriteOp::Discard { log, from: Offset(from), until: Offset(until) }
+        }
+        55..68 => {
             let range = first.0.saturating_sub(3)..end.0 + 1;
             let beyond = chance.percent(5);
             let before = if beyond { end.plus(1) } else { Offset(chance.of(range)) };

@@ -224,7 +224,9 @@ impl FaultyStore {
             info.is_some_and(|info| !info.options.durable)
         };
         batch.ops().iter().any(|op| match op {
-            WriteOp::Append { log, .. } | WriteOp::Truncate { log, .. } => loose(log),
+            WriteOp::Append { log, .. }
+            | WriteOp::Truncate { log, .. }
+            | WriteOp::Discard { log, .. } => loose(log),
             WriteOp::CreateLog { options, .. } => *options == LogOptions { durable: false },
             _ => false,
         })

@@ -96,6 +96,11 @@ impl Model {
                     let first = log.first;
                     log.records.retain(|record| record.0 >= first);
                 }
+                WriteOp::Discard { log, from, until } => {
+                    let log = self.logs.get_mut(log).unwrap();
+                    assert!(from < until && until.0 <= log.end);
+                    log.records.retain(|record| !(from.0..until.0).contains(&record.0));
+                }
                 WriteOp::Put { key, value } => {
                     self.values.insert(key.clone(), value.clone());
                 }
@@ -144,7 +149,14 @@ pub(super) fn read_all(
     let mut next = first;
     while next < end {
         let limits = ReadLimits { records: 50, bytes: 10_000 };
-        let batches = engine.read(log, Offset(next), limits)?;
+        let batches = match engine.read(log, Offset(next), limits) {
+            Err(StoreError::Discarded { until, .. }) => {
+                assert!(until.0 > next && until.0 <= end);
+                next = until.0;
+                continue;
+            }
+            batches => batches?,
+        };
         assert!(!batches.is_empty(), "{log} has nothing at {next} of {first}..{end}");
         for batch in batches {
             assert_eq!(batch.first.0, next);
@@ -192,7 +204,13 @@ impl Workload {
             batch.push(WriteOp::CreateLog { log: name, options, first });
             return;
         };
-        match chance.below(20) {
+        match chance.below(24) {
+            20..=23 if log.end > log.first => {
+                let from = log.first + chance.below(log.end - log.first);
+                let most = if chance.one_in(3) { log.end - from } else { 6.min(log.end - from) };
+                let until = from + 1 + chance.below(most);
+                batch.discard(name, Offset(from), Offset(until));
+            }
             0 => {
                 batch.delete_log(name);
             }
