@@ -247,6 +247,12 @@ impl WriteBatch {
     }
 }
 
+impl FromIterator<WriteOp> for WriteBatch {
+    fn from_iter<I: IntoIterator<Item = WriteOp>>(ops: I) -> Self {
+        Self { ops: ops.into_iter().collect() }
+    }
+}
+
 fn check_name(log: &LogName) -> Result<(), StoreError> {
     match log.as_str().len() {
         1..=LOG_NAME_BYTES_MAX => Ok(()),

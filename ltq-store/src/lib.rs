@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | everything in memory, within a limit | tests, embedding, traffic that may be lost with the process |
 //! | [`FileStore`] | a journal, memory for the newest and segments for the rest | everything that must not be lost |
+//! | [`OverflowStore`] | what fits in one store, the rest in another | putting memory in front of a store of your own |
 //!
 //! Each implements [`ltq_core::Store`], whose documentation is the contract:
 //!
@@ -49,6 +50,7 @@ pub mod writing_a_store {}
 
 mod file;
 mod memory;
+mod overflow;
 mod stretches;
 
 pub use file::{
@@ -56,3 +58,4 @@ pub use file::{
     FileSystem, KnownLoss, Loss, OpenMode, OsFileSystem, Repair, StoreFile,
 };
 pub use memory::MemoryStore;
+pub use overflow::{OverflowOptions, OverflowStore};
