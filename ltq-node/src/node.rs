@@ -26,7 +26,7 @@ use crate::{
     config::{Config, StoreKind},
     descriptors,
     http::{self, HttpOptions, HttpServer},
-    output,
+    output, tools,
     watched_store::{Files, WatchedStore},
 };
 
@@ -266,10 +266,17 @@ pub async fn run(config: &Config) -> Result<(), NodeError> {
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(match config.store {
+    let store: Arc<dyn Store> = match config.store {
         StoreKind::Memory => Arc::new(MemoryStore::new(config.memory_store.bytes_max.0)),
         StoreKind::File => Arc::new(FileStore::open(config.file_store_options()).await?),
-    })
+    };
+    if let Err(refused) = tools::refuse_unfinished(&*store, &config.data_dir) {
+        if let Err(error) = store.close().await {
+            warn!(%error, "the store did not close cleanly");
+        }
+        return Err(refused);
+    }
+    Ok(store)
 }
 
 fn kept(config: &Config) -> String {

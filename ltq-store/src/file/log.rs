@@ -172,9 +172,10 @@ impl Log {
         match self.segments.get(at) {
             Some(segment) if segment.first <= from => {
                 let mut segment = segment.clone();
-                // What is known to be lost is not looked for.
-                let lost = self.holes.iter().find(|hole| hole.from > from);
-                segment.end = lost.map_or(segment.end, |hole| segment.end.min(hole.from));
+                // What is known to be lost, or was given up, is not looked for.
+                let lost = self.holes.iter().find(|hole| hole.from > from).map(|hole| hole.from);
+                let missing = lost.into_iter().chain(self.discarded.next_behind(from));
+                segment.end = missing.fold(segment.end, Offset::min);
                 Found::Segment(segment)
             }
             next => Found::Hole(Hole {

@@ -104,10 +104,6 @@ pub(super) fn open_locked(
     tracing::debug!(dir = %dir.display(), last, clean = replay.stopped, "replayed the journal");
     let Replay { mut state, next_log_id, dirty, damaged_records, .. } = replay;
 
-    for log in state.logs.values_mut() {
-        // Of a log that is not durable the checkpoint may know more than came back.
-        log.discarded.drop_from(log.bounds.end);
-    }
     let orphans = judge_segments(&segments, &mut state)
         .map_err(|error| failed("listing the segments", &error))?;
     remove_segments(&segments, orphans);
@@ -447,6 +443,10 @@ pub(super) fn judge_segments(
     }
     for (name, id, before) in restored {
         state.change_log(id, &name, |log: &mut Log| log.truncate(before));
+    }
+    for log in state.logs.values_mut() {
+        // Of a log that is not durable the checkpoint may know more than came back.
+        log.discarded.drop_from(log.bounds.end);
     }
     state.count_segments();
     Ok(unknown_segments(listed, state))

@@ -136,7 +136,12 @@ impl<'a> Checker<'a> {
             .map_err(|error| self.failed(segments.dir(), &error))?;
         self.logs(&state, segments)?;
         self.rest(segments, &unknown)?;
-        let all: u64 = state.logs.values().map(|log| log.bounds.end.since(log.bounds.first)).sum();
+        self.report.damage = settle(std::mem::take(&mut self.report.damage), &state);
+        let kept = |log: &Log| {
+            let kept = log.discarded.outside(log.bounds.first..log.bounds.end);
+            kept.map(|kept| kept.end.since(kept.start)).sum::<u64>()
+        };
+        let all: u64 = state.logs.values().map(kept).sum();
         let known = self.report.known_losses.iter().map(|lost| lost.until.since(lost.from));
         let known: u64 = known.sum();
         self.report.records = all.saturating_sub(known + self.report.lost_records());
@@ -365,10 +370,32 @@ impl<'a> Checker<'a> {
     }
 }
 
+/// What damage costs, now that it is known what of a log is still wanted.
+fn settle(damage: Vec<Damage>, state: &State) -> Vec<Damage> {
+    let wanted = |damage: Damage| {
+        let Loss::Records { log, from, until } = &damage.loss else { return vec![damage] };
+        let found = state.logs.get(log);
+        let kept: Vec<_> = found.map_or_else(Vec::new, |found| {
+            let bounds = found.bounds;
+            found.discarded.outside((*from).max(bounds.first)..(*until).min(bounds.end)).collect()
+        });
+        if kept.is_empty() {
+            return vec![Damage { loss: Loss::Nothing, ..damage }];
+        }
+        let part = |kept: std::ops::Range<Offset>| {
+            let loss = Loss::Records { log: log.clone(), from: kept.start, until: kept.end };
+            Damage { loss, ..damage.clone() }
+        };
+        kept.into_iter().map(part).collect()
+    };
+    damage.into_iter().flat_map(wanted).collect()
+}
+
 /// The parts of a stretch that a log holds and that are not known to be lost.
 fn unexplained(log: &Log, from: Offset, until: Offset) -> Vec<(Offset, Offset)> {
     let known: Vec<_> = log.holes.iter().map(|hole| (hole.from, hole.until)).collect();
-    without(from.max(log.bounds.first), until.min(log.bounds.end), &known)
+    let kept = log.discarded.outside(from.max(log.bounds.first)..until.min(log.bounds.end));
+    kept.flat_map(|kept| without(kept.start, kept.end, &known)).collect()
 }
 
 /// The parts of a stretch that lie in none of the others, which are ordered by their beginnings.
