@@ -322,6 +322,9 @@ pub struct StoreStats {
     pub syncs: u64,
     /// Bytes that it wrote to files since it was opened.
     pub bytes_written: u64,
+    /// Of those, bytes of records that it wrote anew to give back the space around them, since it
+    /// was opened.
+    pub bytes_rewritten: u64,
     /// Bytes of records and values that it keeps in memory.
     pub memory_bytes: u64,
     /// Bytes that its files take.

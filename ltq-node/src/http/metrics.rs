@@ -55,6 +55,11 @@ const NODE: &[Figure<NodeStats>] = &[
     ("ltq_store_commits_total", "Commits of the store.", |s| s.store.commits),
     ("ltq_store_syncs_total", "Syncs of the store's device.", |s| s.store.syncs),
     ("ltq_store_written_bytes_total", "Bytes written to files.", |s| s.store.bytes_written),
+    (
+        "ltq_store_rewritten_bytes_total",
+        "Bytes written anew to give back what was acked between them.",
+        |s| s.store.bytes_rewritten,
+    ),
     ("ltq_store_memory_bytes", "Bytes that the store keeps in memory.", |s| s.store.memory_bytes),
     ("ltq_store_disk_bytes", "Bytes that the store's files take.", |s| s.store.disk_bytes),
     ("ltq_store_damaged_records_total", "Records found damaged.", |s| s.store.damaged_records),

@@ -53,6 +53,19 @@ macro_rules! __conformance_cases {
                 truncating_and_appending_in_one_batch_works: Any,
                 offsets_by_time_ignore_what_was_truncated: Any,
             }
+            discarding {
+                what_is_discarded_is_gone_and_nothing_else: Any,
+                discarding_again_changes_nothing: Any,
+                a_discard_that_is_empty_or_beyond_the_end_is_refused: Any,
+                a_truncation_may_end_in_what_was_discarded: Any,
+                discarding_every_record_one_by_one_works: Any,
+                discards_happen_with_the_rest_of_their_batch: Any,
+                a_read_ends_before_what_was_discarded: Any,
+                offsets_by_time_pass_over_what_was_discarded: Any,
+                a_discard_of_a_log_that_is_not_durable_is_one_too: Any,
+                discards_survive_a_close: Close,
+                a_discard_survives_a_drop: Drop,
+            }
             values {
                 the_value_put_last_counts: Any,
                 deleting_a_value_leaves_the_others: Any,
@@ -89,6 +102,7 @@ macro_rules! __conformance_cases {
                 a_full_store_says_so_and_changes_nothing: Limit,
                 a_full_store_can_be_read: Limit,
                 truncating_makes_room: Limit,
+                discarding_makes_room: Limit,
                 deleting_a_log_makes_room: Limit,
                 values_count_and_deleting_them_makes_room: Limit,
                 what_needs_no_more_room_is_taken_when_full: Limit,

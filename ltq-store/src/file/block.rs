@@ -1,4 +1,4 @@
-//! A block of a segment: some 128 KiB of consecutive records.
+//! A block of a segment: some 128 KiB of records, in order.
 //!
 //! ```text
 //! byte  0  magic        u32  "LTQb"
@@ -8,16 +8,20 @@
 //!      20  payload_len  u32
 //!      24  time_max     u64  the latest time of any record
 //!      32  base         u32  see `ltq_core::Records`
-//!      36  meta_crc     u32  CRC-32C of runs and table
-//!      40  zero         u32
+//!      36  meta_crc     u32  CRC-32C of runs, gaps and table
+//!      40  gaps         u32  places between records where offsets are left out
 //!      44  header_crc   u32  of the bytes before, seeded with the file and the position
 //!      48  runs              runs times { records: u32, time: u64 }
+//!          gaps              gaps times { before: u32, offsets: u32 }: before which record of the
+//!                            block how many offsets are left out
 //!          table             count times { end: u32, crc: u32 }
 //!          payload           the encoded messages
 //!          zeros             up to a multiple of 8
 //! ```
 //!
 //! A damaged payload costs the records whose checksums are wrong; damage before it the block.
+
+use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes};
 use ltq_core::{Offset, RecordBatch, Records, RecordsBuilder, TABLE_ENTRY_BYTES, Timestamp};
@@ -30,6 +34,7 @@ pub(super) const BLOCK_HEADER_BYTES: usize = 48;
 /// that its place in an index costs next to nothing.
 pub(super) const BLOCK_BYTES: usize = 128 << 10;
 const RUN_BYTES: usize = 12;
+const GAP_BYTES: usize = 8;
 const MAGIC: u32 = u32::from_le_bytes(*b"LTQb");
 
 /// The header of a block.
@@ -42,6 +47,7 @@ pub(super) struct BlockHeader {
     pub(super) time_max: Timestamp,
     base: u32,
     meta_crc: u32,
+    gaps: u32,
 }
 
 impl BlockHeader {
@@ -57,7 +63,8 @@ impl BlockHeader {
         let (count, payload_len) = (from.get_u32_le(), from.get_u32_le());
         let time_max = Timestamp(from.get_u64_le());
         let (base, meta_crc) = (from.get_u32_le(), from.get_u32_le());
-        Some(Self { runs, first, count, payload_len, time_max, base, meta_crc })
+        let gaps = from.get_u32_le();
+        Some(Self { runs, first, count, payload_len, time_max, base, meta_crc, gaps })
     }
 
     fn encode(&self, salt: Salt, position: u64, into: &mut [u8]) {
@@ -73,13 +80,8 @@ impl BlockHeader {
         to.put_u64_le(self.time_max.0);
         to.put_u32_le(self.base);
         to.put_u32_le(self.meta_crc);
-        to.put_u32_le(0);
+        to.put_u32_le(self.gaps);
         crc.put_u32_le(salt.checksum(position, content));
-    }
-
-    /// The offset behind the last record.
-    pub(super) const fn end(&self) -> Offset {
-        self.first.plus(self.count as u64)
     }
 
     /// Bytes of the whole block.
@@ -89,63 +91,160 @@ impl BlockHeader {
 
     /// Where the payload begins.
     pub(super) const fn payload_at(&self) -> u64 {
-        let meta = self.runs as u64 * RUN_BYTES as u64 + self.count as u64 * TABLE_BYTES;
+        let meta = self.runs as u64 * RUN_BYTES as u64
+            + self.gaps as u64 * GAP_BYTES as u64
+            + self.count as u64 * TABLE_BYTES;
         BLOCK_HEADER_BYTES as u64 + meta
+    }
+}
+
+/// What a block says of its records: which they are, and how large. It is read without them.
+#[derive(Debug)]
+pub(super) struct BlockMeta {
+    /// In order, as few as times and gaps allow.
+    pieces: Vec<Piece>,
+    table: Bytes,
+    base: u32,
+}
+
+/// Records in a row that share a time.
+#[derive(Clone, Debug)]
+struct Piece {
+    first: Offset,
+    /// Which of the block's they are.
+    places: Range<usize>,
+    time: Timestamp,
+}
+
+impl Piece {
+    fn end(&self) -> Offset {
+        self.first.plus(self.places.len() as u64)
+    }
+
+    /// Those of a range of offsets.
+    fn within(&self, range: &Range<Offset>) -> Option<Self> {
+        let (first, end) = (self.first.max(range.start), self.end().min(range.end));
+        let start = self.places.start + first.since(self.first) as usize;
+        let places = start..start + end.since(first) as usize;
+        (first < end).then_some(Self { first, places, time: self.time })
+    }
+}
+
+impl BlockMeta {
+    /// Takes the bytes of a block, from its header to its payload or further, apart.
+    pub(super) fn decode(header: &BlockHeader, block: &Bytes) -> Option<Self> {
+        let gaps_at = BLOCK_HEADER_BYTES + header.runs as usize * RUN_BYTES;
+        let table_at = gaps_at + header.gaps as usize * GAP_BYTES;
+        let payload_at = header.payload_at() as usize;
+        if crc32c::crc32c(block.get(BLOCK_HEADER_BYTES..payload_at)?) != header.meta_crc {
+            return None;
+        }
+        let mut runs = block.get(BLOCK_HEADER_BYTES..gaps_at)?;
+        let mut gaps = block.get(gaps_at..table_at)?;
+        let mut next_gap =
+            || gaps.has_remaining().then(|| (gaps.get_u32_le() as usize, gaps.get_u32_le()));
+        let mut gap = next_gap();
+        let (mut pieces, mut at, mut next) = (Vec::new(), 0, header.first);
+        while runs.has_remaining() {
+            let until = at + runs.get_u32_le() as usize;
+            let time = Timestamp(runs.get_u64_le());
+            while at < until {
+                if let Some((_, offsets)) = gap.take_if(|gap| gap.0 == at) {
+                    next = Offset(next.0.checked_add(u64::from(offsets))?);
+                    gap = next_gap();
+                }
+                let end = gap.map_or(until, |(before, _)| before.min(until));
+                if end <= at {
+                    return None;
+                }
+                pieces.push(Piece { first: next, places: at..end, time });
+                next = Offset(next.0.checked_add((end - at) as u64)?);
+                at = end;
+            }
+        }
+        let table = block.slice(table_at..payload_at);
+        (at == header.count as usize && gap.is_none()).then_some(Self {
+            pieces,
+            table,
+            base: header.base,
+        })
+    }
+
+    /// How many bytes the records of some ranges of offsets take, table included, and how many
+    /// more to say when they were appended and what is left out between them.
+    pub(super) fn bytes_in(&self, ranges: &[Range<Offset>]) -> (u64, u64) {
+        let end_of = |place: usize| {
+            let entry = self.table.get(place * TABLE_ENTRY_BYTES..).unwrap_or_default();
+            entry.first_chunk().map_or(self.base, |end| u32::from_le_bytes(*end))
+        };
+        let (mut records, mut more) = (0, 0);
+        let (mut last_time, mut next) = (None, None);
+        let mut ranges = ranges.iter().peekable();
+        for piece in &self.pieces {
+            while ranges.next_if(|range| range.end <= piece.first).is_some() {}
+            let mut here = ranges.clone().take_while(|range| range.start < piece.end());
+            while let Some(part) = here.next().and_then(|range| piece.within(range)) {
+                let start = part.places.start.checked_sub(1).map_or(self.base, end_of);
+                let end = part.places.end.checked_sub(1).map_or(self.base, end_of);
+                let payload = u64::from(end.wrapping_sub(start));
+                records += payload + part.places.len() as u64 * TABLE_BYTES;
+                more += if last_time == Some(part.time) { 0 } else { RUN_BYTES as u64 };
+                more += if next == Some(part.first) { 0 } else { GAP_BYTES as u64 };
+                (last_time, next) = (Some(part.time), Some(part.end()));
+            }
+        }
+        (records, more)
     }
 }
 
 /// A block, read back.
 #[derive(Debug)]
 pub(super) struct Block {
-    first: Offset,
+    meta: BlockMeta,
     records: Records,
-    /// Up to which record a time holds, and which.
-    runs: Vec<(usize, Timestamp)>,
 }
 
 impl Block {
     /// Takes the bytes of a whole block apart. Records are not checked.
     pub(super) fn decode(header: &BlockHeader, block: &Bytes) -> Option<Self> {
-        let table_at = BLOCK_HEADER_BYTES + header.runs as usize * RUN_BYTES;
+        let meta = BlockMeta::decode(header, block)?;
         let payload_at = header.payload_at() as usize;
         let end = payload_at + header.payload_len as usize;
-        if crc32c::crc32c(block.get(BLOCK_HEADER_BYTES..payload_at)?) != header.meta_crc {
+        if block.len() < end {
             return None;
         }
-        let mut run_bytes = block.get(BLOCK_HEADER_BYTES..table_at)?;
-        let mut runs = Vec::with_capacity(header.runs as usize);
-        let mut until = 0;
-        while run_bytes.has_remaining() {
-            until += run_bytes.get_u32_le() as usize;
-            runs.push((until, Timestamp(run_bytes.get_u64_le())));
-        }
-        if until != header.count as usize || block.len() < end {
-            return None;
-        }
-        let (table, payload) = (block.slice(table_at..payload_at), block.slice(payload_at..end));
-        let records = Records::from_parts(header.base, table, payload).ok()?;
-        Some(Self { first: header.first, records, runs })
+        let payload = block.slice(payload_at..end);
+        let records = Records::from_parts(header.base, meta.table.clone(), payload).ok()?;
+        Some(Self { meta, records })
     }
 
     pub(super) const fn records(&self) -> &Records {
         &self.records
     }
 
-    /// The records of a range, by their place in the block, as batches of one time each.
-    pub(super) fn batches(
-        &self,
-        range: std::ops::Range<usize>,
-    ) -> impl Iterator<Item = RecordBatch> + '_ {
-        let mut start = range.start;
-        self.runs.iter().filter_map(move |&(until, time)| {
-            let end = until.min(range.end);
-            if end <= start {
-                return None;
-            }
-            let records = self.records.slice(start..end);
-            let first = self.first.plus(start as u64);
-            start = end;
-            Some(RecordBatch { first, time, records })
+    /// Which of its records has this offset.
+    pub(super) fn place_of(&self, offset: Offset) -> Option<usize> {
+        let at = self.meta.pieces.partition_point(|piece| piece.end() <= offset);
+        let piece = self.meta.pieces.get(at).filter(|piece| piece.first <= offset)?;
+        Some(piece.places.start + offset.since(piece.first) as usize)
+    }
+
+    /// The offset of a record by its place; behind the last one, where the block ends.
+    pub(super) fn offset_of(&self, place: usize) -> Offset {
+        let at = self.meta.pieces.partition_point(|piece| piece.places.end <= place);
+        match self.meta.pieces.get(at) {
+            Some(piece) => piece.first.plus(place.saturating_sub(piece.places.start) as u64),
+            None => self.meta.pieces.last().map_or(Offset::ZERO, Piece::end),
+        }
+    }
+
+    /// The records of a range of offsets, as batches of one time each.
+    pub(super) fn batches(&self, range: Range<Offset>) -> impl Iterator<Item = RecordBatch> + '_ {
+        let start = self.meta.pieces.partition_point(|piece| piece.end() <= range.start);
+        let pieces = self.meta.pieces.get(start..).unwrap_or_default();
+        pieces.iter().map_while(move |piece| {
+            let Piece { first, places, time } = piece.within(&range)?;
+            Some(RecordBatch { first, time, records: self.records.slice(places) })
         })
     }
 }
@@ -154,15 +253,26 @@ impl Block {
 #[derive(Debug, Default)]
 pub(super) struct BlockBuilder {
     first: Offset,
+    end: Offset,
     records: RecordsBuilder,
     runs: Vec<(u32, Timestamp)>,
+    gaps: Vec<(u32, u32)>,
 }
 
 impl BlockBuilder {
-    /// Takes as many of the records as still fit, at least one. They follow those before.
+    /// Whether records that begin at an offset can be in one block with those so far.
+    pub(super) fn reaches(&self, first: Offset) -> bool {
+        self.is_empty() || first.since(self.end) <= u64::from(u32::MAX)
+    }
+
+    /// Takes as many of the records as still fit, at least one. They lie behind those before,
+    /// within reach.
     pub(super) fn take(&mut self, batch: &mut RecordBatch) {
         if self.is_empty() {
             self.first = batch.first;
+        } else if self.end != batch.first {
+            let offsets = batch.first.since(self.end) as u32;
+            self.gaps.push((self.records.count() as u32, offsets));
         }
         let left = BLOCK_BYTES.saturating_sub(self.records.byte_len());
         let count = batch.records.fitting(0, usize::MAX, left);
@@ -171,7 +281,8 @@ impl BlockBuilder {
             Some((run, time)) if *time == batch.time => *run += count as u32,
             _ => self.runs.push((count as u32, batch.time)),
         }
-        *batch = batch.slice(batch.first.plus(count as u64), batch.end());
+        self.end = batch.first.plus(count as u64);
+        *batch = batch.slice(self.end, batch.end());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -188,14 +299,14 @@ impl BlockBuilder {
     }
 
     /// The offset behind the last record.
-    pub(super) fn end(&self) -> Offset {
-        self.first.plus(self.records.count() as u64)
+    pub(super) const fn end(&self) -> Offset {
+        self.end
     }
 
     /// The block, for that position; the builder is empty afterwards.
     pub(super) fn finish(&mut self, salt: Salt, position: u64) -> (BlockHeader, Vec<u8>) {
         let records = self.records.finish();
-        let runs = std::mem::take(&mut self.runs);
+        let (runs, gaps) = (std::mem::take(&mut self.runs), std::mem::take(&mut self.gaps));
         let mut header = BlockHeader {
             runs: runs.len() as u32,
             first: self.first,
@@ -204,12 +315,17 @@ impl BlockBuilder {
             time_max: runs.iter().map(|&(_, time)| time).max().unwrap_or_default(),
             base: records.base(),
             meta_crc: 0,
+            gaps: gaps.len() as u32,
         };
         let mut bytes = Vec::with_capacity(header.block_bytes() as usize);
         bytes.resize(BLOCK_HEADER_BYTES, 0);
         for (count, time) in runs {
             bytes.put_u32_le(count);
             bytes.put_u64_le(time.0);
+        }
+        for (before, offsets) in gaps {
+            bytes.put_u32_le(before);
+            bytes.put_u32_le(offsets);
         }
         bytes.put_slice(records.table());
         header.meta_crc = crc32c::crc32c(bytes.get(BLOCK_HEADER_BYTES..).unwrap_or_default());

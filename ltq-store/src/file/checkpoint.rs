@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     filesystem::{FileSystem, OpenMode, read_up_to},
     format::{FileHeader, HEADER_BYTES, HeaderError, Kind, StoreId},
+    identity::why_other,
     log::{Hole, Log, Segment},
 };
 
@@ -56,10 +57,20 @@ pub(super) struct LogSnapshot {
     first: Offset,
     /// Up to where its records are in segments.
     spilled_end: Offset,
-    segments: Vec<(Offset, Offset, u64, Timestamp)>,
+    segments: Vec<SegmentSnapshot>,
     holes: Vec<(Offset, Offset, String, u64, String)>,
     /// Stretches that were discarded.
     discarded: Vec<(Offset, Offset)>,
+}
+
+/// A segment in a checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+struct SegmentSnapshot {
+    first: Offset,
+    end: Offset,
+    rewrite: u32,
+    bytes: u64,
+    time_max: Timestamp,
 }
 
 impl LogSnapshot {
@@ -72,7 +83,15 @@ impl LogSnapshot {
             options: log.options,
             first: log.bounds.first,
             spilled_end: log.spilled_end,
-            segments: segments.map(|it| (it.first, it.end, it.bytes, it.time_max)).collect(),
+            segments: segments
+                .map(|&Segment { first, end, rewrite, bytes, time_max, .. }| SegmentSnapshot {
+                    first,
+                    end,
+                    rewrite,
+                    bytes,
+                    time_max,
+                })
+                .collect(),
             holes: holes
                 .map(|it| {
                     let (file, what) = (it.file.as_ref().into(), it.what.as_ref().into());
@@ -89,9 +108,10 @@ impl LogSnapshot {
         log.segments = self
             .segments
             .into_iter()
-            .map(|(first, end, bytes, time_max)| Segment {
+            .map(|SegmentSnapshot { first, end, rewrite, bytes, time_max }| Segment {
                 first,
                 end,
+                rewrite,
                 bytes,
                 time_max,
                 index: None,
@@ -119,7 +139,8 @@ pub(super) fn write(
 ) -> io::Result<u64> {
     let content = postcard::to_extend(snapshot, Vec::new()).map_err(io::Error::other)?;
     let header =
-        FileHeader { kind: Kind::Checkpoint, store, number: snapshot.number, first: 0 }.encode();
+        FileHeader { kind: Kind::Checkpoint, store, number: snapshot.number, first: 0, rewrite: 0 }
+            .encode();
     let len = (content.len() as u64).to_le_bytes();
     let crc = crc32c::crc32c(&content).to_le_bytes();
     let parts = [&header[..], &len, &crc, &content].map(IoSlice::new);
@@ -192,8 +213,8 @@ fn decode(bytes: &[u8], store: StoreId) -> Result<Snapshot, Unreadable> {
             return Err(Unreadable::Refused("it belongs to another store".to_owned()));
         }
         Some(Ok(_)) => (),
-        Some(Err(HeaderError::Newer(version))) => {
-            return Err(Unreadable::Refused(format!("its format, {version}, is newer")));
+        Some(Err(HeaderError::Other(version))) => {
+            return Err(Unreadable::Refused(why_other(version)));
         }
         Some(Err(HeaderError::Damaged)) | None => {
             return Err(Unreadable::Damaged("its header is damaged"));

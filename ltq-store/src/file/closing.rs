@@ -29,6 +29,7 @@ impl Engine {
     fn settle_all(&self) -> Result<(), StoreError> {
         self.flush(true)?;
         let mut keeping = self.keeping.lock();
+        self.stop_rewriting(&mut keeping);
         // When there is no room for the logs that are not durable, the others are safe still.
         let kept = self.checkpoint(&mut keeping, true);
         if matches!(kept, Err(StoreError::Failed(_))) {

@@ -94,6 +94,9 @@ pub(super) struct Counters {
     pub(super) segment_bytes: AtomicU64,
     pub(super) checkpoint_bytes: AtomicU64,
     pub(super) spare_bytes: AtomicU64,
+    /// Of the segment that is being written anew, so far; of all of them since it was opened.
+    pub(super) rewriting_bytes: AtomicU64,
+    pub(super) rewritten_bytes: AtomicU64,
     /// Whether there was ever a log that is not durable.
     pub(super) volatile: AtomicBool,
 }
@@ -221,6 +224,7 @@ impl Engine {
             + self.counters.segment_bytes.load(Relaxed)
             + self.counters.checkpoint_bytes.load(Relaxed)
             + self.counters.spare_bytes.load(Relaxed)
+            + self.counters.rewriting_bytes.load(Relaxed)
     }
 
     /// Keeps the figures that are looked at without a lock.
@@ -233,7 +237,10 @@ impl Engine {
     /// The same after a commit, which may have left something to be done.
     pub(super) fn note(&self, state: &State) {
         self.count(state);
-        if state.tail_cost() > self.options.spill_above() || state.has_garbage() {
+        if state.tail_cost() > self.options.spill_above()
+            || state.has_garbage()
+            || state.is_sparse()
+        {
             self.keep_signal.raise();
         }
     }

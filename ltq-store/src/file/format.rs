@@ -8,7 +8,8 @@
 //!       16  store        16   the store's random id
 //!       32  number       u64  of a journal file; of a segment, its log's id
 //!       40  first        u64  of a segment, its first offset; of a journal file, see below
-//!       48  zero         12
+//!       48  rewrite      u32  of a segment, how often its records were written anew
+//!       52  zero         8
 //!       60  crc          u32  CRC-32C of the bytes before
 //! ```
 //!
@@ -26,8 +27,8 @@ use super::filesystem::{StoreFile, read_up_to};
 
 /// Bytes of a file's header.
 pub(super) const HEADER_BYTES: usize = 64;
-/// The newest format that this code reads and the only one that it writes.
-pub(super) const VERSION: u16 = 1;
+/// The format that this code reads and writes. In 1 nothing could be discarded.
+pub(super) const VERSION: u16 = 2;
 const MAGIC: &[u8; 8] = b"LTQ-file";
 
 /// A store's random id.
@@ -56,6 +57,7 @@ pub(super) struct FileHeader {
     pub(super) store: StoreId,
     pub(super) number: u64,
     pub(super) first: u64,
+    pub(super) rewrite: u32,
 }
 
 /// Why a file's header is not one.
@@ -63,8 +65,8 @@ pub(super) struct FileHeader {
 pub(super) enum HeaderError {
     /// The file cannot be read, or is too short or damaged.
     Damaged,
-    /// It is of a format that is newer than this code.
-    Newer(u16),
+    /// It is of another format than this code's.
+    Other(u16),
 }
 
 impl FileHeader {
@@ -78,7 +80,8 @@ impl FileHeader {
         into.put_slice(&self.store.0);
         into.put_u64_le(self.number);
         into.put_u64_le(self.first);
-        into.put_bytes(0, 12);
+        into.put_u32_le(self.rewrite);
+        into.put_bytes(0, 8);
         seal(&mut bytes);
         bytes
     }
@@ -92,8 +95,8 @@ impl FileHeader {
         if &magic != MAGIC || crc32c::crc32c(content) != crc.get_u32_le() || version == 0 {
             return Err(HeaderError::Damaged);
         }
-        if version > VERSION {
-            return Err(HeaderError::Newer(version));
+        if version != VERSION {
+            return Err(HeaderError::Other(version));
         }
         let kind = match from.get_u16_le() {
             1 => Kind::Identity,
@@ -105,8 +108,8 @@ impl FileHeader {
         from.advance(4);
         let mut store = [0; 16];
         from.copy_to_slice(&mut store);
-        let (number, first) = (from.get_u64_le(), from.get_u64_le());
-        Ok(Self { kind, store: StoreId(store), number, first })
+        let (number, first, rewrite) = (from.get_u64_le(), from.get_u64_le(), from.get_u32_le());
+        Ok(Self { kind, store: StoreId(store), number, first, rewrite })
     }
 
     pub(super) fn read(file: &dyn StoreFile) -> Result<Self, HeaderError> {
@@ -138,6 +141,11 @@ impl Salt {
         Self(crc32c::crc32c_append(crc, &first.to_le_bytes()))
     }
 
+    /// For a segment whose records were written anew so often.
+    pub(super) fn rewritten(self, times: u32) -> Self {
+        Self(crc32c::crc32c_append(self.0, &times.to_le_bytes()))
+    }
+
     /// The checksum of bytes at a position of that file.
     pub(super) fn checksum(self, position: u64, bytes: &[u8]) -> u32 {
         crc32c::crc32c_append(crc32c::crc32c_append(self.0, &position.to_le_bytes()), bytes)
@@ -149,7 +157,8 @@ mod tests {
     use super::*;
 
     fn header() -> FileHeader {
-        FileHeader { kind: Kind::Segment, store: StoreId([7; 16]), number: 9, first: 1 << 40 }
+        let store = StoreId([7; 16]);
+        FileHeader { kind: Kind::Segment, store, number: 9, first: 1 << 40, rewrite: 3 }
     }
 
     #[test]
@@ -165,11 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_from_damage() {
-        let mut bytes = header().encode();
-        bytes[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
-        seal(&mut bytes);
-        assert_eq!(FileHeader::decode(&bytes), Err(HeaderError::Newer(VERSION + 1)));
+    fn another_format_is_told_from_damage() {
+        for version in [VERSION - 1, VERSION + 1] {
+            let mut bytes = header().encode();
+            bytes[8..10].copy_from_slice(&version.to_le_bytes());
+            seal(&mut bytes);
+            assert_eq!(FileHeader::decode(&bytes), Err(HeaderError::Other(version)));
+        }
     }
 
     #[test]
@@ -182,5 +193,6 @@ mod tests {
         assert_ne!(here, salt(1, Kind::Segment, 1, 0).checksum(64, b"entry"));
         assert_ne!(here, salt(2, Kind::Journal, 1, 0).checksum(64, b"entry"));
         assert_ne!(here, salt(1, Kind::Journal, 1, 1).checksum(64, b"entry"));
+        assert_ne!(here, salt(1, Kind::Journal, 1, 0).rewritten(1).checksum(64, b"entry"));
     }
 }

@@ -120,7 +120,8 @@ fn make(files: &dyn FileSystem, dir: &Path) -> io::Result<StoreId> {
 
 /// Writes both copies of the identity.
 pub(super) fn write(files: &dyn FileSystem, dir: &Path, store: StoreId) -> io::Result<()> {
-    let header = FileHeader { kind: Kind::Identity, store, number: 0, first: 0 }.encode();
+    let header =
+        FileHeader { kind: Kind::Identity, store, number: 0, first: 0, rewrite: 0 }.encode();
     let temporary = dir.join(IDENTITY_TEMPORARY);
     let file = files.open(&temporary, OpenMode::Create)?;
     file.write_all_at(&[IoSlice::new(&header)], 0)?;
@@ -144,7 +145,7 @@ fn read(file: &dyn StoreFile, dir: &Path) -> Result<StoreId, StoreError> {
             tracing::warn!(dir = %dir.display(), "one copy of the store's identity is damaged");
             Ok(whole)
         }
-        (Err(newer @ HeaderError::Newer(_)), _) | (_, Err(newer @ HeaderError::Newer(_))) => {
+        (Err(newer @ HeaderError::Other(_)), _) | (_, Err(newer @ HeaderError::Other(_))) => {
             Err(newer)
         }
         (Err(error), Err(_)) => Err(error),
@@ -152,17 +153,20 @@ fn read(file: &dyn StoreFile, dir: &Path) -> Result<StoreId, StoreError> {
     match header {
         Ok(header) if header.kind == Kind::Identity => Ok(header.store),
         Ok(_) => Err(refuse(dir, "its file \"identity\" is another of a store's files")),
-        Err(HeaderError::Newer(version)) => Err(newer_format(dir, version)),
+        Err(HeaderError::Other(version)) => Err(other_format(dir, version)),
         Err(HeaderError::Damaged) => Err(refuse(dir, "its file \"identity\" is damaged")),
     }
 }
 
 /// The error for files that this code is too old for.
-pub(super) fn newer_format(path: &Path, version: u16) -> StoreError {
-    let why = format!(
-        "it has format {version}, and this version of LTQ reads up to {VERSION}; use a newer one"
-    );
-    refuse(path, &why)
+pub(super) fn other_format(path: &Path, version: u16) -> StoreError {
+    refuse(path, &why_other(version))
+}
+
+/// Why a file of another format is not read, and what to do.
+pub(super) fn why_other(version: u16) -> String {
+    let use_one = if version > VERSION { "a newer one" } else { "an older one" };
+    format!("it has format {version}, and this version of LTQ reads {VERSION}; use {use_one}")
 }
 
 /// The error for what is not to be opened.

@@ -15,6 +15,11 @@ use super::{
 pub(super) struct BlockAt {
     pub(super) first: Offset,
     pub(super) position: u64,
+    /// How many records are in it.
+    pub(super) count: u32,
+    /// Bytes of the whole block, and of what stands before its records.
+    pub(super) bytes: u64,
+    pub(super) meta_bytes: u64,
     /// The latest time of any record in it.
     pub(super) time_max: Timestamp,
 }
@@ -49,7 +54,20 @@ impl SegmentIndex {
     }
 
     pub(super) fn push(&mut self, position: u64, header: &BlockHeader) {
-        self.blocks.push(BlockAt { first: header.first, position, time_max: header.time_max });
+        self.blocks.push(BlockAt {
+            first: header.first,
+            position,
+            count: header.count,
+            bytes: header.block_bytes(),
+            meta_bytes: header.payload_at(),
+            time_max: header.time_max,
+        });
+    }
+
+    /// All blocks, in order, each with the offset before which its records end.
+    pub(super) fn blocks(&self, end: Offset) -> impl Iterator<Item = (BlockAt, Offset)> + '_ {
+        let ends = self.blocks.iter().skip(1).map(|next| next.first).chain([end]);
+        self.blocks.iter().copied().zip(ends)
     }
 
     /// The last block that begins at or before an offset, and the one after it.

@@ -143,7 +143,8 @@ impl JournalDir {
     }
 
     fn begin(&self, file: &dyn StoreFile, number: u64, first: u64) -> io::Result<()> {
-        let header = FileHeader { kind: Kind::Journal, store: self.store, number, first };
+        let header =
+            FileHeader { kind: Kind::Journal, store: self.store, number, first, rewrite: 0 };
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         file.sync()
     }

@@ -14,6 +14,7 @@ use super::{
     engine::{Engine, Entered},
     filesystem::is_full,
     front::{NoRoom, Parked, Sealed},
+    rewrite::Rewriting,
     segments::{SegmentDir, SegmentKey},
     spill::{self, Job},
     tail::{Chunk, NOT_IN_JOURNAL},
@@ -31,6 +32,8 @@ pub(super) struct Keeping {
     /// Of the last checkpoint: its number, and from where on it needs the journal.
     pub(super) checkpoint: u64,
     pub(super) replay: (u64, u64),
+    /// The segments that are looked at, or written anew.
+    pub(super) rewriting: Rewriting,
 }
 
 impl Engine {
@@ -142,6 +145,16 @@ impl Engine {
         keeping: &mut Keeping,
         closing: bool,
     ) -> Result<(), StoreError> {
+        self.checkpoint_for(keeping, if closing { Purpose::Closing } else { Purpose::Journal })
+    }
+
+    /// Makes durable which segments there are, and leaves the journal as it is.
+    pub(super) fn name_segments(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
+        self.checkpoint_for(keeping, Purpose::Segments)
+    }
+
+    fn checkpoint_for(&self, keeping: &mut Keeping, purpose: Purpose) -> Result<(), StoreError> {
+        let closing = purpose == Purpose::Closing;
         if self.is_unsynced() {
             // Otherwise a full file might have to stay for the sake of what is not shown yet.
             self.flush(true)?;
@@ -150,7 +163,8 @@ impl Engine {
             let _showing = self.showing.lock();
             let front = self.front.lock();
             let seen = front.seen();
-            front.sealed().iter().rfind(|sealed| sealed.last_sequence <= seen).copied()
+            let full = front.sealed().iter().rfind(|sealed| sealed.last_sequence <= seen);
+            full.filter(|_| purpose != Purpose::Segments).copied()
         };
         let up_to = last.map_or(0, |last| last.number);
         let jobs = {
@@ -211,17 +225,17 @@ impl Engine {
         }
         let gone = {
             let mut state = self.state.write();
-            let gone = state.take_garbage(self.synced.load(Acquire));
+            let gone = state.take_garbage(self.synced.load(Acquire), keeping.checkpoint);
             self.counters.segment_bytes.store(state.segment_bytes(), Relaxed);
             gone
         };
         for garbage in gone {
-            let key = (garbage.log, garbage.first);
+            let key = garbage.key;
             keeping.dirty.remove(&key);
             self.handles.forget(key);
             match keeping.segments.remove(key) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, log = key.0, "a segment could not be removed");
+                    tracing::warn!(%error, log = key.log, "a segment could not be removed");
                 }
                 _ => (),
             }
@@ -265,6 +279,17 @@ impl Engine {
     pub(super) fn trouble(&self, doing: &str, error: &io::Error, wanted: u64) -> StoreError {
         if is_full(error) { self.device_full(wanted) } else { self.fail(doing, error) }
     }
+}
+
+/// What a checkpoint is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// So that full journal files can go.
+    Journal,
+    /// So that segments that were written anew can go.
+    Segments,
+    /// So that nothing is missing when it is opened again.
+    Closing,
 }
 
 /// So many full journal files are moved to segments however small they are: each opening after a

@@ -1,6 +1,6 @@
 //! One log as readers see it: what of it is in memory, in segments, and lost.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use ltq_core::{
     Bounds, LogName, LogOptions, Offset, ReadLimits, RecordBatch, Records, StoreError, Timestamp,
@@ -8,6 +8,7 @@ use ltq_core::{
 
 use super::{
     index::SegmentIndex,
+    segments::SegmentKey,
     tail::{Chunk, NOT_IN_JOURNAL, Tail},
 };
 use crate::stretches::Stretches;
@@ -35,12 +36,21 @@ pub(super) struct Log {
 pub(super) struct Segment {
     pub(super) first: Offset,
     pub(super) end: Offset,
+    /// How often its records were written anew.
+    pub(super) rewrite: u32,
     /// How much of the file counts.
     pub(super) bytes: u64,
     /// The latest time of any record in it.
     pub(super) time_max: Timestamp,
     /// Where its blocks are; read from the file when first needed.
     pub(super) index: Option<Arc<SegmentIndex>>,
+}
+
+impl Segment {
+    /// Which file it is, of a log of that id.
+    pub(super) const fn key(&self, log: u64) -> SegmentKey {
+        SegmentKey { log, first: self.first, rewrite: self.rewrite }
+    }
 }
 
 /// Records that were found damaged when the journal was read.
@@ -97,11 +107,13 @@ impl Log {
         }
         self.bounds.first = before;
         self.spilled_end = self.spilled_end.max(before);
-        self.tail.drop_before(before);
+        // What comes next may be discarded already.
+        let wanted_from = self.discarded.end_at(before).unwrap_or(before);
+        self.tail.drop_before(wanted_from);
         self.holes.retain(|hole| hole.until > before);
         self.discarded.drop_before(before);
         self.pass_discarded();
-        let gone = self.segments.partition_point(|segment| segment.end <= before);
+        let gone = self.segments.partition_point(|segment| segment.end <= wanted_from);
         self.segments.drain(..gone).collect()
     }
 
@@ -120,6 +132,12 @@ impl Log {
         let start = if all.start <= first { Offset::ZERO } else { all.start };
         let inside = |segment: &mut Segment| segment.first >= start && segment.end <= all.end;
         self.segments.extract_if(.., inside).collect()
+    }
+
+    /// Whether a segment holds anything of a range, wanted or not.
+    pub(super) fn has_segment_in(&self, range: Range<Offset>) -> bool {
+        let at = self.segments.partition_point(|segment| segment.end <= range.start);
+        self.segments.get(at).is_some_and(|segment| segment.first < range.end)
     }
 
     /// Whether a segment holds anything that was neither truncated nor discarded.

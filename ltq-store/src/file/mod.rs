@@ -24,9 +24,11 @@ mod planned;
 mod reader;
 mod recovery;
 mod replay;
+mod rewrite;
 mod room;
 mod segments;
 mod signal;
+mod sparse;
 mod spill;
 mod state;
 mod supply;
@@ -76,6 +78,9 @@ pub use self::{
 /// - Batches keep their order: one that waits for room, in memory or in the journal, holds up all
 ///   that come after it, those that bring no records too. It waits while the store writes what is
 ///   in the way, or is refused.
+/// - What is discarded ([`WriteOp::Discard`](ltq_core::WriteOp::Discard)) comes back on disk: a log's
+///   segments take at most twice as much as its records in them that are wanted, and one segment,
+///   once the store has caught up in the background. For records below some 30 bytes it is more.
 /// - What is damaged is reported with its file and position and costs the records that it touches.
 ///   It is told from the torn end that a power cut may leave, which was never confirmed.
 /// - When a write or sync of the journal fails the store takes no commits any more, and reads go
@@ -294,6 +299,7 @@ impl Store for FileStore {
             commits: counters.commits.load(Relaxed),
             syncs: counters.syncs.load(Relaxed),
             bytes_written: counters.bytes_written.load(Relaxed),
+            bytes_rewritten: counters.rewritten_bytes.load(Relaxed),
             memory_bytes: self.engine.state.read().memory_bytes() + unseen,
             disk_bytes,
             damaged_records: counters.damaged_records.load(Relaxed),

@@ -76,7 +76,8 @@ impl FileStoreOptions {
     }
 
     /// How large one segment file of a log grows; 64 MiB. Space of truncated records comes back
-    /// by whole segments. At least 64 KiB.
+    /// by whole segments; that of discarded ones too, or once less than half of a segment is still
+    /// wanted, when what is wanted is written anew. At least 64 KiB.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;

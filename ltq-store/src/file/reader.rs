@@ -14,7 +14,7 @@ use ltq_core::{LogName, Offset, ReadLimits, RecordBatch, StoreError, Timestamp};
 use parking_lot::Mutex;
 
 use super::{
-    block::{BLOCK_BYTES, BLOCK_HEADER_BYTES, Block, BlockHeader},
+    block::{BLOCK_BYTES, BLOCK_HEADER_BYTES, Block, BlockHeader, BlockMeta},
     engine::Engine,
     filesystem::{StoreFile, read_up_to},
     index::{BlockAt, SegmentIndex},
@@ -74,7 +74,7 @@ impl Handles {
 type Handle = (Arc<dyn StoreFile>, u64);
 
 /// A segment that is being read.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     engine: &'a Engine,
     name: &'a LogName,
     log: u64,
@@ -104,10 +104,10 @@ impl Engine {
                     Found::Segment(segment) => (log.id, segment, log.kept(from, limits)),
                 }
             };
-            let first = segment.first;
+            let key = segment.key(log);
             let result = self.source(name, log, segment, from).and_then(|it| it.read(from, limits));
-            // It may have been truncated away while it was read: then the log knows better.
-            if result.is_ok() || self.still_has(name, log, first) {
+            // It may have been given up or written anew meanwhile: then the log knows better.
+            if result.is_ok() || self.still_has(name, key) {
                 return result;
             }
         }
@@ -130,14 +130,14 @@ impl Engine {
                     None => return Ok(log.offset_in_tail(from, time)),
                 }
             };
-            let (first, end) = (segment.first, segment.end);
+            let (key, end) = (segment.key(log), segment.end);
             let found =
                 self.source(name, log, segment, from).and_then(|it| it.offset_at(from, time));
             match found {
                 Ok(Some(found)) if self.is_kept(name, log, found) => return Ok(found),
                 Ok(Some(found)) => from = found,
                 Ok(None) => from = end,
-                Err(error) if self.still_has(name, log, first) => return Err(error),
+                Err(error) if self.still_has(name, key) => return Err(error),
                 Err(_) => (),
             }
         }
@@ -154,20 +154,21 @@ impl Engine {
         found.is_none_or(|found| found.discarded.end_at(offset).is_none())
     }
 
-    fn still_has(&self, name: &LogName, log: u64, first: Offset) -> bool {
+    pub(super) fn still_has(&self, name: &LogName, key: SegmentKey) -> bool {
         let state = self.state.read();
-        let found = state.logs.get(name).filter(|found| found.id == log);
-        found.is_some_and(|found| found.segments.iter().any(|it| it.first == first))
+        let found = state.logs.get(name).filter(|found| found.id == key.log);
+        found.is_some_and(|found| found.segments.iter().any(|it| it.key(key.log) == key))
     }
 
-    fn source<'a>(
+    /// A segment of a log of that name and id, to be read.
+    pub(super) fn source<'a>(
         &'a self,
         name: &'a LogName,
         log: u64,
         segment: Segment,
         from: Offset,
     ) -> Result<Source<'a>, StoreError> {
-        let key = (log, segment.first);
+        let key = segment.key(log);
         let file = match self.handles.get(key) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let what = "the file is missing".to_owned();
@@ -199,8 +200,8 @@ impl Engine {
         let index = SegmentIndex::scan(file, self.handles.dir.salt(key), segment.bytes);
         let index = Arc::new(index.map_err(|error| self.io_error(key, &error))?);
         let mut state = self.state.write();
-        if let Some(log) = state.logs.get_mut(name).filter(|log| log.id == key.0) {
-            let same = |it: &&mut Segment| it.first == key.1 && it.bytes == segment.bytes;
+        if let Some(log) = state.logs.get_mut(name).filter(|log| log.id == key.log) {
+            let same = |it: &&mut Segment| it.key(key.log) == key && it.bytes == segment.bytes;
             if let Some(segment) = log.segments.iter_mut().find(same) {
                 segment.index = Some(Arc::clone(&index));
             }
@@ -223,7 +224,7 @@ impl Engine {
         position: u64,
         what: String,
     ) -> StoreError {
-        let file = self.handles.dir.path((log, segment.first)).display().to_string();
+        let file = self.handles.dir.path(segment.key(log)).display().to_string();
         let mut known = self.handles.known.lock();
         if known.len() < KNOWN_MAX && known.insert((log, range.end)) {
             let records = range.end.since(range.start);
@@ -256,14 +257,15 @@ impl Source<'_> {
         let from = collected.next();
         let (header, block, position) = self.block_of(from)?;
         let records = block.records();
-        let start = from.since(header.first) as usize;
+        let count = records.count();
+        let start = block.place_of(from).unwrap_or(count);
         let wanted = collected.fitting(records, start);
         let good = match records.slice(start..start + wanted).verify() {
             Ok(()) => wanted,
             Err(ltq_core::RecordsError::Checksum { index, .. }) => index,
             Err(_) => 0,
         };
-        for batch in block.batches(start..start + good) {
+        for batch in block.batches(from..block.offset_of(start + good)) {
             if !collected.push(batch) {
                 return Ok(false);
             }
@@ -271,15 +273,14 @@ impl Source<'_> {
         if good < wanted {
             let first_bad = start + good;
             let is_good = |at: &usize| records.slice(*at..at + 1).verify().is_ok();
-            let count = records.count();
             let next_good = (first_bad..count).find(is_good).unwrap_or(count);
-            let at = |index: usize| header.first.plus(index as u64);
             let before: usize = records.slice(0..first_bad).payload().len();
             let position = position + header.payload_at() + before as u64;
             let what = "the checksum of a record is wrong".to_owned();
-            return Err(self.damaged(at(first_bad)..at(next_good), position, what));
+            let range = block.offset_of(first_bad)..block.offset_of(next_good);
+            return Err(self.damaged(range, position, what));
         }
-        Ok(start + wanted == records.count())
+        Ok(start + wanted == count)
     }
 
     /// The block that holds a record.
@@ -293,20 +294,36 @@ impl Source<'_> {
         let (header, block) = self.load(at, next.map(|next| next.position))?.ok_or_else(|| {
             lost(at.position, "the header of a block, or the table in it, is damaged")
         })?;
-        if offset >= header.end() {
+        if block.place_of(offset).is_none() {
             let position = at.position + header.block_bytes();
             return Err(lost(position, "the header of a block is damaged"));
         }
         Ok((header, block, at.position))
     }
 
+    /// Where its blocks are.
+    pub(super) fn index(&self) -> &SegmentIndex {
+        &self.index
+    }
+
+    /// Reads what a block says of its records. `None` when it is damaged.
+    pub(super) fn load_meta(&self, at: BlockAt) -> Result<Option<BlockMeta>, StoreError> {
+        let key = self.segment.key(self.log);
+        let salt = self.engine.handles.dir.salt(key);
+        let mut bytes = vec![0; at.meta_bytes as usize];
+        let read = read_up_to(&*self.file, &mut bytes, at.position);
+        bytes.truncate(read.map_err(|error| self.engine.io_error(key, &error))?);
+        let header = BlockHeader::decode(salt, at.position, &bytes);
+        Ok(header.and_then(|header| BlockMeta::decode(&header, &Bytes::from(bytes))))
+    }
+
     /// Reads a block. `None` when it is damaged before its payload.
-    fn load(
+    pub(super) fn load(
         &self,
         at: BlockAt,
         next: Option<u64>,
     ) -> Result<Option<(BlockHeader, Block)>, StoreError> {
-        let key = (self.log, self.segment.first);
+        let key = self.segment.key(self.log);
         let salt = self.engine.handles.dir.salt(key);
         let io_error = |error: io::Error| self.engine.io_error(key, &error);
         let end = next.unwrap_or(self.segment.bytes);
@@ -332,9 +349,8 @@ impl Source<'_> {
     fn offset_at(&self, from: Offset, time: Timestamp) -> Result<Option<Offset>, StoreError> {
         for at in self.index.late(from, time) {
             // A damaged block is passed over: its records are reported to who reads them.
-            let Some((header, block)) = self.load(at, None)? else { continue };
-            let start = from.since(header.first).min(u64::from(header.count)) as usize;
-            let mut batches = block.batches(start..header.count as usize);
+            let Some((_, block)) = self.load(at, None)? else { continue };
+            let mut batches = block.batches(from..self.segment.end);
             if let Some(found) = batches.find(|batch| batch.time >= time) {
                 return Ok(Some(found.first));
             }

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool, atomic::AtomicU64},
 };
 
-use ltq_core::{Offset, StoreError};
+use ltq_core::StoreError;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     filesystem::{FileSystem, OpenMode, StoreFile, is_full},
     format::{FileHeader, HeaderError, Kind, StoreId},
     front::{Front, Sealed},
-    identity::{self, newer_format, refuse},
+    identity::{self, other_format, refuse},
     journal::{ENTRIES_AT, JournalDir, JournalFile},
     keeper::Keeping,
     log::Log,
@@ -30,6 +30,7 @@ use super::{
     planned::Planned,
     reader::Handles,
     replay::Replay,
+    rewrite::Rewriting,
     segments::{SegmentDir, SegmentKey},
     signal::Signal,
     state::State,
@@ -117,6 +118,7 @@ pub(super) fn open_locked(
         next_file: next_file + 1,
         checkpoint,
         replay: replay_from,
+        rewriting: Rewriting::default(),
     };
     Ok(engine(
         options,
@@ -159,6 +161,7 @@ pub(super) fn open_read_only(options: FileStoreOptions) -> Result<Engine, StoreE
         next_file: 0,
         checkpoint: found.snapshot.number,
         replay: (found.snapshot.file, found.snapshot.sequence),
+        rewriting: Rewriting::default(),
     };
     let checkpoint_bytes = found.checkpoint_bytes;
     let before = found.snapshot.sequence - 1;
@@ -336,7 +339,7 @@ pub(super) fn open_journal(
                 return Err(refuse(&path, "it is another file of the store; put it back"));
             }
             Ok(header) => Some(header.first).filter(|&first| first > 0),
-            Err(HeaderError::Newer(version)) => return Err(newer_format(&path, version)),
+            Err(HeaderError::Other(version)) => return Err(other_format(&path, version)),
             // It was being made, or is damaged: what is in it tells.
             Err(HeaderError::Damaged) => None,
         };
@@ -405,7 +408,7 @@ pub(super) fn unknown_segments(listed: Vec<SegmentKey>, state: &State) -> BTreeS
     let mut unknown: BTreeSet<_> = listed.into_iter().collect();
     for log in state.logs.values() {
         for segment in &log.segments {
-            unknown.remove(&(log.id, segment.first));
+            unknown.remove(&segment.key(log.id));
         }
     }
     unknown
@@ -429,20 +432,22 @@ pub(super) fn judge_segments(
     let mut restored = Vec::new();
     for (name, log) in &mut state.logs {
         let id = log.id;
-        let is_missing = |first: Offset| !present.contains(&(id, first));
-        let last_missing = log.segments.iter().rposition(|it| is_missing(it.first));
-        if let Some(missing) = last_missing.and_then(|at| log.segments.get(at)) {
+        let missing = log.segments.iter().filter(|it| !present.contains(&it.key(id)));
+        for missing in missing {
             if log.options.durable {
                 tracing::error!(log = %name, first = %missing.first, end = %missing.end,
                     "a segment is missing");
             } else {
-                // Truncated since the checkpoint; of such a log the journal does not tell.
-                restored.push((name.clone(), id, missing.end));
+                // Given up since the checkpoint; of such a log the journal does not tell.
+                restored.push((name.clone(), id, missing.first..missing.end));
             }
         }
     }
-    for (name, id, before) in restored {
-        state.change_log(id, &name, |log: &mut Log| log.truncate(before));
+    for (name, id, lost) in restored {
+        state.change_log(id, &name, |log: &mut Log| {
+            let oldest = log.segments.first().is_some_and(|first| first.first == lost.start);
+            if oldest { log.truncate(lost.end) } else { log.discard(lost.start, lost.end) }
+        });
     }
     for log in state.logs.values_mut() {
         // Of a log that is not durable the checkpoint may know more than came back.

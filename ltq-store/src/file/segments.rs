@@ -1,6 +1,6 @@
 //! The segment files: named, made, written and removed.
 //!
-//! A file holds consecutive blocks of one log behind its header. Nothing in a checkpoint refers to
+//! A file holds blocks of one log, in order, behind its header. Nothing in a checkpoint refers to
 //! what was not synced, so that whatever lies behind is cut and written again.
 
 use std::{
@@ -20,8 +20,13 @@ use super::{
     log::Segment,
 };
 
-/// Which segment: its log's id and its first offset.
-pub(super) type SegmentKey = (u64, Offset);
+/// Which segment: its log's id, its first offset, and how often its records were written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SegmentKey {
+    pub(super) log: u64,
+    pub(super) first: Offset,
+    pub(super) rewrite: u32,
+}
 
 /// The segment files of a store.
 #[derive(Clone, Debug)]
@@ -40,17 +45,19 @@ impl SegmentDir {
         &self.dir
     }
 
-    pub(super) fn path(&self, (log, first): SegmentKey) -> PathBuf {
-        self.dir.join(format!("{log:016x}-{:016x}.segment", first.0))
+    pub(super) fn path(&self, key: SegmentKey) -> PathBuf {
+        let SegmentKey { log, first, rewrite } = key;
+        self.dir.join(format!("{log:016x}-{:016x}-{rewrite:08x}.segment", first.0))
     }
 
-    pub(super) fn salt(&self, (log, first): SegmentKey) -> Salt {
-        Salt::new(self.store, Kind::Segment, log, first.0)
+    pub(super) fn salt(&self, key: SegmentKey) -> Salt {
+        Salt::new(self.store, Kind::Segment, key.log, key.first.0).rewritten(key.rewrite)
     }
 
     /// What the file of a segment begins with.
-    pub(super) const fn header(&self, (log, first): SegmentKey) -> FileHeader {
-        FileHeader { kind: Kind::Segment, store: self.store, number: log, first: first.0 }
+    pub(super) const fn header(&self, key: SegmentKey) -> FileHeader {
+        let SegmentKey { log, first, rewrite } = key;
+        FileHeader { kind: Kind::Segment, store: self.store, number: log, first: first.0, rewrite }
     }
 
     /// All segment files that there are.
@@ -60,10 +67,13 @@ impl SegmentDir {
             names => names?,
         };
         let key = |name: &String| {
-            let (log, first) = name.strip_suffix(".segment")?.split_once('-')?;
-            let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
-            (log.len() == 16 && first.len() == 16)
-                .then(|| Some((number(log)?, Offset(number(first)?))))?
+            let (log, rest) = name.strip_suffix(".segment")?.split_once('-')?;
+            let (first, rewrite) = rest.split_once('-')?;
+            let number = |digits: &str, len: usize| {
+                u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == len)
+            };
+            let rewrite = u32::try_from(number(rewrite, 8)?).ok()?;
+            Some(SegmentKey { log: number(log, 16)?, first: Offset(number(first, 16)?), rewrite })
         };
         Ok(names.iter().filter_map(key).collect())
     }
@@ -97,9 +107,11 @@ impl SegmentDir {
 
 /// Writes records of one log, behind its last segment or in new ones.
 #[derive(Debug)]
-pub(super) struct SegmentWriter<'a> {
-    dir: &'a SegmentDir,
+pub(super) struct SegmentWriter {
+    dir: SegmentDir,
     log: u64,
+    /// How often the records were written anew.
+    rewrite: u32,
     segment_bytes: u64,
     open: Option<(Arc<dyn StoreFile>, Segment)>,
     block: BlockBuilder,
@@ -107,25 +119,18 @@ pub(super) struct SegmentWriter<'a> {
     pub(super) bytes_written: u64,
 }
 
-impl<'a> SegmentWriter<'a> {
+impl SegmentWriter {
     /// `last` is the log's last segment, its index known, to go on with where that is possible.
     pub(super) fn new(
-        dir: &'a SegmentDir,
+        dir: &SegmentDir,
         log: u64,
         segment_bytes: u64,
         last: Option<Segment>,
     ) -> io::Result<Self> {
-        let mut writer = Self {
-            dir,
-            log,
-            segment_bytes,
-            open: None,
-            block: BlockBuilder::default(),
-            done: Vec::new(),
-            bytes_written: 0,
-        };
+        let mut writer = Self { segment_bytes, ..Self::rewriting(dir, log, 0) };
         if let Some(last) = last.filter(|last| last.bytes < segment_bytes && last.index.is_some()) {
-            match dir.files.open(&dir.path((log, last.first)), OpenMode::Write) {
+            writer.rewrite = last.rewrite;
+            match dir.files.open(&dir.path(last.key(log)), OpenMode::Write) {
                 Ok(file) => {
                     file.set_len(last.bytes)?;
                     writer.open = Some((file, last));
@@ -137,9 +142,38 @@ impl<'a> SegmentWriter<'a> {
         Ok(writer)
     }
 
+    /// Writes all into one new segment of records that were in others before.
+    pub(super) fn rewriting(dir: &SegmentDir, log: u64, rewrite: u32) -> Self {
+        Self {
+            dir: dir.clone(),
+            log,
+            rewrite,
+            segment_bytes: u64::MAX,
+            open: None,
+            block: BlockBuilder::default(),
+            done: Vec::new(),
+            bytes_written: 0,
+        }
+    }
+
+    /// Makes what was written so far durable, apart from the name.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.open.as_ref().map_or(Ok(()), |(file, _)| file.sync())
+    }
+
+    /// Removes what was written, which nobody knows of.
+    pub(super) fn abandon(self) {
+        let (dir, log) = (self.dir.clone(), self.log);
+        for segment in self.into_segments() {
+            if let Err(error) = dir.remove(segment.key(log)) {
+                tracing::warn!(%error, log, "half a segment could not be removed");
+            }
+        }
+    }
+
     /// Adds records behind those before; there may be a gap.
     pub(super) fn push(&mut self, mut batch: RecordBatch) -> io::Result<()> {
-        if !self.block.is_empty() && self.block.end() != batch.first {
+        if !self.block.reaches(batch.first) {
             self.write_block()?;
         }
         while !batch.records.is_empty() {
@@ -164,20 +198,22 @@ impl<'a> SegmentWriter<'a> {
 
     fn write_block(&mut self) -> io::Result<()> {
         let first = self.block.first();
-        let fits = |segment: &Segment| segment.bytes < self.segment_bytes && segment.end == first;
-        if let Some((_, full)) = self.open.take_if(|(_, segment)| !fits(segment)) {
+        let full = |segment: &Segment| segment.bytes >= self.segment_bytes;
+        if let Some((_, full)) = self.open.take_if(|(_, segment)| full(segment)) {
             self.done.push(full);
+            self.rewrite = 0;
         }
         let (file, mut segment) = match self.open.take() {
             Some(open) => open,
             None => self.create(first)?,
         };
-        let salt = self.dir.salt((self.log, segment.first));
+        let salt = self.dir.salt(segment.key(self.log));
+        let end = self.block.end();
         let (header, bytes) = self.block.finish(salt, segment.bytes);
         if let Err(error) = file.write_all_at(&[IoSlice::new(&bytes)], segment.bytes) {
             // Half a block is in nobody's way, but it takes space that may be short.
             if segment.end == segment.first {
-                let _ = self.dir.remove((self.log, segment.first));
+                let _ = self.dir.remove(segment.key(self.log));
             } else {
                 let _ = file.set_len(segment.bytes);
                 self.done.push(segment);
@@ -188,7 +224,7 @@ impl<'a> SegmentWriter<'a> {
         Arc::make_mut(&mut index).push(segment.bytes, &header);
         segment.index = Some(index);
         segment.bytes += bytes.len() as u64;
-        segment.end = header.end();
+        segment.end = end;
         segment.time_max = segment.time_max.max(header.time_max);
         self.bytes_written += bytes.len() as u64;
         self.open = Some((file, segment));
@@ -196,14 +232,17 @@ impl<'a> SegmentWriter<'a> {
     }
 
     fn create(&self, first: Offset) -> io::Result<(Arc<dyn StoreFile>, Segment)> {
-        let path = self.dir.path((self.log, first));
+        let key = SegmentKey { log: self.log, first, rewrite: self.rewrite };
+        let rewrite = self.rewrite;
+        let path = self.dir.path(key);
         let file = self.dir.files.open(&path, OpenMode::Create)?;
         file.set_len(0)?;
-        let header = self.dir.header((self.log, first));
+        let header = self.dir.header(key);
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         let segment = Segment {
             first,
             end: first,
+            rewrite,
             bytes: HEADER_BYTES as u64,
             time_max: Timestamp(0),
             index: Some(Arc::new(SegmentIndex::default())),

@@ -100,7 +100,7 @@ pub(super) fn jobs_for_memory(state: &State, target: u64) -> Vec<Job> {
 /// segment is left as it is, and a new one begun.
 fn with_index(dir: &SegmentDir, log: u64, mut segment: Segment) -> Segment {
     if segment.index.is_none() {
-        let key = (log, segment.first);
+        let key = segment.key(log);
         let scanned =
             dir.open(key).and_then(|file| SegmentIndex::scan(&*file, dir.salt(key), segment.bytes));
         segment.index = scanned.ok().map(Arc::new);
@@ -111,7 +111,7 @@ fn with_index(dir: &SegmentDir, log: u64, mut segment: Segment) -> Segment {
 impl Spilled {
     /// Lets readers find them there, so that memory can give them up.
     pub(super) fn register(self, state: &mut State, dirty: &mut BTreeSet<SegmentKey>) {
-        dirty.extend(self.segments.iter().map(|segment| (self.id, segment.first)));
+        dirty.extend(self.segments.iter().map(|segment| segment.key(self.id)));
         state.register(self.id, &self.log, self.segments);
     }
 }

@@ -1,16 +1,17 @@
 //! What readers see: all logs and values, as of the batches that are as durable as was asked.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
 };
 
 use bytes::Bytes;
-use ltq_core::{LogInfo, LogName, Offset};
+use ltq_core::{LogInfo, LogName};
 
 use super::{
     change::Change,
     log::{Log, Segment},
+    segments::SegmentKey,
     tail::Chunk,
 };
 
@@ -26,16 +27,18 @@ pub(super) struct State {
     segment_bytes: u64,
     /// Segments that nothing needs any more.
     garbage: Vec<Garbage>,
+    /// Logs of whose segments something was discarded since anybody looked.
+    sparse: BTreeSet<LogName>,
 }
 
 /// A segment that can go once the change that made it superfluous is durable.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Garbage {
-    pub(super) log: u64,
-    pub(super) first: Offset,
+    pub(super) key: SegmentKey,
     pub(super) bytes: u64,
-    /// The last entry of the journal at that time.
+    /// What must be durable before: this entry of the journal, and this checkpoint.
     pub(super) sequence: u64,
+    pub(super) checkpoint: u64,
 }
 
 impl State {
@@ -88,6 +91,9 @@ impl State {
             Change::Discard { id, log, from, until, .. } => {
                 let gone = self.change_log(id, &log, |found| found.discard(from, until));
                 self.remove_later(id, &gone.unwrap_or_default(), sequence);
+                if self.logs.get(&log).is_some_and(|found| found.has_segment_in(from..until)) {
+                    self.sparse.insert(log);
+                }
             }
             Change::Put { key, value } => self.put(&key, &value),
             Change::Remove { key } => self.remove(&key),
@@ -97,6 +103,9 @@ impl State {
     /// Takes in a log as it was in a checkpoint.
     pub(super) fn restore(&mut self, log: LogName, found: Log) {
         self.tail_cost += found.tail.cost();
+        if !found.segments.is_empty() && found.discarded.iter().next().is_some() {
+            self.sparse.insert(log.clone());
+        }
         self.logs.insert(log, found);
     }
 
@@ -125,17 +134,19 @@ impl State {
     pub(super) fn register(&mut self, id: u64, log: &LogName, written: Vec<Segment>) {
         for segment in written {
             // It may have become superfluous before it was extended.
-            let old = self
-                .garbage
-                .extract_if(.., |garbage| garbage.log == id && garbage.first == segment.first);
+            let old = self.garbage.extract_if(.., |garbage| garbage.key == segment.key(id));
             let mut old: u64 = old.map(|garbage| garbage.bytes).sum();
             let bytes = segment.bytes;
             let found = self.logs.get_mut(log).filter(|found| found.id == id);
             match found {
                 Some(found) if found.wants(&segment) => {
                     found.spilled_end = found.spilled_end.max(segment.end);
-                    let same = found.segments.pop_if(|last| last.first == segment.first);
-                    old += same.map_or(0, |last| last.bytes);
+                    let same = found.segments.pop_if(|last| last.key(id) == segment.key(id));
+                    old += same.as_ref().map_or(0, |last| last.bytes);
+                    // What was the last one does not grow any more.
+                    if same.is_none() && found.discarded.iter().next().is_some() {
+                        self.sparse.insert(log.clone());
+                    }
                     found.segments.push(segment);
                     found.pass_discarded();
                 }
@@ -143,6 +154,52 @@ impl State {
             }
             self.segment_bytes = self.segment_bytes + bytes - old;
         }
+    }
+
+    /// Takes in a segment into which others were written anew; those can go once a checkpoint
+    /// names it. `false`, and nothing is changed, when one of them is not as it was.
+    pub(super) fn replace(
+        &mut self,
+        log: &LogName,
+        id: u64,
+        inputs: &[Segment],
+        output: &Segment,
+        checkpoint: u64,
+    ) -> bool {
+        let Some(found) = self.logs.get_mut(log).filter(|found| found.id == id) else {
+            return false;
+        };
+        // One that is gone has nothing in it that is wanted.
+        let of = |it: &Segment| inputs.iter().find(|input| input.key(id) == it.key(id));
+        let changed = |it: &Segment| of(it).is_some_and(|input| input.bytes != it.bytes);
+        if found.segments.iter().any(changed) || !found.wants(output) {
+            return false;
+        }
+        let gone: Vec<Segment> = found.segments.extract_if(.., |it| of(it).is_some()).collect();
+        let at = found.segments.partition_point(|it| it.first < output.first);
+        found.segments.insert(at, output.clone());
+        self.segment_bytes += output.bytes;
+        self.garbage.extend(gone.iter().map(|segment| Garbage {
+            key: segment.key(id),
+            bytes: segment.bytes,
+            sequence: 0,
+            checkpoint,
+        }));
+        true
+    }
+
+    /// A log of whose segments something was discarded, to be looked at.
+    pub(super) fn take_sparse(&mut self) -> Option<LogName> {
+        self.sparse.pop_first()
+    }
+
+    pub(super) fn is_sparse(&self) -> bool {
+        !self.sparse.is_empty()
+    }
+
+    /// Notes that a log is to be looked at again.
+    pub(super) fn note_sparse(&mut self, log: LogName) {
+        self.sparse.insert(log);
     }
 
     /// Whether there is something to be removed.
@@ -165,18 +222,19 @@ impl State {
     /// Leaves segments to be removed.
     pub(super) fn remove_later(&mut self, log: u64, segments: &[Segment], sequence: u64) {
         let garbage = segments.iter().map(|segment| Garbage {
-            log,
-            first: segment.first,
+            key: segment.key(log),
             bytes: segment.bytes,
             sequence,
+            checkpoint: 0,
         });
         self.garbage.extend(garbage);
     }
 
-    /// The superfluous segments whose end is durable, at most up to this entry of the journal.
-    pub(super) fn take_garbage(&mut self, synced: u64) -> Vec<Garbage> {
-        let (gone, kept) =
-            self.garbage.drain(..).partition(|garbage: &Garbage| garbage.sequence <= synced);
+    /// The superfluous segments whose end is durable, if everything up to this entry of the journal
+    /// and this checkpoint is.
+    pub(super) fn take_garbage(&mut self, synced: u64, checkpoint: u64) -> Vec<Garbage> {
+        let durable = |it: &Garbage| it.sequence <= synced && it.checkpoint <= checkpoint;
+        let (gone, kept) = self.garbage.drain(..).partition(durable);
         self.garbage = kept;
         let gone: Vec<Garbage> = gone;
         self.segment_bytes -= gone.iter().map(|garbage| garbage.bytes).sum::<u64>();

@@ -10,6 +10,7 @@ mod model;
 mod opening;
 mod refusals;
 mod sim;
+mod sparse;
 mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -54,6 +55,7 @@ mod as_it_comes {
         what_needs_no_more_room_is_taken_when_full,
         a_full_store_can_be_read,
         truncating_makes_room,
+        discarding_makes_room,
         deleting_a_log_makes_room,
         values_count_and_deleting_them_makes_room,
     ]);
@@ -76,6 +78,7 @@ mod tiny {
         what_needs_no_more_room_is_taken_when_full,
         a_full_store_can_be_read,
         truncating_makes_room,
+        discarding_makes_room,
         deleting_a_log_makes_room,
         values_count_and_deleting_them_makes_room,
     ]);

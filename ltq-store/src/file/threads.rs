@@ -7,13 +7,13 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ltq_core::StoreError;
 use parking_lot::Mutex;
 
-use super::engine::Engine;
+use super::{engine::Engine, rewrite::Rewrote};
 
 /// The threads of a store.
 #[derive(Debug)]
@@ -103,9 +103,27 @@ fn commit(engine: &Engine, stopping: &AtomicBool) {
 /// Keeps house whenever there is something to be done.
 fn keep(engine: &Engine, stopping: &AtomicBool) {
     engine.keep_signal.bind();
+    let mut rest_until = None;
     while !stopping.load(SeqCst) {
         // A failure is told to whoever waits.
         let _ = engine.keep_step();
-        engine.keep_signal.wait(None);
+        let began = Instant::now();
+        if rest_until.is_none_or(|until| until <= began) {
+            let rewrote = engine.rewrite_step();
+            let now = Instant::now();
+            rest_until = match rewrote {
+                Ok(Rewrote::More) => Some(now + (now - began) * REST),
+                Ok(Rewrote::NoRoom) => Some(now + ROOM_AGAIN),
+                Ok(Rewrote::Nothing) | Err(_) => None,
+            };
+        }
+        let rest = rest_until.map(|until| until.saturating_duration_since(Instant::now()));
+        engine.keep_signal.wait(rest);
     }
 }
+
+/// How many times as long as a step of writing segments anew took it rests: commits have the disk
+/// for themselves for three quarters of the time.
+const REST: u32 = 3;
+/// When there was no room for that it looks again, as nobody tells that there is.
+const ROOM_AGAIN: Duration = Duration::from_secs(5);

@@ -34,6 +34,8 @@ crate::conformance!(conformance, InMemory, skip: [
     disk_commits_survive_a_drop,
     a_barrier_makes_earlier_commits_survive,
     a_truncation_survives_a_drop,
+    discards_survive_a_close,
+    a_discard_survives_a_drop,
     what_survives_has_everything_before_it,
     what_shows_early_is_durable_already,
     a_log_that_is_not_durable_comes_back_if_shorter,

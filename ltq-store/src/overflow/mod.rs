@@ -234,6 +234,7 @@ impl<F: Store, B: Store> Store for OverflowStore<F, B> {
             commits: self.shared.commits.load(Relaxed),
             syncs: front.syncs + back.syncs,
             bytes_written: front.bytes_written + back.bytes_written,
+            bytes_rewritten: front.bytes_rewritten + back.bytes_rewritten,
             memory_bytes: front.memory_bytes + back.memory_bytes,
             disk_bytes: front.disk_bytes + back.disk_bytes,
             damaged_records: front.damaged_records + back.damaged_records,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use ltq_core::{Durability, LogOptions, Offset, Store, StoreError, WriteBatch};
+use ltq_core::{Bounds, Durability, LogOptions, Offset, Store, StoreError, WriteBatch, WriteOp};
 use tokio::time::{Instant, sleep};
 
 use crate::conformance::{
     Clause, Failure,
     failure::ensure,
     harness::Stage,
-    world::{World, log},
+    world::{World, log, unexpected},
 };
 
 /// What one append of [`fill`] brings.
@@ -135,6 +135,40 @@ pub(in super::super) async fn truncating_makes_room(stage: &Stage) -> Result<(),
     let end = world.end(&log("a"));
     world.truncate(&log("a"), end.0).await?;
     append_again(&mut world, "a").await
+}
+
+pub(in super::super) async fn discarding_makes_room(stage: &Stage) -> Result<(), Failure> {
+    let mut world = World::with_logs(stage, &["a"]).await?;
+    for round in 0..3 {
+        fill(&mut world, stage, "a").await?;
+        let Bounds { first, end } = world.bounds(&log("a"));
+        let mut batch = WriteBatch::new();
+        match round {
+            // A stretch in the middle; all but a few lone ones; all.
+            0 => drop(batch.discard(log("a"), first.plus(3), Offset(end.0 - 3))),
+            1 => (first.0..end.0 - 20).step_by(20).for_each(|at| {
+                batch.discard(log("a"), Offset(at + 1), Offset(at + 20));
+            }),
+            _ => drop(batch.discard(log("a"), first, end)),
+        }
+        // It is taken, full or not, and together with what needs no more room than it gives back.
+        world.add(&mut batch, &log("a"), 1, 1, 20);
+        match world.store.commit(batch.clone(), Durability::Memory).await {
+            Ok(_) => world.model.apply(&batch),
+            Err(StoreError::Full { .. }) => {
+                // Where space takes its time to come back.
+                let ops = batch.into_ops();
+                let mut alone = WriteBatch::new();
+                ops.into_iter().filter(|op| matches!(op, WriteOp::Discard { .. })).for_each(|op| {
+                    alone.push(op);
+                });
+                world.commit(alone).await?;
+            }
+            Err(error) => return Err(unexpected("discarding")(error)),
+        }
+        append_again(&mut world, "a").await?;
+    }
+    Ok(())
 }
 
 pub(in super::super) async fn deleting_a_log_makes_room(stage: &Stage) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 pub(super) mod appending;
 pub(super) mod closing;
 pub(super) mod concurrency;
+pub(super) mod discarding;
 pub(super) mod durability;
 pub(super) mod limits;
 pub(super) mod logs;

@@ -32,10 +32,14 @@ pub(super) enum Fault {
     ClaimsLooseLogsDurable,
     ClaimsMoreThanItCan,
     DeletesByPrefix,
+    DiscardsNothing,
+    DiscardsOneTooFew,
+    DiscardsOneTooMany,
     FlipsABit,
     ForgetsAnEarlierCommit,
     ForgetsCommitsToMemory,
     ForgetsDeletions,
+    ForgetsDiscards,
     ForgetsOnReopening,
     ForgetsTheEndOfEmptyLogs,
     ForgetsTheLastCommit,
@@ -53,6 +57,7 @@ pub(super) enum Fault {
     NeverResolves,
     PanicsAtASecondClose,
     ReadsBelowTheFirst,
+    ReadsOverDiscards,
     RefusesAllWhenFull,
     Reorders,
     SearchesTimesAsSorted,
@@ -99,6 +104,7 @@ impl FaultyHarness {
         let forgets = |op: &WriteOp| match op {
             WriteOp::Truncate { .. } => self.fault == Fault::ForgetsTruncations,
             WriteOp::DeleteLog { .. } => self.fault == Fault::ForgetsDeletions,
+            WriteOp::Discard { .. } => self.fault == Fault::ForgetsDiscards,
             _ => false,
         };
         let batches = history.into_iter().map(|(batch, _)| {
@@ -192,6 +198,18 @@ impl FaultyStore {
                     let fewer = if before > end { before } else { Offset(before.0.max(1) - 1) };
                     spoiled.truncate(log, fewer);
                 }
+                (Fault::DiscardsNothing, WriteOp::Discard { log, from, until })
+                    if from < until && end(&log).is_some_and(|end| until <= end) => {}
+                (Fault::DiscardsOneTooMany, WriteOp::Discard { log, from, until })
+                    if from < until && end(&log).is_some_and(|end| until < end) =>
+                {
+                    spoiled.discard(log, from, until.plus(1));
+                }
+                (Fault::DiscardsOneTooFew, WriteOp::Discard { log, from, until })
+                    if from.plus(1) < until =>
+                {
+                    spoiled.discard(log, from, Offset(until.0 - 1));
+                }
                 (Fault::AppendsAnywhere, WriteOp::Append { log, time, records, .. }) => {
                     let at = end(&log).unwrap_or_default();
                     spoiled.append(log, at, time, records);
@@ -279,6 +297,9 @@ impl FaultyStore {
                 if self.fault == Fault::ReadsBelowTheFirst && from < bounds.first =>
             {
                 read(bounds.first)
+            }
+            Err(StoreError::Discarded { until, .. }) if self.fault == Fault::ReadsOverDiscards => {
+                read(until)
             }
             result => result,
         }

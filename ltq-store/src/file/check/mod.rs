@@ -168,8 +168,8 @@ impl<'a> Checker<'a> {
                 Some(Ok(header)) if header.kind == Kind::Identity => {
                     found.get_or_insert(header.store);
                 }
-                Some(Err(super::format::HeaderError::Newer(version))) => {
-                    return Err(identity::newer_format(&self.options.dir, version));
+                Some(Err(super::format::HeaderError::Other(version))) => {
+                    return Err(identity::other_format(&self.options.dir, version));
                 }
                 _ if bytes.is_none() => (),
                 _ => self.damage(&path, at, "a copy of the identity is damaged", Loss::Nothing),

@@ -1,9 +1,8 @@
 //! Mends a store: sets damaged files aside, keeps what is whole, and notes what is lost.
 //!
-//! For each damaged segment a new file with its whole records is written beside it, and then in
-//! this order: a checkpoint names the lost records and allows for either file; the new file takes
-//! the place of the old one; a checkpoint names the new one. So a crash at any point leaves
-//! neither more nor less than there was, apart from what is damaged.
+//! The whole records of a damaged segment go into a new file beside it; then one checkpoint names
+//! that file and the records that are lost, and only then the old file goes. So a crash at any point
+//! leaves neither more nor less than there was, apart from what is damaged.
 
 use std::{
     collections::BTreeSet,
@@ -12,19 +11,18 @@ use std::{
     sync::Arc,
 };
 
-use ltq_core::{LogName, StoreError, Timestamp};
+use ltq_core::{LogName, StoreError};
 
 use super::{
     super::{
-        block::BlockBuilder,
         engine::Engine,
-        filesystem::{FileSystem, OpenMode, StoreFile, read_up_to},
-        format::HEADER_BYTES,
+        filesystem::{FileSystem, OpenMode, read_up_to},
         identity,
         keeper::Keeping,
         log::{Hole, Segment},
         options::FileStoreOptions,
         recovery,
+        segments::SegmentWriter,
     },
     CheckProgress, CheckReport, Checked, Checker, Loss, Repair,
     segment::{Part, walk},
@@ -71,7 +69,7 @@ pub(super) fn run(
         // Without the file nobody could be kept out, until now.
         None => recovery::open(options.clone())?,
     };
-    let mended = mend(&engine, &report, &folder);
+    let mended = mend(&engine, &report);
     engine.begin_closing();
     let closed = engine.finish_closing();
     mended.and(closed)?;
@@ -118,7 +116,7 @@ fn copy(files: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Makes the files say what is there and what is lost.
-fn mend(engine: &Engine, report: &CheckReport, folder: &Path) -> Result<(), StoreError> {
+fn mend(engine: &Engine, report: &CheckReport) -> Result<(), StoreError> {
     let mut keeping = engine.keeping.lock();
     let damaged: BTreeSet<&str> = report.damage.iter().map(|damage| damage.file.as_str()).collect();
     note_losses(engine, report);
@@ -132,10 +130,10 @@ fn mend(engine: &Engine, report: &CheckReport, folder: &Path) -> Result<(), Stor
     };
     for (name, log, segments) in logs {
         for segment in segments {
-            let path = keeping.segments.path((log, segment.first));
+            let path = keeping.segments.path(segment.key(log));
             let below = path.strip_prefix(&engine.options.dir).unwrap_or(&path);
             if damaged.contains(below.display().to_string().as_str()) {
-                replace(engine, &mut keeping, &name, log, &segment, folder)?;
+                replace(engine, &mut keeping, &name, log, &segment)?;
             }
         }
     }
@@ -157,102 +155,49 @@ fn note_losses(engine: &Engine, report: &CheckReport) {
     }
 }
 
+/// Writes the records of a segment that are whole anew, and gives up the old file.
 fn replace(
     engine: &Engine,
     keeping: &mut Keeping,
     name: &LogName,
     log: u64,
     old: &Segment,
-    folder: &Path,
 ) -> Result<(), StoreError> {
-    let key = (log, old.first);
+    let key = old.key(log);
     let path = keeping.segments.path(key);
     let failed = |error: io::Error| StoreError::Io {
         doing: format!("writing {} anew", path.display()),
         cause: error.to_string(),
     };
-    let temporary = folder.join("being-mended");
     let new = match keeping.segments.open(key) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         file => {
             let file = file.map_err(failed)?;
-            let whole = write_whole(engine, keeping, log, old, &file, &temporary);
-            // Its name must not come back by itself once it has another.
-            engine.files.sync_dir(folder).map_err(failed)?;
-            whole.map_err(failed)?
+            let salt = keeping.segments.salt(key);
+            let rewrite = old.rewrite.saturating_add(1);
+            let mut writer = SegmentWriter::rewriting(&keeping.segments, log, rewrite);
+            walk(&file, salt, old, &mut |part| match part {
+                Part::Good(batch) => writer.push(batch),
+                _ => Ok(()),
+            })
+            .map_err(failed)?;
+            writer.finish().map_err(failed)?;
+            writer.into_segments()
         }
     };
-    let set = |segment: Option<Segment>| {
+    keeping.dirty.extend(new.iter().map(|segment| segment.key(log)));
+    {
         let mut state = engine.state.write();
         state.change_log(log, name, |found| {
-            match found.segments.iter().position(|it| it.first == old.first).zip(segment) {
-                Some((at, new)) => found.segments.splice(at..=at, [new]).for_each(drop),
-                None => found.segments.retain(|it| it.first != old.first),
+            if let Some(at) = found.segments.iter().position(|it| it.key(log) == key) {
+                found.segments.splice(at..=at, new);
             }
         });
-        state.count_segments();
-    };
-    let Some(new) = new else {
-        set(None);
-        engine.checkpoint(keeping, false)?;
-        return match keeping.segments.remove(key) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        };
-    };
-    set(Some(Segment { bytes: new.bytes.max(old.bytes), ..new.clone() }));
-    engine.checkpoint(keeping, false)?;
+        state.remove_later(log, std::slice::from_ref(old), 0);
+    }
     engine.handles.forget(key);
-    engine.files.rename(&temporary, &path).map_err(failed)?;
-    engine.files.sync_dir(keeping.segments.dir()).map_err(failed)?;
-    set(Some(new));
+    // Closing the store removes the old file, which nothing names any more after this.
     engine.checkpoint(keeping, false)
-}
-
-/// Writes the records of a segment that are whole. `None` when there are none.
-fn write_whole(
-    engine: &Engine,
-    keeping: &Keeping,
-    log: u64,
-    old: &Segment,
-    file: &Arc<dyn StoreFile>,
-    to: &Path,
-) -> io::Result<Option<Segment>> {
-    let key = (log, old.first);
-    let salt = keeping.segments.salt(key);
-    let target = engine.files.open(to, OpenMode::Create)?;
-    target.set_len(0)?;
-    target.write_all_at(&[IoSlice::new(&keeping.segments.header(key).encode())], 0)?;
-    let mut position = HEADER_BYTES as u64;
-    let mut time_max = Timestamp(0);
-    let mut block = BlockBuilder::default();
-    let mut flush = |block: &mut BlockBuilder| -> io::Result<()> {
-        if !block.is_empty() {
-            let (header, bytes) = block.finish(salt, position);
-            target.write_all_at(&[IoSlice::new(&bytes)], position)?;
-            position += bytes.len() as u64;
-            time_max = time_max.max(header.time_max);
-        }
-        Ok(())
-    };
-    walk(file, salt, old, &mut |part| {
-        let Part::Good(mut batch) = part else { return Ok(()) };
-        if block.end() != batch.first {
-            flush(&mut block)?;
-        }
-        while !batch.records.is_empty() {
-            block.take(&mut batch);
-            if block.is_full() || !batch.records.is_empty() {
-                flush(&mut block)?;
-            }
-        }
-        Ok(())
-    })?;
-    flush(&mut block)?;
-    target.sync()?;
-    let (first, end) = (old.first, old.end);
-    let whole = Segment { first, end, bytes: position, time_max, index: None };
-    Ok((position > HEADER_BYTES as u64).then_some(whole))
 }
 
 const COPY_BYTES: usize = 1 << 20;

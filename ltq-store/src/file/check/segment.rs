@@ -39,7 +39,7 @@ impl Checker<'_> {
         segment: &Segment,
         segments: &SegmentDir,
     ) -> Result<(), StoreError> {
-        let key = (log.id, segment.first);
+        let key = segment.key(log.id);
         let path = segments.path(key);
         let records = |from, until| Loss::Records { log: name.clone(), from, until };
         let file = match segments.open(key) {
@@ -105,23 +105,26 @@ pub(super) fn walk(
         let mut bytes = [0; BLOCK_HEADER_BYTES];
         let read = read_up_to(&**file, &mut bytes, position)?;
         let header = BlockHeader::decode(salt, position, bytes.get(..read).unwrap_or_default());
-        let Some(header) = header else {
+        let block = match &header {
+            Some(header) => load(file, header, position, segment)?,
+            None => None,
+        };
+        if let (Some(header), Some((block, bytes))) = (header, block) {
+            expected = look_at(&header, &block, &bytes, position, expected, visit)?;
+            position += header.block_bytes();
+        } else {
             let next = index::search(&**file, salt, position + 8, segment.bytes)?;
             let (at, until) =
                 next.map_or((segment.bytes, segment.end), |(at, header)| (at, header.first));
-            let what = "the header of a block is damaged";
+            let what = if header.is_some() {
+                "the table of a block is damaged, or the file too short"
+            } else {
+                "the header of a block is damaged"
+            };
             visit(Part::Lost(expected..until, position, what))?;
             (position, expected) = (at, until.max(expected));
-            visit(Part::Reached(position))?;
-            continue;
-        };
-        if header.first > expected {
-            visit(Part::Lost(expected..header.first, position, GAP))?;
         }
-        block(file, &header, position, segment, visit)?;
-        expected = header.end().max(expected);
-        position += header.block_bytes();
-        visit(Part::Reached(position.min(segment.bytes)))?;
+        visit(Part::Reached(position))?;
     }
     if expected < segment.end {
         visit(Part::Lost(expected..segment.end, position, GAP))?;
@@ -129,47 +132,69 @@ pub(super) fn walk(
     Ok(())
 }
 
-fn block(
+/// A block and its bytes; `None` when it is damaged before its records, or cut.
+fn load(
     file: &Arc<dyn StoreFile>,
     header: &BlockHeader,
     position: u64,
     segment: &Segment,
-    visit: &mut dyn FnMut(Part<'_>) -> io::Result<()>,
-) -> io::Result<()> {
-    let all = header.first..header.end();
+) -> io::Result<Option<(Block, Bytes)>> {
     if position + header.block_bytes() > segment.bytes {
-        return visit(Part::Lost(all, position, "a block goes on behind the end of the file"));
+        return Ok(None);
     }
     let mut bytes = vec![0; header.block_bytes() as usize];
     let read = read_up_to(&**file, &mut bytes, position)?;
     bytes.truncate(read);
     let bytes = Bytes::from(bytes);
-    let Some(block) = Block::decode(header, &bytes) else {
-        let what = "the table of a block is damaged, or the file too short";
-        return visit(Part::Lost(all, position + BLOCK_HEADER_BYTES as u64, what));
-    };
+    Ok(Block::decode(header, &bytes).map(|block| (block, bytes)))
+}
+
+/// Goes through a block. Returns where it ends.
+fn look_at(
+    header: &BlockHeader,
+    block: &Block,
+    bytes: &Bytes,
+    position: u64,
+    expected: Offset,
+    visit: &mut dyn FnMut(Part<'_>) -> io::Result<()>,
+) -> io::Result<Offset> {
     let records = block.records();
     let end = header.payload_at() + records.payload().len() as u64;
     let fill = bytes.get(end as usize..).unwrap_or_default();
     if fill.iter().any(|&byte| byte != 0) {
         visit(Part::Harmless(position + end, "bytes that hold nothing are not zero"))?;
     }
-    let mut next = 0;
-    for bad in bad_records(records) {
-        for good in block.batches(next..bad.start) {
-            visit(Part::Good(good))?;
+    let bad = bad_records(records);
+    let mut bad = bad.iter().peekable();
+    let (mut place, mut expected) = (0, expected);
+    for batch in block.batches(header.first..Offset(u64::MAX)) {
+        if batch.first > expected {
+            visit(Part::Lost(expected..batch.first, position, GAP))?;
         }
-        let at = |index: usize| header.first.plus(index as u64);
-        let before = records.slice(0..bad.start).payload().len() as u64;
-        let place = position + header.payload_at() + before;
-        let what = "the checksum of a record is wrong";
-        visit(Part::Lost(at(bad.start)..at(bad.end), place, what))?;
-        next = bad.end;
+        let places = place..place + batch.records.count();
+        let offset = |at: usize| batch.first.plus((at - places.start) as u64);
+        let mut next = places.start;
+        while let Some(part) = bad.peek().filter(|part| part.start < places.end) {
+            let (from, until) = (part.start.max(next), part.end.min(places.end));
+            if next < from {
+                visit(Part::Good(batch.slice(offset(next), offset(from))))?;
+            }
+            let before = records.slice(0..from).payload().len() as u64;
+            let what = "the checksum of a record is wrong";
+            let at = position + header.payload_at() + before;
+            visit(Part::Lost(offset(from)..offset(until), at, what))?;
+            next = until;
+            if part.end > places.end {
+                break;
+            }
+            bad.next();
+        }
+        if next < places.end {
+            visit(Part::Good(batch.slice(offset(next), batch.end())))?;
+        }
+        (place, expected) = (places.end, batch.end());
     }
-    for good in block.batches(next..records.count()) {
-        visit(Part::Good(good))?;
-    }
-    Ok(())
+    Ok(expected)
 }
 
 const GAP: &str = "records are missing";

@@ -133,6 +133,9 @@ impl Run {
         if self.chance().one_in(4) {
             let _ = engine.keep_step();
         }
+        for _ in 0..self.chance().below(12) {
+            let _ = engine.rewrite_step();
+        }
         if self.chance().one_in(10) {
             let mut keeping = engine.keeping.lock();
             let _ = engine.checkpoint(&mut keeping, false);

@@ -95,7 +95,7 @@ fn a_store_on_a_read_only_disk_is_refused() {
 }
 
 #[test]
-fn a_newer_format_is_refused_by_its_number() {
+fn another_format_is_refused_by_its_number() {
     for file in ["identity", "checkpoint-0", "journal/0000000000000001.journal"] {
         let disk = SimFs::default();
         let engine = store(&disk);
