@@ -341,7 +341,7 @@ fn a_migrated_store_serves_as_the_first_one_did() {
     let before = files(&data_dir);
     let output = migrate(&data_dir, &target, &[]);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("1 topics with 100 messages"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("100 messages of 1 topic are in"), "{}", stderr(&output));
     assert!(before == files(&data_dir), "the source was changed");
     check(&target, 0);
     assert_eq!(stdout(&tool(&["dump", "t"], &data_dir)), stdout(&tool(&["dump", "t"], &target)));

@@ -48,14 +48,18 @@ pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
         result = target.commit(complete, Durability::Disk).await.map(|_| ()).map_err(Into::into);
     }
     let closed = target.close().await;
-    let logs = source.logs()?.len();
+    let logs = match source.logs()?.len() {
+        1 => "1 topic".to_owned(),
+        logs => format!("{logs} topics"),
+    };
     source.close().await?;
     result?;
     closed?;
     output::note(format_args!(
-        "{logs} topics with {total} messages are in {}, and the same as in {}",
+        "{total} messages of {logs} are in {}, the same as in {}{}",
         args.target_dir.display(),
-        args.data_dir.display()
+        args.data_dir.display(),
+        if damaged.is_empty() { "" } else { ", but for those that cannot be read" }
     ));
     Ok(())
 }

@@ -1,6 +1,10 @@
 //! Checks the journal: each entry in both its copies, and what replaying it says.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use ltq_core::{LogName, Offset, Records, RecordsError, StoreError};
 
@@ -26,8 +30,6 @@ struct JournalPart {
     file: Arc<dyn StoreFile>,
     bytes: u64,
     salt: Salt,
-    /// Whether nothing but zeros stands where its header should be.
-    unmade: bool,
     /// Where the last of its entries ends.
     end: u64,
 }
@@ -41,17 +43,20 @@ impl Checker<'_> {
         snapshot: Snapshot,
     ) -> Result<State, StoreError> {
         let mut parts = HashMap::new();
+        // Entries behind which the store was opened again, possibly after a crash.
+        let mut ends = HashSet::new();
         let mut order = Vec::new();
         for walked in &walked {
-            let mut part = JournalPart {
+            let part = JournalPart {
                 path: PathBuf::from(walked.name.as_ref()),
                 file: Arc::clone(&walked.file),
                 bytes: walked.bytes,
                 salt: walked.salt,
-                unmade: false,
                 end: ENTRIES_AT.min(walked.bytes),
             };
-            self.journal_header(&mut part)?;
+            if let Ok(header) = FileHeader::read(&*walked.file) {
+                ends.insert(header.first.saturating_sub(1));
+            }
             order.push(walked.number);
             parts.insert(walked.number, part);
         }
@@ -65,14 +70,21 @@ impl Checker<'_> {
             self.report.known_losses.extend(log.holes.iter().map(|hole| known(name, hole)));
         }
         let mut told = Vec::new();
+        // Up to which entry all is proven to have been on the device; what was found since.
+        let (mut synced, mut unproven) = (0, Vec::new());
         let mut walk = Walk::new(walked, first);
         loop {
             let step = walk.step().map_err(|error| self.failed(&self.options.dir, &error))?;
             let Some(step) = step else { break };
             match &step {
                 Step::Entry { file, position, header, content, .. } => {
+                    synced = synced.max(header.synced);
                     if let Some(part) = parts.get_mut(file) {
+                        let before = self.report.damage.len();
                         self.entry(part, *position, header)?;
+                        let found = self.report.damage.split_off(before);
+                        let place = (self.relative(&part.path), *position);
+                        unproven.push((header.sequence, place, found));
                         self.losses(part, *position, header, content, &replay.state, &mut told);
                     }
                     self.report.closed_in_order = content.stopped;
@@ -85,33 +97,47 @@ impl Checker<'_> {
             }
             replay.step(step).map_err(|error| self.failed(&self.options.dir, &error))?;
             give_up_tails(&mut replay.state);
+            let proven = |(sequence, ..): &mut (u64, _, _)| *sequence <= synced;
+            for (sequence, place, found) in unproven.extract_if(.., proven) {
+                if ends.contains(&sequence) && !found.is_empty() {
+                    self.report.torn_end.get_or_insert(place);
+                } else {
+                    self.report.damage.extend(found);
+                }
+            }
+        }
+        // The end of the journal may be torn without anything being lost.
+        let torn = unproven.into_iter().find(|(_, _, found)| !found.is_empty());
+        if let Some((_, place, _)) = torn {
+            self.report.torn_end.get_or_insert(place);
         }
         let expected = walk.expected();
         for number in order {
             let Some(part) = parts.remove(&number) else { continue };
-            if part.unmade && part.end > ENTRIES_AT {
-                self.damage(&part.path, 0, "the file's header is damaged", Loss::Nothing);
+            // One without entries may have been in the making.
+            let used = part.end > ENTRIES_AT;
+            if used {
+                self.journal_header(&part)?;
             }
             self.torn_end(&part, expected)?;
-            self.file(&part.path, FileKind::Journal, part.bytes, part.end);
-            self.advance(&part.path, part.bytes.saturating_sub(part.end));
+            let checked = if used { part.end } else { 0 };
+            self.file(&part.path, FileKind::Journal, part.bytes, checked);
+            self.advance(&part.path, part.bytes.saturating_sub(part.end) + ENTRIES_AT);
         }
         self.other_losses(&replay.state, &told);
         Ok(replay.state)
     }
 
-    fn journal_header(&mut self, part: &mut JournalPart) -> Result<(), StoreError> {
+    fn journal_header(&mut self, part: &JournalPart) -> Result<(), StoreError> {
         let mut page = vec![0; ENTRIES_AT as usize];
         let read = self.read_part(part, &mut page, 0)?;
         page.truncate(read);
         let (header, rest) = page.split_at(read.min(HEADER_BYTES));
-        part.unmade = header.iter().all(|&byte| byte == 0);
         let decoded = header.first_chunk().map_or(Err(HeaderError::Damaged), FileHeader::decode);
-        if decoded.is_err() && !part.unmade {
+        if decoded.is_err() {
             self.damage(&part.path, 0, "the file's header is damaged", Loss::Nothing);
         }
         self.zeros(&part.path, HEADER_BYTES as u64, rest);
-        self.advance(&part.path, read as u64);
         Ok(())
     }
 

@@ -17,8 +17,8 @@ pub struct CheckReport {
     /// checked.
     pub refused: Option<StoreError>,
     /// Where the journal ends in something that is either the torn end of a write that was never
-    /// confirmed to be on the device, or damage to it; nothing can tell. It was not counted as
-    /// damage.
+    /// confirmed to be on the device, or damage to it; nothing can tell: the file, and where the
+    /// entry begins. It was not counted as damage.
     pub torn_end: Option<(String, u64)>,
     /// Whether the store was closed in order. Without that, a file may end in what was never
     /// confirmed.

@@ -226,8 +226,11 @@ fn promise_8_a_flipped_bit_anywhere_in_a_store_is_found_and_told_by_its_place() 
             let found = report.damage.iter().find(|damage| damage.file == file.path);
             if at < file.checked {
                 let context = format!("byte {at} of {}: {:?}", file.path, report.damage);
+                // That the store was closed is the last thing that was written: it may be torn.
+                let torn = report.torn_end.as_ref().filter(|(path, _)| *path == file.path);
+                let found = found.map(|found| found.position).or(torn.map(|torn| torn.1));
                 let found = found.unwrap_or_else(|| panic!("not found: {context}"));
-                assert!(found.position <= at, "{context}");
+                assert!(found <= at, "{context}");
                 for (log, from, until) in lost(&report) {
                     *told.entry((log, from, until)).or_insert(0) += 1;
                 }
@@ -263,6 +266,10 @@ fn promise_8_a_repair_loses_what_it_says_and_nothing_else() {
             let disk = disk.after_kill();
             flip(&disk, &path(&file.path), at as usize, 3);
             let (mut damaged, found) = (Vec::new(), look(&disk));
+            if found.is_clean() {
+                assert!(found.torn_end.is_some(), "{context}");
+                continue;
+            }
             disk.edit(&path(&file.path), |bytes| damaged.clone_from(bytes));
             let done =
                 repair(&disk, "damaged-1").unwrap_or_else(|error| panic!("{context}: {error}"));
