@@ -102,7 +102,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let appended = Arc::new(AtomicU64::new(0));
     let store = Metered { inner: MemoryStore::new(64 << 20), appended: appended.clone() };
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let broker = Broker::start(store, settings, Environment::system()).await?;

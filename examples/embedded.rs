@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // A store of at most 16 MiB that lives as long as the program does.
     let store = MemoryStore::new(16 << 20);
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let broker = Broker::start(store, settings, Environment::system()).await?;

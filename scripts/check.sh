@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Format, lints, documentation, tests, examples and the README's commands: what CI runs.
-# Needs a Rust toolchain and a C compiler, and nothing else.
+# Needs a Rust toolchain and a C++ compiler; libclang it installs with apt-get where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,6 +8,11 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "format"
 cargo fmt --all --check
+
+# Once for all that follows: lints, documentation and tests take it from there.
+step "the RocksDB library"
+exports=$(scripts/rocksdb-lib.sh)
+eval "$exports"
 
 step "lints"
 cargo clippy --workspace --all-targets --all-features -- -D warnings

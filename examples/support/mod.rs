@@ -14,7 +14,7 @@ pub(crate) async fn server() -> Result<String, Box<dyn Error>> {
         return Ok(server);
     }
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let store = MemoryStore::new(64 << 20);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ltq_core::{
-    AdminRequest, AdminResponse, ChannelName, NodeStats, StartAt, TopicName, TopicSettings,
-    TopicStats,
+    AdminRequest, AdminResponse, ChannelName, NodeStats, RetentionChange, StartAt, TopicName,
+    TopicOptions, TopicStats,
 };
 
 use crate::{
@@ -69,23 +69,38 @@ impl Admin {
         }
     }
 
-    /// Makes a topic; `None` takes the node's default settings.
+    /// Makes a topic. What `options` leaves open is as the node is set.
     ///
     /// # Errors
     /// A [`RequestError`]; [`RefusalCode::Exists`](crate::RefusalCode::Exists) when there is one
-    /// with other settings.
-    pub async fn create_topic<N>(
-        &self,
-        topic: N,
-        settings: Option<TopicSettings>,
-    ) -> Result<(), RequestError>
+    /// that is not as asked.
+    pub async fn create_topic<N>(&self, topic: N, options: TopicOptions) -> Result<(), RequestError>
     where
         N: TryInto<TopicName>,
         RequestError: From<N::Error>,
     {
         let topic: TopicName = named(topic)?;
         let doing = format!("creating topic {topic}");
-        self.done(doing, AdminRequest::CreateTopic { topic, settings }).await
+        self.done(doing, AdminRequest::CreateTopic { topic, options }).await
+    }
+
+    /// Changes what a topic keeps, from now on.
+    ///
+    /// # Errors
+    /// A [`RequestError`]; [`RefusalCode::OutOfRange`](crate::RefusalCode::OutOfRange) for a limit
+    /// that cannot be.
+    pub async fn alter_topic<N>(
+        &self,
+        topic: N,
+        change: RetentionChange,
+    ) -> Result<(), RequestError>
+    where
+        N: TryInto<TopicName>,
+        RequestError: From<N::Error>,
+    {
+        let topic: TopicName = named(topic)?;
+        self.done(format!("altering topic {topic}"), AdminRequest::AlterTopic { topic, change })
+            .await
     }
 
     /// Everything about a topic and its channels.

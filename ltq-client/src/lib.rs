@@ -52,6 +52,7 @@ pub use producer::{
 pub use state::ConnectionState;
 
 pub use ltq_core::{
-    ChannelName, ChannelStats, Credit, Durability, Message, NodeStats, Offset, ProducerName,
-    Refusal, RefusalCode, StartAt, Timestamp, TopicName, TopicSettings, TopicStats,
+    ChannelName, ChannelStats, Credit, Durability, Keep, Message, NodeStats, Offset, ProducerName,
+    Refusal, RefusalCode, Retention, RetentionChange, StartAt, Timestamp, TopicName, TopicOptions,
+    TopicSettings, TopicStats,
 };

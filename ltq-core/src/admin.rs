@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ChannelName, Durability, Offset, StartAt, StoreStats, TopicName};
+use crate::{
+    ChannelName, Durability, Offset, Retention, RetentionChange, StartAt, StoreStats, TopicName,
+};
 
 /// Settings of a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +12,36 @@ pub struct TopicSettings {
     /// How durable a publish is before it is confirmed, unless the publish asks otherwise.
     /// [`Durability::Memory`] makes the topic one that is never written to the journal.
     pub durability: Durability,
+    /// What is kept, and for how long.
+    pub retention: Retention,
+}
+
+/// What is asked of a topic that is to be made: the rest is as the node is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicOptions {
+    /// How durable a publish is before it is confirmed.
+    pub durability: Option<Durability>,
+    /// What is kept, and for how long.
+    pub retention: RetentionChange,
+}
+
+impl TopicOptions {
+    /// `defaults` with what is asked for.
+    #[must_use]
+    pub fn apply(&self, defaults: TopicSettings) -> TopicSettings {
+        TopicSettings {
+            durability: self.durability.unwrap_or(defaults.durability),
+            retention: self.retention.apply(defaults.retention),
+        }
+    }
+}
+
+impl From<TopicSettings> for TopicOptions {
+    /// Asks for everything.
+    fn from(settings: TopicSettings) -> Self {
+        let TopicSettings { durability, retention } = settings;
+        Self { durability: Some(durability), retention: retention.into() }
+    }
 }
 
 /// An operator's request.
@@ -17,13 +49,19 @@ pub struct TopicSettings {
 pub enum AdminRequest {
     /// All topics' names, in order.
     ListTopics,
-    /// Makes a topic; `None` takes the node's default settings. A topic that is there already
-    /// with the same settings is fine.
+    /// Makes a topic. One that is there already is fine if it has what is asked for.
     CreateTopic {
         /// Its name.
         topic: TopicName,
-        /// Its settings.
-        settings: Option<TopicSettings>,
+        /// How it is to be.
+        options: TopicOptions,
+    },
+    /// Changes what a topic keeps, from now on. What is beyond a new limit is given up soon after.
+    AlterTopic {
+        /// Its name.
+        topic: TopicName,
+        /// What is to be different.
+        change: RetentionChange,
     },
     /// Everything about a topic and its channels.
     ShowTopic {
@@ -97,6 +135,9 @@ pub struct TopicStats {
     pub first: Offset,
     /// The offset that the next message will have.
     pub end: Offset,
+    /// About how many bytes the messages have that are kept, encoded. Of those taken in since the
+    /// last mark (about 1 MiB, or 1/64 of what is kept) nothing is known after a crash.
+    pub bytes: u64,
     /// Messages stored since the node started.
     pub published: u64,
     /// Their bytes, encoded.
@@ -114,7 +155,7 @@ pub struct TopicStats {
 }
 
 /// A channel's figures. Each message from the channel's start to the topic's end is in one state:
-/// `(end - start) == waiting + delayed + in_flight + acked + damaged`.
+/// `(end - start) == waiting + delayed + in_flight + acked + damaged + dropped`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelStats {
     /// Its name.
@@ -123,7 +164,7 @@ pub struct ChannelStats {
     pub paused: bool,
     /// Where it started.
     pub start: Offset,
-    /// Everything below is acked.
+    /// Everything below is acked, damaged or dropped.
     pub floor: Offset,
     /// Messages not yet delivered, or given back and due.
     pub waiting: u64,
@@ -135,6 +176,9 @@ pub struct ChannelStats {
     pub acked: u64,
     /// Messages that the store could not read back, since the channel was made.
     pub damaged: u64,
+    /// Messages that a limit of the topic removed before they were acked, since the channel was
+    /// made.
+    pub dropped: u64,
     /// Deliveries since the node started.
     pub delivered: u64,
     /// Deliveries after the first of the same message since the node started.

@@ -14,11 +14,14 @@ mod message;
 mod name;
 mod records;
 mod refusal;
+mod retention;
 mod store;
 mod transport;
 mod units;
 
-pub use admin::{AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicSettings, TopicStats};
+pub use admin::{
+    AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicOptions, TopicSettings, TopicStats,
+};
 pub use broker::{
     Broker, BrokerCounters, BrokerError, BrokerSettings, DirectError, Publisher, PublisherOptions,
     Receipt, Received, SettingsError, SubscribeOptions, Subscription,
@@ -29,6 +32,7 @@ pub use message::{Message, MessageError};
 pub use name::{ChannelName, EPHEMERAL, NAME_BYTES_MAX, NameError, ProducerName, TopicName};
 pub use records::{RecordBatch, Records, RecordsBuilder, RecordsError, TABLE_ENTRY_BYTES};
 pub use refusal::{Effect, Refusal, RefusalCode};
+pub use retention::{Keep, Retention, RetentionChange, RetentionError, UnknownKeep};
 pub use store::{
     Bounds, Committed, KEY_BYTES_MAX, LOG_NAME_BYTES_MAX, LogInfo, LogName, LogOptions, ReadLimits,
     Store, StoreError, StoreStats, VALUE_BYTES_MAX, WriteBatch, WriteOp,

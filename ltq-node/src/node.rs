@@ -27,7 +27,7 @@ use crate::{
     descriptors,
     http::{self, HttpOptions, HttpServer},
     output, tools,
-    watched_store::{Files, WatchedStore},
+    watched_store::{Figures, Files, WatchedStore},
 };
 
 /// Why a node did not start, or did not stop as it should.
@@ -117,12 +117,15 @@ impl Node {
             }
         };
 
-        let store = open_store(config).await?;
-        let files = (config.store == StoreKind::File).then(|| Files {
-            dir: config.data_dir.clone(),
-            reserve_bytes: config.file_store.reserve_bytes.0,
-        });
-        let watched = WatchedStore::new(store.clone(), files);
+        let (store, figures) = open_store(config).await?;
+        let reserve_bytes = match config.store {
+            StoreKind::Memory => None,
+            StoreKind::File => Some(config.file_store.reserve_bytes.0),
+            StoreKind::RocksDb => Some(config.rocksdb_store.reserve_bytes.0),
+        };
+        let files = reserve_bytes
+            .map(|reserve_bytes| Files { dir: config.data_dir.clone(), reserve_bytes });
+        let watched = WatchedStore::new(store.clone(), files).with_figures(figures);
         let broker =
             match Broker::start(watched, config.broker_settings(), Environment::system()).await {
                 Ok(broker) => broker,
@@ -265,10 +268,12 @@ pub async fn run(config: &Config) -> Result<(), NodeError> {
     }
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
-    let store: Arc<dyn Store> = match config.store {
-        StoreKind::Memory => Arc::new(MemoryStore::new(config.memory_store.bytes_max.0)),
-        StoreKind::File => Arc::new(FileStore::open(config.file_store_options()).await?),
+/// Opens the store, and says where figures of its own come from.
+async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
+    let (store, figures): (Arc<dyn Store>, Option<Figures>) = match config.store {
+        StoreKind::Memory => (Arc::new(MemoryStore::new(config.memory_store.bytes_max.0)), None),
+        StoreKind::File => (Arc::new(FileStore::open(config.file_store_options()).await?), None),
+        StoreKind::RocksDb => open_rocksdb(config).await?,
     };
     if let Err(refused) = tools::refuse_unfinished(&*store, &config.data_dir) {
         if let Err(error) = store.close().await {
@@ -276,14 +281,32 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
         }
         return Err(refused);
     }
-    Ok(store)
+    Ok((store, figures))
+}
+
+#[cfg(feature = "rocksdb")]
+async fn open_rocksdb(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
+    let store = Arc::new(ltq_store::RocksDbStore::open(config.rocksdb_store_options()).await?);
+    let told = store.clone();
+    let figure = |it: ltq_store::RocksDbFigure| crate::watched_store::Figure {
+        name: it.name,
+        help: it.help,
+        value: it.value,
+    };
+    let figures: Figures = Arc::new(move || told.figures().into_iter().map(figure).collect());
+    Ok((store, Some(figures)))
+}
+
+#[cfg(not(feature = "rocksdb"))]
+async fn open_rocksdb(_: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
+    Err(StoreError::Invalid("this ltq-node was built without the feature rocksdb".to_owned()))
 }
 
 fn kept(config: &Config) -> String {
     let durability = config.durability();
     match config.store {
         StoreKind::Memory => "keeps messages in memory only".to_owned(),
-        StoreKind::File => {
+        StoreKind::File | StoreKind::RocksDb => {
             let path = std::path::absolute(&config.data_dir);
             let path = path.as_ref().unwrap_or(&config.data_dir);
             format!("keeps messages in {} (durability {durability})", path.display())

@@ -27,7 +27,22 @@ pub struct WatchedStore {
     /// with messages was taken.
     full: Mutex<Option<(Instant, String)>>,
     files: Option<Files>,
+    figures: Option<Figures>,
 }
+
+/// A figure of a store's own, beside those that every store has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name as a metric.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// Its value.
+    pub value: u64,
+}
+
+/// Asks a store for its own figures.
+pub type Figures = Arc<dyn Fn() -> Vec<Figure> + Send + Sync>;
 
 /// Where a store has its files.
 #[derive(Clone, Debug)]
@@ -67,7 +82,20 @@ impl WatchedStore {
     /// Watches a store; `files` says where it has some.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, files: Option<Files>) -> Self {
-        Self { store, counts: Counts::default(), full: Mutex::new(None), files }
+        Self { store, counts: Counts::default(), full: Mutex::new(None), files, figures: None }
+    }
+
+    /// The same, with figures of its own to show.
+    #[must_use]
+    pub fn with_figures(mut self, figures: Option<Figures>) -> Self {
+        self.figures = figures;
+        self
+    }
+
+    /// The store's own figures; none where it has none.
+    #[must_use]
+    pub fn figures(&self) -> Vec<Figure> {
+        self.figures.as_ref().map_or_else(Vec::new, |figures| figures())
     }
 
     /// How long commits took.

@@ -105,7 +105,7 @@ impl Frames {
 /// The most messages that were unconfirmed at a time, and the credits of the consumers.
 async fn seen(in_flight: u64, wanted: u64) -> (u64, Vec<u64>) {
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let store = MemoryStore::new(64 << 20);

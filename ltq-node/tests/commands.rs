@@ -350,6 +350,18 @@ fn topics_and_channels_are_administered() {
     }
     assert_eq!(node.json(&["stats"])["topics"][0]["topic"], "a");
     assert!(node.ok(&["topic", "show", "a"], "").contains("durability     memory"));
+    assert!(node.ok(&["topic", "show", "a"], "").contains("what is not acked"));
+    let limits = ["--keep", "all", "--age-max", "7d", "--bytes-max", "10GiB"];
+    node.ok(&[&["topic", "alter", "a"][..], &limits].concat(), "");
+    let shown = node.ok(&["topic", "show", "a"], "");
+    assert!(shown.contains("all, for 7days, up to 10.0 GiB"), "{shown}");
+    node.ok(&["topic", "alter", "a", "--age-max", "none"], "");
+    let retention = &node.json(&["topic", "show", "a"])["settings"]["retention"];
+    assert_eq!(retention["keep"], "all");
+    assert_eq!(retention["age_max_ms"], serde_json::Value::Null);
+    assert_eq!(retention["bytes_max"], 10u64 << 30);
+    // What is there already is fine when it is as asked for, whatever was not asked.
+    node.ok(&["topic", "create", "a", "--keep", "all"], "");
     node.ok(&["channel", "delete", "a", "x"], "");
     assert_eq!(node.ok(&["channel", "list", "a"], ""), "w\n");
     node.ok(&["topic", "delete", "a"], "");
@@ -359,11 +371,42 @@ fn topics_and_channels_are_administered() {
         (&["topic", "show", "a"][..], "no_such_topic"),
         (&["channel", "show", "b", "x"], "no_such_channel"),
         (&["topic", "create", "c", "--durability", "disk"], "durability_unavailable"),
+        (&["topic", "create", "b", "--keep", "all"], "exists"),
+        (&["topic", "alter", "a", "--keep", "all"], "no_such_topic"),
     ] {
         let output = node.ltq(arguments, "");
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(stderr(&output).contains(part), "{arguments:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn a_topic_that_keeps_all_is_read_again() {
+    let node = Node::start();
+    node.ok(&["topic", "create", "t", "--keep", "all"], "");
+    node.ok(&["pub", "t"], "one\ntwo\nthree\n");
+    assert_eq!(node.ok(&["sub", "t", "c", "--count", "3"], ""), "one\ntwo\nthree\n");
+    assert_eq!(node.ok(&["sub", "t", "again", "--count", "3"], ""), "one\ntwo\nthree\n");
+    let late = ["sub", "t", "late", "--from", "2", "--count", "1"];
+    assert_eq!(node.ok(&late, ""), "three\n");
+    assert_eq!(node.json(&["topic", "show", "t"])["first"], 0);
+}
+
+#[test]
+fn promise_13_what_an_age_limit_removes_unacked_is_shown() {
+    let node = Node::start();
+    node.ok(&["topic", "create", "t", "--age-max", "1s"], "");
+    node.ok(&["channel", "create", "t", "c"], "");
+    node.ok(&["pub", "t"], "one\ntwo\nthree\n");
+    let began = Instant::now();
+    while node.json(&["channel", "show", "t", "c"])["dropped"] != 3 {
+        assert!(began.elapsed() < Duration::from_secs(20), "nothing was removed");
+    }
+    let shown = node.ok(&["channel", "show", "t", "c"], "");
+    let mut lines = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert!(lines.any(|words| words == ["dropped", "3"]), "{shown}");
+    let topic = node.json(&["topic", "show", "t"]);
+    assert_eq!((&topic["end"], &topic["bytes"]), (&3.into(), &0.into()));
 }
 
 #[test]

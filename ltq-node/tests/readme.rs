@@ -33,7 +33,7 @@ async fn embedded() -> Result<(), Box<dyn Error>> {
     use ltq_store::MemoryStore;
 
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let broker = Broker::start(MemoryStore::new(16 << 20), settings, Environment::system()).await?;

@@ -6,6 +6,7 @@
 //! | [`MemoryStore`] | everything in memory, within a limit | tests, embedding, traffic that may be lost with the process |
 //! | [`FileStore`] | a journal, memory for the newest and segments for the rest | everything that must not be lost |
 //! | [`OverflowStore`] | what fits in one store, the rest in another | putting memory in front of a store of your own |
+//! | `RocksDbStore` (feature `rocksdb`) | a RocksDB database, and memory for the newest | who runs RocksDB already, and wants its tools |
 //!
 //! Each implements [`ltq_core::Store`], whose documentation is the contract:
 //!
@@ -51,8 +52,12 @@ pub mod writing_a_store {}
 mod file;
 mod memory;
 mod overflow;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 mod stretches;
 
+#[cfg(feature = "rocksdb")]
+pub use self::rocksdb::{RocksDbFigure, RocksDbStore, RocksDbStoreOptions};
 pub use file::{
     CheckProgress, CheckReport, CheckedFile, Damage, FileKind, FileStore, FileStoreOptions,
     FileSystem, KnownLoss, Loss, OpenMode, OsFileSystem, Repair, StoreFile,

@@ -109,6 +109,9 @@ pub fn binary(name: &str) -> PathBuf {
         }
         let mut build = Build::new(option_env!("CARGO").unwrap_or("cargo"));
         build.args(["build", "--quiet", "-p", "ltq-node", "--bins"]);
+        if cfg!(feature = "rocksdb") {
+            build.args(["--features", "rocksdb"]);
+        }
         if folder.ends_with("release") {
             build.arg("--release");
         }

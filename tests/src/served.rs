@@ -19,7 +19,7 @@ impl Served {
     #[must_use]
     pub fn settings() -> BrokerSettings {
         BrokerSettings {
-            topic: TopicSettings { durability: Durability::Memory },
+            topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
             ..BrokerSettings::default()
         }
     }

@@ -54,7 +54,7 @@ async fn topic_sets_the_durability_of_new_topics() {
 
     // What the store cannot give is refused, not promised.
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Disk },
+        topic: TopicSettings { durability: Durability::Disk, ..TopicSettings::default() },
         ..Served::settings()
     };
     let served = Served::start(settings).await;
@@ -80,7 +80,8 @@ async fn auto_create_topics_off_refuses_topics_that_are_not_there() {
     assert_eq!(refusal.code, RefusalCode::NoSuchTopic);
     assert!(served.broker.publisher("t", Default::default()).await.is_err());
 
-    let create = ltq_core::AdminRequest::CreateTopic { topic: name("t"), settings: None };
+    let create =
+        ltq_core::AdminRequest::CreateTopic { topic: name("t"), options: Default::default() };
     served.broker.admin(create).await.expect("an operator may");
     peer.open_producer(2, "t").await;
 }

@@ -150,7 +150,7 @@ async fn promise_9_operators_requests_of_a_stream_are_bounded() {
     let mut peer = local.peer().await;
     for request in 0..200 {
         let topic = name(&format!("t{request}"));
-        let action = AdminRequest::CreateTopic { topic, settings: None };
+        let action = AdminRequest::CreateTopic { topic, options: Default::default() };
         peer.send(Frame::Admin { request, action }).await;
         if request >= 16 {
             match peer.next().await {

@@ -12,7 +12,7 @@ use ltq_tests::{DEADLINE, within};
 
 async fn broker() -> Broker<MemoryStore> {
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     Broker::start(MemoryStore::new(64 << 20), settings, Environment::system()).await.expect("it")
@@ -165,7 +165,7 @@ async fn promise_6_a_name_remembers_its_sequence() {
 #[tokio::test]
 async fn a_full_store_refuses_and_takes_again_when_there_is_room() {
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let broker = Broker::start(MemoryStore::new(1 << 20), settings, Environment::system())

@@ -285,7 +285,7 @@ async fn promise_11_publishes_that_wait_for_a_commit_are_stored_before_the_stop_
     }
     assert_eq!(confirmed, 10, "accepted before the stop, so stored");
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let again = Broker::start(store, settings, Environment::system()).await.expect("it");

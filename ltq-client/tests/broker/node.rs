@@ -27,7 +27,7 @@ impl Node {
     }
 
     pub(crate) async fn at(transport: impl Transport, address: &str) -> Self {
-        let topic = TopicSettings { durability: Durability::Memory };
+        let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
         let settings = BrokerSettings { topic, ..BrokerSettings::default() };
         let address: Address = address.parse().unwrap();
         let transports = Transports::new().with(transport);

@@ -7,8 +7,8 @@ use std::{
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use ltq_client::{
-    Durability, Message, Offset, Outcome, Received, RefusalCode, SettleError, StartAt,
-    TopicSettings,
+    Durability, Keep, Message, Offset, Outcome, Received, RefusalCode, RetentionChange,
+    SettleError, StartAt, TopicOptions,
 };
 
 use crate::node::{Node, within};
@@ -215,8 +215,15 @@ async fn operators_requests_do_what_they_say() {
     let node = Node::in_process().await;
     let client = node.client().await;
     let admin = client.admin();
-    let settings = TopicSettings { durability: Durability::Memory };
-    within(admin.create_topic("t", Some(settings))).await.unwrap();
+    let options = TopicOptions { durability: Some(Durability::Memory), ..TopicOptions::default() };
+    within(admin.create_topic("t", options)).await.unwrap();
+    let change = RetentionChange { keep: Some(Keep::All), ..RetentionChange::default() };
+    within(admin.alter_topic("t", change)).await.unwrap();
+    let settings = within(admin.show_topic("t")).await.unwrap().settings;
+    assert_eq!((settings.durability, settings.retention.keep), (Durability::Memory, Keep::All));
+    let change = RetentionChange { bytes_max: Some(Some(1)), ..RetentionChange::default() };
+    let error = within(admin.alter_topic("t", change)).await.unwrap_err();
+    assert_eq!(error.refusal().unwrap().code, RefusalCode::OutOfRange);
     within(admin.create_channel("t", "c", StartAt::Latest)).await.unwrap();
     assert_eq!(within(admin.list_topics()).await.unwrap(), ["t".try_into().unwrap()]);
     within(admin.pause_channel("t", "c")).await.unwrap();

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use ltq_client::{
-    Durability, Outcome, RefusalCode, RequestError, StartAt, TopicSettings, UnknownCause,
+    Durability, Keep, Outcome, RefusalCode, RequestError, RetentionChange, StartAt, TopicOptions,
+    UnknownCause,
 };
 use ltq_core::{AdminRequest, AdminResponse, NodeStats, Refusal, protocol::Frame};
 
@@ -23,9 +24,11 @@ async fn operators_requests_say_what_they_mean() {
     let mut fake = Fake::start().await;
     let (client, mut peer) = fake.connected().await;
     let ops = client.admin();
-    let settings = TopicSettings { durability: Durability::Os };
+    let options = TopicOptions { durability: Some(Durability::Os), ..TopicOptions::default() };
+    let change = RetentionChange { keep: Some(Keep::All), ..RetentionChange::default() };
     let asking = tokio::spawn(async move {
-        ops.create_topic("t", Some(settings)).await?;
+        ops.create_topic("t", options).await?;
+        ops.alter_topic("t", change).await?;
         ops.pause_topic("t").await?;
         ops.resume_topic("t").await?;
         ops.create_channel("t", "c", StartAt::Latest).await?;
@@ -38,7 +41,8 @@ async fn operators_requests_say_what_they_mean() {
     let (topic, channel) = ("t".try_into().unwrap(), "c".try_into().unwrap());
     let (topic, channel): (ltq_client::TopicName, ltq_client::ChannelName) = (topic, channel);
     let expected = [
-        AdminRequest::CreateTopic { topic: topic.clone(), settings: Some(settings) },
+        AdminRequest::CreateTopic { topic: topic.clone(), options },
+        AdminRequest::AlterTopic { topic: topic.clone(), change },
         AdminRequest::PauseTopic { topic: topic.clone(), paused: true },
         AdminRequest::PauseTopic { topic: topic.clone(), paused: false },
         AdminRequest::CreateChannel {

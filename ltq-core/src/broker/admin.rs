@@ -9,7 +9,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    AdminRequest, AdminResponse, NodeStats, Refusal, RefusalCode, TopicName, TopicStats,
+    AdminRequest, AdminResponse, NodeStats, Refusal, RefusalCode, Retention, TopicName,
+    TopicSettings, TopicStats,
     model::{Event, Reply, RequestId, SessionId, TopicAction},
 };
 
@@ -21,21 +22,25 @@ pub(super) async fn perform(
     let auto = shared.settings.auto_create_topics;
     match request {
         AdminRequest::ListTopics => Ok(AdminResponse::Topics(shared.topic_names())),
-        AdminRequest::CreateTopic { topic, settings } => {
-            let wanted = settings.unwrap_or(shared.settings.topic);
+        AdminRequest::CreateTopic { topic, options } => {
+            let wanted = options.apply(shared.settings.topic);
+            check(&topic, wanted.retention)?;
             let inbox = shared.topic(&topic, true, wanted)?;
             ask(shared, &inbox, TopicAction::Ensure).await?;
-            let Some(settings) = settings else { return Ok(AdminResponse::Done) };
             match ask(shared, &inbox, TopicAction::Show).await? {
-                AdminResponse::Topic(stats) if stats.settings != settings => {
-                    let detail = format!(
-                        "topic {topic} exists with durability {}",
-                        stats.settings.durability
-                    );
+                AdminResponse::Topic(stats) if options.apply(stats.settings) != stats.settings => {
+                    let TopicSettings { durability, retention } = stats.settings;
+                    let detail =
+                        format!("topic {topic} exists with durability {durability}, {retention}");
                     Err(Refusal::new(RefusalCode::Exists, detail))
                 }
                 _ => Ok(AdminResponse::Done),
             }
+        }
+        AdminRequest::AlterTopic { topic, change } => {
+            // Each limit stands alone, so that the change is right if it is right by itself.
+            check(&topic, change.apply(Retention::default()))?;
+            on(shared, &topic, false, TopicAction::Alter(change)).await
         }
         AdminRequest::ShowTopic { topic } => on(shared, &topic, false, TopicAction::Show).await,
         AdminRequest::DeleteTopic { topic } => on(shared, &topic, false, TopicAction::Delete).await,
@@ -83,6 +88,13 @@ pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
         store_failure: shared.store.health().err().map(|error| error.to_string()),
         topics,
     }
+}
+
+/// Checks limits that someone wants for a topic.
+fn check(topic: &TopicName, retention: Retention) -> Result<(), Refusal> {
+    retention
+        .check()
+        .map_err(|error| Refusal::new(RefusalCode::OutOfRange, format!("topic {topic}: {error}")))
 }
 
 async fn on(

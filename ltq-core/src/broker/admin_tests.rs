@@ -27,7 +27,8 @@ async fn promise_9_a_request_that_is_given_up_leaves_nothing_with_its_topic() {
 async fn stats_wait_for_no_store_and_leave_out_what_ends_meanwhile() {
     let (shared, gate) = testing::shared(true);
     for name in ["b", "a", "c"] {
-        let create = AdminRequest::CreateTopic { topic: testing::topic(name), settings: None };
+        let create =
+            AdminRequest::CreateTopic { topic: testing::topic(name), options: Default::default() };
         assert_eq!(perform(&shared, create).await, Ok(AdminResponse::Done));
     }
     gate.send_replace(false);

@@ -267,7 +267,12 @@ fn restore(shared: &Shared) -> Result<Vec<Topic>, BrokerError> {
     for (key, value) in store.values(b"")? {
         // Keys that are not the broker's belong to the program that it is embedded in.
         let topic = match keys::parse(&key) {
-            Some(Key::Topic(topic) | Key::Channel(topic, _) | Key::Producer(topic, _)) => topic,
+            Some(
+                Key::Topic(topic)
+                | Key::Channel(topic, _)
+                | Key::Producer(topic, _)
+                | Key::Marks(topic),
+            ) => topic,
             None => continue,
         };
         values.entry(topic).or_default().push((key, value));

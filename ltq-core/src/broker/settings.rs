@@ -169,6 +169,11 @@ impl BrokerSettings {
             &"what was given",
             "1 to 1,024 bytes",
         )?;
+        self.topic.retention.check().map_err(|error| SettingsError {
+            setting: error.limit,
+            value: error.value,
+            rule: error.rule.to_owned(),
+        })?;
         rule(self.topics_max > 0, "topics_max", &self.topics_max, at_least_one)?;
         rule(self.connections_max > 0, "connections_max", &self.connections_max, at_least_one)?;
         rule(self.streams_max > 0, "streams_max", &self.streams_max, at_least_one)?;

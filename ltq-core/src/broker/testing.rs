@@ -73,7 +73,7 @@ impl Store for Hollow {
 pub(super) fn shared(open: bool) -> (Arc<Shared>, watch::Sender<bool>) {
     let (gate, open) = watch::channel(open);
     let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory },
+        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
         ..BrokerSettings::default()
     };
     let shared = Shared::new(Arc::new(Hollow { open }), Environment::system(), settings);

@@ -12,7 +12,7 @@ use tokio::{
     task::yield_now,
     time::{Sleep, sleep_until},
 };
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::{
     inbox::{Entry, Inbox},
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     AdminResponse, Monotonic, Now, Offset, RecordBatch, StoreError,
-    model::{Command, Event, LoadTicket, Reply, SessionId, Topic},
+    model::{Command, Event, LoadTicket, Removed, Reply, SessionId, Topic},
 };
 
 /// Runs a topic until it is deleted or has stopped.
@@ -285,6 +285,7 @@ impl TopicTask {
                     outbox.push(Outgoing::Reply(reply));
                     self.touch(session);
                 }
+                Command::Removed(removed) => self.log_removed(&removed),
                 Command::Deleted => {
                     self.shared.forget(&self.inbox);
                     self.stage = Stage::Ended;
@@ -312,6 +313,8 @@ impl TopicTask {
     fn handle(&mut self, event: Event) {
         let (doing, failure) = match &event {
             Event::Committed { result } => ("committing", result.as_ref().err()),
+            // That nothing is left there is an answer.
+            Event::Loaded { result: Err(StoreError::Discarded { .. }), .. } => ("", None),
             Event::Loaded { result, .. } => ("reading", result.as_ref().err()),
             _ => ("", None),
         };
@@ -325,6 +328,26 @@ impl TopicTask {
         }
         let now = self.shared.environment.now();
         self.topic.handle(event, now);
+    }
+
+    /// Says once what a limit took away, and whom it took it from.
+    fn log_removed(&self, removed: &Removed) {
+        let topic = self.inbox.topic();
+        let Removed { first, until, bytes, limit, dropped } = removed;
+        let messages = until.since(*first);
+        if dropped.is_empty() {
+            debug!(%topic, %first, %until, messages, bytes, ?limit, "messages removed by a limit");
+            return;
+        }
+        for (channel, lost) in dropped.iter().take(CHANNELS_LOGGED) {
+            warn!(%topic, %channel, lost, "messages removed by a limit before they were acked");
+        }
+        let channels = dropped.len();
+        let lost: u64 = dropped.iter().map(|(_, lost)| lost).sum();
+        warn!(
+            %topic, %first, %until, messages, bytes, ?limit, channels, lost,
+            "messages removed by a limit, and some channels had not acked them"
+        );
     }
 
     fn touch(&mut self, session: SessionId) {
@@ -400,5 +423,8 @@ fn cut() -> StoreError {
     StoreError::Failed("the node stopped before the commit ended".to_owned())
 }
 
+/// Channels of which the logs say one by one what they lost by one removal; of the others they give
+/// the sum.
+const CHANNELS_LOGGED: usize = 10;
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 16;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::{
     keys::{self, Key},
+    marks::{Marks, MarksState},
     settings::ModelSettings,
     state::{self, ProducerState, TopicState},
 };
@@ -85,6 +86,14 @@ fn judge(
             let error = state::decode::<TopicState>(key, value).err()?;
             Some((error.to_string(), Some(likely_settings(log))))
         }
+        // Without them the topic's first message is taken for as old as the next start.
+        Key::Marks(_) => match state::decode::<MarksState>(key, value) {
+            Ok(marks) => {
+                let why = Marks::restore(&marks, log.bounds, Now::default()).err()?;
+                Some((format!("its marks contradict themselves: {why}"), None))
+            }
+            Err(error) => Some((error.to_string(), None)),
+        },
         Key::Producer(..) => {
             let error = state::decode::<ProducerState>(key, value).err()?;
             Some((error.to_string(), None))
@@ -113,7 +122,8 @@ fn judge(
 /// The settings of a topic of which only the log is known.
 fn likely_settings(log: &LogInfo) -> Bytes {
     let durability = if log.options.durable { Durability::Disk } else { Durability::Memory };
-    state::encode(&TopicState { settings: TopicSettings { durability }, paused: false })
+    let settings = TopicSettings { durability, ..TopicSettings::default() };
+    state::encode(&TopicState { settings, paused: false })
 }
 
 #[cfg(test)]
@@ -179,6 +189,7 @@ mod tests {
         for (key, mends) in [
             (channel_key(), false),
             (keys::producer_key(&topic(), &producer), false),
+            (keys::marks_key(&topic()), false),
             (keys::topic_key(&topic()), true),
         ] {
             for value in [&b""[..], b"\x01", b"\x63abc"] {

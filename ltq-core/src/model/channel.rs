@@ -15,7 +15,7 @@ use super::{
 use crate::{ChannelName, ChannelStats, Credit, Monotonic, Offset, Settlement, Verdict};
 
 /// A channel. Every offset from `start` on is in one place: below `floor` or in `done` (acked, or
-/// damaged), in flight, waiting to be delivered again, or at `cursor` and beyond (never delivered).
+/// damaged, or dropped), in flight, waiting to be delivered again, or at `cursor` and beyond (never delivered).
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) name: ChannelName,
@@ -30,6 +30,8 @@ pub(super) struct Channel {
     pub(super) paused: bool,
     /// Messages among the done ones that were never acked, since they could not be read.
     pub(super) damaged: u64,
+    /// Messages among the done ones that were never acked, since a limit of the topic removed them.
+    pub(super) dropped: u64,
     pub(super) figures: Figures,
     /// When its state was stored, and when it is to be.
     pub(super) put: PutState,
@@ -107,6 +109,7 @@ impl Channel {
             consumers: Consumers::default(),
             paused: false,
             damaged: 0,
+            dropped: 0,
             figures: Figures::default(),
             put: PutState { floor: start, ..PutState::default() },
             marks: Marks::default(),
@@ -316,6 +319,26 @@ impl Channel {
         self.put.changed = true;
     }
 
+    /// Gives up every message before `offset`, whatever its state, and says how many there were that
+    /// were not done. Deliveries of them become stale.
+    pub(super) fn drop_before(&mut self, offset: Offset) -> u64 {
+        if offset <= self.floor {
+            return 0;
+        }
+        self.in_flight.drop_before(offset);
+        self.redelivery.drop_before(offset);
+        let mut lost = offset.since(self.floor);
+        self.floor = offset;
+        self.cursor = self.cursor.max(offset);
+        while let Some(run) = self.done.pop_at_or_below(offset) {
+            lost -= run.end.min(offset).since(run.first);
+            self.floor = self.floor.max(run.end);
+        }
+        self.dropped += lost;
+        self.put.changed = true;
+        lost
+    }
+
     /// About how many new messages the willing consumers would take now. A little more is read
     /// than they asked for, since they will ask again.
     fn demand(&self) -> u64 {
@@ -368,8 +391,9 @@ impl Channel {
             waiting: self.ready(end),
             delayed: self.redelivery.delayed_messages(),
             in_flight: self.in_flight.messages(),
-            acked: done - self.damaged,
+            acked: done - self.damaged - self.dropped,
             damaged: self.damaged,
+            dropped: self.dropped,
             delivered: self.figures.delivered,
             redelivered: self.figures.redelivered,
             requeued: self.figures.requeued,
@@ -400,7 +424,7 @@ impl Channel {
         assert_eq!(due, self.redelivery.due_messages());
         assert_eq!(delayed, self.redelivery.delayed_messages());
         let s = self.stats(end);
-        let sum = s.waiting + s.delayed + s.in_flight + s.acked + s.damaged;
+        let sum = s.waiting + s.delayed + s.in_flight + s.acked + s.damaged + s.dropped;
         assert_eq!(end.since(self.start), sum, "promise 13: {s:?}");
     }
 }

@@ -9,11 +9,13 @@ use std::{
 use super::{
     ConsumerId, ProducerId, RequestId, SequenceRange,
     channels::Index,
+    marks::Marks,
     producers::{Entry, Producer},
+    run_set::Run,
 };
 use crate::{
     ChannelName, Durability, LogName, Offset, RecordBatch, Records, RecordsBuilder, Refusal,
-    Timestamp, WriteBatch,
+    Retention, Timestamp, WriteBatch,
 };
 
 /// The commit that is being put together or under way. There is one at a time, so its lists are
@@ -46,6 +48,10 @@ pub(super) struct Commit {
     pub(super) states: Vec<Index>,
     /// Where the log begins when it has succeeded.
     pub(super) truncate: Option<Offset>,
+    /// What it discards in the middle of the log.
+    pub(super) discards: Vec<Run>,
+    /// The marks with those that it makes.
+    pub(super) marks: Option<Box<Marks>>,
     /// Named producers that it stores.
     pub(super) puts: Vec<Entry>,
     /// Producers of it that were closed since, and as whose.
@@ -105,6 +111,8 @@ pub(super) enum Effect {
     ChannelPaused { channel: Index, before: bool, request: RequestId },
     /// The topic was paused or resumed, and how it was before.
     TopicPaused { before: bool, request: RequestId },
+    /// The topic keeps something else from now on.
+    Altered { retention: Retention, request: RequestId },
     /// A request is done.
     Done { request: RequestId },
     /// The topic goes.
@@ -177,6 +185,8 @@ impl Commit {
         self.dropping.clear();
         self.states.clear();
         self.truncate = None;
+        self.discards.clear();
+        self.marks = None;
         self.puts.clear();
         self.closing.clear();
         self.forgets = 0;

@@ -66,6 +66,7 @@ impl Topic {
         }
         self.put_producers();
         self.add_states(states);
+        self.add_marks(states);
         if self.commit.batch.is_empty() && self.commit.barrier.is_none() {
             return self.succeeded(self.store.reach());
         }
@@ -111,10 +112,17 @@ impl Topic {
         self.figures.published += commit.appends.end.since(self.bounds.end);
         self.figures.published_bytes += commit.appends.bytes as u64;
         self.bounds.end = commit.appends.end;
-        if let Some(first) = commit.truncate {
+        self.states_stored();
+        self.marks_stored();
+        if let Some(first) = self.commit.truncate {
             self.bounds.first = first;
             self.window.truncated(first);
+            self.marks.truncate(first);
         }
+        for &run in &self.commit.discards {
+            self.window.discard(run);
+        }
+        let commit = &mut self.commit;
         if commit.barrier.is_some_and(|wanted| reached >= wanted) {
             self.producers.all_durable(reached);
         }
@@ -131,7 +139,6 @@ impl Topic {
             let fresh = std::mem::take(&mut commit.appends.written_batches);
             self.window.add_fresh(fresh, self.now.monotonic);
         }
-        self.states_stored();
 
         let mut orphans = Vec::new();
         let mut effects = std::mem::take(&mut self.commit.effects);
@@ -212,6 +219,8 @@ impl Topic {
                 self.vanish_at = None;
                 let mut channel = Channel::new(channel, start);
                 channel.put.rides_from = self.now.monotonic.plus(self.limits.ack_commit_interval);
+                // A limit may have gone beyond its start since that was chosen.
+                channel.drop_before(self.cut);
                 self.channels.add(channel);
             }
             Effect::Joined { consumer, serial, channel } => match self.channels.find(&channel) {
@@ -224,6 +233,10 @@ impl Topic {
                 if let Some(index) = self.channels.find(&channel) {
                     self.drop_channel(index);
                 }
+                self.answer(Some(request), Ok(AdminResponse::Done));
+            }
+            Effect::Altered { retention, request } => {
+                self.altered(retention);
                 self.answer(Some(request), Ok(AdminResponse::Done));
             }
             Effect::ChannelPaused { request, .. }
@@ -271,7 +284,9 @@ impl Topic {
                 self.channels.touch_all();
                 self.answer(Some(request), Err(refusal.clone()));
             }
-            Effect::Dropped { request, .. } | Effect::Done { request } => {
+            Effect::Dropped { request, .. }
+            | Effect::Altered { request, .. }
+            | Effect::Done { request } => {
                 self.answer(Some(request), Err(refusal.clone()));
             }
             Effect::Deleted { request } => {

@@ -82,7 +82,7 @@ impl Topic {
         }
         let may_store = self.stage == Stage::Live && self.store.failed.is_none();
         while may_store
-            && (self.states_waiting() || self.names_waiting())
+            && (self.states_waiting() || self.names_waiting() || self.marks_waiting())
             && !self.states_given_up()
             && !self.commit.outstanding
         {

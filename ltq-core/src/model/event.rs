@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::marks::Limit;
 use crate::{
     AdminResponse, ChannelName, Committed, Credit, Durability, Offset, ProducerName, ReadLimits,
-    RecordBatch, Records, Refusal, Settlement, StartAt, StoreError, Tag, TagRange, Timestamp,
-    WriteBatch,
+    RecordBatch, Records, Refusal, RetentionChange, Settlement, StartAt, StoreError, Tag, TagRange,
+    Timestamp, WriteBatch,
 };
 
 /// Whoever talks to the broker: a stream of a connection, or a part of the embedding program.
@@ -185,6 +186,8 @@ pub enum TopicAction {
     Show,
     /// Deletes it.
     Delete,
+    /// Changes what it keeps. The shell has checked the limits.
+    Alter(RetentionChange),
     /// Stops or restarts delivery in all channels.
     Pause(bool),
     /// Makes a channel.
@@ -237,10 +240,28 @@ pub enum Command {
         /// What.
         reply: Reply,
     },
+    /// A limit of the topic has removed messages, acked or not; the store gives them up with one of
+    /// the next commits. Told once, for whoever keeps logs.
+    Removed(Removed),
     /// The topic is gone from the store: forget it, refuse what still comes for it.
     Deleted,
     /// The topic has come to rest after [`Event::Stop`].
     Stopped,
+}
+
+/// Messages that a limit has removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The first of them.
+    pub first: Offset,
+    /// The first behind them: the oldest that is kept.
+    pub until: Offset,
+    /// About how many bytes they have.
+    pub bytes: u64,
+    /// Which limit.
+    pub limit: Limit,
+    /// Channels that had not acked all of them, and how many messages each has lost.
+    pub dropped: Vec<(ChannelName, u64)>,
 }
 
 /// Consecutive messages of one attempt for one consumer. The tag of each is `first_tag` plus its

@@ -146,6 +146,21 @@ impl InFlight {
         Some(self.returned(last, held))
     }
 
+    /// Takes out every message before `offset`. Visits all runs.
+    pub(super) fn drop_before(&mut self, offset: Offset) {
+        let below: Vec<_> = self
+            .runs
+            .iter()
+            .filter(|(_, held)| held.first < offset)
+            .map(|(&(slot, last), &held)| (slot, last, held))
+            .collect();
+        for (slot, last, held) in below {
+            let count = offset.since(held.first);
+            let cut_last = Tag(held.first_tag.0.saturating_add(count - 1)).min(last);
+            self.cut(slot, last, held, TagRange { first: held.first_tag, last: cut_last });
+        }
+    }
+
     /// Gives back memory that was needed in busier times.
     pub(super) fn relax(&mut self) {
         if self.runs.is_empty() {

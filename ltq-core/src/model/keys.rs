@@ -4,6 +4,7 @@
 //! t/<topic>              the topic itself
 //! c/<topic>/<channel>    a channel's state
 //! p/<topic>/<producer>   what is remembered of a named producer
+//! m/<topic>              how large and how old the parts of its log are
 //! ```
 //!
 //! Names never hold a `/`, so that no prefix here is a prefix of another topic's keys. A topic's
@@ -25,6 +26,8 @@ pub enum Key {
     Channel(TopicName, ChannelName),
     /// A named producer.
     Producer(TopicName, ProducerName),
+    /// How large and how old the parts of a topic's log are.
+    Marks(TopicName),
 }
 
 impl Key {
@@ -32,7 +35,10 @@ impl Key {
     #[must_use]
     pub const fn topic(&self) -> &TopicName {
         match self {
-            Self::Topic(topic) | Self::Channel(topic, _) | Self::Producer(topic, _) => topic,
+            Self::Topic(topic)
+            | Self::Marks(topic)
+            | Self::Channel(topic, _)
+            | Self::Producer(topic, _) => topic,
         }
     }
 }
@@ -53,6 +59,12 @@ pub fn channel_key(topic: &TopicName, channel: &ChannelName) -> Bytes {
 #[must_use]
 pub fn producer_key(topic: &TopicName, producer: &ProducerName) -> Bytes {
     format!("p/{topic}/{producer}").into()
+}
+
+/// The key of the marks in a topic's log.
+#[must_use]
+pub fn marks_key(topic: &TopicName) -> Bytes {
+    format!("m/{topic}").into()
 }
 
 /// What the keys of all channels of a topic begin with.
@@ -79,6 +91,7 @@ pub fn parse(key: &[u8]) -> Option<Key> {
     let (kind, rest) = std::str::from_utf8(key).ok()?.split_once('/')?;
     match (kind, rest.split_once('/')) {
         ("t", None) => Some(Key::Topic(TopicName::new(rest).ok()?)),
+        ("m", None) => Some(Key::Marks(TopicName::new(rest).ok()?)),
         ("c", Some((topic, channel))) => {
             Some(Key::Channel(TopicName::new(topic).ok()?, ChannelName::new(channel).ok()?))
         }
@@ -100,6 +113,7 @@ mod tests {
         let channel = ChannelName::new("mail#ephemeral").unwrap();
         let producer = ProducerName::new("p-1.x_").unwrap();
         assert_eq!(parse(&topic_key(&topic)), Some(Key::Topic(topic.clone())));
+        assert_eq!(parse(&marks_key(&topic)), Some(Key::Marks(topic.clone())));
         assert_eq!(
             parse(&channel_key(&topic, &channel)),
             Some(Key::Channel(topic.clone(), channel.clone()))
@@ -122,9 +136,20 @@ mod tests {
 
     #[test]
     fn other_keys_are_not_taken_for_ours() {
-        for key in
-            ["", "t", "t/", "t/a/b", "c/a", "c/a/", "c//b", "c/a/b/c", "x/a", "p/a/b#ephemeral"]
-        {
+        for key in [
+            "",
+            "t",
+            "t/",
+            "t/a/b",
+            "m/",
+            "m/a/b",
+            "c/a",
+            "c/a/",
+            "c//b",
+            "c/a/b/c",
+            "x/a",
+            "p/a/b#ephemeral",
+        ] {
             assert_eq!(parse(key.as_bytes()), None, "{key:?}");
         }
         assert_eq!(parse(&[b't', b'/', 0xff]), None);

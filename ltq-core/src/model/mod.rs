@@ -13,9 +13,12 @@ mod commit;
 mod committing;
 mod consumers;
 mod delivering;
+mod discarding;
 mod ending;
 mod event;
 mod in_flight;
+mod limits;
+mod marks;
 mod persisting;
 mod producers;
 mod publishing;
@@ -36,9 +39,10 @@ mod tests;
 
 pub use audit::{Misfit, audit};
 pub use event::{
-    Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Reply, RequestId, SequenceRange,
-    SessionId, TopicAction,
+    Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Removed, Reply, RequestId,
+    SequenceRange, SessionId, TopicAction,
 };
+pub use marks::Limit;
 pub use settings::ModelSettings;
 pub use state::RestoreError;
 pub use topic::Topic;

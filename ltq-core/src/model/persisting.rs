@@ -14,6 +14,8 @@ pub(super) struct Persisting {
     truncate: bool,
     /// When to store them in a commit of their own, if none goes by before.
     due: Option<Monotonic>,
+    /// When to store the marks even if no more come.
+    pub(super) marks_at: Option<Monotonic>,
     /// After a commit with states failed: when to try them again, apart from publishes.
     apart_from: Option<Monotonic>,
     failures: u32,
@@ -70,9 +72,19 @@ impl Topic {
         self.persisting.apart_from.or(self.persisting.due)
     }
 
+    /// Whether a channel is known to have changed.
+    pub(super) const fn states_listed(&self) -> bool {
+        !self.persisting.list.is_empty()
+    }
+
     /// Whether there are states that the store does not know.
     pub(super) const fn states_waiting(&self) -> bool {
-        !self.persisting.list.is_empty() || self.persisting.truncate
+        self.states_listed() || self.persisting.truncate
+    }
+
+    /// Until when nothing is tried, storing having failed the last time.
+    pub(super) const fn states_pause(&self) -> Option<Monotonic> {
+        self.persisting.apart_from
     }
 
     /// Whether storing them failed the last time.
@@ -85,9 +97,10 @@ impl Topic {
         self.states_failed() && self.states_due().is_some_and(|due| due <= self.now.monotonic)
     }
 
-    /// Stores states in a commit of their own if it is time.
+    /// Stores states, and marks, in a commit of their own if it is time.
     pub(super) fn put_states_if_due(&mut self) {
-        if self.states_due().is_some_and(|due| due <= self.now.monotonic) {
+        let due = self.states_due().into_iter().chain(self.marks_due()).min();
+        if due.is_some_and(|due| due <= self.now.monotonic) {
             self.commit.begin(self.bounds.end, self.now.wall);
             self.commit.needs(Durability::Os.min(self.store.ceiling));
             self.close_commit(States::Alone);
@@ -122,7 +135,8 @@ impl Topic {
             return;
         }
         // What failed together is tried together, so that trying again always does something.
-        let all = which == States::Last || self.states_failed();
+        let looks = self.looks_for_discards();
+        let all = which == States::Last || self.states_failed() || looks;
         let now = self.now.monotonic;
         let mut bytes = 0;
         let mut due: Option<Monotonic> = None;
@@ -150,11 +164,13 @@ impl Topic {
             return;
         }
         self.persisting.truncate = false;
-        let made = self.commit.creating.values().copied();
-        let lowest = self.channels.lowest_floor().into_iter().chain(made).min();
-        if let Some(before) = lowest.filter(|&before| before > self.bounds.first) {
+        let before = self.log_start();
+        if before > self.bounds.first {
             self.commit.batch.truncate(self.log.clone(), before);
             self.commit.truncate = Some(before);
+        }
+        if looks {
+            self.add_discards();
         }
     }
 
@@ -188,7 +204,8 @@ impl Topic {
 
     /// The commit's states are in the store.
     pub(super) fn states_stored(&mut self) {
-        if !self.commit.states.is_empty() || self.commit.truncate.is_some() {
+        let stored = !self.commit.states.is_empty() || self.commit.truncate.is_some();
+        if stored || self.commit.marks.is_some() {
             self.persisting.apart_from = None;
             self.persisting.failures = 0;
         }
@@ -205,7 +222,8 @@ impl Topic {
     /// publishes, since giving up records is what makes room in a store that is full.
     pub(super) fn states_not_stored(&mut self) {
         let truncate = self.commit.truncate.is_some();
-        if self.commit.states.is_empty() && !truncate {
+        let marks = self.commit.marks.is_some() && self.commit.appends.publishes == 0;
+        if self.commit.states.is_empty() && !truncate && !marks {
             return;
         }
         self.persisting.truncate |= truncate;

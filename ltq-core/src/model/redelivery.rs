@@ -112,6 +112,23 @@ impl Redelivery {
         }
     }
 
+    /// Takes out every message before `offset`. Visits all runs that are delayed, and those due
+    /// that it takes out.
+    pub(super) fn drop_before(&mut self, offset: Offset) {
+        while let Some(Returned { run, .. }) = self.first().filter(|due| due.run.first < offset) {
+            self.take_first(run.len().min(offset.since(run.first)));
+        }
+        let dropped = &mut self.delayed_messages;
+        self.delayed.retain(|&(_, end), front| {
+            if front.first < offset {
+                let first = offset.min(end);
+                *dropped -= first.since(front.first);
+                front.first = first;
+            }
+            front.first < end
+        });
+    }
+
     /// Gives back memory that was needed in busier times.
     pub(super) fn relax(&mut self) {
         if self.due.is_empty() {

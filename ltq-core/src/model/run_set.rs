@@ -130,6 +130,48 @@ impl RunSet {
     }
 }
 
+/// What is in both; the runs of each are in order and do not overlap.
+pub(super) fn intersect(runs: &[Run], others: impl Iterator<Item = Run>) -> Vec<Run> {
+    let mut both = Vec::new();
+    let mut at = 0;
+    for other in others {
+        while let Some(run) = runs.get(at) {
+            let part = other.within(*run);
+            if !part.is_empty() {
+                both.push(part);
+            }
+            if run.end > other.end {
+                break;
+            }
+            at += 1;
+        }
+    }
+    both
+}
+
+/// What of `runs` is not in `others`; the runs of each are in order and do not overlap.
+pub(super) fn subtract(runs: &[Run], others: &RunSet) -> Vec<Run> {
+    let mut left = Vec::new();
+    let mut others = others.iter().peekable();
+    for &run in runs {
+        let mut at = run.first;
+        while let Some(other) = others.peek().copied().filter(|other| other.first < run.end) {
+            if at < other.first {
+                left.push(Run::new(at, other.first));
+            }
+            at = at.max(other.end);
+            if other.end > run.end {
+                break;
+            }
+            others.next();
+        }
+        if at < run.end {
+            left.push(Run::new(at, run.end));
+        }
+    }
+    left
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -159,6 +201,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_in_both_and_what_is_in_one_alone(
+            ours in prop::collection::vec((0u64..60, 0u64..12), 0..12),
+            others in prop::collection::vec((0u64..60, 0u64..12), 0..12),
+        ) {
+            let (mut a, mut b) = (RunSet::default(), RunSet::default());
+            ours.into_iter().for_each(|(first, len)| { a.insert(run(first, first + len)); });
+            others.into_iter().for_each(|(first, len)| { b.insert(run(first, first + len)); });
+            let runs: Vec<_> = a.iter().collect();
+            let listed = |runs: &[Run]| -> Vec<u64> {
+                runs.iter().flat_map(|r| r.first.0..r.end.0).collect()
+            };
+            let is_in = |set: &RunSet, offset: u64| set.covering(Offset(offset)).is_some();
+            let both: Vec<u64> = (0..80).filter(|&o| is_in(&a, o) && is_in(&b, o)).collect();
+            prop_assert_eq!(listed(&intersect(&runs, b.iter())), both);
+            let alone: Vec<u64> = (0..80).filter(|&o| is_in(&a, o) && !is_in(&b, o)).collect();
+            let left = subtract(&runs, &b);
+            prop_assert!(left.iter().all(|run| !run.is_empty()));
+            prop_assert_eq!(listed(&left), alone);
+        }
+
         #[test]
         fn a_run_set_is_a_set(inserts in prop::collection::vec((0u64..60, 0u64..12), 0..40)) {
             let mut set = RunSet::default();

@@ -53,6 +53,17 @@ pub struct ModelSettings {
     pub commit_bytes_max: usize,
     /// The most publishes in one commit. 65,536.
     pub commit_publishes_max: usize,
+    /// The least number of bytes appended from one mark in a topic's log to the next, unless a
+    /// small limit of the topic asks for less: as finely as this a log's parts are known by size
+    /// and age. 1 MiB: then writing marks costs a thousandth of what is published.
+    pub mark_bytes: u64,
+    /// The most bytes that a topic keeps among the messages that are wanted, though every channel
+    /// has acked them, before it gives them up in the middle of the log. 16 MiB: acks out of order
+    /// rarely reach it, and what does is worth the store's while.
+    pub discard_bytes: u64,
+    /// How often a topic looks for such messages at most, and only when it stores acks anyway.
+    /// 1 s: a look visits every run of acked messages.
+    pub discard_interval: Duration,
 }
 
 impl Default for ModelSettings {
@@ -74,6 +85,9 @@ impl Default for ModelSettings {
             window_bytes: 4 << 20,
             commit_bytes_max: 8 << 20,
             commit_publishes_max: 65_536,
+            mark_bytes: 1 << 20,
+            discard_bytes: 16 << 20,
+            discard_interval: Duration::from_secs(1),
         }
     }
 }

@@ -76,6 +76,7 @@ struct ChannelState {
     floor: Offset,
     paused: bool,
     damaged: u64,
+    dropped: u64,
     delayed: Vec<DelayedRun>,
     returned: Vec<ReturnedRun>,
     done: Vec<DoneRun>,
@@ -133,6 +134,7 @@ pub(super) fn encode_channel(channel: &Channel, now: Now) -> Bytes {
         floor: channel.floor,
         paused: channel.paused,
         damaged: channel.damaged,
+        dropped: channel.dropped,
         ..ChannelState::default()
     };
     let mut at = channel.floor;
@@ -170,10 +172,9 @@ pub(super) fn decode_channel(
         key: String::from_utf8_lossy(key).into_owned(),
         why: why.to_owned(),
     };
-    if state.floor < state.start
-        || state.damaged > state.floor.since(state.start).saturating_add(done(&state))
-    {
-        return Err(broken("its floor or its count of damaged messages is impossible"));
+    let all_done = state.floor.since(state.start).saturating_add(done(&state));
+    if state.floor < state.start || state.damaged.saturating_add(state.dropped) > all_done {
+        return Err(broken("its floor, or its count of damaged or dropped messages is impossible"));
     }
     let start = state.start.min(bounds.end);
     let mut channel = Channel::new(name, start);
@@ -229,7 +230,9 @@ pub(super) fn decode_channel(
     while let Some(run) = channel.done.pop_at_or_below(channel.floor) {
         channel.floor = channel.floor.max(run.end);
     }
-    channel.damaged = state.damaged.min(channel.floor.since(start) + channel.done.count());
+    let all_done = channel.floor.since(start) + channel.done.count();
+    channel.damaged = state.damaged.min(all_done);
+    channel.dropped = state.dropped.min(all_done - channel.damaged);
     channel.put.floor = channel.floor;
     Ok(channel)
 }
@@ -263,7 +266,7 @@ fn ceil_ms(duration: std::time::Duration) -> std::time::Duration {
 }
 
 /// The format of all values.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The most runs in one channel's state, so that the largest fits into a value: delays first,
 /// then attempts, then acks. What does not fit is delivered again after a restart. Far beyond

@@ -287,15 +287,27 @@ impl World {
                 what: "a test said so".to_owned(),
             });
         }
+        let covers = |batch: &RecordBatch| batch.first <= from && from < batch.end();
+        if from < bounds.end && !self.stored.batches.iter().any(covers) {
+            let log = self.topic.log_name().clone();
+            let kept = self.stored.batches.iter().map(|batch| batch.first);
+            let until = kept.filter(|&first| first > from).min().unwrap_or(bounds.end);
+            return Err(StoreError::Discarded { log, from, until });
+        }
         let behind = self.damaged.iter().find(|run| run.first > from).map(|run| run.first);
         let end = behind.unwrap_or(bounds.end);
         let mut found = Vec::new();
         let (mut left, mut bytes) = (limits.records, limits.bytes);
+        let mut at = from;
         for batch in &self.stored.batches {
             let batch = batch.slice(from.max(batch.first), end.min(batch.end()));
             if batch.records.is_empty() || left == 0 {
                 continue;
             }
+            if batch.first != at {
+                break;
+            }
+            at = batch.end();
             let count = batch.records.fitting(0, left, bytes);
             if !found.is_empty()
                 && batch.slice(batch.first, batch.first.plus(count as u64)).records.byte_len()

@@ -11,8 +11,10 @@ use super::{
     Command, ConsumerId, Event, LoadTicket, Reply, SessionId,
     channels::Channels,
     commit::CommitSlot,
+    discarding::Discarding,
     in_flight::Returned,
     keys::{self, Key},
+    marks::{Marks, MarksState},
     persisting::Persisting,
     producers::Producers,
     settings::ModelSettings,
@@ -69,6 +71,10 @@ pub struct Topic {
     pub(super) last_serial: u64,
     pub(super) window: Window,
     pub(super) persisting: Persisting,
+    pub(super) marks: Marks,
+    pub(super) discarding: Discarding,
+    /// Everything before it is beyond a limit: no channel wants it, and the log goes up to here.
+    pub(super) cut: Offset,
     pub(super) out: VecDeque<Command>,
     pub(super) scratch: Vec<Returned>,
     pub(super) figures: Figures,
@@ -145,6 +151,9 @@ impl Topic {
             last_serial: 0,
             window: Window::default(),
             persisting: Persisting::default(),
+            marks: Marks::new(Offset::ZERO, now.monotonic),
+            discarding: Discarding::default(),
+            cut: Offset::ZERO,
             out: VecDeque::new(),
             scratch: Vec::new(),
             figures: Figures::default(),
@@ -174,6 +183,8 @@ impl Topic {
         topic.paused = paused;
         topic.bounds = bounds;
         topic.window.lost_before(bounds.first);
+        topic.cut = bounds.first;
+        let mut marks = MarksState::at(bounds.first);
         for (key, value) in values {
             match keys::parse(&key) {
                 Some(Key::Topic(of)) if of == topic.name => {}
@@ -187,12 +198,19 @@ impl Topic {
                     let state: ProducerState = state::decode(&key, &value)?;
                     topic.producers.restore(&topic.name, producer, &state);
                 }
+                Some(Key::Marks(of)) if of == topic.name => marks = state::decode(&key, &value)?,
                 _ => {
                     let key = String::from_utf8_lossy(&key).into_owned();
                     return Err(RestoreError::ForeignKey { topic: topic.name.to_string(), key });
                 }
             }
         }
+        let (marks, closed) = Marks::restore(&marks, bounds, now).map_err(|why| {
+            let key = String::from_utf8_lossy(&keys::marks_key(&topic.name)).into_owned();
+            RestoreError::Value { key, why: why.to_owned() }
+        })?;
+        topic.marks = marks;
+        topic.marks_restored(closed);
         topic.producers.restored();
         while topic.producers.known_count() > topic.limits.producers_known_max
             && topic.producers.forget_oldest()
@@ -268,10 +286,15 @@ impl Topic {
             true => None,
             false => {
                 let vanish_at = self.vanish_at.filter(|&at| at > self.now.monotonic);
-                self.states_due().into_iter().chain(vanish_at).min()
+                [self.states_due(), self.marks_due(), vanish_at].into_iter().flatten().min()
             }
         };
-        let deadlines = [self.channels.next_deadline(), self.window.next_deadline(), committing];
+        let deadlines = [
+            self.channels.next_deadline(),
+            self.window.next_deadline(),
+            self.limits_due(),
+            committing,
+        ];
         deadlines.into_iter().flatten().min()
     }
 
@@ -350,6 +373,7 @@ impl Topic {
             paused: self.paused,
             first: self.bounds.first,
             end: self.bounds.end,
+            bytes: self.bytes_kept(),
             published: self.figures.published,
             published_bytes: self.figures.published_bytes,
             duplicates: self.figures.duplicates,
@@ -368,6 +392,7 @@ impl Topic {
             }
             self.build();
         }
+        self.apply_limits();
         self.deliver();
         if !self.commit.outstanding && self.stage != Stage::Over {
             self.put_states_if_due();

@@ -72,6 +72,16 @@ impl Window {
         self.damaged.covering(offset).map(|run| run.end)
     }
 
+    /// What of the log is known to be discarded.
+    pub(super) const fn discarded(&self) -> &RunSet {
+        &self.discarded
+    }
+
+    /// A commit has discarded these records.
+    pub(super) fn discard(&mut self, run: Run) {
+        remember(&mut self.discarded, run, DISCARDED_RUNS_MAX);
+    }
+
     /// If the record at `offset` was discarded: the first one behind it that may not be.
     pub(super) fn discarded_until(&self, offset: Offset) -> Option<Offset> {
         self.discarded.covering(offset).map(|run| run.end)
@@ -130,10 +140,10 @@ impl Window {
         match result {
             Ok(batches) if consecutive(&batches, from) => self.add(batches, now, false),
             Err(StoreError::Damaged { from: at, until, .. }) if at == from && until > from => {
-                remember(&mut self.damaged, Run::new(from, until));
+                remember(&mut self.damaged, Run::new(from, until), DAMAGED_RUNS_MAX);
             }
             Err(StoreError::Discarded { from: at, until, .. }) if at == from && until > from => {
-                remember(&mut self.discarded, Run::new(from, until));
+                self.discard(Run::new(from, until));
             }
             Err(StoreError::OutOfRange { bounds, .. }) if from < bounds.first => {
                 self.lost_below = self.lost_below.max(bounds.first);
@@ -243,9 +253,9 @@ impl Window {
 }
 
 /// Adds a run to those that are remembered, of which there are not too many.
-fn remember(set: &mut RunSet, run: Run) {
+fn remember(set: &mut RunSet, run: Run, runs_max: usize) {
     set.insert(run);
-    if set.runs() > REMEMBERED_RUNS_MAX {
+    if set.runs() > runs_max {
         set.pop_first();
     }
 }
@@ -270,8 +280,11 @@ const LOADS_OPEN_MAX: usize = 4;
 const BYTES_PER_RECORD_MIN: usize = 64;
 /// Segments looked through for each delivery.
 const SEGMENTS_MAX: usize = 32;
-/// Damaged runs remembered, and discarded ones; what is forgotten is asked for and refused again.
-const REMEMBERED_RUNS_MAX: usize = 4_096;
+/// Damaged runs remembered; what is forgotten is read and found damaged again.
+const DAMAGED_RUNS_MAX: usize = 4_096;
+/// Discarded runs remembered: as many as a channel may hold runs. What is forgotten may be discarded
+/// again, which changes nothing, and is asked for and refused again.
+const DISCARDED_RUNS_MAX: usize = 100_000;
 /// How long loaded records stay without being used: about as long as a consumer that is draining
 /// a backlog takes to say that it wants more.
 const UNUSED_KEPT: Duration = Duration::from_secs(1);

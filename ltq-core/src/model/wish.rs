@@ -307,7 +307,7 @@ impl Topic {
             );
             return Err(Refusal::new(RefusalCode::LimitReached, detail));
         }
-        let (first, end) = (self.bounds.first, self.end_ahead());
+        let (first, end) = (self.first_kept(), self.end_ahead());
         let start = match start {
             StartAt::Earliest => first,
             StartAt::Latest => end,
@@ -378,6 +378,10 @@ impl Topic {
                 self.delete_in_commit(Some(request));
                 return Ok(Flow::Last);
             }
+            TopicAction::Alter(change) => {
+                self.alter(change, request);
+                return Ok(Flow::Last);
+            }
             TopicAction::Pause(paused) => {
                 let before = std::mem::replace(&mut self.paused, paused);
                 self.channels.touch_all();
@@ -429,7 +433,10 @@ impl Topic {
     fn delete_in_commit(&mut self, request: Option<RequestId>) {
         let topic = &self.name;
         let batch = &mut self.commit.batch;
-        batch.delete_log(self.log.clone()).delete(keys::topic_key(topic));
+        batch
+            .delete_log(self.log.clone())
+            .delete(keys::topic_key(topic))
+            .delete(keys::marks_key(topic));
         for channel in self.channels.iter().filter(|channel| !channel.name.is_ephemeral()) {
             batch.delete(keys::channel_key(topic, &channel.name));
         }

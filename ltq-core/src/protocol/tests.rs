@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -10,10 +11,10 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, Durability, Message, NodeStats,
-    Offset, ProducerName, RecordBatch, Records, Refusal, RefusalCode, SendStream, Settlement,
-    StartAt, StoreStats, Tag, TagRange, Timestamp, TopicName, TopicSettings, TopicStats, Verdict,
-    model::SequenceRange,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, Durability, Keep, Message,
+    NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal, RefusalCode, Retention,
+    RetentionChange, SendStream, Settlement, StartAt, StoreStats, Tag, TagRange, Timestamp,
+    TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
 };
 
 const LIMIT: u32 = 1 << 20;
@@ -118,13 +119,20 @@ fn start() -> impl Strategy<Value = StartAt> {
     ]
 }
 
+const RETENTION: Retention = Retention {
+    keep: Keep::All,
+    age_max: Some(Duration::from_millis(1_500)),
+    bytes_max: Some(u64::MAX),
+};
+
 fn topic_stats() -> TopicStats {
     TopicStats {
         topic: name("t"),
-        settings: TopicSettings { durability: Durability::Os },
+        settings: TopicSettings { durability: Durability::Os, retention: RETENTION },
         paused: true,
         first: Offset(1),
         end: Offset(9),
+        bytes: 10,
         published: 2,
         published_bytes: 3,
         duplicates: 4,
@@ -141,6 +149,7 @@ fn topic_stats() -> TopicStats {
             in_flight: 5,
             acked: 6,
             damaged: 7,
+            dropped: 14,
             delivered: 8,
             redelivered: 9,
             requeued: 10,
@@ -153,10 +162,14 @@ fn topic_stats() -> TopicStats {
 
 fn admin_frames() -> Vec<Frame> {
     let (topic, channel) = (name("t"), ChannelName::new("c#ephemeral").unwrap());
-    let settings = Some(TopicSettings { durability: Durability::Memory });
+    let options = TopicSettings { durability: Durability::Memory, retention: RETENTION }.into();
     let requests = vec![
         AdminRequest::ListTopics,
-        AdminRequest::CreateTopic { topic: topic.clone(), settings },
+        AdminRequest::CreateTopic { topic: topic.clone(), options },
+        AdminRequest::AlterTopic {
+            topic: topic.clone(),
+            change: RetentionChange { age_max: Some(None), ..RetentionChange::default() },
+        },
         AdminRequest::ShowTopic { topic: topic.clone() },
         AdminRequest::DeleteTopic { topic: topic.clone() },
         AdminRequest::PauseTopic { topic: topic.clone(), paused: true },

@@ -11,7 +11,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use ltq_client::{Client, Consumer, Durability, StartAt, TopicSettings};
+use ltq_client::{Client, Consumer, Durability, StartAt, TopicOptions};
 use tokio::{
     sync::Notify,
     task::{JoinSet, yield_now},
@@ -191,10 +191,10 @@ impl Runner<'_> {
 
     async fn set_up(&self) -> Result<(), CliError> {
         let admin = self.operator.admin();
-        let settings = self.plan.durability.map(|durability| TopicSettings { durability });
+        let options = TopicOptions { durability: self.plan.durability, ..TopicOptions::default() };
         for topic in &self.plan.topics {
             if !self.plan.prefilled {
-                admin.create_topic(topic, settings).await?;
+                admin.create_topic(topic, options).await?;
             }
             for channel in &self.plan.channels {
                 // With a topic that is kept, a run is about what it publishes itself.

@@ -53,8 +53,10 @@ impl Target {
             CliError::Failed(format!("the broker in this process did not start: {error}"))
         };
         let durability = store.durability_max();
-        let settings =
-            BrokerSettings { topic: TopicSettings { durability }, ..BrokerSettings::default() };
+        let settings = BrokerSettings {
+            topic: TopicSettings { durability, ..TopicSettings::default() },
+            ..BrokerSettings::default()
+        };
         let broker = Broker::start(WatchedStore::new(store, None), settings, Environment::system())
             .await
             .map_err(|error| failed(&error))?;

@@ -160,7 +160,7 @@ async fn a_topic_with_nothing_in_it_is_not_drained_and_not_made() {
     assert!(error.contains("no_such_topic"), "{error}");
     let client = target.connect().await.unwrap();
     assert_eq!(client.admin().list_topics().await.unwrap(), []);
-    client.admin().create_topic("nothing", None).await.unwrap();
+    client.admin().create_topic("nothing", Default::default()).await.unwrap();
     let failed = run::run(&target, &plan, None, &ProgressBar::hidden()).await;
     let error = failed.err().unwrap().to_string();
     assert!(error.contains("nothing to drain"), "{error}");

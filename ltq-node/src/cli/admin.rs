@@ -1,6 +1,6 @@
 //! `ltq topic`, `ltq channel` and `ltq stats`.
 
-use ltq_client::{ChannelStats, TopicSettings, TopicStats};
+use ltq_client::{ChannelStats, TopicOptions, TopicStats};
 use ltq_core::{ChannelName, RefusalCode, TopicName};
 use serde::Serialize;
 use serde_json::json;
@@ -26,10 +26,14 @@ pub(super) async fn topic(
             let topics = admin.list_topics().await?;
             print_names(topics.iter().map(TopicName::as_str), json)?;
         }
-        TopicCommand::Create { topic, durability } => {
-            let settings = durability.map(|durability| TopicSettings { durability });
-            admin.create_topic(&topic, settings).await?;
+        TopicCommand::Create { topic, durability, retention } => {
+            let options = TopicOptions { durability, retention: retention.change() };
+            admin.create_topic(&topic, options).await?;
             done(json, format_args!("topic {topic} is there"))?;
+        }
+        TopicCommand::Alter { topic, retention } => {
+            admin.alter_topic(&topic, retention.change()).await?;
+            done(json, format_args!("topic {topic} is altered"))?;
         }
         TopicCommand::Show { topic } => {
             let stats = admin.show_topic(&topic).await?;

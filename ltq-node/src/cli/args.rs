@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use ltq_core::{ChannelName, Durability, ProducerName, StartAt, TopicName};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use ltq_core::{
+    ChannelName, Durability, Keep, ProducerName, Retention, RetentionChange, StartAt, TopicName,
+};
 
-use crate::{bench::BenchArgs, config::Token};
+use crate::{
+    bench::BenchArgs,
+    config::{ByteSize, Period, Token},
+};
 
 /// Publishes to, reads from, administers and measures an LTQ node.
 #[derive(Clone, Debug, Parser)]
@@ -85,7 +90,7 @@ pub enum Command {
         It runs until Ctrl-C, until the reader of its output is gone, or until --count messages are \
         acked; what it was sent beyond that is given back to the channel at once.")]
     Sub(SubArgs),
-    /// Lists, creates, shows, deletes, pauses and resumes topics.
+    /// Lists, creates, alters, shows, deletes, pauses and resumes topics.
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Lists, creates, shows, deletes, pauses and resumes the channels of a topic.
@@ -161,6 +166,39 @@ pub enum Format {
     Json,
 }
 
+/// What a topic is to keep.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct RetentionArgs {
+    /// What to keep while no limit says otherwise: unacked (until every channel has acked it) or
+    /// all. A channel made later can read again what is kept. The default for a new topic is the
+    /// node's, here and below.
+    #[arg(long, value_name = "WHAT")]
+    pub keep: Option<Keep>,
+    /// Removes messages older than this, acked or not: 12h, 7d; or none, for no such limit.
+    #[arg(long, value_name = "TIME", value_parser = age_limit)]
+    pub age_max: Option<Limit<Duration>>,
+    /// Removes the oldest messages beyond so many bytes, acked or not: 500MiB, 10GiB; or none, for
+    /// no such limit.
+    #[arg(long, value_name = "SIZE", value_parser = bytes_limit)]
+    pub bytes_max: Option<Limit<u64>>,
+}
+
+/// A limit, or that there is to be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit<T>(pub Option<T>);
+
+impl RetentionArgs {
+    /// What of this is said.
+    #[must_use]
+    pub fn change(&self) -> RetentionChange {
+        RetentionChange {
+            keep: self.keep,
+            age_max: self.age_max.map(|limit| limit.0),
+            bytes_max: self.bytes_max.map(|limit| limit.0),
+        }
+    }
+}
+
 /// What can be done with topics.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TopicCommand {
@@ -174,6 +212,21 @@ pub enum TopicCommand {
         /// is the node's.
         #[arg(long, value_name = "DURABILITY")]
         durability: Option<Durability>,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        retention: RetentionArgs,
+    },
+    /// Changes what a topic keeps. What is beyond a new limit is removed soon after.
+    #[command(group = ArgGroup::new("change")
+        .args(["keep", "age_max", "bytes_max"])
+        .required(true)
+        .multiple(true))]
+    Alter {
+        /// The topic.
+        topic: TopicName,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        retention: RetentionArgs,
     },
     /// Shows the figures of a topic and its channels.
     Show {
@@ -258,6 +311,31 @@ fn timeout(text: &str) -> Result<Duration, String> {
         time => Ok(time),
     }
 }
+
+fn age_limit(text: &str) -> Result<Limit<Duration>, String> {
+    let age_max = match text {
+        NO_LIMIT => None,
+        text => Some(text.parse::<Period>()?.0),
+    };
+    in_bounds(Retention { age_max, ..Retention::default() })?;
+    Ok(Limit(age_max))
+}
+
+fn bytes_limit(text: &str) -> Result<Limit<u64>, String> {
+    let bytes_max = match text {
+        NO_LIMIT => None,
+        text => Some(text.parse::<ByteSize>()?.0),
+    };
+    in_bounds(Retention { bytes_max, ..Retention::default() })?;
+    Ok(Limit(bytes_max))
+}
+
+fn in_bounds(retention: Retention) -> Result<(), String> {
+    retention.check().map_err(|error| error.rule.to_owned())
+}
+
+/// Says that there is to be no limit.
+const NO_LIMIT: &str = "none";
 
 fn positive(text: &str) -> Result<u64, String> {
     match text.parse() {

@@ -1,9 +1,9 @@
 //! Figures as tables for people.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use ltq_client::{ChannelStats, NodeStats, TopicStats};
+use ltq_client::{ChannelStats, Keep, NodeStats, Retention, TopicStats};
 
 /// A node, a line for each channel of each topic.
 pub(super) fn node(stats: &NodeStats) -> String {
@@ -36,8 +36,12 @@ pub(super) fn topic(stats: &TopicStats) -> String {
     let mut table = facts(&[
         ("topic", stats.topic.to_string()),
         ("durability", stats.settings.durability.to_string()),
+        ("keeps", keeps(&stats.settings.retention)),
         ("state", state(stats.paused).to_owned()),
-        ("messages kept", stats.end.since(stats.first).to_string()),
+        (
+            "messages kept",
+            format!("{} (about {})", stats.end.since(stats.first), bytes(stats.bytes)),
+        ),
         ("first offset", stats.first.to_string()),
         ("next offset", stats.end.to_string()),
         ("published", format!("{} ({})", stats.published, bytes(stats.published_bytes))),
@@ -58,12 +62,13 @@ pub(super) fn channel(stats: &ChannelStats) -> String {
         ("channel", stats.channel.to_string()),
         ("state", state(stats.paused).to_owned()),
         ("started at", stats.start.to_string()),
-        ("acked below", stats.floor.to_string()),
+        ("done below", stats.floor.to_string()),
         ("waiting", stats.waiting.to_string()),
         ("delayed", stats.delayed.to_string()),
         ("in flight", stats.in_flight.to_string()),
         ("acked", stats.acked.to_string()),
         ("damaged", stats.damaged.to_string()),
+        ("dropped", stats.dropped.to_string()),
         ("delivered", format!("{} ({} again)", stats.delivered, stats.redelivered)),
         ("requeued", stats.requeued.to_string()),
         ("timed out", stats.timed_out.to_string()),
@@ -125,6 +130,20 @@ fn facts(facts: &[(&str, String)]) -> String {
 /// Without the blanks at the ends of lines.
 fn text(table: &Table) -> String {
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+fn keeps(retention: &Retention) -> String {
+    let mut words = match retention.keep {
+        Keep::Unacked => "what is not acked".to_owned(),
+        Keep::All => "all".to_owned(),
+    };
+    if let Some(age) = retention.age_max {
+        let _ = write!(words, ", for {}", humantime::format_duration(age));
+    }
+    if let Some(size) = retention.bytes_max {
+        let _ = write!(words, ", up to {}", bytes(size));
+    }
+    words
 }
 
 const fn state(paused: bool) -> &'static str {

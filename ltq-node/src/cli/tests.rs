@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
-use ltq_core::{Durability, Offset, StartAt, Timestamp};
+use ltq_core::{Durability, Keep, Offset, RetentionChange, StartAt, Timestamp};
 
 use super::{ChannelCommand, Cli, CliError, Command, Format, TopicCommand};
 
@@ -70,12 +70,21 @@ fn every_option_of_sub_is_taken() {
 
 #[test]
 fn topics_and_channels_are_administered() {
-    let Command::Topic(TopicCommand::Create { topic, durability }) =
+    let Command::Topic(TopicCommand::Create { topic, durability, retention }) =
         parse("topic create t --durability memory").command
     else {
         panic!()
     };
     assert_eq!((topic.as_str(), durability), ("t", Some(Durability::Memory)));
+    assert_eq!(retention.change(), RetentionChange::default());
+    let line = "topic alter t --keep all --age-max 7d --bytes-max none";
+    let Command::Topic(TopicCommand::Alter { retention, .. }) = parse(line).command else {
+        panic!()
+    };
+    let week = Duration::from_secs(7 * 24 * 60 * 60);
+    let expected =
+        RetentionChange { keep: Some(Keep::All), age_max: Some(Some(week)), bytes_max: Some(None) };
+    assert_eq!(retention.change(), expected);
     let Command::Channel(ChannelCommand::Create { from, .. }) =
         parse("channel create t c --from latest").command
     else {
@@ -107,6 +116,11 @@ fn what_makes_no_sense_is_refused_with_code_2() {
         ("pub t --header novalue", ErrorKind::ValueValidation),
         ("pub t --durability paper", ErrorKind::ValueValidation),
         ("pub t --nam p", ErrorKind::UnknownArgument),
+        ("topic create t --keep some", ErrorKind::ValueValidation),
+        ("topic alter t", ErrorKind::MissingRequiredArgument),
+        ("topic alter t --age-max 10", ErrorKind::ValueValidation),
+        ("topic alter t --age-max 0s", ErrorKind::ValueValidation),
+        ("topic alter t --bytes-max 1KiB", ErrorKind::ValueValidation),
         ("sub t", ErrorKind::MissingRequiredArgument),
         ("sub t c --count 0", ErrorKind::ValueValidation),
         ("sub t c --credit 0", ErrorKind::ValueValidation),

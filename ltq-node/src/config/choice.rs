@@ -64,6 +64,9 @@ choice!(
         File = "file",
         /// This process's memory: gone when it ends.
         Memory = "memory",
+        /// A RocksDB database in the data directory; only in a node built with the feature
+        /// `rocksdb`.
+        RocksDb = "rocksdb",
     }
 );
 
@@ -76,6 +79,16 @@ choice!(
         Os = "os",
         /// Gone with the process.
         Memory = "memory",
+    }
+);
+
+choice!(
+    /// What a topic keeps while no limit says otherwise.
+    KeepChoice {
+        /// What some channel has not acked.
+        Unacked = "unacked",
+        /// All.
+        All = "all",
     }
 );
 
@@ -111,6 +124,15 @@ impl From<DurabilityChoice> for ltq_core::Durability {
             DurabilityChoice::Disk => Self::Disk,
             DurabilityChoice::Os => Self::Os,
             DurabilityChoice::Memory => Self::Memory,
+        }
+    }
+}
+
+impl From<KeepChoice> for ltq_core::Keep {
+    fn from(choice: KeepChoice) -> Self {
+        match choice {
+            KeepChoice::Unacked => Self::Unacked,
+            KeepChoice::All => Self::All,
         }
     }
 }

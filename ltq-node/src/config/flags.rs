@@ -34,8 +34,8 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
 
-    /// Keeps messages in files, or in memory only: then they are gone when the node stops.
-    /// [default: file] [variable: LTQ_STORE]
+    /// Keeps messages in files, or in memory only: then they are gone when the node stops. A node
+    /// built with the feature rocksdb can keep them in a RocksDB database, too. [default: file] [variable: LTQ_STORE]
     #[arg(long, value_name = "STORE", value_parser = clap::builder::PossibleValuesParser::new(StoreKind::WORDS.iter().copied()))]
     pub store: Option<String>,
 

@@ -2,14 +2,16 @@
 
 use std::{path::Path, sync::LazyLock};
 
+use ltq_core::Retention;
 use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{
     ConfigError,
     choice::DurabilityChoice,
-    settings::{Config, FileStoreSettings},
+    settings::{Config, FileStoreSettings, RetentionSettings, RocksDbStoreSettings},
     suggest::{nearest, nearest_key},
+    units::Period,
 };
 
 /// Some settings, and where they come from.
@@ -143,6 +145,15 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
     let some_limit = Some(default.journal_bytes_max);
     let config = Config {
         file_store: FileStoreSettings { disk_bytes_max: some_limit, ..default },
+        retention: RetentionSettings {
+            age_max: Some(Period(Retention::AGE_MAX)),
+            bytes_max: some_limit,
+            ..RetentionSettings::default()
+        },
+        rocksdb_store: RocksDbStoreSettings {
+            disk_bytes_max: some_limit,
+            ..RocksDbStoreSettings::default()
+        },
         token: Some("".into()),
         durability: Some(DurabilityChoice::Disk),
         ..Config::default()

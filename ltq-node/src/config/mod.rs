@@ -14,10 +14,11 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-pub use choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind};
+pub use choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
 pub use flags::Flags;
 pub use settings::{
-    Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, SCHEMES,
+    Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, RetentionSettings,
+    RocksDbStoreSettings, SCHEMES,
 };
 pub use units::{ByteSize, Period, Token};
 
@@ -80,6 +81,9 @@ pub enum ConfigError {
     /// A setting below `[file_store]` is out of its range.
     #[error("file_store: {0}")]
     FileStore(String),
+    /// A setting below `[rocksdb_store]` is out of its range.
+    #[error("rocksdb_store: {0}")]
+    RocksDbStore(String),
     /// A value is out of its range, or does not go with another.
     #[error("{key} cannot be {}: {rule}", if value.is_empty() { "empty" } else { value })]
     Value {

@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use ltq_core::Retention;
+
 use super::{
     ConfigError, layers,
     settings::Config,
@@ -40,6 +42,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         period(10_000),
     )?;
 
+    if let Some(age) = config.retention.age_max {
+        within("retention.age_max", age, Period(Retention::AGE_MIN), Period(Retention::AGE_MAX))?;
+    }
+    if let Some(bytes) = config.retention.bytes_max {
+        within("retention.bytes_max", bytes, ByteSize(Retention::BYTES_MIN), BYTES_MAX)?;
+    }
+
     let files = &config.file_store;
     let (least, kib) = (ByteSize(64 << 10), |kib: u64| ByteSize(kib << 10));
     within("file_store.tail_bytes", files.tail_bytes, least, BYTES_MAX)?;
@@ -49,6 +58,11 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("file_store.reserve_bytes", files.reserve_bytes, ByteSize(0), kib(1 << 30))?;
     within("file_store.os_sync_interval", files.os_sync_interval, period(1), hour)?;
     within("file_store.caller_sync_max", files.caller_sync_max, period(0), period(1_000))?;
+
+    let rocksdb = &config.rocksdb_store;
+    within("rocksdb_store.tail_bytes", rocksdb.tail_bytes, kib(4 << 10), BYTES_MAX)?;
+    within("rocksdb_store.reserve_bytes", rocksdb.reserve_bytes, ByteSize(0), kib(1 << 30))?;
+    within("rocksdb_store.os_sync_interval", rocksdb.os_sync_interval, period(1), hour)?;
 
     within("memory_store.bytes_max", config.memory_store.bytes_max, ByteSize(1 << 20), BYTES_MAX)
 }

@@ -2,13 +2,15 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use ltq_core::{Address, BrokerSettings, Credit, Durability, TopicSettings, model::ModelSettings};
+use ltq_core::{
+    Address, BrokerSettings, Credit, Durability, Retention, TopicSettings, model::ModelSettings,
+};
 use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
 
 use super::{
     ConfigError,
-    choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
+    choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind},
     layers, ranges,
     units::{ByteSize, Period, Token},
 };
@@ -21,7 +23,7 @@ use super::{
 pub struct Config {
     /// The node's name, told to clients. Default: `ltq`.
     pub node: String,
-    /// Where the file store keeps its files. Default: `./ltq-data`.
+    /// Where the file store, or RocksDB, keeps its files. Default: `./ltq-data`.
     pub data_dir: PathBuf,
     /// What keeps the messages. Default: `file`.
     pub store: StoreKind,
@@ -52,10 +54,14 @@ pub struct Config {
     pub limits: Limits,
     /// How messages are delivered.
     pub delivery: Delivery,
+    /// What topics made from now on keep.
+    pub retention: RetentionSettings,
     /// The file store.
     pub file_store: FileStoreSettings,
     /// The memory store.
     pub memory_store: MemoryStoreSettings,
+    /// The store on RocksDB.
+    pub rocksdb_store: RocksDbStoreSettings,
 }
 
 /// What peers may ask for: the table `[limits]`.
@@ -129,6 +135,20 @@ pub struct Delivery {
     pub ack_commit_interval: Period,
 }
 
+/// What topics made from now on keep, unless they are made otherwise: the table `[retention]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// What is kept while no limit says otherwise. Default: `unacked`.
+    pub keep: KeepChoice,
+    /// Messages older than this are removed, acked or not. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_max: Option<Period>,
+    /// The oldest messages beyond so many bytes are removed, acked or not. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<ByteSize>,
+}
+
 /// The file store: the table `[file_store]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -163,6 +183,24 @@ pub struct MemoryStoreSettings {
     pub bytes_max: ByteSize,
 }
 
+/// The store on RocksDB: the table `[rocksdb_store]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RocksDbStoreSettings {
+    /// Memory for messages: the newest ones, and RocksDB's write buffers and cached blocks.
+    /// Default: 64 MiB.
+    pub tail_bytes: ByteSize,
+    /// What all files may take; beyond it publishes are refused. Default: no limit but the
+    /// device's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes_max: Option<ByteSize>,
+    /// What publishes leave free on the device, so that a full store can still be emptied.
+    /// Default: 16 MiB.
+    pub reserve_bytes: ByteSize,
+    /// After how long what was confirmed as `os` is synced to the device anyway. Default: 1 s.
+    pub os_sync_interval: Period,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let broker = BrokerSettings::default();
@@ -182,8 +220,10 @@ impl Default for Config {
             log_level: LogLevel::Info,
             limits: Limits::default(),
             delivery: Delivery::default(),
+            retention: RetentionSettings::default(),
             file_store: FileStoreSettings::default(),
             memory_store: MemoryStoreSettings::default(),
+            rocksdb_store: RocksDbStoreSettings::default(),
         }
     }
 }
@@ -231,6 +271,12 @@ impl Default for Delivery {
     }
 }
 
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { keep: KeepChoice::Unacked, age_max: None, bytes_max: None }
+    }
+}
+
 impl Default for FileStoreSettings {
     fn default() -> Self {
         Self {
@@ -251,13 +297,24 @@ impl Default for MemoryStoreSettings {
     }
 }
 
+impl Default for RocksDbStoreSettings {
+    fn default() -> Self {
+        Self {
+            tail_bytes: ByteSize(64 << 20),
+            disk_bytes_max: None,
+            reserve_bytes: ByteSize(16 << 20),
+            os_sync_interval: Period(Duration::from_secs(1)),
+        }
+    }
+}
+
 impl Config {
     /// How durable a message of a new topic is before it is confirmed.
     #[must_use]
     pub fn durability(&self) -> Durability {
         match (self.durability, self.store) {
             (Some(choice), _) => choice.into(),
-            (None, StoreKind::File) => Durability::Disk,
+            (None, StoreKind::File | StoreKind::RocksDb) => Durability::Disk,
             (None, StoreKind::Memory) => Durability::Memory,
         }
     }
@@ -278,7 +335,14 @@ impl Config {
         BrokerSettings {
             node: self.node.clone(),
             token: self.token.as_ref().map(|token| token.0.clone()),
-            topic: TopicSettings { durability: self.durability() },
+            topic: TopicSettings {
+                durability: self.durability(),
+                retention: Retention {
+                    keep: self.retention.keep.into(),
+                    age_max: self.retention.age_max.map(|age| age.0),
+                    bytes_max: self.retention.bytes_max.map(|bytes| bytes.0),
+                },
+            },
             auto_create_topics: self.auto_create_topics,
             auto_create_channels: self.auto_create_channels,
             topics_max: limits.topics_max,
@@ -329,6 +393,18 @@ impl Config {
             .caller_sync_max(files.caller_sync_max.0)
     }
 
+    /// What of this is the store's on RocksDB.
+    #[cfg(feature = "rocksdb")]
+    #[must_use]
+    pub fn rocksdb_store_options(&self) -> ltq_store::RocksDbStoreOptions {
+        let rocksdb = &self.rocksdb_store;
+        ltq_store::RocksDbStoreOptions::new(&self.data_dir)
+            .tail_bytes(rocksdb.tail_bytes.0)
+            .disk_bytes_max(rocksdb.disk_bytes_max.map(|bytes| bytes.0))
+            .reserve_bytes(rocksdb.reserve_bytes.0)
+            .os_sync_interval(rocksdb.os_sync_interval.0)
+    }
+
     /// Checks that the settings can be, each and together.
     ///
     /// # Errors
@@ -340,6 +416,12 @@ impl Config {
         if self.store == StoreKind::Memory && self.durability() > Durability::Memory {
             let rule = "the memory store reaches \"memory\"; use that, or store = \"file\"";
             return bad("durability", &self.durability(), rule.to_owned());
+        }
+        #[cfg(not(feature = "rocksdb"))]
+        if self.store == StoreKind::RocksDb {
+            let rule = "this ltq-node was built without it; build one that has it with cargo build \
+                        --release -p ltq-node --features rocksdb, or use \"file\"";
+            return bad("store", &self.store, rule.to_owned());
         }
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir", &"", "name a directory, such as \"./ltq-data\"".to_owned());
@@ -370,6 +452,10 @@ impl Config {
             bad(&key, &value, error.rule)
         })?;
         ranges::check_together(self)?;
+        #[cfg(feature = "rocksdb")]
+        self.rocksdb_store_options()
+            .check()
+            .map_err(|error| ConfigError::RocksDbStore(error.to_string()))?;
         self.file_store_options().check().map_err(|error| ConfigError::FileStore(error.to_string()))
     }
 

@@ -29,6 +29,9 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     let store = api.broker.store();
     ages(&mut text, store, &scrape).await;
     commits(&mut text, store);
+    for own in store.figures() {
+        figure(&mut text, own.name, own.help, own.value);
+    }
     answers(&mut text, &api.answers);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -101,6 +104,7 @@ const TOPIC: &[Figure<TopicStats>] = &[
     ("ltq_topic_producers_known", "Producer names remembered.", |t| t.producers_known),
     ("ltq_topic_first_offset", "The oldest message's offset.", |t| t.first.0),
     ("ltq_topic_end_offset", "The offset that the next message will have.", |t| t.end.0),
+    ("ltq_topic_kept_bytes", "About how many bytes of messages are kept, encoded.", |t| t.bytes),
     ("ltq_topic_paused", "1 while delivery is stopped.", |t| u64::from(t.paused)),
 ];
 
@@ -110,6 +114,11 @@ const CHANNEL: &[Figure<ChannelStats>] = &[
     ("ltq_channel_in_flight_messages", "Messages delivered and not settled.", |c| c.in_flight),
     ("ltq_channel_acked_messages", "Messages acked since the channel was made.", |c| c.acked),
     ("ltq_channel_damaged_messages", "Messages that could not be read back.", |c| c.damaged),
+    (
+        "ltq_channel_dropped_messages",
+        "Messages that a limit removed before they were acked.",
+        |c| c.dropped,
+    ),
     ("ltq_channel_deliveries_total", "Deliveries since the node started.", |c| c.delivered),
     ("ltq_channel_redeliveries_total", "Those that were not a message's first.", |c| c.redelivered),
     ("ltq_channel_requeues_total", "Messages given back by consumers.", |c| c.requeued),

@@ -131,7 +131,10 @@ async fn refusals_have_a_status_a_code_and_words() {
     })
     .await;
     node.broker()
-        .admin(AdminRequest::CreateTopic { topic: "t".parse().unwrap(), settings: None })
+        .admin(AdminRequest::CreateTopic {
+            topic: "t".parse().unwrap(),
+            options: Default::default(),
+        })
         .await
         .unwrap();
     let large = vec![b'x'; 1001];
@@ -269,7 +272,7 @@ async fn promise_13_metrics_add_up() {
     };
     assert_eq!(figure("ltq_topic_published_messages_total"), 3);
     assert_eq!(figure("ltq_channel_consumers"), 1);
-    let states = ["waiting", "delayed", "in_flight", "acked", "damaged"];
+    let states = ["waiting", "delayed", "in_flight", "acked", "damaged", "dropped"];
     let sum: u64 =
         states.map(|state| figure(&format!("ltq_channel_{state}_messages"))).iter().sum();
     assert_eq!(sum, 3);

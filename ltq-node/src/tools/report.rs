@@ -198,7 +198,7 @@ fn misfit_json(misfit: &Misfit) -> Value {
     let name = match &misfit.subject {
         Key::Channel(_, channel) => json!({ "channel": channel }),
         Key::Producer(_, producer) => json!({ "producer": producer }),
-        Key::Topic(_) => json!({}),
+        Key::Topic(_) | Key::Marks(_) => json!({}),
     };
     let mut object = json!({
         "key": String::from_utf8_lossy(&misfit.key),
@@ -214,6 +214,7 @@ fn misfit_json(misfit: &Misfit) -> Value {
 fn subject(key: &Key) -> String {
     match key {
         Key::Topic(topic) => format!("topic {topic}"),
+        Key::Marks(topic) => format!("the marks of topic {topic}"),
         Key::Channel(topic, channel) => format!("channel {channel} of topic {topic}"),
         Key::Producer(topic, producer) => format!("producer {producer} of topic {topic}"),
     }

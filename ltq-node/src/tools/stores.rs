@@ -19,6 +19,11 @@ pub(super) async fn open_source(kind: StoreKind, dir: &Path) -> Result<Arc<dyn S
         StoreKind::File => {
             Ok(Arc::new(FileStore::open_read_only(FileStoreOptions::new(dir)).await?))
         }
+        // It has no way to be opened without writing, and would make one where there is none.
+        StoreKind::RocksDb if !dir.join("CURRENT").exists() => {
+            Err(ToolError::Failed(format!("{} is no RocksDB database", dir.display())))
+        }
+        StoreKind::RocksDb => open_rocksdb(dir).await,
         StoreKind::Memory => Err(nothing_kept()),
     }
 }
@@ -27,8 +32,22 @@ pub(super) async fn open_source(kind: StoreKind, dir: &Path) -> Result<Arc<dyn S
 pub(super) async fn open_target(kind: StoreKind, dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
     match kind {
         StoreKind::File => Ok(Arc::new(FileStore::open(FileStoreOptions::new(dir)).await?)),
+        StoreKind::RocksDb => open_rocksdb(dir).await,
         StoreKind::Memory => Err(nothing_kept()),
     }
+}
+
+#[cfg(feature = "rocksdb")]
+async fn open_rocksdb(dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
+    let options = ltq_store::RocksDbStoreOptions::new(dir);
+    Ok(Arc::new(ltq_store::RocksDbStore::open(options).await?))
+}
+
+#[cfg(not(feature = "rocksdb"))]
+#[allow(clippy::unused_async, reason = "it is called as the one with the feature is")]
+async fn open_rocksdb(_: &Path) -> Result<Arc<dyn Store>, ToolError> {
+    let words = "this ltq-node was built without RocksDB; build it with --features rocksdb";
+    Err(ToolError::Usage(words.to_owned()))
 }
 
 fn nothing_kept() -> ToolError {

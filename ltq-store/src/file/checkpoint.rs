@@ -40,6 +40,8 @@ pub(super) struct Snapshot {
     pub(super) number: u64,
     /// The first journal file that is still needed, and the first entry in it.
     pub(super) file: u64,
+    /// The newest journal file with entries in it.
+    pub(super) newest: u64,
     pub(super) sequence: u64,
     /// The last entry whose changes, apart from records, are all in here.
     pub(super) applied: u64,
@@ -139,8 +141,7 @@ pub(super) fn write(
 ) -> io::Result<u64> {
     let content = postcard::to_extend(snapshot, Vec::new()).map_err(io::Error::other)?;
     let header =
-        FileHeader { kind: Kind::Checkpoint, store, number: snapshot.number, first: 0, rewrite: 0 }
-            .encode();
+        FileHeader { number: snapshot.number, ..FileHeader::new(Kind::Checkpoint, store) }.encode();
     let len = (content.len() as u64).to_le_bytes();
     let crc = crc32c::crc32c(&content).to_le_bytes();
     let parts = [&header[..], &len, &crc, &content].map(IoSlice::new);

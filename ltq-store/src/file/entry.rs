@@ -241,7 +241,8 @@ pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
     let whole_raw = crc32c::crc32c(&raw) == header.raw_crc;
     let whole_payload = crc32c::crc32c(&payload) == header.payload_crc;
     let mut told = Content::default();
-    let understood = decode_changes(&heads, raw, payload, whole_raw, &mut told);
+    let trusted = Trusted { raw: whole_raw, tables: whole_raw || whole_payload };
+    let understood = decode_changes(&heads, raw, payload, trusted, &mut told);
     told.damage = if !whole_raw {
         Some(TABLES_AND_VALUES)
     } else if !whole_payload {
@@ -254,17 +255,26 @@ pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
     told
 }
 
+/// What may be gone by.
+#[derive(Clone, Copy)]
+struct Trusted {
+    raw: bool,
+    /// A table that is damaged still tells which of some whole records it fits. With both damaged
+    /// it may fit what was written here by mistake, table and records together.
+    tables: bool,
+}
+
 fn decode_changes(
     mut heads: &[u8],
     mut raw: Bytes,
     mut payload: Bytes,
-    whole_raw: bool,
+    trusted: Trusted,
     told: &mut Content,
 ) -> Option<()> {
     while !heads.is_empty() {
         let (head, rest) = postcard::take_from_bytes::<Head<'_>>(heads).ok()?;
         heads = rest;
-        let mut value = |len: u32| take(&mut raw, len as usize).filter(|_| whole_raw);
+        let mut value = |len: u32| take(&mut raw, len as usize).filter(|_| trusted.raw);
         let change = match head {
             Head::Create { id, name, options, first } => {
                 Some(Change::Create { id, log: LogName::new(name), options, first })
@@ -276,6 +286,7 @@ fn decode_changes(
                 let bytes = take(&mut payload, len as usize);
                 let records = table
                     .zip(bytes)
+                    .filter(|_| trusted.tables)
                     .and_then(|(table, bytes)| Records::from_parts(base, table, bytes).ok());
                 let Some(records) = records else {
                     told.changes.push(Told::LostRecords { id, log, at, count });

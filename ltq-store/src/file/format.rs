@@ -4,14 +4,17 @@
 //! byte   0  magic        8   "LTQ-file"
 //!        8  version      u16
 //!       10  kind         u16  1 identity, 2 journal, 3 segment, 4 checkpoint
-//!       12  zero         u32
+//!       12  behind       u32  of a journal file, see below; else 0
 //!       16  store        16   the store's random id
 //!       32  number       u64  of a journal file; of a segment, its log's id
 //!       40  first        u64  of a segment, its first offset; of a journal file, see below
 //!       48  rewrite      u32  of a segment, how often its records were written anew
-//!       52  zero         8
+//!       52  bytes        u64  of a journal file, how long it is; else 0
 //!       60  crc          u32  CRC-32C of the bytes before
 //! ```
+//!
+//! `behind` is how many numbers before this one the file has on whose end this one goes on; 0 when
+//! there is none, or none that must be there.
 //!
 //! All numbers are little-endian. A journal file's `first` is 0 when its entries go on where the
 //! file before ends; else the sequence that its first entry will have: what the files before hold
@@ -57,7 +60,9 @@ pub(super) struct FileHeader {
     pub(super) store: StoreId,
     pub(super) number: u64,
     pub(super) first: u64,
+    pub(super) behind: u32,
     pub(super) rewrite: u32,
+    pub(super) bytes: u64,
 }
 
 /// Why a file's header is not one.
@@ -70,18 +75,23 @@ pub(super) enum HeaderError {
 }
 
 impl FileHeader {
+    /// Of a file of which nothing else is to be said.
+    pub(super) const fn new(kind: Kind, store: StoreId) -> Self {
+        Self { kind, store, number: 0, first: 0, behind: 0, rewrite: 0, bytes: 0 }
+    }
+
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         let mut into = bytes.as_mut_slice();
         into.put_slice(MAGIC);
         into.put_u16_le(VERSION);
         into.put_u16_le(self.kind as u16);
-        into.put_u32_le(0);
+        into.put_u32_le(self.behind);
         into.put_slice(&self.store.0);
         into.put_u64_le(self.number);
         into.put_u64_le(self.first);
         into.put_u32_le(self.rewrite);
-        into.put_bytes(0, 8);
+        into.put_u64_le(self.bytes);
         seal(&mut bytes);
         bytes
     }
@@ -105,11 +115,12 @@ impl FileHeader {
             4 => Kind::Checkpoint,
             _ => return Err(HeaderError::Damaged),
         };
-        from.advance(4);
+        let behind = from.get_u32_le();
         let mut store = [0; 16];
         from.copy_to_slice(&mut store);
         let (number, first, rewrite) = (from.get_u64_le(), from.get_u64_le(), from.get_u32_le());
-        Ok(Self { kind, store: StoreId(store), number, first, rewrite })
+        let bytes = from.get_u64_le();
+        Ok(Self { kind, store: StoreId(store), number, first, behind, rewrite, bytes })
     }
 
     pub(super) fn read(file: &dyn StoreFile) -> Result<Self, HeaderError> {
@@ -157,8 +168,8 @@ mod tests {
     use super::*;
 
     fn header() -> FileHeader {
-        let store = StoreId([7; 16]);
-        FileHeader { kind: Kind::Segment, store, number: 9, first: 1 << 40, rewrite: 3 }
+        let header = FileHeader::new(Kind::Segment, StoreId([7; 16]));
+        FileHeader { number: 9, first: 1 << 40, behind: 2, rewrite: 3, bytes: 5, ..header }
     }
 
     #[test]

@@ -120,8 +120,7 @@ fn make(files: &dyn FileSystem, dir: &Path) -> io::Result<StoreId> {
 
 /// Writes both copies of the identity.
 pub(super) fn write(files: &dyn FileSystem, dir: &Path, store: StoreId) -> io::Result<()> {
-    let header =
-        FileHeader { kind: Kind::Identity, store, number: 0, first: 0, rewrite: 0 }.encode();
+    let header = FileHeader::new(Kind::Identity, store).encode();
     let temporary = dir.join(IDENTITY_TEMPORARY);
     let file = files.open(&temporary, OpenMode::Create)?;
     file.write_all_at(&[IoSlice::new(&header)], 0)?;

@@ -60,6 +60,15 @@ impl StoreFile for NoFile {
     }
 }
 
+/// What the first entry of a journal file follows on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum GoesOn {
+    /// It has this sequence, whatever else the files before hold.
+    At(u64),
+    /// The last one of the file of this number.
+    Behind(u64),
+}
+
 /// Makes and removes journal files. It knows nothing of what is in them.
 #[derive(Debug)]
 pub(super) struct JournalDir {
@@ -104,19 +113,30 @@ impl JournalDir {
         Salt::new(self.store, Kind::Journal, number, 0)
     }
 
-    /// Makes a file of this length, durably, and ready for entries.
-    pub(super) fn create(&self, number: u64, first: u64, bytes: u64) -> io::Result<JournalFile> {
-        let path = self.path(number);
-        let made = self.fill(&path, number, first, bytes);
+    /// Makes a file of this length, durably, and ready for entries. It gets its name when it is
+    /// whole, so that one that is shorter than it says was cut.
+    pub(super) fn create(
+        &self,
+        number: u64,
+        goes_on: GoesOn,
+        bytes: u64,
+    ) -> io::Result<JournalFile> {
+        let made = self.fill(number, goes_on, bytes);
         if made.is_err() {
             // What is left of it is in nobody's way, but it takes space that was short already.
-            let _ = self.files.remove(&path);
+            self.remove_unfinished();
         }
         made
     }
 
-    fn fill(&self, path: &Path, number: u64, first: u64, bytes: u64) -> io::Result<JournalFile> {
-        let file = self.files.open(path, OpenMode::Create)?;
+    /// Removes what was being made at a crash.
+    pub(super) fn remove_unfinished(&self) {
+        let _ = self.files.remove(&self.dir.join(UNFINISHED));
+    }
+
+    fn fill(&self, number: u64, goes_on: GoesOn, bytes: u64) -> io::Result<JournalFile> {
+        let path = self.dir.join(UNFINISHED);
+        let file = self.files.open(&path, OpenMode::Create)?;
         file.set_len(0)?;
         let zeros = vec![0; ZEROS_BYTES.min(bytes) as usize];
         let mut position = 0;
@@ -125,26 +145,43 @@ impl JournalDir {
             file.write_all_at(&[IoSlice::new(zeros.get(..part).unwrap_or(&zeros))], position)?;
             position += part as u64;
         }
-        self.begin(&*file, number, first)?;
+        self.begin(&*file, number, goes_on, bytes)?;
+        self.files.rename(&path, &self.path(number))?;
         self.files.sync_dir(&self.dir)?;
         Ok(JournalFile { number, bytes, file, salt: self.salt(number) })
     }
 
     /// Makes a file that nothing needs any more, durably, into a new one. Its old entries are
     /// none under the new number.
-    pub(super) fn recycle(&self, old: u64, number: u64, bytes: u64) -> io::Result<JournalFile> {
+    pub(super) fn recycle(
+        &self,
+        old: u64,
+        number: u64,
+        goes_on: GoesOn,
+        bytes: u64,
+    ) -> io::Result<JournalFile> {
         let file = self.files.open(&self.path(old), OpenMode::Write)?;
         // In this order a crash leaves an old file with a strange header, which is ignored, and
         // never a new one that is not what its name says.
-        self.begin(&*file, number, 0)?;
+        self.begin(&*file, number, goes_on, bytes)?;
         self.files.rename(&self.path(old), &self.path(number))?;
         self.files.sync_dir(&self.dir)?;
         Ok(JournalFile { number, bytes, file, salt: self.salt(number) })
     }
 
-    fn begin(&self, file: &dyn StoreFile, number: u64, first: u64) -> io::Result<()> {
-        let header =
-            FileHeader { kind: Kind::Journal, store: self.store, number, first, rewrite: 0 };
+    fn begin(
+        &self,
+        file: &dyn StoreFile,
+        number: u64,
+        goes_on: GoesOn,
+        bytes: u64,
+    ) -> io::Result<()> {
+        let (first, behind) = match goes_on {
+            GoesOn::At(first) => (first, 0),
+            GoesOn::Behind(before) => (0, u32::try_from(number - before).unwrap_or(0)),
+        };
+        let header = FileHeader { behind, ..FileHeader::new(Kind::Journal, self.store) };
+        let header = FileHeader { number, first, bytes, ..header };
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         file.sync()
     }
@@ -154,4 +191,6 @@ impl JournalDir {
     }
 }
 
+/// The name of a file that is being made.
+const UNFINISHED: &str = "new";
 const ZEROS_BYTES: u64 = 1 << 20;

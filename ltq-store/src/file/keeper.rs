@@ -208,6 +208,7 @@ impl Engine {
         Snapshot {
             number,
             file,
+            newest: front.current().number,
             sequence,
             applied: front.seen(),
             next_log_id: front.planned.next_log_id(),

@@ -130,9 +130,9 @@ impl Engine {
                     None => return Ok(log.offset_in_tail(from, time)),
                 }
             };
-            let (key, end) = (segment.key(log), segment.end);
-            let found =
-                self.source(name, log, segment, from).and_then(|it| it.offset_at(from, time));
+            let (key, first, end) = (segment.key(log), segment.first, segment.end);
+            let found = self.source(name, log, segment, from.max(first));
+            let found = found.and_then(|it| it.offset_at(from, time));
             match found {
                 Ok(Some(found)) if self.is_kept(name, log, found) => return Ok(found),
                 Ok(Some(found)) => from = found,
@@ -172,14 +172,7 @@ impl Engine {
         let file = match self.handles.get(key) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let what = "the file is missing".to_owned();
-                return Err(self.damaged(
-                    name,
-                    log,
-                    from.max(segment.first)..segment.end,
-                    &segment,
-                    0,
-                    what,
-                ));
+                return Err(self.damaged(name, log, from..segment.end, &segment, 0, what));
             }
             file => file.map_err(|error| self.io_error(key, &error))?,
         };

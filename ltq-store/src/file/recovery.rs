@@ -22,7 +22,7 @@ use super::{
     format::{FileHeader, HeaderError, Kind, StoreId},
     front::{Front, Sealed},
     identity::{self, other_format, refuse},
-    journal::{ENTRIES_AT, JournalDir, JournalFile},
+    journal::{ENTRIES_AT, GoesOn, JournalDir, JournalFile},
     keeper::Keeping,
     log::Log,
     options::FileStoreOptions,
@@ -79,12 +79,13 @@ pub(super) fn open_locked(
             .map_err(|error| failed("syncing the journal", &error))?;
     }
     // On a full device this is the room to go on with.
+    journal.remove_unfinished();
     for &number in numbers.iter().take_while(|&&number| number < snapshot.file) {
         if let Err(error) = journal.remove(number) {
             tracing::warn!(%error, number, "a superfluous journal file could not be removed");
         }
     }
-    let (checkpoint, replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
+    let (mut checkpoint, mut replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
     let before = snapshot.sequence - 1;
     let mut sealed: Vec<_> = walked
         .iter()
@@ -111,6 +112,17 @@ pub(super) fn open_locked(
     let next_file = numbers.last().map_or(1, |last| last + 1);
     let current = first_file(&journal, next_file, last + 1, options.journal_file_bytes)
         .map_err(|error| failed("making a journal file", &error))?;
+    let mut checkpoint_bytes = checkpoint_bytes;
+    if checkpoint == 0 && last == 0 {
+        // From now on a journal that is not there is one that was lost.
+        (checkpoint, replay_from) = (1, (current.number, 1));
+        let (file, sequence) = replay_from;
+        let (number, newest) = (checkpoint, file);
+        let nothing =
+            Snapshot { number, file, newest, sequence, next_log_id: 1, ..Snapshot::default() };
+        checkpoint_bytes = checkpoint::write(&*files, &dir, store, &nothing)
+            .map_err(|error| failed("writing a checkpoint", &error))?;
+    }
     let keeping = Keeping {
         segments,
         dirty,
@@ -223,7 +235,7 @@ fn find(
     let (snapshot, whole, checkpoint_bytes) = load_checkpoint(files, dir, journal.store())?;
     let numbers = journal.numbers().map_err(|error| failed("listing the journal", &error))?;
     let needed = numbers.get(numbers.partition_point(|&it| it < snapshot.file)..);
-    let walked = open_journal(files, journal, needed.unwrap_or_default())?;
+    let walked = open_journal(files, journal, &snapshot, needed.unwrap_or_default())?;
     check_journal(dir, &snapshot, &walked, whole)?;
     let listed = segments.list().map_err(|error| failed("listing the segments", &error))?;
     check_segments(dir, &snapshot, &walked, &listed)?;
@@ -323,15 +335,25 @@ pub(super) fn load_checkpoint(
 pub(super) fn open_journal(
     files: &dyn FileSystem,
     journal: &JournalDir,
+    snapshot: &Snapshot,
     numbers: &[u64],
 ) -> Result<Vec<WalkedFile>, StoreError> {
     let mut walked = Vec::with_capacity(numbers.len());
+    // Files that must be there if they are not older than the checkpoint asks for.
+    let mut before = BTreeSet::from([snapshot.newest]);
     for &number in numbers {
         let path = journal.path(number);
         let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
         let file = files.open(&path, OpenMode::Read).map_err(failed)?;
         let bytes = file.size().map_err(failed)?;
-        let first = match FileHeader::read(&*file) {
+        let header = FileHeader::read(&*file);
+        let least = header.as_ref().map_or(ENTRIES_AT, |header| header.bytes);
+        if let Ok(header) = &header
+            && header.store == journal.store()
+        {
+            before.insert(number.saturating_sub(u64::from(header.behind)));
+        }
+        let first = match header {
             Ok(header) if header.store != journal.store() => {
                 return Err(refuse(&path, "it belongs to another store"));
             }
@@ -340,9 +362,15 @@ pub(super) fn open_journal(
             }
             Ok(header) => Some(header.first).filter(|&first| first > 0),
             Err(HeaderError::Other(version)) => return Err(other_format(&path, version)),
-            // It was being made, or is damaged: what is in it tells.
+            // What is in it tells.
             Err(HeaderError::Damaged) => None,
         };
+        if bytes < least {
+            return Err(refuse(
+                &path,
+                &format!("it was cut: it has {bytes} bytes and should have {least} or more"),
+            ));
+        }
         let name = Arc::from(path.display().to_string());
         let salt = journal.salt(number);
         let mut file = WalkedFile { number, name, file, bytes, salt, first };
@@ -351,7 +379,11 @@ pub(super) fn open_journal(
         }
         walked.push(file);
     }
-    Ok(walked)
+    let is_missing = |number: &u64| *number >= snapshot.file && !numbers.contains(number);
+    match before.into_iter().find(is_missing) {
+        Some(number) => Err(refuse(&journal.path(number), "it is missing")),
+        None => Ok(walked),
+    }
 }
 
 /// Refuses a journal that cannot go on where the checkpoint ends.
@@ -365,10 +397,10 @@ pub(super) fn check_journal(
     let behind = first.is_some_and(|first| first > snapshot.sequence);
     // A damaged checkpoint beside an older one may have allowed parts of the journal to go.
     if (snapshot.number == 0 || !whole) && (behind || (snapshot.number == 0 && !whole)) {
-        return Err(refuse(dir, "its checkpoint is missing or damaged"));
-    }
-    if snapshot.number > 0 && walked.is_empty() {
-        return Err(refuse(dir, "its journal is missing"));
+        return Err(refuse(
+            dir,
+            "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged",
+        ));
     }
     Ok(())
 }
@@ -396,9 +428,11 @@ fn first_file(
     first: u64,
     bytes_max: u64,
 ) -> io::Result<JournalFile> {
-    let made = journal.create(number, first, FIRST_FILE_BYTES.min(bytes_max));
+    let made = journal.create(number, GoesOn::At(first), FIRST_FILE_BYTES.min(bytes_max));
     match made {
-        Err(error) if is_full(&error) => journal.create(number, first, LEAST_FILE_BYTES),
+        Err(error) if is_full(&error) => {
+            journal.create(number, GoesOn::At(first), LEAST_FILE_BYTES)
+        }
         made => made,
     }
 }

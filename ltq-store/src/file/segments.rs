@@ -57,7 +57,8 @@ impl SegmentDir {
     /// What the file of a segment begins with.
     pub(super) const fn header(&self, key: SegmentKey) -> FileHeader {
         let SegmentKey { log, first, rewrite } = key;
-        FileHeader { kind: Kind::Segment, store: self.store, number: log, first: first.0, rewrite }
+        let header = FileHeader::new(Kind::Segment, self.store);
+        FileHeader { number: log, first: first.0, rewrite, ..header }
     }
 
     /// All segment files that there are.

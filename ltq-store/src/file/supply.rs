@@ -8,7 +8,7 @@ use ltq_core::StoreError;
 use super::{
     engine::Engine,
     front::{NoRoom, Sealed},
-    journal::{ENTRIES_AT, JournalFile},
+    journal::{ENTRIES_AT, GoesOn, JournalFile},
     keeper::Keeping,
 };
 
@@ -26,17 +26,20 @@ impl Engine {
     /// Sees to it that there is a journal file to go on with, large enough for who waits for one.
     pub(super) fn make_ready(&self, keeping: &mut Keeping) -> Result<(), StoreError> {
         let Some(wanted) = self.wanted() else { return Ok(()) };
+        let goes_on = GoesOn::Behind(self.front.lock().current().number);
         let made = match take_spare(keeping, &wanted) {
             Some(spare) => {
-                let made = self.journal.recycle(spare.number, keeping.next_file, spare.bytes);
+                let (number, bytes) = (keeping.next_file, spare.bytes);
+                let made = self.journal.recycle(spare.number, number, goes_on, bytes);
                 made.map_err(|error| self.fail("preparing a journal file", &error))?
             }
-            None => self.make(keeping, &wanted)?,
+            None => self.make(keeping, &wanted, goes_on)?,
         };
         keeping.next_file += 1;
         if let Some(old) = self.front.lock().set_ready(made) {
+            // Not to be used again: its number is not among those that a crash would ignore.
             let (number, bytes) = (old.number, old.bytes);
-            self.spare(keeping, Sealed { number, bytes, last_sequence: 0 });
+            self.remove_journal_file(Sealed { number, bytes, last_sequence: 0 });
         }
         Ok(())
     }
@@ -56,7 +59,12 @@ impl Engine {
         Some(Wanted { least, bytes: next.max(least), records })
     }
 
-    fn make(&self, keeping: &mut Keeping, wanted: &Wanted) -> Result<JournalFile, StoreError> {
+    fn make(
+        &self,
+        keeping: &mut Keeping,
+        wanted: &Wanted,
+        goes_on: GoesOn,
+    ) -> Result<JournalFile, StoreError> {
         let limit = self.options.journal_bytes_max;
         let used = || self.front.lock().journal_bytes();
         let spares = keeping.spare.iter().map(|spare| spare.bytes).sum::<u64>();
@@ -73,7 +81,7 @@ impl Engine {
             return Err(StoreError::Full { what, limit, used, wanted: wanted.bytes });
         }
         let bytes = self.affordable(wanted)?;
-        let made = self.journal.create(keeping.next_file, 0, bytes);
+        let made = self.journal.create(keeping.next_file, goes_on, bytes);
         self.counters.syncs.fetch_add(1, Relaxed);
         self.counters.bytes_written.fetch_add(bytes, Relaxed);
         made.map_err(|error| self.trouble("making a journal file", &error, bytes))

@@ -5,6 +5,7 @@ mod callers;
 mod check;
 mod crash;
 mod damage;
+mod exhaustive;
 mod limits;
 mod model;
 mod opening;

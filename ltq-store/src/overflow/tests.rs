@@ -250,6 +250,7 @@ mod large_front {
         a_full_store_can_be_read,
         truncating_makes_room,
         deleting_a_log_makes_room,
+        discarding_makes_room,
         values_count_and_deleting_them_makes_room,
     ]);
 }
@@ -264,6 +265,7 @@ mod tiny_front {
         a_full_store_can_be_read,
         truncating_makes_room,
         deleting_a_log_makes_room,
+        discarding_makes_room,
         values_count_and_deleting_them_makes_room,
     ]);
 }
@@ -283,11 +285,14 @@ mod memory_before_memory {
         a_log_that_is_not_durable_comes_back_if_shorter,
         random_batches_match_the_model_over_closes,
         random_batches_match_the_model_over_drops,
+        a_discard_survives_a_drop,
+        discards_survive_a_close,
         a_full_store_says_so_and_changes_nothing,
         what_needs_no_more_room_is_taken_when_full,
         a_full_store_can_be_read,
         truncating_makes_room,
         deleting_a_log_makes_room,
+        discarding_makes_room,
         values_count_and_deleting_them_makes_room,
     ]);
 }

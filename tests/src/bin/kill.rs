@@ -12,6 +12,10 @@ use ltq_tests::kill::{self, Torment};
 /// Kills a node under load again and again, and checks that nothing confirmed is lost.
 #[derive(Parser)]
 struct Cli {
+    /// What the node keeps its messages in. For `rocksdb`, build this with the feature of that
+    /// name.
+    #[arg(long, default_value = "file", value_parser = ["file", "rocksdb"])]
+    store: String,
     /// How often.
     #[arg(long, default_value_t = 1000)]
     kills: u32,
@@ -32,6 +36,7 @@ async fn main() -> std::io::Result<()> {
     let folder = tempfile::tempdir()?;
     let start = Instant::now();
     let torment = Torment {
+        store: cli.store,
         kills: cli.kills,
         producers: cli.producers,
         life_max: Duration::from_millis(cli.life_max_ms),

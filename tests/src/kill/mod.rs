@@ -27,8 +27,10 @@ use tokio::{
 use crate::{DEADLINE, NodeProcess, within};
 
 /// How to torment a node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Torment {
+    /// What the node keeps its messages in: `file` or `rocksdb`.
+    pub store: String,
     /// How often it is killed.
     pub kills: u32,
     /// Producers, each with a name of its own.
@@ -51,7 +53,8 @@ pub(crate) const CHANNELS: [(&str, usize); 2] = [("shared", 2), ("alone", 1)];
 pub async fn run(data_dir: &Path, torment: Torment) -> Summary {
     let mut chance = SmallRng::seed_from_u64(torment.seed);
     let ledger = Arc::new(Ledger::new(torment.producers));
-    let mut node = NodeProcess::start(data_dir, 0, &[]).await.expect("the node starts");
+    let flags = ["--store", torment.store.as_str()];
+    let mut node = NodeProcess::start(data_dir, 0, &flags).await.expect("the node starts");
     let (port, server) = (node.port(), node.address().to_string());
 
     // The channels are there before the first message, so that both must see all of them.
@@ -89,7 +92,7 @@ pub async fn run(data_dir: &Path, torment: Torment) -> Summary {
         sleep(Duration::from_millis(life)).await;
         node.kill().await.expect("it is killed");
         ledger.killed();
-        node = NodeProcess::start(data_dir, port, &[]).await.expect("it starts after a kill");
+        node = NodeProcess::start(data_dir, port, &flags).await.expect("it starts after a kill");
     }
 
     stop_producers.send_replace(false);
@@ -115,7 +118,7 @@ pub async fn run(data_dir: &Path, torment: Torment) -> Summary {
     client.close().await.expect("a clean close");
     let ended = node.terminate().await.expect("it stops");
     assert!(ended.success(), "promise 11: a clean stop exits with 0, not {ended}");
-    let node = NodeProcess::start(data_dir, port, &[]).await.expect("it starts after a stop");
+    let node = NodeProcess::start(data_dir, port, &flags).await.expect("it starts after a stop");
     let client = connect(&server).await;
     settled(&client).await;
     client.close().await.expect("a clean close");
@@ -153,7 +156,8 @@ async fn settled(client: &Client) {
                     + channel.delayed
                     + channel.in_flight
                     + channel.acked
-                    + channel.damaged;
+                    + channel.damaged
+                    + channel.dropped;
                 let sum = stats.end.since(channel.start);
                 assert_eq!(states, sum, "promise 13: {channel:?} of {stats:?}");
                 left += channel.waiting + channel.delayed + channel.in_flight;

@@ -31,7 +31,11 @@ fn deleting_a_topic_removes_everything_at_once() {
     world.admin(2, TopicAction::Ensure);
     world.commit();
     world.commit();
-    assert_eq!(world.commit.as_ref().unwrap().0.ops().len(), 4, "log, topic, channel, producer");
+    assert_eq!(
+        world.commit.as_ref().unwrap().0.ops().len(),
+        5,
+        "log, topic, marks, channel, producer"
+    );
     world.said.clear();
     world.commit();
     world.expect(&[

@@ -6,8 +6,8 @@ use proptest::{prelude::*, test_runner::Config};
 
 use super::oracle::{Oracle, Saved};
 use crate::{
-    Credit, Durability, Monotonic, ProducerName, Settlement, StartAt, Timestamp, TopicSettings,
-    Verdict,
+    Credit, Durability, Keep, Monotonic, ProducerName, Retention, Settlement, StartAt, Timestamp,
+    TopicSettings, Verdict,
     model::{
         Command, ConsumerId, Event, ModelSettings, ProducerId, Reply, SessionId, TopicAction,
         keys::{self, Key},
@@ -38,6 +38,7 @@ enum Step {
     PauseTopic(bool),
     PauseChannel(usize, bool),
     DeleteChannel(usize),
+    Alter(Retention),
     Restart(Restart),
 }
 
@@ -74,6 +75,18 @@ fn durability() -> impl Strategy<Value = Option<Durability>> {
         1 => Just(Some(Durability::Os)),
         1 => Just(Some(Durability::Memory)),
     ]
+}
+
+/// Limits as small as the histories are.
+fn retention() -> impl Strategy<Value = Retention> {
+    let keep = prop_oneof![2 => Just(Keep::Unacked), 1 => Just(Keep::All)];
+    let age = prop_oneof![3 => Just(None), 2 => (200u64..6_000).prop_map(Some)];
+    let bytes = prop_oneof![3 => Just(None), 2 => (100u64..1_500).prop_map(Some)];
+    (keep, age, bytes).prop_map(|(keep, age, bytes_max)| Retention {
+        keep,
+        age_max: age.map(Duration::from_millis),
+        bytes_max,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -115,6 +128,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (ch.clone(), prop_oneof![1 => Just(true), 2 => Just(false)])
             .prop_map(|(channel, paused)| Step::PauseChannel(channel, paused)),
         1 => ch.prop_map(Step::DeleteChannel),
+        1 => retention().prop_map(Step::Alter),
         2 => restart.prop_map(Step::Restart),
     ]
 }
@@ -131,6 +145,9 @@ fn limits() -> ModelSettings {
         load_bytes: 256,
         window_bytes: 400,
         commit_publishes_max: 4,
+        mark_bytes: 40,
+        discard_bytes: 80,
+        discard_interval: Duration::from_millis(30),
         ..ModelSettings::default()
     }
 }
@@ -175,22 +192,16 @@ fn consumer(index: usize) -> ConsumerId {
 }
 
 impl History {
-    fn new(durability: Durability) -> Self {
-        let settings = TopicSettings { durability };
+    fn new(settings: TopicSettings) -> Self {
         let mut world = World::with(settings, limits());
         world.trace = true;
         let mut publishers = vec![Publisher::default(); PRODUCERS];
         for publisher in &mut publishers {
             publisher.next = 1;
         }
-        Self {
-            world,
-            oracle: Oracle::new(limits()),
-            publishers,
-            lives: 0,
-            heard: 0,
-            given_up: Vec::new(),
-        }
+        let mut oracle = Oracle::new(limits());
+        oracle.retentions.push(settings.retention);
+        Self { world, oracle, publishers, lives: 0, heard: 0, given_up: Vec::new() }
     }
 
     /// Carries out what is to be done and checks every word.
@@ -353,6 +364,10 @@ impl History {
                 if !self.world.hold_commits && !CHANNELS[name].ends_with("#ephemeral") {
                     self.admin(TopicAction::DeleteChannel(channel(CHANNELS[name])));
                 }
+            }
+            Step::Alter(retention) => {
+                self.oracle.retentions.push(retention);
+                self.admin(TopicAction::Alter(retention.into()));
             }
             Step::Restart(how) => self.restart(how),
         }
@@ -539,8 +554,8 @@ impl History {
         self.world.stored = saved.contents.clone();
         if self.world.stored.log.is_none() {
             // It was never made durable.
-            let durability = self.world.topic.settings().durability;
-            *self = Self { lives: self.lives, ..Self::new(durability) };
+            let settings = self.world.topic.settings();
+            *self = Self { lives: self.lives, ..Self::new(settings) };
             return;
         }
         self.world.restart();
@@ -628,9 +643,10 @@ proptest! {
     #[test]
     fn promises_1_2_3_4_6_7_9_12_13_14_16_hold_through_any_history(
         durability in prop_oneof![3 => Just(Durability::Disk), 1 => Just(Durability::Os)],
+        retention in prop_oneof![2 => Just(Retention::default()), 3 => retention()],
         steps in prop::collection::vec(step(), 1..250),
     ) {
-        let mut history = History::new(durability);
+        let mut history = History::new(TopicSettings { durability, retention });
         for step in &steps {
             history.step(step);
         }

@@ -1,8 +1,10 @@
 //! The rules of a topic, by example and by history.
 
 mod consuming;
+mod discarding;
 mod ending;
 mod histories;
+mod limits;
 mod loading;
 mod oracle;
 mod publishing;

@@ -1,16 +1,17 @@
 //! A topic as simple as can be, with one entry for every message: checks what the model says and
 //! foretells what it must answer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use crate::{
-    Durability, Monotonic, Now, RefusalCode, Tag, TagRange, Timestamp, Verdict, WriteBatch,
-    WriteOp,
+    Durability, Keep, Monotonic, Now, RefusalCode, Retention, Tag, TagRange, Timestamp, Verdict,
+    WriteBatch, WriteOp,
     model::{
-        Command, ConsumerId, ModelSettings, ProducerId, Reply, Topic,
-        testing::{Contents, bodies},
+        Command, ConsumerId, Limit, ModelSettings, ProducerId, Removed, Reply, Topic, keys,
+        state::decode_channel,
+        testing::{Contents, bodies, channel},
     },
 };
 
@@ -18,10 +19,23 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Waiting,
-    Due { attempts: u32 },
-    Delayed { attempts: u32, due: Monotonic },
-    InFlight { to: ConsumerId, tag: u64, attempt: u32, delivered: Monotonic, deadline: Monotonic },
+    Due {
+        attempts: u32,
+    },
+    Delayed {
+        attempts: u32,
+        due: Monotonic,
+    },
+    InFlight {
+        to: ConsumerId,
+        tag: u64,
+        attempt: u32,
+        delivered: Monotonic,
+        deadline: Monotonic,
+    },
     Acked,
+    /// A limit took it before it was acked.
+    Dropped,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,7 +61,15 @@ pub(super) struct Consumer {
 pub(super) struct Saved {
     pub(super) contents: Contents,
     log: Vec<String>,
+    taken_in: Vec<Taken>,
     channels: BTreeMap<String, SavedChannel>,
+}
+
+/// A message's size, and when it was taken in.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    bytes: u64,
+    at: Timestamp,
 }
 
 /// A channel as it was when its state was put together, and the clocks then; `None` when it came
@@ -58,6 +80,13 @@ pub(super) struct Oracle {
     limits: ModelSettings,
     /// Every body that was ever committed, by offset.
     pub(super) log: Vec<String>,
+    taken_in: Vec<Taken>,
+    /// Everything below was removed by a limit, or is gone from the log.
+    removed_below: u64,
+    /// What was discarded in the middle of the log.
+    discarded: BTreeSet<u64>,
+    /// What the topic was ever set to keep.
+    pub(super) retentions: Vec<Retention>,
     pub(super) channels: BTreeMap<String, Channel>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
     /// Publishes that are not answered: producer, body prefix, and ranges in order.
@@ -80,6 +109,37 @@ impl Channel {
         &mut self.states[offset]
     }
 
+    /// Whether nothing of a stretch is wanted.
+    fn is_done(&self, from: u64, until: u64, discarded: &BTreeSet<u64>) -> bool {
+        (from..until).all(|offset| match self.states.get(offset as usize) {
+            Some(State::Acked | State::Dropped) => true,
+            Some(State::Waiting) | None => discarded.contains(&offset),
+            _ => false,
+        })
+    }
+
+    /// Takes what was gone before it came to it as done.
+    fn pass_over(&mut self, until: u64, discarded: &BTreeSet<u64>) {
+        for offset in self.start..until {
+            if *self.at(offset) == State::Waiting && discarded.contains(&offset) {
+                *self.at(offset) = State::Acked;
+            }
+        }
+    }
+
+    /// A limit removes everything below `until`; says how much of it was not done.
+    fn drop_below(&mut self, until: u64) -> u64 {
+        let mut lost = 0;
+        for offset in self.start..until {
+            let state = self.at(offset);
+            if !matches!(state, State::Acked | State::Dropped) {
+                *state = State::Dropped;
+                lost += 1;
+            }
+        }
+        lost
+    }
+
     fn count(&self, which: impl Fn(&State) -> bool) -> u64 {
         let from = (self.start as usize).min(self.states.len());
         self.states[from..].iter().filter(|state| which(state)).count() as u64
@@ -90,6 +150,8 @@ impl Channel {
         let kept = |before: State, after: State| match (before, after) {
             (State::Delayed { attempts, .. }, State::Delayed { attempts: kept, .. })
             | (State::Delayed { attempts, .. }, State::Due { attempts: kept }) => attempts == kept,
+            // What a limit is to remove may be removed only after the restart.
+            (before, State::Dropped) => before != State::Acked,
             (before, after) => before == after,
         };
         let mut after = self.clone();
@@ -109,6 +171,10 @@ impl Oracle {
         Self {
             limits,
             log: Vec::new(),
+            taken_in: Vec::new(),
+            removed_below: 0,
+            discarded: BTreeSet::new(),
+            retentions: Vec::new(),
             channels: BTreeMap::new(),
             consumers: BTreeMap::new(),
             unanswered: BTreeMap::new(),
@@ -235,8 +301,17 @@ impl Oracle {
                     _ => None,
                 };
                 let states = batch.ops().iter().filter_map(put).collect();
+                let all_kept = |retention: &Retention| retention.keep == Keep::All;
+                for op in batch.ops() {
+                    if let WriteOp::Truncate { before, .. } = op
+                        && self.retentions.iter().all(all_kept)
+                    {
+                        assert!(before.0 <= self.removed_below, "all is to be kept");
+                    }
+                }
                 self.under_way = Some((batch.clone(), states));
             }
+            Command::Removed(removed) => self.hears_removed(removed, now),
             Command::Deliver { consumer, delivery } => {
                 let to = self.consumers.get_mut(consumer).expect("delivered to nobody");
                 let channel = self.channels.get_mut(&to.channel).expect("a channel");
@@ -249,6 +324,7 @@ impl Oracle {
                     to.used += 1;
                     to.last_tag += 1;
                     assert!(to.used <= to.granted, "delivered beyond the credit");
+                    channel.pass_over(offset, &self.discarded);
                     let due = channel.first(end, |state| matches!(state, State::Due { .. }));
                     let expected = due
                         .or_else(|| channel.first(end, |state| *state == State::Waiting))
@@ -271,6 +347,40 @@ impl Oracle {
             }
             Command::Reply { session, reply } => self.hears_reply(session.0, reply, topic),
             _ => {}
+        }
+    }
+
+    /// A limit may remove what is beyond it, and must count what that takes from whom.
+    fn hears_removed(&mut self, removed: &Removed, now: Now) {
+        let (first, until) = (removed.first.0, removed.until.0);
+        assert!(self.removed_below <= first && first < until && until <= self.log.len() as u64);
+        let messages = &self.taken_in[first as usize..until as usize];
+        let all: u64 = self.taken_in[first as usize..].iter().map(|taken| taken.bytes).sum();
+        let may = |retention: &Retention| match removed.limit {
+            Limit::Age => retention.age_max.is_some_and(|age| {
+                // The clocks agree to a millisecond.
+                let grain = std::time::Duration::from_millis(1);
+                messages.iter().all(|taken| now.wall.since(taken.at) + grain >= age)
+            }),
+            Limit::Bytes => retention.bytes_max.is_some_and(|bytes| all > bytes),
+        };
+        assert!(self.retentions.iter().any(may), "{removed:?} at {now:?} by {:?}", self.retentions);
+        self.removed_below = until;
+        let mut dropped = Vec::new();
+        for (name, channel) in &mut self.channels {
+            let lost = channel.drop_below(until);
+            if lost > 0 {
+                dropped.push((name.clone(), lost));
+            }
+        }
+        let mut told: Vec<_> =
+            removed.dropped.iter().map(|(name, lost)| (name.as_str().to_owned(), *lost)).collect();
+        // One that was made for someone who has left meanwhile is taken note of later.
+        told.retain(|(name, _)| self.channels.contains_key(name));
+        told.sort_unstable();
+        // A channel made after a discard has passed over what it left out, or not yet.
+        if self.discarded.is_empty() {
+            assert_eq!(told, dropped, "promise 13: {removed:?}");
         }
     }
 
@@ -311,7 +421,8 @@ impl Oracle {
                 consumer.joined = true;
                 let name = consumer.channel.clone();
                 if !self.channels.contains_key(&name) {
-                    self.channels.insert(name.clone(), fresh(topic, &name));
+                    let channel = fresh(topic, &name, self.removed_below);
+                    self.channels.insert(name, channel);
                 }
             }
             _ => {}
@@ -345,21 +456,31 @@ impl Oracle {
         let (batch, states) = self.under_way.take().expect("a commit");
         for op in batch.ops() {
             match op {
-                WriteOp::Append { at, records, .. } => {
+                WriteOp::Append { at, records, time, .. } => {
                     assert_eq!(at.0, self.log.len() as u64);
                     for message in records.messages() {
                         let body = String::from_utf8(message.unwrap().body.to_vec()).unwrap();
                         assert!(!self.log.contains(&body), "promise 6: {body} is stored twice");
                         self.log.push(body);
                     }
+                    for index in 0..records.count() {
+                        let bytes = records.slice(index..index + 1).byte_len() as u64;
+                        self.taken_in.push(Taken { bytes, at: *time });
+                    }
                 }
                 WriteOp::Truncate { before, .. } => {
                     for channel in self.channels.values() {
-                        let done = (channel.start..before.0).all(|offset| {
-                            channel.states.get(offset as usize) == Some(&State::Acked)
-                        });
+                        let done = channel.is_done(channel.start, before.0, &self.discarded);
                         assert!(done, "promise 2: truncated to {before} too early");
                     }
+                }
+                WriteOp::Discard { from, until, .. } => {
+                    for channel in self.channels.values() {
+                        let start = from.0.max(channel.start);
+                        let done = channel.is_done(start, until.0, &self.discarded);
+                        assert!(done, "promise 2: {from} to {until} is discarded too early");
+                    }
+                    self.discarded.extend(from.0..until.0);
                 }
                 WriteOp::Delete { key } => {
                     if let Some(name) = channel_of(key) {
@@ -374,6 +495,7 @@ impl Oracle {
         self.now_saved.channels.extend(states);
         self.now_saved.contents.apply(&batch);
         self.now_saved.log.clone_from(&self.log);
+        self.now_saved.taken_in.clone_from(&self.taken_in);
         if asked == Durability::Disk {
             self.durable = self.now_saved.clone();
         }
@@ -390,12 +512,19 @@ impl Oracle {
         self.unanswered.clear();
         self.consumers.clear();
         self.log.clone_from(&saved.log);
+        self.taken_in.clone_from(&saved.taken_in);
+        self.removed_below = saved.contents.bounds().first.0;
+        let held = |offset: &u64| {
+            saved.contents.batches.iter().any(|b| b.first.0 <= *offset && *offset < b.end().0)
+        };
+        self.discarded =
+            (self.removed_below..self.log.len() as u64).filter(|offset| !held(offset)).collect();
         let lost = self.on_disk.iter().find(|body| !self.log.contains(body));
         assert_eq!(lost, None, "promise 1: it was said to be on disk");
         self.channels.clear();
         for (name, channel) in &saved.channels {
             let mut restored = match channel {
-                None => fresh(topic, name),
+                None => fresh(topic, name, self.stored_floor(name, &saved, topic, now)),
                 Some((channel, then)) => {
                     let mut channel = channel.clone();
                     for state in &mut channel.states {
@@ -412,12 +541,23 @@ impl Oracle {
         self.durable = saved;
     }
 
+    /// What the store says of a channel that was not known when it was stored: all that it may be
+    /// done with by then is what a limit took.
+    fn stored_floor(&self, name: &str, saved: &Saved, topic: &Topic, now: Now) -> u64 {
+        let name = channel(name);
+        let key = keys::channel_key(topic.name(), &name);
+        let value = saved.contents.values.get(&key).expect("a stored channel");
+        let bounds = saved.contents.bounds();
+        let restored = decode_channel(name, &key, value, bounds, &self.limits, now);
+        restored.expect("a channel").floor.0
+    }
+
     /// Takes note of channels that were stored for someone who has left meanwhile.
     pub(super) fn adopt(&mut self, topic: &Topic) {
         for stats in topic.stats().channels {
             let name = stats.channel.as_str();
             if self.now_saved.channels.contains_key(name) && !self.channels.contains_key(name) {
-                self.channels.insert(name.to_owned(), fresh(topic, name));
+                self.channels.insert(name.to_owned(), fresh(topic, name, self.removed_below));
             }
         }
     }
@@ -433,9 +573,16 @@ impl Oracle {
             let delayed = channel.count(|state| matches!(state, State::Delayed { .. }));
             let in_flight = channel.count(|state| matches!(state, State::InFlight { .. }));
             let acked = channel.count(|state| *state == State::Acked);
+            let dropped = channel.count(|state| *state == State::Dropped);
             let all = (self.log.len() as u64).saturating_sub(channel.start);
-            let waiting = all - delayed - in_flight - acked;
-            let ours = (channel.start, waiting, delayed, in_flight, acked, 0);
+            // What was discarded before this channel was made is done once it comes to it.
+            let passed = told.acked.saturating_sub(acked);
+            let not_dropped = dropped.saturating_sub(told.dropped);
+            let most = self.discarded.len() as u64;
+            assert!(passed <= most && not_dropped <= passed, "{told:?} {passed} {not_dropped}");
+            let (acked, dropped) = (acked + passed, dropped - not_dropped);
+            let waiting = all - delayed - in_flight - acked - dropped;
+            let ours = (channel.start, waiting, delayed, in_flight, acked, 0, dropped);
             let theirs = (
                 told.start.0,
                 told.waiting,
@@ -443,6 +590,7 @@ impl Oracle {
                 told.in_flight,
                 told.acked,
                 told.damaged,
+                told.dropped,
             );
             assert_eq!(theirs, ours, "promise 13: {told:?}");
         }
@@ -489,9 +637,11 @@ impl Oracle {
     }
 }
 
-fn fresh(topic: &Topic, name: &str) -> Channel {
+fn fresh(topic: &Topic, name: &str, removed_below: u64) -> Channel {
     let stats = topic.stats().channels.into_iter().find(|stats| stats.channel.as_str() == name);
-    Channel { start: stats.expect("the channel").start.0, states: Vec::new() }
+    let mut channel = Channel { start: stats.expect("the channel").start.0, states: Vec::new() };
+    channel.drop_below(removed_below);
+    channel
 }
 
 /// What a stored state has become when it is read back.

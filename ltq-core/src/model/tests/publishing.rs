@@ -238,7 +238,7 @@ fn promise_1_what_the_store_reaches_is_found_out_before_it_is_relied_on() {
 
 #[test]
 fn a_commit_is_as_durable_as_the_most_demanding_of_its_publishes() {
-    let settings = TopicSettings { durability: Durability::Os };
+    let settings = TopicSettings { durability: Durability::Os, ..TopicSettings::default() };
     let mut world = World::with(settings, ModelSettings::default());
     world.open(1);
     world.publish(1, 1, 1);
@@ -276,7 +276,7 @@ fn a_repeat_that_must_be_more_durable_makes_it_so() {
 
 #[test]
 fn a_memory_topic_is_not_written_down() {
-    let settings = TopicSettings { durability: Durability::Memory };
+    let settings = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
     let mut world = World::with(settings, ModelSettings::default());
     world.open(1);
     world.publish(1, 1, 1);

@@ -127,7 +127,7 @@ impl<'a> Checker<'a> {
         for &number in spare {
             self.superfluous(&journal.path(number))?;
         }
-        let walked = recovery::open_journal(&*self.files, journal, needed)?;
+        let walked = recovery::open_journal(&*self.files, journal, &snapshot, needed)?;
         recovery::check_journal(dir, &snapshot, &walked, whole)?;
         let listed = segments.list().map_err(|error| self.failed(segments.dir(), &error))?;
         recovery::check_segments(dir, &snapshot, &walked, &listed)?;

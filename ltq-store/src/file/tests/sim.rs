@@ -169,6 +169,11 @@ impl SimFs {
         disk.names.iter().map(len).collect()
     }
 
+    pub(super) fn content(&self, path: &Path) -> Vec<u8> {
+        let disk = self.0.lock();
+        disk.inodes[disk.names[path]].current.clone()
+    }
+
     pub(super) fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
         let mut disk = self.0.lock();
         let inode = disk.names[path];
