@@ -104,6 +104,6 @@ mod tests {
     #[test]
     fn the_folder_is_named_for_the_time() {
         let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_790_000_000);
-        assert_eq!(folder(time), "damaged-20260921T142640Z");
+        assert_eq!(folder(time), "damaged-20260921T141320Z");
     }
 }

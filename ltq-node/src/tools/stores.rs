@@ -20,7 +20,7 @@ pub(super) async fn open_source(kind: StoreKind, dir: &Path) -> Result<Arc<dyn S
             Ok(Arc::new(FileStore::open_read_only(FileStoreOptions::new(dir)).await?))
         }
         // It has no way to be opened without writing, and would make one where there is none.
-        StoreKind::RocksDb if !dir.join("CURRENT").exists() => {
+        StoreKind::RocksDb if !dir.join("db/CURRENT").exists() => {
             Err(ToolError::Failed(format!("{} is no RocksDB database", dir.display())))
         }
         StoreKind::RocksDb => open_rocksdb(dir).await,
