@@ -144,7 +144,7 @@ fn damage(data_dir: &Path, text: &str) -> (String, u64) {
         Some((path, bytes, at))
     });
     let (path, mut bytes, at) = found.unwrap();
-    bytes[at + 2] ^= 4;
+    *bytes.get_mut(at + 2).unwrap() ^= 4;
     fs::write(&path, bytes).unwrap();
     (path.strip_prefix(data_dir).unwrap().display().to_string(), at as u64)
 }
