@@ -228,7 +228,7 @@ fn promise_8_a_flipped_bit_anywhere_in_a_store_is_found_and_told_by_its_place() 
                 let context = format!("byte {at} of {}: {:?}", file.path, report.damage);
                 // That the store was closed is the last thing that was written: it may be torn.
                 let torn = report.torn_end.as_ref().filter(|(path, _)| *path == file.path);
-                let found = found.map(|found| found.position).or(torn.map(|torn| torn.1));
+                let found = found.map(|found| found.position).or_else(|| torn.map(|torn| torn.1));
                 let found = found.unwrap_or_else(|| panic!("not found: {context}"));
                 assert!(found <= at, "{context}");
                 for (log, from, until) in lost(&report) {
