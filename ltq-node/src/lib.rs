@@ -1,5 +1,5 @@
-//! What `ltq-node` and `ltq` are made of: the node's configuration, wiring and HTTP, and the
-//! command line with its load generator.
+//! What `ltq-node` and `ltq` are made of: the node's configuration, wiring and HTTP, the tools for
+//! a stopped node's store, and the command line with its load generator.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -11,6 +11,8 @@ pub mod http;
 pub mod logging;
 pub mod node;
 pub mod output;
+mod record_json;
+pub mod tools;
 pub mod watched_store;
 
 /// A broker whose store was picked when it started.

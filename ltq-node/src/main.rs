@@ -6,14 +6,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use ltq_node::{
     config::{Config, Flags},
-    logging, node, output,
+    logging, node, output, tools,
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let mut flags = Flags::parse();
+    if let Some(tool) = flags.tool.take() {
+        return tools::run(tool);
+    }
     let config = match Config::load(&flags, std::env::vars_os()) {
         Ok(config) => config,
         Err(error) => return failed(&error, BAD_USAGE),

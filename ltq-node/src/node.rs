@@ -26,7 +26,7 @@ use crate::{
     config::{Config, StoreKind},
     descriptors,
     http::{self, HttpOptions, HttpServer},
-    output,
+    output, tools,
     watched_store::{Figures, Files, WatchedStore},
 };
 
@@ -270,11 +270,18 @@ pub async fn run(config: &Config) -> Result<(), NodeError> {
 
 /// Opens the store, and says where figures of its own come from.
 async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
-    Ok(match config.store {
+    let (store, figures): (Arc<dyn Store>, Option<Figures>) = match config.store {
         StoreKind::Memory => (Arc::new(MemoryStore::new(config.memory_store.bytes_max.0)), None),
         StoreKind::File => (Arc::new(FileStore::open(config.file_store_options()).await?), None),
         StoreKind::RocksDb => open_rocksdb(config).await?,
-    })
+    };
+    if let Err(refused) = tools::refuse_unfinished(&*store, &config.data_dir) {
+        if let Err(error) = store.close().await {
+            warn!(%error, "the store did not close cleanly");
+        }
+        return Err(refused);
+    }
+    Ok((store, figures))
 }
 
 #[cfg(feature = "rocksdb")]

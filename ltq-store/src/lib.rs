@@ -58,6 +58,9 @@ mod stretches;
 
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::{RocksDbFigure, RocksDbStore, RocksDbStoreOptions};
-pub use file::{FileStore, FileStoreOptions, FileSystem, OpenMode, OsFileSystem, StoreFile};
+pub use file::{
+    CheckProgress, CheckReport, CheckedFile, Damage, FileKind, FileStore, FileStoreOptions,
+    FileSystem, KnownLoss, Loss, OpenMode, OsFileSystem, Repair, StoreFile,
+};
 pub use memory::MemoryStore;
 pub use overflow::{OverflowOptions, OverflowStore};

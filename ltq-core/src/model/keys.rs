@@ -30,6 +30,19 @@ pub enum Key {
     Marks(TopicName),
 }
 
+impl Key {
+    /// The topic that it belongs to.
+    #[must_use]
+    pub const fn topic(&self) -> &TopicName {
+        match self {
+            Self::Topic(topic)
+            | Self::Marks(topic)
+            | Self::Channel(topic, _)
+            | Self::Producer(topic, _) => topic,
+        }
+    }
+}
+
 /// The key of a topic's own value.
 #[must_use]
 pub fn topic_key(topic: &TopicName) -> Bytes {

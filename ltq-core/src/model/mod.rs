@@ -6,6 +6,7 @@
 
 pub mod keys;
 
+mod audit;
 mod channel;
 mod channels;
 mod commit;
@@ -36,6 +37,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use audit::{Misfit, audit};
 pub use event::{
     Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Removed, Reply, RequestId,
     SequenceRange, SessionId, TopicAction,

@@ -237,6 +237,18 @@ pub(super) fn decode_channel(
     Ok(channel)
 }
 
+/// The offset behind the last message that a channel's state speaks of.
+pub(super) fn channel_end(key: &[u8], value: &[u8]) -> Result<Offset, RestoreError> {
+    let state: ChannelState = decode(key, value)?;
+    let behind = |runs: &mut dyn Iterator<Item = (u64, u64)>| {
+        runs.fold(state.floor, |at, (gap, len)| at.plus(gap).plus(len))
+    };
+    let delayed = behind(&mut state.delayed.iter().map(|run| (run.0, run.1)));
+    let returned = behind(&mut state.returned.iter().map(|run| (run.0, run.1)));
+    let done = behind(&mut state.done.iter().map(|run| (run.0, run.1)));
+    Ok(delayed.max(returned).max(done))
+}
+
 fn done(state: &ChannelState) -> u64 {
     state.done.iter().fold(0, |sum, run| sum.saturating_add(run.1))
 }

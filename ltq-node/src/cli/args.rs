@@ -25,7 +25,8 @@ pub struct Cli {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub server: ServerArgs,
-    /// Prints data as JSON instead of for people; with sub it is --format json.
+    /// Prints data as JSON instead of for people; with sub it is --format json. With pub, each line
+    /// of standard input is a message as sub --json or ltq-node dump print it.
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
@@ -77,7 +78,10 @@ pub enum Command {
         long_about = "Publishes one message, or, without BODY, one for each line of standard \
         input: byte for byte, without the newline. An empty line is an empty message. It ends with \
         exit code 0 only when every message is confirmed, and says on standard error how many are, \
-        and how durable they are. When it fails, it says how many were confirmed for sure."
+        and how durable they are. When it fails, it says how many were confirmed for sure.\n\n\
+        With --json each line is a message as sub --json and ltq-node dump print it: its key, \
+        headers and body are published, exactly; its offset and time are given anew. At the first \
+        line that is no such message it ends, and publishes nothing after it."
     )]
     Pub(PubArgs),
     /// Prints the messages of a channel, and acks them.

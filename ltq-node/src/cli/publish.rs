@@ -16,9 +16,14 @@ use super::{
     args::{PubArgs, ServerArgs},
     connect, input, interrupted,
 };
-use crate::output;
+use crate::{output, record_json};
 
 pub(super) async fn run(server: &ServerArgs, args: PubArgs, json: bool) -> Result<(), CliError> {
+    let as_json = json && args.body.is_none();
+    if as_json && (args.key.is_some() || !args.headers.is_empty()) {
+        let words = "with --json each line has its own key and headers: leave --key and --header";
+        return Err(CliError::Usage(words.to_owned()));
+    }
     let client = connect(server).await?;
     let mut builder = client.producer_builder(&args.topic).timeout(server.timeout);
     if let Some(name) = &args.name {
@@ -29,6 +34,7 @@ pub(super) async fn run(server: &ServerArgs, args: PubArgs, json: bool) -> Resul
     }
     let producer = builder.open().await?;
     let template = Template::new(&args);
+    let lines = if as_json { Lines::Json } else { Lines::Bodies(&template) };
     match args.body {
         Some(body) => {
             let receipt = producer.send(template.message(body.into())).await?;
@@ -44,7 +50,7 @@ pub(super) async fn run(server: &ServerArgs, args: PubArgs, json: bool) -> Resul
         }
         None => {
             let skip = if args.name.is_some() { producer.last_sequence() } else { 0 };
-            let result = publish_lines(&producer, &template, skip).await;
+            let result = publish_lines(&producer, &lines, skip).await;
             report(&result, skip, json)?;
             result.end?;
         }
@@ -71,6 +77,44 @@ impl Template {
     }
 }
 
+/// What the lines of standard input are.
+enum Lines<'a> {
+    /// The bodies of messages that have the rest in common.
+    Bodies(&'a Template),
+    /// Messages as JSON.
+    Json,
+}
+
+impl Lines<'_> {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Bodies(_) => "Each line is a message; Ctrl-D ends.",
+            Self::Json => "Each line is a message as a JSON object; Ctrl-D ends.",
+        }
+    }
+
+    /// The messages of some lines, up to the first that is none. `number` is that of the first.
+    fn messages(&self, lines: Vec<Bytes>, number: u64) -> (Vec<Message>, Option<CliError>) {
+        let mut messages = Vec::with_capacity(lines.len());
+        for (line, number) in lines.into_iter().zip(number..) {
+            match self {
+                Self::Bodies(template) => messages.push(template.message(line)),
+                Self::Json => match record_json::parse(&line) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => {
+                        let words = format!(
+                            "line {number} of standard input is no message: {error}; it and what \
+                             follows is not published"
+                        );
+                        return (messages, Some(CliError::Failed(words)));
+                    }
+                },
+            }
+        }
+        (messages, None)
+    }
+}
+
 /// What became of the lines.
 struct Published {
     confirmed: u64,
@@ -79,7 +123,7 @@ struct Published {
     end: Result<(), CliError>,
 }
 
-async fn publish_lines(producer: &Producer, template: &Template, skip: u64) -> Published {
+async fn publish_lines(producer: &Producer, lines: &Lines<'_>, skip: u64) -> Published {
     let stdin = io::stdin();
     if skip > 0 {
         output::note(format_args!(
@@ -88,7 +132,7 @@ async fn publish_lines(producer: &Producer, template: &Template, skip: u64) -> P
         ));
     }
     if stdin.is_terminal() {
-        output::note("Each line is a message; Ctrl-D ends.");
+        output::note(lines.hint());
     }
     let bar = progress_bar();
     let confirmed = AtomicU64::new(0);
@@ -97,9 +141,9 @@ async fn publish_lines(producer: &Producer, template: &Template, skip: u64) -> P
     let interrupted = interrupted();
     let sending = async {
         let doing = "reading standard input";
-        let lines = input::lines(stdin).map_err(|source| CliError::Io { doing, source })?;
+        let input = input::lines(stdin).map_err(|source| CliError::Io { doing, source })?;
         tokio::select! {
-            sent = send(producer, template, lines, skip, pending) => sent,
+            sent = send(producer, lines, input, skip, pending) => sent,
             () = interrupted => Err(CliError::Failed("interrupted".to_owned())),
         }
     };
@@ -112,21 +156,29 @@ async fn publish_lines(producer: &Producer, template: &Template, skip: u64) -> P
 
 async fn send(
     producer: &Producer,
-    template: &Template,
-    mut lines: mpsc::Receiver<input::Batch>,
+    lines: &Lines<'_>,
+    mut input: mpsc::Receiver<input::Batch>,
     mut skip: u64,
     pending: mpsc::Sender<PendingBatch>,
 ) -> Result<(), CliError> {
-    while let Some(batch) = lines.recv().await {
+    let mut number = 1;
+    while let Some(batch) = input.recv().await {
         let doing = "reading standard input";
-        let mut bodies = batch.map_err(|source| CliError::Io { doing, source })?;
-        let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(bodies.len());
+        let mut read = batch.map_err(|source| CliError::Io { doing, source })?;
+        let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(read.len());
         skip -= skipped as u64;
-        let messages = bodies.drain(..).skip(skipped).map(|body| template.message(body));
+        read.drain(..skipped);
+        number += skipped as u64;
+        let next = number + read.len() as u64;
+        let (messages, malformed) = lines.messages(read, number);
+        number = next;
         let batch = producer.enqueue_batch(messages).await?;
         if pending.send(batch).await.is_err() {
             // A batch failed; the confirming side says why.
             return Ok(());
+        }
+        if let Some(malformed) = malformed {
+            return Err(malformed);
         }
     }
     Ok(())

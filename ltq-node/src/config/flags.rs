@@ -9,6 +9,7 @@ use super::{
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
     units::Token,
 };
+use crate::tools::ToolCommand;
 
 /// The flags of `ltq-node`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -20,6 +21,7 @@ use super::{
                   confirms each of them once it survives a power cut, and listens on this machine \
                   only.",
     after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
     max_term_width = 100
 )]
 pub struct Flags {
@@ -72,6 +74,10 @@ pub struct Flags {
     /// Prints the configuration that would be used as TOML, and ends. The token is not printed.
     #[arg(long)]
     pub print_config: bool,
+
+    /// What to do with the store of a node that is stopped, instead of running one.
+    #[command(subcommand)]
+    pub tool: Option<ToolCommand>,
 }
 
 impl Flags {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use ltq_core::{
-    LogName, LogOptions, Offset, Records, RecordsBuilder, TABLE_ENTRY_BYTES, Timestamp, WriteBatch,
-    WriteOp,
+    LogName, LogOptions, Offset, Records, TABLE_ENTRY_BYTES, Timestamp, WriteBatch, WriteOp,
 };
 
 use super::{
@@ -201,11 +200,11 @@ fn own(op: &mut WriteOp, durable: bool, body: &Bytes, raw_at: &mut usize, payloa
     }
 }
 
-/// The same records in allocations of their own.
+/// The same records in allocations of their own. Their table stays as it is in the journal.
 pub(super) fn copied(records: &Records) -> Records {
-    let mut builder = RecordsBuilder::with_capacity(records.count(), records.payload().len());
-    builder.extend(records);
-    builder.finish()
+    let table = Bytes::copy_from_slice(records.table());
+    let payload = Bytes::copy_from_slice(records.payload());
+    Records::from_parts(records.base(), table, payload).unwrap_or_else(|_| records.clone())
 }
 
 impl Change {

@@ -17,6 +17,10 @@ impl Engine {
 
     /// Makes everything durable, and notes that nothing is missing. No threads are needed.
     pub(super) fn finish_closing(&self) -> Result<(), StoreError> {
+        if self.read_only {
+            self.give_up();
+            return Ok(());
+        }
         let result = self.failure().map_or_else(|| self.settle_all(), Err);
         self.give_up();
         result

@@ -67,6 +67,8 @@ pub(super) struct Engine {
     /// Why it takes no commits any more.
     pub(super) failed: OnceLock<String>,
     pub(super) closed: AtomicBool,
+    /// Whether it writes nothing at all, and has no threads.
+    pub(super) read_only: bool,
     /// The file that keeps others out.
     pub(super) lock: Mutex<Option<Arc<dyn StoreFile>>>,
     /// Whether the thread that writes and syncs will look by itself, in time, at what was asked

@@ -244,7 +244,7 @@ pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
     let trusted = Trusted { raw: whole_raw, tables: whole_raw || whole_payload };
     let understood = decode_changes(&heads, raw, payload, trusted, &mut told);
     told.damage = if !whole_raw {
-        Some("an entry's tables and values")
+        Some(TABLES_AND_VALUES)
     } else if !whole_payload {
         Some("an entry's records")
     } else if understood.is_none() {
@@ -319,6 +319,9 @@ fn decode_changes(
 fn take(from: &mut Bytes, len: usize) -> Option<Bytes> {
     (len <= from.len()).then(|| from.split_to(len))
 }
+
+/// What is damaged where the tables of an entry cannot be trusted.
+pub(super) const TABLES_AND_VALUES: &str = "an entry's tables and values";
 
 /// The next multiple of 8.
 pub(super) const fn padded(bytes: u64) -> u64 {

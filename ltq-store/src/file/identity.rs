@@ -14,13 +14,15 @@ use super::{
     format::{FileHeader, HEADER_BYTES, HeaderError, Kind, StoreId, VERSION},
 };
 
-const IDENTITY: &str = "identity";
-const IDENTITY_TEMPORARY: &str = "identity-new";
+pub(super) const IDENTITY: &str = "identity";
+pub(super) const IDENTITY_TEMPORARY: &str = "identity-new";
 const LOCK: &str = "lock";
-const JOURNAL: &str = "journal";
-const SEGMENTS: &str = "segments";
+pub(super) const JOURNAL: &str = "journal";
+pub(super) const SEGMENTS: &str = "segments";
 /// Where the identity stands a second time.
 const SECOND_COPY_AT: u64 = 512;
+/// Where it stands.
+pub(super) const COPIES_AT: [u64; 2] = [0, SECOND_COPY_AT];
 
 /// Opens the directory of a store, or makes one of an empty directory. The store is locked until
 /// the file that is returned is closed.
@@ -74,10 +76,50 @@ pub(super) fn open(
     Ok((store, lock))
 }
 
+/// Which store a directory is, written nothing. Nobody can open it for writing until the file that
+/// is returned is closed; a copy of a store may lack that file.
+pub(super) fn open_read_only(
+    files: &dyn FileSystem,
+    dir: &Path,
+) -> Result<(StoreId, Option<Arc<dyn StoreFile>>), StoreError> {
+    let lock = lock_read_only(files, dir)?;
+    let identity = match files.open(&dir.join(IDENTITY), OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(refuse(dir, &format!("it is no store: there is no file {IDENTITY:?}")));
+        }
+        file => file.map_err(|error| refuse(dir, &format!("reading its identity failed: {error}"))),
+    };
+    Ok((read(&*identity?, dir)?, lock))
+}
+
+/// Keeps everybody else out, without making a file.
+pub(super) fn lock_read_only(
+    files: &dyn FileSystem,
+    dir: &Path,
+) -> Result<Option<Arc<dyn StoreFile>>, StoreError> {
+    let listed = files.list(dir);
+    listed.map_err(|error| refuse(dir, &format!("listing the directory failed: {error}")))?;
+    let failed = |error: io::Error| refuse(dir, &format!("locking it failed: {error}"));
+    let lock = match files.open(&dir.join(LOCK), OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        lock => lock.map_err(failed)?,
+    };
+    if !lock.try_lock().map_err(failed)? {
+        return Err(refuse(dir, "another process has it open; stop that one first"));
+    }
+    Ok(Some(lock))
+}
+
 fn make(files: &dyn FileSystem, dir: &Path) -> io::Result<StoreId> {
     files.create_dir_all(&dir.join(JOURNAL))?;
     files.create_dir_all(&dir.join(SEGMENTS))?;
     let store = StoreId::random();
+    write(files, dir, store)?;
+    Ok(store)
+}
+
+/// Writes both copies of the identity.
+pub(super) fn write(files: &dyn FileSystem, dir: &Path, store: StoreId) -> io::Result<()> {
     let header = FileHeader::new(Kind::Identity, store).encode();
     let temporary = dir.join(IDENTITY_TEMPORARY);
     let file = files.open(&temporary, OpenMode::Create)?;
@@ -85,8 +127,7 @@ fn make(files: &dyn FileSystem, dir: &Path) -> io::Result<StoreId> {
     file.write_all_at(&[IoSlice::new(&header)], SECOND_COPY_AT)?;
     file.sync()?;
     files.rename(&temporary, &dir.join(IDENTITY))?;
-    files.sync_dir(dir)?;
-    Ok(store)
+    files.sync_dir(dir)
 }
 
 fn read(file: &dyn StoreFile, dir: &Path) -> Result<StoreId, StoreError> {

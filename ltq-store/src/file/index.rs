@@ -86,7 +86,7 @@ impl SegmentIndex {
 }
 
 /// The first block header at or behind a position.
-fn search(
+pub(super) fn search(
     file: &dyn StoreFile,
     salt: Salt,
     from: u64,

@@ -28,6 +28,38 @@ pub(super) struct JournalFile {
     pub(super) salt: Salt,
 }
 
+impl JournalFile {
+    /// Of a store that is only read: it has no room, and refuses to be written.
+    pub(super) fn none(salt: Salt) -> Self {
+        Self { number: 0, bytes: 0, file: Arc::new(NoFile), salt }
+    }
+}
+
+/// Stands for a file where there is none.
+#[derive(Debug)]
+struct NoFile;
+
+impl StoreFile for NoFile {
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn write_all_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn size(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+    fn try_lock(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
 /// What the first entry of a journal file follows on.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum GoesOn {
@@ -48,6 +80,10 @@ pub(super) struct JournalDir {
 impl JournalDir {
     pub(super) fn new(files: Arc<dyn FileSystem>, store_dir: &Path, store: StoreId) -> Self {
         Self { files, dir: store_dir.join("journal"), store }
+    }
+
+    pub(super) const fn store(&self) -> StoreId {
+        self.store
     }
 
     pub(super) fn dir(&self) -> &Path {

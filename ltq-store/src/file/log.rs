@@ -188,7 +188,14 @@ impl Log {
         }
         let at = self.segments.partition_point(|segment| segment.end <= from);
         match self.segments.get(at) {
-            Some(segment) if segment.first <= from => Found::Segment(segment.clone()),
+            Some(segment) if segment.first <= from => {
+                let mut segment = segment.clone();
+                // What is known to be lost, or was given up, is not looked for.
+                let lost = self.holes.iter().find(|hole| hole.from > from).map(|hole| hole.from);
+                let missing = lost.into_iter().chain(self.discarded.next_behind(from));
+                segment.end = missing.fold(segment.end, Offset::min);
+                Found::Segment(segment)
+            }
             next => Found::Hole(Hole {
                 from,
                 until: self.next_known(from, next),

@@ -3,6 +3,7 @@
 mod block;
 mod buffers;
 mod change;
+mod check;
 mod checkpoint;
 mod closing;
 mod commit;
@@ -56,6 +57,7 @@ use self::{
 };
 
 pub use self::{
+    check::{CheckProgress, CheckReport, CheckedFile, Damage, FileKind, KnownLoss, Loss, Repair},
     filesystem::{FileSystem, OpenMode, StoreFile},
     options::FileStoreOptions,
     os_filesystem::OsFileSystem,
@@ -139,6 +141,28 @@ impl FileStore {
                 Err(StoreError::Io { doing: "opening".to_owned(), cause: error.to_string() })
             }
         }
+    }
+
+    /// Opens the store in a directory to look at it: it answers reads as it would after
+    /// [`open`](Self::open), refuses commits with [`StoreError::Failed`], and writes nothing at
+    /// all, so that it may lie on a medium that is read-only. While it is open no other process
+    /// can open the directory.
+    ///
+    /// Of the options it uses the directory and the file system. What the journal holds, at most
+    /// [`FileStoreOptions::journal_bytes_max`] of the store that wrote it, is in memory meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when there is no store or it is not to be opened, and
+    /// [`StoreError::Io`] when the operating system refuses to read it.
+    ///
+    /// # Cancellation
+    /// Dropping the future may leave the directory locked for as long as it takes to open it.
+    pub async fn open_read_only(options: FileStoreOptions) -> Result<Self, StoreError> {
+        let opened = tokio::task::spawn_blocking(|| recovery::open_read_only(options)).await;
+        let engine = opened.unwrap_or_else(|error| {
+            Err(StoreError::Io { doing: "opening".to_owned(), cause: error.to_string() })
+        })?;
+        Ok(Self { engine: Arc::new(engine), threads: Arc::new(Threads::none()) })
     }
 
     fn open_blocking(options: FileStoreOptions) -> Result<Self, StoreError> {

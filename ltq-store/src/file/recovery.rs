@@ -18,7 +18,7 @@ use super::{
     checkpoint::{self, Snapshot},
     commit::Writing,
     engine::{Counters, Engine},
-    filesystem::{FileSystem, OpenMode, is_full},
+    filesystem::{FileSystem, OpenMode, StoreFile, is_full},
     format::{FileHeader, HeaderError, Kind, StoreId},
     front::{Front, Sealed},
     identity::{self, other_format, refuse},
@@ -41,9 +41,18 @@ use super::{
 /// Opens the store.
 pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     options.check()?;
+    let (store, lock) = identity::open(&*options.file_system, &options.dir)?;
+    open_locked(options, store, lock)
+}
+
+/// Opens a store whose lock is held.
+pub(super) fn open_locked(
+    options: FileStoreOptions,
+    store: StoreId,
+    lock: Arc<dyn StoreFile>,
+) -> Result<Engine, StoreError> {
     let files = Arc::clone(&options.file_system);
     let dir = options.dir.clone();
-    let (store, lock) = identity::open(&*files, &dir)?;
     let journal = JournalDir::new(Arc::clone(&files), &dir, store);
     let segments = SegmentDir::new(Arc::clone(&files), &dir, store);
     let failed = |doing: &str, error: &io::Error| {
@@ -54,14 +63,8 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         StoreError::Io { doing, cause: error.to_string() }
     };
 
-    let (snapshot, whole, checkpoint_bytes) = load_checkpoint(&*files, &dir, store)?;
-    let numbers = journal.numbers().map_err(|error| failed("listing the journal", &error))?;
-    let (spare, needed) = numbers.split_at(numbers.partition_point(|&it| it < snapshot.file));
-    let walked = open_journal(&*files, &journal, store, &snapshot, needed)?;
-    check_journal(&dir, &snapshot, &walked, whole)?;
-    let listed = segments.list().map_err(|error| failed("listing the segments", &error))?;
-    check_segments(&dir, &snapshot, &walked, &listed)?;
-
+    let Found { snapshot, checkpoint_bytes, numbers, walked, listed } =
+        find(&*files, &dir, &journal, &segments)?;
     let made = [journal.dir(), segments.dir()].into_iter();
     made.into_iter()
         .try_for_each(|sub| files.create_dir_all(sub))
@@ -77,12 +80,12 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     }
     // On a full device this is the room to go on with.
     journal.remove_unfinished();
-    for &number in spare {
+    for &number in numbers.iter().take_while(|&&number| number < snapshot.file) {
         if let Err(error) = journal.remove(number) {
             tracing::warn!(%error, number, "a superfluous journal file could not be removed");
         }
     }
-    let (mut number, mut replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
+    let (mut checkpoint, mut replay_from) = (snapshot.number, (snapshot.file, snapshot.sequence));
     let before = snapshot.sequence - 1;
     let mut sealed: Vec<_> = walked
         .iter()
@@ -103,55 +106,183 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     tracing::debug!(dir = %dir.display(), last, clean = replay.stopped, "replayed the journal");
     let Replay { mut state, next_log_id, dirty, damaged_records, .. } = replay;
 
-    for log in state.logs.values_mut() {
-        // Of a log that is not durable the checkpoint may know more than came back.
-        log.discarded.drop_from(log.bounds.end);
-    }
     let orphans = judge_segments(&segments, &mut state)
         .map_err(|error| failed("listing the segments", &error))?;
     remove_segments(&segments, orphans);
     let next_file = numbers.last().map_or(1, |last| last + 1);
     let current = first_file(&journal, next_file, last + 1, options.journal_file_bytes)
         .map_err(|error| failed("making a journal file", &error))?;
-
     let mut checkpoint_bytes = checkpoint_bytes;
-    if number == 0 && last == 0 {
+    if checkpoint == 0 && last == 0 {
         // From now on a journal that is not there is one that was lost.
-        (number, replay_from) = (1, (current.number, 1));
+        (checkpoint, replay_from) = (1, (current.number, 1));
         let (file, sequence) = replay_from;
-        let newest = file;
+        let (number, newest) = (checkpoint, file);
         let nothing =
             Snapshot { number, file, newest, sequence, next_log_id: 1, ..Snapshot::default() };
         checkpoint_bytes = checkpoint::write(&*files, &dir, store, &nothing)
             .map_err(|error| failed("writing a checkpoint", &error))?;
     }
+    let keeping = Keeping {
+        segments,
+        dirty,
+        spare: Vec::new(),
+        next_file: next_file + 1,
+        checkpoint,
+        replay: replay_from,
+        rewriting: Rewriting::default(),
+    };
+    Ok(engine(
+        options,
+        Parts {
+            store,
+            journal,
+            lock: Some(lock),
+            state,
+            next_log_id,
+            damaged_records,
+            checkpoint_bytes,
+            current,
+            sealed,
+            last,
+            keeping,
+            read_only: false,
+        },
+    ))
+}
 
+/// Reads a store as [`open`] does, writes nothing, and takes no commits.
+pub(super) fn open_read_only(options: FileStoreOptions) -> Result<Engine, StoreError> {
+    // The tails hold what the journal holds: there is nowhere to move it to.
+    let options = options.tail_bytes(u64::MAX);
+    options.check()?;
+    let files = Arc::clone(&options.file_system);
+    let dir = options.dir.clone();
+    let (store, lock) = identity::open_read_only(&*files, &dir)?;
+    let journal = JournalDir::new(Arc::clone(&files), &dir, store);
+    let segments = SegmentDir::new(Arc::clone(&files), &dir, store);
+    let failed = |error: io::Error| StoreError::Io {
+        doing: format!("reading {}", dir.display()),
+        cause: error.to_string(),
+    };
+    let found = find(&*files, &dir, &journal, &segments)?;
+    let keeping = Keeping {
+        segments: segments.clone(),
+        dirty: BTreeSet::new(),
+        spare: Vec::new(),
+        next_file: 0,
+        checkpoint: found.snapshot.number,
+        replay: (found.snapshot.file, found.snapshot.sequence),
+        rewriting: Rewriting::default(),
+    };
+    let checkpoint_bytes = found.checkpoint_bytes;
+    let before = found.snapshot.sequence - 1;
+    let sealed = |file: &WalkedFile| Sealed {
+        number: file.number,
+        bytes: file.bytes,
+        last_sequence: before,
+    };
+    let sealed = found.walked.iter().map(sealed).collect();
+    let mut walk = Walk::new(found.walked, found.snapshot.sequence);
+    let mut replay = Replay::new(&options, &segments, found.snapshot);
+    while let Some(step) = walk.step().map_err(failed)? {
+        replay.step(step).map_err(failed)?;
+    }
+    let last = walk.expected() - 1;
+    let Replay { mut state, next_log_id, damaged_records, .. } = replay;
+    judge_segments(&segments, &mut state).map_err(failed)?;
+    let current = JournalFile::none(journal.salt(0));
+    Ok(engine(
+        options,
+        Parts {
+            store,
+            journal,
+            lock,
+            state,
+            next_log_id,
+            damaged_records,
+            checkpoint_bytes,
+            current,
+            sealed,
+            last,
+            keeping,
+            read_only: true,
+        },
+    ))
+}
+
+/// What there is of a store, before anything is written.
+struct Found {
+    snapshot: Snapshot,
+    checkpoint_bytes: u64,
+    /// Of all journal files.
+    numbers: Vec<u64>,
+    /// Those that are needed.
+    walked: Vec<WalkedFile>,
+    listed: Vec<SegmentKey>,
+}
+
+fn find(
+    files: &dyn FileSystem,
+    dir: &Path,
+    journal: &JournalDir,
+    segments: &SegmentDir,
+) -> Result<Found, StoreError> {
+    let failed = |doing: &str, error: &io::Error| StoreError::Io {
+        doing: format!("{doing} in {}", dir.display()),
+        cause: error.to_string(),
+    };
+    let (snapshot, whole, checkpoint_bytes) = load_checkpoint(files, dir, journal.store())?;
+    let numbers = journal.numbers().map_err(|error| failed("listing the journal", &error))?;
+    let needed = numbers.get(numbers.partition_point(|&it| it < snapshot.file)..);
+    let walked = open_journal(files, journal, &snapshot, needed.unwrap_or_default())?;
+    check_journal(dir, &snapshot, &walked, whole)?;
+    let listed = segments.list().map_err(|error| failed("listing the segments", &error))?;
+    check_segments(dir, &snapshot, &walked, &listed)?;
+    Ok(Found { snapshot, checkpoint_bytes, numbers, walked, listed })
+}
+
+/// What a store is made of once its files are read.
+struct Parts {
+    store: StoreId,
+    journal: JournalDir,
+    lock: Option<Arc<dyn StoreFile>>,
+    state: State,
+    next_log_id: u64,
+    damaged_records: u64,
+    checkpoint_bytes: u64,
+    current: JournalFile,
+    sealed: Vec<Sealed>,
+    /// The journal's last entry.
+    last: u64,
+    keeping: Keeping,
+    read_only: bool,
+}
+
+fn engine(options: FileStoreOptions, parts: Parts) -> Engine {
+    let Parts { store, journal, lock, state, next_log_id, damaged_records, .. } = parts;
     let logs = state.logs.iter();
     let logs = logs.map(|(name, log)| (name.clone(), log.id, log.options, log.bounds.end));
     let planned = Planned::new(logs, next_log_id);
     let volatile = AtomicBool::new(planned.has_volatile());
-    let mut front = Front::new(planned, current, last);
-    sealed.into_iter().for_each(|file| front.push_sealed(file));
+    let mut front = Front::new(planned, parts.current, parts.last);
+    parts.sealed.into_iter().for_each(|file| front.push_sealed(file));
+    let failed = OnceLock::new();
+    if parts.read_only {
+        let cause = failed.get_or_init(|| "it was opened for reading only".to_owned());
+        front.stopped = Some(StoreError::Failed(cause.clone()));
+    }
     let counters = Counters {
         damaged_records: AtomicU64::new(damaged_records),
-        checkpoint_bytes: AtomicU64::new(checkpoint_bytes),
+        checkpoint_bytes: AtomicU64::new(parts.checkpoint_bytes),
         tail_cost: AtomicU64::new(state.tail_cost()),
         values_cost: AtomicU64::new(state.values_cost()),
         segment_bytes: AtomicU64::new(state.segment_bytes()),
         volatile,
         ..Counters::default()
     };
-    let keeping = Keeping {
-        segments: segments.clone(),
-        dirty,
-        spare: Vec::new(),
-        next_file: next_file + 1,
-        checkpoint: number,
-        replay: replay_from,
-        rewriting: Rewriting::default(),
-    };
-    Ok(Engine {
-        files,
+    Engine {
+        files: Arc::clone(&options.file_system),
         store,
         journal,
         buffers: Buffers::new(options.spare_buffer_bytes()),
@@ -161,23 +292,24 @@ pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
         writing: Mutex::new(Writing::default()),
         syncing: Mutex::default(),
         sync_pace: Pace::default(),
-        written: AtomicU64::new(last),
-        synced: AtomicU64::new(last),
-        keeping: Mutex::new(keeping),
-        handles: Handles::new(segments),
-        failed: OnceLock::new(),
+        written: AtomicU64::new(parts.last),
+        synced: AtomicU64::new(parts.last),
+        handles: Handles::new(parts.keeping.segments.clone()),
+        keeping: Mutex::new(parts.keeping),
+        failed,
         closed: AtomicBool::new(false),
-        lock: Mutex::new(Some(lock)),
+        read_only: parts.read_only,
+        lock: Mutex::new(lock),
         timed: AtomicBool::new(false),
         device_short: AtomicBool::new(false),
         commit_signal: Signal::default(),
         keep_signal: Signal::default(),
         counters,
         options,
-    })
+    }
 }
 
-fn load_checkpoint(
+pub(super) fn load_checkpoint(
     files: &dyn FileSystem,
     dir: &Path,
     store: StoreId,
@@ -200,10 +332,9 @@ fn load_checkpoint(
     Ok((snapshot, loaded.damaged.is_empty(), loaded.bytes))
 }
 
-fn open_journal(
+pub(super) fn open_journal(
     files: &dyn FileSystem,
     journal: &JournalDir,
-    store: StoreId,
     snapshot: &Snapshot,
     numbers: &[u64],
 ) -> Result<Vec<WalkedFile>, StoreError> {
@@ -218,12 +349,12 @@ fn open_journal(
         let header = FileHeader::read(&*file);
         let least = header.as_ref().map_or(ENTRIES_AT, |header| header.bytes);
         if let Ok(header) = &header
-            && header.store == store
+            && header.store == journal.store()
         {
             before.insert(number.saturating_sub(u64::from(header.behind)));
         }
         let first = match header {
-            Ok(header) if header.store != store => {
+            Ok(header) if header.store != journal.store() => {
                 return Err(refuse(&path, "it belongs to another store"));
             }
             Ok(header) if header.kind != Kind::Journal || header.number != number => {
@@ -256,7 +387,7 @@ fn open_journal(
 }
 
 /// Refuses a journal that cannot go on where the checkpoint ends.
-fn check_journal(
+pub(super) fn check_journal(
     dir: &Path,
     snapshot: &Snapshot,
     walked: &[WalkedFile],
@@ -276,7 +407,7 @@ fn check_journal(
 
 /// Refuses segments that neither a checkpoint nor the journal can tell anything of: they are not
 /// left over from a crash, but all that is left of a store.
-fn check_segments(
+pub(super) fn check_segments(
     dir: &Path,
     snapshot: &Snapshot,
     walked: &[WalkedFile],
@@ -307,7 +438,7 @@ fn first_file(
 }
 
 /// The segment files, of those that there are, of which no log knows.
-fn unknown_segments(listed: Vec<SegmentKey>, state: &State) -> BTreeSet<SegmentKey> {
+pub(super) fn unknown_segments(listed: Vec<SegmentKey>, state: &State) -> BTreeSet<SegmentKey> {
     let mut unknown: BTreeSet<_> = listed.into_iter().collect();
     for log in state.logs.values() {
         for segment in &log.segments {
@@ -326,7 +457,10 @@ fn remove_segments(segments: &SegmentDir, gone: BTreeSet<SegmentKey>) {
 }
 
 /// Compares the segments with the files that there are. Returns the files that belong to nothing.
-fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeSet<SegmentKey>> {
+pub(super) fn judge_segments(
+    segments: &SegmentDir,
+    state: &mut State,
+) -> io::Result<BTreeSet<SegmentKey>> {
     let listed = segments.list()?;
     let present: HashSet<_> = listed.iter().copied().collect();
     let mut restored = Vec::new();
@@ -348,6 +482,10 @@ fn judge_segments(segments: &SegmentDir, state: &mut State) -> io::Result<BTreeS
             let oldest = log.segments.first().is_some_and(|first| first.first == lost.start);
             if oldest { log.truncate(lost.end) } else { log.discard(lost.start, lost.end) }
         });
+    }
+    for log in state.logs.values_mut() {
+        // Of a log that is not durable the checkpoint may know more than came back.
+        log.discarded.drop_from(log.bounds.end);
     }
     state.count_segments();
     Ok(unknown_segments(listed, state))

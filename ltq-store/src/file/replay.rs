@@ -88,7 +88,8 @@ impl<'a> Replay<'a> {
                 self.damaged_records += entries.end - entries.start;
                 Ok(())
             }
-            Step::Entry { file, name, position, sequence, content } => {
+            Step::Entry { file, name, position, header, content } => {
+                let sequence = header.sequence;
                 self.stopped = content.stopped;
                 self.entry(&Place { file, name, position, sequence }, content);
                 self.relieve()

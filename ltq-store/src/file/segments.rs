@@ -54,6 +54,13 @@ impl SegmentDir {
         Salt::new(self.store, Kind::Segment, key.log, key.first.0).rewritten(key.rewrite)
     }
 
+    /// What the file of a segment begins with.
+    pub(super) const fn header(&self, key: SegmentKey) -> FileHeader {
+        let SegmentKey { log, first, rewrite } = key;
+        let header = FileHeader::new(Kind::Segment, self.store);
+        FileHeader { number: log, first: first.0, rewrite, ..header }
+    }
+
     /// All segment files that there are.
     pub(super) fn list(&self) -> io::Result<Vec<SegmentKey>> {
         let names = match self.files.list(&self.dir) {
@@ -231,8 +238,7 @@ impl SegmentWriter {
         let path = self.dir.path(key);
         let file = self.dir.files.open(&path, OpenMode::Create)?;
         file.set_len(0)?;
-        let header = FileHeader::new(Kind::Segment, self.dir.store);
-        let header = FileHeader { number: self.log, first: first.0, rewrite, ..header };
+        let header = self.dir.header(key);
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         let segment = Segment {
             first,

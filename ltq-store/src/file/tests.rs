@@ -2,6 +2,7 @@
 //! damage, failing and full devices.
 
 mod callers;
+mod check;
 mod crash;
 mod damage;
 mod exhaustive;

@@ -25,9 +25,14 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn start(engine: &Arc<Engine>) -> io::Result<Self> {
+    /// Of a store that needs none.
+    pub(super) fn none() -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
-        let threads = Self { stopping, running: Mutex::default(), closed: Mutex::new(false) };
+        Self { stopping, running: Mutex::default(), closed: Mutex::new(false) }
+    }
+
+    pub(super) fn start(engine: &Arc<Engine>) -> io::Result<Self> {
+        let threads = Self::none();
         let start = |name: &str, run: fn(&Engine, &AtomicBool)| {
             let (engine, stopping) = (Arc::clone(engine), Arc::clone(&threads.stopping));
             let named = thread::Builder::new().name(name.to_owned());

@@ -33,7 +33,7 @@ pub(super) enum Step {
         file: u64,
         name: Arc<str>,
         position: u64,
-        sequence: u64,
+        header: EntryHeader,
         content: Content,
     },
     /// Entries that were synced and cannot be found.
@@ -105,8 +105,8 @@ impl Walk {
         self.expected += 1;
         let Found { at, position, header } = found;
         let file = self.files.get(at).map_or(0, |file| file.number);
-        let (name, sequence) = (self.name(at), header.sequence);
-        Ok(Some(Step::Entry { file, name, position, sequence, content }))
+        let name = self.name(at);
+        Ok(Some(Step::Entry { file, name, position, header, content }))
     }
 
     fn name(&self, at: usize) -> Arc<str> {

@@ -9,7 +9,11 @@ use std::{
 use ltq_core::{Committed, Durability, Durability::*, StoreError, WriteBatch};
 
 use super::{
-    super::engine::{Answer, Caller, Engine},
+    super::{
+        CheckReport, FileStore,
+        engine::{Answer, Caller, Engine},
+        recovery,
+    },
     model::{Model, Workload, open, tiny},
     sim::{Chance, SimFs},
 };
@@ -194,6 +198,24 @@ impl Run {
     }
 }
 
+/// Nothing that a crash leaves behind is taken for damage, and looking at it changes nothing.
+fn look(disk: &SimFs, seed: u64) {
+    let before = (disk.operations(), disk.files());
+    match FileStore::check(&tiny(disk), |_| ()) {
+        Ok(report) => {
+            let CheckReport { damage, refused, .. } = &report;
+            assert!(report.is_clean(), "seed {seed}: {damage:?}, {refused:?}");
+            let engine = recovery::open_read_only(tiny(disk)).unwrap();
+            let found = Model::of(&engine).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let records = found.logs.values().map(|log| log.records.len() as u64);
+            assert_eq!(report.records, records.sum::<u64>(), "seed {seed}");
+        }
+        // It was being made.
+        Err(_) => assert!(!disk.files().iter().any(|(file, _)| file.ends_with("identity"))),
+    }
+    assert_eq!(before, (disk.operations(), disk.files()), "seed {seed}");
+}
+
 /// Returns what was done to the disk in each round: how much, and which files were left.
 fn run(seed: u64) -> Vec<(u64, Vec<(PathBuf, usize)>)> {
     let mut run = Run::new(seed);
@@ -252,6 +274,7 @@ fn run(seed: u64) -> Vec<(u64, Vec<(PathBuf, usize)>)> {
                 level = Disk;
             }
         }
+        look(&run.disk, seed);
         let engine = open(tiny(&run.disk)).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         if closed {
             assert_eq!(Model::of(&engine).unwrap(), run.workload.model, "seed {seed}, closed");

@@ -233,6 +233,15 @@ fn promise_8_a_missing_segment_is_told_and_the_rest_is_served() {
     let engine = open(tiny(&disk)).unwrap();
     let lost = check(&engine, &model, gone, usize::MAX - 64);
     assert!(lost > 0 && lost < 200 * PER_BATCH as u64);
+    // Who reads on in the middle of it is told of what lies ahead.
+    let log = (0..2).map(name).find(|log| !read(&engine, log).1.is_empty()).unwrap();
+    let (from, until, ..) = read(&engine, &log).1.remove(0);
+    match engine.read(&log, Offset(from + 1), LIMITS) {
+        Err(StoreError::Damaged { from: told, until: end, .. }) => {
+            assert_eq!((told, end), (Offset(from + 1), Offset(until)));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

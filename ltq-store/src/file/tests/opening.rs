@@ -144,3 +144,22 @@ fn segments_whose_checkpoint_and_journal_are_gone_are_not_taken_for_leftovers() 
     assert!(matches!(open(options(&disk)), Err(StoreError::Open { .. })));
     assert_eq!(segments(&disk).len(), files.len() - 2);
 }
+
+#[test]
+fn promise_1_a_slice_of_records_comes_back_beside_a_larger_append() {
+    let disk = SimFs::default();
+    let engine = open(options(&disk)).unwrap();
+    let messages: Vec<_> = (0..9).map(|it| Message::new(vec![it as u8; 20 + it])).collect();
+    // Its table counts from where the whole began.
+    let slice = Records::encode(&messages).slice(4..9);
+    assert!(slice.base() > 0);
+    let mut batch = WriteBatch::new();
+    batch.create_log(log(0), LogOptions::default()).create_log(log(1), LogOptions::default());
+    batch.append(log(0), Offset(0), Timestamp(1), slice);
+    batch.append(log(1), Offset(0), Timestamp(1), Records::encode(&[Message::new(vec![7; 4_000])]));
+    commit(&engine, batch, Disk).unwrap();
+    let model = Model::of(&engine).unwrap();
+    assert_eq!(model.logs[&log(0)].records.len(), 5);
+    drop(engine);
+    assert_all_there(&disk, &model, "reopened");
+}
