@@ -18,6 +18,7 @@ mod retention;
 mod store;
 mod transport;
 mod units;
+mod write_batch;
 
 pub use admin::{
     AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicOptions, TopicSettings, TopicStats,
@@ -35,10 +36,11 @@ pub use refusal::{Effect, Refusal, RefusalCode};
 pub use retention::{Keep, Retention, RetentionChange, RetentionError, UnknownKeep};
 pub use store::{
     Bounds, Committed, KEY_BYTES_MAX, LOG_NAME_BYTES_MAX, LogInfo, LogName, LogOptions, ReadLimits,
-    Store, StoreError, StoreStats, VALUE_BYTES_MAX, WriteBatch, WriteOp,
+    Store, StoreError, StoreStats, VALUE_BYTES_MAX,
 };
 pub use transport::{
     Address, AddressError, Connection, Listener, Peer, RecvStream, SendStream, Stream, Transport,
     TransportError,
 };
 pub use units::{Durability, Monotonic, Now, Offset, Timestamp, UnknownDurability};
+pub use write_batch::{WriteBatch, WriteOp};

@@ -84,6 +84,10 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("file_store.os_sync_interval", "\"7s\"", "7s"),
     ("file_store.caller_sync_max", "\"7ms\"", "7ms"),
     ("memory_store.bytes_max", "\"7MiB\"", "7MiB"),
+    ("rocksdb_store.tail_bytes", "\"7MiB\"", "7MiB"),
+    ("rocksdb_store.disk_bytes_max", "\"7GiB\"", "7GiB"),
+    ("rocksdb_store.reserve_bytes", "\"7MiB\"", "7MiB"),
+    ("rocksdb_store.os_sync_interval", "\"7s\"", "7s"),
 ];
 
 fn as_file(key: &str, value: &str) -> String {
@@ -127,7 +131,13 @@ fn effects(config: &Config) -> String {
         config.limits.metrics_series_max,
         config.memory_store.bytes_max,
     );
-    format!("{node:?} {secret:?} {:?} {:?}", config.broker_settings(), config.file_store_options())
+    #[cfg(feature = "rocksdb")]
+    let rocksdb = config.rocksdb_store_options();
+    // Without the feature there is nothing that they could take effect on.
+    #[cfg(not(feature = "rocksdb"))]
+    let rocksdb = &config.rocksdb_store;
+    let (broker, file) = (config.broker_settings(), config.file_store_options());
+    format!("{node:?} {secret:?} {broker:?} {file:?} {rocksdb:?}")
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A store driven by hand, and what it ought to hold.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ltq_core::{
@@ -24,6 +24,8 @@ pub(super) fn tiny(disk: &SimFs) -> FileStoreOptions {
         .journal_bytes_max(512 << 10)
         .segment_bytes(64 << 10)
         .reserve_bytes(64 << 10)
+        // However long the real time between two lines of a test is.
+        .caller_sync_max(Duration::from_secs(1))
         .file_system(Arc::new(disk.clone()))
 }
 
