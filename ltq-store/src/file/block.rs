@@ -182,14 +182,14 @@ impl BlockMeta {
         let (header, _) = BlockHeader::decode(salt, position, front)?;
         let payload_at = header.payload_at() as usize;
         let meta = front.get(BLOCK_HEADER_BYTES..payload_at)?;
-        Self::decode(&header, front.slice_ref(meta))
+        Self::decode(&header, &front.slice_ref(meta))
     }
 
     /// Takes runs, gaps and table apart. `None` when they are damaged.
-    fn decode(header: &BlockHeader, bytes: Bytes) -> Option<Self> {
+    fn decode(header: &BlockHeader, bytes: &Bytes) -> Option<Self> {
         let gaps_at = header.runs as usize * RUN_BYTES;
         let table_at = gaps_at + header.gaps as usize * GAP_BYTES;
-        if crc32c::crc32c(&bytes) != header.meta_crc {
+        if crc32c::crc32c(bytes) != header.meta_crc {
             return None;
         }
         let mut runs = bytes.get(..gaps_at)?;
@@ -291,7 +291,7 @@ impl Block {
             faults.table = restore(&mut restored, parity, stands_at, is_whole);
             bytes = Bytes::from(restored);
         }
-        let meta = BlockMeta::decode(&header, bytes)?;
+        let meta = BlockMeta::decode(&header, &bytes)?;
         let records = Records::from_parts(header.base, meta.table.clone(), payload).ok()?;
         Some(Self { header, meta, records, faults })
     }

@@ -182,7 +182,7 @@ fn promise_9_a_consumer_that_acks_every_second_message_makes_no_more_stretches_t
     const RUNS_MAX: usize = 60;
     let limits = ModelSettings {
         mark_bytes: 200,
-        discard_bytes: 2_000,
+        discard_bytes: 200,
         channel_runs_max: RUNS_MAX,
         ..ModelSettings::default()
     };
@@ -190,21 +190,19 @@ fn promise_9_a_consumer_that_acks_every_second_message_makes_no_more_stretches_t
     world.open(1);
     world.subscribe(1, "c", 10_000);
     let mut delivered = 0;
-    for round in 0..40 {
+    for round in 0..12 {
         world.publish(1, round * 100 + 1, 100);
         let before = delivered;
         delivered = (round + 1) * 100 - world.stats("c").waiting;
         for tag in (before + 1..=delivered).filter(|tag| tag % 2 == 0) {
             world.ack(1, tag, tag);
         }
-        if round % 4 == 3 {
-            world.advance_ms(1_100);
-        }
+        world.advance_ms(1_100);
     }
     let gone: std::collections::BTreeSet<u64> =
         discards(&world).iter().flat_map(|run| run.first.0..run.end.0).collect();
     let stretches = gone.iter().filter(|&&at| !gone.contains(&(at + 1))).count();
     // What is in flight when it has so many may still be split by the way in which it is acked.
     assert!((20..=RUNS_MAX + 100).contains(&stretches), "{stretches} of {} discarded", gone.len());
-    assert!(world.stats("c").waiting > 3_000, "{}", world.stats("c").waiting);
+    assert!(world.stats("c").waiting > 800, "{}", world.stats("c").waiting);
 }

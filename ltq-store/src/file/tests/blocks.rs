@@ -117,7 +117,7 @@ fn promise_8_a_damaged_sector_of_a_full_block_costs_the_records_in_it_and_no_oth
             let sector = sector..(sector + SECTOR).min(whole.len());
             // In the middle of a large record some are enough.
             let inside = |it: &Range<usize>| it.start < sector.start && sector.end < it.end;
-            if sector.start / SECTOR % 8 != 0 && places.iter().any(inside) {
+            if !(sector.start / SECTOR).is_multiple_of(8) && places.iter().any(inside) {
                 continue;
             }
             let byte = sector.start + sector.start / SECTOR % sector.len();
