@@ -483,9 +483,10 @@ pub(super) fn judge_segments(
             if oldest { log.truncate(lost.end) } else { log.discard(lost.start, lost.end) }
         });
     }
-    for log in state.logs.values_mut() {
+    let logs: Vec<_> = state.logs.iter().map(|(name, log)| (name.clone(), log.id)).collect();
+    for (name, id) in logs {
         // Of a log that is not durable the checkpoint may know more than came back.
-        log.discarded.drop_from(log.bounds.end);
+        state.change_log(id, &name, |log| log.discarded.drop_from(log.bounds.end));
     }
     state.count_segments();
     Ok(unknown_segments(listed, state))

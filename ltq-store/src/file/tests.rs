@@ -1,6 +1,7 @@
 //! The contract's suite, mounted on stores of several sizes; and what it cannot see: crashes,
 //! damage, failing and full devices.
 
+mod blocks;
 mod callers;
 mod check;
 mod crash;
@@ -10,6 +11,7 @@ mod limits;
 mod model;
 mod opening;
 mod refusals;
+mod rewriting;
 mod sim;
 mod sparse;
 mod threads;

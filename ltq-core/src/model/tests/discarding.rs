@@ -176,3 +176,33 @@ fn what_was_discarded_does_not_count_against_a_limit() {
     world.advance_ms(100);
     assert!(world.stats("c").dropped > 0, "and what is kept does");
 }
+
+#[test]
+fn promise_9_a_consumer_that_acks_every_second_message_makes_no_more_stretches_than_runs() {
+    const RUNS_MAX: usize = 60;
+    let limits = ModelSettings {
+        mark_bytes: 200,
+        discard_bytes: 200,
+        channel_runs_max: RUNS_MAX,
+        ..ModelSettings::default()
+    };
+    let mut world = World::with(TopicSettings::default(), limits);
+    world.open(1);
+    world.subscribe(1, "c", 10_000);
+    let mut delivered = 0;
+    for round in 0..12 {
+        world.publish(1, round * 100 + 1, 100);
+        let before = delivered;
+        delivered = (round + 1) * 100 - world.stats("c").waiting;
+        for tag in (before + 1..=delivered).filter(|tag| tag % 2 == 0) {
+            world.ack(1, tag, tag);
+        }
+        world.advance_ms(1_100);
+    }
+    let gone: std::collections::BTreeSet<u64> =
+        discards(&world).iter().flat_map(|run| run.first.0..run.end.0).collect();
+    let stretches = gone.iter().filter(|&&at| !gone.contains(&(at + 1))).count();
+    // What is in flight when it has so many may still be split by the way in which it is acked.
+    assert!((20..=RUNS_MAX + 100).contains(&stretches), "{stretches} of {} discarded", gone.len());
+    assert!(world.stats("c").waiting > 800, "{}", world.stats("c").waiting);
+}
