@@ -1,6 +1,7 @@
 //! The contract's suite, mounted on stores of several sizes; and what it cannot see: crashes,
 //! damage, failing and full devices.
 
+mod between;
 mod callers;
 mod check;
 mod crash;
