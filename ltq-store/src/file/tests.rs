@@ -2,6 +2,7 @@
 //! damage, failing and full devices.
 
 mod blocks;
+mod between;
 mod callers;
 mod check;
 mod crash;

@@ -5,7 +5,7 @@ use crate::{
     model::{
         Event, ModelSettings, TopicAction,
         run_set::Run,
-        testing::{World, channel, consumer, full, run},
+        testing::{World, channel, consumer, full, run, topic_name},
     },
 };
 
@@ -129,6 +129,42 @@ fn promise_2_only_what_the_store_knows_to_be_acked_is_discarded() {
     world.ack(1, 1, 1);
     world.advance_ms(100);
     assert_eq!(offsets(&world), [0]);
+}
+
+#[test]
+fn promises_2_and_9_what_did_not_fit_into_a_commit_is_not_discarded_with_it() {
+    let mut world = world(Retention::default());
+    for sequence in 100..200 {
+        world.publish(1, sequence * 10 + 1, 10);
+    }
+    world.subscribe(2, "d", 2_500);
+    world.advance_ms(1_100);
+    world.hold_commits = true;
+    // One channel's state is all that there is room for.
+    for tag in 1..650 {
+        world.ack(1, tag * 2, tag * 2);
+    }
+    world.ack(1, 1_301, 2_000);
+    world.ack(2, 1_301, 2_000);
+    world.advance_ms(20);
+    let key = |of| crate::model::keys::channel_key(&topic_name(), &channel(of));
+    let (batch, _) = world.commit.clone().expect("a commit");
+    let puts = |of| {
+        let put = |op: &WriteOp| matches!(op, WriteOp::Put { key: put, .. } if *put == key(of));
+        batch.ops().iter().any(put)
+    };
+    assert!(puts("c") && !puts("d"), "promise 9: the states in a commit are bounded");
+    assert_eq!(discards(&world), [], "promise 2: the store does not know that d acked them");
+    world.hold_commits = false;
+    world.commit();
+    // Once it does they go.
+    world.advance_ms(1_100);
+    world.ack(2, 1_300, 1_300);
+    world.advance_ms(1_100);
+    assert_eq!(discards(&world).last(), Some(&run(1_300, 2_000)));
+    world.restart();
+    let (c, d) = (world.stats("c"), world.stats("d"));
+    assert_eq!((c.damaged, d.damaged, c.acked, d.acked), (0, 0, 1_349, 701));
 }
 
 #[test]
