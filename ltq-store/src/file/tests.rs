@@ -1,8 +1,8 @@
 //! The contract's suite, mounted on stores of several sizes; and what it cannot see: crashes,
 //! damage, failing and full devices.
 
-mod blocks;
 mod between;
+mod blocks;
 mod callers;
 mod check;
 mod crash;
