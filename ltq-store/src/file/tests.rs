@@ -6,6 +6,7 @@ mod check;
 mod crash;
 mod damage;
 mod exhaustive;
+mod hashing;
 mod limits;
 mod model;
 mod opening;
@@ -16,6 +17,7 @@ mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+pub(super) use self::hashing::Hashing;
 use super::*;
 use crate::conformance::{Capabilities, Harness};
 
