@@ -143,6 +143,25 @@ pub(super) fn frame(header: &EntryHeader, mut heads: Vec<u8>) -> (Vec<u8>, usize
     (heads, before)
 }
 
+/// The bytes of a whole entry at that position, made from what was read of it behind its header:
+/// with both copies of what it says of itself, whichever of them was whole. `None` when none was.
+pub(super) fn restored(
+    header: &EntryHeader,
+    salt: Salt,
+    position: u64,
+    content: &Bytes,
+) -> Option<Vec<u8>> {
+    let heads = whole_heads(header, content)?;
+    let mut around = vec![0; ENTRY_HEADER_BYTES];
+    around.extend_from_slice(&heads);
+    let (mut around, before) = frame(header, around);
+    header.encode(salt, position, &mut around);
+    let (front, behind) = around.split_at_checked(before)?;
+    let body_at = before.checked_sub(ENTRY_HEADER_BYTES)?;
+    let body = content.get(body_at..content.len().checked_sub(before)?)?;
+    Some([front, body, behind].concat())
+}
+
 /// One change as an entry tells it, except for what stands in `raw` and `payload`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Head<'a> {
@@ -221,21 +240,26 @@ pub(super) enum Told {
     LostValue,
 }
 
+fn part(content: &Bytes, from: usize, len: u32) -> Bytes {
+    let from = from.min(content.len());
+    content.slice(from..from.saturating_add(len as usize).min(content.len()))
+}
+
+/// What an entry says of itself, from the copy of it that is whole.
+fn whole_heads(header: &EntryHeader, content: &Bytes) -> Option<Bytes> {
+    let behind = (header.entry_bytes() - header.head_bytes()) as usize - ENTRY_HEADER_BYTES;
+    let copies = [0, behind].map(|from| part(content, from, header.heads_len));
+    copies.into_iter().find(|heads| {
+        heads.len() == header.heads_len as usize && crc32c::crc32c(heads) == header.heads_crc
+    })
+}
+
 /// Takes the bytes of an entry behind its header apart.
 pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
     let body_at = (header.head_bytes() as usize).saturating_sub(ENTRY_HEADER_BYTES);
-    let part = |from: usize, len: u32| {
-        let from = from.min(content.len());
-        content.slice(from..from.saturating_add(len as usize).min(content.len()))
-    };
-    let is_whole = |heads: &Bytes| {
-        heads.len() == header.heads_len as usize && crc32c::crc32c(heads) == header.heads_crc
-    };
-    let behind = (header.entry_bytes() - header.head_bytes()) as usize - ENTRY_HEADER_BYTES;
-    let mut copies = [part(0, header.heads_len), part(behind, header.heads_len)].into_iter();
-    let raw = part(body_at, header.raw_len);
-    let payload = part(body_at + header.raw_len as usize, header.payload_len);
-    let Some(heads) = copies.find(is_whole) else {
+    let raw = part(content, body_at, header.raw_len);
+    let payload = part(content, body_at + header.raw_len as usize, header.payload_len);
+    let Some(heads) = whole_heads(header, content) else {
         return Content { damage: Some("what an entry says of itself"), ..Content::default() };
     };
     let whole_raw = crc32c::crc32c(&raw) == header.raw_crc;

@@ -5,6 +5,9 @@ use std::{
     ops::Bound,
 };
 
+#[cfg(not(test))]
+use std::hash::RandomState as Hashing;
+
 use bytes::Bytes;
 use ltq_core::{LogInfo, LogName};
 
@@ -14,13 +17,9 @@ use super::{
     segments::SegmentKey,
     tail::Chunk,
 };
-
-/// How logs are spread. In tests always the same way, so that what happens to a simulated disk is
-/// the same for the same seed.
-#[cfg(not(test))]
-pub(super) type Hashing = std::hash::RandomState;
+// As a seed will have it, so that the same happens again to a simulated disk.
 #[cfg(test)]
-pub(super) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+use super::tests::Hashing;
 
 /// All logs and values.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ mod check;
 mod crash;
 mod damage;
 mod exhaustive;
+mod hashing;
 mod limits;
 mod model;
 mod opening;
@@ -19,6 +20,7 @@ mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+pub(super) use self::hashing::Hashing;
 use super::*;
 use crate::conformance::{Capabilities, Harness};
 

@@ -14,7 +14,7 @@ use super::{
         format, identity,
     },
     model::{Model, commit, open, path, read_all, tiny},
-    sim::SimFs,
+    sim::{Chance, Faults, SimFs},
 };
 
 fn log() -> LogName {
@@ -193,6 +193,31 @@ fn promise_1_a_failed_sync_fails_every_commit_that_waited_on_it() {
     let engine = open(tiny(&disk)).unwrap();
     let end = engine.state.read().logs[&log()].bounds.end.0;
     assert!((10..=11).contains(&end));
+}
+
+/// The process starts again and the machine does not: what a failed sync left behind can be read,
+/// is not on the disk, and the next sync says that all is well.
+#[test]
+fn promise_1_nothing_is_built_on_what_a_failed_sync_left_in_memory() {
+    for seed in 0..40 {
+        let disk = SimFs::default();
+        let engine = store(&disk);
+        disk.set_faults(Faults::default(), &Chance::new(seed));
+        disk.fail_sync_in(0);
+        let mut answer = engine.submit(append(10, 1, 2_000), Disk, Caller::Writes).unwrap();
+        let _ = engine.commit_step(false);
+        assert!(matches!(answer.try_recv(), Ok(Err(StoreError::Failed(_)))));
+        drop(engine);
+        let disk = disk.after_kill();
+        let engine = open(tiny(&disk)).unwrap();
+        let end = engine.state.read().logs[&log()].bounds.end.0;
+        commit(&engine, append(end, 1, 100), Disk).unwrap();
+        let expected = Model::of(&engine).unwrap();
+        drop(engine);
+        let disk = disk.after_power_cut(&mut Chance::new(seed));
+        let engine = open(tiny(&disk)).unwrap();
+        assert_eq!(Model::of(&engine).unwrap(), expected, "seed {seed}");
+    }
 }
 
 #[test]
