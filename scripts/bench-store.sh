@@ -61,7 +61,7 @@ keep_up keep-up-100 100 300000
 maintenance() { # name, size of the tail, of the journal, of a segment
     wanted "$1" || return 0
     LTQ_FILE_STORE_TAIL_BYTES=$2 LTQ_FILE_STORE_JOURNAL_BYTES_MAX=$3 \
-        LTQ_FILE_STORE_SEGMENT_BYTES=$4 start_node --durability disk
+        LTQ_FILE_STORE_SEGMENT_BYTES=$4 LTQ_LIMITS_FRAME_BYTES_MAX=2MiB start_node --durability disk
     ltq topic create filler --keep all --bytes-max 64MiB >/dev/null
     ltq bench pub --topic filler --size 1000 --batch 20 --rate 20000 --warmup 0s \
         --duration "$(milliseconds 36000)" >/dev/null &

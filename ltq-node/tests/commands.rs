@@ -405,6 +405,16 @@ fn promise_13_what_an_age_limit_removes_unacked_is_shown() {
     let shown = node.ok(&["channel", "show", "t", "c"], "");
     let mut lines = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert!(lines.any(|words| words == ["dropped", "3"]), "{shown}");
+    // The tables of all channels tell it too.
+    for arguments in [&["topic", "show", "t"][..], &["stats"]] {
+        let shown = node.ok(arguments, "");
+        let mut lines = shown.lines().skip_while(|line| !line.contains("CHANNEL"));
+        let names: Vec<_> = lines.next().unwrap().split("  ").map(str::trim).collect();
+        let mut names = names.iter().filter(|name| !name.is_empty());
+        let at = names.position(|name| *name == "DROPPED").unwrap();
+        let row = lines.next().unwrap();
+        assert_eq!(row.split_whitespace().nth(at), Some("3"), "{shown}");
+    }
     let topic = node.json(&["topic", "show", "t"]);
     assert_eq!((&topic["end"], &topic["bytes"]), (&3.into(), &0.into()));
 }

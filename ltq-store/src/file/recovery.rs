@@ -382,6 +382,11 @@ pub(super) fn open_journal(
     }
     let is_missing = |number: &u64| *number >= snapshot.file && !numbers.contains(number);
     match before.into_iter().find(is_missing) {
+        Some(number) if snapshot.number == 0 => Err(refuse(
+            &journal.path(number),
+            "it is missing, and no copy of the checkpoint is whole to begin with instead of it; \
+             restore a backup",
+        )),
         Some(number) => Err(refuse(&journal.path(number), "it is missing")),
         None => Ok(walked),
     }

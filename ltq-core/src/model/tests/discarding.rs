@@ -62,6 +62,49 @@ fn one_message_left_unacked_does_not_keep_the_log() {
 }
 
 #[test]
+fn promise_9_what_was_acked_last_is_given_up_though_nothing_happens_any_more() {
+    let mut world = world(Retention::default());
+    world.ack(1, 2, 500);
+    world.advance_ms(100);
+    assert_eq!(discards(&world), [run(1, 500)]);
+    // Sooner than it looks again, and nothing comes after it.
+    world.ack(1, 501, 1_000);
+    world.advance_ms(100);
+    assert_eq!(discards(&world).len(), 1);
+    world.advance_ms(2_000);
+    assert_eq!(discards(&world), [run(1, 500), run(500, 1_000)]);
+    assert_eq!(offsets(&world), [0]);
+    let commits = world.commits.len();
+    world.advance_ms(30_000);
+    assert_eq!(world.commits.len(), commits, "an idle topic rests");
+}
+
+#[test]
+fn promise_9_a_channel_that_goes_takes_what_it_alone_wanted_with_it() {
+    let mut world = world(Retention::default());
+    world.subscribe(2, "d", 2_500);
+    world.ack(1, 2, 1_000);
+    world.advance_ms(2_000);
+    assert_eq!(discards(&world), []);
+    world.admin(1, TopicAction::DeleteChannel(channel("d")));
+    world.advance_ms(2_000);
+    assert_eq!(discards(&world), [run(1, 1_000)]);
+}
+
+#[test]
+fn promise_9_what_was_acked_before_a_restart_is_given_up_after_it() {
+    let mut world = world(Retention::default());
+    world.ack(1, 2, 500);
+    world.advance_ms(100);
+    world.ack(1, 501, 1_000);
+    world.advance_ms(100);
+    assert_eq!(offsets(&world).len(), 501);
+    world.restart();
+    world.advance_ms(2_000);
+    assert_eq!(offsets(&world), [0]);
+}
+
+#[test]
 fn what_is_left_comes_again_and_nothing_is_damaged_or_dropped() {
     let mut world = world(Retention::default());
     world.ack(1, 2, 500);
