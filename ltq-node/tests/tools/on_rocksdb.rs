@@ -34,14 +34,16 @@ mod built_with_it {
     fn serves(data_dir: &Path, store: &str) {
         let node = Node::start_on(data_dir, &["--store", store]);
         let shown = node.json(&["channel", "show", "t", "c"]);
-        assert_eq!((&shown["acked"], &shown["waiting"]), (&110.into(), &192.into()), "{shown}");
-        assert_eq!(shown["paused"], true, "{shown}");
+        for (figure, value) in [("acked", 110), ("waiting", 192)] {
+            assert_eq!(shown.get(figure), Some(&value.into()), "{shown}");
+        }
+        assert_eq!(shown.get("paused"), Some(&true.into()), "{shown}");
         assert_eq!(node.ok(&["topic", "list"], ""), "gone\nloose\nt\n");
-        assert_eq!(node.json(&["topic", "show", "gone"])["end"], 1);
+        assert_eq!(node.json(&["topic", "show", "gone"]).get("end"), Some(&1.into()));
         // The producer's name is known: what it had published is not stored again.
         let again = "message-000 \n".to_owned();
         node.ok(&["pub", "t", "--name", "loader"], again);
-        assert_eq!(node.json(&["topic", "show", "t"])["end"], 302);
+        assert_eq!(node.json(&["topic", "show", "t"]).get("end"), Some(&302.into()));
         node.stop();
     }
 
