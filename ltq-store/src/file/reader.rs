@@ -71,6 +71,11 @@ impl Handles {
     pub(super) fn clear(&self) {
         self.open.lock().clear();
     }
+
+    #[cfg(test)]
+    pub(super) fn open_files(&self) -> usize {
+        self.open.lock().len()
+    }
 }
 
 /// An open file, and how often it was used of late.

@@ -1,5 +1,7 @@
 //! The contract's suite on pairs of stores.
 
+mod hidden;
+
 use ltq_core::{LogOptions, Message, Records};
 
 use super::*;
