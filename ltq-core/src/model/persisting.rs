@@ -249,7 +249,11 @@ impl Topic {
 }
 
 /// The most bytes of states in one commit, but for the last one's: the rest goes with the next.
+#[cfg(not(test))]
 const STATES_BYTES_MAX: usize = 4 << 20;
+/// Small, so that tests meet it.
+#[cfg(test)]
+const STATES_BYTES_MAX: usize = 1 << 10;
 /// The first pause after states could not be stored. Each further failure doubles it.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest pause after states could not be stored.

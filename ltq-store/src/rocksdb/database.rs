@@ -233,9 +233,9 @@ fn settings(
         LogLevel::Warn,
         |level, text| match level {
             LogLevel::Error | LogLevel::Fatal => tracing::error!("RocksDB: {text}"),
-            // All options of all families, at whatever level.
-            LogLevel::Header => tracing::debug!("RocksDB: {text}"),
-            _ => tracing::warn!("RocksDB: {text}"),
+            LogLevel::Warn => tracing::warn!("RocksDB: {text}"),
+            // All options of all families, which it tells whatever the least level is.
+            _ => tracing::debug!("RocksDB: {text}"),
         },
     ));
     let families = Family::ALL.map(|family| {
