@@ -133,15 +133,18 @@ impl Checked {
                 "what": known.what,
             })
         };
+        // Only a store that checks itself tells of its files.
+        let of_files = |bytes: u64| (!report.files.is_empty()).then_some(bytes);
+        let closed_in_order = (!report.files.is_empty()).then_some(report.closed_in_order);
         let (bytes, checked) = report.bytes();
         json!({
             "data_dir": dir,
             "clean": self.is_clean(),
-            "bytes": bytes,
-            "bytes_checked": checked,
+            "bytes": of_files(bytes),
+            "bytes_checked": of_files(checked),
             "messages": report.records,
             "messages_lost": self.lost(),
-            "closed_in_order": report.closed_in_order,
+            "closed_in_order": closed_in_order,
             "topics": report.logs.iter().map(topic).collect::<Vec<_>>(),
             "files": report.files.iter().map(file).collect::<Vec<_>>(),
             "damage": report.damage.iter().map(damage_json).collect::<Vec<_>>(),
