@@ -36,7 +36,9 @@ impl Engine {
             None => self.make(keeping, &wanted, goes_on)?,
         };
         keeping.next_file += 1;
-        if let Some(old) = self.front.lock().set_ready(made) {
+        // Nobody waits for `front` while a file is removed.
+        let unused = self.front.lock().set_ready(made);
+        if let Some(old) = unused {
             // Not to be used again: its number is not among those that a crash would ignore.
             let (number, bytes) = (old.number, old.bytes);
             self.remove_journal_file(Sealed { number, bytes, last_sequence: 0 });
