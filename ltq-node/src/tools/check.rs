@@ -69,13 +69,7 @@ async fn check(dir: &Path) -> Result<Checked, ToolError> {
 /// A store that does not check itself: everything that it holds is read.
 async fn read_all(kind: StoreKind, dir: &Path) -> Result<Checked, ToolError> {
     let mut report = CheckReport::default();
-    let store = match stores::open_source(kind, dir).await {
-        Err(ToolError::Store(refused @ StoreError::Open { .. })) if dir.exists() => {
-            report.refused = Some(refused);
-            return Ok(Checked { report, misfits: Vec::new(), mended: None });
-        }
-        store => store?,
-    };
+    let store = stores::open_source(kind, dir).await?;
     (report.logs, report.values) = (store.logs()?, store.values(b"")?);
     let total = report.logs.iter().map(|info| info.bounds.end.since(info.bounds.first)).sum();
     let bar = bar::messages(total, "checking");

@@ -4,6 +4,8 @@ use super::*;
 
 #[cfg(feature = "rocksdb")]
 mod built_with_it {
+    use serde_json::json;
+
     use super::*;
 
     /// A directory with all that a node keeps: keys, headers, any bytes, acks out of order, a paused
@@ -71,11 +73,11 @@ mod built_with_it {
             for (from, data_dir, to, target) in
                 [(from, &data_dir, to, &there), (to, &there, from, &back)]
             {
-                let before = (from == "file").then(|| files(data_dir));
+                let before = files(data_dir);
                 let output = move_to(from, data_dir, to, target, &[]);
                 assert!(output.status.success(), "{}", stderr(&output));
                 assert!(stderr(&output).contains("of 3 topics are in"), "{}", stderr(&output));
-                assert!(before.is_none_or(|it| it == files(data_dir)), "the source was changed");
+                assert!(before == files(data_dir), "the source was changed");
                 let again = move_to(from, data_dir, to, target, &[]);
                 assert!(stderr(&again).contains("not empty"), "{}", stderr(&again));
                 for (topic, expected) in ["t", "loose", "gone"].iter().zip(&dumps) {
@@ -84,8 +86,12 @@ mod built_with_it {
             }
             serves(&there, to);
             serves(&back, from);
-            check(&there, 0);
-            check(&back, 0);
+            for data_dir in [&there, &back] {
+                let before = files(data_dir);
+                let report = check(data_dir, 0);
+                assert_eq!((&report["messages"], &report["values"]), (&303.into(), &json!([])));
+                assert!(before == files(data_dir), "something was written");
+            }
             fs::remove_dir_all(&data_dir).unwrap();
         }
     }
@@ -103,11 +109,16 @@ mod built_with_it {
         check(&data_dir, 0);
         damage(&data_dir, "message-057");
         let report = check(&data_dir, 1);
-        assert!(!report["damage"].as_array().unwrap().is_empty(), "{report}");
-        let unmended = tool(&["check", "--repair"], &data_dir);
-        assert_eq!(unmended.status.code(), Some(1));
-        assert!(stderr(&unmended).contains("--leave-out-damaged"), "{}", stderr(&unmended));
-        let dump = tool(&["dump", "t", "--store", "rocksdb"], &data_dir);
+        let damaged = report["damage"].as_array().unwrap();
+        let touched = damaged.iter().any(|it| {
+            let place = |name: &str| it[name].as_u64().unwrap();
+            it["topic"] == "t" && (place("from")..place("until")).contains(&57)
+        });
+        assert!(touched && report["messages_lost"].as_u64() < Some(100), "{report}");
+        let repair = tool(&["check", "--repair"], &data_dir);
+        assert_eq!(repair.status.code(), Some(1));
+        assert!(stderr(&repair).contains("--leave-out-damaged"), "{}", stderr(&repair));
+        let dump = tool(&["dump", "t"], &data_dir);
         let left = stdout(&dump).lines().count();
         assert_eq!(dump.status.code(), Some(1));
         assert!(left < 100 && !stdout(&dump).contains("message-057"), "{left} left");
@@ -131,6 +142,9 @@ mod built_with_it {
         for (words, dir, why) in [
             (&["dump", "t", "--store", "rocksdb"][..], &file, "no RocksDB database"),
             (&["dump", "t", "--store", "file"], &rocksdb, "no store"),
+            (&["check", "--store", "file"], &rocksdb, "no store"),
+            (&["check", "--repair", "--store", "file"], &rocksdb, "no store"),
+            (&["check", "--store", "rocksdb"], &file, "no RocksDB database"),
         ] {
             let output = tool(words, dir);
             assert_eq!(output.status.code(), Some(1), "{words:?}");
@@ -140,7 +154,8 @@ mod built_with_it {
         let target = folder.path().join("target");
         let node = Node::start_on(&rocksdb, &["--store", "rocksdb"]);
         let migrated = move_to("rocksdb", &rocksdb, "file", &target, &[]);
-        for output in [tool(&["dump", "t", "--store", "rocksdb"], &rocksdb), migrated] {
+        let checked = tool(&["check"], &rocksdb);
+        for output in [tool(&["dump", "t", "--store", "rocksdb"], &rocksdb), checked, migrated] {
             assert_eq!(output.status.code(), Some(1));
             assert!(stderr(&output).contains("has it open"), "{}", stderr(&output));
         }

@@ -90,7 +90,7 @@ impl Engine {
         let start = indexed.unwrap_or_default().max(bounds.first);
         let mut pieces = Pieces::new(database, place, bounds.end)?;
         let mut at = start;
-        pieces.seek_for_prev(at);
+        pieces.find(at)?;
         while at < bounds.end {
             let found = pieces
                 .current()
@@ -148,7 +148,7 @@ fn collect(
     collected: &mut Collected,
 ) -> Result<Option<Broken>, StoreError> {
     let mut pieces = Pieces::new(database, place, until)?;
-    pieces.seek_for_prev(collected.next());
+    pieces.find(collected.next())?;
     loop {
         let at = collected.next();
         let (first, value) = match pieces.current() {
@@ -221,12 +221,64 @@ impl<'a> Pieces<'a> {
         Ok(Self { database, place, until, iterator })
     }
 
-    fn seek_for_prev(&mut self, offset: Offset) {
-        self.iterator.seek_for_prev(key(self.place.id, offset.0));
-        // Nothing before it: then what comes after it, to tell how far the gap goes.
-        if !self.iterator.valid() && self.iterator.status().is_ok() {
-            self.seek(offset);
+    /// At the piece that holds `offset`, or else the one before it, or else the one behind.
+    fn find(&mut self, offset: Offset) -> Result<(), StoreError> {
+        self.seek(offset);
+        if matches!(self.current(), Ok(Some((first, _))) if first == offset) {
+            return Ok(());
         }
+        self.iterator.seek_for_prev(key(self.place.id, offset.0));
+        match self.iterator.status() {
+            // Nothing before it: then what comes after it, to tell how far the gap goes.
+            Ok(()) if !self.iterator.valid() => self.seek(offset),
+            // Going back RocksDB looks at the piece before that one too, and it may be that one's
+            // block which is damaged.
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                if let Some(first) = self.found_forwards(offset) {
+                    *self = Self::new(self.database, self.place, self.until)?;
+                    self.seek(first);
+                }
+            }
+            Ok(()) | Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The piece that holds an offset, found by steps forwards alone, from nearby and from ever
+    /// further away. `None` where damage is in the way.
+    fn found_forwards(&self, offset: Offset) -> Option<Offset> {
+        // Where the first piece behind `from` begins that ends behind `offset`.
+        let reach = |from: Offset| {
+            let mut pieces = Pieces::new(self.database, self.place, self.until).ok()?;
+            pieces.seek(from);
+            loop {
+                let Some((first, value)) = pieces.current().ok()? else { return Some(self.until) };
+                let (_, count) = Piece::time_of(first, value).ok()?;
+                if first.plus(count) > offset {
+                    return Some(first);
+                }
+                pieces.next();
+            }
+        };
+        let (mut clear, mut step) = (offset, 1);
+        let mut blocked = loop {
+            let probe = Offset(offset.0.saturating_sub(step));
+            match reach(probe) {
+                Some(first) if first <= offset => return Some(first),
+                Some(_) if probe == Offset::ZERO => return None,
+                Some(_) => (clear, step) = (probe, step.saturating_mul(2)),
+                None => break probe,
+            }
+        };
+        while clear.since(blocked) > 1 {
+            let middle = blocked.plus(clear.since(blocked) / 2);
+            match reach(middle) {
+                Some(first) if first <= offset => return Some(first),
+                Some(_) => clear = middle,
+                None => blocked = middle,
+            }
+        }
+        None
     }
 
     fn seek(&mut self, offset: Offset) {
@@ -306,7 +358,7 @@ pub(super) fn pieces_at(
 ) -> Result<Option<(Range<Offset>, Bytes)>, StoreError> {
     let place = Place { id, family, end: Offset(u64::MAX) };
     let mut pieces = Pieces::new(database, place, Offset(u64::MAX))?;
-    pieces.iterator.seek_for_prev(key(id, offset.0));
+    pieces.find(offset)?;
     let found = pieces.current().map_err(|error| io_error("looking for a piece", &error))?;
     let Some((first, value)) = found else { return Ok(None) };
     let Ok((_, count)) = Piece::time_of(first, value) else { return Ok(None) };
