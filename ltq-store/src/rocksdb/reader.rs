@@ -222,6 +222,12 @@ impl<'a> Pieces<'a> {
     }
 
     fn seek_for_prev(&mut self, offset: Offset) {
+        // To find the last one before a place RocksDB looks at the one before that too, and fails
+        // if that is damaged. Who goes on behind damage begins where a piece does.
+        self.seek(offset);
+        if self.iterator.key() == Some(&key(self.place.id, offset.0)[..]) {
+            return;
+        }
         self.iterator.seek_for_prev(key(self.place.id, offset.0));
         // Nothing before it: then what comes after it, to tell how far the gap goes.
         if !self.iterator.valid() && self.iterator.status().is_ok() {
