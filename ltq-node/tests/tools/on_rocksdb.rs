@@ -114,6 +114,7 @@ mod built_with_it {
             let place = |name: &str| it[name].as_u64().unwrap();
             it["topic"] == "t" && (place("from")..place("until")).contains(&57)
         });
+        // The block that it is in, and not the next one.
         assert!(touched && report["messages_lost"].as_u64() < Some(100), "{report}");
         let repair = tool(&["check", "--repair"], &data_dir);
         assert_eq!(repair.status.code(), Some(1));

@@ -1,6 +1,6 @@
 //! Reads what is not in memory, and tells damage from what is gone by right.
 
-use std::{ops::Range, sync::atomic::Ordering::Relaxed};
+use std::{iter::successors, ops::Range, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use ltq_core::{LogName, Offset, ReadLimits, RecordBatch, RecordsError, StoreError, Timestamp};
@@ -9,7 +9,7 @@ use rocksdb::{DBRawIterator, Error, ErrorKind, ReadOptions};
 use super::{
     database::{Database, Family, io_error},
     engine::Engine,
-    format::{Piece, key, parse_key, parse_u64},
+    format::{PIECE_RECORDS_MAX, Piece, key, parse_key, parse_u64},
     tail::Collected,
 };
 
@@ -201,6 +201,16 @@ fn collect(
     }
 }
 
+/// What was found of an offset.
+enum Look {
+    /// The piece that begins here holds it.
+    Holds(Offset),
+    /// Only what comes behind it.
+    Behind,
+    /// Damage.
+    Blocked,
+}
+
 /// The pieces of a log, in order.
 struct Pieces<'a> {
     database: &'a Database,
@@ -231,8 +241,8 @@ impl<'a> Pieces<'a> {
         match self.iterator.status() {
             // Nothing before it: then what comes after it, to tell how far the gap goes.
             Ok(()) if !self.iterator.valid() => self.seek(offset),
-            // Going back RocksDB looks at the piece before that one too, and it may be that one's
-            // block which is damaged.
+            // Going back RocksDB looks at the pieces beside it too, and it may be one of theirs
+            // whose block is damaged.
             Err(error) if error.kind() == ErrorKind::Corruption => {
                 if let Some(first) = self.found_forwards(offset) {
                     *self = Self::new(self.database, self.place, self.until)?;
@@ -244,41 +254,58 @@ impl<'a> Pieces<'a> {
         Ok(())
     }
 
-    /// The piece that holds an offset, found by steps forwards alone, from nearby and from ever
-    /// further away. `None` where damage is in the way.
+    /// Where the piece begins that holds an offset, found by looking forwards from places before
+    /// it. `None` where that piece itself is damaged, or both of its neighbours are.
     fn found_forwards(&self, offset: Offset) -> Option<Offset> {
-        // Where the first piece behind `from` begins that ends behind `offset`.
-        let reach = |from: Offset| {
-            let mut pieces = Pieces::new(self.database, self.place, self.until).ok()?;
-            pieces.seek(from);
-            loop {
-                let Some((first, value)) = pieces.current().ok()? else { return Some(self.until) };
-                let (_, count) = Piece::time_of(first, value).ok()?;
-                if first.plus(count) > offset {
-                    return Some(first);
-                }
-                pieces.next();
+        let lowest = offset.0.saturating_sub(PIECE_RECORDS_MAX);
+        let (mut behind, mut blocked) = (offset, None);
+        // Damage behind the piece is in the way from within the piece, as RocksDB knows no more of a
+        // block than how its last key begins: from far enough before, it is not.
+        for step in successors(Some(1_u64), |step| step.checked_mul(2)) {
+            let from = Offset(offset.0.saturating_sub(step).max(lowest));
+            match self.look(from, offset) {
+                Look::Holds(first) => return Some(first),
+                Look::Behind => behind = from,
+                Look::Blocked => blocked = blocked.or(Some(from)),
             }
-        };
-        let (mut clear, mut step) = (offset, 1);
-        let mut blocked = loop {
-            let probe = Offset(offset.0.saturating_sub(step));
-            match reach(probe) {
-                Some(first) if first <= offset => return Some(first),
-                Some(_) if probe == Offset::ZERO => return None,
-                Some(_) => (clear, step) = (probe, step.saturating_mul(2)),
-                None => break probe,
+            if from.0 == lowest {
+                break;
             }
-        };
-        while clear.since(blocked) > 1 {
-            let middle = blocked.plus(clear.since(blocked) / 2);
-            match reach(middle) {
-                Some(first) if first <= offset => return Some(first),
-                Some(_) => clear = middle,
-                None => blocked = middle,
+        }
+        // Damage before it is in the way from too far before.
+        let mut blocked = blocked?;
+        while behind.since(blocked) > 1 {
+            let middle = blocked.plus(behind.since(blocked) / 2);
+            match self.look(middle, offset) {
+                Look::Holds(first) => return Some(first),
+                Look::Behind => behind = middle,
+                Look::Blocked => blocked = middle,
             }
         }
         None
+    }
+
+    /// What comes into sight of an offset from one before it.
+    fn look(&self, from: Offset, offset: Offset) -> Look {
+        // With an iterator of its own: one that failed does not fail again.
+        let Ok(mut pieces) = Pieces::new(self.database, self.place, self.until) else {
+            return Look::Blocked;
+        };
+        pieces.seek(from);
+        loop {
+            let (first, value) = match pieces.current() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Look::Behind,
+                Err(_) => return Look::Blocked,
+            };
+            if first > offset {
+                return Look::Behind;
+            }
+            match Piece::time_of(first, value) {
+                Ok((_, count)) if first.plus(count) > offset => return Look::Holds(first),
+                Ok(_) | Err(_) => pieces.next(),
+            }
+        }
     }
 
     fn seek(&mut self, offset: Offset) {
