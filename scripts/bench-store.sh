@@ -41,20 +41,20 @@ row large-1000 disk pub --size 16KiB --batch 8 --in-flight 8 --topics 1000 --cou
 row wait-64 disk pub --count $(n 400000) --batch 1 --producers 64 --wait-each --size 1024
 row wait-1 disk pub --count $(n 30000) --batch 1 --wait-each --size 1024
 # Consumers that keep up: what is written for each byte, and whether anything is read.
-keep_up() { # name, size of a body, rate
+keep_up() { # name, size of a body, messages
     wanted "$1" || return 0
     start_node --durability disk
-    local before seconds
-    seconds=$(n 20000)
+    local before
     # Until every file of the journal has been written once: from then on they are used again.
-    ltq bench e2e --size 1000 --rate 50000 --warmup 0s --duration "$(milliseconds 10000)" >/dev/null
+    ltq bench e2e --size 1000 --rate 50000 --warmup 0s --duration "$(milliseconds 8000)" >/dev/null
     sync "$scratch"
     before=$(sectors)
-    bench "$1" e2e --size "$2" --rate "$3" --warmup 0s --duration "${seconds}ms"
-    traffic "$before" $(($2 * $3 * seconds / 1000))
+    bench "$1" e2e --size "$2" --in-flight 2000 --warmup 0s --count "$3"
+    traffic "$before" $(($2 * $3))
 }
-keep_up keep-up 1000 50000
-keep_up keep-up-100 100 300000
+keep_up keep-up 1000 "$(n 3000000)"
+keep_up keep-up-100 100 "$(n 10000000)"
+keep_up keep-up-16k 16384 "$(n 300000)"
 
 # Latency while nothing of this happens, and while there are a few of each a second: checkpoints, rolled
 # segments, truncations. The load is the same; the store's own limits make the difference.

@@ -176,8 +176,9 @@ fn take_spare(keeping: &mut Keeping, wanted: &Wanted) -> Option<Sealed> {
     Some(keeping.spare.swap_remove(at))
 }
 
-/// So many journal files are kept to be used again: as many as fill up while a checkpoint is made.
-const SPARE_MAX: usize = 2;
+/// So many journal files are kept to be used again: as many as a checkpoint frees at a time, with which
+/// the next ones need not be made, that is written twice.
+const SPARE_MAX: usize = 4;
 /// The first journal file, as most stores stay small. Each one after it is twice as large.
 pub(super) const FIRST_FILE_BYTES: u64 = 1 << 20;
 /// The first journal file on a device that has no room for that.
