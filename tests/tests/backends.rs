@@ -12,7 +12,8 @@ use ltq_tests::{NodeProcess, kill::Body, within};
 async fn start(folder: &Path, store: &str, durability: &str) -> (NodeProcess, Client) {
     let config = folder.join("small.toml");
     let settings = "file_store.tail_bytes = \"256KiB\"\nfile_store.segment_bytes = \"64KiB\"\n\
-                    file_store.journal_bytes_max = \"2MiB\"\nrocksdb_store.tail_bytes = \"4MiB\"\n";
+                    file_store.journal_bytes_max = \"2MiB\"\nrocksdb_store.tail_bytes = \"4MiB\"\n\
+                    limits.frame_bytes_max = \"256KiB\"\nlimits.message_bytes_max = \"64KiB\"\n";
     std::fs::write(&config, settings).expect("written");
     let config = config.to_str().expect("a path");
     let flags = ["--config", config, "--store", store, "--durability", durability];
