@@ -23,14 +23,14 @@ use crate::{
 )]
 pub struct Cli {
     #[command(flatten)]
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "clap would print it in place of what is flattened here")]
     pub server: ServerArgs,
     /// Prints data as JSON instead of for people; with sub it is --format json. With pub, each line
     /// of standard input is a message as sub --json or ltq-node dump print it.
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
-    #[allow(missing_docs)]
+    #[allow(missing_docs, reason = "clap would print it before the list of commands")]
     pub command: Command,
 }
 
@@ -213,7 +213,7 @@ pub enum TopicCommand {
         #[arg(long, value_name = "DURABILITY")]
         durability: Option<Durability>,
         #[command(flatten)]
-        #[allow(missing_docs)]
+        #[allow(missing_docs, reason = "clap would print it in place of what is flattened here")]
         retention: RetentionArgs,
     },
     /// Changes what a topic keeps. What is beyond a new limit is removed soon after.
@@ -225,7 +225,7 @@ pub enum TopicCommand {
         /// The topic.
         topic: TopicName,
         #[command(flatten)]
-        #[allow(missing_docs)]
+        #[allow(missing_docs, reason = "clap would print it in place of what is flattened here")]
         retention: RetentionArgs,
     },
     /// Shows the figures of a topic and its channels.
