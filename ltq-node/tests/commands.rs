@@ -405,6 +405,16 @@ fn promise_13_what_an_age_limit_removes_unacked_is_shown() {
     let shown = node.ok(&["channel", "show", "t", "c"], "");
     let mut lines = shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert!(lines.any(|words| words == ["dropped", "3"]), "{shown}");
+    // The tables of all channels tell it too.
+    for arguments in [&["topic", "show", "t"][..], &["stats"]] {
+        let shown = node.ok(arguments, "");
+        let mut lines = shown.lines().skip_while(|line| !line.contains("CHANNEL"));
+        let names: Vec<_> = lines.next().unwrap().split("  ").map(str::trim).collect();
+        let mut names = names.iter().filter(|name| !name.is_empty());
+        let at = names.position(|name| *name == "DROPPED").unwrap();
+        let row = lines.next().unwrap();
+        assert_eq!(row.split_whitespace().nth(at), Some("3"), "{shown}");
+    }
     let topic = node.json(&["topic", "show", "t"]);
     assert_eq!((&topic["end"], &topic["bytes"]), (&3.into(), &0.into()));
 }
@@ -598,12 +608,13 @@ fn credit_is_how_many_are_on_their_way() {
 fn the_device_is_measured_where_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
-    let fsync = ["bench", "fsync", "--duration", "20ms", "--size", "1KiB", "--json", "--dir"];
-    let output = ltq(&[&fsync[..], &[dir]].concat(), "");
+    let mut device = vec!["bench", "device", "--duration", "20ms", "--size", "1KiB"];
+    device.extend(["--file-bytes", "3MiB", "--json", "--dir"]);
+    let output = ltq(&[&device[..], &[dir]].concat(), "");
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["size"], 1024, "{json}");
+    assert_eq!((&json["size"], &json["bytes"]), (&1024.into(), &(3 << 20).into()), "{json}");
     let missing = folder.path().join("missing");
-    let output = ltq(&[&fsync[..], &[missing.to_str().unwrap()]].concat(), "");
+    let output = ltq(&[&device[..], &[missing.to_str().unwrap()]].concat(), "");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("missing"), "{}", stderr(&output));
 }

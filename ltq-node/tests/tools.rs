@@ -5,6 +5,9 @@
     reason = "these are tests; their helpers stand outside of the test functions"
 )]
 
+#[path = "tools/on_rocksdb.rs"]
+mod on_rocksdb;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -26,7 +29,12 @@ struct Node {
 
 impl Node {
     fn start(data_dir: &Path) -> Self {
-        let mut child = node_command(data_dir).stdout(Stdio::piped()).spawn().unwrap();
+        Self::start_on(data_dir, &[])
+    }
+
+    fn start_on(data_dir: &Path, flags: &[&str]) -> Self {
+        let mut command = node_command(data_dir);
+        let mut child = command.args(flags).stdout(Stdio::piped()).spawn().unwrap();
         let mut banner = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut banner).unwrap();
         let server = banner.split_whitespace().find(|word| word.starts_with("tcp://"));

@@ -12,6 +12,11 @@ pub(crate) struct Stretches {
 }
 
 impl Stretches {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
     /// Adds a stretch.
     pub(crate) fn insert(&mut self, stretch: Range<Offset>) {
         let Range { start: mut from, end: mut until } = stretch;
@@ -134,6 +139,7 @@ mod tests {
                 let part = &plain[a as usize..b as usize];
                 assert_eq!(set.touches(&range((a, b))), part.contains(&true));
                 assert_eq!(set.covers(&range((a, b))), !part.contains(&false));
+                assert_eq!(set.len(), set.iter().count());
                 let apart = set.iter().zip(set.iter().skip(1));
                 assert!(apart.into_iter().all(|(one, next)| one.end < next.start));
             }

@@ -10,7 +10,9 @@ use std::{
     time::SystemTime,
 };
 
-use ltq_client::{Client, Durability, Message, Producer, PublishError, RefusalCode};
+use ltq_client::{
+    Client, Consumer, Delivery, Durability, Message, Producer, PublishError, RefusalCode,
+};
 use ltq_tests::{DEADLINE, NodeProcess, binary, within};
 
 /// Something mounted, until this is dropped.
@@ -87,14 +89,22 @@ async fn used(dir: &Path) -> NodeProcess {
     node
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_device_refuses_publishes_serves_consumers_and_takes_publishes_again() {
+/// A file system of so many MiB that goes with its folder.
+fn small_device(test: &str, mib: u32) -> Option<(tempfile::TempDir, PathBuf, Mounted)> {
     let folder = tempfile::tempdir().expect("a folder");
     let device = folder.path().join("device");
-    let way: &[&str] = &["-t", "tmpfs", "-o", "size=96m", "tmpfs"];
-    let Some(_mounted) = Mounted::new("a full device", &device, &[way]) else { return };
+    let size = format!("size={mib}m");
+    let mounted = Mounted::new(test, &device, &[&["-t", "tmpfs", "-o", &size, "tmpfs"]])?;
+    Some((folder, device, mounted))
+}
+
+/// Fills a device with what nobody acks, empties it, and fills it again. `least` messages of a
+/// quarter of a MiB have to fit.
+async fn a_full_device(store: &str, mib: u32, least: u64) {
+    let Some((_folder, device, _mounted)) = small_device("a full device", mib) else { return };
     let data = device.join("data");
-    let node = NodeProcess::start(&data, 0, &[]).await.expect("a node");
+    let flags = ["--store", store];
+    let node = NodeProcess::start(&data, 0, &flags).await.expect("a node");
     let client = Client::connect(&node.address().to_string()).await.expect("connected");
     let mut consumer = client.consumer("t", "c").await.expect("a consumer");
     let producer = client.producer("t").await.expect("a producer");
@@ -113,7 +123,7 @@ async fn a_full_device_refuses_publishes_serves_consumers_and_takes_publishes_ag
     assert_eq!(refusal.code, RefusalCode::StoreFull, "{refusal}");
     assert!(refusal.detail.contains("device"), "{refusal}");
     // A good part of it was used before that.
-    assert!(stored >= 60, "{stored} of 384 quarters of a MiB");
+    assert!(stored >= least, "{stored} quarters of {mib} MiB");
     // What is stored is delivered, and acked durably, while nothing can be published.
     within("the deliveries", async {
         for at in 0..stored {
@@ -138,7 +148,7 @@ async fn a_full_device_refuses_publishes_serves_consumers_and_takes_publishes_ag
     client.close().await.expect("closed");
     // And a kill then loses nothing.
     node.kill().await.expect("killed");
-    let node = NodeProcess::start(&data, 0, &[]).await.expect("a node again");
+    let node = NodeProcess::start(&data, 0, &flags).await.expect("a node again");
     let client = Client::connect(&node.address().to_string()).await.expect("connected");
     let mut consumer = client.consumer("t", "c").await.expect("a consumer");
     // Acks since their last commit may repeat; the message that nobody acked is there.
@@ -158,11 +168,107 @@ async fn a_full_device_refuses_publishes_serves_consumers_and_takes_publishes_ag
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_device_refuses_publishes_serves_consumers_and_takes_publishes_again() {
+    a_full_device("file", 96, 60).await;
+}
+
+#[cfg(feature = "rocksdb")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_filled_by_rocksdb_refuses_publishes_serves_consumers_and_takes_publishes_again() {
+    a_full_device("rocksdb", 192, 200).await;
+}
+
+/// The messages of `t` from its first one on, in order.
+async fn all_of_them(
+    consumer: &mut Consumer,
+    count: u64,
+    body: impl Fn(u64) -> Vec<u8>,
+) -> Vec<Delivery> {
+    within("the deliveries", async {
+        let mut deliveries = Vec::new();
+        for at in 0..count {
+            let delivery = consumer.next().await.expect("one more").expect("a delivery");
+            assert_eq!(delivery.offset().0, at);
+            assert!(delivery.message.body == body(at), "promise 8: wrong bytes at {at}");
+            deliveries.push(delivery);
+        }
+        deliveries
+    })
+    .await
+}
+
+/// Others take the last page of a device under a running node, and give it back. What is confirmed
+/// meanwhile is there after a kill, and what is refused is not.
+async fn others_fill_the_device(store: &str) {
+    let test = "a device filled under a node";
+    let Some((_folder, device, _mounted)) = small_device(test, 128) else { return };
+    let data = device.join("data");
+    let flags = ["--store", store];
+    let node = NodeProcess::start(&data, 0, &flags).await.expect("a node");
+    let client = Client::connect(&node.address().to_string()).await.expect("connected");
+    let mut consumer = client.consumer("t", "c").await.expect("a consumer");
+    let producer = client.producer("t").await.expect("a producer");
+    let body = |at: u64| vec![at as u8; 64 << 10];
+    let mut confirmed = 0;
+    for _ in 0..20 {
+        publish(&producer, &body(confirmed)).await.expect("stored");
+        confirmed += 1;
+    }
+    let mut others = fs::File::create(device.join("others")).expect("a file");
+    while std::io::Write::write(&mut others, &[1; 4096]).is_ok_and(|written| written > 0) {}
+    // What the store has made ahead may still take some.
+    let refusal = within("the device's end", async {
+        loop {
+            match publish(&producer, &body(confirmed)).await {
+                Ok(()) => confirmed += 1,
+                Err(error) => return error,
+            }
+        }
+    })
+    .await;
+    let code = refusal.refusal().map(|refusal| refusal.code);
+    assert_eq!(code, Some(RefusalCode::StoreFull), "{refusal}");
+    // They stay in flight: what is dropped would come again.
+    let held = all_of_them(&mut consumer, confirmed, body).await;
+    drop(others);
+    fs::remove_file(device.join("others")).expect("removed");
+    within("publishing again", async {
+        while let Err(error) = publish(&producer, &body(confirmed)).await {
+            let code = error.refusal().map(|refusal| refusal.code);
+            assert_eq!(code, Some(RefusalCode::StoreFull), "{error}");
+            tokio::task::yield_now().await;
+        }
+        confirmed += 1;
+    })
+    .await;
+    node.kill().await.expect("killed");
+    drop((held, consumer, producer, client));
+    let node = NodeProcess::start(&data, 0, &flags).await.expect("a node again");
+    let client = Client::connect(&node.address().to_string()).await.expect("connected");
+    let end = client.admin().show_topic("t").await.expect("the topic").end;
+    assert_eq!(end.0, confirmed, "promise 1: what was confirmed, and nothing else");
+    let mut consumer = client.consumer("t", "c").await.expect("a consumer");
+    let held = all_of_them(&mut consumer, confirmed, body).await;
+    drop((held, consumer));
+    client.close().await.expect("closed");
+    node.terminate().await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_1_a_device_filled_under_a_file_store_refuses_and_loses_nothing() {
+    others_fill_the_device("file").await;
+}
+
+#[cfg(feature = "rocksdb")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_1_a_device_filled_under_rocksdb_refuses_and_loses_nothing() {
+    others_fill_the_device("rocksdb").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_killed_and_started_on_a_device_that_others_filled_serves_and_recovers() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let device = folder.path().join("device");
-    let way: &[&str] = &["-t", "tmpfs", "-o", "size=64m", "tmpfs"];
-    let Some(_mounted) = Mounted::new("a device filled by others", &device, &[way]) else { return };
+    let test = "a device filled by others";
+    let Some((_folder, device, _mounted)) = small_device(test, 64) else { return };
     let data = device.join("data");
     used(&data).await.kill().await.expect("killed");
     // To the last page.

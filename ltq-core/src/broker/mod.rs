@@ -15,6 +15,7 @@ mod outbox;
 mod patience;
 mod producers;
 mod refuse;
+mod removals;
 mod replies;
 mod serve;
 mod session;

@@ -12,13 +12,14 @@ use tokio::{
     task::yield_now,
     time::{Sleep, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use super::{
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     patience::Patience,
     refuse::{gone, refuse},
+    removals::Removals,
     shared::Shared,
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) fn run(
         timer: None,
         counted_bytes: 0,
         failing: false,
+        removals: Removals::default(),
         cut: false,
         patience: Patience::default(),
         stage: Stage::Running,
@@ -77,6 +79,7 @@ struct TopicTask {
     counted_bytes: usize,
     /// The last commit or read failed: said once, not for each of them.
     failing: bool,
+    removals: Removals,
     /// The store is not waited for any more.
     cut: bool,
     patience: Patience,
@@ -214,7 +217,7 @@ impl TopicTask {
     }
 
     fn poll_timer(&mut self, context: &mut Context<'_>) -> bool {
-        let next = self.topic.poll_timeout();
+        let next = self.topic.poll_timeout().into_iter().chain(self.removals.due()).min();
         let environment = &self.shared.environment;
         match (&mut self.timer, next) {
             (None, None) => return false,
@@ -238,6 +241,9 @@ impl TopicTask {
         // Timers have a grain of a millisecond; the model must find its deadline passed.
         now.monotonic = now.monotonic.max(*at);
         self.timer = None;
+        if let Some(losses) = self.removals.tell(now.monotonic) {
+            losses.log(self.inbox.topic());
+        }
         self.topic.handle_timeout(now);
         true
     }
@@ -285,7 +291,7 @@ impl TopicTask {
                     outbox.push(Outgoing::Reply(reply));
                     self.touch(session);
                 }
-                Command::Removed(removed) => self.log_removed(&removed),
+                Command::Removed(removed) => self.log_removed(removed),
                 Command::Deleted => {
                     self.shared.forget(&self.inbox);
                     self.stage = Stage::Ended;
@@ -330,24 +336,19 @@ impl TopicTask {
         self.topic.handle(event, now);
     }
 
-    /// Says once what a limit took away, and whom it took it from.
-    fn log_removed(&self, removed: &Removed) {
+    /// Says what a limit took away, and whom it took it from.
+    fn log_removed(&mut self, removed: Removed) {
         let topic = self.inbox.topic();
-        let Removed { first, until, bytes, limit, dropped } = removed;
+        let Removed { first, until, bytes, limit, dropped } = &removed;
         let messages = until.since(*first);
+        debug!(%topic, %first, %until, messages, bytes, ?limit, "messages removed by a limit");
         if dropped.is_empty() {
-            debug!(%topic, %first, %until, messages, bytes, ?limit, "messages removed by a limit");
             return;
         }
-        for (channel, lost) in dropped.iter().take(CHANNELS_LOGGED) {
-            warn!(%topic, %channel, lost, "messages removed by a limit before they were acked");
+        let now = self.shared.environment.now().monotonic;
+        if let Some(losses) = self.removals.note(removed, now) {
+            losses.log(topic);
         }
-        let channels = dropped.len();
-        let lost: u64 = dropped.iter().map(|(_, lost)| lost).sum();
-        warn!(
-            %topic, %first, %until, messages, bytes, ?limit, channels, lost,
-            "messages removed by a limit, and some channels had not acked them"
-        );
     }
 
     fn touch(&mut self, session: SessionId) {
@@ -377,6 +378,9 @@ impl TopicTask {
     fn end(&mut self) {
         if std::mem::replace(&mut self.stage, Stage::Over) == Stage::Over {
             return;
+        }
+        if let Some(losses) = self.removals.last() {
+            losses.log(self.inbox.topic());
         }
         let refusal = gone(self.inbox.topic(), self.shared.is_stopping());
         let mut asked = Vec::new();
@@ -423,8 +427,5 @@ fn cut() -> StoreError {
     StoreError::Failed("the node stopped before the commit ended".to_owned())
 }
 
-/// Channels of which the logs say one by one what they lost by one removal; of the others they give
-/// the sum.
-const CHANNELS_LOGGED: usize = 10;
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 16;

@@ -13,6 +13,8 @@ use crate::{Keep, Monotonic, Offset};
 pub(super) struct Discarding {
     /// Not before this.
     look_at: Monotonic,
+    /// What is wanted may have changed since it last did.
+    pub(super) missed: bool,
 }
 
 impl Topic {
@@ -23,7 +25,7 @@ impl Topic {
         let looks = self.settings.retention.keep == Keep::Unacked
             && self.now.monotonic >= self.discarding.look_at
             // Without news from a channel there is nothing new to be found.
-            && self.states_listed()
+            && (self.states_listed() || self.discarding.missed)
             && self.commit.creating.is_empty()
             && self.marks.bytes_of(span) > self.limits.discard_bytes;
         if looks {
@@ -34,9 +36,20 @@ impl Topic {
         looks
     }
 
+    /// When to look again, though no news may come any more.
+    pub(super) fn discards_due(&self) -> Option<Monotonic> {
+        let span = Run::new(self.bounds.first, self.bounds.end);
+        let looks = self.discarding.missed
+            && self.limits_work()
+            && self.settings.retention.keep == Keep::Unacked
+            && self.marks.bytes_of(span) > self.limits.discard_bytes;
+        looks.then(|| self.states_pause().unwrap_or(self.discarding.look_at))
+    }
+
     /// Discards what every channel has acked, as far as the store knows with this commit, if it is
     /// a good part of what is kept.
     pub(super) fn add_discards(&mut self) {
+        self.discarding.missed = false;
         self.discarding.look_at = self.now.monotonic.plus(self.limits.discard_interval);
         let first = self.commit.truncate.unwrap_or(self.bounds.first);
         let span = Run::new(first, self.bounds.end);
@@ -46,6 +59,7 @@ impl Topic {
         if bytes <= self.limits.discard_bytes || bytes < kept / WORTH_PART {
             return;
         }
+        self.discarding.missed = fresh.len() > DISCARDS_MAX;
         for run in fresh.into_iter().take(DISCARDS_MAX) {
             self.commit.batch.discard(self.log.clone(), run.first, run.end);
             self.commit.discards.push(run);
@@ -83,8 +97,8 @@ impl Topic {
 /// publish. The rest goes with later ones.
 const DISCARDS_MAX: usize = 1_000;
 /// Discarding is worth its while from this part of what is kept on, so that a log never takes much
-/// more than what is wanted of it.
-const WORTH_PART: u64 = 8;
+/// more than what is wanted of it. A store takes up to twice what it was not told to give up.
+const WORTH_PART: u64 = 32;
 /// Runs that one look visits at most, which takes some ten milliseconds. Channels that hold more
 /// between them are far beyond what they are meant to, and keep their log as it is.
 const VISITS_MAX: usize = 1_000_000;

@@ -158,8 +158,8 @@ impl Topic {
         fine.clamp(usual.div_ceil(FINENESS), usual)
     }
 
-    /// Whether the limits have anything to say now.
-    fn limits_work(&self) -> bool {
+    /// Whether anything is given up now by the topic itself.
+    pub(super) fn limits_work(&self) -> bool {
         self.stage == Stage::Live && !self.stopping && self.store.failed.is_none()
     }
 }

@@ -60,6 +60,7 @@ impl Topic {
     /// Notes that the log may be kept from further on.
     pub(super) fn list_truncation(&mut self) {
         self.persisting.truncate = true;
+        self.discarding.missed = true;
         let soon = self.now.monotonic.plus(self.limits.ack_commit_interval);
         self.persisting.due = self.persisting.due.into_iter().chain([soon]).min();
     }
@@ -97,9 +98,10 @@ impl Topic {
         self.states_failed() && self.states_due().is_some_and(|due| due <= self.now.monotonic)
     }
 
-    /// Stores states, and marks, in a commit of their own if it is time.
+    /// Stores states and marks, and discards, in a commit of their own if it is time.
     pub(super) fn put_states_if_due(&mut self) {
-        let due = self.states_due().into_iter().chain(self.marks_due()).min();
+        let due = [self.states_due(), self.marks_due(), self.discards_due()];
+        let due = due.into_iter().flatten().min();
         if due.is_some_and(|due| due <= self.now.monotonic) {
             self.commit.begin(self.bounds.end, self.now.wall);
             self.commit.needs(Durability::Os.min(self.store.ceiling));
@@ -157,10 +159,12 @@ impl Topic {
         });
         self.persisting.list = list;
         self.persisting.due = due;
-        if self.commit.states.is_empty() && !self.persisting.truncate {
+        let stores = !self.commit.states.is_empty();
+        if !stores && !self.persisting.truncate {
             self.persisting.apart_from = None;
         }
-        if self.commit.states.is_empty() && !std::mem::take(&mut self.persisting.truncate) {
+        self.discarding.missed |= stores && !looks;
+        if !stores && !looks && !self.persisting.truncate {
             return;
         }
         self.persisting.truncate = false;
@@ -221,6 +225,7 @@ impl Topic {
     /// The commit's states are not in the store: they are tried again after a pause, without
     /// publishes, since giving up records is what makes room in a store that is full.
     pub(super) fn states_not_stored(&mut self) {
+        self.discarding.missed |= !self.commit.discards.is_empty();
         let truncate = self.commit.truncate.is_some();
         let marks = self.commit.marks.is_some() && self.commit.appends.publishes == 0;
         if self.commit.states.is_empty() && !truncate && !marks {
@@ -244,7 +249,11 @@ impl Topic {
 }
 
 /// The most bytes of states in one commit, but for the last one's: the rest goes with the next.
+#[cfg(not(test))]
 const STATES_BYTES_MAX: usize = 4 << 20;
+/// Small, so that tests meet it.
+#[cfg(test)]
+const STATES_BYTES_MAX: usize = 1 << 10;
 /// The first pause after states could not be stored. Each further failure doubles it.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest pause after states could not be stored.

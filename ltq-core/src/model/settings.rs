@@ -61,7 +61,7 @@ pub struct ModelSettings {
     /// has acked them, before it gives them up in the middle of the log. 16 MiB: acks out of order
     /// rarely reach it, and what does is worth the store's while.
     pub discard_bytes: u64,
-    /// How often a topic looks for such messages at most, and only when it stores acks anyway.
+    /// How often a topic looks for such messages at most, and only once something may have changed.
     /// 1 s: a look visits every run of acked messages.
     pub discard_interval: Duration,
 }

@@ -211,6 +211,7 @@ impl Topic {
         })?;
         topic.marks = marks;
         topic.marks_restored(closed);
+        topic.discarding.missed = true;
         topic.producers.restored();
         while topic.producers.known_count() > topic.limits.producers_known_max
             && topic.producers.forget_oldest()
@@ -286,7 +287,8 @@ impl Topic {
             true => None,
             false => {
                 let vanish_at = self.vanish_at.filter(|&at| at > self.now.monotonic);
-                [self.states_due(), self.marks_due(), vanish_at].into_iter().flatten().min()
+                let due = [self.states_due(), self.marks_due(), self.discards_due(), vanish_at];
+                due.into_iter().flatten().min()
             }
         };
         let deadlines = [
@@ -361,6 +363,7 @@ impl Topic {
             && !self.commit.outstanding
             && self.window.is_empty()
             && self.states_due().is_none()
+            && self.discards_due().is_none()
             && self.vanish_at.is_none()
     }
 

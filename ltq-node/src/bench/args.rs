@@ -17,7 +17,7 @@ use crate::config::ByteSize;
         ltq bench latency --rate 5000 --duration 30s\n  \
         ltq bench pub --producers 64 --wait-each\n  \
         ltq bench --idle-connections 10000 --server-pid $(pidof ltq-node)\n  \
-        ltq bench fsync --dir ./ltq-data")]
+        ltq bench device --dir ./ltq-data")]
 pub struct BenchArgs {
     /// What to measure.
     #[arg(required_unless_present = "idle_connections")]
@@ -98,9 +98,12 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", requires = "server_pid", conflicts_with = "mode",
           value_parser = count)]
     pub idle_connections: Option<usize>,
-    /// With fsync: the directory on the device to measure.
-    #[arg(long, value_name = "DIR", required_if_eq("mode", "fsync"))]
+    /// With device: the directory on the device to measure.
+    #[arg(long, value_name = "DIR", required_if_eq("mode", "device"))]
     pub dir: Option<PathBuf>,
+    /// With device: how much is written in one file and read again.
+    #[arg(long, value_name = "BYTES", default_value = "2GiB")]
+    pub file_bytes: ByteSize,
 }
 
 /// What `ltq bench` measures.
@@ -116,14 +119,15 @@ pub enum Mode {
     Fanout,
     /// How long messages take at a fixed rate, to their confirm and to their consumer.
     Latency,
-    /// The device itself: writes to a file in --dir, each followed by a sync, one at a time.
-    Fsync,
+    /// The device itself, in --dir: a file written and read from its beginning to its end, and
+    /// appends of --size bytes, each followed by a sync, one at a time.
+    Device,
 }
 
 impl Mode {
     /// Whether it consumes.
     pub(super) const fn consumes(self) -> bool {
-        !matches!(self, Self::Pub | Self::Fsync)
+        !matches!(self, Self::Pub | Self::Device)
     }
 
     pub(super) const fn word(self) -> &'static str {
@@ -133,7 +137,7 @@ impl Mode {
             Self::E2e => "e2e",
             Self::Fanout => "fanout",
             Self::Latency => "latency",
-            Self::Fsync => "fsync",
+            Self::Device => "device",
         }
     }
 }

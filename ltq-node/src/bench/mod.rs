@@ -3,9 +3,9 @@
 mod args;
 mod body;
 mod consuming;
+mod device;
 #[cfg(test)]
 mod faulty;
-mod fsync;
 mod idle;
 mod ledger;
 mod pacer;
@@ -28,7 +28,7 @@ use crate::{
     cli::{CliError, ServerArgs},
     descriptors, output,
 };
-use fsync::Fsyncs;
+use device::Device;
 use idle::Idle;
 use plan::{Limit, Plan};
 use report::Report;
@@ -37,10 +37,10 @@ use target::Target;
 /// Measures what was asked.
 pub(crate) async fn run(server: &ServerArgs, args: BenchArgs, json: bool) -> Result<(), CliError> {
     descriptors::raise_limit();
-    if let (Some(Mode::Fsync), Some(dir)) = (args.mode, &args.dir) {
+    if let (Some(Mode::Device), Some(dir)) = (args.mode, &args.dir) {
         // Nothing else runs meanwhile that could be held up.
-        let fsyncs = Fsyncs::measure(dir, args.size, args.duration)?;
-        return print(&fsyncs, json, Fsyncs::table);
+        let device = Device::measure(dir, args.file_bytes.0, args.size, args.duration)?;
+        return print(&device, json, Device::table);
     }
     let target = Target::new(server, &args).await?;
     let measured = measure(&target, &args, json).await;

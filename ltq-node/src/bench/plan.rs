@@ -255,7 +255,7 @@ mod tests {
             "pub --wait-each --rate 5",
             "pub --data-dir x",
             "pub --in-process --server-pid 1",
-            "fsync",
+            "device",
             "--idle-connections 5",
             "pub --idle-connections 5 --server-pid 1",
         ] {

@@ -1,10 +1,11 @@
 //! What `ltq` can be asked.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use ltq_core::{
-    ChannelName, Durability, Keep, ProducerName, Retention, RetentionChange, StartAt, TopicName,
+    ChannelName, Durability, Keep, ProducerName, Retention, RetentionChange, StartAt, Timestamp,
+    TopicName,
 };
 
 use crate::{
@@ -148,9 +149,9 @@ pub struct SubArgs {
     #[arg(long, value_name = "FORMAT", default_value = "body")]
     pub format: Format,
     /// Where the channel starts if it is not there yet: earliest (the oldest message kept), latest
-    /// (the next one published), an offset, or @MILLIS (a time since 1970). A channel that is there
-    /// goes on where it was.
-    #[arg(long, value_name = "WHERE", default_value = "earliest")]
+    /// (the next one published), an offset, or a time: 2027-01-31T12:00:00Z, or @MILLIS (since
+    /// 1970). A channel that is there goes on where it was.
+    #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = start_at)]
     pub from: StartAt,
     /// How many messages may be on their way here and not acked.
     #[arg(long, value_name = "MESSAGES", default_value_t = 1000, value_parser = positive)]
@@ -264,9 +265,10 @@ pub enum ChannelCommand {
         topic: TopicName,
         /// The channel.
         channel: ChannelName,
-        /// Where it starts: earliest, latest, an offset, or @MILLIS (a time since 1970). From an
-        /// offset or a time of which nothing is kept any more, it starts at the oldest message kept.
-        #[arg(long, value_name = "WHERE", default_value = "earliest")]
+        /// Where it starts: earliest, latest, an offset, or a time: 2027-01-31T12:00:00Z, or @MILLIS
+        /// (since 1970). From an offset or a time of which nothing is kept any more, it starts at the
+        /// oldest message kept.
+        #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = start_at)]
         from: StartAt,
     },
     /// Shows the figures of a channel.
@@ -310,6 +312,21 @@ fn timeout(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("it must be more than 0; write it as 500ms or 10s".to_owned()),
         time => Ok(time),
     }
+}
+
+/// A place to start, which may be a time as people write it.
+fn start_at(text: &str) -> Result<StartAt, String> {
+    let place = text.parse::<StartAt>();
+    place.or_else(|_| match humantime::parse_rfc3339_weak(text) {
+        Ok(time) => {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            Ok(StartAt::Time(Timestamp(millis)))
+        }
+        Err(_) => Err("use earliest, latest, an offset, a time such as 2027-01-31T12:00:00Z (in \
+                       UTC), or milliseconds since 1970 as @MILLIS"
+            .to_owned()),
+    })
 }
 
 fn age_limit(text: &str) -> Result<Limit<Duration>, String> {

@@ -78,8 +78,17 @@ pub(super) fn channel(stats: &ChannelStats) -> String {
 }
 
 fn channels(topics: &[TopicStats]) -> String {
-    const FIGURES: [&str; 7] =
-        ["waiting", "delayed", "in flight", "acked", "redelivered", "timed out", "consumers"];
+    const FIGURES: [&str; 9] = [
+        "waiting",
+        "delayed",
+        "in flight",
+        "acked",
+        "dropped",
+        "damaged",
+        "redelivered",
+        "timed out",
+        "consumers",
+    ];
     let mut table = plain(["topic", "next offset", "channel", "state"].iter().chain(&FIGURES));
     for topic in topics {
         let head = |channel: &str, paused| {
@@ -95,6 +104,8 @@ fn channels(topics: &[TopicStats]) -> String {
                 c.delayed,
                 c.in_flight,
                 c.acked,
+                c.dropped,
+                c.damaged,
                 c.redelivered,
                 c.timed_out,
                 c.consumers,

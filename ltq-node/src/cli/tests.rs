@@ -63,6 +63,10 @@ fn every_option_of_sub_is_taken() {
     assert_eq!((args.topic.as_str(), args.channel.as_str()), ("t", "c"));
     assert_eq!((args.count, args.credit, args.format), (Some(3), 7, Format::Json));
     assert_eq!(args.from, StartAt::Time(Timestamp(123)));
+    for time in ["2027-01-31T12:00:00Z", "2027-01-31T12:00:00.000"] {
+        let Command::Sub(args) = parse(&format!("sub t c --from {time}")).command else { panic!() };
+        assert_eq!(args.from, StartAt::Time(Timestamp(1_801_396_800_000)));
+    }
     let Command::Sub(args) = parse("sub t c#ephemeral --from 9").command else { panic!() };
     assert_eq!((args.count, args.format), (None, Format::Body));
     assert_eq!(args.from, StartAt::Offset(Offset(9)));

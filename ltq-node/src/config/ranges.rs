@@ -5,8 +5,8 @@ use std::{fmt::Display, time::Duration};
 use ltq_core::Retention;
 
 use super::{
-    ConfigError, layers,
-    settings::Config,
+    ConfigError, StoreKind, layers,
+    settings::{Config, JOURNAL_BY_FRAME},
     units::{ByteSize, Period},
 };
 
@@ -71,7 +71,27 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 pub(super) fn check_together(config: &Config) -> Result<(), ConfigError> {
     let least = config.limits.frame_bytes_max.max(config.limits.message_bytes_max);
     let bytes = config.limits.http_body_bytes_total_max;
-    within("limits.http_body_bytes_total_max", bytes, least, BYTES_MAX)
+    within("limits.http_body_bytes_total_max", bytes, least, BYTES_MAX)?;
+    frames_fit_the_journal(config)
+}
+
+/// What fits into a frame has to fit into a commit, or it is refused however empty the store is.
+fn frames_fit_the_journal(config: &Config) -> Result<(), ConfigError> {
+    let (frame, journal) = (config.limits.frame_bytes_max, config.file_store.journal_bytes_max);
+    let most = ByteSize(journal.0 / JOURNAL_BY_FRAME);
+    if config.store != StoreKind::File || frame <= most {
+        return Ok(());
+    }
+    let least = ByteSize(frame.0.saturating_mul(JOURNAL_BY_FRAME));
+    let rule = format!(
+        "it goes into a journal of file_store.journal_bytes_max, {journal}, {JOURNAL_BY_FRAME} times; \
+         make it at most {most}, or the journal at least {least}"
+    );
+    Err(ConfigError::Value {
+        key: "limits.frame_bytes_max".to_owned(),
+        value: frame.to_string(),
+        rule,
+    })
 }
 
 /// The key of a broker's setting.

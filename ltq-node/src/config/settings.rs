@@ -3,7 +3,8 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ltq_core::{
-    Address, BrokerSettings, Credit, Durability, Retention, TopicSettings, model::ModelSettings,
+    Address, BrokerSettings, Credit, Durability, Retention, StoreError, TopicSettings,
+    model::ModelSettings,
 };
 use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
@@ -371,8 +372,22 @@ impl Config {
                 producers_known_max: limits.producers_known_max,
                 channel_runs_max: delivery.channel_runs_max,
                 ack_commit_interval: delivery.ack_commit_interval.0,
+                commit_bytes_max: self.commit_bytes_max(),
                 ..ModelSettings::default()
             },
+        }
+    }
+
+    /// The most that publishes that come together are one commit of: what the file store takes at
+    /// once, with room for what else goes along, as far as its journal is small.
+    fn commit_bytes_max(&self) -> usize {
+        let usual = ModelSettings::default().commit_bytes_max;
+        match self.store {
+            StoreKind::File => {
+                let most = self.file_store.journal_bytes_max.0 / JOURNAL_BY_FRAME;
+                usual.min(usize::try_from(most).unwrap_or(usual))
+            }
+            StoreKind::Memory | StoreKind::RocksDb => usual,
         }
     }
 
@@ -455,8 +470,8 @@ impl Config {
         #[cfg(feature = "rocksdb")]
         self.rocksdb_store_options()
             .check()
-            .map_err(|error| ConfigError::RocksDbStore(error.to_string()))?;
-        self.file_store_options().check().map_err(|error| ConfigError::FileStore(error.to_string()))
+            .map_err(|error| ConfigError::RocksDbStore(rule_of(error)))?;
+        self.file_store_options().check().map_err(|error| ConfigError::FileStore(rule_of(error)))
     }
 
     /// Checks that an address is `HOST:PORT`, and that it is not open to everyone by oversight.
@@ -486,6 +501,17 @@ impl Config {
     }
 }
 
+/// What a store says of its options.
+fn rule_of(error: StoreError) -> String {
+    match error {
+        StoreError::Invalid(rule) => rule,
+        error => error.to_string(),
+    }
+}
+
+/// The journal is so many times as large as a frame at least: a publish may be as large as a frame,
+/// the file store takes a quarter of its journal at once, and states of channels go along.
+pub(super) const JOURNAL_BY_FRAME: u64 = 8;
 /// As much as a spinning disk writes in about half a second.
 const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 

@@ -267,6 +267,11 @@ fn a_value_out_of_range_is_named_with_the_nearest() {
         ("delivery.credit_messages_max", "0", &["0", "the nearest is 1"]),
         ("limits.http_body_bytes_total_max", "\"1MiB\"", &["1MiB", "the nearest is 8MiB"]),
         ("memory_store.bytes_max", "0", &["0B", "the nearest is 1MiB"]),
+        (
+            "file_store.journal_bytes_max",
+            "\"16MiB\"",
+            &["limits.frame_bytes_max cannot be 8MiB", "at most 2MiB", "at least 64MiB"],
+        ),
         // The broker's own rules.
         ("limits.message_bytes_max", "0", &["0", "1 to"]),
         ("limits.message_bytes_max", "\"8MiB\"", &["limits.frame_bytes_max", "at least"]),
@@ -292,7 +297,7 @@ fn the_file_store_s_own_rules_are_checked_before_it_is_opened() {
     for (key, value, start) in [
         ("file_store.tail_bytes", "1", "file_store.tail_bytes cannot be 1B"),
         ("file_store.journal_bytes_max", "1000", "file_store.journal_bytes_max cannot be 1000B"),
-        ("file_store.disk_bytes_max", "\"1MiB\"", "file_store: the batch"),
+        ("file_store.disk_bytes_max", "\"1MiB\"", "file_store: disk_bytes_max is 1048576"),
         ("file_store.os_sync_interval", "\"2h\"", "file_store.os_sync_interval cannot be 2h"),
     ] {
         let error = refusal(Some(&as_file(key, value)), &[], &[]);

@@ -42,12 +42,16 @@ pub struct CheckArgs {
     /// The data directory of the node.
     #[arg(long, value_name = "DIR", env = "LTQ_DATA_DIR", default_value = "./ltq-data")]
     pub data_dir: PathBuf,
+    /// What kind of store it is. The default is what is found there.
+    #[arg(long, value_name = "STORE", value_parser = kinds())]
+    pub store: Option<String>,
     /// Prints the whole report as one JSON object.
     #[arg(long)]
     pub json: bool,
     /// Mends what is damaged: copies the damaged files to a folder damaged-TIME in the data
     /// directory, deletes none of them, and leaves a store that opens and holds all that is whole.
-    /// What is lost is told.
+    /// What is lost is told. A store on RocksDB cannot be mended so; what is whole of it can be
+    /// migrated.
     #[arg(long)]
     pub repair: bool,
 }
@@ -60,9 +64,9 @@ pub struct DumpArgs {
     /// The data directory of the node.
     #[arg(long, value_name = "DIR", env = "LTQ_DATA_DIR", default_value = "./ltq-data")]
     pub data_dir: PathBuf,
-    /// What kind of store it is.
-    #[arg(long, value_name = "STORE", default_value = "file", value_parser = kinds())]
-    pub store: String,
+    /// What kind of store it is. The default is what is found there.
+    #[arg(long, value_name = "STORE", value_parser = kinds())]
+    pub store: Option<String>,
     /// The first message that is printed. The default is the oldest that is kept.
     #[arg(long, value_name = "OFFSET")]
     pub from: Option<u64>,

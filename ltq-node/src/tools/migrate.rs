@@ -1,7 +1,6 @@
 //! `ltq-node migrate`.
 
 mod copy;
-mod cursor;
 
 use std::{fs, io, path::Path};
 
@@ -12,7 +11,7 @@ use super::{MigrateArgs, ToolError, bar, stores};
 use crate::output;
 
 pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
-    let (from, to) = (stores::kind(&args.from)?, stores::kind(&args.to)?);
+    let (from, to) = (stores::named(&args.from)?, stores::named(&args.to)?);
     require_empty(&args.target_dir)?;
     let source = stores::open_source(from, &args.data_dir).await?;
     stores::refuse_unfinished(&*source, &args.data_dir)?;
@@ -55,8 +54,9 @@ pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
     source.close().await?;
     result?;
     closed?;
+    let messages = if total == 1 { "1 message" } else { &format!("{total} messages") };
     output::note(format_args!(
-        "{total} messages of {logs} are in {}, the same as in {}{}",
+        "{messages} of {logs} are in {}, the same as in {}{}",
         args.target_dir.display(),
         args.data_dir.display(),
         if damaged.is_empty() { "" } else { ", but for those that cannot be read" }
@@ -71,7 +71,8 @@ fn require_empty(dir: &Path) -> Result<(), ToolError> {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
             Some(_) => Err(ToolError::Failed(format!(
-                "{} is not empty; a migration makes a new store",
+                "{} is not empty, and a migration makes a new store; what one that did not complete \
+                 left there may be removed",
                 dir.display()
             ))),
         },

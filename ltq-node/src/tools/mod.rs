@@ -4,6 +4,7 @@
 mod args;
 mod bar;
 mod check;
+mod cursor;
 mod dump;
 mod mend;
 mod migrate;

@@ -69,9 +69,11 @@ impl Checked {
             .map(|(kind, (count, bytes))| format!("{count} {kind} ({})", ByteSize(*bytes)));
         let kinds: Vec<_> = kinds.collect();
         let (all, held) = (ByteSize(bytes), ByteSize(held));
-        writeln!(text, "read {all}, of which {held} hold something: {}", kinds.join(", "))?;
+        if !kinds.is_empty() {
+            writeln!(text, "read {all}, of which {held} hold something: {}", kinds.join(", "))?;
+        }
         for damage in &report.damage {
-            writeln!(text, "{}", sentence(damage))?;
+            writeln!(text, "{}", sentence(damage, report.refused.is_some()))?;
         }
         for misfit in &self.misfits {
             let done = if misfit.mended.is_some() { "replaced" } else { "removed" };
@@ -131,15 +133,18 @@ impl Checked {
                 "what": known.what,
             })
         };
+        // Only a store that checks itself tells of its files.
+        let of_files = |bytes: u64| (!report.files.is_empty()).then_some(bytes);
+        let closed_in_order = (!report.files.is_empty()).then_some(report.closed_in_order);
         let (bytes, checked) = report.bytes();
         json!({
             "data_dir": dir,
             "clean": self.is_clean(),
-            "bytes": bytes,
-            "bytes_checked": checked,
+            "bytes": of_files(bytes),
+            "bytes_checked": of_files(checked),
             "messages": report.records,
             "messages_lost": self.lost(),
-            "closed_in_order": report.closed_in_order,
+            "closed_in_order": closed_in_order,
             "topics": report.logs.iter().map(topic).collect::<Vec<_>>(),
             "files": report.files.iter().map(file).collect::<Vec<_>>(),
             "damage": report.damage.iter().map(damage_json).collect::<Vec<_>>(),
@@ -160,7 +165,8 @@ impl Checked {
     }
 }
 
-fn sentence(damage: &Damage) -> String {
+/// `refused`: what stands elsewhere too may be damaged there as well.
+fn sentence(damage: &Damage, refused: bool) -> String {
     let Damage { file, position, what, loss } = damage;
     let loss = match loss {
         Loss::Records { log, from, until } => {
@@ -172,6 +178,7 @@ fn sentence(damage: &Damage) -> String {
         Loss::Batches(count) => {
             format!("what {} is lost", counted(*count, "commit did", "commits did"))
         }
+        _ if refused => return format!("{file}, byte {position}: {what}"),
         _ => "nothing is lost".to_owned(),
     };
     format!("{file}, byte {position}: {what}; {loss}")

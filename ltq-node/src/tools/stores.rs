@@ -9,21 +9,26 @@ use super::ToolError;
 use crate::config::StoreKind;
 
 /// A kind by its word.
-pub(super) fn kind(word: &str) -> Result<StoreKind, ToolError> {
+pub(super) fn named(word: &str) -> Result<StoreKind, ToolError> {
     word.parse().map_err(ToolError::Usage)
 }
 
-/// Opens a store that is only read.
+/// The kind that is named, or else that of the store in the directory.
+pub(super) fn kind(word: Option<&str>, dir: &Path) -> Result<StoreKind, ToolError> {
+    match word {
+        Some(word) => named(word),
+        None if dir.join(ROCKSDB_IDENTITY).exists() => Ok(StoreKind::RocksDb),
+        None => Ok(StoreKind::File),
+    }
+}
+
+/// Opens a store that is only read. Nothing is written.
 pub(super) async fn open_source(kind: StoreKind, dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
     match kind {
         StoreKind::File => {
             Ok(Arc::new(FileStore::open_read_only(FileStoreOptions::new(dir)).await?))
         }
-        // It has no way to be opened without writing, and would make one where there is none.
-        StoreKind::RocksDb if !dir.join("db/CURRENT").exists() => {
-            Err(ToolError::Failed(format!("{} is no RocksDB database", dir.display())))
-        }
-        StoreKind::RocksDb => open_rocksdb(dir).await,
+        StoreKind::RocksDb => read_rocksdb(dir).await,
         StoreKind::Memory => Err(nothing_kept()),
     }
 }
@@ -32,27 +37,47 @@ pub(super) async fn open_source(kind: StoreKind, dir: &Path) -> Result<Arc<dyn S
 pub(super) async fn open_target(kind: StoreKind, dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
     match kind {
         StoreKind::File => Ok(Arc::new(FileStore::open(FileStoreOptions::new(dir)).await?)),
-        StoreKind::RocksDb => open_rocksdb(dir).await,
+        StoreKind::RocksDb => write_rocksdb(dir).await,
         StoreKind::Memory => Err(nothing_kept()),
     }
 }
 
 #[cfg(feature = "rocksdb")]
-async fn open_rocksdb(dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
+async fn read_rocksdb(dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
+    let options = ltq_store::RocksDbStoreOptions::new(dir);
+    Ok(Arc::new(ltq_store::RocksDbStore::open_read_only(options).await?))
+}
+
+#[cfg(feature = "rocksdb")]
+async fn write_rocksdb(dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
     let options = ltq_store::RocksDbStoreOptions::new(dir);
     Ok(Arc::new(ltq_store::RocksDbStore::open(options).await?))
 }
 
 #[cfg(not(feature = "rocksdb"))]
 #[allow(clippy::unused_async, reason = "it is called as the one with the feature is")]
-async fn open_rocksdb(_: &Path) -> Result<Arc<dyn Store>, ToolError> {
-    let words = "this ltq-node was built without RocksDB; build it with --features rocksdb";
-    Err(ToolError::Usage(words.to_owned()))
+async fn read_rocksdb(_: &Path) -> Result<Arc<dyn Store>, ToolError> {
+    Err(not_built())
 }
 
-fn nothing_kept() -> ToolError {
+#[cfg(not(feature = "rocksdb"))]
+#[allow(clippy::unused_async, reason = "it is called as the one with the feature is")]
+async fn write_rocksdb(_: &Path) -> Result<Arc<dyn Store>, ToolError> {
+    Err(not_built())
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn not_built() -> ToolError {
+    let words = "this ltq-node was built without RocksDB; build it with --features rocksdb";
+    ToolError::Usage(words.to_owned())
+}
+
+pub(super) fn nothing_kept() -> ToolError {
     ToolError::Usage("a memory store is gone with its node".to_owned())
 }
+
+/// The file that every store on RocksDB has.
+const ROCKSDB_IDENTITY: &str = "rocksdb-identity";
 
 /// The key of a value that stands in a store for as long as it is not complete. It is none of a
 /// broker's keys.

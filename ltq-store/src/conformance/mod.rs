@@ -38,7 +38,7 @@
 //! the [`cases`] one by one; [`run_all`] runs them all and reports.
 //!
 //! What the suite cannot see stays with the store's own tests: power loss, failing devices,
-//! damaged files.
+//! damaged files. The repository's `examples/third_party_store` is a crate that does both.
 
 mod chance;
 mod clauses;

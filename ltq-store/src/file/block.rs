@@ -1,4 +1,4 @@
-//! A block of a segment: some 128 KiB of records, in order.
+//! A block of a segment: some 144 KiB of records, in order.
 //!
 //! ```text
 //! byte  0  magic        u32  "LTQb"
@@ -17,25 +17,37 @@
 //!          table             count times { end: u32, crc: u32 }
 //!          payload           the encoded messages
 //!          zeros             up to a multiple of 8
+//!          parity            of runs, gaps and table: see `parity`; at most 512 bytes
+//!          header            again, with the magic "LTQB", its checksum for its own position
 //! ```
 //!
-//! A damaged payload costs the records whose checksums are wrong; damage before it the block.
+//! A damaged payload costs the records whose checksums are wrong. Damage around it costs nothing
+//! as long as it stays within a sector: the other header is whole then, and the parity restores the
+//! rest. A sector that reaches into both headers holds all the records between.
 
 use std::ops::Range;
 
 use bytes::{Buf, BufMut, Bytes};
 use ltq_core::{Offset, RecordBatch, Records, RecordsBuilder, TABLE_ENTRY_BYTES, Timestamp};
 
-use super::{entry::padded, format::Salt};
+use super::{
+    entry::padded,
+    format::Salt,
+    parity::{parity_len, parity_of, restore},
+};
 
 /// Bytes of a block's header.
 pub(super) const BLOCK_HEADER_BYTES: usize = 48;
-/// A block is closed once it has so many bytes: enough that reading it is mostly transfer, and
-/// that its place in an index costs next to nothing.
-pub(super) const BLOCK_BYTES: usize = 128 << 10;
+/// A block is closed once it has so many bytes: enough that reading it is mostly transfer, that its
+/// place in an index costs next to nothing, and that what stands around its records makes up less
+/// than 0.5 % of it.
+pub(super) const BLOCK_BYTES: usize = 144 << 10;
+/// What stands around the records of a block, without runs and gaps, at most.
+pub(super) const AROUND_BYTES_MAX: u64 = 2 * BLOCK_HEADER_BYTES as u64 + parity_len(1 << 20) + 8;
 const RUN_BYTES: usize = 12;
 const GAP_BYTES: usize = 8;
 const MAGIC: u32 = u32::from_le_bytes(*b"LTQb");
+const MAGIC_BEHIND: u32 = u32::from_le_bytes(*b"LTQB");
 
 /// The header of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +63,16 @@ pub(super) struct BlockHeader {
 }
 
 impl BlockHeader {
-    pub(super) fn decode(salt: Salt, position: u64, bytes: &[u8]) -> Option<Self> {
+    /// The header that stands at `position` of the file of that salt, before or behind its block,
+    /// and where that begins; `None` when these bytes are none.
+    pub(super) fn decode(salt: Salt, position: u64, bytes: &[u8]) -> Option<(Self, u64)> {
         let (content, mut crc) =
             bytes.get(..BLOCK_HEADER_BYTES)?.split_at_checked(BLOCK_HEADER_BYTES - 4)?;
         let mut from = content;
-        if from.get_u32_le() != MAGIC || crc.get_u32_le() != salt.checksum(position, content) {
+        let magic = from.get_u32_le();
+        if (magic != MAGIC && magic != MAGIC_BEHIND)
+            || crc.get_u32_le() != salt.checksum(position, content)
+        {
             return None;
         }
         let runs = from.get_u32_le();
@@ -64,15 +81,29 @@ impl BlockHeader {
         let time_max = Timestamp(from.get_u64_le());
         let (base, meta_crc) = (from.get_u32_le(), from.get_u32_le());
         let gaps = from.get_u32_le();
-        Some(Self { runs, first, count, payload_len, time_max, base, meta_crc, gaps })
+        let header = Self { runs, first, count, payload_len, time_max, base, meta_crc, gaps };
+        let start = if magic == MAGIC {
+            position
+        } else {
+            (position + BLOCK_HEADER_BYTES as u64).checked_sub(header.block_bytes())?
+        };
+        Some((header, start))
     }
 
-    fn encode(&self, salt: Salt, position: u64, into: &mut [u8]) {
+    /// Writes the header before and behind a block that stands at that position.
+    fn encode(&self, salt: Salt, position: u64, block: &mut [u8]) {
+        let behind = block.len().saturating_sub(BLOCK_HEADER_BYTES);
+        self.encode_one(MAGIC, salt, position, block);
+        let block = block.get_mut(behind..).unwrap_or_default();
+        self.encode_one(MAGIC_BEHIND, salt, position + behind as u64, block);
+    }
+
+    fn encode_one(&self, magic: u32, salt: Salt, position: u64, into: &mut [u8]) {
         let Some((content, mut crc)) = into.split_at_mut_checked(BLOCK_HEADER_BYTES - 4) else {
             return;
         };
         let mut to = &mut *content;
-        to.put_u32_le(MAGIC);
+        to.put_u32_le(magic);
         to.put_u32_le(self.runs);
         to.put_u64_le(self.first.0);
         to.put_u32_le(self.count);
@@ -86,15 +117,29 @@ impl BlockHeader {
 
     /// Bytes of the whole block.
     pub(super) const fn block_bytes(&self) -> u64 {
-        padded(self.payload_at() + self.payload_len as u64)
+        self.parity_at() + parity_len(self.meta_len()) + BLOCK_HEADER_BYTES as u64
     }
 
     /// Where the payload begins.
     pub(super) const fn payload_at(&self) -> u64 {
-        let meta = self.runs as u64 * RUN_BYTES as u64
+        BLOCK_HEADER_BYTES as u64 + self.meta_len()
+    }
+
+    /// Bytes of the encoded messages.
+    pub(super) const fn payload_len(&self) -> u64 {
+        self.payload_len as u64
+    }
+
+    /// Where the parity begins.
+    pub(super) const fn parity_at(&self) -> u64 {
+        padded(self.payload_at() + self.payload_len())
+    }
+
+    /// Bytes of runs, gaps and table.
+    const fn meta_len(&self) -> u64 {
+        self.runs as u64 * RUN_BYTES as u64
             + self.gaps as u64 * GAP_BYTES as u64
-            + self.count as u64 * TABLE_BYTES;
-        BLOCK_HEADER_BYTES as u64 + meta
+            + self.count as u64 * TABLE_BYTES
     }
 }
 
@@ -131,16 +176,24 @@ impl Piece {
 }
 
 impl BlockMeta {
-    /// Takes the bytes of a block, from its header to its payload or further, apart.
-    pub(super) fn decode(header: &BlockHeader, block: &Bytes) -> Option<Self> {
-        let gaps_at = BLOCK_HEADER_BYTES + header.runs as usize * RUN_BYTES;
-        let table_at = gaps_at + header.gaps as usize * GAP_BYTES;
+    /// Takes the beginning of a block, up to its payload or further, apart. `None` when any of it
+    /// is damaged.
+    pub(super) fn decode_front(salt: Salt, position: u64, front: &Bytes) -> Option<Self> {
+        let (header, _) = BlockHeader::decode(salt, position, front)?;
         let payload_at = header.payload_at() as usize;
-        if crc32c::crc32c(block.get(BLOCK_HEADER_BYTES..payload_at)?) != header.meta_crc {
+        let meta = front.get(BLOCK_HEADER_BYTES..payload_at)?;
+        Self::decode(&header, &front.slice_ref(meta))
+    }
+
+    /// Takes runs, gaps and table apart. `None` when they are damaged.
+    fn decode(header: &BlockHeader, bytes: &Bytes) -> Option<Self> {
+        let gaps_at = header.runs as usize * RUN_BYTES;
+        let table_at = gaps_at + header.gaps as usize * GAP_BYTES;
+        if crc32c::crc32c(bytes) != header.meta_crc {
             return None;
         }
-        let mut runs = block.get(BLOCK_HEADER_BYTES..gaps_at)?;
-        let mut gaps = block.get(gaps_at..table_at)?;
+        let mut runs = bytes.get(..gaps_at)?;
+        let mut gaps = bytes.get(gaps_at..table_at)?;
         let mut next_gap =
             || gaps.has_remaining().then(|| (gaps.get_u32_le() as usize, gaps.get_u32_le()));
         let mut gap = next_gap();
@@ -162,12 +215,9 @@ impl BlockMeta {
                 at = end;
             }
         }
-        let table = block.slice(table_at..payload_at);
-        (at == header.count as usize && gap.is_none()).then_some(Self {
-            pieces,
-            table,
-            base: header.base,
-        })
+        let base = header.base;
+        let all = at == header.count as usize && gap.is_none() && table_at <= bytes.len();
+        all.then(|| Self { pieces, table: bytes.slice(table_at..), base })
     }
 
     /// How many bytes the records of some ranges of offsets take, table included, and how many
@@ -200,22 +250,88 @@ impl BlockMeta {
 /// A block, read back.
 #[derive(Debug)]
 pub(super) struct Block {
+    header: BlockHeader,
     meta: BlockMeta,
     records: Records,
+    faults: Faults,
+}
+
+/// What around the records of a block is not as it was written. It costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Faults {
+    header: bool,
+    table: bool,
+    second_header: bool,
 }
 
 impl Block {
-    /// Takes the bytes of a whole block apart. Records are not checked.
-    pub(super) fn decode(header: &BlockHeader, block: &Bytes) -> Option<Self> {
-        let meta = BlockMeta::decode(header, block)?;
-        let payload_at = header.payload_at() as usize;
-        let end = payload_at + header.payload_len as usize;
-        if block.len() < end {
-            return None;
+    /// Takes the bytes of a whole block apart, which stand at that position, and restores what
+    /// stands around its records. `None` when too much of that is damaged. Records are not checked.
+    pub(super) fn decode(salt: Salt, position: u64, block: &Bytes) -> Option<Self> {
+        let behind = block.len().checked_sub(BLOCK_HEADER_BYTES)?;
+        let header_at = |at: usize| {
+            let found = BlockHeader::decode(salt, position + at as u64, block.get(at..)?);
+            let ours = |it: &BlockHeader, start: u64| {
+                start == position && it.block_bytes() == block.len() as u64
+            };
+            found.filter(|(header, start)| ours(header, *start)).map(|(header, _)| header)
+        };
+        let (front, back) = (header_at(0), header_at(behind));
+        let mut faults =
+            Faults { header: front.is_none(), second_header: back.is_none(), table: false };
+        let header = front.or(back)?;
+        let (payload_at, parity_at) = (header.payload_at() as usize, header.parity_at() as usize);
+        let payload = block.slice(payload_at..payload_at + header.payload_len as usize);
+        let mut bytes = block.slice(BLOCK_HEADER_BYTES..payload_at);
+        let is_whole = |bytes: &[u8]| crc32c::crc32c(bytes) == header.meta_crc;
+        if !is_whole(&bytes) {
+            let mut restored = bytes.to_vec();
+            let parity = block.get(parity_at..behind)?;
+            let stands_at = position + BLOCK_HEADER_BYTES as u64;
+            faults.table = restore(&mut restored, parity, stands_at, is_whole);
+            bytes = Bytes::from(restored);
         }
-        let payload = block.slice(payload_at..end);
+        let meta = BlockMeta::decode(&header, &bytes)?;
         let records = Records::from_parts(header.base, meta.table.clone(), payload).ok()?;
-        Some(Self { meta, records })
+        Some(Self { header, meta, records, faults })
+    }
+
+    pub(super) const fn header(&self) -> &BlockHeader {
+        &self.header
+    }
+
+    /// What it says of its records, without them.
+    pub(super) fn into_meta(self) -> BlockMeta {
+        self.meta
+    }
+
+    /// Whether something around its records is damaged, as far as that shows without looking at
+    /// what is not needed.
+    pub(super) fn is_restored(&self) -> bool {
+        self.faults != Faults::default()
+    }
+
+    /// What around its records is damaged, and where in the block, whose bytes these are.
+    pub(super) fn faults(&self, block: &[u8]) -> Vec<(u64, &'static str)> {
+        let (payload_at, parity_at) = (self.header.payload_at(), self.header.parity_at());
+        let behind = self.header.block_bytes() - BLOCK_HEADER_BYTES as u64;
+        let part = |from: u64, until: u64| block.get(from as usize..until as usize);
+        let fill = part(payload_at + self.header.payload_len(), parity_at).unwrap_or_default();
+        let meta = part(BLOCK_HEADER_BYTES as u64, payload_at).unwrap_or_default();
+        let parity = part(parity_at, behind).unwrap_or_default();
+        let wrong_parity = !self.faults.table && parity_of(meta) != parity;
+        let all = [
+            (self.faults.header, 0, "the header of a block is damaged"),
+            (self.faults.table, BLOCK_HEADER_BYTES as u64, "the table of a block is damaged"),
+            (
+                fill.iter().any(|&byte| byte != 0),
+                parity_at - fill.len() as u64,
+                "bytes that hold nothing are not zero",
+            ),
+            (wrong_parity, parity_at, "the parity of a block's table is damaged"),
+            (self.faults.second_header, behind, "the second header of a block is damaged"),
+        ];
+        all.into_iter().filter(|it| it.0).map(|(_, at, what)| (at, what)).collect()
     }
 
     pub(super) const fn records(&self) -> &Records {
@@ -328,8 +444,12 @@ impl BlockBuilder {
             bytes.put_u32_le(offsets);
         }
         bytes.put_slice(records.table());
-        header.meta_crc = crc32c::crc32c(bytes.get(BLOCK_HEADER_BYTES..).unwrap_or_default());
+        let meta = bytes.get(BLOCK_HEADER_BYTES..).unwrap_or_default();
+        header.meta_crc = crc32c::crc32c(meta);
+        let parity = parity_of(meta);
         bytes.put_slice(records.payload());
+        bytes.resize(header.parity_at() as usize, 0);
+        bytes.put_slice(&parity);
         bytes.resize(header.block_bytes() as usize, 0);
         header.encode(salt, position, &mut bytes);
         (header, bytes)

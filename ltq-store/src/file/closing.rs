@@ -44,7 +44,9 @@ impl Engine {
         if marked {
             self.flush(true)?;
         }
-        if let Some(unused) = self.front.lock().take_ready()
+        // Nobody waits for `front` while a file is removed.
+        let unused = self.front.lock().take_ready();
+        if let Some(unused) = unused
             && let Err(error) = self.journal.remove(unused.number)
         {
             tracing::warn!(%error, "a journal file could not be removed");

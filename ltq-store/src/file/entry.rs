@@ -143,6 +143,25 @@ pub(super) fn frame(header: &EntryHeader, mut heads: Vec<u8>) -> (Vec<u8>, usize
     (heads, before)
 }
 
+/// The bytes of a whole entry at that position, made from what was read of it behind its header:
+/// with both copies of what it says of itself, whichever of them was whole. `None` when none was.
+pub(super) fn restored(
+    header: &EntryHeader,
+    salt: Salt,
+    position: u64,
+    content: &Bytes,
+) -> Option<Vec<u8>> {
+    let heads = whole_heads(header, content)?;
+    let mut around = vec![0; ENTRY_HEADER_BYTES];
+    around.extend_from_slice(&heads);
+    let (mut around, before) = frame(header, around);
+    header.encode(salt, position, &mut around);
+    let (front, behind) = around.split_at_checked(before)?;
+    let body_at = before.checked_sub(ENTRY_HEADER_BYTES)?;
+    let body = content.get(body_at..content.len().checked_sub(before)?)?;
+    Some([front, body, behind].concat())
+}
+
 /// One change as an entry tells it, except for what stands in `raw` and `payload`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Head<'a> {
@@ -221,21 +240,26 @@ pub(super) enum Told {
     LostValue,
 }
 
+fn part(content: &Bytes, from: usize, len: u32) -> Bytes {
+    let from = from.min(content.len());
+    content.slice(from..from.saturating_add(len as usize).min(content.len()))
+}
+
+/// What an entry says of itself, from the copy of it that is whole.
+fn whole_heads(header: &EntryHeader, content: &Bytes) -> Option<Bytes> {
+    let behind = (header.entry_bytes() - header.head_bytes()) as usize - ENTRY_HEADER_BYTES;
+    let copies = [0, behind].map(|from| part(content, from, header.heads_len));
+    copies.into_iter().find(|heads| {
+        heads.len() == header.heads_len as usize && crc32c::crc32c(heads) == header.heads_crc
+    })
+}
+
 /// Takes the bytes of an entry behind its header apart.
 pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
     let body_at = (header.head_bytes() as usize).saturating_sub(ENTRY_HEADER_BYTES);
-    let part = |from: usize, len: u32| {
-        let from = from.min(content.len());
-        content.slice(from..from.saturating_add(len as usize).min(content.len()))
-    };
-    let is_whole = |heads: &Bytes| {
-        heads.len() == header.heads_len as usize && crc32c::crc32c(heads) == header.heads_crc
-    };
-    let behind = (header.entry_bytes() - header.head_bytes()) as usize - ENTRY_HEADER_BYTES;
-    let mut copies = [part(0, header.heads_len), part(behind, header.heads_len)].into_iter();
-    let raw = part(body_at, header.raw_len);
-    let payload = part(body_at + header.raw_len as usize, header.payload_len);
-    let Some(heads) = copies.find(is_whole) else {
+    let raw = part(content, body_at, header.raw_len);
+    let payload = part(content, body_at + header.raw_len as usize, header.payload_len);
+    let Some(heads) = whole_heads(header, content) else {
         return Content { damage: Some("what an entry says of itself"), ..Content::default() };
     };
     let whole_raw = crc32c::crc32c(&raw) == header.raw_crc;
@@ -259,8 +283,8 @@ pub(super) fn decode_content(header: &EntryHeader, content: &Bytes) -> Content {
 #[derive(Clone, Copy)]
 struct Trusted {
     raw: bool,
-    /// A table that is damaged still tells which of some whole records it fits. With both damaged
-    /// it may fit what was written here by mistake, table and records together.
+    /// A table that is damaged still tells which of some whole records it fits, from either end. With
+    /// both damaged it may fit what was written here by mistake, table and records together.
     tables: bool,
 }
 
@@ -284,15 +308,26 @@ fn decode_changes(
                 let log = LogName::new(name);
                 let table = take(&mut raw, count as usize * TABLE_ENTRY_BYTES);
                 let bytes = take(&mut payload, len as usize);
-                let records = table
-                    .zip(bytes)
-                    .filter(|_| trusted.tables)
-                    .and_then(|(table, bytes)| Records::from_parts(base, table, bytes).ok());
-                let Some(records) = records else {
-                    told.changes.push(Told::LostRecords { id, log, at, count });
-                    continue;
+                let (table, bytes) = (table.unwrap_or_default(), bytes.unwrap_or_default());
+                let append = |at, records| {
+                    let log = log.clone();
+                    Change::Append { id, log, at, time, records, durable: true }
                 };
-                Some(Change::Append { id, log, at, time, records, durable: true })
+                let whole = Records::from_parts(base, table.clone(), bytes.clone());
+                let whole = whole.ok().filter(|_| trusted.raw);
+                if whole.is_none() {
+                    let left = trusted.tables.then(|| salvage(base, &table, &bytes));
+                    let (front, back) = left.unwrap_or_default();
+                    let lost = (count as usize).saturating_sub(front.count() + back.count());
+                    let from = at.plus(front.count() as u64);
+                    let behind = from.plus(lost as u64);
+                    told.changes.push(Told::Change(append(at, front)));
+                    let log = log.clone();
+                    told.changes.push(Told::LostRecords { id, log, at: from, count: lost as u32 });
+                    told.changes.push(Told::Change(append(behind, back)));
+                    continue;
+                }
+                whole.map(|records| append(at, records))
             }
             Head::Truncate { id, name, before } => {
                 Some(Change::Truncate { id, log: LogName::new(name), before, durable: true })
@@ -316,6 +351,42 @@ fn decode_changes(
     (raw.is_empty() && payload.is_empty()).then_some(())
 }
 
+/// What is left of records whose table is damaged, and whose payload is not: those from the first
+/// on, and those back from the last, whose checksums are right. Each stands against one that is
+/// right or against an end of the payload, so that it is the one that it is taken for, whatever the
+/// table says by mistake.
+fn salvage(base: u32, table: &Bytes, payload: &Bytes) -> (Records, Records) {
+    let count = table.len() / TABLE_ENTRY_BYTES;
+    let entry = |index: usize| {
+        let bytes = table.get(index * TABLE_ENTRY_BYTES..)?.first_chunk::<TABLE_ENTRY_BYTES>()?;
+        let both = u64::from_le_bytes(*bytes);
+        let end = (both as u32).checked_sub(base)? as usize;
+        (end <= payload.len()).then_some((end, (both >> 32) as u32))
+    };
+    let is_right = |start: usize, end: usize, crc: u32| {
+        start < end && payload.get(start..end).is_some_and(|it| crc32c::crc32c(it) == crc)
+    };
+    let (mut front, mut start) = (0, 0);
+    while let Some((end, _)) = entry(front).filter(|&(end, crc)| is_right(start, end, crc)) {
+        (front, start) = (front + 1, end);
+    }
+    let (mut back, mut end) = (count, payload.len());
+    while back > front {
+        let before = (back - 1).checked_sub(1).map_or(Some(0), |at| entry(at).map(|it| it.0));
+        let right = entry(back - 1).filter(|it| it.0 == end).zip(before);
+        let Some((_, before)) = right.filter(|&((end, crc), from)| is_right(from, end, crc)) else {
+            break;
+        };
+        (back, end) = (back - 1, before);
+    }
+    let part = |entries: std::ops::Range<usize>, bytes: std::ops::Range<usize>| {
+        let table = table.slice(entries.start * TABLE_ENTRY_BYTES..entries.end * TABLE_ENTRY_BYTES);
+        let base = base.saturating_add(bytes.start as u32);
+        Records::from_parts(base, table, payload.slice(bytes)).unwrap_or_default()
+    };
+    (part(0..front, 0..start), part(back..count, end..payload.len()))
+}
+
 fn take(from: &mut Bytes, len: usize) -> Option<Bytes> {
     (len <= from.len()).then(|| from.split_to(len))
 }
@@ -326,4 +397,62 @@ pub(super) const TABLES_AND_VALUES: &str = "an entry's tables and values";
 /// The next multiple of 8.
 pub(super) const fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use ltq_core::Message;
+
+    use super::*;
+
+    /// What is salvaged, by the places of the records.
+    fn salvaged(records: &Records, table: &[u8]) -> Vec<usize> {
+        let table = Bytes::copy_from_slice(table);
+        let (front, back) = salvage(records.base(), &table, records.payload());
+        let count = records.count();
+        let places = (0..front.count()).chain(count - back.count()..count);
+        let found = (0..front.count()).map(|at| front.encoded(at));
+        let found = found.chain((0..back.count()).map(|at| back.encoded(at)));
+        for (place, found) in places.clone().zip(found) {
+            assert_eq!(found, records.encoded(place), "a wrong record at {place}");
+        }
+        places.collect()
+    }
+
+    #[test]
+    fn promise_8_a_damaged_table_costs_the_records_of_which_it_tells() {
+        let messages: Vec<_> = (0..20).map(|at| Message::new(vec![at; 5 + at as usize])).collect();
+        let all = Records::encode(&messages);
+        for records in [all.clone(), all.slice(4..20), all.slice(7..8)] {
+            let (count, whole) = (records.count(), records.table());
+            assert_eq!(salvaged(&records, whole), (0..count).collect::<Vec<_>>());
+            for at in 0..whole.len() {
+                for bit in 0..8 {
+                    let mut table = whole.to_vec();
+                    table[at] ^= 1 << bit;
+                    let damaged = at / TABLE_ENTRY_BYTES;
+                    // Where a record ends is where the next one begins.
+                    let is_end = at % TABLE_ENTRY_BYTES < 4 && damaged + 1 < count;
+                    let lost = damaged..damaged + 1 + usize::from(is_end);
+                    let expected: Vec<_> = (0..count).filter(|it| !lost.contains(it)).collect();
+                    assert_eq!(salvaged(&records, &table), expected, "byte {at}, bit {bit}");
+                }
+            }
+        }
+        // A stretch of it zeroed, or with entries that belong further on.
+        for from in 0..15 {
+            let range = from * TABLE_ENTRY_BYTES..(from + 4) * TABLE_ENTRY_BYTES;
+            let mut zeroed = all.table().to_vec();
+            zeroed[range.clone()].fill(0);
+            let kept = |it: &usize| !(from..=from + 4).contains(it);
+            let expected: Vec<_> = (0..20).filter(kept).collect();
+            assert_eq!(salvaged(&all, &zeroed), expected, "{from}");
+            let mut moved = all.table().to_vec();
+            moved.copy_within(
+                range.start + TABLE_ENTRY_BYTES..range.end + TABLE_ENTRY_BYTES,
+                range.start,
+            );
+            assert!(salvaged(&all, &moved).iter().all(|it| *it < from || *it >= from + 4));
+        }
+    }
 }

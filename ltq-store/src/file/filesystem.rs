@@ -59,6 +59,15 @@ pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
     /// The operating system's. It is not known then which of them are.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Makes what was written to several files durable, in any order, or at once where that is
+    /// cheaper. One after another unless it is overridden.
+    ///
+    /// # Errors
+    /// One that [`StoreFile::sync`] had; it is not known then what is durable of any of them.
+    fn sync_files(&self, files: &[Arc<dyn StoreFile>]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync())
+    }
+
     /// Bytes that may still be written to the device that holds a directory.
     ///
     /// # Errors

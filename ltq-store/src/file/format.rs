@@ -30,8 +30,9 @@ use super::filesystem::{StoreFile, read_up_to};
 
 /// Bytes of a file's header.
 pub(super) const HEADER_BYTES: usize = 64;
-/// The format that this code reads and writes. In 1 nothing could be discarded.
-pub(super) const VERSION: u16 = 2;
+/// The format that this code reads and writes. In 1 nothing could be discarded; in 2 what a segment
+/// says of its records stood there only once.
+pub(super) const VERSION: u16 = 3;
 const MAGIC: &[u8; 8] = b"LTQ-file";
 
 /// A store's random id.

@@ -78,8 +78,9 @@ impl Queued {
 #[derive(Debug)]
 pub(super) struct Waiting {
     ticket: u64,
-    /// The batch that it must not overtake.
-    after: u64,
+    /// The batches that it must not overtake: of each thing that it touches, the last one that
+    /// does. One of them may be seen long before another.
+    after: Vec<u64>,
     /// What must be written or synced before readers may see it.
     level: Durability,
     /// The last entry of the journal when it came in: its own if it has one.
@@ -186,15 +187,16 @@ impl Front {
         let barrier = changes.is_empty();
         let (file, sequence) = (self.current.number, self.last_sequence);
         let level = if journaled || barrier { durability } else { Durability::Memory };
-        let predecessor = if barrier {
-            self.waiting.back().map(|last| last.ticket)
+        let after: Vec<u64> = if barrier {
+            self.waiting.back().map(|last| last.ticket).into_iter().collect()
         } else {
-            self.planned.predecessor(&touched)
+            self.planned.predecessors(&touched).collect()
         };
+        let first = after.is_empty();
         self.last_ticket += 1;
         let waiting = Waiting {
             ticket: self.last_ticket,
-            after: predecessor.unwrap_or(0),
+            after,
             level,
             sequence,
             file,
@@ -204,7 +206,7 @@ impl Front {
             reach: reach.min(durability),
             done,
         };
-        if predecessor.is_none() && level == Durability::Memory {
+        if first && level == Durability::Memory {
             return Admitted::Now(waiting);
         }
         self.planned.begin(&waiting.touched, waiting.ticket);
@@ -280,9 +282,10 @@ impl Front {
             Durability::Disk => waiting.sequence <= synced,
         };
         for waiting in std::mem::take(&mut self.waiting) {
-            let overtakes = kept
-                .binary_search_by_key(&waiting.after, |earlier: &Waiting| earlier.ticket)
-                .is_ok();
+            let is_kept = |ticket: &u64| {
+                kept.binary_search_by_key(ticket, |earlier: &Waiting| earlier.ticket).is_ok()
+            };
+            let overtakes = waiting.after.iter().any(is_kept);
             if due(&waiting) && !overtakes {
                 settled.push(waiting);
             } else {

@@ -19,8 +19,8 @@ pub(super) const IDENTITY_TEMPORARY: &str = "identity-new";
 const LOCK: &str = "lock";
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const SEGMENTS: &str = "segments";
-/// Where the identity stands a second time.
-const SECOND_COPY_AT: u64 = 512;
+/// Where the identity stands a second time: in another sector, on disks that have large ones too.
+const SECOND_COPY_AT: u64 = 4096;
 /// Where it stands.
 pub(super) const COPIES_AT: [u64; 2] = [0, SECOND_COPY_AT];
 

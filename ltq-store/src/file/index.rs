@@ -17,38 +17,29 @@ pub(super) struct BlockAt {
     pub(super) position: u64,
     /// How many records are in it.
     pub(super) count: u32,
-    /// Bytes of the whole block, and of what stands before its records.
+    /// Bytes of the whole block, of what stands before its records, and of those.
     pub(super) bytes: u64,
     pub(super) meta_bytes: u64,
+    pub(super) payload_bytes: u64,
     /// The latest time of any record in it.
     pub(super) time_max: Timestamp,
 }
 
-/// The blocks of a segment, in order. Those whose headers are damaged are missing.
+/// The blocks of a segment, in order. Those of which both headers are damaged are missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SegmentIndex {
     blocks: Vec<BlockAt>,
 }
 
 impl SegmentIndex {
-    /// Finds the blocks in the first `bytes` of a segment. Behind a damaged header it goes on with
-    /// the next one that is whole.
+    /// Finds the blocks in the first `bytes` of a segment, each by either of its headers. Behind a
+    /// block with none it goes on with the next one that has one.
     pub(super) fn scan(file: &dyn StoreFile, salt: Salt, bytes: u64) -> io::Result<Self> {
         let mut index = Self::default();
         let mut position = HEADER_BYTES as u64;
-        let mut header = [0; BLOCK_HEADER_BYTES];
-        while position < bytes {
-            let read = read_up_to(file, &mut header, position)?;
-            let found = BlockHeader::decode(salt, position, header.get(..read).unwrap_or_default());
-            let (at, found) = match found {
-                Some(found) => (position, found),
-                None => match search(file, salt, position + 8, bytes)? {
-                    Some(next) => next,
-                    None => break,
-                },
-            };
-            index.push(at, &found);
-            position = at + found.block_bytes();
+        while let Some((at, header)) = next_block(file, salt, position, bytes)? {
+            index.push(at, &header);
+            position = at + header.block_bytes();
         }
         Ok(index)
     }
@@ -60,6 +51,7 @@ impl SegmentIndex {
             count: header.count,
             bytes: header.block_bytes(),
             meta_bytes: header.payload_at(),
+            payload_bytes: header.payload_len(),
             time_max: header.time_max,
         });
     }
@@ -85,8 +77,28 @@ impl SegmentIndex {
     }
 }
 
-/// The first block header at or behind a position.
-pub(super) fn search(
+/// The first block, of the first `bytes` of a segment, that begins at a position or behind it and
+/// has one of its headers, and where it begins.
+pub(super) fn next_block(
+    file: &dyn StoreFile,
+    salt: Salt,
+    from: u64,
+    bytes: u64,
+) -> io::Result<Option<(u64, BlockHeader)>> {
+    let mut header = [0; BLOCK_HEADER_BYTES];
+    if from + BLOCK_HEADER_BYTES as u64 > bytes {
+        return Ok(None);
+    }
+    let read = read_up_to(file, &mut header, from)?;
+    let found = BlockHeader::decode(salt, from, header.get(..read).unwrap_or_default());
+    match found.filter(|(_, begins)| *begins == from) {
+        Some((header, _)) => Ok(Some((from, header))),
+        None => search(file, salt, from, bytes),
+    }
+}
+
+/// The first block at or behind a position of which a header is whole, and where it begins.
+fn search(
     file: &dyn StoreFile,
     salt: Salt,
     from: u64,
@@ -100,7 +112,8 @@ pub(super) fn search(
         let found = (0..read.saturating_sub(BLOCK_HEADER_BYTES - 1)).step_by(8).find_map(|at| {
             let position = start + at as u64;
             let header = window.get(at..at + BLOCK_HEADER_BYTES)?;
-            Some((position, BlockHeader::decode(salt, position, header)?))
+            let (header, begins) = BlockHeader::decode(salt, position, header)?;
+            (begins >= from).then_some((begins, header))
         });
         if found.is_some() || read < WINDOW_BYTES {
             return Ok(found);

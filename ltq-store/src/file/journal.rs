@@ -160,7 +160,7 @@ impl JournalDir {
         goes_on: GoesOn,
         bytes: u64,
     ) -> io::Result<JournalFile> {
-        let file = self.files.open(&self.path(old), OpenMode::Write)?;
+        let file = self.open_to_write(old)?;
         // In this order a crash leaves an old file with a strange header, which is ignored, and
         // never a new one that is not what its name says.
         self.begin(&*file, number, goes_on, bytes)?;
@@ -184,6 +184,10 @@ impl JournalDir {
         let header = FileHeader { number, first, bytes, ..header };
         file.write_all_at(&[IoSlice::new(&header.encode())], 0)?;
         file.sync()
+    }
+
+    pub(super) fn open_to_write(&self, number: u64) -> io::Result<Arc<dyn StoreFile>> {
+        self.files.open(&self.path(number), OpenMode::Write)
     }
 
     pub(super) fn remove(&self, number: u64) -> io::Result<()> {

@@ -153,6 +153,11 @@ impl Log {
         }
     }
 
+    /// What it takes in memory: its newest records, and what is known of discarded ones.
+    pub(super) fn cost(&self) -> (u64, u64) {
+        (self.tail.cost(), self.discarded.len() as u64 * STRETCH_COST_BYTES)
+    }
+
     /// Bytes of its segment files.
     pub(super) fn segment_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
@@ -264,3 +269,6 @@ impl Hole {
         }
     }
 }
+
+/// What a discarded stretch takes in memory: its two offsets, in a tree whose nodes are half full.
+const STRETCH_COST_BYTES: u64 = 40;

@@ -20,6 +20,7 @@ mod log;
 mod options;
 mod os_filesystem;
 mod pace;
+mod parity;
 mod planned;
 mod reader;
 mod recovery;

@@ -5,7 +5,11 @@ use std::{
     io::{self, IoSlice},
     os::unix::fs::FileExt,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
 };
 
 use super::filesystem::{FileSystem, OpenMode, StoreFile};
@@ -47,11 +51,43 @@ impl FileSystem for OsFileSystem {
         File::open(dir)?.sync_all()
     }
 
+    /// From several threads at once where there are many: a journaling file system commits once for
+    /// all that wait, where one after another would have it commit for each.
+    fn sync_files(&self, files: &[Arc<dyn StoreFile>]) -> io::Result<()> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(file) = files.get(next.fetch_add(1, Relaxed)) {
+                file.sync()?;
+            }
+            Ok(())
+        };
+        let helpers = if files.len() > FEW_FILES { SYNCS_AT_ONCE - 1 } else { 0 };
+        thread::scope(|scope| {
+            let spawn = |_| {
+                let thread = thread::Builder::new().name("ltq-sync".to_owned());
+                thread.spawn_scoped(scope, work).ok()
+            };
+            // With fewer, or none, it takes longer.
+            let helpers: Vec<_> = (0..helpers).map_while(spawn).collect();
+            let died = |_| Err(io::Error::other("a thread that synced files died"));
+            let own = work();
+            helpers.into_iter().fold(own, |done, helper| {
+                let synced = helper.join().unwrap_or_else(died);
+                done.and(synced)
+            })
+        })
+    }
+
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
         let space = rustix::fs::statvfs(dir)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 }
+
+/// So many are synced one after another.
+const FEW_FILES: usize = 4;
+/// How many wait for the device at once.
+const SYNCS_AT_ONCE: usize = 8;
 
 #[derive(Debug)]
 struct OsFile(File);
@@ -116,3 +152,27 @@ impl StoreFile for OsFile {
 /// As many parts as one call of the operating system takes.
 #[cfg(target_os = "linux")]
 const PARTS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promise_1_one_of_many_files_that_cannot_be_synced_is_not_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |at: usize| {
+            let file = OsFileSystem.open(&dir.path().join(at.to_string()), OpenMode::Create);
+            file.unwrap()
+        };
+        for count in [0, 1, FEW_FILES, 40] {
+            let mut files: Vec<_> = (0..count).map(file).collect();
+            OsFileSystem.sync_files(&files).unwrap();
+            // The kernel syncs nothing of these: EINVAL.
+            files.insert(
+                count / 2,
+                OsFileSystem.open("/proc/version".as_ref(), OpenMode::Read).unwrap(),
+            );
+            OsFileSystem.sync_files(&files).unwrap_err();
+        }
+    }
+}

@@ -134,12 +134,16 @@ impl Planned {
         Ok(Plan { changes, touched, reach, journaled, after, next_log_id })
     }
 
-    /// The last batch that readers cannot see yet and that this one must not overtake.
-    pub(super) fn predecessor(&self, touched: &Touched) -> Option<u64> {
+    /// The last batches that readers cannot see yet of those that touch the same things. Each of
+    /// them waits for the ones before it, and they do not wait for each other.
+    pub(super) fn predecessors<'a>(
+        &'a self,
+        touched: &'a Touched,
+    ) -> impl Iterator<Item = u64> + 'a {
         let logs = touched.logs.iter().filter_map(|log| self.logs.get(log));
         let values = touched.values.then_some(&self.values);
         let pending = logs.map(|log| &log.pending).chain(values);
-        pending.filter(|pending| pending.count > 0).map(|pending| pending.last).max()
+        pending.filter(|pending| pending.count > 0).map(|pending| pending.last)
     }
 
     /// Takes a batch in.

@@ -14,9 +14,10 @@ use ltq_core::{LogName, Offset, ReadLimits, RecordBatch, StoreError, Timestamp};
 use parking_lot::Mutex;
 
 use super::{
-    block::{BLOCK_BYTES, BLOCK_HEADER_BYTES, Block, BlockHeader, BlockMeta},
+    block::{Block, BlockMeta},
     engine::Engine,
     filesystem::{StoreFile, read_up_to},
+    format::Salt,
     index::{BlockAt, SegmentIndex},
     log::{Found, Segment},
     segments::{SegmentDir, SegmentKey},
@@ -30,11 +31,13 @@ pub(super) struct Handles {
     open: Mutex<HashMap<SegmentKey, Handle>>,
     /// Damaged records that were counted.
     known: Mutex<HashSet<(u64, Offset)>>,
+    /// Blocks of which it was said that something around their records is damaged.
+    restored: Mutex<HashSet<(u64, Offset)>>,
 }
 
 impl Handles {
     pub(super) fn new(dir: SegmentDir) -> Self {
-        Self { dir, open: Mutex::default(), known: Mutex::default() }
+        Self { dir, open: Mutex::default(), known: Mutex::default(), restored: Mutex::default() }
     }
 
     fn get(&self, key: SegmentKey) -> io::Result<Arc<dyn StoreFile>> {
@@ -67,6 +70,11 @@ impl Handles {
 
     pub(super) fn clear(&self) {
         self.open.lock().clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn open_files(&self) -> usize {
+        self.open.lock().len()
     }
 }
 
@@ -248,7 +256,7 @@ impl Source<'_> {
     /// Adds what the block of the next record holds. Tells whether to go on with the one after.
     fn read_block(&self, collected: &mut Collected) -> Result<bool, StoreError> {
         let from = collected.next();
-        let (header, block, position) = self.block_of(from)?;
+        let (block, position) = self.block_of(from)?;
         let records = block.records();
         let count = records.count();
         let start = block.place_of(from).unwrap_or(count);
@@ -268,7 +276,7 @@ impl Source<'_> {
             let is_good = |at: &usize| records.slice(*at..at + 1).verify().is_ok();
             let next_good = (first_bad..count).find(is_good).unwrap_or(count);
             let before: usize = records.slice(0..first_bad).payload().len();
-            let position = position + header.payload_at() + before as u64;
+            let position = position + block.header().payload_at() + before as u64;
             let what = "the checksum of a record is wrong".to_owned();
             let range = block.offset_of(first_bad)..block.offset_of(next_good);
             return Err(self.damaged(range, position, what));
@@ -276,22 +284,21 @@ impl Source<'_> {
         Ok(start + wanted == count)
     }
 
-    /// The block that holds a record.
-    fn block_of(&self, offset: Offset) -> Result<(BlockHeader, Block, u64), StoreError> {
+    /// The block that holds a record, and where it stands.
+    fn block_of(&self, offset: Offset) -> Result<(Block, u64), StoreError> {
         let (at, next) = self.index.find(offset);
         let until = next.map_or(self.segment.end, |next| next.first.min(self.segment.end));
         let lost = |position, what: &str| self.damaged(offset..until, position, what.to_owned());
         let Some(at) = at else {
-            return Err(lost(0, "the header of a block is damaged"));
+            return Err(lost(0, "both headers of a block are damaged"));
         };
-        let (header, block) = self.load(at, next.map(|next| next.position))?.ok_or_else(|| {
-            lost(at.position, "the header of a block, or the table in it, is damaged")
+        let block = self.load(at)?.ok_or_else(|| {
+            lost(at.position, "what stands around the records of a block is damaged beyond repair")
         })?;
         if block.place_of(offset).is_none() {
-            let position = at.position + header.block_bytes();
-            return Err(lost(position, "the header of a block is damaged"));
+            return Err(lost(at.position + at.bytes, "both headers of a block are damaged"));
         }
-        Ok((header, block, at.position))
+        Ok((block, at.position))
     }
 
     /// Where its blocks are.
@@ -299,50 +306,57 @@ impl Source<'_> {
         &self.index
     }
 
-    /// Reads what a block says of its records. `None` when it is damaged.
+    /// Reads what a block says of its records. `None` when it is damaged beyond repair.
     pub(super) fn load_meta(&self, at: BlockAt) -> Result<Option<BlockMeta>, StoreError> {
-        let key = self.segment.key(self.log);
-        let salt = self.engine.handles.dir.salt(key);
-        let mut bytes = vec![0; at.meta_bytes as usize];
-        let read = read_up_to(&*self.file, &mut bytes, at.position);
-        bytes.truncate(read.map_err(|error| self.engine.io_error(key, &error))?);
-        let header = BlockHeader::decode(salt, at.position, &bytes);
-        Ok(header.and_then(|header| BlockMeta::decode(&header, &Bytes::from(bytes))))
+        let front = self.load_bytes(at, at.meta_bytes)?;
+        match BlockMeta::decode_front(self.salt(), at.position, &front) {
+            Some(meta) => Ok(Some(meta)),
+            None => Ok(self.load(at)?.map(Block::into_meta)),
+        }
     }
 
-    /// Reads a block. `None` when it is damaged before its payload.
-    pub(super) fn load(
-        &self,
-        at: BlockAt,
-        next: Option<u64>,
-    ) -> Result<Option<(BlockHeader, Block)>, StoreError> {
-        let key = self.segment.key(self.log);
-        let salt = self.engine.handles.dir.salt(key);
-        let io_error = |error: io::Error| self.engine.io_error(key, &error);
-        let end = next.unwrap_or(self.segment.bytes);
-        let likely = (end.saturating_sub(at.position) as usize).min(2 * BLOCK_BYTES);
-        let mut bytes = vec![0; likely.max(BLOCK_HEADER_BYTES)];
-        let mut read = read_up_to(&*self.file, &mut bytes, at.position).map_err(io_error)?;
-        let header = BlockHeader::decode(salt, at.position, bytes.get(..read).unwrap_or_default());
-        let Some(header) = header.filter(|header| header.first == at.first) else {
+    /// Reads a block. `None` when what stands around its records is damaged beyond repair.
+    pub(super) fn load(&self, at: BlockAt) -> Result<Option<Block>, StoreError> {
+        if at.position + at.bytes > self.segment.bytes {
             return Ok(None);
-        };
-        let wanted = header.block_bytes() as usize;
-        if wanted > read && at.position + wanted as u64 <= self.segment.bytes {
-            bytes.resize(wanted, 0);
-            let rest = bytes.get_mut(read..).unwrap_or_default();
-            let position = at.position + read as u64;
-            read += read_up_to(&*self.file, rest, position).map_err(io_error)?;
         }
-        bytes.truncate(read.min(wanted));
-        let block = Block::decode(&header, &Bytes::from(bytes));
-        Ok(block.map(|block| (header, block)))
+        let bytes = self.load_bytes(at, at.bytes)?;
+        let block = Block::decode(self.salt(), at.position, &bytes);
+        let block = block.filter(|block| block.header().first == at.first);
+        if block.as_ref().is_some_and(Block::is_restored) {
+            self.note_restored(at);
+        }
+        Ok(block)
+    }
+
+    /// The beginning of a block. What a file that was cut lacks is zeros, which are no records.
+    fn load_bytes(&self, at: BlockAt, len: u64) -> Result<Bytes, StoreError> {
+        let mut bytes = vec![0; len as usize];
+        let read = read_up_to(&*self.file, &mut bytes, at.position);
+        let key = self.segment.key(self.log);
+        read.map_err(|error| self.engine.io_error(key, &error))?;
+        Ok(Bytes::from(bytes))
+    }
+
+    fn salt(&self) -> Salt {
+        self.engine.handles.dir.salt(self.segment.key(self.log))
+    }
+
+    /// Says once that something is damaged that costs nothing so far.
+    fn note_restored(&self, at: BlockAt) {
+        let mut known = self.engine.handles.restored.lock();
+        if known.len() < KNOWN_MAX && known.insert((self.log, at.first)) {
+            let file = self.engine.handles.dir.path(self.segment.key(self.log));
+            tracing::warn!(log = %self.name, file = %file.display(), position = at.position,
+                "what stands around the records of a block is damaged, and was restored from what \
+                 stands there twice; a repair writes it anew");
+        }
     }
 
     fn offset_at(&self, from: Offset, time: Timestamp) -> Result<Option<Offset>, StoreError> {
         for at in self.index.late(from, time) {
             // A damaged block is passed over: its records are reported to who reads them.
-            let Some((_, block)) = self.load(at, None)? else { continue };
+            let Some(block) = self.load(at)? else { continue };
             let mut batches = block.batches(from..self.segment.end);
             if let Some(found) = batches.find(|batch| batch.time >= time) {
                 return Ok(Some(found.first));

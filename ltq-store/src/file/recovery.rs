@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    io,
+    io::{self, IoSlice},
     path::Path,
     sync::{Arc, OnceLock, atomic::AtomicBool, atomic::AtomicU64},
 };
@@ -73,8 +73,8 @@ pub(super) fn open_locked(
     // built upon from now on.
     files.sync_dir(&dir).map_err(|error| failed("syncing the directory", &error))?;
     for file in &walked {
-        let synced = files.open(&journal.path(file.number), OpenMode::Write);
-        synced
+        journal
+            .open_to_write(file.number)
             .and_then(|file| file.sync())
             .map_err(|error| failed("syncing the journal", &error))?;
     }
@@ -91,7 +91,7 @@ pub(super) fn open_locked(
         .iter()
         .map(|file| Sealed { number: file.number, bytes: file.bytes, last_sequence: before })
         .collect();
-    let mut walk = Walk::new(walked, snapshot.sequence);
+    let mut walk = Walk::new(walked, snapshot.sequence).keep_doubtful();
     let mut replay = Replay::new(&options, &segments, snapshot);
     // What came after the checkpoint is in the journal, and written again if memory asks for it.
     remove_segments(&segments, unknown_segments(listed, &replay.state));
@@ -102,6 +102,7 @@ pub(super) fn open_locked(
             file.last_sequence = walk.expected() - 1;
         }
     }
+    rewrite_end(&journal, &walk).map_err(|error| failed("writing the journal's end", &error))?;
     let last = walk.expected() - 1;
     tracing::debug!(dir = %dir.display(), last, clean = replay.stopped, "replayed the journal");
     let Replay { mut state, next_log_id, dirty, damaged_records, .. } = replay;
@@ -381,6 +382,11 @@ pub(super) fn open_journal(
     }
     let is_missing = |number: &u64| *number >= snapshot.file && !numbers.contains(number);
     match before.into_iter().find(is_missing) {
+        Some(number) if snapshot.number == 0 => Err(refuse(
+            &journal.path(number),
+            "it is missing, and no copy of the checkpoint is whole to begin with instead of it; \
+             restore a backup",
+        )),
         Some(number) => Err(refuse(&journal.path(number), "it is missing")),
         None => Ok(walked),
     }
@@ -418,6 +424,25 @@ pub(super) fn check_segments(
         return Err(refuse(dir, "its checkpoint and the beginning of its journal are missing"));
     }
     Ok(())
+}
+
+/// Writes the entries at the journal's end once more, and syncs them. A sync that failed before the
+/// store was opened may have left them to be read and not on the device, and a sync now would not
+/// tell; and of one that a power cut tore, this mends the copy that is torn.
+fn rewrite_end(journal: &JournalDir, walk: &Walk) -> io::Result<()> {
+    let mut written: Option<(u64, Arc<dyn StoreFile>)> = None;
+    for (number, position, bytes) in walk.doubtful() {
+        let file = match written.take() {
+            Some((same, file)) if same == number => file,
+            before => {
+                before.map_or(Ok(()), |(_, file)| file.sync())?;
+                journal.open_to_write(number)?
+            }
+        };
+        file.write_all_at(&[IoSlice::new(&bytes)], position)?;
+        written = Some((number, file));
+    }
+    written.map_or(Ok(()), |(_, file)| file.sync())
 }
 
 /// The file to go on with, small as most stores stay small; smaller still on a full device, where
@@ -483,9 +508,10 @@ pub(super) fn judge_segments(
             if oldest { log.truncate(lost.end) } else { log.discard(lost.start, lost.end) }
         });
     }
-    for log in state.logs.values_mut() {
+    let logs: Vec<_> = state.logs.iter().map(|(name, log)| (name.clone(), log.id)).collect();
+    for (name, id) in logs {
         // Of a log that is not durable the checkpoint may know more than came back.
-        log.discarded.drop_from(log.bounds.end);
+        state.change_log(id, &name, |log| log.discarded.drop_from(log.bounds.end));
     }
     state.count_segments();
     Ok(unknown_segments(listed, state))

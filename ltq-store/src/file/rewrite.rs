@@ -321,7 +321,7 @@ impl Work {
             if here.is_empty() {
                 continue;
             }
-            let (_, content) = source.load(block, None).ok().flatten().ok_or_else(unfit)?;
+            let content = source.load(block).ok().flatten().ok_or_else(unfit)?;
             for range in here {
                 for batch in content.batches(range.clone()) {
                     batch.records.verify().map_err(|_| unfit())?;

@@ -90,14 +90,19 @@ impl SegmentDir {
     /// Makes what was written to these segments durable.
     pub(super) fn sync(&self, keys: &BTreeSet<SegmentKey>) -> io::Result<u64> {
         let mut syncs = 0;
-        for &key in keys {
-            match self.files.open(&self.path(key), OpenMode::Write) {
-                Ok(file) => file.sync()?,
-                // It was truncated away meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+        let mut keys_left = keys.iter().peekable();
+        while keys_left.peek().is_some() {
+            let mut files = Vec::new();
+            for &key in keys_left.by_ref().take(OPEN_TO_SYNC_MAX) {
+                match self.files.open(&self.path(key), OpenMode::Write) {
+                    Ok(file) => files.push(file),
+                    // It was truncated away meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
-            syncs += 1;
+            self.files.sync_files(&files)?;
+            syncs += files.len() as u64;
         }
         if !keys.is_empty() {
             self.files.sync_dir(&self.dir)?;
@@ -105,6 +110,9 @@ impl SegmentDir {
         Ok(syncs)
     }
 }
+
+/// So many segments are open at a time to be synced.
+const OPEN_TO_SYNC_MAX: usize = 128;
 
 /// Writes records of one log, behind its last segment or in new ones.
 #[derive(Debug)]

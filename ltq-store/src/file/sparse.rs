@@ -12,7 +12,7 @@ use std::{
 use ltq_core::{LogName, Offset, StoreError};
 
 use super::{
-    block::{BLOCK_BYTES, BLOCK_HEADER_BYTES},
+    block::{AROUND_BYTES_MAX, BLOCK_BYTES, BLOCK_HEADER_BYTES},
     format::HEADER_BYTES,
     log::Segment,
     reader::Source,
@@ -131,8 +131,7 @@ impl Weight {
     /// What a file of these records takes, at most.
     fn file_bytes(self) -> u64 {
         let blocks = 1 + (self.records + self.more) / (BLOCK_BYTES as u64 / 2);
-        let around = (BLOCK_HEADER_BYTES + 8) as u64;
-        HEADER_BYTES as u64 + self.records + self.more + blocks * around
+        HEADER_BYTES as u64 + self.records + self.more + blocks * AROUND_BYTES_MAX
     }
 }
 
@@ -170,7 +169,7 @@ impl Weights {
             }
             let table = u64::from(block.count) * ltq_core::TABLE_ENTRY_BYTES as u64;
             if count >= u64::from(block.count) {
-                let records = block.bytes - block.meta_bytes + table;
+                let records = block.payload_bytes + table;
                 let more = block.meta_bytes - BLOCK_HEADER_BYTES as u64 - table;
                 total.add(Weight { records, more });
                 continue;

@@ -5,6 +5,9 @@ use std::{
     ops::Bound,
 };
 
+#[cfg(not(test))]
+use std::hash::RandomState as Hashing;
+
 use bytes::Bytes;
 use ltq_core::{LogInfo, LogName};
 
@@ -14,13 +17,9 @@ use super::{
     segments::SegmentKey,
     tail::Chunk,
 };
-
-/// How logs are spread. In tests always the same way, so that what happens to a simulated disk is
-/// the same for the same seed.
-#[cfg(not(test))]
-pub(super) type Hashing = std::hash::RandomState;
+// As a seed will have it, so that the same happens again to a simulated disk.
 #[cfg(test)]
-pub(super) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+use super::tests::Hashing;
 
 /// All logs and values.
 #[derive(Debug, Default)]
@@ -30,6 +29,8 @@ pub(super) struct State {
     values_cost: u64,
     /// What all tails take in memory.
     tail_cost: u64,
+    /// What the discarded stretches of all logs take in memory.
+    discarded_cost: u64,
     /// What all segments take on disk, those in `garbage` included.
     segment_bytes: u64,
     /// Segments that nothing needs any more.
@@ -53,9 +54,9 @@ impl State {
         self.tail_cost
     }
 
-    /// What tails and values take in memory.
+    /// What tails, discarded stretches and values take in memory.
     pub(super) const fn memory_bytes(&self) -> u64 {
-        self.tail_cost + self.values_cost
+        self.tail_cost + self.discarded_cost + self.values_cost
     }
 
     pub(super) const fn values_cost(&self) -> u64 {
@@ -82,7 +83,9 @@ impl State {
                 if self.logs.get(&log).is_some_and(|found| found.id == id)
                     && let Some(found) = self.logs.remove(&log)
                 {
-                    self.tail_cost -= found.tail.cost();
+                    let (tail, discarded) = found.cost();
+                    self.tail_cost -= tail;
+                    self.discarded_cost -= discarded;
                     self.remove_later(id, &found.segments, sequence);
                 }
             }
@@ -109,7 +112,9 @@ impl State {
 
     /// Takes in a log as it was in a checkpoint.
     pub(super) fn restore(&mut self, log: LogName, found: Log) {
-        self.tail_cost += found.tail.cost();
+        let (tail, discarded) = found.cost();
+        self.tail_cost += tail;
+        self.discarded_cost += discarded;
         if !found.segments.is_empty() && found.discarded.iter().next().is_some() {
             self.sparse.insert(log.clone());
         }
@@ -122,7 +127,7 @@ impl State {
         self.segment_bytes = self.logs.values().map(Log::segment_bytes).sum();
     }
 
-    /// Changes a log's tail and keeps count of it. `None` when the log is gone.
+    /// Changes a log and keeps count of what it takes in memory. `None` when the log is gone.
     pub(super) fn change_log<T>(
         &mut self,
         id: u64,
@@ -130,9 +135,11 @@ impl State {
         change: impl FnOnce(&mut Log) -> T,
     ) -> Option<T> {
         let found = self.logs.get_mut(log).filter(|found| found.id == id)?;
-        let before = found.tail.cost();
+        let (tail, discarded) = found.cost();
         let result = change(found);
-        self.tail_cost = self.tail_cost - before + found.tail.cost();
+        let (new_tail, new_discarded) = found.cost();
+        self.tail_cost = self.tail_cost - tail + new_tail;
+        self.discarded_cost = self.discarded_cost - discarded + new_discarded;
         Some(result)
     }
 

@@ -36,7 +36,9 @@ impl Engine {
             None => self.make(keeping, &wanted, goes_on)?,
         };
         keeping.next_file += 1;
-        if let Some(old) = self.front.lock().set_ready(made) {
+        // Nobody waits for `front` while a file is removed.
+        let unused = self.front.lock().set_ready(made);
+        if let Some(old) = unused {
             // Not to be used again: its number is not among those that a crash would ignore.
             let (number, bytes) = (old.number, old.bytes);
             self.remove_journal_file(Sealed { number, bytes, last_sequence: 0 });
@@ -174,8 +176,9 @@ fn take_spare(keeping: &mut Keeping, wanted: &Wanted) -> Option<Sealed> {
     Some(keeping.spare.swap_remove(at))
 }
 
-/// So many journal files are kept to be used again: as many as fill up while a checkpoint is made.
-const SPARE_MAX: usize = 2;
+/// So many journal files are kept to be used again: as many as a checkpoint frees at a time, with which
+/// the next ones need not be made, that is written twice.
+const SPARE_MAX: usize = 4;
 /// The first journal file, as most stores stay small. Each one after it is twice as large.
 pub(super) const FIRST_FILE_BYTES: u64 = 1 << 20;
 /// The first journal file on a device that has no room for that.

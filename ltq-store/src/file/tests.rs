@@ -1,21 +1,26 @@
 //! The contract's suite, mounted on stores of several sizes; and what it cannot see: crashes,
 //! damage, failing and full devices.
 
+mod between;
+mod blocks;
 mod callers;
 mod check;
 mod crash;
 mod damage;
 mod exhaustive;
+mod hashing;
 mod limits;
 mod model;
 mod opening;
 mod refusals;
+mod rewriting;
 mod sim;
 mod sparse;
 mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+pub(super) use self::hashing::Hashing;
 use super::*;
 use crate::conformance::{Capabilities, Harness};
 

@@ -1,11 +1,11 @@
 //! Reads the journal's entries in order, and tells damage from an end that was never synced.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    entry::{Content, ENTRY_HEADER_BYTES, EntryHeader, decode_content},
+    entry::{Content, ENTRY_HEADER_BYTES, EntryHeader, decode_content, restored},
     filesystem::{StoreFile, read_up_to},
     format::Salt,
     journal::ENTRIES_AT,
@@ -49,6 +49,15 @@ pub(super) struct Walk {
     position: u64,
     expected: u64,
     window: Window,
+    doubtful: Option<VecDeque<Doubtful>>,
+}
+
+/// A whole entry of which nothing that was read so far tells that it was synced.
+#[derive(Debug)]
+struct Doubtful {
+    found: Found,
+    /// What stands behind its header.
+    content: Bytes,
 }
 
 /// A valid header.
@@ -63,7 +72,24 @@ impl Walk {
     /// From the entry `first` on, which stands in the first of the files.
     pub(super) fn new(files: Vec<WalkedFile>, first: u64) -> Self {
         let window = Window::default();
-        Self { files, at: 0, position: ENTRIES_AT, expected: first, window }
+        Self { files, at: 0, position: ENTRIES_AT, expected: first, window, doubtful: None }
+    }
+
+    /// Keeps the entries at the end of which nothing tells that they were synced, for
+    /// [`doubtful`](Self::doubtful): what was written between two syncs, about.
+    pub(super) fn keep_doubtful(mut self) -> Self {
+        self.doubtful = Some(VecDeque::new());
+        self
+    }
+
+    /// The whole entries at the end of which nothing told that they were synced: the numbers of
+    /// their files, their positions and their bytes.
+    pub(super) fn doubtful(&self) -> impl Iterator<Item = (u64, u64, Vec<u8>)> + '_ {
+        self.doubtful.iter().flatten().filter_map(|Doubtful { found, content }| {
+            let file = self.files.get(found.at)?;
+            let bytes = restored(&found.header, file.salt, found.position, content)?;
+            Some((file.number, found.position, bytes))
+        })
     }
 
     /// The sequence that the next entry should have.
@@ -90,7 +116,8 @@ impl Walk {
             (self.at, self.position) = (found.at, found.position);
             return Ok(Some(Step::Lost { name, position, entries }));
         }
-        let content = self.content(&found)?;
+        let bytes = self.content(&found)?;
+        let content = decode_content(&found.header, &bytes);
         (self.at, self.position) = (found.at, found.position + found.header.entry_bytes());
         if content.damage.is_some() {
             let next = self.find(self.at, self.position, self.expected + 1)?;
@@ -103,6 +130,14 @@ impl Walk {
             }
         }
         self.expected += 1;
+        if let Some(doubtful) = &mut self.doubtful {
+            let synced = found.header.synced;
+            let proven = doubtful.partition_point(|it| it.found.header.sequence <= synced);
+            doubtful.drain(..proven);
+            if content.damage.is_none() {
+                doubtful.push_back(Doubtful { found, content: bytes });
+            }
+        }
         let Found { at, position, header } = found;
         let file = self.files.get(at).map_or(0, |file| file.number);
         let name = self.name(at);
@@ -149,14 +184,15 @@ impl Walk {
         Ok(None)
     }
 
-    fn content(&self, found: &Found) -> io::Result<Content> {
-        let Some(file) = self.files.get(found.at) else { return Ok(Content::default()) };
+    /// What stands behind an entry's header.
+    fn content(&self, found: &Found) -> io::Result<Bytes> {
+        let Some(file) = self.files.get(found.at) else { return Ok(Bytes::new()) };
         let start = found.position + ENTRY_HEADER_BYTES as u64;
         let end = (found.position + found.header.entry_bytes()).min(file.bytes);
         let mut bytes = vec![0; end.saturating_sub(start) as usize];
         let read = read_up_to(&*file.file, &mut bytes, start)?;
         bytes.truncate(read);
-        Ok(decode_content(&found.header, &Bytes::from(bytes)))
+        Ok(Bytes::from(bytes))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The contract's suite on pairs of stores.
 
+mod hidden;
+
 use ltq_core::{LogOptions, Message, Records};
 
 use super::*;
@@ -276,10 +278,12 @@ mod memory_before_memory {
         everything_survives_a_close,
         closing_again_and_again_keeps_everything,
         a_deleted_log_stays_deleted_over_a_close,
+        slices_of_records_survive_a_close,
         os_commits_survive_a_drop,
         disk_commits_survive_a_drop,
         a_barrier_makes_earlier_commits_survive,
         a_truncation_survives_a_drop,
+        slices_of_records_survive_a_drop,
         what_survives_has_everything_before_it,
         what_shows_early_is_durable_already,
         a_log_that_is_not_durable_comes_back_if_shorter,

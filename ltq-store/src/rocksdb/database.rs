@@ -72,6 +72,8 @@ pub(super) struct Database {
     /// Kept for the statistics that it holds.
     options: Options,
     directory: Directory,
+    /// Nothing is written.
+    read_only: bool,
 }
 
 impl fmt::Debug for Database {
@@ -84,9 +86,10 @@ impl Database {
     pub(super) fn open(options: &RocksDbStoreOptions) -> Result<Self, StoreError> {
         let directory = Directory::open(&options.dir)?;
         let path = directory.database();
+        let read_only = false;
         match open_with(&path, options, DBRecoveryMode::TolerateCorruptedTailRecords, directory.new)
         {
-            Ok((db, options)) => return Ok(Self { db, options, directory }),
+            Ok((db, options)) => return Ok(Self { db, options, directory, read_only }),
             Err(error) if error.kind() == ErrorKind::Corruption && !directory.new => {
                 // The end of a write-ahead log that a power cut tore looks the same to RocksDB as
                 // one that was damaged later. What it does not read it deletes: keep that.
@@ -101,7 +104,36 @@ impl Database {
         }
         let (db, options) = open_with(&path, options, DBRecoveryMode::PointInTime, false)
             .map_err(|error| opening(&path, &error))?;
-        Ok(Self { db, options, directory })
+        Ok(Self { db, options, directory, read_only })
+    }
+
+    /// The same without writing anything. A write-ahead log that ends early is read as far as
+    /// [`open`](Self::open) would read it.
+    pub(super) fn open_read_only(options: &RocksDbStoreOptions) -> Result<Self, StoreError> {
+        let directory = Directory::open_read_only(&options.dir)?;
+        let path = directory.database();
+        let mut opened = Err(None);
+        for recovery in [DBRecoveryMode::TolerateCorruptedTailRecords, DBRecoveryMode::PointInTime]
+        {
+            let (all, families) = settings(options, recovery, false);
+            match DB::open_cf_descriptors_read_only(&all, &path, families, false) {
+                Ok(db) => {
+                    opened = Ok((db, all));
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::Corruption => opened = Err(Some(error)),
+                Err(error) => return Err(opening(&path, &error)),
+            }
+        }
+        let (db, options) = opened.map_err(|error| match error {
+            Some(error) => opening(&path, &error),
+            None => refuse(&path, "it was not opened"),
+        })?;
+        Ok(Self { db, options, directory, read_only: true })
+    }
+
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub(super) fn family(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
@@ -170,6 +202,17 @@ fn open_with(
     recovery: DBRecoveryMode,
     new: bool,
 ) -> Result<(DB, Options), Error> {
+    let (all, families) = settings(options, recovery, new);
+    let db = DB::open_cf_descriptors(&all, path, families)?;
+    Ok((db, all))
+}
+
+/// RocksDB's settings, and those of its column families.
+fn settings(
+    options: &RocksDbStoreOptions,
+    recovery: DBRecoveryMode,
+    new: bool,
+) -> (Options, [ColumnFamilyDescriptor; Family::ALL.len()]) {
     let memory = options.tail_bytes;
     let cache = Cache::new_lru_cache(size(memory / 8));
     let mut all = Options::default();
@@ -190,9 +233,9 @@ fn open_with(
         LogLevel::Warn,
         |level, text| match level {
             LogLevel::Error | LogLevel::Fatal => tracing::error!("RocksDB: {text}"),
-            // All options of all families, at whatever level.
-            LogLevel::Header => tracing::debug!("RocksDB: {text}"),
-            _ => tracing::warn!("RocksDB: {text}"),
+            LogLevel::Warn => tracing::warn!("RocksDB: {text}"),
+            // All options of all families, which it tells whatever the least level is.
+            _ => tracing::debug!("RocksDB: {text}"),
         },
     ));
     let families = Family::ALL.map(|family| {
@@ -209,8 +252,7 @@ fn open_with(
         own.set_min_level_to_compress(2);
         ColumnFamilyDescriptor::new(family.name(), own)
     });
-    let db = DB::open_cf_descriptors(&all, path, families)?;
-    Ok((db, all))
+    (all, families)
 }
 
 fn opening(path: &Path, error: &Error) -> StoreError {

@@ -236,6 +236,12 @@ impl Engine {
         self.failed.get().map(|cause| StoreError::Failed(cause.clone()))
     }
 
+    /// Takes no commits at all.
+    pub(super) fn take_nothing(&self, why: &str) {
+        let why = self.failed.get_or_init(|| why.to_owned());
+        self.front.lock().stopped = Some(StoreError::Failed(why.clone()));
+    }
+
     /// Takes no commits any more, after a write or sync of which nobody knows what it did.
     pub(super) fn fail(&self, doing: &str, error: &rocksdb::Error) -> StoreError {
         let cause = format!("{doing} failed: {error}");

@@ -36,6 +36,8 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const NEXT_LOG_ID: &[u8] = b"next_log_id";
 /// Pieces are not made larger: what one read wants of a piece, it reads whole.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
+/// No piece has more records: each has an entry in its table.
+pub(super) const PIECE_RECORDS_MAX: u64 = (PIECE_BYTES / TABLE_ENTRY_BYTES) as u64;
 const ENTRY_BYTES: usize = 33;
 const PIECE_HEADER_BYTES: usize = 20;
 

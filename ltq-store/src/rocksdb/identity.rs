@@ -31,7 +31,8 @@ pub(super) struct Directory {
     path: PathBuf,
     /// Whether RocksDB has to make its files.
     pub(super) new: bool,
-    _lock: File,
+    /// A copy of a store that is only read may lack it.
+    _lock: Option<File>,
 }
 
 impl Directory {
@@ -50,13 +51,7 @@ impl Directory {
         }
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK));
         let lock = lock.map_err(failed("opening its lock for writing"))?;
-        match lock.try_lock() {
-            Ok(()) => (),
-            Err(TryLockError::WouldBlock) => {
-                return Err(refuse(dir, "another process has it open; stop that one first"));
-            }
-            Err(TryLockError::Error(error)) => return Err(failed("locking it")(error)),
-        }
+        take(&lock, dir)?;
         if has(IDENTITY) {
             read_identity(dir)?;
         } else {
@@ -73,7 +68,26 @@ impl Directory {
                 return Err(refuse(&database, &why));
             }
         }
-        Ok(Self { path: dir.to_owned(), new, _lock: lock })
+        Ok(Self { path: dir.to_owned(), new, _lock: Some(lock) })
+    }
+
+    /// The same for a store that is only read: nothing is made.
+    pub(super) fn open_read_only(dir: &Path) -> Result<Self, StoreError> {
+        if !dir.join(IDENTITY).exists() {
+            let why = format!("it is no RocksDB database of LTQ: there is no file {IDENTITY:?}");
+            return Err(refuse(dir, &why));
+        }
+        read_identity(dir)?;
+        let lock = match File::open(dir.join(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            lock => Some(
+                lock.map_err(|error| refuse(dir, &format!("opening its lock failed: {error}")))?,
+            ),
+        };
+        if let Some(lock) = &lock {
+            take(lock, dir)?;
+        }
+        Ok(Self { path: dir.to_owned(), new: false, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -97,6 +111,16 @@ impl Directory {
             std::fs::copy(database.join(name), kept.join(name))?;
         }
         Ok(kept)
+    }
+}
+
+fn take(lock: &File, dir: &Path) -> Result<(), StoreError> {
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(refuse(dir, "another process has it open; stop that one first"))
+        }
+        Err(TryLockError::Error(error)) => Err(refuse(dir, &format!("locking it failed: {error}"))),
     }
 }
 

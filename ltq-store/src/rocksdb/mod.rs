@@ -112,6 +112,25 @@ impl RocksDbStore {
         }
     }
 
+    /// Opens the store in a directory to look at it: it answers reads as it would after
+    /// [`open`](Self::open), refuses commits with [`StoreError::Failed`], and writes nothing at
+    /// all, so that it may lie on a medium that is read-only. While it is open no other process
+    /// can open the directory, unless its file `lock` is missing, as in a copy.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when there is no store or it is not to be opened, and those of
+    /// [`open`](Self::open).
+    ///
+    /// # Cancellation
+    /// Dropping the future may leave the directory locked for as long as it takes to open it.
+    pub async fn open_read_only(options: RocksDbStoreOptions) -> Result<Self, StoreError> {
+        let opened = tokio::task::spawn_blocking(|| recovery::open_read_only(options)).await;
+        let engine = opened.unwrap_or_else(|error| {
+            Err(StoreError::Io { doing: "opening".to_owned(), cause: error.to_string() })
+        })?;
+        Ok(Self { engine: Arc::new(engine), threads: Arc::new(Threads::none()) })
+    }
+
     fn open_blocking(options: RocksDbStoreOptions) -> Result<Self, StoreError> {
         let (engine, times) = recovery::open(options)?;
         let engine = Arc::new(engine);

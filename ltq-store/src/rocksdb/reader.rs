@@ -1,6 +1,6 @@
 //! Reads what is not in memory, and tells damage from what is gone by right.
 
-use std::{ops::Range, sync::atomic::Ordering::Relaxed};
+use std::{iter::successors, ops::Range, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use ltq_core::{LogName, Offset, ReadLimits, RecordBatch, RecordsError, StoreError, Timestamp};
@@ -9,7 +9,7 @@ use rocksdb::{DBRawIterator, Error, ErrorKind, ReadOptions};
 use super::{
     database::{Database, Family, io_error},
     engine::Engine,
-    format::{Piece, key, parse_key, parse_u64},
+    format::{PIECE_RECORDS_MAX, Piece, key, parse_key, parse_u64},
     tail::Collected,
 };
 
@@ -90,7 +90,7 @@ impl Engine {
         let start = indexed.unwrap_or_default().max(bounds.first);
         let mut pieces = Pieces::new(database, place, bounds.end)?;
         let mut at = start;
-        pieces.seek_for_prev(at);
+        pieces.find(at)?;
         while at < bounds.end {
             let found = pieces
                 .current()
@@ -148,7 +148,7 @@ fn collect(
     collected: &mut Collected,
 ) -> Result<Option<Broken>, StoreError> {
     let mut pieces = Pieces::new(database, place, until)?;
-    pieces.seek_for_prev(collected.next());
+    pieces.find(collected.next())?;
     loop {
         let at = collected.next();
         let (first, value) = match pieces.current() {
@@ -201,6 +201,16 @@ fn collect(
     }
 }
 
+/// What was found of an offset.
+enum Look {
+    /// The piece that begins here holds it.
+    Holds(Offset),
+    /// Only what comes behind it.
+    Behind,
+    /// Damage.
+    Blocked,
+}
+
 /// The pieces of a log, in order.
 struct Pieces<'a> {
     database: &'a Database,
@@ -221,11 +231,80 @@ impl<'a> Pieces<'a> {
         Ok(Self { database, place, until, iterator })
     }
 
-    fn seek_for_prev(&mut self, offset: Offset) {
+    /// At the piece that holds `offset`, or else the one before it, or else the one behind.
+    fn find(&mut self, offset: Offset) -> Result<(), StoreError> {
+        self.seek(offset);
+        if matches!(self.current(), Ok(Some((first, _))) if first == offset) {
+            return Ok(());
+        }
         self.iterator.seek_for_prev(key(self.place.id, offset.0));
-        // Nothing before it: then what comes after it, to tell how far the gap goes.
-        if !self.iterator.valid() && self.iterator.status().is_ok() {
-            self.seek(offset);
+        match self.iterator.status() {
+            // Nothing before it: then what comes after it, to tell how far the gap goes.
+            Ok(()) if !self.iterator.valid() => self.seek(offset),
+            // Going back RocksDB looks at the pieces beside it too, and it may be one of theirs
+            // whose block is damaged.
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                if let Some(first) = self.found_forwards(offset) {
+                    *self = Self::new(self.database, self.place, self.until)?;
+                    self.seek(first);
+                }
+            }
+            Ok(()) | Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Where the piece begins that holds an offset, found by looking forwards from places before
+    /// it. `None` where that piece itself is damaged, or both of its neighbours are.
+    fn found_forwards(&self, offset: Offset) -> Option<Offset> {
+        let lowest = offset.0.saturating_sub(PIECE_RECORDS_MAX);
+        let (mut behind, mut blocked) = (offset, None);
+        // Damage behind the piece is in the way from within the piece, as RocksDB knows no more of a
+        // block than how its last key begins: from far enough before, it is not.
+        for step in successors(Some(1_u64), |step| step.checked_mul(2)) {
+            let from = Offset(offset.0.saturating_sub(step).max(lowest));
+            match self.look(from, offset) {
+                Look::Holds(first) => return Some(first),
+                Look::Behind => behind = from,
+                Look::Blocked => blocked = blocked.or(Some(from)),
+            }
+            if from.0 == lowest {
+                break;
+            }
+        }
+        // Damage before it is in the way from too far before.
+        let mut blocked = blocked?;
+        while behind.since(blocked) > 1 {
+            let middle = blocked.plus(behind.since(blocked) / 2);
+            match self.look(middle, offset) {
+                Look::Holds(first) => return Some(first),
+                Look::Behind => behind = middle,
+                Look::Blocked => blocked = middle,
+            }
+        }
+        None
+    }
+
+    /// What comes into sight of an offset from one before it.
+    fn look(&self, from: Offset, offset: Offset) -> Look {
+        // With an iterator of its own: one that failed does not fail again.
+        let Ok(mut pieces) = Pieces::new(self.database, self.place, self.until) else {
+            return Look::Blocked;
+        };
+        pieces.seek(from);
+        loop {
+            let (first, value) = match pieces.current() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Look::Behind,
+                Err(_) => return Look::Blocked,
+            };
+            if first > offset {
+                return Look::Behind;
+            }
+            match Piece::time_of(first, value) {
+                Ok((_, count)) if first.plus(count) > offset => return Look::Holds(first),
+                Ok(_) | Err(_) => pieces.next(),
+            }
         }
     }
 
@@ -306,7 +385,7 @@ pub(super) fn pieces_at(
 ) -> Result<Option<(Range<Offset>, Bytes)>, StoreError> {
     let place = Place { id, family, end: Offset(u64::MAX) };
     let mut pieces = Pieces::new(database, place, Offset(u64::MAX))?;
-    pieces.iterator.seek_for_prev(key(id, offset.0));
+    pieces.find(offset)?;
     let found = pieces.current().map_err(|error| io_error("looking for a piece", &error))?;
     let Some((first, value)) = found else { return Ok(None) };
     let Ok((_, count)) = Piece::time_of(first, value) else { return Ok(None) };

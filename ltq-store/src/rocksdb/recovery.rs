@@ -21,6 +21,22 @@ use super::{
 pub(super) fn open(options: RocksDbStoreOptions) -> Result<(Engine, Times), StoreError> {
     options.check()?;
     let database = Database::open(&options)?;
+    restore(options, database)
+}
+
+/// Opens the store without writing anything.
+pub(super) fn open_read_only(options: RocksDbStoreOptions) -> Result<Engine, StoreError> {
+    options.check()?;
+    let database = Database::open_read_only(&options)?;
+    let (engine, _) = restore(options, database)?;
+    engine.take_nothing("it was opened for reading only");
+    Ok(engine)
+}
+
+fn restore(
+    options: RocksDbStoreOptions,
+    database: Database,
+) -> Result<(Engine, Times), StoreError> {
     let mut state = State::new(options.newest_bytes());
     let next_log_id = next_log_id(&database)?;
     let mut logs = Vec::new();
@@ -94,7 +110,7 @@ fn remove_unknown(database: &Database, next_log_id: u64) -> Result<(), StoreErro
             batch.delete_range_cf(family, key(next_log_id, 0), key(u64::MAX, u64::MAX));
         }
     }
-    if batch.is_empty() {
+    if batch.is_empty() || database.is_read_only() {
         return Ok(());
     }
     let written = database.write(batch, true, true);
@@ -131,6 +147,9 @@ fn cut_discard(
     stretch: &Range<Offset>,
     until: Offset,
 ) -> Result<(), StoreError> {
+    if database.is_read_only() {
+        return Ok(());
+    }
     let mut batch = WriteBatch::default();
     let (family, from) = (database.family(Family::Discards)?, key(id, stretch.start.0));
     if stretch.start < until {
@@ -162,7 +181,7 @@ fn last_time(database: &Database, id: u64, end: Offset) -> Result<Option<Timesta
         index.prev();
     }
     index.status().map_err(|error| io_error("reading the index by time", &error))?;
-    if !behind.is_empty() {
+    if !behind.is_empty() && !database.is_read_only() {
         let written = database.write(behind, true, false);
         written.map_err(|error| io_error("removing what no log holds", &error))?;
     }

@@ -3,6 +3,7 @@
 mod damage;
 mod giving_back;
 mod opening;
+mod syncing;
 
 use super::*;
 use crate::conformance::{Capabilities, Harness};

@@ -28,8 +28,13 @@ pub(super) struct Threads {
 }
 
 impl Threads {
+    /// Those of a store that is only read.
+    pub(super) fn none() -> Self {
+        Self { running: Mutex::default(), closed: Mutex::new(false) }
+    }
+
     pub(super) fn start(engine: &Arc<Engine>, times: Times) -> io::Result<Self> {
-        let threads = Self { running: Mutex::default(), closed: Mutex::new(false) };
+        let threads = Self::none();
         let committing = Arc::clone(engine);
         let commit = thread::Builder::new().name("ltq-commit".to_owned()).spawn(move || {
             committing.commit_loop(&mut Committer::new(times));
@@ -71,7 +76,13 @@ impl Threads {
         if std::mem::replace(&mut closed, true) {
             return Ok(());
         }
-        let result = engine.failure().map_or_else(|| engine.settle_all(), Err);
+        let read_only =
+            engine.database.read().as_ref().is_some_and(|database| database.is_read_only());
+        let result = match engine.failure() {
+            _ if read_only => Ok(()),
+            Some(failure) => Err(failure),
+            None => engine.settle_all(),
+        };
         engine.give_up();
         result
     }

@@ -5,7 +5,7 @@ use crate::{
     model::{
         Event, ModelSettings, TopicAction,
         run_set::Run,
-        testing::{World, channel, consumer, full, run},
+        testing::{World, channel, consumer, full, run, topic_name},
     },
 };
 
@@ -59,6 +59,49 @@ fn one_message_left_unacked_does_not_keep_the_log() {
     world.advance_ms(100);
     assert_eq!((world.stored.bounds().first, world.stats("c").acked), (Offset(2_000), 2_000));
     assert_eq!(world.topic.window.discarded().runs(), 0);
+}
+
+#[test]
+fn promise_9_what_was_acked_last_is_given_up_though_nothing_happens_any_more() {
+    let mut world = world(Retention::default());
+    world.ack(1, 2, 500);
+    world.advance_ms(100);
+    assert_eq!(discards(&world), [run(1, 500)]);
+    // Sooner than it looks again, and nothing comes after it.
+    world.ack(1, 501, 1_000);
+    world.advance_ms(100);
+    assert_eq!(discards(&world).len(), 1);
+    world.advance_ms(2_000);
+    assert_eq!(discards(&world), [run(1, 500), run(500, 1_000)]);
+    assert_eq!(offsets(&world), [0]);
+    let commits = world.commits.len();
+    world.advance_ms(30_000);
+    assert_eq!(world.commits.len(), commits, "an idle topic rests");
+}
+
+#[test]
+fn promise_9_a_channel_that_goes_takes_what_it_alone_wanted_with_it() {
+    let mut world = world(Retention::default());
+    world.subscribe(2, "d", 2_500);
+    world.ack(1, 2, 1_000);
+    world.advance_ms(2_000);
+    assert_eq!(discards(&world), []);
+    world.admin(1, TopicAction::DeleteChannel(channel("d")));
+    world.advance_ms(2_000);
+    assert_eq!(discards(&world), [run(1, 1_000)]);
+}
+
+#[test]
+fn promise_9_what_was_acked_before_a_restart_is_given_up_after_it() {
+    let mut world = world(Retention::default());
+    world.ack(1, 2, 500);
+    world.advance_ms(100);
+    world.ack(1, 501, 1_000);
+    world.advance_ms(100);
+    assert_eq!(offsets(&world).len(), 501);
+    world.restart();
+    world.advance_ms(2_000);
+    assert_eq!(offsets(&world), [0]);
 }
 
 #[test]
@@ -132,6 +175,42 @@ fn promise_2_only_what_the_store_knows_to_be_acked_is_discarded() {
 }
 
 #[test]
+fn promises_2_and_9_what_did_not_fit_into_a_commit_is_not_discarded_with_it() {
+    let mut world = world(Retention::default());
+    for sequence in 100..200 {
+        world.publish(1, sequence * 10 + 1, 10);
+    }
+    world.subscribe(2, "d", 2_500);
+    world.advance_ms(1_100);
+    world.hold_commits = true;
+    // One channel's state is all that there is room for.
+    for tag in 1..650 {
+        world.ack(1, tag * 2, tag * 2);
+    }
+    world.ack(1, 1_301, 2_000);
+    world.ack(2, 1_301, 2_000);
+    world.advance_ms(20);
+    let key = |of| crate::model::keys::channel_key(&topic_name(), &channel(of));
+    let (batch, _) = world.commit.clone().expect("a commit");
+    let puts = |of| {
+        let put = |op: &WriteOp| matches!(op, WriteOp::Put { key: put, .. } if *put == key(of));
+        batch.ops().iter().any(put)
+    };
+    assert!(puts("c") && !puts("d"), "promise 9: the states in a commit are bounded");
+    assert_eq!(discards(&world), [], "promise 2: the store does not know that d acked them");
+    world.hold_commits = false;
+    world.commit();
+    // Once it does they go.
+    world.advance_ms(1_100);
+    world.ack(2, 1_300, 1_300);
+    world.advance_ms(1_100);
+    assert_eq!(discards(&world).last(), Some(&run(1_300, 2_000)));
+    world.restart();
+    let (c, d) = (world.stats("c"), world.stats("d"));
+    assert_eq!((c.damaged, d.damaged, c.acked, d.acked), (0, 0, 1_349, 701));
+}
+
+#[test]
 fn acks_out_of_order_and_topics_that_keep_all_discard_nothing() {
     let mut kept = world(Retention { keep: Keep::All, ..Retention::default() });
     kept.ack(1, 2, 1_000);
@@ -175,4 +254,34 @@ fn what_was_discarded_does_not_count_against_a_limit() {
     }
     world.advance_ms(100);
     assert!(world.stats("c").dropped > 0, "and what is kept does");
+}
+
+#[test]
+fn promise_9_a_consumer_that_acks_every_second_message_makes_no_more_stretches_than_runs() {
+    const RUNS_MAX: usize = 60;
+    let limits = ModelSettings {
+        mark_bytes: 200,
+        discard_bytes: 200,
+        channel_runs_max: RUNS_MAX,
+        ..ModelSettings::default()
+    };
+    let mut world = World::with(TopicSettings::default(), limits);
+    world.open(1);
+    world.subscribe(1, "c", 10_000);
+    let mut delivered = 0;
+    for round in 0..12 {
+        world.publish(1, round * 100 + 1, 100);
+        let before = delivered;
+        delivered = (round + 1) * 100 - world.stats("c").waiting;
+        for tag in (before + 1..=delivered).filter(|tag| tag % 2 == 0) {
+            world.ack(1, tag, tag);
+        }
+        world.advance_ms(1_100);
+    }
+    let gone: std::collections::BTreeSet<u64> =
+        discards(&world).iter().flat_map(|run| run.first.0..run.end.0).collect();
+    let stretches = gone.iter().filter(|&&at| !gone.contains(&(at + 1))).count();
+    // What is in flight when it has so many may still be split by the way in which it is acked.
+    assert!((20..=RUNS_MAX + 100).contains(&stretches), "{stretches} of {} discarded", gone.len());
+    assert!(world.stats("c").waiting > 800, "{}", world.stats("c").waiting);
 }

@@ -428,6 +428,27 @@ fn give_up(number: u32) -> Event {
 }
 
 #[test]
+fn promise_9_a_lower_limit_of_names_holds_from_the_next_start_on() {
+    let mut world = World::ready();
+    for (handle, name) in [(11, "a"), (12, "b"), (13, "c"), (14, "d")] {
+        world.open_named(producer(handle), name, None);
+        world.event(Event::CloseProducer { producer: producer(handle), forget: false });
+        world.advance_ms(10);
+    }
+    assert_eq!(world.topic.stats().producers_known, 4);
+    let limits = ModelSettings { producers_known_max: 2, ..ModelSettings::default() };
+    world.topic.limits = limits.into();
+    world.restart();
+    assert_eq!(world.topic.stats().producers_known, 2);
+    // The names used last are known, and what was forgotten leaves the store.
+    world.open(1);
+    world.publish(1, 1, 1);
+    let keys = world.stored.values.keys().map(|key| String::from_utf8_lossy(key).into_owned());
+    let names: Vec<_> = keys.filter(|key| key.starts_with("p/")).collect();
+    assert_eq!(names, ["p/t/c", "p/t/d"]);
+}
+
+#[test]
 fn promise_9_a_name_that_is_given_up_goes_with_the_next_commit() {
     let limits = ModelSettings { producers_known_max: 2, ..ModelSettings::default() };
     let mut world = World::with(TopicSettings::default(), limits);

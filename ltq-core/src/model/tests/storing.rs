@@ -154,6 +154,26 @@ fn promise_2_what_is_given_up_is_what_is_stored_not_what_is_known() {
 }
 
 #[test]
+fn promise_2_an_ack_that_came_while_states_were_being_stored_is_not_among_them() {
+    let mut world = consuming();
+    world.subscribe(2, "d", 1_000);
+    world.advance_ms(100);
+    world.hold_commits = true;
+    world.ack(1, 1, 2);
+    world.advance_ms(20);
+    assert!(world.commit.is_some());
+    world.ack(1, 3, 8);
+    world.commit();
+    world.hold_commits = false;
+    // Nobody else wants them any more, and the next commit comes before the next state does.
+    world.admin(1, TopicAction::DeleteChannel(channel("d")));
+    world.publish(1, 11, 1);
+    assert_eq!(world.stored.bounds().first, Offset(2));
+    world.restart();
+    assert_eq!((world.stats("c").floor, world.stats("c").damaged), (Offset(2), 0));
+}
+
+#[test]
 fn large_states_are_stored_less_often() {
     let limits = ModelSettings { ack_commit_rate: 2_000, ..ModelSettings::default() };
     let mut world = World::with(TopicSettings::default(), limits);

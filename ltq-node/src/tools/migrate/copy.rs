@@ -7,9 +7,10 @@ use ltq_core::{
     WriteBatch, WriteOp,
 };
 
-use super::{
-    super::{ToolError, stores},
+use super::super::{
+    ToolError,
     cursor::{Cursor, Piece},
+    stores,
 };
 
 /// How many offsets the logs have.

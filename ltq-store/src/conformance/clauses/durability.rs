@@ -219,6 +219,48 @@ pub(in super::super) async fn a_truncation_survives_a_drop(stage: &Stage) -> Res
     Ok(())
 }
 
+/// Batches of a slice of records, whose table counts from where the whole of them began, beside a
+/// larger append and a smaller one, before it and behind it.
+async fn slice(world: &mut World<'_>, asked: Durability) -> Result<(), Failure> {
+    for (round, larger) in [4_000, 60, 700, 20_000].into_iter().enumerate() {
+        let whole = world.chance.records(9, 20 + 40 * round);
+        for part in [4..9, 1..2, 8..9] {
+            for first in [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]] {
+                let mut batch = WriteBatch::new();
+                for name in first {
+                    let records = match name {
+                        "a" => whole.slice(part.clone()),
+                        "b" => world.chance.records(3, larger),
+                        _ => world.chance.records(1, 1),
+                    };
+                    let at = world.end(&log(name));
+                    batch.append(log(name), at, Timestamp(round as u64), records);
+                }
+                world.commit_at(batch, asked).await?;
+            }
+        }
+    }
+    world.check().await
+}
+
+pub(in super::super) async fn slices_of_records_survive_a_close(
+    stage: &Stage,
+) -> Result<(), Failure> {
+    let mut world = World::with_logs(stage, &["a", "b", "c"]).await?;
+    slice(&mut world, Durability::Memory).await?;
+    world = world.close_and_open().await?;
+    world.check().await.map_err(|failure| lost(&failure, "over a close"))
+}
+
+pub(in super::super) async fn slices_of_records_survive_a_drop(
+    stage: &Stage,
+) -> Result<(), Failure> {
+    let mut world = World::with_logs(stage, &["a", "b", "c"]).await?;
+    slice(&mut world, Durability::Os).await?;
+    world = world.drop_and_open().await?;
+    world.check().await.map_err(|failure| lost(&failure, "over a drop"))
+}
+
 /// Commits that overlap, each durable in its own way, and the store dropped amid them.
 pub(in super::super) async fn what_survives_has_everything_before_it(
     stage: &Stage,

@@ -44,6 +44,7 @@ pub(super) enum Fault {
     ForgetsTheEndOfEmptyLogs,
     ForgetsTheLastCommit,
     ForgetsTruncations,
+    ForgetsWhereSlicesBegan,
     GivesOneTime,
     HoldsBackLargeRecords,
     IgnoresByteLimits,
@@ -109,8 +110,23 @@ impl FaultyHarness {
         };
         let batches = history.into_iter().map(|(batch, _)| {
             let mut kept = WriteBatch::new();
+            let appended = |op: &WriteOp| match op {
+                WriteOp::Append { records, .. } => records.byte_len(),
+                _ => 0,
+            };
+            let largest = batch.ops().iter().map(appended).max().unwrap_or(0);
             for op in batch.into_ops().into_iter().filter(|op| !forgets(op)) {
-                kept.push(op);
+                let beside_a_larger_one = appended(&op) < largest;
+                kept.push(match op {
+                    WriteOp::Append { log, at, time, records }
+                        if self.fault == Fault::ForgetsWhereSlicesBegan
+                            && beside_a_larger_one
+                            && records.base() > 0 =>
+                    {
+                        WriteOp::Append { log, at, time, records: from_elsewhere(&records) }
+                    }
+                    op => op,
+                });
             }
             kept
         });
@@ -304,6 +320,13 @@ impl FaultyStore {
             result => result,
         }
     }
+}
+
+/// Records whose bytes are taken from another place than where they are.
+fn from_elsewhere(records: &Records) -> Records {
+    let mut payload = records.payload().to_vec();
+    payload.rotate_left(records.base() as usize % records.payload().len().max(1));
+    Records::from_parts(records.base(), records.table().clone(), payload.into()).unwrap()
 }
 
 fn flip(batch: &mut RecordBatch) {

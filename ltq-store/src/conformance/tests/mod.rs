@@ -34,6 +34,8 @@ async fn every_fault_is_caught_by_name() {
         (Fault::ForgetsCommitsToMemory, "a_barrier_makes_earlier_commits_survive", Durable),
         (Fault::ForgetsTruncations, "a_truncation_survives_a_drop", Durable),
         (Fault::ForgetsDeletions, "a_deleted_log_stays_deleted_over_a_close", Durable),
+        (Fault::ForgetsWhereSlicesBegan, "slices_of_records_survive_a_close", Durable),
+        (Fault::ForgetsWhereSlicesBegan, "slices_of_records_survive_a_drop", Durable),
         (Fault::ForgetsTheEndOfEmptyLogs, "everything_survives_a_close", Durable),
         (Fault::ShowsBeforeItIsDurable, "what_shows_early_is_durable_already", Visible),
         (Fault::ClaimsLooseLogsDurable, "a_log_that_is_not_durable_is_never_said_to_be", Honest),

@@ -7,7 +7,7 @@ use ltq_core::{LogName, Offset, RecordBatch, StoreError};
 
 use super::{
     super::{
-        block::{BLOCK_HEADER_BYTES, Block, BlockHeader},
+        block::{Block, BlockHeader},
         filesystem::{StoreFile, read_up_to},
         format::{FileHeader, HEADER_BYTES, Salt},
         index,
@@ -99,32 +99,30 @@ pub(super) fn walk(
     segment: &Segment,
     visit: &mut dyn FnMut(Part<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
+    let next_block = |from| index::next_block(&**file, salt, from, segment.bytes);
+    let first_of = |next: Option<(u64, BlockHeader)>| next.map_or(segment.end, |it| it.1.first);
     let mut position = HEADER_BYTES as u64;
     let mut expected = segment.first;
     while position < segment.bytes {
-        let mut bytes = [0; BLOCK_HEADER_BYTES];
-        let read = read_up_to(&**file, &mut bytes, position)?;
-        let header = BlockHeader::decode(salt, position, bytes.get(..read).unwrap_or_default());
-        let block = match &header {
-            Some(header) => load(file, header, position, segment)?,
-            None => None,
-        };
-        if let (Some(header), Some((block, bytes))) = (header, block) {
-            expected = look_at(&header, &block, &bytes, position, expected, visit)?;
-            position += header.block_bytes();
-        } else {
-            let next = index::search(&**file, salt, position + 8, segment.bytes)?;
-            let (at, until) =
-                next.map_or((segment.bytes, segment.end), |(at, header)| (at, header.first));
-            let what = if header.is_some() {
-                "the table of a block is damaged, or the file too short"
-            } else {
-                "the header of a block is damaged"
-            };
-            visit(Part::Lost(expected..until, position, what))?;
-            (position, expected) = (at, until.max(expected));
+        let next = next_block(position)?;
+        let start = next.as_ref().map_or(segment.bytes, |next| next.0);
+        if start > position {
+            let until = first_of(next);
+            visit(Part::Lost(expected..until, position, "both headers of a block are damaged"))?;
+            (position, expected) = (start, until.max(expected));
         }
-        visit(Part::Reached(position))?;
+        if let Some((_, header)) = next {
+            let end = position + header.block_bytes();
+            if let Some((block, bytes)) = load(file, salt, &header, position, segment)? {
+                expected = look_at(&block, &bytes, position, expected, visit)?;
+            } else {
+                let until = first_of(next_block(end)?);
+                visit(Part::Lost(expected..until, position, BEYOND_REPAIR))?;
+                expected = until.max(expected);
+            }
+            position = end;
+        }
+        visit(Part::Reached(position.min(segment.bytes)))?;
     }
     if expected < segment.end {
         visit(Part::Lost(expected..segment.end, position, GAP))?;
@@ -132,9 +130,11 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// A block and its bytes; `None` when it is damaged before its records, or cut.
+/// A block and its bytes; `None` when it is damaged beyond repair, or does not end in the segment.
+/// What a file that was cut lacks is zeros.
 fn load(
     file: &Arc<dyn StoreFile>,
+    salt: Salt,
     header: &BlockHeader,
     position: u64,
     segment: &Segment,
@@ -143,26 +143,22 @@ fn load(
         return Ok(None);
     }
     let mut bytes = vec![0; header.block_bytes() as usize];
-    let read = read_up_to(&**file, &mut bytes, position)?;
-    bytes.truncate(read);
+    read_up_to(&**file, &mut bytes, position)?;
     let bytes = Bytes::from(bytes);
-    Ok(Block::decode(header, &bytes).map(|block| (block, bytes)))
+    Ok(Block::decode(salt, position, &bytes).map(|block| (block, bytes)))
 }
 
 /// Goes through a block. Returns where it ends.
 fn look_at(
-    header: &BlockHeader,
     block: &Block,
     bytes: &Bytes,
     position: u64,
     expected: Offset,
     visit: &mut dyn FnMut(Part<'_>) -> io::Result<()>,
 ) -> io::Result<Offset> {
-    let records = block.records();
-    let end = header.payload_at() + records.payload().len() as u64;
-    let fill = bytes.get(end as usize..).unwrap_or_default();
-    if fill.iter().any(|&byte| byte != 0) {
-        visit(Part::Harmless(position + end, "bytes that hold nothing are not zero"))?;
+    let (header, records) = (block.header(), block.records());
+    for (at, what) in block.faults(bytes) {
+        visit(Part::Harmless(position + at, what))?;
     }
     let bad = bad_records(records);
     let mut bad = bad.iter().peekable();
@@ -198,3 +194,5 @@ fn look_at(
 }
 
 const GAP: &str = "records are missing";
+const BEYOND_REPAIR: &str =
+    "what stands around the records of a block is damaged beyond repair, or the file was cut";

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use ltq_core::{
     Committed,
-    Durability::{self, Disk, Os},
-    StoreError, WriteBatch,
+    Durability::{self, Disk, Memory, Os},
+    LogName, LogOptions, Message, Offset, Records, StoreError, Timestamp, WriteBatch,
 };
 
 use super::{
     super::engine::{Caller, Engine},
-    model::{open, tiny},
+    model::{Model, commit, open, tiny},
     sim::SimFs,
 };
 use crate::FileStoreOptions;
@@ -105,4 +105,38 @@ async fn a_runtime_of_several_workers_lends_one_of_them() {
 #[tokio::test]
 async fn a_runtime_of_one_worker_is_not_held_up() {
     assert_eq!(super::caller(), Caller::Writes);
+}
+
+/// A batch that touches two logs waits for whoever touched either of them before, however soon the
+/// other one is through.
+#[test]
+fn promise_7_a_batch_overtakes_none_of_those_that_touch_the_same_logs() {
+    let (_, engine) = store(|options| options);
+    let (one, two) = (LogName::new("one"), LogName::new("two"));
+    let mut create = WriteBatch::new();
+    create.create_log(one.clone(), LogOptions::default());
+    create.create_log(two.clone(), LogOptions::default());
+    commit(&engine, create, Disk).unwrap();
+    let append = |log: &LogName, at, body: &'static str| {
+        let mut batch = WriteBatch::new();
+        let records = Records::encode(&[Message::new(body)]);
+        batch.append(log.clone(), Offset(at), Timestamp(at), records);
+        batch
+    };
+    let submit = |batch, durability| engine.submit(batch, durability, Caller::Writes).unwrap();
+    let writing = engine.writing.lock();
+    let mut first = submit(append(&one, 0, "a"), Disk);
+    let mut second = submit(append(&two, 0, "b"), Os);
+    let mut both = append(&one, 1, "c");
+    both.truncate(two, Offset(1));
+    let mut third = submit(both, Memory);
+    drop(writing);
+    engine.flush(false).unwrap();
+    assert!(second.try_recv().unwrap().is_ok());
+    assert!(third.try_recv().is_err(), "the log's record before it is not to be seen yet");
+    engine.flush(true).unwrap();
+    assert!(first.try_recv().unwrap().is_ok() && third.try_recv().unwrap().is_ok());
+    let model = Model::of(&engine).unwrap();
+    let bodies: Vec<_> = model.logs[&one].records.iter().map(|it| it.2.last().copied()).collect();
+    assert_eq!(bodies, [Some(b'a'), Some(b'c')]);
 }

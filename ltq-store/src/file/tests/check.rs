@@ -296,7 +296,7 @@ fn promise_8_a_repair_loses_what_it_says_and_nothing_else() {
             assert!(look(&disk).is_clean(), "{context}");
         }
     }
-    assert!(costs[&0] > 100 && costs[&1] > 30 && costs.len() > 3, "{costs:?}");
+    assert!(costs[&0] > 100 && costs[&1] > 30 && costs.keys().all(|it| *it <= 2), "{costs:?}");
 }
 
 #[test]

@@ -204,18 +204,17 @@ impl Store {
         (good, lost)
     }
 
-    /// Whether a record, what was written together with it, or the heads before it are touched.
+    /// Whether a record is touched, in the journal together with what was written in one batch.
     fn is_touched(&self, damage: &Damage, name: &LogName, offset: u64) -> bool {
         self.places.iter().any(|(path, place, log, at)| {
             log == name
                 && *at == offset
                 && damage.touched.iter().any(|(touched, bytes)| {
-                    // Damage before the records of a block may cost the whole block.
-                    let together =
-                        bytes.start < place.end && path.extension() == Some("segment".as_ref());
+                    let is_segment = path.extension() == Some("segment".as_ref());
+                    let around = if is_segment { 0 } else { TOGETHER };
                     touched == path
-                        && (together || bytes.end + TOGETHER > place.start)
-                        && bytes.start < place.end + TOGETHER
+                        && bytes.end + around > place.start
+                        && bytes.start < place.end + around
                 })
         })
     }

@@ -298,3 +298,42 @@ fn what_waits_for_memory_is_refused_when_the_device_has_no_room_for_what_is_ther
     disk.set_capacity(None);
     commit(&engine, appending(end, 60, 1_000), Disk).unwrap();
 }
+
+#[test]
+fn promise_9_however_many_segments_are_read_few_files_stay_open() {
+    let disk = SimFs::default();
+    let engine = open(tiny(&disk)).unwrap();
+    create(&engine);
+    for at in 0..300 {
+        let mut batch = WriteBatch::new();
+        let records = Records::encode(&[Message::new(vec![at as u8; 70_000])]);
+        batch.append(log(), Offset(at), Timestamp(at), records);
+        commit(&engine, batch, Memory).unwrap();
+    }
+    assert!(sizes(&disk, ".segment").len() > 200);
+    for _ in 0..2 {
+        for at in 0..300 {
+            let batches = engine.read(&log(), Offset(at), LIMITS).unwrap();
+            assert_eq!((batches[0].first, batches[0].time), (Offset(at), Timestamp(at)));
+            assert!(engine.handles.open_files() <= 128, "{}", engine.handles.open_files());
+        }
+    }
+    assert!(engine.handles.open_files() >= 64, "those in use stay open");
+}
+
+#[test]
+fn promise_9_messages_committed_one_by_one_cost_little_more_than_their_bytes() {
+    let disk = SimFs::default();
+    let engine = open(options(&disk)).unwrap();
+    create(&engine);
+    let mut bytes = 0;
+    for at in 0..4_000 {
+        let records = Records::encode(&[Message::new(vec![1; 100])]);
+        bytes += records.byte_len() as u64;
+        let mut batch = WriteBatch::new();
+        batch.append(log(), Offset(at), Timestamp(at / 100), records);
+        commit(&engine, batch, Memory).unwrap();
+    }
+    let cost = engine.state.read().tail_cost();
+    assert!(cost <= bytes + bytes / 8, "{cost} bytes for {bytes}");
+}

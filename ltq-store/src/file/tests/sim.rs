@@ -1,5 +1,30 @@
 //! A disk in memory that does its worst: what was not synced is lost, torn or kept as chance will
-//! have it, names too; it fills up, and fails when told.
+//! have it, names too; it fills up, fails, forgets what it was given, and takes its time.
+//!
+//! It does what a Linux file system on a disk may do:
+//!
+//! - *Power cut.* Of what was written since a file's last sync any sectors may be there, in any order;
+//!   the file may have its new length with zeros in it. Names reach a directory in order, and by no
+//!   promise together with what they name, unless the directory was synced. That is less than ext4
+//!   keeps with `data=ordered`, and what `data=writeback` and xfs leave open (the kernel's
+//!   Documentation/filesystems/ext4; Pillai et al., "All File Systems Are Not Created Equal", OSDI
+//!   2014, table 1: overwrites and appends are not atomic, and only `fsync` orders content and names).
+//!   A sector of 512 bytes is written or not: disks promise that.
+//! - *A failed sync.* Its pages count as clean afterwards, wherever their content is: some sectors were
+//!   written, the others never will be, and the next sync says that all is well. Readers get what was
+//!   written for as long as it stays in memory, and what the disk has after that (Rebello et al., "Can
+//!   Applications Recover from fsync Failures?", USENIX ATC 2020, section 3: ext4 and xfs mark the pages
+//!   clean and keep them). A process that starts again finds them like that; only a power cut makes the
+//!   disk all that there is. Where space is given out late, a sync also tells that there is none
+//!   (fsync(2): ENOSPC, EDQUOT).
+//! - *A failed change of names.* The file system's own journal stops: nothing is changed any more until
+//!   the machine starts again, and reads go on (ext4 with `errors=remount-ro`).
+//! - *A failed write* may have been done in part.
+//! - *A failed read* says nothing of the next one; and a read may bring less than was asked for.
+//! - *Taking its time.* While something is under way others get on: [`SimFs::meanwhile`].
+
+mod inode;
+mod trouble;
 
 use std::{
     collections::BTreeMap,
@@ -10,47 +35,13 @@ use std::{
 
 use parking_lot::Mutex;
 
+use self::{
+    inode::{Inode, SECTOR},
+    trouble::{Others, Trouble, broken},
+};
 use super::super::filesystem::{FileSystem, OpenMode, StoreFile};
 
-/// Small numbers from a seed.
-#[derive(Clone, Debug)]
-pub(super) struct Chance(u64);
-
-impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    pub(super) fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Inode {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    /// What was done since the last sync.
-    pending: Vec<Change>,
-    locked: Option<u64>,
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
-}
+pub(super) use self::trouble::{Chance, Faults};
 
 #[derive(Clone, Debug)]
 enum NameChange {
@@ -81,6 +72,8 @@ struct Disk {
     fail_sync_in: Option<u64>,
     capacity: Option<u64>,
     read_only: bool,
+    trouble: Trouble,
+    others: Option<Others>,
 }
 
 /// The disk. Clones are the same one.
@@ -100,12 +93,48 @@ impl SimFs {
         self.0.lock().fail_sync_in = Some(syncs);
     }
 
+    /// From now on things go wrong, as this chance will have it.
+    pub(super) fn set_faults(&self, faults: Faults, chance: &Chance) {
+        let mut disk = self.0.lock();
+        disk.trouble.faults = faults;
+        disk.trouble.chance = chance.clone();
+    }
+
+    /// Whether anything was written that the disk will never have, though it may still be read.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.0.lock().trouble.forgot
+    }
+
+    /// Calls this whenever a write, a sync or a change of names is under way and before it is done:
+    /// what others get on with while the disk takes its time. It may use the disk.
+    pub(super) fn meanwhile(&self, others: Option<Arc<dyn Fn() + Send + Sync>>) {
+        self.0.lock().others = others.map(Others);
+    }
+
+    fn wait(&self) {
+        let others = self.0.lock().others.clone();
+        if let Some(Others(others)) = others {
+            others();
+        }
+    }
+
     pub(super) fn set_capacity(&self, bytes: Option<u64>) {
         self.0.lock().capacity = bytes;
     }
 
-    pub(super) fn is_limited(&self) -> bool {
-        self.0.lock().capacity.is_some()
+    /// Whether a write may be told that there is no room.
+    pub(super) fn may_be_full(&self) -> bool {
+        let disk = self.0.lock();
+        disk.capacity.is_some() || disk.trouble.faults.writes > 0 || disk.trouble.faults.syncs > 0
+    }
+
+    pub(super) fn may_fail_to_read(&self) -> bool {
+        self.0.lock().trouble.faults.reads > 0
+    }
+
+    /// Whether nothing is changed any more until the machine starts again.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.0.lock().trouble.stopped
     }
 
     pub(super) fn set_read_only(&self, read_only: bool) {
@@ -131,18 +160,7 @@ impl SimFs {
             changes().take(kept).for_each(|change| apply_name(&mut names, change));
         }
         for (path, inode) in names {
-            let mut bytes = old.inodes[inode].durable.clone();
-            let mode = chance.below(3);
-            for change in &old.inodes[inode].pending {
-                match change {
-                    Change::SetLen(len) if mode > 0 => bytes.resize(*len as usize, 0),
-                    Change::SetLen(_) => (),
-                    Change::Write(position, data) => {
-                        tear(&mut bytes, *position as usize, data, mode, chance);
-                    }
-                }
-            }
-            let inode = Inode { durable: bytes.clone(), current: bytes, ..Inode::default() };
+            let inode = Inode::of(old.inodes[inode].torn(chance));
             disk.durable_names.insert(path.clone(), disk.inodes.len());
             disk.names.insert(path, disk.inodes.len());
             disk.inodes.push(inode);
@@ -150,7 +168,7 @@ impl SimFs {
         Self(Arc::new(Mutex::new(disk)))
     }
 
-    /// The disk after the process was killed: all that was written is there.
+    /// The disk after the process was killed: all that was written is there to be read.
     pub(super) fn after_kill(&self) -> Self {
         let old = self.0.lock();
         let mut disk = Disk { dirs: old.dirs.clone(), ..Disk::default() };
@@ -159,6 +177,8 @@ impl SimFs {
         disk.names.clone_from(&old.names);
         disk.durable_names.clone_from(&old.durable_names);
         disk.pending_names.clone_from(&old.pending_names);
+        disk.trouble.stopped = old.trouble.stopped;
+        disk.trouble.forgot = old.trouble.forgot;
         Self(Arc::new(Mutex::new(disk)))
     }
 
@@ -183,6 +203,37 @@ impl SimFs {
         inode.pending.clear();
     }
 
+    /// Damages a sector of a file that is not blank: a bit, all of it, or another sector in its place.
+    pub(super) fn damage(&self, chance: &mut Chance) -> (PathBuf, String) {
+        let files: Vec<_> = self.files().into_iter().filter(|(_, len)| *len > 0).collect();
+        let (from, from_len) = &files[chance.below(files.len() as u64) as usize];
+        let from = self.content(from);
+        let sector = |at: usize, bytes: &[u8]| at..bytes.len().min(at + SECTOR);
+        let from_at = chance.below(from_len.div_ceil(SECTOR) as u64) as usize * SECTOR;
+        let source = from[sector(from_at, &from)].to_vec();
+        let (path, _) = &files[chance.below(files.len() as u64) as usize];
+        let content = self.content(path);
+        let starts: Vec<_> = (0..content.len()).step_by(SECTOR).collect();
+        let used = |at: &&usize| content[sector(**at, &content)].iter().any(|&byte| byte != 0);
+        let used: Vec<_> = starts.iter().filter(used).collect();
+        let Some(&&at) = used.get(chance.below(used.len() as u64) as usize) else {
+            return (path.clone(), "nothing".to_owned());
+        };
+        let how = chance.below(3);
+        let what = ["a bit", "nothing left", "another sector"][how as usize];
+        let place = at + chance.below(sector(at, &content).len() as u64) as usize;
+        self.edit(path, |bytes| match how {
+            0 => bytes[place] ^= 1 << chance.below(8),
+            1 => bytes[sector(at, &content)].fill(0),
+            _ => {
+                let into = &mut bytes[sector(at, &content)];
+                let len = into.len().min(source.len());
+                into[..len].copy_from_slice(&source[..len]);
+            }
+        });
+        (path.clone(), format!("{what} at {at}"))
+    }
+
     pub(super) fn swap(&self, a: &Path, b: &Path) {
         let mut disk = self.0.lock();
         let (of_a, of_b) = (disk.names[a], disk.names[b]);
@@ -196,28 +247,9 @@ impl SimFs {
     pub(super) fn put_file(&self, path: &Path, bytes: &[u8]) {
         let mut disk = self.0.lock();
         let inode = disk.inodes.len();
-        let (durable, current) = (bytes.to_vec(), bytes.to_vec());
-        disk.inodes.push(Inode { durable, current, ..Inode::default() });
+        disk.inodes.push(Inode::of(bytes.to_vec()));
         disk.names.insert(path.to_owned(), inode);
         disk.durable_names.insert(path.to_owned(), inode);
-    }
-}
-
-/// Sectors get through or do not, each for itself.
-fn tear(bytes: &mut Vec<u8>, position: usize, data: &[u8], mode: u64, chance: &mut Chance) {
-    for (at, sector) in data.chunks(512).enumerate() {
-        let kept = match mode {
-            0 => false,
-            1 => chance.one_in(2),
-            _ => !chance.one_in(20),
-        };
-        if kept {
-            let start = position + at * 512;
-            if bytes.len() < start + sector.len() {
-                bytes.resize(start + sector.len(), 0);
-            }
-            bytes[start..start + sector.len()].copy_from_slice(sector);
-        }
     }
 }
 
@@ -236,7 +268,7 @@ fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 impl Disk {
     /// Counts something that changes the disk, unless the power is gone.
     fn operate(&mut self) -> io::Result<()> {
-        if self.read_only {
+        if self.read_only || self.trouble.stopped {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         self.operations += 1;
@@ -244,6 +276,18 @@ impl Disk {
             return Err(io::Error::other("the power is gone"));
         }
         Ok(())
+    }
+
+    /// The same for names: when that fails, nothing is changed any more.
+    fn operate_on_names(&mut self) -> io::Result<()> {
+        self.operate()?;
+        match self.trouble.name() {
+            Some(error) => {
+                self.trouble.stopped = true;
+                Err(error)
+            }
+            None => Ok(()),
+        }
     }
 
     fn used(&self) -> u64 {
@@ -260,7 +304,7 @@ impl FileSystem for SimFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.0.lock();
         if !disk.dirs.iter().any(|known| known == dir) {
-            disk.operate()?;
+            disk.operate_on_names()?;
             disk.dirs.push(dir.to_owned());
         }
         Ok(())
@@ -284,7 +328,7 @@ impl FileSystem for SimFs {
         let inode = match disk.names.get(path) {
             Some(&inode) => inode,
             None if mode == OpenMode::Create => {
-                disk.operate()?;
+                disk.operate_on_names()?;
                 let inode = disk.inodes.len();
                 disk.inodes.push(Inode::default());
                 disk.rename(NameChange::Link(path.to_owned(), inode));
@@ -298,24 +342,27 @@ impl FileSystem for SimFs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.wait();
         let mut disk = self.0.lock();
-        disk.operate()?;
+        disk.operate_on_names()?;
         let inode = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         disk.rename(NameChange::Link(to.to_owned(), inode));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.wait();
         let mut disk = self.0.lock();
-        disk.operate()?;
+        disk.operate_on_names()?;
         disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         disk.rename(NameChange::Unlink(path.to_owned()));
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.wait();
         let mut disk = self.0.lock();
-        disk.operate()?;
+        disk.operate_on_names()?;
         let Disk { pending_names, durable_names, .. } = &mut *disk;
         for change in pending_names.extract_if(.., |change| change.dir() == Some(dir)) {
             apply_name(durable_names, &change);
@@ -348,55 +395,70 @@ impl Drop for SimFile {
 
 impl StoreFile for SimFile {
     fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
-        let disk = self.disk.0.lock();
-        let bytes = &disk.inodes[self.inode].current;
-        let rest = bytes.get(position as usize..).unwrap_or_default();
+        let mut disk = self.disk.0.lock();
+        let Disk { trouble, inodes, .. } = &mut *disk;
+        let inode = &mut inodes[self.inode];
+        if inode.forgotten && trouble.chance.one_in(4) {
+            inode.evict();
+        }
+        if trouble.read() {
+            return Err(broken());
+        }
+        let most = if trouble.is_short() { into.len().div_ceil(2) } else { into.len() };
+        let into = into.get_mut(..most).unwrap_or_default();
+        let rest = inode.current.get(position as usize..).unwrap_or_default();
         let len = rest.len().min(into.len());
         into[..len].copy_from_slice(&rest[..len]);
         Ok(len)
     }
 
     fn write_all_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.disk.wait();
         let mut disk = self.disk.0.lock();
-        let used = disk.used();
-        let data: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        let end = position as usize + data.len();
-        let more = end.saturating_sub(disk.inodes[self.inode].current.len()) as u64;
-        let crashed = disk.operate();
-        let full = disk.capacity.is_some_and(|capacity| used + more > capacity);
-        // What fails may have been done in part.
-        let done = if crashed.is_err() || (full && more > 0) { data.len() / 2 } else { data.len() };
-        let inode = &mut disk.inodes[self.inode];
-        let end = position as usize + done;
-        if inode.current.len() < end {
-            inode.current.resize(end, 0);
+        let mut data = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| data.extend_from_slice(part));
+        let (position, all) = (position as usize, data.len());
+        let more = (position + all).saturating_sub(disk.inodes[self.inode].current.len()) as u64;
+        let done = disk.operate().and_then(|()| {
+            let full = disk.capacity.is_some_and(|capacity| disk.used() + more > capacity);
+            let full = (full && more > 0).then(|| io::ErrorKind::StorageFull.into());
+            full.or_else(|| disk.trouble.write()).map_or(Ok(()), Err)
+        });
+        if done.is_err() {
+            // It may have been done in part.
+            data.truncate(all / 2);
         }
-        inode.current[position as usize..end].copy_from_slice(&data[..done]);
-        inode.pending.push(Change::Write(position, data[..done].to_vec()));
-        crashed?;
-        if done < data.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        disk.inodes[self.inode].write(position, data);
+        done
     }
 
     fn sync(&self) -> io::Result<()> {
+        // What is written from now on need not be in it.
+        let count = self.disk.0.lock().inodes[self.inode].pending.len();
+        self.disk.wait();
         let mut disk = self.disk.0.lock();
         disk.operate()?;
-        let fails = disk.fail_sync_in == Some(0);
-        disk.fail_sync_in = disk.fail_sync_in.map(|left| left.wrapping_sub(1));
-        let inode = &mut disk.inodes[self.inode];
-        inode.pending.clear();
-        if fails {
-            return Err(io::Error::other("the device does not answer"));
+        let Disk { fail_sync_in, trouble, inodes, .. } = &mut *disk;
+        let told = (*fail_sync_in == Some(0)).then(broken);
+        *fail_sync_in = fail_sync_in.map(|left| left.wrapping_sub(1));
+        let inode = &mut inodes[self.inode];
+        if let Some(error) = told.or_else(|| trouble.sync()) {
+            trouble.forgot = true;
+            inode.forget(count, &mut trouble.chance);
+            return Err(error);
         }
-        inode.durable = inode.current.clone();
+        inode.settle(count);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.wait();
         let mut disk = self.disk.0.lock();
         disk.operate()?;
-        let inode = &mut disk.inodes[self.inode];
-        inode.current.resize(len as usize, 0);
-        inode.pending.push(Change::SetLen(len));
+        if let Some(error) = disk.trouble.write() {
+            return Err(error);
+        }
+        disk.inodes[self.inode].set_len(len as usize);
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use ltq_core::{Message, Records};
+
 use super::*;
 
 async fn refusal(dir: &Path) -> String {
@@ -63,6 +65,58 @@ async fn a_store_that_is_open_is_refused() {
     assert!(refusal(dir.path()).await.contains("another process"));
     drop(store);
     RocksDbStore::open(RocksDbStoreOptions::new(dir.path())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_is_only_read_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || RocksDbStoreOptions::new(dir.path());
+    let (kept, loose) = (LogName::new("kept"), LogName::new("loose"));
+    let limits = ReadLimits { records: 1_000, bytes: 1 << 20 };
+    for clean in [true, false] {
+        let store = RocksDbStore::open(options()).await.unwrap();
+        let mut batch = WriteBatch::new();
+        if clean {
+            batch.create_log(kept.clone(), ltq_core::LogOptions { durable: true });
+            batch.create_log(loose.clone(), ltq_core::LogOptions { durable: false });
+        }
+        for log in [&kept, &loose] {
+            let at = if clean { Offset(0) } else { store.bounds(log).unwrap().end };
+            let records = Records::encode(&vec![Message::new("body"); 100]);
+            batch.append(log.clone(), at, Timestamp(at.0), records);
+        }
+        batch.put("key", if clean { "one" } else { "two" });
+        store.commit(batch, Durability::Disk).await.unwrap();
+        if clean {
+            store.close().await.unwrap();
+        }
+        // Else the end of it is in the write-ahead log alone.
+        drop(store);
+
+        let before = contents(dir.path());
+        let store = RocksDbStore::open_read_only(options()).await.unwrap();
+        let refused = store.commit(WriteBatch::new(), Durability::Disk).await;
+        assert!(matches!(refused, Err(StoreError::Failed(_))), "{refused:?}");
+        assert!(refusal(dir.path()).await.contains("another process"));
+        let end = Offset(if clean { 100 } else { 200 });
+        assert_eq!(store.bounds(&kept).unwrap(), Bounds { first: Offset(0), end });
+        let mut next = Offset(0);
+        while next < end {
+            next = store.read(&kept, next, limits).await.unwrap().last().unwrap().end();
+        }
+        assert_eq!(store.offset_at(&kept, Timestamp(1)).await.unwrap(), Offset(100));
+        let (logs, values) = (store.logs().unwrap(), store.values(b"").unwrap());
+        store.close().await.unwrap();
+        drop(store);
+        assert!(contents(dir.path()) == before, "something was written");
+
+        let store = RocksDbStore::open(options()).await.unwrap();
+        assert_eq!((store.logs().unwrap(), store.values(b"").unwrap()), (logs, values));
+        store.close().await.unwrap();
+    }
+    let missing = dir.path().join("none");
+    assert!(RocksDbStore::open_read_only(RocksDbStoreOptions::new(&missing)).await.is_err());
+    assert!(!missing.exists());
 }
 
 #[tokio::test]

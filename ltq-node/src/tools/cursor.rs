@@ -1,4 +1,4 @@
-//! A log from its beginning to its end, gaps included.
+//! A log of a store from its beginning to its end, gaps included.
 
 use ltq_core::{Bounds, LogName, Offset, ReadLimits, RecordBatch, Store, StoreError};
 

@@ -1,0 +1,100 @@
+//! What goes wrong with a disk, and when; and who gets on while it is busy.
+
+use std::{fmt, io, sync::Arc};
+
+/// Small numbers from a seed.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Chance(u64);
+
+impl Chance {
+    pub(in super::super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(in super::super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub(in super::super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    pub(in super::super) fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// What goes wrong by chance: one in so many of each kind; none where it is 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Faults {
+    pub(in super::super) reads: u64,
+    pub(in super::super) writes: u64,
+    pub(in super::super) syncs: u64,
+    pub(in super::super) names: u64,
+}
+
+/// What goes wrong, and what did.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) faults: Faults,
+    pub(super) chance: Chance,
+    /// Whether the file system has stopped changing anything.
+    pub(super) stopped: bool,
+    /// Whether anything was written that the disk will never have.
+    pub(super) forgot: bool,
+}
+
+impl Default for Trouble {
+    fn default() -> Self {
+        Self { faults: Faults::default(), chance: Chance::new(0), stopped: false, forgot: false }
+    }
+}
+
+impl Trouble {
+    pub(super) fn read(&mut self) -> bool {
+        self.faults.reads > 0 && self.chance.one_in(self.faults.reads)
+    }
+
+    /// Whether a read brings less than was asked for.
+    pub(super) fn is_short(&mut self) -> bool {
+        self.faults.reads > 0 && self.chance.one_in(8)
+    }
+
+    pub(super) fn write(&mut self) -> Option<io::Error> {
+        (self.faults.writes > 0 && self.chance.one_in(self.faults.writes)).then(|| self.error())
+    }
+
+    pub(super) fn sync(&mut self) -> Option<io::Error> {
+        (self.faults.syncs > 0 && self.chance.one_in(self.faults.syncs)).then(|| self.error())
+    }
+
+    pub(super) fn name(&mut self) -> Option<io::Error> {
+        (self.faults.names > 0 && self.chance.one_in(self.faults.names)).then(broken)
+    }
+
+    fn error(&mut self) -> io::Error {
+        match self.chance.below(6) {
+            0 => io::ErrorKind::StorageFull.into(),
+            1 => io::ErrorKind::QuotaExceeded.into(),
+            _ => broken(),
+        }
+    }
+}
+
+/// The error of a device that fails.
+pub(super) fn broken() -> io::Error {
+    io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Who gets on while the disk is busy.
+#[derive(Clone)]
+pub(super) struct Others(pub(super) Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Others {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Others")
+    }
+}

@@ -1,0 +1,120 @@
+//! What nobody may see yet: of a batch that is in both stores, what one of them has already.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::Duration,
+};
+
+use super::*;
+
+/// Has carried out a commit for a while before it says so.
+struct Late {
+    inner: MemoryStore,
+    late: AtomicBool,
+    arrived: Notify,
+    go: Notify,
+}
+
+#[async_trait]
+impl Store for Late {
+    async fn commit(
+        &self,
+        batch: WriteBatch,
+        durability: Durability,
+    ) -> Result<Committed, StoreError> {
+        let committed = self.inner.commit(batch, durability).await;
+        if self.late.load(SeqCst) {
+            self.arrived.notify_one();
+            self.go.notified().await;
+        }
+        committed
+    }
+
+    // All others hand on what they are asked.
+    fn durability_max(&self) -> Durability {
+        self.inner.durability_max()
+    }
+    fn try_read(
+        &self,
+        log: &LogName,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Option<Result<Vec<RecordBatch>, StoreError>> {
+        self.inner.try_read(log, from, limits)
+    }
+    async fn read(
+        &self,
+        log: &LogName,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<RecordBatch>, StoreError> {
+        self.inner.read(log, from, limits).await
+    }
+    fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError> {
+        self.inner.bounds(log)
+    }
+    async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
+        self.inner.offset_at(log, time).await
+    }
+    fn logs(&self) -> Result<Vec<LogInfo>, StoreError> {
+        self.inner.logs()
+    }
+    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.value(key)
+    }
+    fn values(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.inner.values(prefix)
+    }
+    fn stats(&self) -> StoreStats {
+        self.inner.stats()
+    }
+    fn health(&self) -> Result<(), StoreError> {
+        self.inner.health()
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+#[tokio::test]
+async fn promise_7_what_the_back_has_is_seen_only_with_the_rest_of_its_batch() {
+    let back = Late {
+        inner: MemoryStore::new(8 << 20),
+        late: AtomicBool::new(false),
+        arrived: Notify::new(),
+        go: Notify::new(),
+    };
+    let front = MemoryStore::new(1 << 20);
+    let store = Arc::new(OverflowStore::open(front, back, OverflowOptions::default()).unwrap());
+    let kept = LogName::new("kept");
+    make(&*store, false).await;
+    let mut batch = WriteBatch::new();
+    batch.create_log(kept.clone(), LogOptions::default()).put("k", "old").put("gone", "1");
+    store.commit(batch, Durability::Memory).await.unwrap();
+
+    store.back().late.store(true, SeqCst);
+    let mut batch = WriteBatch::new();
+    batch.append(log(), Offset(0), Timestamp(1), records(2, 10));
+    batch.append(kept.clone(), Offset(0), Timestamp(1), records(3, 10));
+    batch.put("k", "new").delete("gone").create_log(LogName::new("made"), LogOptions::default());
+    let committing = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.commit(batch, Durability::Memory).await })
+    };
+    let arrived = tokio::time::timeout(Duration::from_secs(30), store.back().arrived.notified());
+    arrived.await.unwrap();
+    assert_eq!(store.back().bounds(&kept).unwrap().end, Offset(3), "the back has it");
+    let seen = || {
+        let ends = [log(), kept.clone()].map(|log| store.bounds(&log).unwrap().end.0);
+        let values = store.values(b"").unwrap().into_iter().map(|(key, value)| [key, value]);
+        (ends, values.flatten().collect::<Vec<_>>(), store.logs().unwrap().len())
+    };
+    assert_eq!(seen(), ([0, 0], ["gone", "1", "k", "old"].map(Bytes::from).to_vec(), 2));
+    let limits = ReadLimits { records: 9, bytes: 1 << 20 };
+    assert_eq!(store.read(&kept, Offset(0), limits).await, Ok(Vec::new()));
+    assert_eq!(store.value(b"k").unwrap().unwrap(), "old");
+    store.back().late.store(false, SeqCst);
+    store.back().go.notify_one();
+    committing.await.unwrap().unwrap();
+    assert_eq!(seen(), ([2, 3], ["k", "new"].map(Bytes::from).to_vec(), 3));
+}
