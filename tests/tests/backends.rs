@@ -137,8 +137,8 @@ async fn kills_of_what_need_not_last(store: &str) {
             client.admin().create_topic("other", settings).await.expect("made");
         }
         let other = client.producer("other").await.expect("a producer");
-        for _ in 0..30 {
-            other.send(Message::new(vec![7; 64 << 10])).await.expect("stored");
+        for _ in 0..60 {
+            other.send(Message::new(vec![7; 32 << 10])).await.expect("stored");
         }
 
         let (topic, channel) = shown(&client).await;

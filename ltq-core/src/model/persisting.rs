@@ -104,7 +104,7 @@ impl Topic {
         let due = due.into_iter().flatten().min();
         if due.is_some_and(|due| due <= self.now.monotonic) {
             self.commit.begin(self.bounds.end, self.now.wall);
-            self.commit.needs(Durability::Os.min(self.store.ceiling));
+            self.commit.needs(Durability::Os);
             self.close_commit(States::Alone);
         }
     }
@@ -194,6 +194,8 @@ impl Topic {
             let stretched = Duration::from_micros(bytes as u64 * 1_000_000 / rate);
             interval = interval.max(stretched);
             self.commit.batch.put(keys::channel_key(&self.name, &channel.name), value);
+            // An ack is to outlive the node even where messages need not.
+            self.commit.needs(Durability::Os);
         }
         channel.put.rides_from = self.now.monotonic.plus(interval);
         bytes
@@ -203,7 +205,7 @@ impl Topic {
     pub(super) fn put_new_channel(&mut self, name: &ChannelName, start: Offset) {
         let value = state::encode_channel(&Channel::new(name.clone(), start), self.now);
         self.commit.batch.put(keys::channel_key(&self.name, name), value);
-        self.commit.needs(self.settings.durability);
+        self.commit.needs(self.settings.durability.max(Durability::Os));
     }
 
     /// The commit's states are in the store.

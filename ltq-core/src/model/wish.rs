@@ -14,7 +14,7 @@ use super::{
     state::{self, TopicState},
     topic::Stage,
 };
-use crate::{AdminResponse, ChannelName, ProducerName, Refusal, RefusalCode, StartAt};
+use crate::{AdminResponse, ChannelName, Durability, ProducerName, Refusal, RefusalCode, StartAt};
 
 /// Something that waits for its place in a commit.
 #[derive(Debug)]
@@ -363,7 +363,7 @@ impl Topic {
         if changes && let Some(refusal) = self.store_failed() {
             return Err(refusal);
         }
-        self.commit.needs(self.settings.durability);
+        self.commit.needs(self.settings.durability.max(Durability::Os));
         let Some(request) = request else {
             self.delete_in_commit(None);
             return Ok(Flow::Last);

@@ -52,6 +52,30 @@ fn promise_12_acks_are_stored_within_the_interval() {
 }
 
 #[test]
+fn promise_12_acks_are_written_where_messages_need_not_be() {
+    let settings = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+    let mut world = World::with(settings, ModelSettings::default());
+    world.open(1);
+    world.subscribe(1, "c", 10);
+    world.publish(1, 1, 8);
+    world.advance_ms(100);
+    let asked = |world: &World| world.commits.last().unwrap().0;
+    let before = world.commits.len();
+    world.ack(1, 1, 2);
+    world.advance_ms(20);
+    assert_eq!(puts(&world, before), ["c/t/c", "truncate 2"]);
+    assert_eq!(asked(&world), Durability::Os, "apart");
+    world.publish(1, 9, 1);
+    assert_eq!(asked(&world), Durability::Memory, "no acks go along");
+    world.advance_ms(100);
+    let before = world.commits.len();
+    world.ack(1, 3, 3);
+    world.publish(1, 10, 1);
+    assert_eq!(puts(&world, before), ["append", "c/t/c", "truncate 3"]);
+    assert_eq!(asked(&world), Durability::Os, "along with a publish");
+}
+
+#[test]
 fn acks_ride_along_with_publishes() {
     let mut world = consuming();
     let before = world.commits.len();
