@@ -15,12 +15,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use ltq_client::Client;
 use ltq_core::{
-    Bounds, Broker, BrokerSettings, Committed, Durability, Environment, LogInfo, LogName, Message,
-    Offset, ReadLimits, RecordBatch, Store, StoreError, StoreStats, Timestamp, TopicSettings,
-    Transport, WriteBatch, WriteOp,
+    Broker, BrokerSettings, Committed, Durability, Environment, Message, Store, StoreError,
+    TopicSettings, Transport, WriteBatch, WriteOp,
 };
 use ltq_store::MemoryStore;
 use ltq_transport::{InProcess, Tcp, Transports};
@@ -33,7 +31,13 @@ struct Metered<S> {
 }
 
 #[async_trait]
-impl<S: Store> Store for Metered<S> {
+impl<S: Store> ltq_core::StoreLayer for Metered<S> {
+    type Inner = S;
+
+    fn inner(&self) -> &S {
+        &self.inner
+    }
+
     async fn commit(
         &self,
         batch: WriteBatch,
@@ -50,50 +54,6 @@ impl<S: Store> Store for Metered<S> {
         let committed = self.inner.commit(batch, durability).await?;
         self.appended.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(committed)
-    }
-
-    fn durability_max(&self) -> Durability {
-        self.inner.durability_max()
-    }
-    fn try_read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Option<Result<Vec<RecordBatch>, StoreError>> {
-        self.inner.try_read(log, from, limits)
-    }
-    async fn read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Result<Vec<RecordBatch>, StoreError> {
-        self.inner.read(log, from, limits).await
-    }
-    fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError> {
-        self.inner.bounds(log)
-    }
-    async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
-        self.inner.offset_at(log, time).await
-    }
-    fn logs(&self) -> Result<Vec<LogInfo>, StoreError> {
-        self.inner.logs()
-    }
-    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.inner.value(key)
-    }
-    fn values(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.inner.values(prefix)
-    }
-    fn stats(&self) -> StoreStats {
-        self.inner.stats()
-    }
-    fn health(&self) -> Result<(), StoreError> {
-        self.inner.health()
-    }
-    async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
     }
 }
 

@@ -16,6 +16,7 @@ mod records;
 mod refusal;
 mod retention;
 mod store;
+mod store_layer;
 mod transport;
 mod units;
 mod write_batch;
@@ -38,6 +39,7 @@ pub use store::{
     Bounds, Committed, KEY_BYTES_MAX, LOG_NAME_BYTES_MAX, LogInfo, LogName, LogOptions, ReadLimits,
     Store, StoreError, StoreStats, VALUE_BYTES_MAX,
 };
+pub use store_layer::StoreLayer;
 pub use transport::{
     Address, AddressError, Connection, Listener, Peer, RecvStream, SendStream, Stream, Transport,
     TransportError,

@@ -260,7 +260,8 @@ pub enum StoreError {
 /// *Cancellation.* A commit whose future is dropped may or may not take effect, whole. A read
 /// whose future is dropped has no effect.
 ///
-/// `ltq_store::conformance` holds this trait's test suite for stores of your own.
+/// `ltq_store::conformance` holds this trait's test suite for stores of your own. One that stands
+/// around another and differs in little is a [`StoreLayer`](crate::StoreLayer).
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The most that this store can promise of a batch.

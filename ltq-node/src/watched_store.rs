@@ -11,11 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use ltq_core::{
-    Bounds, Committed, Durability, LogInfo, LogName, Offset, ReadLimits, RecordBatch, Store,
-    StoreError, StoreStats, Timestamp, WriteBatch, WriteOp,
-};
+use ltq_core::{Committed, Durability, Store, StoreError, WriteBatch, WriteOp};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -180,9 +176,11 @@ impl WatchedStore {
 }
 
 #[async_trait]
-impl Store for WatchedStore {
-    fn durability_max(&self) -> Durability {
-        self.store.durability_max()
+impl ltq_core::StoreLayer for WatchedStore {
+    type Inner = dyn Store;
+
+    fn inner(&self) -> &dyn Store {
+        &*self.store
     }
 
     async fn commit(
@@ -195,56 +193,6 @@ impl Store for WatchedStore {
         let result = self.store.commit(batch, durability).await;
         self.note(publishes, result.as_ref().map(|_| durability), begun.elapsed());
         result
-    }
-
-    fn try_read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Option<Result<Vec<RecordBatch>, StoreError>> {
-        self.store.try_read(log, from, limits)
-    }
-
-    async fn read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Result<Vec<RecordBatch>, StoreError> {
-        self.store.read(log, from, limits).await
-    }
-
-    fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError> {
-        self.store.bounds(log)
-    }
-
-    async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
-        self.store.offset_at(log, time).await
-    }
-
-    fn logs(&self) -> Result<Vec<LogInfo>, StoreError> {
-        self.store.logs()
-    }
-
-    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.store.value(key)
-    }
-
-    fn values(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.store.values(prefix)
-    }
-
-    fn stats(&self) -> StoreStats {
-        self.store.stats()
-    }
-
-    fn health(&self) -> Result<(), StoreError> {
-        self.store.health()
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.store.close().await
     }
 }
 
@@ -266,7 +214,7 @@ pub const FULL_FOR: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use ltq_core::{LogOptions, Message, Records};
+    use ltq_core::{LogName, LogOptions, Message, Offset, Records, Timestamp};
     use ltq_store::MemoryStore;
 
     use super::*;

@@ -1,9 +1,5 @@
 use async_trait::async_trait;
-use bytes::Bytes;
-use ltq_core::{
-    Bounds, Committed, Durability, LogInfo, LogName, Offset, ReadLimits, RecordBatch, Store,
-    StoreError, StoreStats, Timestamp, WriteBatch,
-};
+use ltq_core::{Committed, Durability, Store, StoreError, WriteBatch};
 use tokio::sync::watch;
 
 /// A store whose commits wait until a gate is open.
@@ -42,7 +38,13 @@ impl<S: Store> Gated<S> {
 }
 
 #[async_trait]
-impl<S: Store> Store for Gated<S> {
+impl<S: Store> ltq_core::StoreLayer for Gated<S> {
+    type Inner = S;
+
+    fn inner(&self) -> &S {
+        &self.inner
+    }
+
     async fn commit(
         &self,
         batch: WriteBatch,
@@ -52,46 +54,7 @@ impl<S: Store> Store for Gated<S> {
         open.wait_for(|open| *open).await.map_err(|_| StoreError::Closed)?;
         self.inner.commit(batch, durability).await
     }
-    fn durability_max(&self) -> Durability {
-        self.inner.durability_max()
-    }
-    fn try_read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Option<Result<Vec<RecordBatch>, StoreError>> {
-        self.inner.try_read(log, from, limits)
-    }
-    async fn read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Result<Vec<RecordBatch>, StoreError> {
-        self.inner.read(log, from, limits).await
-    }
-    fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError> {
-        self.inner.bounds(log)
-    }
-    async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
-        self.inner.offset_at(log, time).await
-    }
-    fn logs(&self) -> Result<Vec<LogInfo>, StoreError> {
-        self.inner.logs()
-    }
-    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.inner.value(key)
-    }
-    fn values(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.inner.values(prefix)
-    }
-    fn stats(&self) -> StoreStats {
-        self.inner.stats()
-    }
-    fn health(&self) -> Result<(), StoreError> {
-        self.inner.health()
-    }
+
     async fn close(&self) -> Result<(), StoreError> {
         match self.closing {
             Closing::Closes => self.inner.close().await,

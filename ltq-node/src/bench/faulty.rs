@@ -6,10 +6,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use ltq_core::{
-    Bounds, Committed, Durability, LogInfo, LogName, Message, Offset, ReadLimits, RecordBatch,
-    Records, Store, StoreError, StoreStats, Timestamp, WriteBatch, WriteOp,
+    Committed, Durability, LogName, Message, Offset, ReadLimits, RecordBatch, Records, Store,
+    StoreError, WriteBatch, WriteOp,
 };
 use ltq_store::MemoryStore;
 
@@ -60,9 +59,11 @@ impl Faulty {
 }
 
 #[async_trait]
-impl Store for Faulty {
-    fn durability_max(&self) -> Durability {
-        self.store.durability_max()
+impl ltq_core::StoreLayer for Faulty {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.store
     }
 
     async fn commit(&self, batch: WriteBatch, asked: Durability) -> Result<Committed, StoreError> {
@@ -92,38 +93,6 @@ impl Store for Faulty {
         limits: ReadLimits,
     ) -> Result<Vec<RecordBatch>, StoreError> {
         self.store.read(log, from, limits).await.map(|read| self.spoil(read))
-    }
-
-    fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError> {
-        self.store.bounds(log)
-    }
-
-    async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
-        self.store.offset_at(log, time).await
-    }
-
-    fn logs(&self) -> Result<Vec<LogInfo>, StoreError> {
-        self.store.logs()
-    }
-
-    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.store.value(key)
-    }
-
-    fn values(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.store.values(prefix)
-    }
-
-    fn stats(&self) -> StoreStats {
-        self.store.stats()
-    }
-
-    fn health(&self) -> Result<(), StoreError> {
-        self.store.health()
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        self.store.close().await
     }
 }
 

@@ -16,7 +16,13 @@ struct Late {
 }
 
 #[async_trait]
-impl Store for Late {
+impl ltq_core::StoreLayer for Late {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.inner
+    }
+
     async fn commit(
         &self,
         batch: WriteBatch,
@@ -28,51 +34,6 @@ impl Store for Late {
             self.go.notified().await;
         }
         committed
-    }
-
-    // All others hand on what they are asked.
-    fn durability_max(&self) -> Durability {
-        self.inner.durability_max()
-    }
-    fn try_read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Option<Result<Vec<RecordBatch>, StoreError>> {
-        self.inner.try_read(log, from, limits)
-    }
-    async fn read(
-        &self,
-        log: &LogName,
-        from: Offset,
-        limits: ReadLimits,
-    ) -> Result<Vec<RecordBatch>, StoreError> {
-        self.inner.read(log, from, limits).await
-    }
-    fn bounds(&self, log: &LogName) -> Result<Bounds, StoreError> {
-        self.inner.bounds(log)
-    }
-    async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
-        self.inner.offset_at(log, time).await
-    }
-    fn logs(&self) -> Result<Vec<LogInfo>, StoreError> {
-        self.inner.logs()
-    }
-    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.inner.value(key)
-    }
-    fn values(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.inner.values(prefix)
-    }
-    fn stats(&self) -> StoreStats {
-        self.inner.stats()
-    }
-    fn health(&self) -> Result<(), StoreError> {
-        self.inner.health()
-    }
-    async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
     }
 }
 
