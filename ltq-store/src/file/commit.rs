@@ -3,11 +3,11 @@
 use std::{
     io::{self, IoSlice},
     sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst},
-    time::Instant,
 };
 
 use ltq_core::{Durability, StoreError};
 use parking_lot::MutexGuard;
+use tokio::time::Instant;
 
 use super::{
     engine::{Caller, Engine, INLINE_BYTES_MAX},

@@ -24,11 +24,12 @@ const SECOND_COPY_AT: u64 = 4096;
 /// Where it stands.
 pub(super) const COPIES_AT: [u64; 2] = [0, SECOND_COPY_AT];
 
-/// Opens the directory of a store, or makes one of an empty directory. The store is locked until
-/// the file that is returned is closed.
+/// Opens the directory of a store, or makes one of an empty directory, with this id. The store is
+/// locked until the file that is returned is closed.
 pub(super) fn open(
     files: &dyn FileSystem,
     dir: &Path,
+    new: StoreId,
 ) -> Result<(StoreId, Arc<dyn StoreFile>), StoreError> {
     let refused = |why: &str| refuse(dir, why);
     let failed = |doing: &'static str| {
@@ -69,7 +70,7 @@ pub(super) fn open(
     let path = dir.join(IDENTITY);
     let store = match files.open(&path, OpenMode::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(files, dir).map_err(failed("making a store"))?
+            make(files, dir, new).map_err(failed("making a store"))?
         }
         file => read(&*file.map_err(failed("reading its identity"))?, dir)?,
     };
@@ -110,10 +111,9 @@ pub(super) fn lock_read_only(
     Ok(Some(lock))
 }
 
-fn make(files: &dyn FileSystem, dir: &Path) -> io::Result<StoreId> {
+fn make(files: &dyn FileSystem, dir: &Path, store: StoreId) -> io::Result<StoreId> {
     files.create_dir_all(&dir.join(JOURNAL))?;
     files.create_dir_all(&dir.join(SEGMENTS))?;
-    let store = StoreId::random();
     write(files, dir, store)?;
     Ok(store)
 }

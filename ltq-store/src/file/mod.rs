@@ -27,6 +27,7 @@ mod recovery;
 mod replay;
 mod rewrite;
 mod room;
+mod rounds;
 mod segments;
 mod signal;
 mod sparse;
@@ -34,8 +35,10 @@ mod spill;
 mod state;
 mod supply;
 mod tail;
+mod tasks;
 mod threads;
 mod walk;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -48,13 +51,12 @@ use ltq_core::{
     Bounds, Committed, Durability, LogInfo, LogName, Offset, ReadLimits, RecordBatch, Store,
     StoreError, StoreStats, Timestamp, WriteBatch,
 };
-use tokio::runtime::Handle;
 
 use self::{
-    engine::{Caller, Engine},
+    engine::Engine,
     log::Found,
     log::Log,
-    threads::Threads,
+    workers::{Workers, block},
 };
 
 pub use self::{
@@ -118,7 +120,7 @@ pub use self::{
 #[derive(Debug)]
 pub struct FileStore {
     engine: Arc<Engine>,
-    threads: Arc<Threads>,
+    workers: Arc<Workers>,
 }
 
 impl FileStore {
@@ -136,12 +138,11 @@ impl FileStore {
     /// Dropping the future may leave an empty store behind, and the directory locked for as long
     /// as it takes to open and close it.
     pub async fn open(options: FileStoreOptions) -> Result<Self, StoreError> {
-        match tokio::task::spawn_blocking(|| Self::open_blocking(options)).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                Err(StoreError::Io { doing: "opening".to_owned(), cause: error.to_string() })
-            }
-        }
+        let simulation = options.simulation.clone();
+        let opening = || recovery::open(options).map(Arc::new);
+        let engine = block(simulation, "opening", opening).await?;
+        let workers = Arc::new(Workers::start(&engine)?);
+        Ok(Self { engine, workers })
     }
 
     /// Opens the store in a directory to look at it: it answers reads as it would after
@@ -159,20 +160,10 @@ impl FileStore {
     /// # Cancellation
     /// Dropping the future may leave the directory locked for as long as it takes to open it.
     pub async fn open_read_only(options: FileStoreOptions) -> Result<Self, StoreError> {
-        let opened = tokio::task::spawn_blocking(|| recovery::open_read_only(options)).await;
-        let engine = opened.unwrap_or_else(|error| {
-            Err(StoreError::Io { doing: "opening".to_owned(), cause: error.to_string() })
-        })?;
-        Ok(Self { engine: Arc::new(engine), threads: Arc::new(Threads::none()) })
-    }
-
-    fn open_blocking(options: FileStoreOptions) -> Result<Self, StoreError> {
-        let engine = Arc::new(recovery::open(options)?);
-        let threads = Arc::new(Threads::start(&engine).map_err(|error| StoreError::Io {
-            doing: "starting a thread".to_owned(),
-            cause: error.to_string(),
-        })?);
-        Ok(Self { engine, threads })
+        let simulation = options.simulation.clone();
+        let opening = || recovery::open_read_only(options).map(Arc::new);
+        let engine = block(simulation.clone(), "opening", opening).await?;
+        Ok(Self { engine, workers: Arc::new(Workers::none(simulation)) })
     }
 
     fn look_at<T>(&self, log: &LogName, look: impl FnOnce(&Log) -> T) -> Result<T, StoreError> {
@@ -187,19 +178,14 @@ impl FileStore {
         work: impl FnOnce(&Engine) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let engine = Arc::clone(&self.engine);
-        match tokio::task::spawn_blocking(move || work(&engine)).await {
-            Ok(done) => done,
-            Err(error) => {
-                Err(StoreError::Io { doing: "reading".to_owned(), cause: error.to_string() })
-            }
-        }
+        self.workers.block(move || work(&engine)).await
     }
 }
 
 impl Drop for FileStore {
     fn drop(&mut self) {
         // As little as possible, but nobody else may open it before the last write is through.
-        self.threads.stop(&self.engine);
+        self.workers.stop(&self.engine);
         self.engine.give_up();
     }
 }
@@ -215,7 +201,7 @@ impl Store for FileStore {
         batch: WriteBatch,
         durability: Durability,
     ) -> Result<Committed, StoreError> {
-        let mut answer = self.engine.submit(batch, durability, caller())?;
+        let mut answer = self.engine.submit(batch, durability, self.workers.caller())?;
         if let Ok(answer) = answer.try_recv() {
             return answer;
         }
@@ -314,15 +300,7 @@ impl Store for FileStore {
 
     async fn close(&self) -> Result<(), StoreError> {
         self.engine.begin_closing();
-        let threads = Arc::clone(&self.threads);
-        self.blocking(move |engine| threads.close(engine)).await
-    }
-}
-
-/// What the calling thread may be made to wait for: where others work beside it, a sync.
-fn caller() -> Caller {
-    match Handle::try_current() {
-        Ok(runtime) if runtime.metrics().num_workers() > 1 => Caller::Syncs,
-        _ => Caller::Writes,
+        let workers = Arc::clone(&self.workers);
+        self.blocking(move |engine| workers.close(engine)).await
     }
 }

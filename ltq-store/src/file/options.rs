@@ -1,14 +1,15 @@
 //! How a file store is set up.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use ltq_core::StoreError;
+use ltq_core::{Entropy, StoreError};
 
-use super::{filesystem::FileSystem, os_filesystem::OsFileSystem};
+use super::{filesystem::FileSystem, format::StoreId, os_filesystem::OsFileSystem};
 
 /// Where a [`FileStore`](super::FileStore) keeps its files, and within which limits.
 ///
@@ -29,6 +30,7 @@ pub struct FileStoreOptions {
     pub(super) os_sync_interval: Duration,
     pub(super) caller_sync_max: Duration,
     pub(super) file_system: Arc<dyn FileSystem>,
+    pub(super) simulation: Option<Simulation>,
 }
 
 impl FileStoreOptions {
@@ -45,6 +47,7 @@ impl FileStoreOptions {
             os_sync_interval: Duration::from_secs(1),
             caller_sync_max: Duration::from_millis(1),
             file_system: Arc::new(OsFileSystem),
+            simulation: None,
         }
     }
 
@@ -129,6 +132,16 @@ impl FileStoreOptions {
         self
     }
 
+    /// For a simulated [`FileSystem`]: the store works on tasks of the runtime that opens it instead
+    /// of threads, blocks that runtime while it does, and before each step waits on tokio's clock for
+    /// up to `latency_max`, as chance will have it. On a runtime of one thread with a paused clock the
+    /// same then happens again for the same chance. Not for a real disk.
+    #[must_use]
+    pub fn simulated(mut self, chance: Arc<dyn Entropy>, latency_max: Duration) -> Self {
+        self.simulation = Some(Simulation { chance, latency_max });
+        self
+    }
+
     /// Whether all of it is within bounds. Opening a store checks it first.
     ///
     /// # Errors
@@ -175,6 +188,35 @@ impl FileStoreOptions {
     /// The largest entry of the journal.
     pub(super) fn entry_bytes_max(&self) -> u64 {
         (self.journal_bytes_max / 4).min(2 << 30)
+    }
+}
+
+/// What a store takes from a simulation: chance, and how slow its disk is.
+#[derive(Clone)]
+pub(super) struct Simulation {
+    chance: Arc<dyn Entropy>,
+    latency_max: Duration,
+}
+
+impl Simulation {
+    pub(super) fn random(&self) -> u64 {
+        self.chance.next()
+    }
+
+    pub(super) fn store_id(&self) -> StoreId {
+        StoreId(((u128::from(self.random()) << 64) | u128::from(self.random())).to_le_bytes())
+    }
+
+    /// How long the next thing takes.
+    pub(super) fn latency(&self) -> Duration {
+        let most = u64::try_from(self.latency_max.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.random() % most.saturating_add(1).max(1))
+    }
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation").field("latency_max", &self.latency_max).finish_non_exhaustive()
     }
 }
 

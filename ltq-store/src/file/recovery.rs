@@ -25,7 +25,7 @@ use super::{
     journal::{ENTRIES_AT, GoesOn, JournalDir, JournalFile},
     keeper::Keeping,
     log::Log,
-    options::FileStoreOptions,
+    options::{FileStoreOptions, Simulation},
     pace::Pace,
     planned::Planned,
     reader::Handles,
@@ -41,7 +41,8 @@ use super::{
 /// Opens the store.
 pub(super) fn open(options: FileStoreOptions) -> Result<Engine, StoreError> {
     options.check()?;
-    let (store, lock) = identity::open(&*options.file_system, &options.dir)?;
+    let new = options.simulation.as_ref().map_or_else(StoreId::random, Simulation::store_id);
+    let (store, lock) = identity::open(&*options.file_system, &options.dir, new)?;
     open_locked(options, store, lock)
 }
 

@@ -16,6 +16,7 @@ mod refusals;
 mod rewriting;
 mod sim;
 mod sparse;
+mod tasks;
 mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -103,4 +104,22 @@ mod limited {
     }
 
     crate::conformance!(conformance, InFiles::new(limited, Some(LIMIT)), skip: []);
+}
+
+mod on_tasks {
+    use super::*;
+    fn on_tasks(options: FileStoreOptions) -> FileStoreOptions {
+        let chance = std::sync::Arc::new(ltq_core::SystemEntropy);
+        options.tail_bytes(256 << 10).simulated(chance, std::time::Duration::from_micros(200))
+    }
+
+    crate::conformance!(conformance, InFiles::new(on_tasks, None), skip: [
+        a_full_store_says_so_and_changes_nothing,
+        what_needs_no_more_room_is_taken_when_full,
+        a_full_store_can_be_read,
+        truncating_makes_room,
+        discarding_makes_room,
+        deleting_a_log_makes_room,
+        values_count_and_deleting_them_makes_room,
+    ]);
 }

@@ -99,12 +99,12 @@ fn promise_1_a_sync_that_fails_in_the_callers_hands_fails_its_commit_and_all_lat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_runtime_of_several_workers_lends_one_of_them() {
-    assert_eq!(super::caller(), Caller::Syncs);
+    assert_eq!(super::workers::Workers::none(None).caller(), Caller::Syncs);
 }
 
 #[tokio::test]
 async fn a_runtime_of_one_worker_is_not_held_up() {
-    assert_eq!(super::caller(), Caller::Writes);
+    assert_eq!(super::workers::Workers::none(None).caller(), Caller::Writes);
 }
 
 /// A batch that touches two logs waits for whoever touched either of them before, however soon the
