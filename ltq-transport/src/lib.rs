@@ -28,6 +28,8 @@ pub mod conformance;
 mod in_process;
 mod one_stream;
 mod room;
+#[cfg(feature = "simulation")]
+mod simulated;
 #[cfg(feature = "tcp")]
 mod tcp;
 mod transports;
@@ -35,6 +37,8 @@ mod transports;
 pub use async_io::from_async_io;
 pub use in_process::InProcess;
 pub use one_stream::OneStream;
+#[cfg(feature = "simulation")]
+pub use simulated::{SimulatedHost, SimulatedNetwork, Weather};
 #[cfg(feature = "tcp")]
 pub use tcp::{Keepalive, Tcp, TcpOptions};
 pub use transports::Transports;

@@ -151,3 +151,40 @@ mod unix_sockets {
         Harness::new(Unix, fresh).malformed(Address::new("unix", "not/absolute"))
     );
 }
+
+#[cfg(feature = "simulation")]
+mod simulated {
+    use std::{sync::Arc, time::Duration};
+
+    use ltq_core::SystemEntropy;
+    use ltq_transport::{SimulatedNetwork, Weather};
+
+    use super::*;
+
+    fn harness(weather: Weather) -> Harness {
+        let network = SimulatedNetwork::new(Arc::new(SystemEntropy));
+        network.set_weather(weather);
+        Harness::new(network.host("conformance"), || Address::new("sim", "conformance"))
+            .malformed(Address::new("tcp", "conformance"))
+            .unknown_host(Address::new("sim", "nobody"))
+    }
+
+    mod fine_weather {
+        use super::*;
+
+        ltq_transport::conformance_tests!(harness(Weather::default()));
+    }
+
+    mod slow_and_in_pieces {
+        use super::*;
+
+        ltq_transport::conformance_tests!(harness(Weather {
+            delay_max: Duration::from_millis(2),
+            stall_one_in: 500,
+            stall_max: Duration::from_millis(50),
+            pieces: true,
+            window: 1 << 20,
+            ..Weather::default()
+        }));
+    }
+}

@@ -1,0 +1,287 @@
+//! A network in one process, on tokio's clock and by a seed: what a path may do to bytes it does.
+
+mod pipe;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ltq_core::{Address, Connection, Entropy, Listener, Peer, Stream, Transport, TransportError};
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, time::sleep};
+
+use crate::OneStream;
+use pipe::Pipe;
+
+/// What a [`SimulatedNetwork`] does to what passes through. By default it delivers at once and
+/// whole, and never breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// How long a piece is under way at least; 0.
+    pub delay_min: Duration,
+    /// How long at most, when nothing stalls; 0. Pieces of one stream do not overtake each other,
+    /// those of different streams do.
+    pub delay_max: Duration,
+    /// One piece in so many, and all behind it in that direction, takes up to
+    /// [`stall_max`](Self::stall_max) more; none when it is 0.
+    pub stall_one_in: u64,
+    /// How long a stall is at most; 0.
+    pub stall_max: Duration,
+    /// After one piece in so many some connection is cut, and both ends are told; none when 0.
+    pub cut_one_in: u64,
+    /// After one piece in so many one direction of some connection is dead, and nobody is told; none
+    /// when 0.
+    pub silence_one_in: u64,
+    /// One attempt to connect in so many is refused; none when 0.
+    pub refuse_one_in: u64,
+    /// Whether sends and receives take less than they could, as chance will have it; no.
+    pub pieces: bool,
+    /// Bytes of one direction that may be under way before its sender has to wait; 256 KiB. At
+    /// least 1 is allowed always.
+    pub window: usize,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self {
+            delay_min: Duration::ZERO,
+            delay_max: Duration::ZERO,
+            stall_one_in: 0,
+            stall_max: Duration::ZERO,
+            cut_one_in: 0,
+            silence_one_in: 0,
+            refuse_one_in: 0,
+            pieces: false,
+            window: 256 << 10,
+        }
+    }
+}
+
+/// A network of hosts in one process, for simulations: [`host`](Self::host) gives each of them its
+/// [`Transport`], of addresses like `sim://HOST`. Clones are the same network.
+///
+/// Time is tokio's, which a simulation pauses; chance comes from where it is told. On a runtime of
+/// one thread the same then happens again for the same chance.
+#[derive(Clone)]
+pub struct SimulatedNetwork {
+    roads: Arc<Roads>,
+}
+
+/// What all of it share.
+struct Roads {
+    chance: Arc<dyn Entropy>,
+    weather: Mutex<Weather>,
+    listeners: Mutex<BTreeMap<String, mpsc::UnboundedSender<OneStream>>>,
+    links: Mutex<Vec<Link>>,
+    down: Mutex<BTreeSet<String>>,
+    connections: AtomicU64,
+}
+
+/// A connection.
+struct Link {
+    hosts: [String; 2],
+    directions: [Pipe; 2],
+}
+
+impl Roads {
+    fn weather(&self) -> Weather {
+        *self.weather.lock()
+    }
+
+    fn below(&self, limit: u64) -> u64 {
+        self.chance.next() % limit.max(1)
+    }
+
+    fn one_in(&self, count: u64) -> bool {
+        count > 0 && self.below(count) == 0
+    }
+
+    fn between(&self, least: Duration, most: Duration) -> Duration {
+        let span = u64::try_from(most.saturating_sub(least).as_micros()).unwrap_or(u64::MAX);
+        least + Duration::from_micros(self.below(span.saturating_add(1)))
+    }
+
+    /// A piece is on its way: what else happens to the network.
+    fn passed(&self) {
+        let weather = self.weather();
+        let cut = self.one_in(weather.cut_one_in);
+        let silence = self.one_in(weather.silence_one_in);
+        if !cut && !silence {
+            return;
+        }
+        let mut links = self.links.lock();
+        links.retain(|link| !link.directions.iter().all(Pipe::is_over));
+        let Some(link) = links.get(self.below(links.len() as u64) as usize) else { return };
+        if cut {
+            link.directions.iter().for_each(|direction| direction.cut(false));
+        } else if let Some(direction) = link.directions.get(self.below(2) as usize) {
+            direction.cut(true);
+        }
+    }
+}
+
+impl SimulatedNetwork {
+    /// A network without hosts, in fine weather.
+    #[must_use]
+    pub fn new(chance: Arc<dyn Entropy>) -> Self {
+        let roads = Roads {
+            chance,
+            weather: Mutex::default(),
+            listeners: Mutex::default(),
+            links: Mutex::default(),
+            down: Mutex::default(),
+            connections: AtomicU64::new(0),
+        };
+        Self { roads: Arc::new(roads) }
+    }
+
+    /// What it does from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        *self.roads.weather.lock() = weather;
+    }
+
+    /// The transport of a host.
+    #[must_use]
+    pub fn host(&self, name: impl Into<String>) -> SimulatedHost {
+        SimulatedHost { roads: Arc::clone(&self.roads), name: name.into() }
+    }
+
+    /// Cuts all connections of a host. Their other ends are told, or, if it is `silent`, hear nothing
+    /// any more, as when a machine loses its power.
+    pub fn cut(&self, host: &str, silent: bool) {
+        let mut links = self.roads.links.lock();
+        links.retain(|link| {
+            let ours = link.hosts.iter().any(|name| name == host);
+            if ours {
+                link.directions.iter().for_each(|direction| direction.cut(silent));
+            }
+            !ours && !link.directions.iter().all(Pipe::is_over)
+        });
+    }
+
+    /// Whether a host takes part: while it is down whatever it sends or asks for goes nowhere, and
+    /// nobody listens there. What it was listening on is gone.
+    pub fn set_down(&self, host: &str, down: bool) {
+        if down {
+            self.roads.down.lock().insert(host.to_owned());
+            self.roads.listeners.lock().remove(host);
+        } else {
+            self.roads.down.lock().remove(host);
+        }
+    }
+}
+
+impl fmt::Debug for SimulatedNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedNetwork")
+            .field("weather", &self.roads.weather())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The transport of one host of a [`SimulatedNetwork`].
+#[derive(Clone)]
+pub struct SimulatedHost {
+    roads: Arc<Roads>,
+    name: String,
+}
+
+impl fmt::Debug for SimulatedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedHost").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl SimulatedHost {
+    fn is_down(&self) -> bool {
+        self.roads.down.lock().contains(&self.name)
+    }
+}
+
+#[async_trait]
+impl Transport for SimulatedHost {
+    fn scheme(&self) -> &str {
+        SCHEME
+    }
+
+    async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError> {
+        if address.scheme() != SCHEME || address.rest() != self.name {
+            return Err(TransportError::Address {
+                address: address.clone(),
+                why: format!("host {} listens on {SCHEME}://{} only", self.name, self.name),
+            });
+        }
+        let failed = |source: io::ErrorKind| TransportError::Io {
+            doing: format!("listening on {address}"),
+            source: source.into(),
+        };
+        if self.is_down() {
+            return Err(failed(io::ErrorKind::NetworkDown));
+        }
+        let mut listeners = self.roads.listeners.lock();
+        if listeners.get(&self.name).is_some_and(|listener| !listener.is_closed()) {
+            return Err(failed(io::ErrorKind::AddrInUse));
+        }
+        let (sender, waiting) = mpsc::unbounded_channel();
+        listeners.insert(self.name.clone(), sender);
+        Ok(Box::new(SimulatedListener { address: address.clone(), waiting }))
+    }
+
+    async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError> {
+        if address.scheme() != SCHEME {
+            return Err(TransportError::Address {
+                address: address.clone(),
+                why: format!("the simulated network takes addresses like {SCHEME}://HOST"),
+            });
+        }
+        let roads = &self.roads;
+        let weather = roads.weather();
+        sleep(roads.between(weather.delay_min, weather.delay_max) * 2).await;
+        let refused = || TransportError::Io {
+            doing: format!("connecting to {address}"),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        if self.is_down() || roads.one_in(weather.refuse_one_in) {
+            return Err(refused());
+        }
+        let listener = roads.listeners.lock().get(address.rest()).cloned().ok_or_else(refused)?;
+        let number = roads.connections.fetch_add(1, Relaxed);
+        let (there, near_send, far_recv) = Pipe::new(Arc::clone(roads));
+        let (back, far_send, near_recv) = Pipe::new(Arc::clone(roads));
+        let near = Stream { send: Box::new(near_send), recv: Box::new(near_recv) };
+        let far = Stream { send: Box::new(far_send), recv: Box::new(far_recv) };
+        let us = Address::new(SCHEME, format!("{}#{number}", self.name));
+        let far = OneStream::accepting(Peer { address: us, identity: None }, far);
+        listener.send(far).map_err(|_| refused())?;
+        let hosts = [self.name.clone(), address.rest().to_owned()];
+        roads.links.lock().push(Link { hosts, directions: [there, back] });
+        let peer = Peer { address: address.clone(), identity: None };
+        Ok(Box::new(OneStream::connecting(peer, near)))
+    }
+}
+
+struct SimulatedListener {
+    address: Address,
+    waiting: mpsc::UnboundedReceiver<OneStream>,
+}
+
+#[async_trait]
+impl Listener for SimulatedListener {
+    async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
+        let connection = self.waiting.recv().await.ok_or(TransportError::Closed)?;
+        Ok(Box::new(connection))
+    }
+
+    fn local_address(&self) -> Address {
+        self.address.clone()
+    }
+}
+
+const SCHEME: &str = "sim";
