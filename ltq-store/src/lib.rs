@@ -54,6 +54,8 @@ mod memory;
 mod overflow;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod stretches;
 
 #[cfg(feature = "rocksdb")]

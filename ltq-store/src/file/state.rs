@@ -5,7 +5,7 @@ use std::{
     ops::Bound,
 };
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "simulation")))]
 use std::hash::RandomState as Hashing;
 
 use bytes::Bytes;
@@ -18,8 +18,8 @@ use super::{
     tail::Chunk,
 };
 // As a seed will have it, so that the same happens again to a simulated disk.
-#[cfg(test)]
-use super::tests::Hashing;
+#[cfg(any(test, feature = "simulation"))]
+use crate::simulation::Hashing;
 
 /// All logs and values.
 #[derive(Debug, Default)]

@@ -8,7 +8,6 @@ mod check;
 mod crash;
 mod damage;
 mod exhaustive;
-mod hashing;
 mod limits;
 mod model;
 mod opening;
@@ -21,7 +20,6 @@ mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-pub(super) use self::hashing::Hashing;
 use super::*;
 use crate::conformance::{Capabilities, Harness};
 

@@ -17,9 +17,10 @@ use ltq_core::{Durability, Durability::*, LogName, Offset, ReadLimits, StoreErro
 use parking_lot::Mutex;
 
 use self::work::{Work, commit_next, others, unpark_others};
+use crate::simulation::seed_hashing;
+
 use super::{
     super::{CheckReport, FileStore, FileStoreOptions, engine::Engine, recovery},
-    hashing::Hashing,
     model::{Model, ModelLog, open, tiny},
     sim::{Chance, Faults, SimFs},
 };
@@ -342,7 +343,7 @@ fn look(disk: &SimFs, seed: u64) {
 
 /// Returns what was done to the disk in each round: how much, and which files were left.
 fn run(seed: u64) -> Vec<(u64, Vec<(PathBuf, usize)>)> {
-    Hashing::seed(seed);
+    seed_hashing(seed);
     let mut run = Run::new(seed);
     let mut trace = Vec::new();
     let rounds = 1 + run.below(5);

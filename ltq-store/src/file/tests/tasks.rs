@@ -12,9 +12,10 @@ use std::{
 use ltq_core::{Durability, Entropy, LogOptions, Message, Records, Store};
 use tokio::{task::JoinSet, time::Instant};
 
+use crate::simulation::seed_hashing;
+
 use super::{
     super::*,
-    hashing::Hashing,
     model::tiny,
     sim::{Chance, SimFs},
 };
@@ -27,10 +28,20 @@ impl Entropy for Seeded {
     }
 }
 
-/// Writers of several logs, one store after another on the same disk. Returns what is on it, what
-/// every commit was told and when, and how often the disk was changed.
-fn history(seed: u64) -> (Vec<(PathBuf, Vec<u8>)>, Vec<(u64, String)>, u64) {
-    Hashing::seed(seed);
+/// What became of a seed.
+#[derive(PartialEq)]
+struct History {
+    /// What is on the disk.
+    files: Vec<(PathBuf, Vec<u8>)>,
+    /// What each commit was told, and when.
+    told: Vec<(u64, String)>,
+    /// How often the disk was changed.
+    changes: u64,
+}
+
+/// Writers of several logs, one store after another on the same disk.
+fn history(seed: u64) -> History {
+    seed_hashing(seed);
     let disk = SimFs::default();
     let chance = Arc::new(Seeded(parking_lot::Mutex::new(Chance::new(seed))));
     let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -84,16 +95,16 @@ fn history(seed: u64) -> (Vec<(PathBuf, Vec<u8>)>, Vec<(u64, String)>, u64) {
     let files = disk.files().into_iter().map(|(path, _)| (disk.content(&path), path));
     let files = files.map(|(content, path)| (path, content)).collect();
     let told = told.lock().clone();
-    (files, told, disk.operations())
+    History { files, told, changes: disk.operations() }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in 1..20 {
         let (first, again) = (history(seed), history(seed));
-        assert_eq!(first.1, again.1, "seed {seed}: other answers, or at other times");
-        assert_eq!(first.2, again.2, "seed {seed}: another number of changes");
-        assert!(first.0 == again.0, "seed {seed}: other files");
+        assert_eq!(first.told, again.told, "seed {seed}: other answers, or at other times");
+        assert_eq!(first.changes, again.changes, "seed {seed}: another number of changes");
+        assert!(first == again, "seed {seed}: other files");
     }
-    assert_ne!(history(1).1, history(2).1, "seeds make no difference");
+    assert_ne!(history(1).told, history(2).told, "seeds make no difference");
 }

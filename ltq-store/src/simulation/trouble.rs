@@ -2,38 +2,48 @@
 
 use std::{fmt, io, sync::Arc};
 
-/// Small numbers from a seed.
+/// Random numbers from a seed: the same again for the same one.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    pub(in super::super) fn new(seed: u64) -> Self {
+    /// Of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub(in super::super) fn next(&mut self) -> u64 {
+    /// The next number, of 48 bits.
+    #[allow(clippy::should_implement_trait, reason = "it never ends")]
+    pub const fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    pub(in super::super) fn below(&mut self, limit: u64) -> u64 {
+    /// One of the numbers below `limit`; 0 when that is 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
-    pub(in super::super) fn one_in(&mut self, count: u64) -> bool {
+    /// Yes once in `count` times; always when that is 0 or 1.
+    pub fn one_in(&mut self, count: u64) -> bool {
         self.below(count) == 0
     }
 }
 
 /// What goes wrong by chance: one in so many of each kind; none where it is 0.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct Faults {
-    pub(in super::super) reads: u64,
-    pub(in super::super) writes: u64,
-    pub(in super::super) syncs: u64,
-    pub(in super::super) names: u64,
+pub struct Faults {
+    /// Reads that fail. Others then bring less than was asked for, too.
+    pub reads: u64,
+    /// Writes that fail, or find no room.
+    pub writes: u64,
+    /// Syncs that fail, or find no room: what they were for is not durable, and counts as clean.
+    pub syncs: u64,
+    /// Changes of names that fail, after which nothing can be changed any more.
+    pub names: u64,
 }
 
 /// What goes wrong, and what did.

@@ -11,13 +11,12 @@ thread_local! {
 
 /// Spreads logs by the seed that its thread had when it was made.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Hashing(u64);
+pub(crate) struct Hashing(u64);
 
-impl Hashing {
-    /// How this thread is to spread logs from now on.
-    pub(super) fn seed(seed: u64) {
-        SEED.set(seed);
-    }
+/// In which order stores that this thread opens from now on come to their logs. Without it that
+/// order is one of 2^64 too, always the same.
+pub fn seed_hashing(seed: u64) {
+    SEED.set(seed);
 }
 
 impl Default for Hashing {

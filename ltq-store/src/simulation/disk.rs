@@ -1,0 +1,501 @@
+//! A disk in memory that does its worst: what was not synced is lost, torn or kept as chance will
+//! have it, names too; it fills up, fails, forgets what it was given, and takes its time.
+//!
+//! It does what a Linux file system on a disk may do:
+//!
+//! - *Power cut.* Of what was written since a file's last sync any sectors may be there, in any order;
+//!   the file may have its new length with zeros in it. Names reach a directory in order, and by no
+//!   promise together with what they name, unless the directory was synced. That is less than ext4
+//!   keeps with `data=ordered`, and what `data=writeback` and xfs leave open (the kernel's
+//!   Documentation/filesystems/ext4; Pillai et al., "All File Systems Are Not Created Equal", OSDI
+//!   2014, table 1: overwrites and appends are not atomic, and only `fsync` orders content and names).
+//!   A sector of 512 bytes is written or not: disks promise that.
+//! - *A failed sync.* Its pages count as clean afterwards, wherever their content is: some sectors were
+//!   written, the others never will be, and the next sync says that all is well. Readers get what was
+//!   written for as long as it stays in memory, and what the disk has after that (Rebello et al., "Can
+//!   Applications Recover from fsync Failures?", USENIX ATC 2020, section 3: ext4 and xfs mark the pages
+//!   clean and keep them). A process that starts again finds them like that; only a power cut makes the
+//!   disk all that there is. Where space is given out late, a sync also tells that there is none
+//!   (fsync(2): ENOSPC, EDQUOT).
+//! - *A failed change of names.* The file system's own journal stops: nothing is changed any more until
+//!   the machine starts again, and reads go on (ext4 with `errors=remount-ro`).
+//! - *A failed write* may have been done in part.
+//! - *A failed read* says nothing of the next one; and a read may bring less than was asked for.
+//! - *Taking its time.* While something is under way others get on: [`SimulatedDisk::meanwhile`].
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    Chance, Faults,
+    inode::{Inode, SECTOR},
+    trouble::{Others, Trouble, broken},
+};
+use crate::{FileSystem, OpenMode, StoreFile};
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Link(PathBuf, usize),
+    Unlink(PathBuf),
+}
+
+impl NameChange {
+    fn dir(&self) -> Option<&Path> {
+        let (Self::Link(path, _) | Self::Unlink(path)) = self;
+        path.parent()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    inodes: Vec<Inode>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    names: BTreeMap<PathBuf, usize>,
+    pending_names: Vec<NameChange>,
+    dirs: Vec<PathBuf>,
+    handles: u64,
+    /// Operations that change something, so far.
+    operations: u64,
+    /// From this one on all fail: the power is gone.
+    crash_at: Option<u64>,
+    /// This many syncs from now one fails, and what it should have made durable is lost.
+    fail_sync_in: Option<u64>,
+    capacity: Option<u64>,
+    read_only: bool,
+    trouble: Trouble,
+    others: Option<Others>,
+}
+
+/// The disk. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedDisk(Arc<Mutex<Disk>>);
+
+impl SimulatedDisk {
+    /// How many operations have changed something so far.
+    pub fn operations(&self) -> u64 {
+        self.0.lock().operations
+    }
+
+    /// From this operation on all that change something fail: the power is gone. What was counted
+    /// before counts.
+    pub fn crash_at(&self, operation: u64) {
+        self.0.lock().crash_at = Some(operation);
+    }
+
+    /// So many syncs from now one fails, and what it should have made durable is lost.
+    pub fn fail_sync_in(&self, syncs: u64) {
+        self.0.lock().fail_sync_in = Some(syncs);
+    }
+
+    /// From now on things go wrong, as this chance will have it.
+    pub fn set_faults(&self, faults: Faults, chance: &Chance) {
+        let mut disk = self.0.lock();
+        disk.trouble.faults = faults;
+        disk.trouble.chance = chance.clone();
+    }
+
+    /// Whether anything was written that the disk will never have, though it may still be read.
+    pub fn has_forgotten(&self) -> bool {
+        self.0.lock().trouble.forgot
+    }
+
+    /// Calls this whenever a write, a sync or a change of names is under way and before it is done:
+    /// what others get on with while the disk takes its time. It may use the disk.
+    pub fn meanwhile(&self, others: Option<Arc<dyn Fn() + Send + Sync>>) {
+        self.0.lock().others = others.map(Others);
+    }
+
+    fn wait(&self) {
+        let others = self.0.lock().others.clone();
+        if let Some(Others(others)) = others {
+            others();
+        }
+    }
+
+    /// How many bytes it holds; without a limit at first.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.0.lock().capacity = bytes;
+    }
+
+    /// Whether a write may be told that there is no room.
+    pub fn may_be_full(&self) -> bool {
+        let disk = self.0.lock();
+        disk.capacity.is_some() || disk.trouble.faults.writes > 0 || disk.trouble.faults.syncs > 0
+    }
+
+    /// Whether reads may fail.
+    pub fn may_fail_to_read(&self) -> bool {
+        self.0.lock().trouble.faults.reads > 0
+    }
+
+    /// Whether nothing is changed any more until the machine starts again.
+    pub fn has_stopped(&self) -> bool {
+        self.0.lock().trouble.stopped
+    }
+
+    /// Whether it refuses every change.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.0.lock().read_only = read_only;
+    }
+
+    /// Bytes of all files.
+    pub fn used(&self) -> u64 {
+        self.0.lock().used()
+    }
+
+    /// The disk after a power cut.
+    pub fn after_power_cut(&self, chance: &mut Chance) -> Self {
+        let old = self.0.lock();
+        let mut disk = Disk { dirs: old.dirs.clone(), ..Disk::default() };
+        let mut names = old.durable_names.clone();
+        // Names reach a disk in order within a directory, and no directory waits for another.
+        let mut dirs: Vec<_> = old.pending_names.iter().map(NameChange::dir).collect();
+        dirs.sort_unstable();
+        dirs.dedup();
+        for dir in dirs {
+            let changes = || old.pending_names.iter().filter(|change| change.dir() == dir);
+            let kept = chance.below(changes().count() as u64 + 1) as usize;
+            changes().take(kept).for_each(|change| apply_name(&mut names, change));
+        }
+        for (path, inode) in names {
+            let inode = Inode::of(old.inodes[inode].torn(chance));
+            disk.durable_names.insert(path.clone(), disk.inodes.len());
+            disk.names.insert(path, disk.inodes.len());
+            disk.inodes.push(inode);
+        }
+        Self(Arc::new(Mutex::new(disk)))
+    }
+
+    /// The disk after the process was killed: all that was written is there to be read.
+    pub fn after_kill(&self) -> Self {
+        let old = self.0.lock();
+        let mut disk = Disk { dirs: old.dirs.clone(), ..Disk::default() };
+        disk.inodes.clone_from(&old.inodes);
+        disk.inodes.iter_mut().for_each(|inode| inode.locked = None);
+        disk.names.clone_from(&old.names);
+        disk.durable_names.clone_from(&old.durable_names);
+        disk.pending_names.clone_from(&old.pending_names);
+        disk.trouble.stopped = old.trouble.stopped;
+        disk.trouble.forgot = old.trouble.forgot;
+        Self(Arc::new(Mutex::new(disk)))
+    }
+
+    /// All files and their lengths, ordered by path.
+    pub fn files(&self) -> Vec<(PathBuf, usize)> {
+        let disk = self.0.lock();
+        let len =
+            |(path, &inode): (&PathBuf, &usize)| (path.clone(), disk.inodes[inode].current.len());
+        disk.names.iter().map(len).collect()
+    }
+
+    /// What readers get of a file.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn content(&self, path: &Path) -> Vec<u8> {
+        let disk = self.0.lock();
+        disk.inodes[disk.names[path]].current.clone()
+    }
+
+    /// Changes a file behind everybody's back: what is there now is durable.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
+        let mut disk = self.0.lock();
+        let inode = disk.names[path];
+        let inode = &mut disk.inodes[inode];
+        edit(&mut inode.current);
+        inode.durable.clone_from(&inode.current);
+        inode.pending.clear();
+    }
+
+    /// Damages a sector of a file that is not blank: a bit, all of it, or another sector in its place.
+    /// Says which file, and what.
+    ///
+    /// # Panics
+    /// When it holds no file with anything in it.
+    pub fn damage(&self, chance: &mut Chance) -> (PathBuf, String) {
+        let files: Vec<_> = self.files().into_iter().filter(|(_, len)| *len > 0).collect();
+        let (from, from_len) = &files[chance.below(files.len() as u64) as usize];
+        let from = self.content(from);
+        let sector = |at: usize, bytes: &[u8]| at..bytes.len().min(at + SECTOR);
+        let from_at = chance.below(from_len.div_ceil(SECTOR) as u64) as usize * SECTOR;
+        let source = from[sector(from_at, &from)].to_vec();
+        let (path, _) = &files[chance.below(files.len() as u64) as usize];
+        let content = self.content(path);
+        let starts: Vec<_> = (0..content.len()).step_by(SECTOR).collect();
+        let used = |at: &&usize| content[sector(**at, &content)].iter().any(|&byte| byte != 0);
+        let used: Vec<_> = starts.iter().filter(used).collect();
+        let Some(&&at) = used.get(chance.below(used.len() as u64) as usize) else {
+            return (path.clone(), "nothing".to_owned());
+        };
+        let how = chance.below(3);
+        let what = ["a bit", "nothing left", "another sector"][how as usize];
+        let place = at + chance.below(sector(at, &content).len() as u64) as usize;
+        self.edit(path, |bytes| match how {
+            0 => bytes[place] ^= 1 << chance.below(8),
+            1 => bytes[sector(at, &content)].fill(0),
+            _ => {
+                let into = &mut bytes[sector(at, &content)];
+                let len = into.len().min(source.len());
+                into[..len].copy_from_slice(&source[..len]);
+            }
+        });
+        (path.clone(), format!("{what} at {at}"))
+    }
+
+    /// Gives each of two files the other's name.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn swap(&self, a: &Path, b: &Path) {
+        let mut disk = self.0.lock();
+        let (of_a, of_b) = (disk.names[a], disk.names[b]);
+        for names in [true, false] {
+            let names = if names { &mut disk.names } else { &mut disk.durable_names };
+            names.insert(a.to_owned(), of_b);
+            names.insert(b.to_owned(), of_a);
+        }
+    }
+
+    /// Puts a file there, durably.
+    pub fn put_file(&self, path: &Path, bytes: &[u8]) {
+        let mut disk = self.0.lock();
+        let inode = disk.inodes.len();
+        disk.inodes.push(Inode::of(bytes.to_vec()));
+        disk.names.insert(path.to_owned(), inode);
+        disk.durable_names.insert(path.to_owned(), inode);
+    }
+}
+
+fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
+    match change {
+        NameChange::Link(path, inode) => {
+            names.retain(|_, other| other != inode);
+            names.insert(path.clone(), *inode);
+        }
+        NameChange::Unlink(path) => {
+            names.remove(path);
+        }
+    }
+}
+
+impl Disk {
+    /// Counts something that changes the disk, unless the power is gone.
+    fn operate(&mut self) -> io::Result<()> {
+        if self.read_only || self.trouble.stopped {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        self.operations += 1;
+        if self.crash_at.is_some_and(|at| self.operations >= at) {
+            return Err(io::Error::other("the power is gone"));
+        }
+        Ok(())
+    }
+
+    /// The same for names: when that fails, nothing is changed any more.
+    fn operate_on_names(&mut self) -> io::Result<()> {
+        self.operate()?;
+        match self.trouble.name() {
+            Some(error) => {
+                self.trouble.stopped = true;
+                Err(error)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|&inode| self.inodes[inode].current.len() as u64).sum()
+    }
+
+    fn rename(&mut self, change: NameChange) {
+        apply_name(&mut self.names, &change);
+        self.pending_names.push(change);
+    }
+}
+
+impl FileSystem for SimulatedDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        if !disk.dirs.iter().any(|known| known == dir) {
+            disk.operate_on_names()?;
+            disk.dirs.push(dir.to_owned());
+        }
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let disk = self.0.lock();
+        if !disk.dirs.iter().any(|known| known == dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let paths = disk.names.keys().chain(&disk.dirs);
+        let inside = paths.filter(|path| path.parent() == Some(dir));
+        let names = inside.filter_map(|path| path.file_name());
+        Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
+        let mut disk = self.0.lock();
+        if disk.read_only && mode != OpenMode::Read {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        let inode = match disk.names.get(path) {
+            Some(&inode) => inode,
+            None if mode == OpenMode::Create => {
+                disk.operate_on_names()?;
+                let inode = disk.inodes.len();
+                disk.inodes.push(Inode::default());
+                disk.rename(NameChange::Link(path.to_owned(), inode));
+                inode
+            }
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        disk.handles += 1;
+        let handle = disk.handles;
+        Ok(Arc::new(SimulatedFile { disk: self.clone(), inode, handle }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.wait();
+        let mut disk = self.0.lock();
+        disk.operate_on_names()?;
+        let inode = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.rename(NameChange::Link(to.to_owned(), inode));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.wait();
+        let mut disk = self.0.lock();
+        disk.operate_on_names()?;
+        disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        disk.rename(NameChange::Unlink(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.wait();
+        let mut disk = self.0.lock();
+        disk.operate_on_names()?;
+        let Disk { pending_names, durable_names, .. } = &mut *disk;
+        for change in pending_names.extract_if(.., |change| change.dir() == Some(dir)) {
+            apply_name(durable_names, &change);
+        }
+        Ok(())
+    }
+
+    fn free_space(&self, _: &Path) -> io::Result<u64> {
+        let disk = self.0.lock();
+        Ok(disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(disk.used())))
+    }
+}
+
+#[derive(Debug)]
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    inode: usize,
+    handle: u64,
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        let mut disk = self.disk.0.lock();
+        let inode = &mut disk.inodes[self.inode];
+        if inode.locked == Some(self.handle) {
+            inode.locked = None;
+        }
+    }
+}
+
+impl StoreFile for SimulatedFile {
+    fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut disk = self.disk.0.lock();
+        let Disk { trouble, inodes, .. } = &mut *disk;
+        let inode = &mut inodes[self.inode];
+        if inode.forgotten && trouble.chance.one_in(4) {
+            inode.evict();
+        }
+        if trouble.read() {
+            return Err(broken());
+        }
+        let most = if trouble.is_short() { into.len().div_ceil(2) } else { into.len() };
+        let into = into.get_mut(..most).unwrap_or_default();
+        let rest = inode.current.get(position as usize..).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_all_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.disk.wait();
+        let mut disk = self.disk.0.lock();
+        let mut data = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| data.extend_from_slice(part));
+        let (position, all) = (position as usize, data.len());
+        let more = (position + all).saturating_sub(disk.inodes[self.inode].current.len()) as u64;
+        let done = disk.operate().and_then(|()| {
+            let full = disk.capacity.is_some_and(|capacity| disk.used() + more > capacity);
+            let full = (full && more > 0).then(|| io::ErrorKind::StorageFull.into());
+            full.or_else(|| disk.trouble.write()).map_or(Ok(()), Err)
+        });
+        if done.is_err() {
+            // It may have been done in part.
+            data.truncate(all / 2);
+        }
+        disk.inodes[self.inode].write(position, data);
+        done
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // What is written from now on need not be in it.
+        let count = self.disk.0.lock().inodes[self.inode].pending.len();
+        self.disk.wait();
+        let mut disk = self.disk.0.lock();
+        disk.operate()?;
+        let Disk { fail_sync_in, trouble, inodes, .. } = &mut *disk;
+        let told = (*fail_sync_in == Some(0)).then(broken);
+        *fail_sync_in = fail_sync_in.map(|left| left.wrapping_sub(1));
+        let inode = &mut inodes[self.inode];
+        if let Some(error) = told.or_else(|| trouble.sync()) {
+            trouble.forgot = true;
+            inode.forget(count, &mut trouble.chance);
+            return Err(error);
+        }
+        inode.settle(count);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.wait();
+        let mut disk = self.disk.0.lock();
+        disk.operate()?;
+        if let Some(error) = disk.trouble.write() {
+            return Err(error);
+        }
+        disk.inodes[self.inode].set_len(len as usize);
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.disk.0.lock().inodes[self.inode].current.len() as u64)
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let mut disk = self.disk.0.lock();
+        let inode = &mut disk.inodes[self.inode];
+        let free = inode.locked.is_none_or(|handle| handle == self.handle);
+        if free {
+            inode.locked = Some(self.handle);
+        }
+        Ok(free)
+    }
+}
