@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ltq_core::{Address, AddressError, protocol::FRAME_BYTES_MIN};
+use ltq_core::{Address, AddressError, Entropy, SystemEntropy, protocol::FRAME_BYTES_MIN};
 use ltq_transport::{Tcp, Transports};
 use tokio::sync::oneshot;
 
@@ -22,6 +22,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     backoff: Backoff,
     frame_bytes_max: u32,
+    entropy: Arc<dyn Entropy>,
 }
 
 impl Default for ClientBuilder {
@@ -35,6 +36,7 @@ impl Default for ClientBuilder {
             connect_timeout: Duration::from_secs(5),
             backoff: Backoff::default(),
             frame_bytes_max: 8 << 20,
+            entropy: Arc::new(SystemEntropy),
         }
     }
 }
@@ -100,6 +102,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Where it takes chance from, for pauses and for the names of producers that have none. Default:
+    /// the operating system's, which two clients must not share another one than: names would be
+    /// the same. A simulation takes it from its seed.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
     /// Connects, trying each server once, each for up to the connect timeout. Afterwards the client keeps itself connected.
     ///
     /// # Cancellation
@@ -146,6 +156,7 @@ impl ClientBuilder {
             connect_timeout: self.connect_timeout,
             backoff: self.backoff,
             frame_bytes_max: self.frame_bytes_max,
+            entropy: self.entropy,
         }));
         let client = Client::new(Arc::new(Lease::new(hub.clone())));
         tokio::spawn(DriverTask::new(Driver::new(hub, first)));

@@ -6,7 +6,7 @@ mod ending;
 mod phases;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -35,13 +35,13 @@ use phases::Phase;
 pub(crate) struct Driver {
     pub(super) hub: Arc<Hub>,
     inbox: Inbox,
-    pub(super) producers: HashMap<u32, Arc<ProducerShared>>,
-    pub(super) consumers: HashMap<u32, Arc<ConsumerShared>>,
+    pub(super) producers: BTreeMap<u32, Arc<ProducerShared>>,
+    pub(super) consumers: BTreeMap<u32, Arc<ConsumerShared>>,
     /// Those whose end the broker has not confirmed.
-    pub(super) unsubscribing: HashMap<u32, Arc<ConsumerShared>>,
+    pub(super) unsubscribing: BTreeMap<u32, Arc<ConsumerShared>>,
     /// Producers that are closed once they are answered.
     closing: Vec<u32>,
-    pub(super) calls: HashMap<u32, AdminCall>,
+    pub(super) calls: BTreeMap<u32, AdminCall>,
     unsent_calls: VecDeque<AdminCall>,
     pub(super) next_call: u32,
     pub(super) ready_producers: VecDeque<u32>,
@@ -72,11 +72,11 @@ impl Driver {
         Self {
             hub,
             inbox: Inbox::default(),
-            producers: HashMap::new(),
-            consumers: HashMap::new(),
-            unsubscribing: HashMap::new(),
+            producers: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            unsubscribing: BTreeMap::new(),
             closing: Vec::new(),
-            calls: HashMap::new(),
+            calls: BTreeMap::new(),
             unsent_calls: VecDeque::new(),
             next_call: 0,
             ready_producers: VecDeque::new(),
@@ -102,7 +102,7 @@ impl Driver {
 
     /// Asks again later, the refusal being one that may pass.
     pub(super) fn retry(&mut self, ready: Ready, now: Instant) {
-        let at = deadline(now, self.hub.config.backoff.wait(RETRY_FAILURES, rand::random()));
+        let at = deadline(now, self.hub.config.wait(RETRY_FAILURES));
         self.retries.push((at, ready));
         self.timer.no_later_than(at);
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use ltq_core::Address;
+use ltq_core::{Address, Entropy};
 use ltq_transport::Transports;
 use parking_lot::Mutex;
 use tokio::{
@@ -33,6 +33,14 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) backoff: Backoff,
     pub(crate) frame_bytes_max: u32,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+impl Config {
+    /// How long to wait after so many failures in a row.
+    pub(crate) fn wait(&self, failures: u32) -> Duration {
+        self.backoff.wait(failures, self.entropy.next())
+    }
 }
 
 /// What a handle wants done.

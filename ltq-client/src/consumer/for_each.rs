@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::Verdict;
+use ltq_core::{Entropy, Verdict};
 use tokio::{
     sync::watch,
     task::{Id, JoinError, JoinSet},
@@ -131,7 +131,8 @@ where
 {
     let ForEach { mut consumer, concurrency, mut handler, backoff, stop } = this;
     let mut stopped = stop.subscribe();
-    let mut running = Running::new(backoff);
+    let entropy = consumer.shared.hub.config.entropy.clone();
+    let mut running = Running::new(backoff, entropy);
     let mut touch_at = deadline(Instant::now(), touch_interval(&consumer));
     let mut ended = Ok(());
     let mut takes_more = true;
@@ -189,15 +190,17 @@ struct Running {
     tasks: JoinSet<Result<(), String>>,
     tokens: HashMap<Id, (Token, u32)>,
     backoff: Backoff,
+    entropy: Arc<dyn Entropy>,
     summary: ForEachSummary,
 }
 
 impl Running {
-    fn new(backoff: Backoff) -> Self {
+    fn new(backoff: Backoff, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             tasks: JoinSet::new(),
             tokens: HashMap::new(),
             backoff,
+            entropy,
             summary: ForEachSummary::default(),
         }
     }
@@ -234,12 +237,12 @@ impl Running {
             Ok((_, Err(error))) => {
                 debug!(error, attempt, "a handler failed");
                 self.summary.failed += 1;
-                requeue(self.backoff.wait(attempt, rand::random()))
+                requeue(self.backoff.wait(attempt, self.entropy.next()))
             }
             Err(error) => {
                 error!(%error, attempt, "a handler panicked");
                 self.summary.panicked += 1;
-                requeue(self.backoff.wait(attempt, rand::random()))
+                requeue(self.backoff.wait(attempt, self.entropy.next()))
             }
         };
         match token.settle(verdict) {

@@ -98,7 +98,10 @@ impl ProducerBuilder {
         let auto_name = self.name.is_none();
         let name = match self.name {
             Some(name) => name?,
-            None => ProducerName::new(&format!("auto-{:032x}", rand::random::<u128>()))?,
+            None => {
+                let [a, b] = [(); 2].map(|()| self.client.hub().config.entropy.next());
+                ProducerName::new(&format!("auto-{a:016x}{b:016x}"))?
+            }
         };
         let settings = Settings {
             topic: self.topic?,

@@ -71,6 +71,7 @@ fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
 /// A connection of one stream.
 async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
     let stream = tokio::select! {
+        biased;
         () = shared.closing() => return,
         stream = timeout(shared.settings.hello_timeout, connection.accept_stream()) => stream,
     };
@@ -95,6 +96,7 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
             sessions.join_next().await;
         }
         let stream = tokio::select! {
+            biased;
             () = &mut closing => break,
             stream = connection.accept_stream() => stream,
             Some(_) = sessions.join_next() => continue,

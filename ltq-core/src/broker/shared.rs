@@ -1,7 +1,7 @@
 //! What a broker's tasks share: the store, the settings, and which topics there are.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,10 +31,10 @@ pub(super) struct Shared {
     pub(super) model: Arc<ModelSettings>,
     pub(super) published: Arc<Budget>,
     pub(super) partials: Partials,
-    topics: Mutex<HashMap<TopicName, Arc<Inbox>>>,
+    topics: Mutex<BTreeMap<TopicName, Arc<Inbox>>>,
     sessions: AtomicU64,
     /// The sessions that want to hear when the node stops.
-    open: Mutex<HashMap<SessionId, Arc<Outbox>>>,
+    open: Mutex<BTreeMap<SessionId, Arc<Outbox>>>,
     /// Turns at looking at all topics, which is the most that one request can ask for.
     pub(super) surveys: Semaphore,
     /// Topic tasks that run.
@@ -174,7 +174,7 @@ impl Shared {
 
     fn start(
         self: &Arc<Self>,
-        topics: &mut HashMap<TopicName, Arc<Inbox>>,
+        topics: &mut BTreeMap<TopicName, Arc<Inbox>>,
         topic: Topic,
     ) -> Arc<Inbox> {
         let inbox = Inbox::new(topic.name().clone(), self.published.clone());

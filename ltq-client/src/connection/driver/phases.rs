@@ -138,7 +138,7 @@ impl Driver {
     }
 
     fn wait(&self, failures: u32) -> Duration {
-        self.hub.config.backoff.wait(failures, rand::random())
+        self.hub.config.wait(failures)
     }
 
     fn wait_to_dial(&mut self, error: ConnectError, retry_in: Duration, now: Instant) {
