@@ -24,7 +24,8 @@ impl Topic {
         self.commit.begin(self.bounds.end, self.now.wall);
         if self.stage == Stage::New {
             self.commit.creates = true;
-            self.commit.needs(self.settings.durability.max(Durability::Os));
+            // That there is a topic has to last, whatever becomes of its messages.
+            self.commit.needs(Durability::Disk);
             let durable = self.settings.durability > Durability::Memory;
             self.commit.batch.create_log(self.log.clone(), LogOptions { durable });
             self.put_topic();

@@ -205,7 +205,7 @@ impl Topic {
     pub(super) fn put_new_channel(&mut self, name: &ChannelName, start: Offset) {
         let value = state::encode_channel(&Channel::new(name.clone(), start), self.now);
         self.commit.batch.put(keys::channel_key(&self.name, name), value);
-        self.commit.needs(self.settings.durability.max(Durability::Os));
+        self.commit.needs(Durability::Disk);
     }
 
     /// The commit's states are in the store.

@@ -70,6 +70,17 @@ pub(super) struct ProducerState {
     pub(super) durability: Durability,
 }
 
+impl ProducerState {
+    /// Whether messages that it speaks of are gone with the end of their log, as after a kill where
+    /// messages need not last. Nobody knows then which of the earlier ones are, so that none of its
+    /// repeats may be taken for stored.
+    pub(super) fn is_ahead_of(&self, bounds: Bounds) -> bool {
+        self.range.is_some_and(|range| {
+            range.offset.is_some_and(|first| first.plus(range.count) > bounds.end)
+        })
+    }
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct ChannelState {
     start: Offset,

@@ -196,7 +196,11 @@ impl Topic {
                 }
                 Some(Key::Producer(of, producer)) if of == topic.name => {
                     let state: ProducerState = state::decode(&key, &value)?;
-                    topic.producers.restore(&topic.name, producer, &state);
+                    if state.is_ahead_of(bounds) {
+                        topic.producers.forgotten.push(producer);
+                    } else {
+                        topic.producers.restore(&topic.name, producer, &state);
+                    }
                 }
                 Some(Key::Marks(of)) if of == topic.name => marks = state::decode(&key, &value)?,
                 _ => {

@@ -363,7 +363,7 @@ impl Topic {
         if changes && let Some(refusal) = self.store_failed() {
             return Err(refusal);
         }
-        self.commit.needs(self.settings.durability.max(Durability::Os));
+        self.commit.needs(Durability::Disk);
         let Some(request) = request else {
             self.delete_in_commit(None);
             return Ok(Flow::Last);

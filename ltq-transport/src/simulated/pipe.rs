@@ -62,8 +62,8 @@ impl Pipe {
         (pipe, send, recv)
     }
 
-    /// Breaks it: of what is under way some first part still arrives. Both ends are told, the
-    /// receiver when that has arrived; nobody is if it is `silent`.
+    /// Breaks it: of what is under way some first part still arrives, at once. Both ends are told; nobody
+    /// is if it is `silent`.
     pub(super) fn cut(&self, silent: bool) {
         let mut state = self.0.lock();
         if silent {
@@ -72,8 +72,9 @@ impl Pipe {
             let kept = state.roads.below(state.pieces.len() as u64 + 1) as usize;
             state.pieces.truncate(kept);
             state.bytes = state.pieces.iter().map(|(_, piece)| piece.len()).sum();
-            let at = state.pieces.back().map_or_else(Instant::now, |(at, _)| *at);
-            state.end = End::Cut(at);
+            let now = Instant::now();
+            state.pieces.iter_mut().for_each(|(at, _)| *at = now);
+            state.end = End::Cut(now);
         }
         state.wake();
     }

@@ -1,0 +1,61 @@
+//! Promises 3 and 12: what was acked, and the ack confirmed, does not come again; but for a crash
+//! soon after.
+
+use std::collections::BTreeMap;
+
+use ltq_core::Offset;
+
+use super::{Duration, Event, What, ends};
+use crate::sim::history::Place;
+
+pub(super) fn check(events: &[Event]) -> Vec<String> {
+    let ends = ends(events);
+    let mut trouble = Vec::new();
+    let (mut delivered, mut acked) = (BTreeMap::new(), BTreeMap::new());
+    let mut broken = Vec::new();
+    for event in events {
+        match &event.what {
+            What::Room(_) | What::SyncFails(_) => trouble.push(event.at),
+            What::Acked(place, Ok(())) => {
+                // The answer may have been under way for long, but it was given after the delivery.
+                let since = delivered.get(place).copied().unwrap_or(event.at);
+                acked.insert(key(*place), (since, event.at, *place));
+            }
+            What::Delivered(place, _) => {
+                delivered.insert(*place, event.at);
+                let Some(&(since, told, ack)) = acked.get(&key(*place)) else { continue };
+                // Deliveries from before the ack may have been under way for long.
+                if place.attempt <= ack.attempt {
+                    continue;
+                }
+                let gone = |until: Duration| {
+                    ends.iter().any(|end| end.0 >= since && end.0 <= event.at.min(until))
+                };
+                if !gone(Duration::MAX) {
+                    broken
+                        .push(format!("promise 3: {place} came after {ack} was acked at {told:?}"));
+                } else if place.topic == LASTING
+                    && trouble.iter().all(|&at| at + TROUBLE_LASTS < since || at > event.at)
+                    && !gone(told + ACKS_DURABLE_WITHIN)
+                {
+                    broken.push(format!(
+                        "promise 12: {place} came after {ack} was acked at {told:?}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    broken
+}
+
+fn key(place: Place) -> (usize, usize, Offset) {
+    (place.topic, place.channel, place.offset)
+}
+
+/// The topic whose messages keep their offsets whatever happens.
+const LASTING: usize = 0;
+/// As long as a disk may refuse to take acks, and a broker may wait until it tries again.
+const TROUBLE_LASTS: Duration = Duration::from_secs(20);
+/// The interval of acks, that of syncs, and a disk that is slow.
+const ACKS_DURABLE_WITHIN: Duration = Duration::from_secs(3);

@@ -1,0 +1,39 @@
+//! Promises 6 and 8: what is delivered was published, and not refused.
+
+use std::collections::BTreeSet;
+
+use super::{Event, What};
+
+pub(super) fn check(events: &[Event]) -> Vec<String> {
+    let (mut published, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    let mut broken = Vec::new();
+    for event in events {
+        match &event.what {
+            What::Published { topic, body } => {
+                published.insert((*topic, *body));
+            }
+            What::Refused { body, .. } => {
+                refused.insert(*body);
+            }
+            What::Delivered(place, body) if !published.contains(&(place.topic, *body)) => {
+                broken.push(format!("promise 8: {body:?} came from {place}, unpublished"));
+            }
+            What::Noted(words) if words.starts_with("wrong bytes") => {
+                broken.push(format!("promise 8: {words}"));
+            }
+            What::Noted(words) if words.starts_with("broken:") => {
+                broken.push(format!("promise 8: {words}"));
+            }
+            _ => {}
+        }
+    }
+    // It may come before its producer is told that it was refused.
+    for event in events {
+        if let What::Delivered(place, body) = &event.what
+            && refused.contains(body)
+        {
+            broken.push(format!("{body:?} was said not to be stored, and came from {place}"));
+        }
+    }
+    broken
+}

@@ -1,0 +1,207 @@
+//! What everybody did and was told, in order: what the promises are checked against, and the trace.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use ltq_core::{Durability, Offset};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::kill::Body;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// How long after the beginning.
+    pub at: Duration,
+    /// Who did it or was told.
+    pub who: String,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A producer handed a message over.
+    Published {
+        /// The topic's number.
+        topic: usize,
+        /// The message.
+        body: Body,
+    },
+    /// It was told that the message is stored.
+    Confirmed {
+        /// The topic's number.
+        topic: usize,
+        /// The message.
+        body: Body,
+        /// Where, if that was said.
+        offset: Option<Offset>,
+        /// How durably.
+        durability: Durability,
+    },
+    /// It was told that the message is not stored, and never will be.
+    Refused {
+        /// The message.
+        body: Body,
+        /// In whose words.
+        why: String,
+    },
+    /// Nobody knows whether it is stored.
+    Unknown {
+        /// The message.
+        body: Body,
+        /// In whose words.
+        why: String,
+    },
+    /// A message came.
+    Delivered(Place, Body),
+    /// A consumer asked for its message to be settled, and was told how that went.
+    Acked(Place, Result<(), String>),
+    /// It asked for the message to come again after some time.
+    Requeued {
+        /// The delivery.
+        place: Place,
+        /// When it asked.
+        asked: Duration,
+        /// After how long.
+        after: Duration,
+        /// How that went.
+        result: Result<(), String>,
+    },
+    /// It gave no answer.
+    Forgot(Place),
+    /// A node is there.
+    Started,
+    /// A node's process is gone.
+    Killed {
+        /// Together with the power of its machine.
+        power: bool,
+    },
+    /// A node was stopped as an operator does.
+    Stopped(Result<(), String>),
+    /// From now on a disk has room for so many bytes more.
+    Room(u64),
+    /// A sync is going to fail, after so many others.
+    SyncFails(u64),
+    /// It does not any more, for a node that starts after this.
+    DiskFine,
+    /// Anything else, for the trace.
+    Noted(String),
+}
+
+/// A delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The topic's number.
+    pub topic: usize,
+    /// The channel's number.
+    pub channel: usize,
+    /// The consumer's: each subscription has one of its own.
+    pub consumer: u64,
+    /// Where the message is.
+    pub offset: Offset,
+    /// Which delivery of it this is.
+    pub attempt: u32,
+}
+
+/// What happened so far. Clones share it.
+#[derive(Clone)]
+pub struct History {
+    start: Instant,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl History {
+    /// An empty one, that starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { start: Instant::now(), events: Arc::default() }
+    }
+
+    /// Adds to it.
+    pub fn add(&self, who: &str, what: What) {
+        let at = self.start.elapsed();
+        self.events.lock().push(Event { at, who: who.to_owned(), what });
+    }
+
+    /// Adds words to it.
+    pub fn note(&self, who: &str, what: impl fmt::Display) {
+        self.add(who, What::Noted(what.to_string()));
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().clone()
+    }
+
+    /// How long it has been going on.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A history in words, one line for each event.
+#[must_use]
+pub fn trace(events: &[Event]) -> String {
+    let mut trace = String::new();
+    for Event { at, who, what } in events {
+        let _ = writeln!(trace, "{:10.3} {who:<12} {what}", at.as_secs_f64());
+    }
+    trace
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, channel, consumer, offset, attempt } = self;
+        write!(f, "t{topic}/c{channel}@{offset} (consumer {consumer}, attempt {attempt})")
+    }
+}
+
+fn name(body: &Body) -> String {
+    format!("m{}.{}", body.producer, body.number)
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = |result: &Result<(), String>| match result {
+            Ok(()) => "done".to_owned(),
+            Err(why) => why.clone(),
+        };
+        match self {
+            Self::Published { topic, body } => write!(f, "publishes {} to t{topic}", name(body)),
+            Self::Confirmed { topic, body, offset, durability } => {
+                let offset = offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
+                write!(f, "{} is stored at t{topic}@{offset}, {durability}", name(body))
+            }
+            Self::Refused { body, why } => write!(f, "{} is not stored: {why}", name(body)),
+            Self::Unknown { body, why } => write!(f, "{} may be stored: {why}", name(body)),
+            Self::Delivered(place, body) => write!(f, "gets {} from {place}", name(body)),
+            Self::Acked(place, result) => write!(f, "acks {place}: {}", how(result)),
+            Self::Requeued { place, after, result, .. } => {
+                write!(f, "gives {place} back for {after:?}: {}", how(result))
+            }
+            Self::Forgot(place) => write!(f, "forgets {place}"),
+            Self::Started => write!(f, "is there"),
+            Self::Killed { power: true } => write!(f, "loses its power"),
+            Self::Killed { power: false } => write!(f, "is killed"),
+            Self::Stopped(result) => write!(f, "stops: {}", how(result)),
+            Self::Room(bytes) => write!(f, "the disk has room for {bytes} bytes"),
+            Self::SyncFails(after) => write!(f, "a sync fails, after {after} others"),
+            Self::Noted(words) => f.write_str(words),
+            Self::DiskFine => write!(f, "the disk is fine"),
+        }
+    }
+}
