@@ -73,6 +73,16 @@ impl Contents {
         self.log.map(|(_, bounds)| bounds).unwrap_or_default()
     }
 
+    /// Loses the records from this offset on, as a log that need not last does.
+    pub(super) fn cut(&mut self, end: Offset) {
+        let (_, bounds) = self.log.as_mut().expect("there is no log");
+        bounds.end = end;
+        self.batches.retain(|batch| batch.first < end);
+        self.batches
+            .iter_mut()
+            .for_each(|batch| *batch = batch.slice(batch.first, end.min(batch.end())));
+    }
+
     /// The bodies in the log, from its first record on.
     pub(super) fn bodies(&self) -> Vec<(u64, String)> {
         let first = self.bounds().first;

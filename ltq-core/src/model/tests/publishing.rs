@@ -291,8 +291,31 @@ fn a_memory_topic_is_not_written_down() {
     assert!(!world.stored.log.unwrap().0.durable);
     let asked: Vec<_> = world.commits.iter().map(|(durability, _)| *durability).collect();
     let [made, records @ ..] = &asked[..] else { panic!("nothing was committed") };
-    assert_eq!(*made, Durability::Os, "that there is a topic is written");
+    assert_eq!(*made, Durability::Disk, "that there is a topic has to last");
     assert!(!records.is_empty() && records.iter().all(|asked| *asked == Durability::Memory));
+}
+
+#[test]
+fn promise_6_a_repeat_of_what_is_gone_is_not_taken_for_stored() {
+    let settings = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+    let mut world = World::with(settings, ModelSettings::default());
+    world.open_named(producer(1), "lost", None);
+    world.open_named(producer(2), "kept", None);
+    world.publish(2, 1, 2);
+    world.publish(1, 1, 3);
+    world.said.clear();
+    // A kill took the end of the log, and left what is known of producers.
+    world.stored.cut(crate::Offset(3));
+    world.restart();
+    world.open_named(producer(1), "lost", Some(1));
+    world.open_named(producer(2), "kept", Some(1));
+    world.expect(&["p1 not open: out_of_range", "p2 open epoch 1 last 2 memory"]);
+    world.publish(2, 2, 2);
+    world.expect(&["p2 confirmed 2+1@1 3+1@3 memory"]);
+    // Nor after one more, when others have taken those places.
+    world.restart();
+    world.open_named(producer(1), "lost", Some(1));
+    world.expect(&["p1 not open: out_of_range"]);
 }
 
 #[test]

@@ -24,8 +24,10 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
             What::Delivered(place, _) => {
                 delivered.insert(*place, event.at);
                 let Some(&(since, told, ack)) = acked.get(&key(*place)) else { continue };
-                // Deliveries from before the ack may have been under way for long.
-                if place.attempt <= ack.attempt {
+                // Deliveries from before the ack may have been under way for long; and so may those
+                // of a node that is gone, whose attempts the next one does not know of.
+                let old = |end: &Duration| *end <= event.at && event.at < *end + SILENT_MAX;
+                if place.attempt <= ack.attempt || ends.iter().any(|end| old(&end.0)) {
                     continue;
                 }
                 let gone = |until: Duration| {
@@ -53,6 +55,8 @@ fn key(place: Place) -> (usize, usize, Offset) {
     (place.topic, place.channel, place.offset)
 }
 
+/// Within so long a client notices that a node does not speak any more.
+const SILENT_MAX: Duration = Duration::from_secs(10);
 /// The topic whose messages keep their offsets whatever happens.
 const LASTING: usize = 0;
 /// As long as a disk may refuse to take acks, and a broker may wait until it tries again.

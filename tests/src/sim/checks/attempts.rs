@@ -12,14 +12,10 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         return broken;
     }
     for event in events {
-        match event.what {
-            What::Delivered(place, _) => {
-                let key = (place.topic, place.channel, place.offset, place.attempt);
-                if let Some(other) = seen.insert(key, place.consumer) {
-                    broken.push(format!("promise 3: {place} came to consumer {other} too"));
-                }
-            }
-            _ => {}
+        let What::Delivered(place, _) = event.what else { continue };
+        let key = (place.topic, place.channel, place.offset, place.attempt);
+        if let Some(other) = seen.insert(key, place.consumer) {
+            broken.push(format!("promise 3: {place} came to consumer {other} too"));
         }
     }
     broken
