@@ -344,6 +344,9 @@ pub(super) fn open_journal(
     let mut before = BTreeSet::from([snapshot.newest]);
     for &number in numbers {
         let path = journal.path(number);
+        if number == u64::MAX {
+            return Err(refuse(&path, "no store gives a journal file that number; put it away"));
+        }
         let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
         let file = files.open(&path, OpenMode::Read).map_err(failed)?;
         let bytes = file.size().map_err(failed)?;
@@ -372,6 +375,8 @@ pub(super) fn open_journal(
                 &format!("it was cut: it has {bytes} bytes and should have {least} or more"),
             ));
         }
+        // What a file has beyond what it says was never written by a store.
+        let bytes = if header.is_ok() { least } else { bytes };
         let name = Arc::from(path.display().to_string());
         let salt = journal.salt(number);
         let mut file = WalkedFile { number, name, file, bytes, salt, first };

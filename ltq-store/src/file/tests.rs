@@ -14,6 +14,7 @@ mod model;
 mod opening;
 mod refusals;
 mod rewriting;
+mod salvage;
 mod sim;
 mod sparse;
 mod threads;

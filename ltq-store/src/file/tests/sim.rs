@@ -74,6 +74,8 @@ struct Disk {
     read_only: bool,
     trouble: Trouble,
     others: Option<Others>,
+    /// Of each file, how far it was read.
+    read_to: BTreeMap<usize, u64>,
 }
 
 /// The disk. Clones are the same one.
@@ -83,6 +85,13 @@ pub(super) struct SimFs(Arc<Mutex<Disk>>);
 impl SimFs {
     pub(super) fn operations(&self) -> u64 {
         self.0.lock().operations
+    }
+
+    /// Up to where the file of that name was read so far.
+    pub(super) fn furthest_read(&self, path: &Path) -> u64 {
+        let disk = self.0.lock();
+        let inode = disk.names.get(path);
+        inode.and_then(|inode| disk.read_to.get(inode)).copied().unwrap_or(0)
     }
 
     pub(super) fn crash_at(&self, operation: u64) {
@@ -409,6 +418,8 @@ impl StoreFile for SimFile {
         let rest = inode.current.get(position as usize..).unwrap_or_default();
         let len = rest.len().min(into.len());
         into[..len].copy_from_slice(&rest[..len]);
+        let read_to = disk.read_to.entry(self.inode).or_default();
+        *read_to = (*read_to).max(position + len as u64);
         Ok(len)
     }
 
