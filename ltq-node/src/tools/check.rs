@@ -17,6 +17,7 @@ use crate::{config::StoreKind, output};
 
 pub(super) async fn run(args: CheckArgs) -> Result<(), ToolError> {
     let dir = &args.data_dir;
+    stores::refuse_unfinished(dir)?;
     let kind = stores::kind(args.store.as_deref(), dir)?;
     let mut checked = match kind {
         StoreKind::File => check(dir).await?,
