@@ -390,7 +390,7 @@ pub(super) fn open_journal(
         Some(number) if snapshot.number == 0 => Err(refuse(
             &journal.path(number),
             "it is missing, and no copy of the checkpoint is whole to begin with instead of it; \
-             restore a backup",
+             restore a backup, or have a repair find what is left",
         )),
         Some(number) => Err(refuse(&journal.path(number), "it is missing")),
         None => Ok(walked),
@@ -410,7 +410,8 @@ pub(super) fn check_journal(
     if (snapshot.number == 0 || !whole) && (behind || (snapshot.number == 0 && !whole)) {
         return Err(refuse(
             dir,
-            "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged",
+            "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged; restore a \
+             backup, or have a repair find what is left",
         ));
     }
     Ok(())

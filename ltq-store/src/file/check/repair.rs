@@ -122,9 +122,13 @@ pub(super) fn copy(files: &dyn FileSystem, from: &Path, to: &Path) -> io::Result
         if part.is_empty() {
             break;
         }
-        target.write_all_at(&[IoSlice::new(part)], position)?;
+        // What is no more than room takes none where it is kept.
+        if part.iter().any(|&byte| byte != 0) {
+            target.write_all_at(&[IoSlice::new(part)], position)?;
+        }
         position += read as u64;
     }
+    target.set_len(position)?;
     target.sync()?;
     to.parent().map_or(Ok(()), |parent| files.sync_dir(parent))
 }

@@ -121,7 +121,15 @@ impl Salvage<'_> {
                 continue;
             }
             let fail = |error: io::Error| failed(&path, &error);
-            let file = self.files.open(&path, OpenMode::Write).map_err(fail)?;
+            let file = match self.files.open(&path, OpenMode::Write) {
+                // A link to what is not there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.files.remove(&path).map_err(fail)?;
+                    before.insert(number);
+                    continue;
+                }
+                file => file.map_err(fail)?,
+            };
             let header = FileHeader::read(&*file);
             let least = match header {
                 Err(HeaderError::Other(version)) => {
@@ -153,6 +161,9 @@ impl Salvage<'_> {
                 file.set_len(least).and_then(|()| file.sync()).map_err(fail)?;
             }
         }
+        self.files
+            .create_dir_all(self.journal.dir())
+            .map_err(|error| failed(self.journal.dir(), &error))?;
         for &number in before.iter().filter(|&&it| it >= snapshot.file && !there.contains(&it)) {
             let path = self.journal.path(number);
             self.journal
@@ -203,7 +214,7 @@ impl Salvage<'_> {
             let options = known.map_or_else(LogOptions::default, |known| known.options);
             let segments = self.segments_of(&keys)?;
             let first = segments.first().map(|segment| segment.first);
-            let first = first.or(known.map(|known| known.first)).unwrap_or_default();
+            let first = first.or_else(|| known.map(|known| known.first)).unwrap_or_default();
             let mut log = Log::new(id, options, first);
             log.spilled_end = segments.last().map_or(first, |segment| segment.end);
             log.segments = segments;

@@ -135,6 +135,27 @@ fn promise_8_a_journal_file_that_is_missing_cut_or_foreign_costs_what_it_held() 
 }
 
 #[test]
+fn promise_8_without_its_journal_a_store_has_its_segments_still() {
+    let (disk, model) = small();
+    let in_segments = {
+        let copy = disk.after_kill();
+        let engine = open(tiny(&copy)).unwrap();
+        Model::of(&engine).unwrap();
+        let (good, _) = read(&engine, &name(0));
+        let spilled = engine.state.read().logs[&name(0)].spilled_end;
+        good.iter().filter(|record| record.0 < spilled.0).count()
+    };
+    for file in look(&disk).files {
+        if file.path.starts_with("journal") {
+            disk.remove(&path(&file.path)).unwrap();
+        }
+    }
+    let (_, engine) = mend(&disk, "no journal");
+    let left = delivered(&engine, &model, "no journal");
+    assert!(left >= in_segments && left < total(&model), "{left} of {in_segments}");
+}
+
+#[test]
 fn a_stray_file_with_the_last_of_all_numbers_is_refused_and_put_away() {
     let (disk, model) = small();
     disk.put_file(&path("journal/ffffffffffffffff.journal"), &[0; 4096]);
