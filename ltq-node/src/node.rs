@@ -270,17 +270,14 @@ pub async fn run(config: &Config) -> Result<(), NodeError> {
 
 /// Opens the store, and says where figures of its own come from.
 async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
+    if config.store != StoreKind::Memory {
+        tools::refuse_unfinished(&config.data_dir)?;
+    }
     let (store, figures): (Arc<dyn Store>, Option<Figures>) = match config.store {
         StoreKind::Memory => (Arc::new(MemoryStore::new(config.memory_store.bytes_max.0)), None),
         StoreKind::File => (Arc::new(FileStore::open(config.file_store_options()).await?), None),
         StoreKind::RocksDb => open_rocksdb(config).await?,
     };
-    if let Err(refused) = tools::refuse_unfinished(&*store, &config.data_dir) {
-        if let Err(error) = store.close().await {
-            warn!(%error, "the store did not close cleanly");
-        }
-        return Err(refused);
-    }
     Ok((store, figures))
 }
 
@@ -327,10 +324,13 @@ fn reachable(address: &Address) -> String {
     }
 }
 
-/// The signals that ask for a stop.
+/// The signals that ask for a stop, and one that does not.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// Of a file that grows beyond what the process may write. Unless somebody takes it it ends the
+    /// process; the write fails anyway, which a store takes for a full device.
+    _file_too_large: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -339,6 +339,7 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -135,6 +135,7 @@ fn signal(pid: u32, name: &str) {
     let signal = match name {
         "TERM" => rustix::process::Signal::TERM,
         "INT" => rustix::process::Signal::INT,
+        "XFSZ" => rustix::process::Signal::XFSZ,
         _ => rustix::process::Signal::KILL,
     };
     rustix::process::kill_process(pid, signal).unwrap();
@@ -177,6 +178,16 @@ fn promise_11_sigterm_and_ctrl_c_stop_a_node_cleanly() {
         node.signal(name);
         assert_eq!(node.wait().code(), Some(0), "{name}");
     }
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_ends_no_node() {
+    let node = Node::start();
+    node.signal("XFSZ");
+    let output = node.ltq(&["pub", "t", "still there"], "");
+    assert!(output.status.success(), "{}", stderr(&output));
+    node.signal("TERM");
+    assert!(node.wait().success());
 }
 
 #[test]

@@ -384,23 +384,47 @@ fn what_is_damaged_is_left_out_of_a_migration_only_when_told() {
 }
 
 #[test]
+fn promise_8_without_a_checkpoint_a_repair_finds_the_messages_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = filled(&folder);
+    let before = stdout(&tool(&["dump", "t"], &data_dir));
+    assert_eq!(before.lines().count(), 100);
+    for copy in ["checkpoint-0", "checkpoint-1"] {
+        fs::write(data_dir.join(copy), "").unwrap();
+    }
+    let output = node_command(&data_dir).output().unwrap();
+    assert!(stderr(&output).contains("checkpoint-0"), "{}", stderr(&output));
+    check(&data_dir, 1);
+    let output = tool(&["check", "--repair"], &data_dir);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let words = stdout(&output);
+    assert!(words.contains("no copy is whole") && words.contains("set aside: damaged-"), "{words}");
+    check(&data_dir, 0);
+    assert_eq!(stdout(&tool(&["dump", "t"], &data_dir)), before);
+    let node = Node::start(&data_dir);
+    assert_eq!(node.ok(&["sub", "t", "late", "--count", "100"], "").lines().count(), 100);
+}
+
+#[test]
 fn an_unfinished_target_is_refused_by_all() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = filled(&folder);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    // As it is when a migration is killed on its way.
-    runtime.block_on(async {
-        let store = FileStore::open(FileStoreOptions::new(&data_dir)).await.unwrap();
-        let mut batch = WriteBatch::new();
-        batch.put("ltq-node/migration-unfinished", "");
-        store.commit(batch, Durability::Disk).await.unwrap();
-        store.close().await.unwrap();
-    });
-    let node = node_command(&data_dir).output().unwrap();
-    for output in
-        [node, tool(&["dump", "t"], &data_dir), migrate(&data_dir, &folder.path().join("x"), &[])]
-    {
+    // As it is when a migration is killed on its way, however early; and at its very end.
+    let unfinished = folder.path().join("target/migration-unfinished");
+    std::fs::create_dir_all(&unfinished).unwrap();
+    refused_as_unfinished(unfinished.parent().unwrap(), &folder.path().join("x"));
+    std::fs::create_dir(data_dir.join("migration-unfinished")).unwrap();
+    refused_as_unfinished(&data_dir, &folder.path().join("x"));
+}
+
+fn refused_as_unfinished(data_dir: &Path, other: &Path) {
+    let before = files(data_dir);
+    let node = node_command(data_dir).output().unwrap();
+    let tools = [&["dump", "t"][..], &["check"], &["check", "--repair"]];
+    let tools = tools.map(|words| tool(words, data_dir));
+    for output in [node, migrate(data_dir, other, &[])].into_iter().chain(tools) {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains("did not complete"), "{}", stderr(&output));
     }
+    assert!(before == files(data_dir) && !other.exists(), "something was written");
 }

@@ -121,7 +121,7 @@ impl Topic {
             self.marks.truncate(first);
         }
         for &run in &self.commit.discards {
-            self.window.discard(run);
+            self.window.discard(run, &self.limits);
         }
         let commit = &mut self.commit;
         if commit.barrier.is_some_and(|wanted| reached >= wanted) {

@@ -257,7 +257,7 @@ impl Topic {
             Event::Admin { request, action } => self.admin(request, action),
             Event::Committed { result } => self.committed(result),
             Event::Loaded { ticket, result } => {
-                self.window.loaded(ticket, result, self.now.monotonic);
+                self.window.loaded(ticket, result, &self.limits, self.now.monotonic);
                 self.channels.feed_starved();
             }
             Event::Located { ticket, result } => self.located(ticket, result),

@@ -77,9 +77,11 @@ impl Window {
         &self.discarded
     }
 
-    /// A commit has discarded these records.
-    pub(super) fn discard(&mut self, run: Run) {
-        remember(&mut self.discarded, run, DISCARDED_RUNS_MAX);
+    /// A commit has discarded these records. As many runs are remembered as a channel may hold: what
+    /// is forgotten may be discarded again, which changes nothing, and is asked for and refused
+    /// again.
+    pub(super) fn discard(&mut self, run: Run, settings: &ModelSettings) {
+        remember(&mut self.discarded, run, settings.channel_runs_max);
     }
 
     /// If the record at `offset` was discarded: the first one behind it that may not be.
@@ -133,6 +135,7 @@ impl Window {
         &mut self,
         ticket: LoadTicket,
         result: Result<Vec<RecordBatch>, StoreError>,
+        settings: &ModelSettings,
         now: Monotonic,
     ) {
         let Some(index) = self.loads.iter().position(|load| load.ticket == ticket) else { return };
@@ -143,7 +146,7 @@ impl Window {
                 remember(&mut self.damaged, Run::new(from, until), DAMAGED_RUNS_MAX);
             }
             Err(StoreError::Discarded { from: at, until, .. }) if at == from && until > from => {
-                self.discard(Run::new(from, until));
+                self.discard(Run::new(from, until), settings);
             }
             Err(StoreError::OutOfRange { bounds, .. }) if from < bounds.first => {
                 self.lost_below = self.lost_below.max(bounds.first);
@@ -282,9 +285,6 @@ const BYTES_PER_RECORD_MIN: usize = 64;
 const SEGMENTS_MAX: usize = 32;
 /// Damaged runs remembered; what is forgotten is read and found damaged again.
 const DAMAGED_RUNS_MAX: usize = 4_096;
-/// Discarded runs remembered: as many as a channel may hold runs. What is forgotten may be discarded
-/// again, which changes nothing, and is asked for and refused again.
-const DISCARDED_RUNS_MAX: usize = 100_000;
 /// How long loaded records stay without being used: about as long as a consumer that is draining
 /// a backlog takes to say that it wants more.
 const UNUSED_KEPT: Duration = Duration::from_secs(1);

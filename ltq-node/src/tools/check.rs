@@ -4,7 +4,7 @@ use std::{path::Path, time::SystemTime};
 
 use indicatif::ProgressBar;
 use ltq_core::{LogName, Offset, Store as _, StoreError, model::audit};
-use ltq_store::{CheckProgress, CheckReport, Damage, FileStore, FileStoreOptions, Loss};
+use ltq_store::{CheckProgress, CheckReport, Damage, FileStore, FileStoreOptions, Loss, Repair};
 
 use super::{
     CheckArgs, ToolError, bar,
@@ -17,6 +17,7 @@ use crate::{config::StoreKind, output};
 
 pub(super) async fn run(args: CheckArgs) -> Result<(), ToolError> {
     let dir = &args.data_dir;
+    stores::refuse_unfinished(dir)?;
     let kind = stores::kind(args.store.as_deref(), dir)?;
     let mut checked = match kind {
         StoreKind::File => check(dir).await?,
@@ -29,13 +30,20 @@ pub(super) async fn run(args: CheckArgs) -> Result<(), ToolError> {
                          what is whole to a new store";
             return Err(ToolError::Failed(words.to_owned()));
         }
-        if let Some(refused) = &checked.report.refused {
-            let refused = refused.clone();
-            show(&args, &checked)?;
-            return Err(ToolError::Failed(format!("it is beyond repair: {refused}")));
-        }
         let folder = unused_folder(dir, SystemTime::now());
-        let set_aside = repair(dir, folder.clone()).await?;
+        let repaired = match repair(dir, folder.clone()).await {
+            Err(error) if checked.report.refused.is_some() => {
+                show(&args, &checked)?;
+                return Err(ToolError::Failed(format!("it is beyond repair: {error}")));
+            }
+            repaired => repaired?,
+        };
+        if checked.report.refused.is_some() {
+            // Now it can be told what is in it.
+            checked = check(dir).await?;
+            checked.report.damage = repaired.report.damage;
+        }
+        let set_aside = repaired.set_aside;
         mend::values(dir, &folder, &checked.misfits).await?;
         let again = check(dir).await?;
         checked.mended = Some(Mended { folder, set_aside, clean: again.is_clean() });
@@ -106,11 +114,11 @@ fn damage(log: &LogName, from: Offset, until: Offset, error: StoreError) -> Dama
     }
 }
 
-async fn repair(dir: &Path, folder: String) -> Result<Vec<String>, ToolError> {
+async fn repair(dir: &Path, folder: String) -> Result<Repair, ToolError> {
     let repaired = blocking(dir, "mending", move |options, progress| {
         FileStore::repair(&options, &folder, progress)
     });
-    Ok(repaired.await?.set_aside)
+    repaired.await
 }
 
 /// Does something with the files that takes its time, with a bar.

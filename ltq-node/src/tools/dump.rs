@@ -11,7 +11,6 @@ use crate::{output, record_json::Shown};
 pub(super) async fn run(args: DumpArgs) -> Result<(), ToolError> {
     let kind = stores::kind(args.store.as_deref(), &args.data_dir)?;
     let store = stores::open_source(kind, &args.data_dir).await?;
-    stores::refuse_unfinished(&*store, &args.data_dir)?;
     let missing = print(&*store, &args).await;
     store.close().await?;
     match missing? {

@@ -2,9 +2,11 @@
 
 mod copy;
 
-use std::{fs, io, path::Path};
-
-use ltq_core::{Durability, WriteBatch};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 use self::copy::{compare, copy, records, survey};
 use super::{MigrateArgs, ToolError, bar, stores};
@@ -14,7 +16,6 @@ pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
     let (from, to) = (stores::named(&args.from)?, stores::named(&args.to)?);
     require_empty(&args.target_dir)?;
     let source = stores::open_source(from, &args.data_dir).await?;
-    stores::refuse_unfinished(&*source, &args.data_dir)?;
     let damaged = survey(&*source).await?;
     if !damaged.is_empty() {
         for damage in &damaged {
@@ -27,7 +28,10 @@ pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
         }
     }
 
-    let target = stores::open_target(to, &args.target_dir).await?;
+    // Where nothing takes it for a store until it is one.
+    let unfinished = args.target_dir.join(stores::UNFINISHED);
+    fs::create_dir_all(&unfinished).map_err(|source| making(&unfinished, source))?;
+    let target = stores::open_target(to, &unfinished).await?;
     let total = records(&source.logs()?);
     let progress = bar::messages(total, "copying");
     let copied = copy(&*source, &*target, &progress).await;
@@ -37,15 +41,10 @@ pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
     progress.finish_and_clear();
 
     // As a node will find it.
-    let target = stores::open_target(to, &args.target_dir).await?;
+    let target = stores::open_target(to, &unfinished).await?;
     let progress = bar::messages(total, "comparing");
-    let mut result = compare(&*source, &*target, &progress).await;
+    let result = compare(&*source, &*target, &progress).await;
     progress.finish_and_clear();
-    if result.is_ok() {
-        let mut complete = WriteBatch::new();
-        complete.delete(stores::UNFINISHED);
-        result = target.commit(complete, Durability::Disk).await.map(|_| ()).map_err(Into::into);
-    }
     let closed = target.close().await;
     let logs = match source.logs()?.len() {
         1 => "1 topic".to_owned(),
@@ -54,6 +53,7 @@ pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
     source.close().await?;
     result?;
     closed?;
+    complete(&unfinished, &args.target_dir).map_err(|source| making(&args.target_dir, source))?;
     let messages = if total == 1 { "1 message" } else { &format!("{total} messages") };
     output::note(format_args!(
         "{messages} of {logs} are in {}, the same as in {}{}",
@@ -62,6 +62,25 @@ pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
         if damaged.is_empty() { "" } else { ", but for those that cannot be read" }
     ));
     Ok(())
+}
+
+/// Puts a store that is whole where it belongs. What tells that a directory is a store goes last.
+fn complete(from: &Path, to: &Path) -> io::Result<()> {
+    let entries = fs::read_dir(from)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = entries.collect::<io::Result<Vec<_>>>()?;
+    names.sort_unstable_by_key(|name| stores::IDENTITIES.iter().any(|identity| name == identity));
+    let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
+    for name in names {
+        sync(to)?;
+        fs::rename(from.join(&name), to.join(&name))?;
+    }
+    sync(to)?;
+    fs::remove_dir(from)?;
+    sync(to)
+}
+
+fn making(dir: &Path, source: io::Error) -> ToolError {
+    ToolError::Io { doing: format!("making the store in {}", dir.display()), source }
 }
 
 fn require_empty(dir: &Path) -> Result<(), ToolError> {

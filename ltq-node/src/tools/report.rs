@@ -178,6 +178,7 @@ fn sentence(damage: &Damage, refused: bool) -> String {
         Loss::Batches(count) => {
             format!("what {} is lost", counted(*count, "commit did", "commits did"))
         }
+        Loss::Unknown => return format!("{file}: {what}"),
         _ if refused => return format!("{file}, byte {position}: {what}"),
         _ => "nothing is lost".to_owned(),
     };
@@ -193,6 +194,7 @@ fn damage_json(damage: &Damage) -> Value {
         }
         Loss::Values(values) => json!({ "values_lost": values }),
         Loss::Batches(batches) => json!({ "commits_lost": batches }),
+        Loss::Unknown => json!({ "lost": "unknown" }),
         _ => json!({}),
     };
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {

@@ -24,6 +24,7 @@ pub(super) fn kind(word: Option<&str>, dir: &Path) -> Result<StoreKind, ToolErro
 
 /// Opens a store that is only read. Nothing is written.
 pub(super) async fn open_source(kind: StoreKind, dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
+    refuse_unfinished(dir)?;
     match kind {
         StoreKind::File => {
             Ok(Arc::new(FileStore::open_read_only(FileStoreOptions::new(dir)).await?))
@@ -79,16 +80,19 @@ pub(super) fn nothing_kept() -> ToolError {
 /// The file that every store on RocksDB has.
 const ROCKSDB_IDENTITY: &str = "rocksdb-identity";
 
-/// The key of a value that stands in a store for as long as it is not complete. It is none of a
-/// broker's keys.
-pub(super) const UNFINISHED: &[u8] = b"ltq-node/migration-unfinished";
+/// The files that say that a directory is a store.
+pub(super) const IDENTITIES: [&str; 2] = ["identity", ROCKSDB_IDENTITY];
 
-/// Refuses a store that a migration did not complete.
+/// The directory in a target directory in which a migration builds the new store. A store that is
+/// not complete stands nowhere else, so that no kill leaves one that opens.
+pub(super) const UNFINISHED: &str = "migration-unfinished";
+
+/// Refuses a directory in which a migration did not complete.
 ///
 /// # Errors
-/// [`StoreError::Open`], and those of reading a value.
-pub(crate) fn refuse_unfinished(store: &dyn Store, dir: &Path) -> Result<(), StoreError> {
-    if store.value(UNFINISHED)?.is_none() {
+/// [`StoreError::Open`].
+pub(crate) fn refuse_unfinished(dir: &Path) -> Result<(), StoreError> {
+    if !dir.join(UNFINISHED).exists() {
         return Ok(());
     }
     let why = "it is the target of a migration that did not complete; remove it and migrate again";

@@ -22,7 +22,7 @@ use ltq_core::{LogName, LogOptions, Offset, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    filesystem::{FileSystem, OpenMode, read_up_to},
+    filesystem::{FileSystem, OpenMode, StoreFile, read_up_to},
     format::{FileHeader, HEADER_BYTES, HeaderError, Kind, StoreId},
     identity::why_other,
     log::{Hole, Log, Segment},
@@ -180,12 +180,12 @@ pub(super) fn load(files: &dyn FileSystem, dir: &Path, store: StoreId) -> io::Re
     let mut loaded = Loaded::default();
     for name in CHECKPOINT_NAMES {
         let path = dir.join(name);
-        let bytes = match read_whole(files, &path) {
+        let file = match files.open(&path, OpenMode::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            bytes => bytes?,
+            file => file?,
         };
-        loaded.bytes += bytes.len() as u64;
-        match decode(&bytes, store) {
+        loaded.bytes += file.size()?;
+        match decode(&*file, store)? {
             Ok(snapshot) => {
                 let newest = loaded.snapshot.as_ref().map_or(0, |newest| newest.number);
                 if snapshot.number > newest {
@@ -204,42 +204,45 @@ enum Unreadable {
     Refused(String),
 }
 
-fn decode(bytes: &[u8], store: StoreId) -> Result<Snapshot, Unreadable> {
-    let header = bytes.first_chunk::<HEADER_BYTES>().map(FileHeader::decode);
-    match header {
-        Some(Ok(header)) if header.kind != Kind::Checkpoint => {
-            return Err(Unreadable::Refused("it is no checkpoint".to_owned()));
-        }
-        Some(Ok(header)) if header.store != store => {
-            return Err(Unreadable::Refused("it belongs to another store".to_owned()));
-        }
-        Some(Ok(_)) => (),
-        Some(Err(HeaderError::Other(version))) => {
-            return Err(Unreadable::Refused(why_other(version)));
-        }
-        Some(Err(HeaderError::Damaged)) | None => {
-            return Err(Unreadable::Damaged("its header is damaged"));
-        }
+type Decoded = Result<Snapshot, Unreadable>;
+
+/// Reads one file, and no more of it than it says that it has.
+fn decode(file: &dyn StoreFile, store: StoreId) -> io::Result<Decoded> {
+    let mut front = [0; CONTENT_AT];
+    let read = read_up_to(file, &mut front, 0)?;
+    let front = front.get(..read).unwrap_or_default();
+    if let Err(unreadable) = check_header(front, store) {
+        return Ok(Err(unreadable));
     }
-    let prefix = bytes.get(HEADER_BYTES..CONTENT_AT).unwrap_or_default();
-    let content = bytes.get(CONTENT_AT..).unwrap_or_default();
-    let (len, crc) = prefix.split_at_checked(8).unwrap_or_default();
-    if len != (content.len() as u64).to_le_bytes() {
-        return Err(Unreadable::Damaged("its length is wrong"));
+    let content_bytes = file.size()?.saturating_sub(CONTENT_AT as u64);
+    let (len, crc) =
+        front.get(HEADER_BYTES..).unwrap_or_default().split_at_checked(8).unwrap_or_default();
+    if len != content_bytes.to_le_bytes() {
+        return Ok(Err(Unreadable::Damaged("its length is wrong")));
     }
-    if crc != crc32c::crc32c(content).to_le_bytes() {
-        return Err(Unreadable::Damaged("its checksum is wrong"));
+    let mut content = vec![0; usize::try_from(content_bytes).map_err(io::Error::other)?];
+    let read = read_up_to(file, &mut content, CONTENT_AT as u64)?;
+    content.truncate(read);
+    if crc != crc32c::crc32c(&content).to_le_bytes() {
+        return Ok(Err(Unreadable::Damaged("its checksum is wrong")));
     }
-    postcard::from_bytes(content).map_err(|_| Unreadable::Damaged("its content is no checkpoint"))
+    let snapshot = postcard::from_bytes(&content);
+    Ok(snapshot.map_err(|_| Unreadable::Damaged("its content is no checkpoint")))
 }
 
-fn read_whole(files: &dyn FileSystem, path: &Path) -> io::Result<Vec<u8>> {
-    let file = files.open(path, OpenMode::Read)?;
-    let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
-    let mut bytes = vec![0; len];
-    let read = read_up_to(&*file, &mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok(bytes)
+/// Whether a file begins as a checkpoint of that store does.
+fn check_header(bytes: &[u8], store: StoreId) -> Result<(), Unreadable> {
+    match bytes.first_chunk::<HEADER_BYTES>().map(FileHeader::decode) {
+        Some(Ok(header)) if header.kind != Kind::Checkpoint => {
+            Err(Unreadable::Refused("it is no checkpoint".to_owned()))
+        }
+        Some(Ok(header)) if header.store != store => {
+            Err(Unreadable::Refused("it belongs to another store".to_owned()))
+        }
+        Some(Ok(_)) => Ok(()),
+        Some(Err(HeaderError::Other(version))) => Err(Unreadable::Refused(why_other(version))),
+        Some(Err(HeaderError::Damaged)) | None => Err(Unreadable::Damaged("its header is damaged")),
+    }
 }
 
 const CONTENT_AT: usize = HEADER_BYTES + 12;

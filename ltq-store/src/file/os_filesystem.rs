@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, IoSlice},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     sync::{
         Arc,
@@ -29,13 +29,15 @@ impl FileSystem for OsFileSystem {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
-        let file = match mode {
-            OpenMode::Read => File::open(path)?,
-            OpenMode::Write => OpenOptions::new().read(true).write(true).open(path)?,
-            OpenMode::Create => {
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?
-            }
-        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read).create(mode == OpenMode::Create);
+        // A pipe of that name would have us wait for its other end.
+        let file = options.custom_flags(NO_WAITING).open(path)?;
+        let kind = file.metadata()?.file_type();
+        if !kind.is_file() {
+            let what = if kind.is_dir() { "a directory" } else { "a pipe or a device" };
+            return Err(io::Error::other(format!("it is {what} and no file")));
+        }
         Ok(Arc::new(OsFile(file)))
     }
 
@@ -84,6 +86,8 @@ impl FileSystem for OsFileSystem {
     }
 }
 
+/// Changes nothing about files.
+const NO_WAITING: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 /// So many are synced one after another.
 const FEW_FILES: usize = 4;
 /// How many wait for the device at once.

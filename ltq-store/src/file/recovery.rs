@@ -345,6 +345,9 @@ pub(super) fn open_journal(
     let mut before = BTreeSet::from([snapshot.newest]);
     for &number in numbers {
         let path = journal.path(number);
+        if number == u64::MAX {
+            return Err(refuse(&path, "no store gives a journal file that number; put it away"));
+        }
         let failed = |error: io::Error| refuse(&path, &format!("reading it failed: {error}"));
         let file = files.open(&path, OpenMode::Read).map_err(failed)?;
         let bytes = file.size().map_err(failed)?;
@@ -373,6 +376,8 @@ pub(super) fn open_journal(
                 &format!("it was cut: it has {bytes} bytes and should have {least} or more"),
             ));
         }
+        // What a file has beyond what it says was never written by a store.
+        let bytes = if header.is_ok() { least } else { bytes };
         let name = Arc::from(path.display().to_string());
         let salt = journal.salt(number);
         let mut file = WalkedFile { number, name, file, bytes, salt, first };
@@ -386,7 +391,7 @@ pub(super) fn open_journal(
         Some(number) if snapshot.number == 0 => Err(refuse(
             &journal.path(number),
             "it is missing, and no copy of the checkpoint is whole to begin with instead of it; \
-             restore a backup",
+             restore a backup, or have a repair find what is left",
         )),
         Some(number) => Err(refuse(&journal.path(number), "it is missing")),
         None => Ok(walked),
@@ -406,7 +411,8 @@ pub(super) fn check_journal(
     if (snapshot.number == 0 || !whole) && (behind || (snapshot.number == 0 && !whole)) {
         return Err(refuse(
             dir,
-            "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged",
+            "its files \"checkpoint-0\" and \"checkpoint-1\" are missing or damaged; restore a \
+             backup, or have a repair find what is left",
         ));
     }
     Ok(())

@@ -13,7 +13,7 @@ mod model;
 mod opening;
 mod refusals;
 mod rewriting;
-mod sim;
+mod salvage;
 mod sparse;
 mod tasks;
 mod threads;

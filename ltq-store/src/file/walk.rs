@@ -69,6 +69,17 @@ struct Found {
 }
 
 impl Walk {
+    /// The sequence of the first entry of which a header is whole, whichever it is.
+    pub(super) fn first_sequence(files: &[WalkedFile]) -> io::Result<Option<u64>> {
+        let mut window = Window::default();
+        for file in files {
+            if let Some((_, header)) = window.find(file, ENTRIES_AT, |_| true)? {
+                return Ok(Some(header.sequence));
+            }
+        }
+        Ok(None)
+    }
+
     /// From the entry `first` on, which stands in the first of the files.
     pub(super) fn new(files: Vec<WalkedFile>, first: u64) -> Self {
         let window = Window::default();

@@ -54,7 +54,15 @@ impl Directory {
         take(&lock, dir)?;
         if has(IDENTITY) {
             read_identity(dir)?;
+            if !has(DATABASE) {
+                let why = format!("it is a store whose directory {DATABASE:?} is missing");
+                return Err(refuse(dir, &why));
+            }
         } else {
+            // Before the identity, so that one without it has lost it.
+            std::fs::create_dir_all(dir.join(DATABASE))
+                .and_then(|()| File::open(dir)?.sync_all())
+                .map_err(failed("making a store"))?;
             write_identity(dir).map_err(failed("making a store"))?;
         }
         let database = dir.join(DATABASE);

@@ -70,6 +70,8 @@ struct Disk {
     read_only: bool,
     trouble: Trouble,
     others: Option<Others>,
+    /// Of each file, how far it was read.
+    read_to: BTreeMap<usize, u64>,
 }
 
 /// The disk. Clones are the same one.
@@ -80,6 +82,13 @@ impl SimulatedDisk {
     /// How many operations have changed something so far.
     pub fn operations(&self) -> u64 {
         self.0.lock().operations
+    }
+
+    /// Up to where the file of that name was read so far.
+    pub fn furthest_read(&self, path: &Path) -> u64 {
+        let disk = self.0.lock();
+        let inode = disk.names.get(path);
+        inode.and_then(|inode| disk.read_to.get(inode)).copied().unwrap_or(0)
     }
 
     /// From this operation on all that change something fail: the power is gone. What was counted
@@ -432,6 +441,8 @@ impl StoreFile for SimulatedFile {
         let rest = inode.current.get(position as usize..).unwrap_or_default();
         let len = rest.len().min(into.len());
         into[..len].copy_from_slice(&rest[..len]);
+        let read_to = disk.read_to.entry(self.inode).or_default();
+        *read_to = (*read_to).max(position + len as u64);
         Ok(len)
     }
 

@@ -284,4 +284,6 @@ fn promise_9_a_consumer_that_acks_every_second_message_makes_no_more_stretches_t
     // What is in flight when it has so many may still be split by the way in which it is acked.
     assert!((20..=RUNS_MAX + 100).contains(&stretches), "{stretches} of {} discarded", gone.len());
     assert!(world.stats("c").waiting > 800, "{}", world.stats("c").waiting);
+    let remembered = world.topic.window.discarded().runs();
+    assert!((20..=RUNS_MAX).contains(&remembered), "{remembered} remembered");
 }

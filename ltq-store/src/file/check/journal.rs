@@ -1,10 +1,6 @@
 //! Checks the journal: each entry in both its copies, and what replaying it says.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use ltq_core::{LogName, Offset, Records, RecordsError, StoreError};
 
@@ -43,8 +39,6 @@ impl Checker<'_> {
         snapshot: Snapshot,
     ) -> Result<State, StoreError> {
         let mut parts = HashMap::new();
-        // Entries behind which the store was opened again, possibly after a crash.
-        let mut ends = HashSet::new();
         let mut order = Vec::new();
         for walked in &walked {
             let part = JournalPart {
@@ -54,9 +48,6 @@ impl Checker<'_> {
                 salt: walked.salt,
                 end: ENTRIES_AT.min(walked.bytes),
             };
-            if let Ok(header) = FileHeader::read(&*walked.file) {
-                ends.insert(header.first.saturating_sub(1));
-            }
             order.push(walked.number);
             parts.insert(walked.number, part);
         }
@@ -98,12 +89,8 @@ impl Checker<'_> {
             replay.step(step).map_err(|error| self.failed(&self.options.dir, &error))?;
             give_up_tails(&mut replay.state);
             let proven = |(sequence, ..): &mut (u64, _, _)| *sequence <= synced;
-            for (sequence, place, found) in unproven.extract_if(.., proven) {
-                if ends.contains(&sequence) && !found.is_empty() {
-                    self.report.torn_end.get_or_insert(place);
-                } else {
-                    self.report.damage.extend(found);
-                }
+            for (.., found) in unproven.extract_if(.., proven) {
+                self.report.damage.extend(found);
             }
         }
         // The end of the journal may be torn without anything being lost.

@@ -3,6 +3,7 @@
 mod journal;
 mod repair;
 mod report;
+mod salvage;
 mod segment;
 
 use std::{collections::BTreeSet, io, path::Path, path::PathBuf, sync::Arc};
@@ -48,14 +49,18 @@ impl FileStore {
 
     /// Checks a store and, if something is wrong with it, mends it. Copies of the files that are
     /// damaged are set aside first, in a folder of that name in the store's directory; nothing of
-    /// them is deleted. The store then holds all that is whole, knows which records are lost
+    /// them is deleted. A store that does not open, because journal files are missing, cut or
+    /// foreign or no copy of the checkpoint is whole, is made to open with what is left. Without a
+    /// checkpoint the logs are found again by their segments, under the names that the journal
+    /// tells, else as `recovered-ID`, with what had been given up of them and not yet removed; of
+    /// the values only those come back that the journal tells. The store then holds all that is whole, knows which records are lost
     /// ([`CheckReport::known_losses`]), and opens; the next check finds nothing. A crash on the way
     /// leaves a store that holds as much, to be repaired again. Blocks.
     ///
     /// # Errors
     /// Those of [`check`](Self::check); [`StoreError::Invalid`] when `set_aside` is no plain name
-    /// or there is something of that name; [`StoreError::Open`] when the store is beyond repair,
-    /// for which both copies of something must be damaged: then nothing was changed.
+    /// or there is something of that name; [`StoreError::Open`] when the store is beyond repair:
+    /// nothing of it tells any more which one it is, or a file is of another format.
     pub fn repair(
         options: &FileStoreOptions,
         set_aside: &str,
@@ -91,10 +96,19 @@ impl<'a> Checker<'a> {
         options: &'a FileStoreOptions,
         progress: &'a mut dyn FnMut(CheckProgress<'_>),
     ) -> Result<Self, StoreError> {
+        let lock = identity::lock_read_only(&*options.file_system, &options.dir)?;
+        Ok(Self::locked(options, progress, lock))
+    }
+
+    /// Of a store that is locked.
+    fn locked(
+        options: &'a FileStoreOptions,
+        progress: &'a mut dyn FnMut(CheckProgress<'_>),
+        lock: Option<Arc<dyn StoreFile>>,
+    ) -> Self {
         let files = Arc::clone(&options.file_system);
-        let lock = identity::lock_read_only(&*files, &options.dir)?;
         let report = CheckReport::default();
-        Ok(Self { options, files, lock, progress, done: 0, total: 0, report })
+        Self { options, files, lock, progress, done: 0, total: 0, report }
     }
 
     fn run(mut self) -> Result<Checked, StoreError> {

@@ -18,13 +18,15 @@ use super::{
         engine::Engine,
         filesystem::{FileSystem, OpenMode, read_up_to},
         identity,
+        journal::JournalDir,
         keeper::Keeping,
         log::{Hole, Segment},
         options::FileStoreOptions,
         recovery,
-        segments::SegmentWriter,
+        segments::{SegmentDir, SegmentWriter},
     },
     CheckProgress, CheckReport, Checked, Checker, Loss, Repair,
+    salvage::{Salvage, Salvaged},
     segment::{Part, walk},
     unexplained,
 };
@@ -38,21 +40,31 @@ pub(super) fn run(
     options.check()?;
     let files = Arc::clone(&options.file_system);
     let dir = &options.dir;
-    let Checked { report, store, lock } = Checker::new(options, progress)?.run()?;
+    let Checked { mut report, store, mut lock } = Checker::new(options, progress)?.run()?;
     if report.is_clean() {
         return Ok(Repair { report, set_aside: Vec::new() });
     }
-    if let Some(refused) = report.refused {
-        return Err(refused);
-    }
     let Some(store) = store else {
-        return Err(identity::refuse(dir, "nothing of it tells any more which store it is"));
+        let unknown = || identity::refuse(dir, "nothing of it tells any more which store it is");
+        return Err(report.refused.unwrap_or_else(unknown));
     };
     let folder = new_folder(&*files, dir, set_aside)?;
+    let mut salvaged = Salvaged::default();
+    if report.refused.is_some() {
+        let journal = JournalDir::new(Arc::clone(&files), dir, store);
+        let segments = SegmentDir::new(Arc::clone(&files), dir, store);
+        let (journal, segments, folder) = (&journal, &segments, &folder);
+        let done = Salvaged::default();
+        salvaged = Salvage { files: &*files, dir, folder, store, journal, segments, done }.run()?;
+        Checked { report, lock, .. } = Checker::locked(options, progress, lock).run()?;
+        if let Some(refused) = report.refused {
+            return Err(refused);
+        }
+    }
     let damaged: BTreeSet<&str> = report.damage.iter().map(|damage| damage.file.as_str()).collect();
     let damaged = report.files.iter().filter(|file| damaged.contains(file.path.as_str()));
     let damaged: Vec<String> = damaged.map(|file| file.path.clone()).collect();
-    for path in &damaged {
+    for path in damaged.iter().filter(|path| !salvaged.set_aside.contains(*path)) {
         copy(&*files, &dir.join(path), &folder.join(path)).map_err(|error| StoreError::Io {
             doing: format!("setting {path} aside in {}", folder.display()),
             cause: error.to_string(),
@@ -73,7 +85,9 @@ pub(super) fn run(
     engine.begin_closing();
     let closed = engine.finish_closing();
     mended.and(closed)?;
-    Ok(Repair { report, set_aside: damaged })
+    report.damage.splice(0..0, salvaged.damage);
+    let set_aside = salvaged.set_aside.into_iter().chain(damaged).collect::<BTreeSet<_>>();
+    Ok(Repair { report, set_aside: set_aside.into_iter().collect() })
 }
 
 fn new_folder(files: &dyn FileSystem, dir: &Path, name: &str) -> Result<PathBuf, StoreError> {
@@ -97,7 +111,7 @@ fn new_folder(files: &dyn FileSystem, dir: &Path, name: &str) -> Result<PathBuf,
 }
 
 /// Copies a file, durably.
-fn copy(files: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy(files: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
     let source = files.open(from, OpenMode::Read)?;
     let target = files.open(to, OpenMode::Create)?;
     let mut bytes = vec![0; COPY_BYTES];
@@ -108,9 +122,13 @@ fn copy(files: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
         if part.is_empty() {
             break;
         }
-        target.write_all_at(&[IoSlice::new(part)], position)?;
+        // What is no more than room takes none where it is kept.
+        if part.iter().any(|&byte| byte != 0) {
+            target.write_all_at(&[IoSlice::new(part)], position)?;
+        }
         position += read as u64;
     }
+    target.set_len(position)?;
     target.sync()?;
     to.parent().map_or(Ok(()), |parent| files.sync_dir(parent))
 }

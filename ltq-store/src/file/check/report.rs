@@ -135,6 +135,9 @@ pub enum Loss {
     /// So many batches of the journal, whatever they held. The records among them are told
     /// separately, as far as later ones show that they are missing.
     Batches(u64),
+    /// Whatever the file held and nothing else tells. What of it is known to be missing is told
+    /// separately.
+    Unknown,
 }
 
 /// Records that are known to be lost.

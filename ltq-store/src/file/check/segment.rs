@@ -27,6 +27,8 @@ pub(super) enum Part<'a> {
     Lost(Range<Offset>, u64, &'a str),
     /// Something that costs nothing.
     Harmless(u64, &'a str),
+    /// A block, and where it ends.
+    Block(u64),
     /// So far it was looked at.
     Reached(u64),
 }
@@ -60,7 +62,7 @@ impl Checker<'_> {
         let salt = segments.salt(key);
         let walked = walk(&file, salt, segment, &mut |part| {
             match part {
-                Part::Good(_) => (),
+                Part::Good(_) | Part::Block(_) => (),
                 Part::Lost(range, position, what) => {
                     let lost = unexplained(log, range.start, range.end);
                     if lost.is_empty() && !is_gap(what) {
@@ -113,6 +115,9 @@ pub(super) fn walk(
         }
         if let Some((_, header)) = next {
             let end = position + header.block_bytes();
+            if end <= segment.bytes {
+                visit(Part::Block(end))?;
+            }
             if let Some((block, bytes)) = load(file, salt, &header, position, segment)? {
                 expected = look_at(&block, &bytes, position, expected, visit)?;
             } else {

@@ -22,8 +22,8 @@ use super::{
         spill::Job,
     },
     model::{Model, commit, open, tiny},
-    sim::{Chance, SimFs},
 };
+use crate::simulation::{Chance, SimulatedDisk};
 
 type Deed = Box<dyn FnOnce() + Send>;
 
@@ -40,7 +40,7 @@ impl fmt::Debug for AfterSync {
 /// A disk on which something is done after a sync.
 #[derive(Debug)]
 struct Interrupted {
-    disk: SimFs,
+    disk: SimulatedDisk,
     after: AfterSync,
 }
 
@@ -110,7 +110,7 @@ fn put(key: &'static str) -> WriteBatch {
 #[test]
 fn promises_1_and_7_a_sync_says_nothing_of_what_was_written_while_it_was_under_way() {
     for caller in [Caller::Writes, Caller::Syncs] {
-        let (disk, after) = (SimFs::default(), AfterSync::default());
+        let (disk, after) = (SimulatedDisk::default(), AfterSync::default());
         let interrupted = Interrupted { disk: disk.clone(), after: after.clone() };
         let engine = open(tiny(&disk).file_system(Arc::new(interrupted))).unwrap();
         let engine = Arc::new(engine);
@@ -151,7 +151,7 @@ fn send(engine: &Engine, model: &mut Model, batch: &WriteBatch) {
 }
 
 /// A log in three segments, of each of which little is wanted.
-fn sparse(disk: &SimFs) -> Model {
+fn sparse(disk: &SimulatedDisk) -> Model {
     let (mut model, engine) = (Model::default(), open(tiny(disk)).unwrap());
     let mut batch = WriteBatch::new();
     batch.create_log(log(), LogOptions::default());
@@ -181,7 +181,7 @@ fn sparse(disk: &SimFs) -> Model {
 
 #[test]
 fn promise_1_segments_stay_until_a_checkpoint_names_what_replaced_them() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let model = sparse(&disk);
     let mut between = 0;
     // With so much room left, the new segment fits and the checkpoint that names it does not.

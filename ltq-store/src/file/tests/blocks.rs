@@ -11,8 +11,8 @@ use ltq_core::{
 use super::{
     super::{CheckReport, FileStore, FileStoreOptions, Loss, engine::Engine, spill::Job},
     model::{commit, open, tiny},
-    sim::SimFs,
 };
+use crate::simulation::SimulatedDisk;
 
 const SECTOR: usize = 512;
 
@@ -20,14 +20,14 @@ fn log() -> LogName {
     LogName::new("log")
 }
 
-fn options(disk: &SimFs) -> FileStoreOptions {
+fn options(disk: &SimulatedDisk) -> FileStoreOptions {
     tiny(disk).tail_bytes(4 << 20).segment_bytes(4 << 20).journal_bytes_max(16 << 20)
 }
 
 /// A closed store with one segment, of some 300 KiB in records of so many bytes, unlike each other;
 /// its file, and where in it the records are.
-fn segment(len: usize, per_batch: usize) -> (SimFs, PathBuf, Vec<Range<usize>>) {
-    let disk = SimFs::default();
+fn segment(len: usize, per_batch: usize) -> (SimulatedDisk, PathBuf, Vec<Range<usize>>) {
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk)).unwrap();
     let mut batch = WriteBatch::new();
     batch.create_log(log(), LogOptions::default());

@@ -11,12 +11,12 @@ use ltq_core::{
 use super::{
     super::engine::{Caller, Engine},
     model::{Model, commit, open, tiny},
-    sim::SimFs,
 };
 use crate::FileStoreOptions;
+use crate::simulation::SimulatedDisk;
 
-fn store(options: impl FnOnce(FileStoreOptions) -> FileStoreOptions) -> (SimFs, Engine) {
-    let disk = SimFs::default();
+fn store(options: impl FnOnce(FileStoreOptions) -> FileStoreOptions) -> (SimulatedDisk, Engine) {
+    let disk = SimulatedDisk::default();
     let engine = open(options(tiny(&disk))).unwrap();
     (disk, engine)
 }

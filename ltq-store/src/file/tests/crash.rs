@@ -17,24 +17,23 @@ use ltq_core::{Durability, Durability::*, LogName, Offset, ReadLimits, StoreErro
 use parking_lot::Mutex;
 
 use self::work::{Work, commit_next, others, unpark_others};
-use crate::simulation::seed_hashing;
+use crate::simulation::{Chance, Faults, SimulatedDisk, seed_hashing};
 
 use super::{
     super::{CheckReport, FileStore, FileStoreOptions, engine::Engine, recovery},
     model::{Model, ModelLog, open, tiny},
-    sim::{Chance, Faults, SimFs},
 };
 
 struct Run {
     seed: u64,
-    disk: SimFs,
+    disk: SimulatedDisk,
     work: Arc<Mutex<Work>>,
 }
 
 impl Run {
     fn new(seed: u64) -> Self {
         let work = Arc::new(Mutex::new(Work::new(seed)));
-        Self { seed, disk: SimFs::default(), work }
+        Self { seed, disk: SimulatedDisk::default(), work }
     }
 
     fn below(&self, limit: u64) -> u64 {
@@ -323,7 +322,7 @@ fn read_on(
 }
 
 /// Nothing that a crash leaves behind is taken for damage, and looking at it changes nothing.
-fn look(disk: &SimFs, seed: u64) {
+fn look(disk: &SimulatedDisk, seed: u64) {
     let before = (disk.operations(), disk.files());
     match FileStore::check(&tiny(disk), |_| ()) {
         Ok(report) => {

@@ -14,8 +14,8 @@ use ltq_core::{
 use super::{
     super::engine::Engine,
     model::{Model, Record, commit, open, path, tiny},
-    sim::SimFs,
 };
+use crate::simulation::SimulatedDisk;
 
 const LIMITS: ReadLimits = ReadLimits { records: 50, bytes: 10_000 };
 const PER_BATCH: usize = 4;
@@ -117,7 +117,7 @@ fn check(engine: &Engine, model: &Model, damaged: &Path, at: usize) -> u64 {
 
 /// Flips one bit of every `step`th byte of a file, one after the other. Returns how many records
 /// each one cost.
-fn flip_each(disk: &SimFs, model: &Model, file: &Path, step: usize) -> BTreeMap<u64, u64> {
+fn flip_each(disk: &SimulatedDisk, model: &Model, file: &Path, step: usize) -> BTreeMap<u64, u64> {
     let len = disk.files().into_iter().find(|(path, _)| path == file).unwrap().1;
     let mut costs = BTreeMap::new();
     for at in (0..len).step_by(step) {
@@ -137,14 +137,14 @@ fn flip_each(disk: &SimFs, model: &Model, file: &Path, step: usize) -> BTreeMap<
     costs
 }
 
-fn files(disk: &SimFs, part: &str) -> Vec<PathBuf> {
+fn files(disk: &SimulatedDisk, part: &str) -> Vec<PathBuf> {
     let files = disk.files().into_iter().map(|(path, _)| path);
     files.filter(|path| path.to_str().unwrap().contains(part)).collect()
 }
 
 #[test]
 fn promise_8_a_flipped_bit_of_the_journal_costs_the_records_it_touches() {
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
     fill(&engine, &mut model, 6, 60);
     close(&engine);
@@ -157,7 +157,7 @@ fn promise_8_a_flipped_bit_of_the_journal_costs_the_records_it_touches() {
 
 #[test]
 fn promise_8_a_flipped_bit_is_damage_too_when_only_a_later_entry_proves_it() {
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
     fill(&engine, &mut model, 2, 60);
     let journal = files(&disk, ".journal").remove(0);
@@ -183,7 +183,7 @@ fn promise_8_a_flipped_bit_is_damage_too_when_only_a_later_entry_proves_it() {
 
 #[test]
 fn promise_8_a_flipped_bit_of_a_segment_costs_the_records_it_touches() {
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
     fill(&engine, &mut model, 70, 150);
     // Everything to segments.
@@ -210,7 +210,7 @@ fn promise_8_a_flipped_bit_of_a_segment_costs_the_records_it_touches() {
 
 #[test]
 fn a_flipped_bit_of_a_checkpoint_or_of_the_identity_costs_nothing() {
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
     fill(&engine, &mut model, 6, 60);
     close(&engine);
@@ -222,7 +222,7 @@ fn a_flipped_bit_of_a_checkpoint_or_of_the_identity_costs_nothing() {
 
 #[test]
 fn promise_8_a_missing_segment_is_told_and_the_rest_is_served() {
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
     fill(&engine, &mut model, 200, 200);
     close(&engine);
@@ -246,7 +246,7 @@ fn promise_8_a_missing_segment_is_told_and_the_rest_is_served() {
 
 #[test]
 fn promise_8_damage_is_still_told_after_a_checkpoint_and_a_restart() {
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
     fill(&engine, &mut model, 3, 60);
     close(&engine);

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use super::{
     super::{engine::Engine, filesystem::FileSystem, spill::Job},
     model::{Model, commit, open, tiny},
-    sim::SimFs,
 };
+use crate::simulation::SimulatedDisk;
 
 const SECTOR: usize = 512;
 const ROUNDS: u64 = 8;
@@ -27,7 +27,7 @@ const LIMITS: ReadLimits = ReadLimits { records: 50, bytes: 10_000 };
 
 /// A store at rest, and what it holds.
 struct Store {
-    disk: SimFs,
+    disk: SimulatedDisk,
     model: Model,
     /// From which offset on a log was written so late that nothing behind it tells that it was
     /// synced: damage there cannot be told from an end that was torn off.
@@ -60,7 +60,7 @@ fn log(at: u64) -> LogName {
 impl Store {
     /// Two logs, one of them partly in segments, and values. Every record is unlike all others.
     fn new(closed: bool) -> Self {
-        let (disk, mut model) = (SimFs::default(), Model::default());
+        let (disk, mut model) = (SimulatedDisk::default(), Model::default());
         let engine = open(tiny(&disk)).unwrap();
         let mut number = 0_u64;
         for round in 0..ROUNDS {
@@ -108,7 +108,7 @@ impl Store {
     }
 
     /// Opens it with the damage done, and sees what comes of it.
-    fn examine(&self, disk: &SimFs, damage: &Damage) -> Outcome {
+    fn examine(&self, disk: &SimulatedDisk, damage: &Damage) -> Outcome {
         let context = &damage.name;
         let opened = catch_unwind(AssertUnwindSafe(|| open(tiny(disk))));
         let opened = opened.unwrap_or_else(|_| panic!("{context}: opening panics"));
@@ -223,7 +223,7 @@ impl Store {
 /// A batch of this store with its heads and tables takes less.
 const TOGETHER: usize = 1_024;
 
-fn places(disk: &SimFs, model: &Model) -> Vec<(PathBuf, Range<usize>, LogName, u64)> {
+fn places(disk: &SimulatedDisk, model: &Model) -> Vec<(PathBuf, Range<usize>, LogName, u64)> {
     let mut places = Vec::new();
     for (path, _) in disk.files() {
         let bytes = disk.content(&path);
@@ -245,7 +245,7 @@ fn places(disk: &SimFs, model: &Model) -> Vec<(PathBuf, Range<usize>, LogName, u
 fn each(
     store: &Store,
     count: usize,
-    make: impl Fn(usize, &SimFs) -> Option<Damage> + Sync,
+    make: impl Fn(usize, &SimulatedDisk) -> Option<Damage> + Sync,
 ) -> BTreeMap<Outcome, u64> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(BTreeMap::new());
@@ -270,7 +270,7 @@ fn each(
 }
 
 /// The bytes of all files, one after another.
-fn all_bytes(disk: &SimFs) -> Vec<(PathBuf, usize)> {
+fn all_bytes(disk: &SimulatedDisk) -> Vec<(PathBuf, usize)> {
     disk.files().into_iter().filter(|(_, len)| *len > 0).collect()
 }
 

@@ -13,9 +13,9 @@ use super::{
         log::{Found, Log},
     },
     model::{Model, commit, open, tiny},
-    sim::SimFs,
 };
 use crate::FileStoreOptions;
+use crate::simulation::SimulatedDisk;
 
 const LIMITS: ReadLimits = ReadLimits { records: 1, bytes: 1 };
 
@@ -40,11 +40,11 @@ fn append(engine: &Engine, batches: u64) {
     }
 }
 
-fn options(disk: &SimFs) -> FileStoreOptions {
+fn options(disk: &SimulatedDisk) -> FileStoreOptions {
     FileStoreOptions::new("/store").file_system(Arc::new(disk.clone()))
 }
 
-fn sizes(disk: &SimFs, kind: &str) -> Vec<usize> {
+fn sizes(disk: &SimulatedDisk, kind: &str) -> Vec<usize> {
     let files = disk.files().into_iter();
     files.filter(|(path, _)| path.to_str().unwrap().ends_with(kind)).map(|(_, len)| len).collect()
 }
@@ -79,7 +79,7 @@ fn options_out_of_bounds_are_refused_by_name() {
 
 #[test]
 fn tail_bytes_bounds_what_is_in_memory_and_the_rest_is_read_from_segments() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     for tail_bytes in [256 << 10, 1 << 20] {
         let dir = format!("/store-{tail_bytes}");
         let options =
@@ -100,7 +100,7 @@ fn tail_bytes_bounds_what_is_in_memory_and_the_rest_is_read_from_segments() {
 
 #[test]
 fn segment_bytes_bounds_segments_and_truncation_frees_them() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(tiny(&disk).segment_bytes(200 << 10)).unwrap();
     create(&engine);
     append(&engine, 300);
@@ -119,7 +119,7 @@ fn segment_bytes_bounds_segments_and_truncation_frees_them() {
 
 #[test]
 fn the_journal_keeps_to_its_limit_and_its_files_to_theirs() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine =
         open(options(&disk).journal_file_bytes(2 << 20).journal_bytes_max(8 << 20)).unwrap();
     create(&engine);
@@ -139,7 +139,7 @@ fn the_journal_keeps_to_its_limit_and_its_files_to_theirs() {
 
 #[test]
 fn a_batch_larger_than_a_journal_file_gets_one_of_its_own() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk).journal_file_bytes(64 << 10)).unwrap();
     let mut batch = WriteBatch::new();
     for key in 0..3 {
@@ -162,7 +162,7 @@ fn a_log_at_rest_takes_less_than_a_kibibyte_and_no_file() {
     let per_log =
         2 * (size_of::<LogName>() + size_of::<Log>() + 64) + 2 * LogName::new("").as_str().len();
     assert!(per_log < 1_024, "{per_log}");
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk)).unwrap();
     let files = disk.files().len();
     for group in 0..100 {
@@ -195,7 +195,7 @@ fn is_parked(engine: &Engine) -> bool {
 #[test]
 fn promise_9_tails_never_take_more_than_their_budget() {
     let budget = 256 << 10;
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk).tail_bytes(budget)).unwrap();
     create(&engine);
     let (mut answers, mut parked) = (Vec::new(), 0);
@@ -222,7 +222,7 @@ fn promise_9_tails_never_take_more_than_their_budget() {
 
 #[test]
 fn the_store_moves_records_to_segments_before_who_appends_must_wait() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk).tail_bytes(1 << 20)).unwrap();
     create(&engine);
     let mut at = 0;
@@ -239,7 +239,7 @@ fn the_store_moves_records_to_segments_before_who_appends_must_wait() {
 
 #[test]
 fn a_batch_larger_than_the_whole_budget_comes_in_alone() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk).tail_bytes(64 << 10)).unwrap();
     create(&engine);
     // There is something in memory, too little to be moved for its own sake.
@@ -263,7 +263,7 @@ fn a_batch_larger_than_the_whole_budget_comes_in_alone() {
 
 #[test]
 fn a_batch_waits_for_memory_that_only_unsynced_ones_take_and_then_comes_in() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk).tail_bytes(64 << 10)).unwrap();
     create(&engine);
     // Nothing can be moved to segments: readers do not see it yet.
@@ -281,7 +281,7 @@ fn a_batch_waits_for_memory_that_only_unsynced_ones_take_and_then_comes_in() {
 
 #[test]
 fn what_waits_for_memory_is_refused_when_the_device_has_no_room_for_what_is_there() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk).tail_bytes(64 << 10).reserve_bytes(0)).unwrap();
     create(&engine);
     engine.keep_step().unwrap();
@@ -301,7 +301,7 @@ fn what_waits_for_memory_is_refused_when_the_device_has_no_room_for_what_is_ther
 
 #[test]
 fn promise_9_however_many_segments_are_read_few_files_stay_open() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(tiny(&disk)).unwrap();
     create(&engine);
     for at in 0..300 {
@@ -323,7 +323,7 @@ fn promise_9_however_many_segments_are_read_few_files_stay_open() {
 
 #[test]
 fn promise_9_messages_committed_one_by_one_cost_little_more_than_their_bytes() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk)).unwrap();
     create(&engine);
     let mut bytes = 0;

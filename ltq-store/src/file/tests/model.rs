@@ -8,16 +8,14 @@ use ltq_core::{
     Timestamp, WriteBatch, WriteOp,
 };
 
-use super::{
-    super::{
-        engine::{Caller, Engine},
-        recovery,
-    },
-    sim::{Chance, SimFs},
+use super::super::{
+    engine::{Caller, Engine},
+    recovery,
 };
 use crate::FileStoreOptions;
+use crate::simulation::{Chance, SimulatedDisk};
 
-pub(super) fn tiny(disk: &SimFs) -> FileStoreOptions {
+pub(super) fn tiny(disk: &SimulatedDisk) -> FileStoreOptions {
     FileStoreOptions::new("/store")
         .tail_bytes(64 << 10)
         .journal_file_bytes(64 << 10)

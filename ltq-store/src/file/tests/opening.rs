@@ -7,9 +7,9 @@ use ltq_core::{Timestamp, WriteBatch};
 use super::{
     super::engine::Engine,
     model::{Model, commit, open, path, tiny},
-    sim::{Chance, SimFs},
 };
 use crate::FileStoreOptions;
+use crate::simulation::{Chance, SimulatedDisk};
 
 fn log(at: u64) -> LogName {
     LogName::new(format!("log-{at}"))
@@ -26,11 +26,11 @@ fn append(engine: &Engine, to: u64) {
 }
 
 /// No checkpoint of its own accord.
-fn options(disk: &SimFs) -> FileStoreOptions {
+fn options(disk: &SimulatedDisk) -> FileStoreOptions {
     tiny(disk).journal_bytes_max(4 << 20).reserve_bytes(0)
 }
 
-fn segments(disk: &SimFs) -> Vec<(std::path::PathBuf, usize)> {
+fn segments(disk: &SimulatedDisk) -> Vec<(std::path::PathBuf, usize)> {
     let mut files = disk.files();
     files.retain(|(path, _)| path.extension().is_some_and(|it| it == "segment"));
     files
@@ -38,8 +38,8 @@ fn segments(disk: &SimFs) -> Vec<(std::path::PathBuf, usize)> {
 
 /// A store with segments of before a checkpoint, since extended, and others made since; all of it
 /// confirmed for power cuts.
-fn used() -> (SimFs, Model) {
-    let disk = SimFs::default();
+fn used() -> (SimulatedDisk, Model) {
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk)).unwrap();
     let mut batch = WriteBatch::new();
     for at in 0..4 {
@@ -65,7 +65,7 @@ fn used() -> (SimFs, Model) {
     (disk.after_kill(), model)
 }
 
-fn assert_all_there(disk: &SimFs, model: &Model, what: &str) {
+fn assert_all_there(disk: &SimulatedDisk, model: &Model, what: &str) {
     let engine = open(options(disk)).unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(&Model::of(&engine).unwrap(), model, "{what}");
     assert_eq!(engine.counters.damaged_records.load(super::Relaxed), 0, "{what}");
@@ -147,7 +147,7 @@ fn segments_whose_checkpoint_and_journal_are_gone_are_not_taken_for_leftovers() 
 
 #[test]
 fn promise_1_a_slice_of_records_comes_back_beside_a_larger_append() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = open(options(&disk)).unwrap();
     let messages: Vec<_> = (0..9).map(|it| Message::new(vec![it as u8; 20 + it])).collect();
     // Its table counts from where the whole began.

@@ -14,8 +14,8 @@ use super::{
         format, identity,
     },
     model::{Model, commit, open, path, read_all, tiny},
-    sim::{Chance, Faults, SimFs},
 };
+use crate::simulation::{Chance, Faults, SimulatedDisk};
 
 fn log() -> LogName {
     LogName::new("log")
@@ -28,7 +28,7 @@ fn append(at: u64, count: usize, len: usize) -> WriteBatch {
     batch
 }
 
-fn store(disk: &SimFs) -> Engine {
+fn store(disk: &SimulatedDisk) -> Engine {
     let engine = open(tiny(disk)).unwrap();
     let mut batch = WriteBatch::new();
     batch.create_log(log(), LogOptions::default());
@@ -45,7 +45,7 @@ fn close(engine: &Engine) {
 }
 
 /// Opening is refused for that reason, and nothing is written.
-fn assert_refused(disk: &SimFs, why: &str) {
+fn assert_refused(disk: &SimulatedDisk, why: &str) {
     let (files, operations) = (disk.files(), disk.operations());
     match open(tiny(disk)) {
         Err(StoreError::Open { why: found, .. }) => {
@@ -56,14 +56,14 @@ fn assert_refused(disk: &SimFs, why: &str) {
     assert_eq!((files, operations), (disk.files(), disk.operations()), "{why}");
 }
 
-fn journal_files(disk: &SimFs) -> Vec<PathBuf> {
+fn journal_files(disk: &SimulatedDisk) -> Vec<PathBuf> {
     let files = disk.files().into_iter().map(|(path, _)| path);
     files.filter(|path| path.extension().is_some_and(|it| it == "journal")).collect()
 }
 
 #[test]
 fn a_store_that_is_open_is_not_opened_again() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = store(&disk);
     assert_refused(&disk, "another process has it open");
     close(&engine);
@@ -72,7 +72,7 @@ fn a_store_that_is_open_is_not_opened_again() {
 
 #[test]
 fn a_store_that_was_dropped_can_be_opened_again() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     drop(store(&disk));
     let engine = open(tiny(&disk)).unwrap();
     assert_eq!(read_all(&engine, &log(), 0, 10).unwrap().len(), 10);
@@ -80,7 +80,7 @@ fn a_store_that_was_dropped_can_be_opened_again() {
 
 #[test]
 fn a_directory_with_something_else_in_it_is_left_alone() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     disk.create_dir_all(&path("")).unwrap();
     disk.put_file(&path("holiday.jpg"), b"sunny");
     assert_refused(&disk, "holiday.jpg");
@@ -88,7 +88,7 @@ fn a_directory_with_something_else_in_it_is_left_alone() {
 
 #[test]
 fn a_store_on_a_read_only_disk_is_refused() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     drop(store(&disk));
     disk.set_read_only(true);
     assert_refused(&disk, "lock");
@@ -101,7 +101,7 @@ fn another_format_is_refused_by_its_number() {
         [(format::VERSION - 1, "an older one"), (format::VERSION + 1, "a newer one")]
     {
         for file in files {
-            let disk = SimFs::default();
+            let disk = SimulatedDisk::default();
             let engine = store(&disk);
             engine.checkpoint(&mut engine.keeping.lock(), false).unwrap();
             drop(engine);
@@ -124,7 +124,7 @@ fn another_format_is_refused_by_its_number() {
 #[test]
 fn another_stores_files_are_refused() {
     for file in ["identity", "checkpoint-1", "journal/0000000000000001.journal"] {
-        let (disk, other) = (SimFs::default(), SimFs::default());
+        let (disk, other) = (SimulatedDisk::default(), SimulatedDisk::default());
         let (engine, theirs) = (store(&disk), store(&other));
         for engine in [&engine, &theirs] {
             engine.checkpoint(&mut engine.keeping.lock(), false).unwrap();
@@ -139,7 +139,7 @@ fn another_stores_files_are_refused() {
 
 #[test]
 fn files_in_each_others_place_are_refused() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     drop(store(&disk));
     drop(open(tiny(&disk)).unwrap());
     let files = journal_files(&disk);
@@ -149,7 +149,7 @@ fn files_in_each_others_place_are_refused() {
 
 #[test]
 fn a_store_without_its_checkpoint_or_journal_or_identity_is_refused() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = store(&disk);
     // More than a journal file, so that the journal begins later.
     for round in 0..30 {
@@ -169,7 +169,7 @@ fn a_store_without_its_checkpoint_or_journal_or_identity_is_refused() {
 
 #[test]
 fn promise_1_a_failed_sync_fails_every_commit_that_waited_on_it() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = store(&disk);
     let mut first = engine.submit(append(10, 1, 10), Disk, Caller::Writes).unwrap();
     let mut put = WriteBatch::new();
@@ -200,7 +200,7 @@ fn promise_1_a_failed_sync_fails_every_commit_that_waited_on_it() {
 #[test]
 fn promise_1_nothing_is_built_on_what_a_failed_sync_left_in_memory() {
     for seed in 0..40 {
-        let disk = SimFs::default();
+        let disk = SimulatedDisk::default();
         let engine = store(&disk);
         disk.set_faults(Faults::default(), &Chance::new(seed));
         disk.fail_sync_in(0);
@@ -222,7 +222,7 @@ fn promise_1_nothing_is_built_on_what_a_failed_sync_left_in_memory() {
 
 #[test]
 fn a_full_device_refuses_records_takes_small_changes_and_recovers() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let engine = store(&disk);
     disk.set_capacity(Some(disk.used() + (600 << 10)));
     let mut end = 10;

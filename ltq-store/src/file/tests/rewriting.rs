@@ -13,7 +13,8 @@ use std::{
 
 use ltq_core::{Durability, LogOptions, Message, Records};
 
-use super::{super::*, sim::Chance};
+use super::super::*;
+use crate::simulation::Chance;
 
 const LOGS: u64 = 2;
 const RECORDS: u64 = 24_000;

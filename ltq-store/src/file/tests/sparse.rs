@@ -11,13 +11,13 @@ use ltq_core::{
 use super::{
     super::{block::BLOCK_BYTES, engine::Engine, rewrite::Rewrote},
     model::{Model, commit, open, tiny},
-    sim::{Chance, SimFs},
 };
 use crate::FileStoreOptions;
+use crate::simulation::{Chance, SimulatedDisk};
 
 const SEGMENT: u64 = 256 << 10;
 
-fn options(disk: &SimFs) -> FileStoreOptions {
+fn options(disk: &SimulatedDisk) -> FileStoreOptions {
     tiny(disk).segment_bytes(SEGMENT).journal_bytes_max(4 << 20)
 }
 
@@ -57,7 +57,7 @@ fn settle(engine: &Engine) -> Rewrote {
     panic!("it finds no end");
 }
 
-fn segment_files(disk: &SimFs) -> (usize, u64) {
+fn segment_files(disk: &SimulatedDisk) -> (usize, u64) {
     let files = disk.files().into_iter();
     let sizes: Vec<_> = files
         .filter(|(path, _)| path.extension().is_some_and(|it| it == "segment"))
@@ -79,7 +79,7 @@ fn wanted_and_used(engine: &Engine, model: &Model, log: &LogName) -> (u64, u64) 
 #[test]
 fn promise_9_disk_used_is_at_most_twice_what_is_wanted_and_one_segment_per_log() {
     for seed in 1..12 {
-        let (disk, mut model) = (SimFs::default(), Model::default());
+        let (disk, mut model) = (SimulatedDisk::default(), Model::default());
         let mut chance = Chance::new(seed);
         let engine = open(options(&disk)).unwrap();
         let logs = [log(), LogName::new("other")];
@@ -127,7 +127,7 @@ fn promise_9_disk_used_is_at_most_twice_what_is_wanted_and_one_segment_per_log()
 }
 
 /// A store whose log has a lone wanted record in each of so many segments.
-fn lone_records(disk: &SimFs, options: FileStoreOptions, segments: u64) -> (Engine, Model) {
+fn lone_records(disk: &SimulatedDisk, options: FileStoreOptions, segments: u64) -> (Engine, Model) {
     let mut model = Model::default();
     let engine = open(options).unwrap();
     create(&engine, &mut model, log());
@@ -155,7 +155,7 @@ fn lone_records(disk: &SimFs, options: FileStoreOptions, segments: u64) -> (Engi
 
 #[test]
 fn promise_9_a_lone_record_in_each_of_a_thousand_segments_holds_on_to_none_of_them() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let roomy = options(&disk).segment_bytes(64 << 10).tail_bytes(1 << 20);
     let mut model = Model::default();
     let engine = open(roomy).unwrap();
@@ -184,7 +184,7 @@ fn promise_9_a_lone_record_in_each_of_a_thousand_segments_holds_on_to_none_of_th
 
 #[test]
 fn promise_1_a_power_cut_at_any_operation_of_rewriting_takes_nothing_that_is_wanted() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let (engine, model) = lone_records(&disk, options(&disk), 40);
     drop(engine);
     let (mut crashes, mut finished, mut rewritten) = (0, 0, 0);
@@ -225,7 +225,7 @@ fn promise_1_a_power_cut_at_any_operation_of_rewriting_takes_nothing_that_is_wan
 
 #[test]
 fn a_full_device_puts_rewriting_off_and_fails_nothing() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let (engine, model) = lone_records(&disk, options(&disk).reserve_bytes(2 << 20), 9);
     let (before, _) = segment_files(&disk);
     disk.set_capacity(Some(disk.used() + (900 << 10)));
@@ -241,7 +241,7 @@ fn a_full_device_puts_rewriting_off_and_fails_nothing() {
 
 #[test]
 fn promise_8_damage_in_a_sparse_segment_stays_where_it_is_and_is_told() {
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let (engine, model) = lone_records(&disk, options(&disk), 9);
     engine.begin_closing();
     engine.finish_closing().unwrap();
@@ -272,7 +272,7 @@ fn promise_8_damage_in_a_sparse_segment_stays_where_it_is_and_is_told() {
 #[test]
 fn what_is_given_up_while_it_is_rewritten_does_not_come_back() {
     for at in 0..14 {
-        let disk = SimFs::default();
+        let disk = SimulatedDisk::default();
         let (engine, mut model) = lone_records(&disk, options(&disk), 9);
         for _ in 0..at {
             engine.rewrite_step().unwrap();
@@ -298,7 +298,7 @@ fn what_is_given_up_while_it_is_rewritten_does_not_come_back() {
 #[test]
 fn promise_9_what_is_known_of_discarded_records_is_counted_and_small() {
     const STRETCHES: u64 = 20_000;
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let options = tiny(&disk).segment_bytes(4 << 20).journal_bytes_max(16 << 20);
     let engine = open(options.clone()).unwrap();
     create(&engine, &mut model, log());

@@ -12,13 +12,9 @@ use std::{
 use ltq_core::{Durability, Entropy, LogOptions, Message, Records, Store};
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::simulation::seed_hashing;
+use crate::simulation::{Chance, SimulatedDisk, seed_hashing};
 
-use super::{
-    super::*,
-    model::tiny,
-    sim::{Chance, SimFs},
-};
+use super::{super::*, model::tiny};
 
 struct Seeded(parking_lot::Mutex<Chance>);
 
@@ -42,7 +38,7 @@ struct History {
 /// Writers of several logs, one store after another on the same disk.
 fn history(seed: u64) -> History {
     seed_hashing(seed);
-    let disk = SimFs::default();
+    let disk = SimulatedDisk::default();
     let chance = Arc::new(Seeded(parking_lot::Mutex::new(Chance::new(seed))));
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_time().start_paused(true).build().unwrap();

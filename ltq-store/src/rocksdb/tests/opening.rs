@@ -157,9 +157,29 @@ async fn what_was_begun_and_not_finished_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let store = RocksDbStore::open(RocksDbStoreOptions::new(dir.path())).await.unwrap();
     store.close().await.unwrap();
-    fs::remove_dir_all(dir.path().join("db")).unwrap();
+    let database = dir.path().join("db");
+    fs::remove_dir_all(&database).unwrap();
+    fs::create_dir(&database).unwrap();
     let store = RocksDbStore::open(RocksDbStoreOptions::new(dir.path())).await.unwrap();
     assert_eq!(store.logs().unwrap(), []);
+    store.close().await.unwrap();
+    // The same before there is an identity.
+    fs::remove_dir_all(&database).unwrap();
+    fs::create_dir(&database).unwrap();
+    fs::remove_file(dir.path().join("rocksdb-identity")).unwrap();
+    RocksDbStore::open(RocksDbStoreOptions::new(dir.path())).await.unwrap();
+}
+
+#[tokio::test]
+async fn promise_8_a_store_without_its_database_is_refused_and_not_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksDbStore::open(RocksDbStoreOptions::new(dir.path())).await.unwrap();
+    store.close().await.unwrap();
+    fs::remove_dir_all(dir.path().join("db")).unwrap();
+    let before = contents(dir.path());
+    let why = refusal(dir.path()).await;
+    assert!(why.contains("\"db\" is missing"), "{why}");
+    assert_eq!(contents(dir.path()), before);
 }
 
 #[test]

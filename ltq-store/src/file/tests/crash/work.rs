@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use super::super::{
     super::engine::{Answer, Caller, Engine},
     model::{Model, Workload},
-    sim::{Chance, SimFs},
 };
+use crate::simulation::{Chance, SimulatedDisk};
 
 /// A batch that was committed, and what is known of it.
 pub(super) struct Sent {
@@ -100,7 +100,7 @@ impl Work {
 }
 
 /// Commits the next batch. `false` when the store takes no more.
-pub(super) fn commit_next(work: &Mutex<Work>, engine: &Engine, disk: &SimFs) -> bool {
+pub(super) fn commit_next(work: &Mutex<Work>, engine: &Engine, disk: &SimulatedDisk) -> bool {
     let (batch, durability, caller, before) = {
         let mut work = work.lock();
         let (batch, durability, caller) = work.next();
@@ -160,7 +160,7 @@ fn unpark(
 }
 
 /// The same for what others brought.
-pub(super) fn unpark_others(work: &Mutex<Work>, engine: &Engine, disk: &SimFs) {
+pub(super) fn unpark_others(work: &Mutex<Work>, engine: &Engine, disk: &SimulatedDisk) {
     // It stays there meanwhile for a sign that nothing more is to be brought.
     work.lock().waits = true;
     let parked = work.lock().parked.take();
@@ -183,13 +183,13 @@ pub(super) fn unpark_others(work: &Mutex<Work>, engine: &Engine, disk: &SimFs) {
 pub(super) fn others(
     work: &Arc<Mutex<Work>>,
     engine: &Arc<Engine>,
-    disk: &SimFs,
+    disk: &SimulatedDisk,
 ) -> Arc<dyn Fn() + Send + Sync> {
     let (work, engine, disk) = (Arc::downgrade(work), Arc::downgrade(engine), disk.clone());
     Arc::new(move || meanwhile(&work, &engine, &disk))
 }
 
-fn meanwhile(work: &Weak<Mutex<Work>>, engine: &Weak<Engine>, disk: &SimFs) {
+fn meanwhile(work: &Weak<Mutex<Work>>, engine: &Weak<Engine>, disk: &SimulatedDisk) {
     let (Some(work), Some(engine)) = (work.upgrade(), engine.upgrade()) else { return };
     // It is held while somebody else is at it already.
     let Some(mut work) = work.try_lock() else { return };
@@ -209,7 +209,7 @@ fn meanwhile(work: &Weak<Mutex<Work>>, engine: &Weak<Engine>, disk: &SimFs) {
     }
 }
 
-fn bring(work: &mut Work, engine: &Engine, disk: &SimFs) {
+fn bring(work: &mut Work, engine: &Engine, disk: &SimulatedDisk) {
     if work.waits || work.parked.is_some() || !engine.front.lock().parked().is_empty() {
         return;
     }
@@ -234,7 +234,7 @@ fn bring(work: &mut Work, engine: &Engine, disk: &SimFs) {
 }
 
 /// Reads a log as it is just then.
-fn look(work: &mut Work, engine: &Engine, disk: &SimFs) {
+fn look(work: &mut Work, engine: &Engine, disk: &SimulatedDisk) {
     let mut logs = engine.state.read().logs();
     logs.sort_unstable_by(|a, b| a.log.cmp(&b.log));
     let Some(info) = logs.get(work.chance().below(logs.len() as u64) as usize) else { return };

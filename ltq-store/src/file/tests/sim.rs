@@ -1,1 +1,0 @@
-pub(super) use crate::simulation::{Chance, Faults, SimulatedDisk as SimFs};
