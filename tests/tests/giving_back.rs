@@ -86,9 +86,12 @@ async fn left_over(count: u64, left: impl Fn(u64) -> bool) -> (u64, u64, u64) {
     rest = rest.max(segments(folder.path()).values().sum());
     let (node, client) = start(folder.path()).await;
     let mut consumer = client.consumer("t", "c").await.expect("a consumer");
+    // Held, or they would be given back and come again.
+    let mut again = Vec::new();
     for at in (0..count).filter(|&at| left(at)) {
         let delivery = within("what was left", consumer.next()).await.expect("one").expect("good");
         assert_eq!((delivery.offset().0, delivery.message.body.len()), (at, BODY), "promise 2");
+        again.push(delivery);
     }
     assert!(node.terminate().await.expect("stopped").success());
     (rest, peak, most)

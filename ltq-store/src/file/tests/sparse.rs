@@ -126,6 +126,18 @@ fn promise_9_disk_used_is_at_most_twice_what_is_wanted_and_one_segment_per_log()
     }
 }
 
+/// Writes all of the log to segments.
+fn spill(engine: &Engine) {
+    let jobs: Vec<_> = {
+        let state = engine.state.read();
+        let job =
+            super::super::spill::Job::collect(&log(), &state.logs[&log()], |_| true).into_iter();
+        job.collect()
+    };
+    engine.spill(&mut engine.keeping.lock(), jobs).unwrap();
+    engine.checkpoint(&mut engine.keeping.lock(), false).unwrap();
+}
+
 /// A store whose log has a lone wanted record in each of so many segments.
 fn lone_records(disk: &SimFs, options: FileStoreOptions, segments: u64) -> (Engine, Model) {
     let mut model = Model::default();
@@ -136,14 +148,7 @@ fn lone_records(disk: &SimFs, options: FileStoreOptions, segments: u64) -> (Engi
         append(&engine, &mut model, &log(), at, &[20_000, large]);
     }
     append(&engine, &mut model, &log(), segments, &[100; 2]);
-    let jobs: Vec<_> = {
-        let state = engine.state.read();
-        let job =
-            super::super::spill::Job::collect(&log(), &state.logs[&log()], |_| true).into_iter();
-        job.collect()
-    };
-    engine.spill(&mut engine.keeping.lock(), jobs).unwrap();
-    engine.checkpoint(&mut engine.keeping.lock(), false).unwrap();
+    spill(&engine);
     assert!(segment_files(disk).0 as u64 >= segments);
     let mut batch = WriteBatch::new();
     for at in 0..segments {
@@ -180,6 +185,37 @@ fn promise_9_a_lone_record_in_each_of_a_thousand_segments_holds_on_to_none_of_th
     let told = StoreError::Discarded { log: log(), from: Offset(1), until: Offset(2) };
     assert_eq!(from, Err(told));
     assert_eq!(engine.offset_at(&log(), Timestamp(500)), Ok(Offset(1_000)));
+}
+
+#[test]
+fn promise_9_the_last_segment_is_given_back_too_though_more_is_appended_meanwhile() {
+    let (disk, mut model) = (SimFs::default(), Model::default());
+    let engine = open(options(&disk)).unwrap();
+    create(&engine, &mut model, log());
+    append(&engine, &mut model, &log(), 1, &[1_000, SEGMENT as usize / 2]);
+    spill(&engine);
+    let (id, last) = {
+        let state = engine.state.read();
+        let found = &state.logs[&log()];
+        (found.id, found.segments[0].clone())
+    };
+    assert!(last.bytes < SEGMENT, "it still grows");
+    let mut batch = WriteBatch::new();
+    batch.discard(log(), Offset(1), Offset(2));
+    send(&engine, &mut model, &batch);
+    let is_begun = || engine.keeping.lock().rewriting.has(last.key(id));
+    while !is_begun() {
+        assert_eq!(engine.rewrite_step(), Ok(Rewrote::More), "it is worth it");
+    }
+    append(&engine, &mut model, &log(), 2, &[100; 2]);
+    spill(&engine);
+    assert!(is_begun());
+    assert_eq!(settle(&engine), Rewrote::Nothing);
+    assert!(segment_files(&disk).1 < 3_000, "{:?}", segment_files(&disk));
+    assert!(Model::of(&engine).unwrap() == model);
+    drop(engine);
+    let engine = open(options(&disk.after_kill())).unwrap();
+    assert!(Model::of(&engine).unwrap() == model, "opened again");
 }
 
 #[test]
