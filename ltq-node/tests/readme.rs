@@ -77,6 +77,18 @@ async fn custom() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+async fn overflow() -> Result<(), Box<dyn Error>> {
+    use ltq_core::{Broker, BrokerSettings, Environment};
+    use ltq_store::{FileStore, FileStoreOptions, MemoryStore, OverflowOptions, OverflowStore};
+
+    let memory = MemoryStore::new(256 << 20);
+    let files = FileStore::open(FileStoreOptions::new("./data")).await?; // or any other store
+    let store = OverflowStore::open(memory, files, OverflowOptions::default())?;
+    let broker = Broker::start(store, BrokerSettings::default(), Environment::system()).await?;
+    broker.stop(std::time::Duration::from_secs(5)).await?;
+    Ok(())
+}
+
 fn squeezed(text: &str) -> String {
     text.split_whitespace().collect()
 }
@@ -92,7 +104,7 @@ fn each_rust_block_of_the_readme_is_here() {
         assert!(here.contains(&squeezed(block)), "not here as it stands there:\n{block}");
         blocks += 1;
     }
-    assert_eq!(blocks, 3);
+    assert_eq!(blocks, 4);
 }
 
 #[tokio::test]

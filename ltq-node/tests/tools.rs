@@ -364,6 +364,42 @@ fn a_migrated_store_serves_as_the_first_one_did() {
 }
 
 #[test]
+fn a_store_of_an_older_format_is_refused_by_its_number_everywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = filled(&folder);
+    for format in [1u16, 2] {
+        // All formats have it: two copies of a header, sealed by its last four bytes.
+        let identity = data_dir.join("identity");
+        let mut bytes = fs::read(&identity).unwrap();
+        for copy in [0, 4_096] {
+            let header = &mut bytes[copy..copy + 64];
+            header[8..10].copy_from_slice(&format.to_le_bytes());
+            let crc = crc32c::crc32c(&header[..60]);
+            header[60..].copy_from_slice(&crc.to_le_bytes());
+        }
+        fs::write(&identity, bytes).unwrap();
+        let before = files(&data_dir);
+        let target = folder.path().join("target");
+        let target = target.to_str().unwrap();
+        let migrate = ["migrate", "--from", "file", "--to", "file", "--target-dir", target];
+        let repair = &["check", "--repair"][..];
+        let open = &["--listen", "tcp://127.0.0.1:0", "--http", "off"][..];
+        for words in [&["check"][..], repair, &["dump", "t"], &migrate, open] {
+            let output = tool(words, &data_dir);
+            let (code, told) = (output.status.code(), stderr(&output));
+            assert_eq!(code, Some(1), "{words:?}: {told}");
+            let number = format!("it has format {format}, and this version of LTQ reads 3");
+            assert!(
+                told.contains(&number) && told.contains("use an older one"),
+                "{words:?}: {told}"
+            );
+        }
+        assert_eq!(files(&data_dir), before, "nothing was written");
+        assert!(!Path::new(target).exists());
+    }
+}
+
+#[test]
 fn what_is_damaged_is_left_out_of_a_migration_only_when_told() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = filled(&folder);

@@ -97,7 +97,8 @@ impl Topic {
 /// publish. The rest goes with later ones.
 const DISCARDS_MAX: usize = 1_000;
 /// Discarding is worth its while from this part of what is kept on, so that a log never takes much
-/// more than what is wanted of it. A store takes up to twice what it was not told to give up.
+/// more than what is wanted of it. The file store takes up to 16/9 of what it was not told to give
+/// up, and 33/32 of that is less than twice what is wanted.
 const WORTH_PART: u64 = 32;
 /// Runs that one look visits at most, which takes some ten milliseconds. Channels that hold more
 /// between them are far beyond what they are meant to, and keep their log as it is.

@@ -58,8 +58,11 @@ pub struct ModelSettings {
     /// and age. 1 MiB: then writing marks costs a thousandth of what is published.
     pub mark_bytes: u64,
     /// The most bytes that a topic keeps among the messages that are wanted, though every channel
-    /// has acked them, before it gives them up in the middle of the log. 16 MiB: acks out of order
-    /// rarely reach it, and what does is worth the store's while.
+    /// has acked them, before it gives them up in the middle of the log; more only where they are
+    /// less than a 32nd of what is kept there. 16 MiB: acks out of order rarely reach it, and what
+    /// does is worth the store's while. A store that takes up to 16/9 of what it was not told to
+    /// give up and half a segment takes at most twice what is wanted and a segment, as long as this
+    /// is no more than a quarter of a segment.
     pub discard_bytes: u64,
     /// How often a topic looks for such messages at most, and only once something may have changed.
     /// 1 s: a look visits every run of acked messages.

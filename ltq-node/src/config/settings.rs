@@ -373,6 +373,7 @@ impl Config {
                 channel_runs_max: delivery.channel_runs_max,
                 ack_commit_interval: delivery.ack_commit_interval.0,
                 commit_bytes_max: self.commit_bytes_max(),
+                discard_bytes: self.discard_bytes(),
                 ..ModelSettings::default()
             },
         }
@@ -387,6 +388,16 @@ impl Config {
                 let most = self.file_store.journal_bytes_max.0 / JOURNAL_BY_FRAME;
                 usual.min(usize::try_from(most).unwrap_or(usual))
             }
+            StoreKind::Memory | StoreKind::RocksDb => usual,
+        }
+    }
+
+    /// What a topic may keep of acked messages among others: a quarter of a segment, so that files
+    /// take at most twice what is wanted, and a segment for each topic.
+    fn discard_bytes(&self) -> u64 {
+        let usual = ModelSettings::default().discard_bytes;
+        match self.store {
+            StoreKind::File => usual.min(self.file_store.segment_bytes.0 / 4),
             StoreKind::Memory | StoreKind::RocksDb => usual,
         }
     }

@@ -125,11 +125,12 @@ impl Engine {
 
     pub(super) fn spill(&self, keeping: &mut Keeping, jobs: Vec<Job>) -> Result<(), StoreError> {
         for job in jobs {
+            let job = job.leaving(|key| keeping.rewriting.has(key));
             let mut spilled = job.run(&keeping.segments, self.options.segment_bytes);
             self.counters.bytes_written.fetch_add(spilled.bytes_written, Relaxed);
             let error = spilled.error.take();
             let mut state = self.state.write();
-            spilled.register(&mut state, &mut keeping.dirty);
+            spilled.register(&mut state, &mut keeping.dirty, self.options.grown_bytes());
             self.count(&state);
             drop(state);
             if let Some(error) = error {

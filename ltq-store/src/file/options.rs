@@ -79,8 +79,9 @@ impl FileStoreOptions {
     }
 
     /// How large one segment file of a log grows; 64 MiB. Space of truncated records comes back
-    /// by whole segments; that of discarded ones too, or once less than half of a segment is still
-    /// wanted, when what is wanted is written anew. At least 64 KiB.
+    /// by whole segments; that of discarded ones too, or once less than 9/16 of a segment is still
+    /// wanted, when what is wanted is written anew. So files take at most 16/9 of the records that
+    /// were not discarded, and half a segment for each log. At least 64 KiB.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
@@ -178,6 +179,11 @@ impl FileStoreOptions {
     /// So much it leaves in memory then.
     pub(super) const fn spill_down_to(&self) -> u64 {
         self.tail_bytes / 2
+    }
+
+    /// From this size on a log's last segment is written anew too, when little of it is wanted.
+    pub(super) const fn grown_bytes(&self) -> u64 {
+        self.segment_bytes / 2
     }
 
     /// Of its memory, what it keeps at hand for the next batches: what it gives up at once.

@@ -229,7 +229,7 @@ impl<'a> Replay<'a> {
         for job in spill::jobs_for_memory(&self.state, target) {
             let mut spilled = job.run(self.segments, self.options.segment_bytes);
             let error = spilled.error.take();
-            spilled.register(&mut self.state, &mut self.dirty);
+            spilled.register(&mut self.state, &mut self.dirty, self.options.grown_bytes());
             if let Some(error) = error {
                 return Err(error);
             }

@@ -31,6 +31,14 @@ pub(super) struct Rewriting {
     wanted: u64,
 }
 
+impl Rewriting {
+    /// Whether this segment is being written anew, so that nothing may be added to it.
+    pub(super) fn has(&self, key: SegmentKey) -> bool {
+        let is = |work: &Work| work.inputs.iter().any(|input| input.key(work.id) == key);
+        self.work.as_ref().is_some_and(is)
+    }
+}
+
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rewrote {
@@ -105,9 +113,9 @@ impl Engine {
         while let Some(name) = state.take_sparse() {
             let Some(log) = state.logs.get(&name) else { continue };
             // The last one still grows.
-            let last = log.segments.last().map(|last| last.first);
-            let grows =
-                |it: &&Segment| Some(it.first) == last && it.bytes < self.options.segment_bytes;
+            let (last, grown) =
+                (log.segments.last().map(|last| last.first), self.options.grown_bytes());
+            let grows = |it: &&Segment| Some(it.first) == last && it.bytes < grown;
             let segments = log.segments.iter().filter(|it| !grows(it)).cloned();
             let look = Look::new(name, log.id, segments);
             if !look.left.is_empty() {
@@ -139,6 +147,11 @@ impl Engine {
                 inputs.into_iter().rev().for_each(|it| look.left.push_front(it));
                 rewriting.look = Some(look);
                 Ok(Rewrote::NoRoom)
+            }
+            Chosen::Job(inputs, _) if !self.state.read().has_all(&look.log, look.id, &inputs) => {
+                // One has grown, or is gone.
+                self.state.write().note_sparse(look.log.clone());
+                Ok(Rewrote::More)
             }
             Chosen::Job(inputs, _) => {
                 let rewrite = inputs.iter().map(|it| it.rewrite).max().unwrap_or(0);

@@ -112,9 +112,9 @@ impl Look {
 }
 
 impl Weighed {
-    /// Whether less than half of the file is wanted.
+    /// Whether too little of the file is wanted.
     fn is_sparse(&self) -> bool {
-        self.segment.bytes > 2 * self.weight.records
+        is_sparse(self.segment.bytes, self.weight)
     }
 
     fn is_small(&self, segment_bytes: u64) -> bool {
@@ -141,12 +141,17 @@ fn sum(run: &[Weighed]) -> Weight {
     total
 }
 
-/// Whether writing these into one file gives back what is asked for: less than half is wanted, and
-/// a quarter is given back even when the records are so small that much is needed beside them.
+/// Whether less of so many bytes is wanted than files may keep.
+const fn is_sparse(bytes: u64, wanted: Weight) -> bool {
+    bytes / 16 * WANTED_SIXTEENTHS > wanted.records
+}
+
+/// Whether writing these into one file gives back what is asked for: too little is wanted, and a
+/// quarter is given back even when the records are so small that much is needed beside them.
 fn is_worth(run: &[Weighed]) -> bool {
     let bytes: u64 = run.iter().map(|it| it.segment.bytes).sum();
     let total = sum(run);
-    bytes > 2 * total.records && bytes / 4 * 3 >= total.file_bytes()
+    is_sparse(bytes, total) && bytes / 4 * 3 >= total.file_bytes()
 }
 
 impl Weights {
@@ -207,6 +212,10 @@ pub(super) fn within(ranges: &[Range<Offset>], first: Offset, end: Offset) -> &[
     ranges.get(from..until.max(from)).unwrap_or_default()
 }
 
+/// Segments of which less than this part is wanted are written anew, so that files take at most
+/// 16/9 of what the store was not told to give up. Up to twice what is wanted then leaves room for
+/// what it is told of late, up to an eighth of what is wanted and a quarter of a segment.
+const WANTED_SIXTEENTHS: u64 = 9;
 /// So many small files in a row are written into one whatever is wanted of them: each is open for
 /// a moment when its log is read, and named in every checkpoint.
 const SMALL_MAX: usize = 16;

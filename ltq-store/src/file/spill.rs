@@ -56,6 +56,13 @@ impl Job {
         })
     }
 
+    /// Begins a new segment if the last one is to be left as it is.
+    pub(super) fn leaving(mut self, left: impl FnOnce(SegmentKey) -> bool) -> Self {
+        let id = self.id;
+        self.last = self.last.filter(|last| !left(last.key(id)));
+        self
+    }
+
     /// Writes them, without making them durable.
     pub(super) fn run(self, dir: &SegmentDir, segment_bytes: u64) -> Spilled {
         let Self { log, id, last, batches } = self;
@@ -110,8 +117,8 @@ fn with_index(dir: &SegmentDir, log: u64, mut segment: Segment) -> Segment {
 
 impl Spilled {
     /// Lets readers find them there, so that memory can give them up.
-    pub(super) fn register(self, state: &mut State, dirty: &mut BTreeSet<SegmentKey>) {
+    pub(super) fn register(self, state: &mut State, dirty: &mut BTreeSet<SegmentKey>, grown: u64) {
         dirty.extend(self.segments.iter().map(|segment| segment.key(self.id)));
-        state.register(self.id, &self.log, self.segments);
+        state.register(self.id, &self.log, self.segments, grown);
     }
 }

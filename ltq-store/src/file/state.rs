@@ -144,8 +144,9 @@ impl State {
     }
 
     /// Takes in segments that were written to. Those that nothing needs, because the log was
-    /// truncated or deleted meanwhile, are left to be removed.
-    pub(super) fn register(&mut self, id: u64, log: &LogName, written: Vec<Segment>) {
+    /// truncated or deleted meanwhile, are left to be removed. One of `grown` bytes may be worth
+    /// being written anew.
+    pub(super) fn register(&mut self, id: u64, log: &LogName, written: Vec<Segment>, grown: u64) {
         for segment in written {
             // It may have become superfluous before it was extended.
             let old = self.garbage.extract_if(.., |garbage| garbage.key == segment.key(id));
@@ -157,8 +158,9 @@ impl State {
                     found.spilled_end = found.spilled_end.max(segment.end);
                     let same = found.segments.pop_if(|last| last.key(id) == segment.key(id));
                     old += same.as_ref().map_or(0, |last| last.bytes);
-                    // What was the last one does not grow any more.
-                    if same.is_none() && found.discarded.iter().next().is_some() {
+                    // What was the last one does not grow any more, or what is has grown enough.
+                    let more = same.is_none_or(|last| last.bytes < grown && bytes >= grown);
+                    if more && found.discarded.iter().next().is_some() {
                         self.sparse.insert(log.clone());
                     }
                     found.segments.push(segment);
@@ -168,6 +170,16 @@ impl State {
             }
             self.segment_bytes = self.segment_bytes + bytes - old;
         }
+    }
+
+    /// Whether a log has these segments, as they are here.
+    pub(super) fn has_all(&self, log: &LogName, id: u64, segments: &[Segment]) -> bool {
+        let found = self.logs.get(log).filter(|found| found.id == id);
+        let has = |found: &Log, it: &Segment| {
+            let same = |of: &Segment| of.key(id) == it.key(id) && of.bytes == it.bytes;
+            found.segments.iter().any(same)
+        };
+        found.is_some_and(|found| segments.iter().all(|it| has(found, it)))
     }
 
     /// Takes in a segment into which others were written anew; those can go once a checkpoint
