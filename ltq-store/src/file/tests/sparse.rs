@@ -189,7 +189,7 @@ fn promise_9_a_lone_record_in_each_of_a_thousand_segments_holds_on_to_none_of_th
 
 #[test]
 fn promise_9_the_last_segment_is_given_back_too_though_more_is_appended_meanwhile() {
-    let (disk, mut model) = (SimFs::default(), Model::default());
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(options(&disk)).unwrap();
     create(&engine, &mut model, log());
     append(&engine, &mut model, &log(), 1, &[1_000, SEGMENT as usize / 2]);
@@ -216,6 +216,24 @@ fn promise_9_the_last_segment_is_given_back_too_though_more_is_appended_meanwhil
     drop(engine);
     let engine = open(options(&disk.after_kill())).unwrap();
     assert!(Model::of(&engine).unwrap() == model, "opened again");
+}
+
+#[test]
+fn promise_9_a_segment_stays_as_it_is_while_more_than_nine_sixteenths_of_it_are_wanted() {
+    for (wanted, gone, stays) in [(75_000, 66_000, false), (85_000, 56_000, true)] {
+        let (disk, mut model) = (SimulatedDisk::default(), Model::default());
+        let engine = open(options(&disk)).unwrap();
+        create(&engine, &mut model, log());
+        append(&engine, &mut model, &log(), 1, &[wanted, gone]);
+        spill(&engine);
+        let mut batch = WriteBatch::new();
+        batch.discard(log(), Offset(1), Offset(2));
+        send(&engine, &mut model, &batch);
+        assert_eq!(settle(&engine), Rewrote::Nothing);
+        let bytes = segment_files(&disk).1 as usize;
+        assert_eq!(bytes > wanted + gone, stays, "{bytes} for {wanted} of {}", wanted + gone);
+        assert!(Model::of(&engine).unwrap() == model);
+    }
 }
 
 #[test]

@@ -57,7 +57,9 @@ async fn promise_7_what_the_back_has_is_seen_only_with_the_rest_of_its_batch() {
     let mut batch = WriteBatch::new();
     batch.append(log(), Offset(0), Timestamp(1), records(2, 10));
     batch.append(kept.clone(), Offset(0), Timestamp(1), records(3, 10));
-    batch.put("k", "new").delete("gone").create_log(LogName::new("made"), LogOptions::default());
+    let made = LogName::new("made");
+    batch.put("k", "new").put("fresh", "2").delete("gone");
+    batch.create_log(made.clone(), LogOptions::default());
     let committing = {
         let store = Arc::clone(&store);
         tokio::spawn(async move { store.commit(batch, Durability::Memory).await })
@@ -73,9 +75,13 @@ async fn promise_7_what_the_back_has_is_seen_only_with_the_rest_of_its_batch() {
     assert_eq!(seen(), ([0, 0], ["gone", "1", "k", "old"].map(Bytes::from).to_vec(), 2));
     let limits = ReadLimits { records: 9, bytes: 1 << 20 };
     assert_eq!(store.read(&kept, Offset(0), limits).await, Ok(Vec::new()));
-    assert_eq!(store.value(b"k").unwrap().unwrap(), "old");
+    // One by one, too: what is changed, what is new, and what is gone.
+    let value = |key: &str| store.value(key.as_bytes()).unwrap();
+    assert_eq!(["k", "fresh", "gone"].map(value), [Some("old".into()), None, Some("1".into())]);
+    assert_eq!(store.bounds(&made), Err(StoreError::NoSuchLog(made.clone())));
     store.back().late.store(false, SeqCst);
     store.back().go.notify_one();
     committing.await.unwrap().unwrap();
-    assert_eq!(seen(), ([2, 3], ["k", "new"].map(Bytes::from).to_vec(), 3));
+    assert_eq!(seen(), ([2, 3], ["fresh", "2", "k", "new"].map(Bytes::from).to_vec(), 3));
+    assert_eq!(["k", "fresh", "gone"].map(value), [Some("new".into()), Some("2".into()), None]);
 }
