@@ -161,7 +161,7 @@ impl FileStore {
     /// Dropping the future may leave the directory locked for as long as it takes to open it.
     pub async fn open_read_only(options: FileStoreOptions) -> Result<Self, StoreError> {
         let simulation = options.simulation.clone();
-        let opening = || recovery::open_read_only(options).map(Arc::new);
+        let opening = move || recovery::open_read_only(&options).map(Arc::new);
         let engine = block(simulation.clone(), "opening", opening).await?;
         Ok(Self { engine, workers: Arc::new(Workers::none(simulation)) })
     }

@@ -15,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     buffers::Buffers,
+    check::ReadsAround,
     checkpoint::{self, Snapshot},
     commit::Writing,
     engine::{Counters, Engine},
@@ -154,9 +155,9 @@ pub(super) fn open_locked(
 }
 
 /// Reads a store as [`open`] does, writes nothing, and takes no commits.
-pub(super) fn open_read_only(options: FileStoreOptions) -> Result<Engine, StoreError> {
+pub(super) fn open_read_only(options: &FileStoreOptions) -> Result<Engine, StoreError> {
     // The tails hold what the journal holds: there is nowhere to move it to.
-    let options = options.tail_bytes(u64::MAX);
+    let options = ReadsAround::within(options).0.tail_bytes(u64::MAX);
     options.check()?;
     let files = Arc::clone(&options.file_system);
     let dir = options.dir.clone();

@@ -24,7 +24,7 @@
 //! - *Taking its time.* While something is under way others get on: [`SimulatedDisk::meanwhile`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::Arc,
@@ -70,6 +70,8 @@ struct Disk {
     read_only: bool,
     trouble: Trouble,
     others: Option<Others>,
+    /// Of each file, the sectors that cannot be read, by where they begin.
+    unreadable: BTreeMap<usize, BTreeSet<u64>>,
     /// Of each file, how far it was read.
     read_to: BTreeMap<usize, u64>,
 }
@@ -190,6 +192,7 @@ impl SimulatedDisk {
         disk.names.clone_from(&old.names);
         disk.durable_names.clone_from(&old.durable_names);
         disk.pending_names.clone_from(&old.pending_names);
+        disk.unreadable.clone_from(&old.unreadable);
         disk.trouble.stopped = old.trouble.stopped;
         disk.trouble.forgot = old.trouble.forgot;
         Self(Arc::new(Mutex::new(disk)))
@@ -260,6 +263,16 @@ impl SimulatedDisk {
         (path.clone(), format!("{what} at {at}"))
     }
 
+    /// The sector of a file that this byte lies in cannot be read any more, until it is written.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn spoil(&self, path: &Path, byte: u64) {
+        let mut disk = self.0.lock();
+        let inode = disk.names[path];
+        disk.unreadable.entry(inode).or_default().insert(byte - byte % SECTOR as u64);
+    }
+
     /// Gives each of two files the other's name.
     ///
     /// # Panics
@@ -282,6 +295,11 @@ impl SimulatedDisk {
         disk.names.insert(path.to_owned(), inode);
         disk.durable_names.insert(path.to_owned(), inode);
     }
+}
+
+fn is_unreadable(sectors: Option<&BTreeSet<u64>>, len: usize, position: u64) -> bool {
+    let first = position - position % SECTOR as u64;
+    sectors.is_some_and(|sectors| sectors.range(first..position + len as u64).next().is_some())
 }
 
 fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
@@ -428,12 +446,12 @@ impl Drop for SimulatedFile {
 impl StoreFile for SimulatedFile {
     fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
         let mut disk = self.disk.0.lock();
-        let Disk { trouble, inodes, .. } = &mut *disk;
+        let Disk { trouble, inodes, unreadable, .. } = &mut *disk;
         let inode = &mut inodes[self.inode];
         if inode.forgotten && trouble.chance.one_in(4) {
             inode.evict();
         }
-        if trouble.read() {
+        if trouble.read() || is_unreadable(unreadable.get(&self.inode), into.len(), position) {
             return Err(broken());
         }
         let most = if trouble.is_short() { into.len().div_ceil(2) } else { into.len() };
@@ -461,6 +479,10 @@ impl StoreFile for SimulatedFile {
         if done.is_err() {
             // It may have been done in part.
             data.truncate(all / 2);
+        }
+        if let Some(unreadable) = disk.unreadable.get_mut(&self.inode) {
+            // A disk puts another sector in the place of a bad one that is written.
+            unreadable.retain(|&at| at < position as u64 || at >= (position + data.len()) as u64);
         }
         disk.inodes[self.inode].write(position, data);
         done

@@ -5,11 +5,13 @@ mod repair;
 mod report;
 mod salvage;
 mod segment;
+mod unreadable;
 
 use std::{collections::BTreeSet, io, path::Path, path::PathBuf, sync::Arc};
 
 use ltq_core::{LogName, Offset, StoreError};
 
+pub(super) use self::unreadable::ReadsAround;
 use super::{
     FileStore,
     checkpoint::{CHECKPOINT_NAMES, Snapshot},
@@ -44,7 +46,10 @@ impl FileStore {
         options: &FileStoreOptions,
         mut progress: impl FnMut(CheckProgress<'_>),
     ) -> Result<CheckReport, StoreError> {
-        Checker::new(options, &mut progress)?.run().map(|checked| checked.report)
+        let (options, unreadable) = ReadsAround::within(options);
+        let Checked { mut report, .. } = Checker::new(&options, &mut progress)?.run()?;
+        unreadable.tell(&mut report, &options.dir);
+        Ok(report)
     }
 
     /// Checks a store and, if something is wrong with it, mends it. Copies of the files that are

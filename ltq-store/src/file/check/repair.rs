@@ -25,7 +25,7 @@ use super::{
         recovery,
         segments::{SegmentDir, SegmentWriter},
     },
-    CheckProgress, CheckReport, Checked, Checker, Loss, Repair,
+    CheckProgress, CheckReport, Checked, Checker, Loss, ReadsAround, Repair,
     salvage::{Salvage, Salvaged},
     segment::{Part, walk},
     unexplained,
@@ -38,9 +38,12 @@ pub(super) fn run(
     progress: &mut dyn FnMut(CheckProgress<'_>),
 ) -> Result<Repair, StoreError> {
     options.check()?;
+    let device = &*options.file_system;
+    let (options, unreadable) = &ReadsAround::within(options);
     let files = Arc::clone(&options.file_system);
     let dir = &options.dir;
     let Checked { mut report, store, mut lock } = Checker::new(options, progress)?.run()?;
+    unreadable.tell(&mut report, dir);
     if report.is_clean() {
         return Ok(Repair { report, set_aside: Vec::new() });
     }
@@ -60,6 +63,7 @@ pub(super) fn run(
         if let Some(refused) = report.refused {
             return Err(refused);
         }
+        unreadable.tell(&mut report, dir);
     }
     let damaged: BTreeSet<&str> = report.damage.iter().map(|damage| damage.file.as_str()).collect();
     let damaged = report.files.iter().filter(|file| damaged.contains(file.path.as_str()));
@@ -70,6 +74,11 @@ pub(super) fn run(
             cause: error.to_string(),
         })?;
     }
+    // Before anything is added to a sector that could not be read back.
+    unreadable.overwrite(device).map_err(|error| StoreError::Io {
+        doing: format!("writing over what cannot be read in {}", dir.display()),
+        cause: error.to_string(),
+    })?;
     if report.damage.iter().any(|damage| damage.file == identity::IDENTITY) {
         identity::write(&*files, dir, store).map_err(|error| StoreError::Io {
             doing: format!("writing the identity of {}", dir.display()),

@@ -328,7 +328,7 @@ fn look(disk: &SimulatedDisk, seed: u64) {
         Ok(report) => {
             let CheckReport { damage, refused, .. } = &report;
             assert!(report.is_clean(), "seed {seed}: {damage:?}, {refused:?}");
-            let engine = recovery::open_read_only(tiny(disk)).unwrap();
+            let engine = recovery::open_read_only(&tiny(disk)).unwrap();
             let found = Model::of(&engine).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             let records = found.logs.values().map(|log| log.records.len() as u64);
             // Where it forgot something, it may have told of that in between.
