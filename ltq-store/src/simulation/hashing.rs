@@ -2,26 +2,29 @@
 
 use std::{
     cell::Cell,
-    hash::{BuildHasher, DefaultHasher, Hasher},
+    hash::{BuildHasher, DefaultHasher, Hasher, RandomState},
 };
 
 thread_local! {
-    static SEED: Cell<u64> = const { Cell::new(0) };
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Spreads logs by the seed that its thread had when it was made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hashing(u64);
+/// Spreads logs by the seed that its thread had when it was made; as nobody can foresee where it had none,
+/// since this is also what a node gets that was built together with a simulation.
+#[derive(Clone, Debug)]
+pub(crate) enum Hashing {
+    Seeded(u64),
+    Random(RandomState),
+}
 
-/// In which order stores that this thread opens from now on come to their logs. Without it that
-/// order is one of 2^64 too, always the same.
+/// In which order stores that this thread opens from now on come to their logs.
 pub fn seed_hashing(seed: u64) {
-    SEED.set(seed);
+    SEED.set(Some(seed));
 }
 
 impl Default for Hashing {
     fn default() -> Self {
-        Self(SEED.get())
+        SEED.get().map_or_else(|| Self::Random(RandomState::new()), Self::Seeded)
     }
 }
 
@@ -29,8 +32,13 @@ impl BuildHasher for Hashing {
     type Hasher = DefaultHasher;
 
     fn build_hasher(&self) -> DefaultHasher {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.0);
-        hasher
+        match self {
+            Self::Seeded(seed) => {
+                let mut hasher = DefaultHasher::new();
+                hasher.write_u64(*seed);
+                hasher
+            }
+            Self::Random(random) => random.build_hasher(),
+        }
     }
 }
