@@ -157,6 +157,22 @@ impl ModelLog {
         self.first = bounds.first;
     }
 
+    /// The records that were given up in the middle, and that the log would hold.
+    pub(super) fn discarded(&self) -> Vec<Offset> {
+        let skipped = self.first.since(self.start) as usize;
+        let records = self.records.iter().enumerate().skip(skipped);
+        let discarded = records.filter(|(_, record)| record.discarded);
+        discarded.map(|(index, _)| self.start.plus(index as u64)).collect()
+    }
+
+    /// Holds a record that was given up.
+    pub(super) fn keep(&mut self, offset: Offset) {
+        let index = offset.since(self.start) as usize;
+        if let Some(record) = self.records.get_mut(index) {
+            record.discarded = false;
+        }
+    }
+
     pub(super) fn end(&self) -> Offset {
         self.start.plus(self.records.len() as u64)
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
@@ -13,35 +14,67 @@ use super::{
 
 /// The tasks of a store.
 #[derive(Debug)]
-pub(super) struct Tasks([JoinHandle<()>; 2]);
+pub(super) struct Tasks([Task; 2]);
+
+#[derive(Debug)]
+struct Task {
+    running: JoinHandle<()>,
+    /// Held during a step; whether there is to be none any more.
+    stopped: Arc<Mutex<bool>>,
+}
 
 impl Tasks {
     pub(super) fn start(engine: &Arc<Engine>, simulation: &Simulation) -> Self {
-        let commit = tokio::spawn(commit(Arc::clone(engine), simulation.clone()));
-        let keep = tokio::spawn(keep(Arc::clone(engine), simulation.clone()));
+        let task = |run: fn(Work) -> JoinHandle<()>| {
+            let (engine, simulation) = (Arc::clone(engine), simulation.clone());
+            let stopped = Arc::new(Mutex::new(false));
+            let running = run(Work { engine, simulation, stopped: Arc::clone(&stopped) });
+            Task { running, stopped }
+        };
+        let commit = task(|work| tokio::spawn(commit(work)));
+        let keep = task(|work| tokio::spawn(keep(work)));
         Self([commit, keep])
     }
 
-    /// Ends the tasks. What they were doing is done: no step of theirs waits for anything.
+    /// Ends the tasks, after what they are doing.
     pub(super) fn stop(self) {
-        self.0.iter().for_each(JoinHandle::abort);
+        for Task { running, stopped } in self.0 {
+            // A task that another thread runs notices only when its step is over.
+            *stopped.lock() = true;
+            running.abort();
+        }
     }
 }
 
-async fn commit(engine: Arc<Engine>, simulation: Simulation) {
-    let mut committing = Committing::default();
+/// What a task works with.
+struct Work {
+    engine: Arc<Engine>,
+    simulation: Simulation,
+    stopped: Arc<Mutex<bool>>,
+}
+
+impl Work {
+    /// Waits as long as the disk takes, and does a step. `None` when there is to be none any more.
+    async fn step<T>(&self, step: impl FnOnce(&Engine) -> T) -> Option<T> {
+        sleep(self.simulation.latency()).await;
+        let stopped = self.stopped.lock();
+        if *stopped { None } else { Some(step(&self.engine)) }
+    }
+}
+
+async fn commit(work: Work) {
+    let (mut committing, engine) = (Committing::default(), &work.engine);
     loop {
-        engine.commit_signal.raised(committing.until(&engine)).await;
-        sleep(simulation.latency()).await;
-        committing.step(&engine);
+        engine.commit_signal.raised(committing.until(engine)).await;
+        if work.step(|engine| committing.step(engine)).await.is_none() {
+            return;
+        }
     }
 }
 
-async fn keep(engine: Arc<Engine>, simulation: Simulation) {
+async fn keep(work: Work) {
     let mut keeping = Keeping::default();
-    loop {
-        sleep(simulation.latency()).await;
-        let until = keeping.step(&engine);
-        engine.keep_signal.raised(until).await;
+    while let Some(until) = work.step(|engine| keeping.step(engine)).await {
+        work.engine.keep_signal.raised(until).await;
     }
 }
