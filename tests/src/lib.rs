@@ -16,7 +16,7 @@ pub use served::{Local, Served};
 use std::time::Duration;
 
 /// Within this everything that a test waits for must happen.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits for `future` until [`DEADLINE`].
 ///
