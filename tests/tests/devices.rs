@@ -124,7 +124,7 @@ async fn a_full_device(store: &str, mib: u32, least: u64) {
     assert!(refusal.detail.contains("device"), "{refusal}");
     // A good part of it was used before that.
     assert!(stored >= least, "{stored} quarters of {mib} MiB");
-    // What is stored is delivered, and acked durably, while nothing can be published.
+    // What is stored is delivered, and acked, while nothing can be published.
     within("the deliveries", async {
         for at in 0..stored {
             let delivery = consumer.next().await.expect("one more").expect("a delivery");
@@ -151,7 +151,7 @@ async fn a_full_device(store: &str, mib: u32, least: u64) {
     let node = NodeProcess::start(&data, 0, &flags).await.expect("a node again");
     let client = Client::connect(&node.address().to_string()).await.expect("connected");
     let mut consumer = client.consumer("t", "c").await.expect("a consumer");
-    // Acks since their last commit may repeat; the message that nobody acked is there.
+    // Acks newer than their last commit may repeat; the message that nobody acked is there.
     within("it again", async {
         loop {
             let delivery = consumer.next().await.expect("one more").expect("a delivery");
@@ -159,6 +159,7 @@ async fn a_full_device(store: &str, mib: u32, least: u64) {
             if delivery.offset().0 == stored {
                 return;
             }
+            delivery.ack().expect("acked");
         }
     })
     .await;

@@ -115,7 +115,9 @@ impl Delivery {
         self.token.touch()
     }
 
-    /// Acks and waits for the broker's word that it counted.
+    /// Acks and waits for the broker's word that it counted. The word is that of the node's
+    /// memory: a crash within `delivery.ack_commit_interval` (20 ms unless the node is set
+    /// otherwise) can still have the message delivered once more.
     ///
     /// # Cancellation
     /// Dropped after its first poll the ack is on its way all the same.
