@@ -144,7 +144,8 @@ pub(super) fn frame(header: &EntryHeader, mut heads: Vec<u8>) -> (Vec<u8>, usize
 }
 
 /// The bytes of a whole entry at that position, made from what was read of it behind its header:
-/// with both copies of what it says of itself, whichever of them was whole. `None` when none was.
+/// with both copies of what it says of itself, whichever of them was whole, and filled up with
+/// zeros. `None` when neither copy was whole.
 pub(super) fn restored(
     header: &EntryHeader,
     salt: Salt,
@@ -159,7 +160,10 @@ pub(super) fn restored(
     let (front, behind) = around.split_at_checked(before)?;
     let body_at = before.checked_sub(ENTRY_HEADER_BYTES)?;
     let body = content.get(body_at..content.len().checked_sub(before)?)?;
-    Some([front, body, behind].concat())
+    // What fills it up may be torn where all that a checksum covers is whole.
+    let covered = header.raw_len as usize + header.payload_len as usize;
+    let (body, fill) = body.split_at_checked(covered)?;
+    Some([front, body, &vec![0; fill.len()], behind].concat())
 }
 
 /// One change as an entry tells it, except for what stands in `raw` and `payload`.
@@ -403,7 +407,10 @@ pub(super) const fn padded(bytes: u64) -> u64 {
 mod tests {
     use ltq_core::Message;
 
-    use super::*;
+    use super::{
+        super::format::{Kind, StoreId},
+        *,
+    };
 
     /// What is salvaged, by the places of the records.
     fn salvaged(records: &Records, table: &[u8]) -> Vec<usize> {
@@ -453,6 +460,26 @@ mod tests {
                 range.start,
             );
             assert!(salvaged(&all, &moved).iter().all(|it| *it < from || *it >= from + 4));
+        }
+    }
+
+    /// An entry that is written again after a crash is as it was to be, also where no checksum says so.
+    #[test]
+    fn what_is_restored_is_what_was_framed_whatever_fills_it_up() {
+        let salt = Salt::new(StoreId([1; 16]), Kind::Journal, 1, 0);
+        let heads = vec![7; 13];
+        let header = EntryHeader { sequence: 5, raw_len: 9, ..EntryHeader::of(&heads) };
+        let (mut around, before) = frame(&header, [vec![0; ENTRY_HEADER_BYTES], heads].concat());
+        header.encode(salt, 4096, &mut around);
+        let (front, behind) = around.split_at(before);
+        let whole = [front, &[3; 9], &[0; 7], behind].concat();
+        for at in ENTRY_HEADER_BYTES..whole.len() {
+            let covered = (before..before + 9).contains(&at);
+            let mut torn = whole.clone();
+            torn[at] ^= 0x55;
+            let content = Bytes::from(torn.split_off(ENTRY_HEADER_BYTES));
+            let found = restored(&header, salt, 4096, &content).unwrap();
+            assert_eq!(found == whole, !covered, "byte {at}");
         }
     }
 }
