@@ -23,14 +23,15 @@
 //!
 //! let settings =
 //!     BrokerSettings { heartbeat: Duration::from_millis(300), ..Simulation::default_settings() };
-//! let simulation = Simulation::with_stores(FileStores::default().segment_bytes(16 << 10))
+//! let simulation = Simulation::with_stores(FileStores::default().segment_bytes(256 << 10))
 //!     .settings(settings)
 //!     .without(Trouble::ClockJumps);
 //! for seed in 1..5 {
 //!     let played = simulation.play(seed);
 //!     if !played.broken.is_empty() {
 //!         let left_out = simulation.shrink(seed);
-//!         panic!("{}", simulation.play_part(seed, &left_out).trace());
+//!         let least = simulation.play_part(seed, &left_out);
+//!         panic!("seed {seed}: {:?}\n{}", least.broken, least.trace());
 //!     }
 //! }
 //! ```

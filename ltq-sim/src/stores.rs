@@ -52,14 +52,14 @@ impl Default for FileStores {
 }
 
 impl FileStores {
-    /// How large a segment grows.
+    /// How large a segment grows; at least 64 KiB.
     #[must_use]
     pub const fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
     }
 
-    /// How large a file of the journal is.
+    /// How large a file of the journal is; at least 64 KiB.
     #[must_use]
     pub const fn journal_file_bytes(mut self, bytes: u64) -> Self {
         self.journal_file_bytes = bytes;
