@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, What, comes_and_goes, one_life};
+use super::{Event, Life, What, comes_and_goes};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
-    let mut seen = BTreeMap::new();
+    let (mut seen, mut life) = (BTreeMap::new(), Life::default());
     let mut broken = Vec::new();
-    // A crash takes attempts back, and what came before it may be read after it.
-    if !one_life(events) {
-        return broken;
-    }
     for event in events {
+        if life.begins(event) {
+            // A crash takes attempts back.
+            seen.clear();
+        }
         let What::Delivered(place, _) = event.what else { continue };
-        if comes_and_goes(place.topic) {
+        if comes_and_goes(place.topic) || !life.is_of(place) {
             continue;
         }
         let key = (place.topic, place.channel, place.offset, place.attempt);
