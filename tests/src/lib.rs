@@ -6,7 +6,6 @@ pub mod kill;
 mod node_process;
 mod raw_peer;
 mod served;
-pub mod sim;
 
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};

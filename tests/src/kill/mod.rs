@@ -6,13 +6,12 @@
 //! confirmed, delivered and acked is written into a [`Ledger`], whose
 //! [`check`](Ledger::check) speaks in the promises' numbers.
 
-mod body;
 mod consumers;
 mod ledger;
 mod producers;
 
-pub use body::Body;
 pub use ledger::{Ledger, Summary};
+pub use ltq_sim::Body;
 
 use std::{path::Path, sync::Arc, time::Duration};
 

@@ -2,34 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, What, ends};
-use crate::sim::CHANNELS;
+use super::{Event, TOPICS, What, comes_and_goes, ends, is_damaged};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
+    let mut broken = Vec::new();
+    // What is not on the disk any more cannot be delivered.
+    if is_damaged(events) {
+        return broken;
+    }
     let (mut delivered, mut published) = (BTreeSet::new(), BTreeMap::new());
-    let mut started = Vec::new();
+    let (mut started, mut deleted, mut consumed) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
     for event in events {
         match event.what {
             What::Delivered(place, body) => {
+                consumed.insert((place.topic, place.channel));
                 delivered.insert((place.topic, place.channel, body));
             }
             What::Published { body, .. } => {
                 published.insert(body, event.at);
             }
             What::Started => started.push(event.at),
+            What::Deleting { topic } => {
+                deleted.insert(topic, event.at);
+            }
             _ => {}
         }
     }
     let ends = ends(events);
-    let mut broken = Vec::new();
     for event in events {
         let What::Confirmed { topic, body, durability, .. } = event.what else { continue };
+        // What was deleted since, or may have been, is nobody's.
+        if comes_and_goes(topic) && deleted.contains_key(&topic) {
+            continue;
+        }
         // Words of a node that is gone may still be under way, until there is another one.
         let since = started.iter().rfind(|&&at| at <= event.at).into_iter();
         let since = since.chain(published.get(&body)).max().copied().unwrap_or(event.at);
         let survives = ends.iter().filter(|end| end.0 >= since).all(|end| durability >= end.1);
-        for channel in (0..CHANNELS).filter(|_| survives) {
-            if !delivered.contains(&(topic, channel, body)) {
+        let channels = TOPICS.get(topic).map_or(0, |topic| topic.channels);
+        for channel in (0..channels).filter(|_| survives) {
+            // A channel from which nobody took anything, ever, is one that nobody consumes.
+            if consumed.contains(&(topic, channel)) && !delivered.contains(&(topic, channel, body))
+            {
                 broken.push(format!(
                     "promises 1 and 2: {body:?}, confirmed as {durability} after {:?}, never came \
                      to t{topic}/c{channel}",

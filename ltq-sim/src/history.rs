@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{Durability, Offset};
+use ltq_core::{Durability, Offset, TopicStats};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::kill::Body;
+use crate::body::Body;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum What {
         topic: usize,
         /// The message.
         body: Body,
+        /// How durable it is to be before anybody sees it.
+        durability: Durability,
     },
     /// It was told that the message is stored.
     Confirmed {
@@ -59,13 +61,13 @@ pub enum What {
         why: String,
     },
     /// A message came.
-    Delivered(Place, Body),
+    Delivered(Spot, Body),
     /// A consumer asked for its message to be settled, and was told how that went.
-    Acked(Place, Result<(), String>),
+    Acked(Spot, Result<(), String>),
     /// It asked for the message to come again after some time.
     Requeued {
         /// The delivery.
-        place: Place,
+        place: Spot,
         /// When it asked.
         asked: Duration,
         /// After how long.
@@ -73,8 +75,10 @@ pub enum What {
         /// How that went.
         result: Result<(), String>,
     },
+    /// What came cannot be read, or is not what was published.
+    Unreadable(String),
     /// It gave no answer.
-    Forgot(Place),
+    Forgot(Spot),
     /// A node is there.
     Started,
     /// A node's process is gone.
@@ -86,17 +90,63 @@ pub enum What {
     Stopped(Result<(), String>),
     /// From now on a disk has room for so many bytes more.
     Room(u64),
-    /// A sync is going to fail, after so many others.
-    SyncFails(u64),
-    /// It does not any more, for a node that starts after this.
+    /// From now on a sync, or any write, may fail, and what it was for is gone.
+    DiskFails(String),
+    /// From now on reads may fail.
+    ReadsFail,
+    /// They do not any more, for a node that starts after this.
     DiskFine,
+    /// Something was done to what lies on the disk.
+    Damaged(String),
+    /// An operator asks for a topic, or a channel of it, to be deleted.
+    Deleting {
+        /// The topic's number.
+        topic: usize,
+    },
+    /// A topic is there, with all its channels.
+    Made {
+        /// The topic's number.
+        topic: usize,
+    },
+    /// A channel is paused, and has delivered all it had.
+    Paused {
+        /// The topic's number.
+        topic: usize,
+        /// The channel's.
+        channel: usize,
+    },
+    /// It is not paused any more.
+    Resumed {
+        /// The topic's number.
+        topic: usize,
+        /// The channel's.
+        channel: usize,
+    },
+    /// An operator was told of a topic's figures.
+    Counted {
+        /// The topic's number.
+        topic: usize,
+        /// The figures.
+        stats: TopicStats,
+    },
+    /// What the node holds when everything is delivered and everybody has left.
+    AtRest {
+        /// Connections that are open.
+        connections: u64,
+        /// What the store has in memory.
+        memory_bytes: u64,
+        /// What it has in files.
+        disk_bytes: u64,
+    },
+    /// A promise is broken already, in the promises' numbers.
+    Broken(String),
     /// Anything else, for the trace.
     Noted(String),
 }
 
 /// A delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Spot {
     /// The topic's number.
     pub topic: usize,
     /// The channel's number.
@@ -111,38 +161,35 @@ pub struct Place {
 
 /// What happened so far. Clones share it.
 #[derive(Clone)]
-pub struct History {
+pub(crate) struct History {
     start: Instant,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
 impl History {
     /// An empty one, that starts now.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { start: Instant::now(), events: Arc::default() }
     }
 
     /// Adds to it.
-    pub fn add(&self, who: &str, what: What) {
+    pub(crate) fn add(&self, who: &str, what: What) {
         let at = self.start.elapsed();
         self.events.lock().push(Event { at, who: who.to_owned(), what });
     }
 
     /// Adds words to it.
-    pub fn note(&self, who: &str, what: impl fmt::Display) {
+    pub(crate) fn note(&self, who: &str, what: impl fmt::Display) {
         self.add(who, What::Noted(what.to_string()));
     }
 
     /// All of it.
-    #[must_use]
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().clone()
     }
 
     /// How long it has been going on.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 }
@@ -154,8 +201,7 @@ impl Default for History {
 }
 
 /// A history in words, one line for each event.
-#[must_use]
-pub fn trace(events: &[Event]) -> String {
+pub(crate) fn trace(events: &[Event]) -> String {
     let mut trace = String::new();
     for Event { at, who, what } in events {
         let _ = writeln!(trace, "{:10.3} {who:<12} {what}", at.as_secs_f64());
@@ -163,7 +209,7 @@ pub fn trace(events: &[Event]) -> String {
     trace
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Spot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, channel, consumer, offset, attempt } = self;
         write!(f, "t{topic}/c{channel}@{offset} (consumer {consumer}, attempt {attempt})")
@@ -181,7 +227,9 @@ impl fmt::Display for What {
             Err(why) => why.clone(),
         };
         match self {
-            Self::Published { topic, body } => write!(f, "publishes {} to t{topic}", name(body)),
+            Self::Published { topic, body, durability } => {
+                write!(f, "publishes {} to t{topic}, {durability}", name(body))
+            }
             Self::Confirmed { topic, body, offset, durability } => {
                 let offset = offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
                 write!(f, "{} is stored at t{topic}@{offset}, {durability}", name(body))
@@ -193,13 +241,27 @@ impl fmt::Display for What {
             Self::Requeued { place, after, result, .. } => {
                 write!(f, "gives {place} back for {after:?}: {}", how(result))
             }
+            Self::Unreadable(what) => write!(f, "cannot read what came: {what}"),
             Self::Forgot(place) => write!(f, "forgets {place}"),
             Self::Started => write!(f, "is there"),
             Self::Killed { power: true } => write!(f, "loses its power"),
             Self::Killed { power: false } => write!(f, "is killed"),
             Self::Stopped(result) => write!(f, "stops: {}", how(result)),
             Self::Room(bytes) => write!(f, "the disk has room for {bytes} bytes"),
-            Self::SyncFails(after) => write!(f, "a sync fails, after {after} others"),
+            Self::DiskFails(what) => write!(f, "the disk fails: {what}"),
+            Self::ReadsFail => write!(f, "reads fail"),
+            Self::Damaged(what) => write!(f, "the disk is damaged: {what}"),
+            Self::Deleting { topic } => write!(f, "is about to delete of t{topic}"),
+            Self::Made { topic } => write!(f, "knows that t{topic} is there"),
+            Self::Paused { topic, channel } => write!(f, "has paused t{topic}/c{channel}, at rest"),
+            Self::Resumed { topic, channel } => write!(f, "resumes t{topic}/c{channel}"),
+            Self::Counted { stats, .. } => write!(f, "sees {stats:?}"),
+            Self::AtRest { connections, memory_bytes, disk_bytes } => write!(
+                f,
+                "at rest: {connections} connections, {memory_bytes} bytes in memory, {disk_bytes} \
+                 in files"
+            ),
+            Self::Broken(words) => write!(f, "promise {words}"),
             Self::Noted(words) => f.write_str(words),
             Self::DiskFine => write!(f, "the disk is fine"),
         }

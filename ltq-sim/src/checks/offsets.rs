@@ -3,21 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use ltq_core::Durability;
-
-use super::{Event, What};
-use crate::sim::TOPICS;
+use super::{Event, LASTING, What, is_damaged, lasting};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
     let (mut at, mut of) = (BTreeMap::new(), BTreeMap::new());
     let mut broken = Vec::new();
+    // A lost end of the journal takes offsets with it.
+    if is_damaged(events) {
+        return broken;
+    }
+    let lasting = lasting(events);
     for event in events {
         let (topic, offset, body) = match event.what {
             What::Delivered(place, body) => (place.topic, place.offset, body),
             What::Confirmed { topic, body, offset: Some(offset), .. } => (topic, offset, body),
             _ => continue,
         };
-        if TOPICS[topic] != Durability::Disk {
+        if topic != LASTING || !lasting.contains(&body) {
             continue;
         }
         let other = *at.entry((topic, offset)).or_insert(body);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, What};
+use super::{Event, What, comes_and_goes};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
     let mut due = BTreeMap::new();
@@ -10,7 +10,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     for event in events {
         match &event.what {
             What::Started => due.clear(),
-            What::Requeued { place, asked, after, result: Ok(()) } => {
+            What::Requeued { place, asked, after, result: Ok(()) }
+                if !comes_and_goes(place.topic) =>
+            {
                 let key = (place.topic, place.channel, place.offset, place.attempt + 1);
                 due.insert(key, *asked + *after);
             }

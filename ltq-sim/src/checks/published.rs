@@ -9,7 +9,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     let mut broken = Vec::new();
     for event in events {
         match &event.what {
-            What::Published { topic, body } => {
+            What::Published { topic, body, .. } => {
                 published.insert((*topic, *body));
             }
             What::Refused { body, .. } => {
@@ -18,12 +18,8 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
             What::Delivered(place, body) if !published.contains(&(place.topic, *body)) => {
                 broken.push(format!("promise 8: {body:?} came from {place}, unpublished"));
             }
-            What::Noted(words) if words.starts_with("wrong bytes") => {
-                broken.push(format!("promise 8: {words}"));
-            }
-            What::Noted(words) if words.starts_with("broken:") => {
-                broken.push(format!("promise 8: {words}"));
-            }
+            What::Unreadable(words) => broken.push(format!("promise 8: {words}")),
+            What::Broken(words) => broken.push(format!("promise {words}")),
             _ => {}
         }
     }

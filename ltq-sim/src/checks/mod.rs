@@ -2,27 +2,37 @@
 
 mod acks;
 mod attempts;
+mod bounds;
 mod confirmed;
+mod counts;
 mod delays;
 mod offsets;
 mod order;
+mod paused;
 mod published;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use ltq_core::Durability;
 
-use super::history::{Event, What};
+use crate::{
+    body::Body,
+    history::{Event, Spot, What},
+    topics::{LASTING, TOPICS, comes_and_goes},
+};
 
 /// All that breaks a promise.
-pub(super) fn all(events: &[Event]) -> Vec<String> {
+pub(crate) fn all(events: &[Event]) -> Vec<String> {
     let checks = [
         acks::check,
         attempts::check,
+        bounds::check,
         confirmed::check,
+        counts::check,
         delays::check,
         offsets::check,
         order::check,
+        paused::check,
         published::check,
     ];
     checks.iter().flat_map(|check| check(events)).collect()
@@ -33,6 +43,20 @@ fn one_life(events: &[Event]) -> bool {
     events.iter().filter(|event| event.what == What::Started).count() == 1
 }
 
+/// The messages that are as durable as can be before anybody sees them.
+fn lasting(events: &[Event]) -> BTreeSet<Body> {
+    let lasting = events.iter().filter_map(|event| match event.what {
+        What::Published { body, durability: Durability::Disk, .. } => Some(body),
+        _ => None,
+    });
+    lasting.collect()
+}
+
+/// Whether what lay on the disk was damaged.
+fn is_damaged(events: &[Event]) -> bool {
+    events.iter().any(|event| matches!(event.what, What::Damaged(_)))
+}
+
 /// When a node went that kept only what was this durable, or more.
 fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
     let mut ends = Vec::new();
@@ -40,7 +64,7 @@ fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
     let mut fails = false;
     for event in events {
         let kept = match event.what {
-            What::SyncFails(_) => {
+            What::DiskFails(_) => {
                 fails = true;
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, What, one_life};
+use super::{Event, What, comes_and_goes, one_life};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
     let mut last = BTreeMap::new();
@@ -13,7 +13,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     }
     for event in events {
         let What::Delivered(place, _) = event.what else { continue };
-        if place.attempt > 1 {
+        if place.attempt > 1 || comes_and_goes(place.topic) {
             continue;
         }
         if let Some(before) = last.insert(place.consumer, place.offset)

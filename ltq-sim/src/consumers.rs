@@ -1,0 +1,198 @@
+//! Programs that consume.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use ltq_client::{Batch, Client, ConsumeError, Consumer, Delivery, Message, Offset};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    body::Body,
+    history::{History, Spot, What},
+    plan::Part,
+    topics::{channel_name, topic_name},
+    world::Clients,
+};
+
+/// A program that consumes one channel, and is not always a good one.
+pub(crate) struct Consuming {
+    pub(crate) part: Part,
+    pub(crate) clients: Clients,
+    pub(crate) history: History,
+    pub(crate) topic: usize,
+    pub(crate) channel: usize,
+    /// Each subscription has a number of its own.
+    pub(crate) subscriptions: Arc<AtomicU64>,
+    /// Whether it now does its work and nothing else.
+    pub(crate) diligent: watch::Receiver<bool>,
+}
+
+impl Consuming {
+    /// Subscribes, consumes and leaves, again and again, until nobody wants any more of it. Now and
+    /// then it crashes, wherever it is, and starts again.
+    pub(crate) async fn run(self, run: watch::Receiver<bool>) {
+        while *run.borrow() {
+            let client = self.clients.client(&self.part.name);
+            let life = self.live(&client, &run);
+            if self.part.chance.one_in(3) && !self.is_diligent() {
+                if timeout(self.part.chance.millis(10_000), life).await.is_err() {
+                    self.note("crashes");
+                }
+            } else {
+                life.await;
+            }
+        }
+    }
+
+    fn is_diligent(&self) -> bool {
+        *self.diligent.borrow()
+    }
+
+    fn note(&self, what: impl std::fmt::Display) {
+        self.history.note(&self.part.name, what);
+    }
+
+    fn add(&self, what: What) {
+        self.history.add(&self.part.name, what);
+    }
+
+    async fn live(&self, client: &Client, run: &watch::Receiver<bool>) {
+        let chance = &self.part.chance;
+        let (topic, channel) = (topic_name(self.topic), channel_name(self.channel));
+        for _ in 0..1 + chance.below(4) {
+            if !*run.borrow() {
+                break;
+            }
+            let builder = client.consumer_builder(topic.as_str(), channel.as_str());
+            let credit = 1 + chance.below(40);
+            let wait = Duration::from_millis(1_000 + chance.below(4_000));
+            match builder.credit(credit, 1 << 20).timeout(wait).open().await {
+                Ok(consumer) => self.consume(consumer, run).await,
+                Err(error) => {
+                    self.note(format!("cannot subscribe: {error}"));
+                    sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    async fn consume(&self, mut consumer: Consumer, run: &watch::Receiver<bool>) {
+        let chance = &self.part.chance;
+        let id = self.subscriptions.fetch_add(1, Relaxed);
+        self.note(format!("is consumer {id} of t{}/c{}", self.topic, self.channel));
+        let mut held = Vec::new();
+        let batches = chance.one_in(3);
+        for _ in 0..1 + chance.below(200) {
+            if !*run.borrow() {
+                break;
+            }
+            let most = if batches { 1 + chance.below(20) as usize } else { 1 };
+            let next = match timeout(Duration::from_secs(1), consumer.next_batch(most)).await {
+                Err(_) => {
+                    if self.is_diligent() {
+                        held.clear();
+                    }
+                    continue;
+                }
+                Ok(None) => break,
+                Ok(Some(next)) => next,
+            };
+            match next {
+                Ok(batch) => self.batch(id, batch, &mut held).await,
+                Err(error @ ConsumeError::Ended(_)) => {
+                    self.note(error);
+                    break;
+                }
+                Err(error) => self.add(What::Unreadable(error.to_string())),
+            }
+        }
+        held.clear();
+        if chance.one_in(2) {
+            let closed = timeout(Duration::from_secs(5), consumer.close()).await;
+            self.note(format!("leaves: {closed:?}"));
+        }
+    }
+
+    fn spot(&self, consumer: u64, offset: Offset, attempt: u32) -> Spot {
+        Spot { topic: self.topic, channel: self.channel, consumer, offset, attempt }
+    }
+
+    fn delivered(&self, spot: Spot, message: &Message) {
+        self.add(match Body::parse(&message.body) {
+            Some(body) => What::Delivered(spot, body),
+            None => What::Unreadable(format!("wrong bytes at {spot}")),
+        });
+    }
+
+    async fn batch(&self, consumer: u64, batch: Batch, held: &mut Vec<Delivery>) {
+        let mut spots = Vec::new();
+        for received in batch.iter() {
+            match received {
+                Ok(received) => {
+                    let spot = self.spot(consumer, received.offset, received.attempt);
+                    self.delivered(spot, &received.message);
+                    spots.push(spot);
+                }
+                Err(error) => self.add(What::Unreadable(error.to_string())),
+            }
+        }
+        if spots.len() > 1 && (self.is_diligent() || self.part.chance.one_in(3)) {
+            let result = batch.ack_all_confirmed().await.map_err(|error| error.to_string());
+            for spot in spots {
+                self.add(What::Acked(spot, result.clone()));
+            }
+            return;
+        }
+        let leaves_off = self.part.chance.one_in(8) && !self.is_diligent();
+        let most = if leaves_off { spots.len() / 2 } else { spots.len() };
+        for delivery in batch.into_deliveries().take(most).flatten() {
+            let spot = self.spot(consumer, delivery.offset(), delivery.attempt());
+            self.answer(spot, delivery, held).await;
+        }
+    }
+
+    async fn answer(&self, spot: Spot, delivery: Delivery, held: &mut Vec<Delivery>) {
+        let chance = &self.part.chance;
+        let diligent = self.is_diligent();
+        if diligent {
+            held.clear();
+        } else if chance.one_in(30) {
+            sleep(chance.millis(3_000)).await;
+        }
+        match if diligent { 0 } else { chance.below(12) } {
+            0..=4 => {
+                let result = delivery.ack_confirmed().await.map_err(|error| error.to_string());
+                self.add(What::Acked(spot, result));
+            }
+            5..=7 => {
+                if let Err(error) = delivery.ack() {
+                    self.note(format!("{spot}: {error}"));
+                }
+            }
+            8 | 9 => {
+                let after = chance.millis(2_000);
+                let asked = self.history.elapsed();
+                let result = delivery.requeue_confirmed(after).await;
+                let result = result.map_err(|error| error.to_string());
+                self.add(What::Requeued { place: spot, asked, after, result });
+            }
+            10 => {
+                self.add(What::Forgot(spot));
+                held.push(delivery);
+            }
+            _ => {
+                let result = delivery.touch_confirmed().await;
+                self.note(format!("touches {spot}: {result:?}"));
+                // Dropped: given back at once.
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Where a node of a simulation has its store from.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use ltq_core::{Entropy, Store, StoreError};
+use ltq_store::{FileStore, FileStoreOptions, simulation::SimulatedDisk};
+
+/// What a store is opened on.
+#[derive(Clone)]
+pub struct Place {
+    /// The node's disk. It outlives the node; after a power cut it is what that left of it.
+    pub disk: SimulatedDisk,
+    /// Where the store takes chance from.
+    pub entropy: Arc<dyn Entropy>,
+    /// How long work of the store on its disk may take, in simulated time.
+    pub latency_max: Duration,
+}
+
+/// Opens the store of a simulated node each time that it starts.
+///
+/// A store that has files has them on [`Place::disk`], which is a
+/// [`FileSystem`](ltq_store::FileSystem). One that has none leaves out, with
+/// [`Simulation::without`](crate::Simulation::without), the troubles that it does not survive.
+#[async_trait]
+pub trait Stores: Send + Sync + 'static {
+    /// The store.
+    type Store: Store;
+
+    /// Opens it. It must not keep threads: it works on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// Its own. Unless the disk was damaged, that breaks the simulation's promise that a node starts
+    /// again.
+    async fn open(&self, place: Place) -> Result<Self::Store, StoreError>;
+}
+
+/// The reference: a [`FileStore`] with files so small that all that happens to large ones happens
+/// within a play.
+#[derive(Clone, Copy, Debug)]
+pub struct FileStores {
+    segment_bytes: u64,
+    journal_file_bytes: u64,
+    tail_bytes: u64,
+}
+
+impl Default for FileStores {
+    /// Segments of 64 KiB, journal files of 128 KiB, and as much in memory.
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 10, journal_file_bytes: 128 << 10, tail_bytes: 128 << 10 }
+    }
+}
+
+impl FileStores {
+    /// How large a segment grows; at least 64 KiB.
+    #[must_use]
+    pub const fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// How large a file of the journal is; at least 64 KiB.
+    #[must_use]
+    pub const fn journal_file_bytes(mut self, bytes: u64) -> Self {
+        self.journal_file_bytes = bytes;
+        self
+    }
+
+    /// How much of the newest messages is kept in memory.
+    #[must_use]
+    pub const fn tail_bytes(mut self, bytes: u64) -> Self {
+        self.tail_bytes = bytes;
+        self
+    }
+}
+
+#[async_trait]
+impl Stores for FileStores {
+    type Store = FileStore;
+
+    async fn open(&self, place: Place) -> Result<FileStore, StoreError> {
+        let options = FileStoreOptions::new(Path::new("/data"))
+            .tail_bytes(self.tail_bytes)
+            .journal_file_bytes(self.journal_file_bytes)
+            .journal_bytes_max(16 * self.journal_file_bytes)
+            .segment_bytes(self.segment_bytes)
+            .reserve_bytes(64 << 10)
+            .file_system(Arc::new(place.disk))
+            .simulated(place.entropy, place.latency_max);
+        FileStore::open(options).await
+    }
+}

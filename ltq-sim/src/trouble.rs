@@ -1,0 +1,50 @@
+//! What goes wrong.
+
+use std::fmt;
+
+/// Something that goes wrong in a simulation. All of it does, unless it is left out with
+/// [`Simulation::without`](crate::Simulation::without).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// The network delays, stalls, cuts, falls silent, refuses and delivers in pieces.
+    BadWeather,
+    /// The node's process is killed, and started again.
+    Kill,
+    /// The node's machine loses its power, and the disk what was not synced, whole or in part.
+    PowerCut,
+    /// The disk stops in the middle of something, and then the power goes.
+    DiskStops,
+    /// The node is stopped as an operator does, and started again.
+    Stop,
+    /// The wall clock jumps, ahead or back.
+    ClockJumps,
+    /// The disk is full for a while.
+    DiskFull,
+    /// A sync fails, and what it was for is gone; the node is started again.
+    SyncFails,
+    /// Reads fail for a while.
+    ReadsFail,
+    /// Writes, syncs and changes of names fail now and then; the node is started again.
+    WritesFail,
+    /// While the node is away, bits flip, or sectors are lost or misplaced.
+    Damage,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadWeather => "the weather changes",
+            Self::Kill => "the node is killed",
+            Self::PowerCut => "the node loses its power",
+            Self::DiskStops => "the disk stops, and then the power goes",
+            Self::Stop => "the node is stopped",
+            Self::ClockJumps => "clocks jump",
+            Self::DiskFull => "the disk is full",
+            Self::SyncFails => "a sync fails",
+            Self::ReadsFail => "reads fail",
+            Self::WritesFail => "writes fail",
+            Self::Damage => "the disk is damaged",
+        })
+    }
+}
