@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 seeds_max=1000 # until one of these is broken
 clean_seeds=30 # that must not be broken without a bug
 play_max=600   # seconds; a bug may also hang whoever meets it
-sim=(-p ltq-tests --bin ltq-sim)
+sim=(-p ltq-sim --bin ltq-sim)
 
 names=() some=0 day=0
 while [ $# -gt 0 ]; do
@@ -67,7 +67,7 @@ build() {
 # Plays seeds until one is broken; what became of it is in the log.
 play() {
     local status=0
-    timeout "$play_max" "$CARGO_TARGET_DIR/debug/ltq-sim" --from 1 --count "$1" --until-broken \
+    timeout "$play_max" "$CARGO_TARGET_DIR/debug/ltq-sim" --from 1 --count "$1" --until-broken --no-shrink \
         > "$dir/log" 2>&1 || status=$?
     return "$status"
 }
