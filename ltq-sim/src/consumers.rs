@@ -75,7 +75,7 @@ impl Consuming {
             let credit = 1 + chance.below(40);
             let wait = Duration::from_millis(1_000 + chance.below(4_000));
             match builder.credit(credit, 1 << 20).timeout(wait).open().await {
-                Ok(consumer) => self.consume(consumer, run).await,
+                Ok(consumer) => self.consume(consumer, credit, run).await,
                 Err(error) => {
                     self.note(format!("cannot subscribe: {error}"));
                     sleep(Duration::from_millis(200)).await;
@@ -84,7 +84,7 @@ impl Consuming {
         }
     }
 
-    async fn consume(&self, mut consumer: Consumer, run: &watch::Receiver<bool>) {
+    async fn consume(&self, mut consumer: Consumer, credit: u64, run: &watch::Receiver<bool>) {
         let chance = &self.part.chance;
         let id = self.subscriptions.fetch_add(1, Relaxed);
         self.note(format!("is consumer {id} of t{}/c{}", self.topic, self.channel));
@@ -94,14 +94,13 @@ impl Consuming {
             if !*run.borrow() {
                 break;
             }
+            // What it forgot it never answers: its time must run out. But it cannot work without credit.
+            if self.is_diligent() && held.len() as u64 * 2 > credit {
+                held.clear();
+            }
             let most = if batches { 1 + chance.below(20) as usize } else { 1 };
             let next = match timeout(Duration::from_secs(1), consumer.next_batch(most)).await {
-                Err(_) => {
-                    if self.is_diligent() {
-                        held.clear();
-                    }
-                    continue;
-                }
+                Err(_) => continue,
                 Ok(None) => break,
                 Ok(Some(next)) => next,
             };
@@ -162,9 +161,7 @@ impl Consuming {
     async fn answer(&self, spot: Spot, delivery: Delivery, held: &mut Vec<Delivery>) {
         let chance = &self.part.chance;
         let diligent = self.is_diligent();
-        if diligent {
-            held.clear();
-        } else if chance.one_in(30) {
+        if !diligent && chance.one_in(30) {
             sleep(chance.millis(3_000)).await;
         }
         match if diligent { 0 } else { chance.below(12) } {

@@ -24,6 +24,7 @@ use crate::{
     checks,
     consumers::Consuming,
     history::{History, What},
+    leaving::take_and_go,
     node::{NODE, Node},
     operators::{Operating, make, resume_all},
     plan::{Part, Plan},
@@ -44,6 +45,11 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// Cuts a host's connections.
+    pub(crate) fn cut(&self, host: &str) {
+        self.network.cut(host, false);
+    }
+
     /// One more client of a host. It connects in the background.
     #[expect(clippy::expect_used, reason = "the address and all options are the simulation's own")]
     pub(crate) fn client(&self, host: &str) -> Client {
@@ -172,9 +178,13 @@ impl<S: Stores> World<S> {
         all_of(&mut producing, "producers").await?;
         be_diligent.send_replace(true);
         self.history.note("world", "only what is left is delivered from now on");
-        self.drained(&operator, &consumed).await?;
+        self.drained(&operator, &consumed, DONE_WITHIN).await?;
         if consumed.contains(&(LASTING, 0)) {
             self.pause(&operator, &consumed).await?;
+            let cut = Seeded::of(self.clients.seed, "leaving").one_in(2);
+            let gone = take_and_go(&self.clients, &operator, &self.history, cut).await;
+            gone.map_err(|why| broken(format!("progress: at rest, {why}")))?;
+            self.drained(&operator, &consumed, AT_ONCE).await?;
         }
         stop_consumers.send_replace(false);
         all_of(&mut consuming, "consumers").await?;
@@ -204,7 +214,7 @@ impl<S: Stores> World<S> {
             Trouble::Stop => self.node.stop(chance.millis(10_000)).await,
             Trouble::ClockJumps => {
                 let millis = i64::try_from(chance.below(20_000)).unwrap_or(0) - 10_000;
-                self.history.note(&part.name, format!("by {millis} ms"));
+                self.history.add(&part.name, What::ClockJumps { millis });
                 self.clock.jump(millis);
             }
             Trouble::DiskFull => {
@@ -318,7 +328,12 @@ impl<S: Stores> World<S> {
     }
 
     /// Waits until every channel that somebody consumes has delivered what it has.
-    async fn drained(&self, operator: &Client, consumed: &[(usize, usize)]) -> Result<(), End> {
+    async fn drained(
+        &self,
+        operator: &Client,
+        consumed: &[(usize, usize)],
+        within: Duration,
+    ) -> Result<(), End> {
         let mut last = String::new();
         let drained = async {
             loop {
@@ -348,9 +363,9 @@ impl<S: Stores> World<S> {
                 sleep(Duration::from_millis(500)).await;
             }
         };
-        match timeout(DONE_WITHIN, drained).await {
+        match timeout(within, drained).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(broken(format!("progress: after {DONE_WITHIN:?} there is left: {last}"))),
+            Err(_) => Err(broken(format!("progress: after {within:?} there is left: {last}"))),
         }
     }
 
@@ -374,7 +389,7 @@ impl<S: Stores> World<S> {
         sleep(Duration::from_secs(5)).await;
         self.history.add("world", What::Resumed { topic, channel });
         admin.resume_channel("t0", "c0").await.map_err(|error| failed(&error))?;
-        self.drained(operator, consumed).await
+        self.drained(operator, consumed, DONE_WITHIN).await
     }
 
     /// What is left when everybody but the world's own client is gone.
@@ -425,6 +440,9 @@ fn weather(chance: &Seeded) -> Weather {
     }
 }
 
+/// Who goes gives back at once what it had: this long it takes at most until it is noticed, and others
+/// have dealt with it.
+const AT_ONCE: Duration = Duration::from_secs(20);
 /// How long it may take, when nothing goes wrong any more, until those who publish are done with what
 /// they have at hand, and until everything due is delivered.
 const DONE_WITHIN: Duration = Duration::from_secs(120);
