@@ -26,6 +26,8 @@ pub struct Event {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
+    /// Nothing goes wrong in this play, and everybody does nothing but his work.
+    Fair,
     /// A producer handed a message over.
     Published {
         /// The topic's number.
@@ -134,14 +136,25 @@ pub enum What {
         /// The figures.
         stats: TopicStats,
     },
+    /// What the node's store has in memory while it works.
+    AtWork {
+        /// Bytes of records and values.
+        memory_bytes: u64,
+        /// As many as it may have.
+        most: u64,
+    },
     /// What the node holds when everything is delivered and everybody has left.
     AtRest {
         /// Connections that are open.
         connections: u64,
         /// What the store has in memory.
         memory_bytes: u64,
+        /// As much as it may have there.
+        memory_bytes_max: u64,
         /// What it has in files.
         disk_bytes: u64,
+        /// As much as it may have there.
+        disk_bytes_max: u64,
     },
     /// A promise is broken already, in the promises' numbers.
     Broken(String),
@@ -232,6 +245,7 @@ impl fmt::Display for What {
             Err(why) => why.clone(),
         };
         match self {
+            Self::Fair => write!(f, "nothing goes wrong in all of it"),
             Self::Published { topic, body, durability } => {
                 write!(f, "publishes {} to t{topic}, {durability}", name(body))
             }
@@ -262,7 +276,8 @@ impl fmt::Display for What {
             Self::Paused { topic, channel } => write!(f, "has paused t{topic}/c{channel}, at rest"),
             Self::Resumed { topic, channel } => write!(f, "resumes t{topic}/c{channel}"),
             Self::Counted { stats, .. } => write!(f, "sees {stats:?}"),
-            Self::AtRest { connections, memory_bytes, disk_bytes } => write!(
+            Self::AtWork { memory_bytes, .. } => write!(f, "has {memory_bytes} bytes in memory"),
+            Self::AtRest { connections, memory_bytes, disk_bytes, .. } => write!(
                 f,
                 "at rest: {connections} connections, {memory_bytes} bytes in memory, {disk_bytes} \
                  in files"

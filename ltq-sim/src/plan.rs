@@ -9,6 +9,8 @@ use crate::{chance::Seeded, topics::TOPICS, trouble::Trouble};
 /// What a seed plays.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Whether nothing goes wrong at all, and everybody does nothing but his work.
+    pub(crate) fair: bool,
     pub(crate) producers: Vec<Part>,
     /// Their topic and channel.
     pub(crate) consumers: Vec<(Part, usize, usize)>,
@@ -34,6 +36,7 @@ impl Plan {
             Part { name, number, chance }
         };
         let is_in = |part: &Part| !without.contains(&part.name);
+        let fair = chance.one_in(8);
         let producers = (0..1 + chance.below(6) as usize).map(|number| part('p', number));
         let mut consumers = Vec::new();
         for (topic, plan) in TOPICS.iter().enumerate() {
@@ -44,15 +47,17 @@ impl Plan {
             }
         }
         consumers.retain(|(part, ..)| is_in(part));
-        let operators = (0..chance.below(3) as usize).map(|number| part('o', number));
+        let operators =
+            (0..if fair { 0 } else { chance.below(3) as usize }).map(|number| part('o', number));
         // In a third of all plays only the network is bad.
         let calm = chance.one_in(3);
-        let troubles = (0..2 + chance.below(20) as usize).map(|number| {
+        let troubles = (0..if fair { 0 } else { 2 + chance.below(20) as usize }).map(|number| {
             let part = part('x', number);
             let trouble = kind(&part.chance, calm);
             (part, trouble)
         });
         Self {
+            fair,
             producers: producers.filter(is_in).collect(),
             consumers,
             operators: operators.filter(is_in).collect(),

@@ -30,6 +30,8 @@ pub(crate) struct Producing {
     pub(crate) topic: usize,
     /// How many messages it has.
     pub(crate) messages: u64,
+    /// Whether it crashes now and then.
+    pub(crate) crashes: bool,
     /// How many it has handed over.
     pub(crate) published: AtomicU64,
 }
@@ -41,7 +43,7 @@ impl Producing {
         while self.goes_on(&run) {
             let client = self.clients.client(&self.part.name);
             let life = self.live(&client, &run);
-            if self.part.chance.one_in(3) {
+            if self.crashes && self.part.chance.one_in(3) {
                 if timeout(self.part.chance.millis(10_000), life).await.is_err() {
                     self.note("crashes");
                 }
@@ -67,11 +69,13 @@ impl Producing {
             builder = builder.name(&self.part.name).window_messages(1 + chance.below(50) as usize);
             builder = builder.timeout(Duration::from_millis(500 + chance.below(10_000)));
             builder = builder.linger(chance.millis(if chance.one_in(2) { 0 } else { 5 }));
-            let wish = chance.pick(&WISHES);
+            let own = TOPICS.get(self.topic).map_or(Durability::Disk, |topic| topic.durability);
+            // A topic in memory refuses what it cannot do: where nothing is to fail nobody asks for it.
+            let may_ask = |_: &Durability| self.crashes || own != Durability::Memory;
+            let wish = chance.pick(&WISHES).filter(may_ask);
             if let Some(durability) = wish {
                 builder = builder.durability(durability);
             }
-            let own = TOPICS.get(self.topic).map_or(Durability::Disk, |topic| topic.durability);
             let durability = wish.unwrap_or(own);
             let producer = match builder.open().await {
                 Ok(producer) => producer,

@@ -17,6 +17,8 @@ pub struct Place {
     pub latency_max: Duration,
 }
 
+const JOURNAL_FILES_MAX: u64 = 16;
+
 /// Opens the store of a simulated node each time that it starts.
 ///
 /// A store that has files has them on [`Place::disk`], which is a
@@ -33,6 +35,17 @@ pub trait Stores: Send + Sync + 'static {
     /// Its own. Unless the disk was damaged, that breaks the simulation's promise that a node starts
     /// again.
     async fn open(&self, place: Place) -> Result<Self::Store, StoreError>;
+
+    /// What a store may have in memory, as its figures tell; without a bound unless this says one.
+    fn memory_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// What a store may have in files when all messages are acked, as its figures tell; without a
+    /// bound unless this says one.
+    fn files_at_rest_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// The reference: a [`FileStore`] with files so small that all that happens to large ones happens
@@ -82,11 +95,22 @@ impl Stores for FileStores {
         let options = FileStoreOptions::new(Path::new("/data"))
             .tail_bytes(self.tail_bytes)
             .journal_file_bytes(self.journal_file_bytes)
-            .journal_bytes_max(16 * self.journal_file_bytes)
+            .journal_bytes_max(self.journal_file_bytes.saturating_mul(JOURNAL_FILES_MAX))
             .segment_bytes(self.segment_bytes)
             .reserve_bytes(64 << 10)
             .file_system(Arc::new(place.disk))
             .simulated(place.entropy, place.latency_max);
         FileStore::open(options).await
+    }
+
+    /// The newest messages, and values: some tens of kilobytes.
+    fn memory_bytes_max(&self) -> u64 {
+        self.tail_bytes.saturating_add(64 << 10)
+    }
+
+    /// The journal, and a segment of each topic.
+    fn files_at_rest_bytes_max(&self) -> u64 {
+        let journal = self.journal_file_bytes.saturating_mul(JOURNAL_FILES_MAX);
+        journal.saturating_add(self.segment_bytes.saturating_mul(4))
     }
 }

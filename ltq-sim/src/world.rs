@@ -131,7 +131,10 @@ impl<S: Stores> World<S> {
         let (stop_producers, producers_run) = watch::channel(true);
         let (stop_operators, operators_run) = watch::channel(true);
         let (stop_consumers, consumers_run) = watch::channel(true);
-        let (be_diligent, diligent) = watch::channel(false);
+        let (be_diligent, diligent) = watch::channel(plan.fair);
+        if plan.fair {
+            self.history.add("world", What::Fair);
+        }
         let (mut producing, mut operating, mut consuming) =
             (JoinSet::new(), JoinSet::new(), JoinSet::new());
         for part in plan.producers {
@@ -141,6 +144,7 @@ impl<S: Stores> World<S> {
                 clients: self.clients.clone(),
                 history: self.history.clone(),
                 published: AtomicU64::new(0),
+                crashes: !plan.fair,
                 part,
             };
             producing.spawn(producer.run(producers_run.clone()));
@@ -167,6 +171,9 @@ impl<S: Stores> World<S> {
             consuming.spawn(consumer.run(consumers_run.clone()));
         }
 
+        if plan.fair {
+            sleep(Duration::from_secs(10)).await;
+        }
         for (part, trouble) in plan.troubles {
             self.goes_wrong(&part, trouble).await?;
         }
@@ -259,7 +266,17 @@ impl<S: Stores> World<S> {
             }
         }
         sleep(chance.millis(1_000)).await;
+        self.look().await;
         self.mend().await
+    }
+
+    /// What the node has in memory just now.
+    async fn look(&self) {
+        if let Some(broker) = &self.node.running {
+            let memory_bytes = broker.stats().await.store.memory_bytes;
+            let most = self.node.stores.memory_bytes_max();
+            self.history.add(NODE, What::AtWork { memory_bytes, most });
+        }
     }
 
     /// Does what an operator does, or whoever watches the node for him.
@@ -403,7 +420,9 @@ impl<S: Stores> World<S> {
             What::AtRest {
                 connections: stats.connections,
                 memory_bytes: stats.store.memory_bytes,
+                memory_bytes_max: self.node.stores.memory_bytes_max(),
                 disk_bytes: stats.store.disk_bytes,
+                disk_bytes_max: self.node.stores.files_at_rest_bytes_max(),
             },
         );
     }

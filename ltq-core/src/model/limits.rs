@@ -83,9 +83,10 @@ impl Topic {
     }
 
     /// The marks came out of the store. Those of an age limit have to be there after a second
-    /// restart too, or what came last would begin to grow old again at each.
-    pub(super) fn marks_restored(&mut self, closed: bool) {
-        if closed && self.settings.retention.age_max.is_some() {
+    /// restart too, or what came last would begin to grow old again at each. Those `ahead` of their
+    /// log, whose end is lost, must not be taken for others' that will have those offsets.
+    pub(super) fn marks_restored(&mut self, closed: bool, ahead: bool) {
+        if ahead || closed && self.settings.retention.age_max.is_some() {
             let soon = self.now.monotonic.plus(self.limits.ack_commit_interval);
             self.persisting.marks_at = Some(soon);
         }
@@ -102,9 +103,11 @@ impl Topic {
     }
 
     /// Whether the last commit before the topic comes to rest has marks to store: with a limit,
-    /// nothing that was appended should be unknown after a clean stop.
+    /// nothing that was appended should be unknown after a clean stop; or those that are there are
+    /// not so.
     pub(super) fn marks_waiting(&self) -> bool {
-        self.settings.retention.has_limit() && self.marks.is_open()
+        let open = self.settings.retention.has_limit() && self.marks.is_open();
+        open || self.persisting.marks_at.is_some()
     }
 
     /// Puts the marks into the commit if it makes some.

@@ -73,6 +73,11 @@ impl MarksState {
     pub(super) fn at(first: Offset) -> Self {
         Self { offset: first, ..Self::default() }
     }
+
+    /// Where the last of them is.
+    pub(super) fn end(&self) -> Offset {
+        self.marks.iter().fold(self.offset, |at, &(records, ..)| at.plus(records))
+    }
 }
 
 impl Since {

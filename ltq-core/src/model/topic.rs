@@ -192,7 +192,12 @@ impl Topic {
                     let limits = &topic.limits;
                     let channel =
                         state::decode_channel(channel, &key, &value, bounds, limits, now)?;
-                    topic.channels.add(channel);
+                    let index = topic.channels.add(channel);
+                    if state::channel_end(&key, &value)? > bounds.end {
+                        // Others will have those offsets: what was done to these must not be taken
+                        // for theirs after one more restart.
+                        topic.state_changed(index);
+                    }
                 }
                 Some(Key::Producer(of, producer)) if of == topic.name => {
                     let state: ProducerState = state::decode(&key, &value)?;
@@ -209,12 +214,13 @@ impl Topic {
                 }
             }
         }
+        let ahead = marks.end() > bounds.end;
         let (marks, closed) = Marks::restore(&marks, bounds, now).map_err(|why| {
             let key = String::from_utf8_lossy(&keys::marks_key(&topic.name)).into_owned();
             RestoreError::Value { key, why: why.to_owned() }
         })?;
         topic.marks = marks;
-        topic.marks_restored(closed);
+        topic.marks_restored(closed, ahead);
         topic.discarding.missed = true;
         topic.producers.restored();
         while topic.producers.known_count() > topic.limits.producers_known_max

@@ -1,26 +1,30 @@
-//! Promise 9: when everything is delivered and everybody has left, little is left of it.
+//! Promise 9: memory is bounded, and when everything is delivered and everybody has left, so is the rest.
 
 use super::{Event, What};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
     let mut broken = Vec::new();
     for event in events {
-        let What::AtRest { connections, memory_bytes, disk_bytes } = event.what else { continue };
-        let bounds = [
-            ("connections", connections, CONNECTIONS_MAX),
-            ("bytes in memory", memory_bytes, MEMORY_BYTES_MAX),
-            ("bytes in files", disk_bytes, DISK_BYTES_MAX),
-        ];
+        let bounds = match event.what {
+            What::AtWork { memory_bytes, most } => vec![("bytes in memory", memory_bytes, most)],
+            What::AtRest {
+                connections,
+                memory_bytes,
+                memory_bytes_max,
+                disk_bytes,
+                disk_bytes_max,
+            } => vec![
+                // That of the client of the one who looks.
+                ("connections", connections, 1),
+                ("bytes in memory", memory_bytes, memory_bytes_max),
+                ("bytes in files", disk_bytes, disk_bytes_max),
+            ],
+            _ => continue,
+        };
         for (what, found, most) in bounds.into_iter().filter(|it| it.1 > it.2) {
-            broken.push(format!("promise 9: at rest there are {found} {what}, not {most}"));
+            let at = event.at;
+            broken.push(format!("promise 9: at {at:?} there are {found} {what}, not {most}"));
         }
     }
     broken
 }
-
-/// The client of the one who looks.
-const CONNECTIONS_MAX: u64 = 1;
-/// Places of producers and channels, and what a tail keeps of the newest messages.
-const MEMORY_BYTES_MAX: u64 = 512 << 10;
-/// A full journal and what is about to be given back.
-const DISK_BYTES_MAX: u64 = 8 << 20;

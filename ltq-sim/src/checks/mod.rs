@@ -7,9 +7,11 @@ mod confirmed;
 mod counts;
 mod delays;
 mod offsets;
+mod once;
 mod order;
 mod paused;
 mod published;
+mod visible;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -31,9 +33,11 @@ pub(crate) fn all(events: &[Event]) -> Vec<String> {
         counts::check,
         delays::check,
         offsets::check,
+        once::check,
         order::check,
         paused::check,
         published::check,
+        visible::check,
     ];
     checks.iter().flat_map(|check| check(events)).collect()
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    Durability, Offset, Timestamp, TopicSettings, WriteOp,
+    Durability, Message, Offset, Records, Timestamp, TopicSettings, WriteOp,
     model::{
         Event, ModelSettings, RestoreError, Topic, TopicAction,
-        testing::{START, World, channel, consumer, full, topic_name},
+        testing::{START, World, channel, consumer, full, producer, topic_name},
     },
 };
 
@@ -49,6 +49,50 @@ fn promise_12_acks_are_stored_within_the_interval() {
     assert_eq!((stats.floor, stats.acked, stats.waiting), (Offset(2), 3, 7));
     world.subscribe(1, "c", 1_000);
     world.expect(&["c1 subscribed", "c1 got 2-2 tag 1 try 2", "c1 got 4-9 tag 2 try 2"]);
+}
+
+#[test]
+fn promise_2_what_was_done_to_lost_messages_is_not_taken_for_others_that_have_their_offsets() {
+    let settings = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+    let mut world = World::with(settings, ModelSettings::default());
+    world.open(1);
+    world.subscribe(1, "c", 10);
+    world.publish(1, 1, 8);
+    world.ack(1, 2, 3);
+    world.advance_ms(100);
+    // A kill took the end of the log, and left what is known of the channel.
+    world.stored.cut(Offset(1));
+    world.restart();
+    world.advance_ms(100);
+    world.open(1);
+    world.publish(1, 1, 5);
+    // Nothing happens to the channel until the next restart.
+    world.restart();
+    let stats = world.stats("c");
+    assert_eq!((stats.acked, stats.waiting), (0, 6));
+    world.said.clear();
+    world.subscribe(1, "c", 10);
+    world.expect(&["c1 subscribed", "c1 got 0-0 tag 1 try 2", "c1 got 1-5 tag 2 try 1"]);
+}
+
+#[test]
+fn marks_of_lost_messages_are_not_taken_for_those_of_others() {
+    let settings = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+    let mut world = World::with(settings, ModelSettings { mark_bytes: 500, ..Default::default() });
+    world.open(1);
+    world.subscribe(1, "c", 10);
+    let large = Records::encode(&[Message::new(vec![0; 600]), Message::new(vec![0; 600])]);
+    let (producer, durability) = (producer(1), None);
+    world.event(Event::Publish { producer, sequence: 1, durability, records: large });
+    assert!(world.topic.stats().bytes > 1_200);
+    world.stored.cut(Offset(0));
+    world.restart();
+    world.advance_ms(100);
+    world.open(1);
+    world.publish(1, 1, 2);
+    world.restart();
+    let bytes = world.topic.stats().bytes;
+    assert!(bytes < 100, "{bytes} bytes of two small messages");
 }
 
 #[test]

@@ -1,0 +1,29 @@
+//! Promise 4: where nothing goes wrong, each message comes once to each channel, and all that was
+//! published is confirmed.
+
+use std::collections::BTreeSet;
+
+use super::{Event, What};
+
+pub(super) fn check(events: &[Event]) -> Vec<String> {
+    let mut broken = Vec::new();
+    if !events.iter().any(|event| event.what == What::Fair) {
+        return broken;
+    }
+    let mut came = BTreeSet::new();
+    for event in events {
+        match &event.what {
+            What::Delivered(place, body) if !came.insert((place.topic, place.channel, *body)) => {
+                broken.push(format!("promise 4: {body:?} came again, from {place}"));
+            }
+            What::Refused { body, why } | What::Unknown { body, why } => {
+                broken.push(format!("promise 4: {body:?} failed where nothing fails: {why}"));
+            }
+            What::Acked(place, Err(why)) => {
+                broken.push(format!("promise 4: {place} could not be acked: {why}"));
+            }
+            _ => {}
+        }
+    }
+    broken
+}
