@@ -33,6 +33,8 @@ pub(crate) struct Consuming {
     pub(crate) subscriptions: Arc<AtomicU64>,
     /// Whether it now does its work and nothing else.
     pub(crate) diligent: watch::Receiver<bool>,
+    /// Whether it forgets some of it even then.
+    pub(crate) forgets: bool,
 }
 
 impl Consuming {
@@ -166,7 +168,12 @@ impl Consuming {
         if !diligent && chance.one_in(30) {
             sleep(chance.millis(3_000)).await;
         }
-        match if diligent { 0 } else { chance.below(12) } {
+        let what = match diligent {
+            true if self.forgets && chance.one_in(20) => 10,
+            true => 0,
+            false => chance.below(12),
+        };
+        match what {
             0..=4 => {
                 let result = delivery.ack_confirmed().await.map_err(|error| error.to_string());
                 self.add(What::Acked(spot, result));
@@ -190,7 +197,11 @@ impl Consuming {
             _ => {
                 let result = delivery.touch_confirmed().await;
                 self.note(format!("touches {spot}: {result:?}"));
-                // Dropped: given back at once.
+                if chance.one_in(2) {
+                    self.add(What::Forgot(spot));
+                    held.push(delivery);
+                }
+                // Or dropped: given back at once.
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     checks,
     consumers::Consuming,
     history::{History, What},
-    leaving::take_and_go,
+    leaving::{Going, PasserBy},
     node::{NODE, Node},
     operators::{Operating, make, resume_all},
     plan::{Part, Plan},
@@ -144,6 +144,7 @@ impl<S: Stores> World<S> {
                 clients: self.clients.clone(),
                 history: self.history.clone(),
                 published: AtomicU64::new(0),
+                late: Default::default(),
                 crashes: !plan.fair,
                 part,
             };
@@ -167,6 +168,7 @@ impl<S: Stores> World<S> {
                 history: self.history.clone(),
                 subscriptions: subscriptions.clone(),
                 diligent: diligent.clone(),
+                forgets: !plan.fair,
             };
             consuming.spawn(consumer.run(consumers_run.clone()));
         }
@@ -188,10 +190,10 @@ impl<S: Stores> World<S> {
         self.drained(&operator, &consumed, DONE_WITHIN).await?;
         if consumed.contains(&(LASTING, 0)) {
             self.pause(&operator, &consumed).await?;
-            let cut = Seeded::of(self.clients.seed, "leaving").one_in(2);
-            let gone = take_and_go(&self.clients, &operator, &self.history, cut).await;
-            gone.map_err(|why| broken(format!("progress: at rest, {why}")))?;
-            self.drained(&operator, &consumed, AT_ONCE).await?;
+            if let Some(going) = plan.going {
+                self.pass_by(&operator, going).await?;
+                self.drained(&operator, &consumed, AT_ONCE).await?;
+            }
         }
         stop_consumers.send_replace(false);
         all_of(&mut consuming, "consumers").await?;
@@ -409,6 +411,29 @@ impl<S: Stores> World<S> {
         self.drained(operator, consumed, DONE_WITHIN).await
     }
 
+    /// One more consumer takes something, and goes, or its node does.
+    async fn pass_by(&mut self, operator: &Client, going: Going) -> Result<(), End> {
+        let failed = |why: String| broken(format!("progress: at rest, {why}"));
+        let came = PasserBy::come(&self.clients, operator, &self.history).await;
+        let mut passer_by = came.map_err(failed)?;
+        match going {
+            Going::Leaves => passer_by.leave().await.map_err(failed),
+            Going::IsCut => {
+                passer_by.is_cut(&self.clients);
+                Ok(())
+            }
+            Going::Outlives => {
+                passer_by.put_off().await;
+                // Until what the node has to remember is on its disk.
+                sleep(Duration::from_secs(4)).await;
+                let power = self.node.chance.one_in(2);
+                self.node.kill(power);
+                drop(passer_by);
+                self.start().await
+            }
+        }
+    }
+
     /// What is left when everybody but the world's own client is gone.
     async fn at_rest(&self) {
         let Some(broker) = &self.node.running else { return };
@@ -459,9 +484,9 @@ fn weather(chance: &Seeded) -> Weather {
     }
 }
 
-/// Who goes gives back at once what it had: this long it takes at most until it is noticed, and others
-/// have dealt with it.
-const AT_ONCE: Duration = Duration::from_secs(20);
+/// Who goes gives back at once what it had: it takes this long at most until that is noticed, and
+/// others, who forget some of it a few times, have dealt with it.
+const AT_ONCE: Duration = Duration::from_secs(45);
 /// How long it may take, when nothing goes wrong any more, until those who publish are done with what
 /// they have at hand, and until everything due is delivered.
 const DONE_WITHIN: Duration = Duration::from_secs(120);

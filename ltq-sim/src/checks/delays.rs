@@ -1,10 +1,11 @@
 //! Promise 14: a message that was given back for some time does not come before that is over, whether or
-//! not the node is stopped and started again meanwhile.
+//! not the node is started again meanwhile; but for a crash soon after.
 
 use std::collections::BTreeMap;
 
 use super::{
-    Event, LASTING, What, comes_and_goes, crashes, ends, is_damaged, is_troubled, lasting,
+    Event, KEPT_WITHIN, LASTING, What, comes_and_goes, crashes, ends, is_damaged, is_troubled,
+    lasting,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
@@ -24,12 +25,12 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
             {
                 let Some(&body) = came.get(place) else { continue };
                 let key = (place.topic, place.channel, place.offset, place.attempt + 1);
-                due.insert(key, (*asked, *after, body));
+                due.insert(key, (*asked, *after, event.at, body));
             }
             What::Delivered(place, body) => {
                 came.insert(*place, *body);
                 let key = (place.topic, place.channel, place.offset, place.attempt);
-                let Some(&(asked, after, of)) = due.get(&key) else { continue };
+                let Some(&(asked, after, told, of)) = due.get(&key) else { continue };
                 if event.at >= asked + after {
                     continue;
                 }
@@ -38,7 +39,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                 let kept = place.topic == LASTING
                     && of == *body
                     && lasting.contains(body)
-                    && !crashes.iter().any(among)
+                    && !crashes.iter().any(|at| among(at) && *at <= told + KEPT_WITHIN)
                     // What is stored is wall time.
                     && !jumps.iter().any(among)
                     && !is_troubled(events, asked, event.at);
