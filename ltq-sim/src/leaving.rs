@@ -95,7 +95,7 @@ impl PasserBy {
     }
 
     /// Loses its connection, and does not come back.
-    pub(crate) fn is_cut(self, clients: &Clients) {
+    pub(crate) fn lose_connection(self, clients: &Clients) {
         self.history.note(HOST, "loses its connection");
         clients.cut(HOST);
         drop((self.consumer, self.client));

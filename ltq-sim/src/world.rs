@@ -419,7 +419,7 @@ impl<S: Stores> World<S> {
         match going {
             Going::Leaves => passer_by.leave().await.map_err(failed),
             Going::IsCut => {
-                passer_by.is_cut(&self.clients);
+                passer_by.lose_connection(&self.clients);
                 Ok(())
             }
             Going::Outlives => {
