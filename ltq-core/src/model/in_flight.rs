@@ -121,7 +121,8 @@ impl InFlight {
                 let first = held.run_of(cut).first;
                 self.put(slot, cut.last, Held { first_tag: cut.first, first, deadline, ..held });
             }
-            let Some(next) = after(cut.last) else { return };
+            // A run that is left whole goes on behind what was asked for.
+            let Some(next) = after(cut.last).filter(|&next| next <= tags.last) else { return };
             at = next;
         }
         stale.add(TagRange { first: at, last: tags.last });

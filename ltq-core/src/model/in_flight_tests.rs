@@ -100,6 +100,22 @@ fn touching_gives_more_time_up_to_a_limit() {
     assert_eq!(touch(&mut in_flight, tags(3, 10), 245, 0), vec![tags(3, 10)], "out of visits");
 }
 
+/// Promise 10: what changes nothing costs no more than what does.
+#[test]
+fn touching_a_part_that_has_all_the_time_there_is_visits_its_run_once() {
+    let mut in_flight = delivered(1, 1, 0, 10, 0);
+    touch(&mut in_flight, tags(1, 10), 60, 9);
+    touch(&mut in_flight, tags(1, 10), 155, 9);
+    touch(&mut in_flight, tags(1, 10), 240, 9);
+    for range in [tags(1, 1), tags(4, 6), tags(10, 10), tags(1, 10)] {
+        let (mut visits, mut stale) = (9, StaleTags::default());
+        let times = (TIMEOUT, LONGEST);
+        in_flight.touch(1, range, Monotonic(245), times, &mut visits, &mut stale);
+        assert_eq!((visits, stale.finish()), (8, vec![]), "{range:?}");
+        assert_eq!(in_flight.runs(), 1, "{range:?}");
+    }
+}
+
 #[test]
 fn a_leaving_consumer_gives_everything_back() {
     let mut in_flight = delivered(1, 1, 0, 10, 0);

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::OneStream;
-use pipe::Pipe;
+use pipe::{Cuttable, direction};
 
 /// What a [`SimulatedNetwork`] does to what passes through. By default it delivers at once and
 /// whole, and never breaks.
@@ -87,7 +87,7 @@ struct Roads {
 /// A connection.
 struct Link {
     hosts: [String; 2],
-    directions: [Pipe; 2],
+    directions: [Cuttable; 2],
 }
 
 impl Roads {
@@ -117,7 +117,7 @@ impl Roads {
             return;
         }
         let mut links = self.links.lock();
-        links.retain(|link| !link.directions.iter().all(Pipe::is_over));
+        links.retain(|link| !link.directions.iter().all(Cuttable::is_over));
         let Some(link) = links.get(self.below(links.len() as u64) as usize) else { return };
         if cut {
             link.directions.iter().for_each(|direction| direction.cut(false));
@@ -162,7 +162,7 @@ impl SimulatedNetwork {
             if ours {
                 link.directions.iter().for_each(|direction| direction.cut(silent));
             }
-            !ours && !link.directions.iter().all(Pipe::is_over)
+            !ours && !link.directions.iter().all(Cuttable::is_over)
         });
     }
 
@@ -253,8 +253,8 @@ impl Transport for SimulatedHost {
         }
         let listener = roads.listeners.lock().get(address.rest()).cloned().ok_or_else(refused)?;
         let number = roads.connections.fetch_add(1, Relaxed);
-        let (there, near_send, far_recv) = Pipe::new(Arc::clone(roads));
-        let (back, far_send, near_recv) = Pipe::new(Arc::clone(roads));
+        let (there, near_send, far_recv) = direction(Arc::clone(roads));
+        let (back, far_send, near_recv) = direction(Arc::clone(roads));
         let near = Stream { send: Box::new(near_send), recv: Box::new(near_recv) };
         let far = Stream { send: Box::new(far_send), recv: Box::new(far_recv) };
         let us = Address::new(SCHEME, format!("{}#{number}", self.name));

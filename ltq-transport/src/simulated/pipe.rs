@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
 };
 
@@ -15,9 +15,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Roads, Weather};
 
-/// A direction. The network keeps it too, to cut it.
+/// A direction, for those at its ends.
 #[derive(Clone)]
-pub(super) struct Pipe(Arc<Mutex<State>>);
+struct Pipe(Arc<Mutex<State>>);
+
+/// A direction, for the network, which cuts it. It lives as long as its ends: they know the network.
+pub(super) struct Cuttable(Weak<Mutex<State>>);
 
 struct State {
     roads: Arc<Roads>,
@@ -45,7 +48,7 @@ enum End {
 }
 
 impl Pipe {
-    pub(super) fn new(roads: Arc<Roads>) -> (Self, PipeSend, PipeRecv) {
+    fn new(roads: Arc<Roads>) -> Self {
         let state = State {
             roads,
             pieces: VecDeque::new(),
@@ -57,15 +60,23 @@ impl Pipe {
             receiver: None,
             sender: None,
         };
-        let pipe = Self(Arc::new(Mutex::new(state)));
-        let (send, recv) = (PipeSend(pipe.clone()), PipeRecv { pipe: pipe.clone(), sleep: None });
-        (pipe, send, recv)
+        Self(Arc::new(Mutex::new(state)))
     }
+}
 
+/// A direction of a new stream.
+pub(super) fn direction(roads: Arc<Roads>) -> (Cuttable, PipeSend, PipeRecv) {
+    let pipe = Pipe::new(roads);
+    let cuttable = Cuttable(Arc::downgrade(&pipe.0));
+    (cuttable, PipeSend(pipe.clone()), PipeRecv { pipe, sleep: None })
+}
+
+impl Cuttable {
     /// Breaks it: of what is under way some first part still arrives, at once. Both ends are told; nobody
     /// is if it is `silent`.
     pub(super) fn cut(&self, silent: bool) {
-        let mut state = self.0.lock();
+        let Some(state) = self.0.upgrade() else { return };
+        let mut state = state.lock();
         if silent {
             state.silent = true;
         } else if !matches!(state.end, End::Cut(_)) {
@@ -81,7 +92,7 @@ impl Pipe {
 
     /// Whether both ends have let go of it.
     pub(super) fn is_over(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        self.0.strong_count() == 0
     }
 }
 
