@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, lints, documentation, tests, examples and the README's commands: what CI runs.
+# Format, lints, documentation, tests, examples, the README's commands and some seeded bugs: what CI runs.
 # Needs a Rust toolchain and a C++ compiler; libclang it installs with apt-get where it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,3 +28,6 @@ scripts/readme.sh
 
 step "tests"
 scripts/test.sh
+
+step "three of the bugs that the simulator must find"
+scripts/seeded-bugs.sh --some 3 --day "$(date +%j)"

@@ -33,6 +33,8 @@ pub(crate) struct Consuming {
     pub(crate) subscriptions: Arc<AtomicU64>,
     /// Whether it now does its work and nothing else.
     pub(crate) diligent: watch::Receiver<bool>,
+    /// Whether it forgets some of it even then.
+    pub(crate) forgets: bool,
 }
 
 impl Consuming {
@@ -78,7 +80,7 @@ impl Consuming {
             self.note(format!("subscribes to {topic}/{channel}"));
             self.add(What::Subscribed(id));
             match builder.credit(credit, 1 << 20).timeout(wait).open().await {
-                Ok(consumer) => self.consume(id, consumer, run).await,
+                Ok(consumer) => self.consume(id, consumer, credit, run).await,
                 Err(error) => {
                     self.note(format!("cannot subscribe: {error}"));
                     sleep(Duration::from_millis(200)).await;
@@ -87,7 +89,13 @@ impl Consuming {
         }
     }
 
-    async fn consume(&self, id: u64, mut consumer: Consumer, run: &watch::Receiver<bool>) {
+    async fn consume(
+        &self,
+        id: u64,
+        mut consumer: Consumer,
+        credit: u64,
+        run: &watch::Receiver<bool>,
+    ) {
         let chance = &self.part.chance;
         let mut held = Vec::new();
         let batches = chance.one_in(3);
@@ -97,14 +105,13 @@ impl Consuming {
             if !*run.borrow() {
                 break;
             }
+            // What it forgot it never answers: its time must run out. But it cannot work without credit.
+            if self.is_diligent() && held.len() as u64 * 2 > credit {
+                held.clear();
+            }
             let most = if batches { 1 + chance.below(20) as usize } else { 1 };
             let next = match timeout(Duration::from_secs(1), consumer.next_batch(most)).await {
-                Err(_) => {
-                    if self.is_diligent() {
-                        held.clear();
-                    }
-                    continue;
-                }
+                Err(_) => continue,
                 Ok(None) => break,
                 Ok(Some(next)) => next,
             };
@@ -165,12 +172,15 @@ impl Consuming {
     async fn answer(&self, spot: Spot, delivery: Delivery, held: &mut Vec<Delivery>) {
         let chance = &self.part.chance;
         let diligent = self.is_diligent();
-        if diligent {
-            held.clear();
-        } else if chance.one_in(30) {
+        if !diligent && chance.one_in(30) {
             sleep(chance.millis(3_000)).await;
         }
-        match if diligent { 0 } else { chance.below(12) } {
+        let what = match diligent {
+            true if self.forgets && chance.one_in(20) => 10,
+            true => 0,
+            false => chance.below(12),
+        };
+        match what {
             0..=4 => {
                 let result = delivery.ack_confirmed().await.map_err(|error| error.to_string());
                 self.add(What::Acked(spot, result));
@@ -194,7 +204,11 @@ impl Consuming {
             _ => {
                 let result = delivery.touch_confirmed().await;
                 self.note(format!("touches {spot}: {result:?}"));
-                // Dropped: given back at once.
+                if chance.one_in(2) {
+                    self.add(What::Forgot(spot));
+                    held.push(delivery);
+                }
+                // Or dropped: given back at once.
             }
         }
     }

@@ -102,6 +102,11 @@ pub enum What {
     DiskFine,
     /// Something was done to what lies on the disk.
     Damaged(String),
+    /// The wall clock jumps.
+    ClockJumps {
+        /// So far ahead, or back.
+        millis: i64,
+    },
     /// An operator asks for a topic, or a channel of it, to be deleted.
     Deleting {
         /// The topic's number.
@@ -267,6 +272,7 @@ impl fmt::Display for What {
             Self::Room(bytes) => write!(f, "the disk has room for {bytes} bytes"),
             Self::DiskFails(what) => write!(f, "the disk fails: {what}"),
             Self::ReadsFail => write!(f, "reads fail"),
+            Self::ClockJumps { millis } => write!(f, "clocks jump by {millis} ms"),
             Self::Damaged(what) => write!(f, "the disk is damaged: {what}"),
             Self::Deleting { topic } => write!(f, "is about to delete of t{topic}"),
             Self::Made { topic } => write!(f, "knows that t{topic} is there"),

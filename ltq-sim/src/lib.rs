@@ -47,6 +47,7 @@ mod chance;
 mod checks;
 mod consumers;
 mod history;
+mod leaving;
 mod node;
 mod operators;
 mod plan;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{chance::Seeded, topics::TOPICS, trouble::Trouble};
+use crate::{chance::Seeded, leaving::Going, topics::TOPICS, trouble::Trouble};
 
 /// What a seed plays.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     pub(crate) consumers: Vec<(Part, usize, usize)>,
     pub(crate) operators: Vec<Part>,
     pub(crate) troubles: Vec<(Part, Trouble)>,
+    /// How the consumer goes who comes by at the end.
+    pub(crate) going: Option<Going>,
 }
 
 /// Somebody or something.
@@ -56,8 +58,15 @@ impl Plan {
             let trouble = kind(&part.chance, calm);
             (part, trouble)
         });
+        let kills = !not.contains(&Trouble::Kill) && !not.contains(&Trouble::PowerCut);
+        let going = match Seeded::of(seed, "going").below(3) {
+            0 if kills => Going::Outlives,
+            1 => Going::IsCut,
+            _ => Going::Leaves,
+        };
         Self {
             fair,
+            going: (!fair).then_some(going),
             producers: producers.filter(is_in).collect(),
             consumers,
             operators: operators.filter(is_in).collect(),

@@ -8,6 +8,7 @@ use std::{
 use ltq_client::{
     BatchError, BatchReceipt, Client, Durability, Message, Outcome, Producer, PublishError, Receipt,
 };
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -34,6 +35,8 @@ pub(crate) struct Producing {
     pub(crate) crashes: bool,
     /// How many it has handed over.
     pub(crate) published: AtomicU64,
+    /// What it will be told when it has gone on.
+    pub(crate) late: Mutex<JoinSet<()>>,
 }
 
 impl Producing {
@@ -51,6 +54,8 @@ impl Producing {
                 life.await;
             }
         }
+        let mut late = std::mem::take(&mut *self.late.lock());
+        while late.join_next().await.is_some() {}
         self.note("is done");
     }
 
@@ -128,6 +133,12 @@ impl Producing {
                         }
                         Err(error) => teller.told(body, Err(error)),
                     }
+                }
+                if self.crashes && self.part.chance.one_in(4) {
+                    // It may open another one under the same name before it is told.
+                    let mut late = self.late.lock();
+                    late.spawn(async move { while told.join_next().await.is_some() {} });
+                    return;
                 }
                 while told.join_next().await.is_some() {}
             }

@@ -24,6 +24,7 @@ use crate::{
     checks,
     consumers::Consuming,
     history::{History, What},
+    leaving::{Going, PasserBy},
     node::{NODE, Node},
     operators::{Operating, make, resume_all},
     plan::{Part, Plan},
@@ -44,6 +45,11 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    /// Cuts a host's connections.
+    pub(crate) fn cut(&self, host: &str) {
+        self.network.cut(host, false);
+    }
+
     /// One more client of a host. It connects in the background.
     #[expect(clippy::expect_used, reason = "the address and all options are the simulation's own")]
     pub(crate) fn client(&self, host: &str) -> Client {
@@ -138,6 +144,7 @@ impl<S: Stores> World<S> {
                 clients: self.clients.clone(),
                 history: self.history.clone(),
                 published: AtomicU64::new(0),
+                late: Default::default(),
                 crashes: !plan.fair,
                 part,
             };
@@ -161,6 +168,7 @@ impl<S: Stores> World<S> {
                 history: self.history.clone(),
                 subscriptions: subscriptions.clone(),
                 diligent: diligent.clone(),
+                forgets: !plan.fair,
             };
             consuming.spawn(consumer.run(consumers_run.clone()));
         }
@@ -179,9 +187,13 @@ impl<S: Stores> World<S> {
         all_of(&mut producing, "producers").await?;
         be_diligent.send_replace(true);
         self.history.note("world", "only what is left is delivered from now on");
-        self.drained(&operator, &consumed).await?;
+        self.drained(&operator, &consumed, DONE_WITHIN).await?;
         if consumed.contains(&(LASTING, 0)) {
             self.pause(&operator, &consumed).await?;
+            if let Some(going) = plan.going {
+                self.pass_by(&operator, going).await?;
+                self.drained(&operator, &consumed, AT_ONCE).await?;
+            }
         }
         stop_consumers.send_replace(false);
         all_of(&mut consuming, "consumers").await?;
@@ -211,7 +223,7 @@ impl<S: Stores> World<S> {
             Trouble::Stop => self.node.stop(chance.millis(10_000)).await,
             Trouble::ClockJumps => {
                 let millis = i64::try_from(chance.below(20_000)).unwrap_or(0) - 10_000;
-                self.history.note(&part.name, format!("by {millis} ms"));
+                self.history.add(&part.name, What::ClockJumps { millis });
                 self.clock.jump(millis);
             }
             Trouble::DiskFull => {
@@ -335,7 +347,12 @@ impl<S: Stores> World<S> {
     }
 
     /// Waits until every channel that somebody consumes has delivered what it has.
-    async fn drained(&self, operator: &Client, consumed: &[(usize, usize)]) -> Result<(), End> {
+    async fn drained(
+        &self,
+        operator: &Client,
+        consumed: &[(usize, usize)],
+        within: Duration,
+    ) -> Result<(), End> {
         let mut last = String::new();
         let drained = async {
             loop {
@@ -365,9 +382,9 @@ impl<S: Stores> World<S> {
                 sleep(Duration::from_millis(500)).await;
             }
         };
-        match timeout(DONE_WITHIN, drained).await {
+        match timeout(within, drained).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(broken(format!("progress: after {DONE_WITHIN:?} there is left: {last}"))),
+            Err(_) => Err(broken(format!("progress: after {within:?} there is left: {last}"))),
         }
     }
 
@@ -391,7 +408,30 @@ impl<S: Stores> World<S> {
         sleep(Duration::from_secs(5)).await;
         self.history.add("world", What::Resumed { topic, channel });
         admin.resume_channel("t0", "c0").await.map_err(|error| failed(&error))?;
-        self.drained(operator, consumed).await
+        self.drained(operator, consumed, DONE_WITHIN).await
+    }
+
+    /// One more consumer takes something, and goes, or its node does.
+    async fn pass_by(&mut self, operator: &Client, going: Going) -> Result<(), End> {
+        let failed = |why: String| broken(format!("progress: at rest, {why}"));
+        let came = PasserBy::come(&self.clients, operator, &self.history).await;
+        let mut passer_by = came.map_err(failed)?;
+        match going {
+            Going::Leaves => passer_by.leave().await.map_err(failed),
+            Going::IsCut => {
+                passer_by.lose_connection(&self.clients);
+                Ok(())
+            }
+            Going::Outlives => {
+                passer_by.put_off().await;
+                // Until what the node has to remember is on its disk.
+                sleep(Duration::from_secs(4)).await;
+                let power = self.node.chance.one_in(2);
+                self.node.kill(power);
+                drop(passer_by);
+                self.start().await
+            }
+        }
     }
 
     /// What is left when everybody but the world's own client is gone.
@@ -444,6 +484,9 @@ fn weather(chance: &Seeded) -> Weather {
     }
 }
 
+/// Who goes gives back at once what it had: it takes this long at most until that is noticed, and
+/// others, who forget some of it a few times, have dealt with it.
+const AT_ONCE: Duration = Duration::from_secs(45);
 /// How long it may take, when nothing goes wrong any more, until those who publish are done with what
 /// they have at hand, and until everything due is delivered.
 const DONE_WITHIN: Duration = Duration::from_secs(120);

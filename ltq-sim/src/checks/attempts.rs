@@ -1,24 +1,44 @@
-//! Promise 3: while a node lives, each delivery of a message in a channel has a number of its own.
+//! Promises 3 and 12: each delivery of a message in a channel has a number of its own, and only a crash
+//! soon after it may give that number again.
 
 use std::collections::BTreeMap;
 
-use super::{Event, Life, What, comes_and_goes};
+use super::{
+    Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, What, comes_and_goes, crashes, ends, is_damaged,
+    is_troubled, lasting,
+};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
-    let (mut seen, mut life) = (BTreeMap::new(), Life::default());
     let mut broken = Vec::new();
+    // Numbers are lost with what lies on a disk as well as messages.
+    if is_damaged(events) {
+        return broken;
+    }
+    let (ends, lasting) = (ends(events), lasting(events));
+    let crashes = crashes(&ends);
+    let (mut seen, mut life) = (BTreeMap::new(), Life::default());
     for event in events {
-        if life.begins(event) {
-            // A crash takes attempts back.
-            seen.clear();
-        }
-        let What::Delivered(place, _) = event.what else { continue };
+        life.begins(event);
+        let What::Delivered(place, body) = event.what else { continue };
         if comes_and_goes(place.topic) || !life.is_of(place) {
             continue;
         }
         let key = (place.topic, place.channel, place.offset, place.attempt);
-        if let Some(other) = seen.insert(key, place.consumer) {
+        let Some((since, other, of)) = seen.insert(key, (event.at, place.consumer, body)) else {
+            continue;
+        };
+        // What came from a node that is gone may have been read only now, or then.
+        let since = since.saturating_sub(SILENT_MAX);
+        let within = |end, until| since <= end && end <= event.at.min(until);
+        if !ends.iter().any(|end| within(end.0, event.at)) {
             broken.push(format!("promise 3: {place} came to consumer {other} too"));
+        } else if place.topic == LASTING
+            && of == body
+            && lasting.contains(&body)
+            && !is_troubled(events, since, event.at)
+            && !crashes.iter().any(|&end| within(end, since + SILENT_MAX + KEPT_WITHIN))
+        {
+            broken.push(format!("promise 12: {place} came to consumer {other} before a restart"));
         }
     }
     broken

@@ -1,31 +1,55 @@
-//! Promise 14: a message that was given back for some time does not come before that is over.
+//! Promise 14: a message that was given back for some time does not come before that is over, whether or
+//! not the node is started again meanwhile; but for a crash soon after.
 
 use std::collections::BTreeMap;
 
-use super::{Event, Life, What, comes_and_goes};
+use super::{
+    Event, KEPT_WITHIN, LASTING, Life, What, comes_and_goes, crashes, ends, is_damaged,
+    is_troubled, lasting,
+};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
-    let (mut due, mut life) = (BTreeMap::new(), Life::default());
     let mut broken = Vec::new();
+    if is_damaged(events) {
+        return broken;
+    }
+    let (ends, lasting) = (ends(events), lasting(events));
+    let crashes = crashes(&ends);
+    let jumps = events.iter().filter(|event| matches!(event.what, What::ClockJumps { .. }));
+    let jumps: Vec<_> = jumps.map(|event| event.at).collect();
+    let (mut came, mut due) = (BTreeMap::new(), BTreeMap::new());
+    let mut life = Life::default();
     for event in events {
-        if life.begins(event) {
-            due.clear();
-        }
+        life.begins(event);
         match &event.what {
             What::Requeued { place, asked, after, result: Ok(()) }
                 if !comes_and_goes(place.topic) =>
             {
+                let Some(&body) = came.get(place) else { continue };
                 let key = (place.topic, place.channel, place.offset, place.attempt + 1);
-                due.insert(key, *asked + *after);
+                due.insert(key, (*asked, *after, event.at, body));
             }
-            What::Delivered(place, _) if life.is_of(*place) => {
+            What::Delivered(place, body) => {
+                came.insert(*place, *body);
                 let key = (place.topic, place.channel, place.offset, place.attempt);
-                if let Some(&due) = due.get(&key)
-                    && event.at < due
-                {
-                    let at = event.at;
-                    broken
-                        .push(format!("promise 14: {place} came at {at:?}, and is due at {due:?}"));
+                let Some(&(asked, after, told, of)) = due.get(&key) else { continue };
+                if event.at >= asked + after || !life.is_of(*place) {
+                    continue;
+                }
+                let among = |at: &std::time::Duration| asked <= *at && *at <= event.at;
+                let restarted = ends.iter().any(|end| among(&end.0));
+                let kept = place.topic == LASTING
+                    && of == *body
+                    && lasting.contains(body)
+                    && !crashes.iter().any(|at| among(at) && *at <= told + KEPT_WITHIN)
+                    // What is stored is wall time.
+                    && !jumps.iter().any(among)
+                    && !is_troubled(events, asked, event.at);
+                if !restarted || kept {
+                    broken.push(format!(
+                        "promise 14: {place} came at {:?}, and is due {after:?} after {asked:?}",
+                        event.at
+                    ));
                 }
             }
             _ => {}

@@ -83,6 +83,21 @@ fn is_damaged(events: &[Event]) -> bool {
     events.iter().any(|event| matches!(event.what, What::Damaged(_)))
 }
 
+/// When a node went without coming to rest, or on a disk that did not write.
+fn crashes(ends: &[(Duration, Durability)]) -> Vec<Duration> {
+    ends.iter().filter(|end| end.1 > Durability::Memory).map(|end| end.0).collect()
+}
+
+/// Whether a disk may not have taken what a broker has to remember, before `until` and for as long
+/// that it matters at `since`.
+fn is_troubled(events: &[Event], since: Duration, until: Duration) -> bool {
+    events.iter().any(|event| {
+        matches!(event.what, What::Room(_) | What::DiskFails(_))
+            && event.at + TROUBLE_LASTS >= since
+            && event.at <= until
+    })
+}
+
 /// When a node went that kept only what was this durable, or more.
 fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
     let mut ends = Vec::new();
@@ -108,3 +123,11 @@ fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
     }
     ends
 }
+
+/// Within so long a client notices that a node does not speak any more.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+/// As long as a disk may refuse to take acks, and a broker may wait until it tries again.
+const TROUBLE_LASTS: Duration = Duration::from_secs(20);
+/// Within so long what a broker has to remember of its channels is on a disk: the interval of acks,
+/// that of syncs, and a disk that is slow.
+const KEPT_WITHIN: Duration = Duration::from_secs(3);

@@ -28,7 +28,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         if let What::Delivered(place, body) = &event.what
             && refused.contains(body)
         {
-            broken.push(format!("{body:?} was said not to be stored, and came from {place}"));
+            broken.push(format!(
+                "promise 15: {body:?} was said not to be stored, and came from {place}"
+            ));
         }
     }
     broken

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Proves that the simulator finds bugs: puts each patch of seeded-bugs/ into a copy of the sources, and
+# plays seeds until one is broken. Fails if none is, or if a patch does not apply or build.
+#
+#   scripts/seeded-bugs.sh                    all of them
+#   scripts/seeded-bugs.sh NAME...            those, by the patches' names without .patch
+#   scripts/seeded-bugs.sh --some N --day D   N of them; other ones the next day, until all had their turn
+#
+# Needs a Rust toolchain and git. The copy and what is built of it stay under target/seeded-bugs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seeds_max=1000 # until one of these is broken
+clean_seeds=30 # that must not be broken without a bug
+play_max=600   # seconds; a bug may also hang whoever meets it
+sim=(-p ltq-sim --bin ltq-sim)
+
+names=() some=0 day=0
+while [ $# -gt 0 ]; do
+    case $1 in
+        --some) some=$2; shift 2 ;;
+        --day) day=$2; shift 2 ;;
+        -*) sed -n '2,/^set/{/^#/p}' "$0" >&2; exit 2 ;;
+        *) names+=("$1"); shift ;;
+    esac
+done
+if [ ${#names[@]} -eq 0 ]; then
+    for patch in seeded-bugs/*.patch; do names+=("$(basename "$patch" .patch)"); done
+fi
+if [ "$some" -gt 0 ]; then
+    chosen=()
+    for ((at = 0; at < some && at < ${#names[@]}; at++)); do
+        # Days are written with leading zeros.
+        chosen+=("${names[(10#$day * some + at) % ${#names[@]}]}")
+    done
+    names=("${chosen[@]}")
+fi
+
+bugs=$PWD/seeded-bugs
+mkdir -p "${CARGO_TARGET_DIR:-target}/seeded-bugs"
+dir=$(cd "${CARGO_TARGET_DIR:-target}/seeded-bugs" && pwd)
+tree=$dir/tree
+export CARGO_TARGET_DIR=$dir/build
+# The copy lies in the repository's directory and is no part of it.
+export GIT_CEILING_DIRECTORIES=$dir
+
+# Files that are the same stay as they are, with their times, so that cargo builds what differs and no more.
+mkdir -p "$tree"
+git ls-files -z | while IFS= read -r -d '' file; do
+    if [ -f "$file" ]; then
+        printf '%s\0' "$file"
+    fi
+done | sort -z > "$dir/files"
+while IFS= read -r -d '' file; do
+    if ! cmp -s "$file" "$tree/$file"; then
+        mkdir -p "$(dirname "$tree/$file")"
+        cp "$file" "$tree/$file"
+    fi
+done < "$dir/files"
+(cd "$tree" && find . -type f -printf '%P\0') | sort -z | comm -z -13 "$dir/files" - |
+    while IFS= read -r -d '' file; do rm "$tree/$file"; done
+
+build() {
+    (cd "$tree" && cargo build --quiet --locked "${sim[@]}") > "$dir/log" 2>&1
+}
+
+# Plays seeds until one is broken; what became of it is in the log.
+play() {
+    local status=0
+    timeout "$play_max" "$CARGO_TARGET_DIR/debug/ltq-sim" --from 1 --count "$1" --until-broken --no-shrink \
+        > "$dir/log" 2>&1 || status=$?
+    return "$status"
+}
+
+row() { printf '%-36s %-8s %-7s %s\n' "$@"; }
+
+row "bug" "seed" "seconds" "found by"
+began=$SECONDS
+if ! build; then
+    cat "$dir/log" >&2
+    exit 1
+fi
+if ! play "$clean_seeds"; then
+    row "(none)" "-" $((SECONDS - began)) "FAILED: a seed is broken without any bug"
+    cat "$dir/log" >&2
+    exit 1
+fi
+row "(none)" "-" $((SECONDS - began)) "nothing, in $clean_seeds seeds"
+
+failed=0
+for name in "${names[@]}"; do
+    patch=$bugs/$name.patch
+    began=$SECONDS seed=- found=
+    if ! (cd "$tree" && git apply "$patch") 2> "$dir/log"; then
+        row "$name" - 0 "FAILED: the patch does not apply"
+        cat "$dir/log" >&2
+        failed=$((failed + 1))
+        continue
+    fi
+    if build; then
+        status=0
+        play "$seeds_max" || status=$?
+        case $status in
+            0) ;;
+            1)
+                seed=$(sed -n 's/^seed \([0-9]*\): .*/\1/p' "$dir/log" | head -n 1)
+                found=$(sed -n '/^seed /{n;s/^ *//;s/: .*//;p;q}' "$dir/log")
+                ;;
+            124) found="it hangs" ;;
+            *) found="a panic of the simulation" ;;
+        esac
+    else
+        cat "$dir/log" >&2
+        found="FAILED: it does not build"
+        failed=$((failed + 1))
+    fi
+    (cd "$tree" && git apply --reverse "$patch")
+    if [ -z "$found" ]; then
+        found="FAILED: nothing, in $seeds_max seeds"
+        failed=$((failed + 1))
+    fi
+    row "$name" "$seed" $((SECONDS - began)) "$found"
+done
+if [ "$failed" -gt 0 ]; then
+    echo "$failed of ${#names[@]} bugs were not found" >&2
+    exit 1
+fi
