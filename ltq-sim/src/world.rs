@@ -283,7 +283,9 @@ impl<S: Stores> World<S> {
 
     /// Does what an operator does, or whoever watches the node for him.
     async fn mend(&mut self) -> Result<(), End> {
-        if self.node.store_failed() {
+        // A device that has stopped taking changes is noticed by whoever watches it, if not by a node
+        // that had none to make.
+        if self.node.store_failed() || self.node.disk.has_stopped() {
             self.node.stop(Duration::from_secs(1)).await;
             // What lies on a device that failed is what it has, not what memory had of it.
             if self.node.disk.has_stopped() {
