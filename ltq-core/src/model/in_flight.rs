@@ -109,7 +109,9 @@ impl InFlight {
     ) {
         let Some(tags) = self.begin(slot, tags, stale) else { return };
         let mut at = tags.first;
+        // A run of which only the start is touched, and not changed, would be found again.
         while *visits > 0
+            && at <= tags.last
             && let Some((last, held)) = self.next_from(slot, at, tags.last)
         {
             *visits -= 1;

@@ -91,7 +91,9 @@ impl Topic {
                 self.locating.push((ticket, wish(start)));
                 self.out.push_back(Command::Locate { ticket, time });
             }
-            _ => self.wishes.push_back(wish(start)),
+            // As a look-up would say; what is being stored comes behind it.
+            StartAt::Time(_) => self.wishes.push_back(wish(StartAt::Offset(self.bounds.end))),
+            start => self.wishes.push_back(wish(start)),
         }
     }
 
@@ -304,9 +306,8 @@ impl Topic {
                 None => {
                     let request = Some(request);
                     match action {
-                        TopicAction::CreateChannel(name, start)
-                            if self.channels.find(&name).is_none() =>
-                        {
+                        // Even if it is there: it may be about to be deleted.
+                        TopicAction::CreateChannel(name, start) => {
                             self.wish_at(start, true, |start| Wish::Admin {
                                 request,
                                 action: TopicAction::CreateChannel(name, start),
