@@ -7,6 +7,7 @@
 mod answers;
 mod channel;
 mod checks;
+mod clients;
 mod ending;
 mod history;
 mod oracle;
@@ -110,7 +111,7 @@ fn check(seed: u64) -> Result<(), String> {
     };
     let (outcome, words) = played(&small);
     let words = words.all().join("\n");
-    let why = outcome.err().or(first.err()).unwrap_or_default();
+    let why = outcome.err().or_else(|| first.err()).unwrap_or_default();
     Err(format!("{again}\n\n{small:#?}\n\n{words}\n\nseed {seed}: {why}"))
 }
 

@@ -144,7 +144,7 @@ impl Answers {
     }
 }
 
-fn take_one<K: Ord>(waiting: &mut BTreeMap<K, u32>, id: K) -> bool {
+fn take_one<K: Ord + Copy>(waiting: &mut BTreeMap<K, u32>, id: K) -> bool {
     let Some(count) = waiting.get_mut(&id) else { return false };
     *count -= 1;
     if *count == 0 {

@@ -73,6 +73,7 @@ impl History {
     }
 
     fn restart_cleanly(&mut self, keeps: usize, away_ms: i64) {
+        let at_once = !self.stopping;
         let hold = std::mem::take(&mut self.world.hold_commits);
         self.stop();
         self.commit_all();
@@ -95,7 +96,8 @@ impl History {
         self.oracle.crashed |= !stored;
         let saved = self.oracle.snapshots.now().clone();
         self.revive(&saved, Durability::Memory, away_ms);
-        let kept = |name: &str| stored && !was_new && !name.ends_with("#ephemeral");
+        // While it stops, clocks may be set that nobody looks at any more.
+        let kept = |name: &str| at_once && stored && !was_new && !name.ends_with("#ephemeral");
         for (name, before) in before.iter().filter(|(name, _)| kept(name)) {
             let after = self.oracle.channels.get(name).expect("the channel");
             let kept = after.is_as_kept(before, then, self.world.now);

@@ -3,21 +3,17 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    body,
     channel::union,
     limits,
     oracle::Oracle,
-    scenario::{CHANNELS, Failure, PRODUCERS, Part, Scenario, Start, Step, Terms},
-    starts::Asks,
+    scenario::{CHANNELS, Failure, PRODUCERS, Scenario, Step},
     words::{self, Words},
 };
 use crate::{
-    AdminResponse, Committed, Credit, Durability, Message, Monotonic, Offset, ProducerName,
-    RecordBatch, Records, Refusal, RefusalCode, Settlement, StartAt, StoreError, Tag, TagRange,
+    AdminResponse, Committed, Monotonic, Offset, ProducerName, RecordBatch, StoreError, TagRange,
     Timestamp, TopicSettings,
     model::{
-        Command, ConsumerId, Event, LoadTicket, ProducerId, Reply, RequestId, SessionId,
-        TopicAction,
+        Command, ConsumerId, Event, LoadTicket, ProducerId, Reply, SessionId, TopicAction,
         keys::{self, Key},
         testing::{World, channel, failed, full, run},
         topic::Stage,
@@ -33,10 +29,10 @@ pub(super) struct Publisher {
     pub(super) asked: bool,
     pub(super) epoch: u64,
     pub(super) next: u64,
-    prefix: String,
-    session: u64,
+    pub(super) prefix: String,
+    pub(super) session: u64,
     /// How many of its names were given up.
-    names: u64,
+    pub(super) names: u64,
 }
 
 pub(super) struct History {
@@ -46,15 +42,15 @@ pub(super) struct History {
     /// Of topics that are made.
     pub(super) settings: TopicSettings,
     pub(super) lives: u64,
-    requests: u32,
+    pub(super) requests: u32,
     /// Names that were to be forgotten, since the last restart.
     pub(super) given_up: Vec<ProducerName>,
     /// So many more events are told before the topic is asked what to do.
-    gathering: usize,
+    pub(super) gathering: usize,
     /// Times to be looked up.
     pub(super) locates: VecDeque<(LoadTicket, Timestamp)>,
     /// What is to be answered to settlements.
-    settled: VecDeque<Vec<TagRange>>,
+    pub(super) settled: VecDeque<Vec<TagRange>>,
     pub(super) stopping: bool,
     pub(super) stopped: bool,
     /// A commit failed while it stopped.
@@ -65,15 +61,15 @@ pub(super) struct History {
 }
 
 impl Publisher {
-    fn name(&self, index: usize) -> ProducerName {
+    pub(super) fn name(&self, index: usize) -> ProducerName {
         ProducerName::new(&format!("n{index}.{}", self.names)).unwrap()
     }
 
-    fn session(&self) -> SessionId {
+    pub(super) fn session(&self) -> SessionId {
         SessionId(1_000 + self.session)
     }
 
-    fn id(&self, index: usize) -> ProducerId {
+    pub(super) fn id(&self, index: usize) -> ProducerId {
         ProducerId { session: self.session(), handle: index as u32 }
     }
 }
@@ -81,8 +77,6 @@ impl Publisher {
 pub(super) fn consumer(index: usize) -> ConsumerId {
     ConsumerId { session: SessionId(index as u64), handle: index as u32 }
 }
-
-const OPERATOR: SessionId = SessionId(500);
 
 impl History {
     pub(super) fn new(scenario: &Scenario, words: Option<Words>) -> Self {
@@ -282,7 +276,7 @@ impl History {
     }
 
     /// The first message taken in at this time or later.
-    fn first_of(&self, time: Timestamp) -> Option<u64> {
+    pub(super) fn first_of(&self, time: Timestamp) -> Option<u64> {
         let stored = &self.world.stored;
         let first = stored.bounds().first;
         let batch = stored.batches.iter().find(|batch: &&RecordBatch| batch.time >= time)?;
@@ -454,191 +448,6 @@ impl History {
                 assert!(!known.contains(&name), "promise 9: {name} was to be forgotten");
             }
         }
-    }
-
-    pub(super) fn admin(&mut self, action: TopicAction) {
-        self.requests += 1;
-        let request = self.requests;
-        self.oracle.answers.requests(request, action.clone());
-        self.tell(Event::Admin { request: RequestId { session: OPERATOR, request }, action });
-    }
-
-    fn create_channel(&mut self, name: &str, start: Start) {
-        let (start, asks) = self.start_at(start);
-        let is_there = self.oracle.channels.contains_key(name);
-        let goes =
-            channel(name).is_ephemeral() || self.oracle.answers.is_being_deleted(&channel(name));
-        if !is_there || goes {
-            let log = (self.oracle.first_kept(), self.oracle.end());
-            self.oracle.starts.asks(name, asks, log);
-        }
-        self.admin(TopicAction::CreateChannel(channel(name), start));
-    }
-
-    fn start_at(&self, start: Start) -> (StartAt, Asks) {
-        let end = self.oracle.end();
-        match start {
-            Start::Earliest => (StartAt::Earliest, Asks::Earliest),
-            Start::Latest => (StartAt::Latest, Asks::Latest),
-            Start::Back(back) => {
-                let offset = if back == 0 { end + 10 } else { end.saturating_sub(back) };
-                (StartAt::Offset(Offset(offset)), Asks::Offset(offset))
-            }
-            Start::Ago(ago) => {
-                let time = Timestamp(self.world.now.wall.0.saturating_add_signed(-ago));
-                (StartAt::Time(time), Asks::Time(self.first_of(time)))
-            }
-        }
-    }
-
-    fn open(&mut self, index: usize, resume: bool) {
-        self.lives += 1;
-        let publisher = &mut self.publishers[index];
-        // The last one has no name, and is another one each time.
-        let name = match index + 1 < PRODUCERS {
-            true => Some(publisher.name(index)),
-            false if publisher.asked => return,
-            false => None,
-        };
-        publisher.prefix = match &name {
-            Some(name) => format!("{name}-"),
-            None => format!("life{}-", self.lives),
-        };
-        let epoch = (resume && name.is_some() && publisher.epoch > 0).then_some(publisher.epoch);
-        publisher.session = self.lives;
-        (publisher.open, publisher.asked, publisher.next) = (false, true, 1);
-        let producer = publisher.id(index);
-        self.oracle.answers.opens(producer);
-        self.tell(Event::OpenProducer { producer, name, epoch });
-    }
-
-    pub(super) fn close(&mut self, index: usize, forget: bool) {
-        let publisher = &mut self.publishers[index];
-        if std::mem::take(&mut publisher.open) {
-            publisher.asked = false;
-            let producer = publisher.id(index);
-            if forget && index + 1 < PRODUCERS && !self.stopping {
-                self.given_up.push(publisher.name(index));
-                (publisher.names, publisher.epoch) = (publisher.names + 1, 0);
-            }
-            self.tell(Event::CloseProducer { producer, forget });
-        }
-    }
-
-    fn producer_gone(&mut self, index: usize) {
-        let publisher = &mut self.publishers[index];
-        if std::mem::take(&mut publisher.asked) {
-            publisher.open = false;
-            let session = publisher.session();
-            self.oracle.answers.gone(session);
-            self.tell(Event::SessionEnded { session });
-        }
-    }
-
-    /// Ends the session of any producer that ever was.
-    pub(super) fn producer_gone_of(&mut self, life: u64) {
-        let session = SessionId(1_000 + life);
-        self.oracle.answers.gone(session);
-        self.tell(Event::SessionEnded { session });
-    }
-
-    fn publish(&mut self, index: usize, sequence: u64, count: u64, durability: Option<Durability>) {
-        let publisher = &mut self.publishers[index];
-        if !publisher.open {
-            return;
-        }
-        publisher.next = publisher.next.max(sequence + count);
-        let (producer, prefix) = (publisher.id(index), publisher.prefix.clone());
-        let usual = self.settings.durability.min(self.world.reach);
-        let least = durability.unwrap_or(usual);
-        self.oracle.answers.published(producer, &prefix, (sequence, count), least);
-        let bodies: Vec<String> = (sequence..sequence + count).map(|n| body(&prefix, n)).collect();
-        bodies.iter().for_each(|body| self.oracle.starts.published(body));
-        let messages: Vec<Message> = bodies.into_iter().map(Message::new).collect();
-        let records = Records::encode(&messages);
-        self.tell(Event::Publish { producer, sequence, durability, records });
-        if !self.world.hold_commits && self.gathering == 0 {
-            let last = self.oracle.last_sequence(&prefix);
-            self.publishers[index].next = last + 1;
-        }
-    }
-
-    fn refuse_publish(&mut self, index: usize) {
-        let publisher = &self.publishers[index];
-        if publisher.open {
-            let (producer, sequence) = (publisher.id(index), publisher.next);
-            let prefix = publisher.prefix.clone();
-            let open = (sequence, 2);
-            self.oracle.answers.published(producer, &prefix, open, Durability::Memory);
-            // A code that says nothing of whether it is stored: it may be a repeat.
-            let refusal = Refusal::new(RefusalCode::Stopping, "a test said so");
-            self.tell(Event::RefusePublish { producer, sequence, count: 2, refusal });
-        }
-    }
-
-    pub(super) fn subscribe(
-        &mut self,
-        index: usize,
-        name: &str,
-        start: Start,
-        create: bool,
-        terms: Terms,
-    ) {
-        let consumer = consumer(index);
-        if self.oracle.consumers.contains_key(&consumer) {
-            return;
-        }
-        let (start, asks) = self.start_at(start);
-        if create && !self.oracle.channels.contains_key(name) {
-            let log = (self.oracle.first_kept(), self.oracle.end());
-            self.oracle.starts.asks(name, asks, log);
-        }
-        let Terms { messages, bytes, timeout_ms } = terms;
-        let timeout = timeout_ms.map(Duration::from_millis);
-        let agreed = timeout.unwrap_or(limits().delivery_timeout);
-        self.oracle.subscribes(consumer, name, (messages, bytes), agreed);
-        let (channel, credit) = (channel(name), Credit { messages, bytes });
-        self.tell(Event::Subscribe { consumer, channel, start, create, timeout, credit });
-    }
-
-    pub(super) fn unsubscribe(&mut self, consumer: ConsumerId) {
-        if self.oracle.consumers.contains_key(&consumer) {
-            self.oracle.answers.unsubscribes(consumer);
-            self.oracle.leave(consumer);
-        }
-        self.tell(Event::Unsubscribe { consumer });
-    }
-
-    pub(super) fn grant(&mut self, consumer: ConsumerId, messages: u64, bytes: u64) {
-        if let Some(known) = self.oracle.consumers.get(&consumer) {
-            let granted = known.granted;
-            let total = Credit { messages: granted.0 + messages, bytes: granted.1 + bytes };
-            self.oracle.grant(consumer, total.messages, total.bytes);
-            self.tell(Event::Credit { consumer, total });
-        }
-    }
-
-    fn settle_parts(&mut self, consumer: ConsumerId, answer: bool, parts: &[Part]) {
-        let last_tag = self.oracle.consumers.get(&consumer).map_or(3, |known| known.last_tag);
-        let settlement = |part: &Part| {
-            let first = last_tag.saturating_sub(part.back);
-            let tags = TagRange { first: Tag(first), last: Tag(first.saturating_add(part.count)) };
-            Settlement { tags, verdict: part.verdict }
-        };
-        self.settle(consumer, answer, parts.iter().map(settlement).collect());
-    }
-
-    pub(super) fn settle(
-        &mut self,
-        consumer: ConsumerId,
-        answer: bool,
-        settlements: Vec<Settlement>,
-    ) {
-        let stale = self.oracle.settle(consumer, &settlements, self.world.now.monotonic);
-        if answer || !stale.is_empty() {
-            self.settled.push_back(stale);
-        }
-        self.tell(Event::Settle { consumer, request: if answer { 5 } else { 0 }, settlements });
     }
 
     /// What of so many messages is in the store cannot be read any more.
