@@ -295,6 +295,15 @@ impl Topic {
         }
     }
 
+    /// Whether a channel that is there is about to be deleted.
+    fn is_going(&self, name: &ChannelName) -> bool {
+        let goes = |wish: &Wish| match wish {
+            Wish::Admin { action: TopicAction::DeleteChannel(going), .. } => going == name,
+            _ => false,
+        };
+        self.commit.dropping.contains(name) || self.wishes.iter().any(goes)
+    }
+
     pub(super) fn admin(&mut self, request: RequestId, action: TopicAction) {
         match action {
             TopicAction::Show => {
@@ -306,8 +315,9 @@ impl Topic {
                 None => {
                     let request = Some(request);
                     match action {
-                        // Even if it is there: it may be about to be deleted.
-                        TopicAction::CreateChannel(name, start) => {
+                        TopicAction::CreateChannel(name, start)
+                            if self.channels.find(&name).is_none() || self.is_going(&name) =>
+                        {
                             self.wish_at(start, true, |start| Wish::Admin {
                                 request,
                                 action: TopicAction::CreateChannel(name, start),

@@ -41,7 +41,7 @@ use self::{
 use crate::{Credit, model::ModelSettings};
 
 /// As many as are played when nobody says which.
-const SEEDS: Range<u64> = 1..20_001;
+const SEEDS: Range<u64> = 1..18_001;
 /// Of so many, one is played twice, and has to be the same again.
 const TWICE: u64 = 100;
 /// A history is made shorter for no longer than that.

@@ -105,7 +105,12 @@ impl Channel {
     }
 
     /// So many in all were given up because they could not be read: finds out which.
-    pub(super) fn give_up(&mut self, told: u64, end: u64, damaged: &BTreeSet<u64>) {
+    pub(super) fn give_up(
+        &mut self,
+        told: u64,
+        end: u64,
+        (damaged, discarded): (&BTreeSet<u64>, &BTreeSet<u64>),
+    ) {
         for _ in self.count(|state| *state == State::Damaged)..told {
             let among = |channel: &Self, which: fn(&State) -> bool| {
                 let state = |at: u64| *channel.states.get(at as usize).unwrap_or(&State::Waiting);
@@ -114,7 +119,13 @@ impl Channel {
             };
             let offset = among(self, |state| matches!(state, State::Due { .. }))
                 .or_else(|| among(self, |state| *state == State::Waiting))
-                .or_else(|| among(self, |state| *state == State::Dropped));
+                .or_else(|| among(self, |state| *state == State::Dropped))
+                // It was damaged first and discarded then.
+                .or_else(|| among(self, |state| *state == State::Acked))
+                .filter(|offset| {
+                    self.states.get(*offset as usize) != Some(&State::Acked)
+                        || discarded.contains(offset)
+                });
             let offset = offset.expect("promise 8: more were given up than were damaged");
             *self.at(offset) = State::Damaged;
         }

@@ -113,7 +113,10 @@ impl Oracle {
     }
 
     fn adopt_from(&mut self, name: &str, start: u64) {
-        self.starts.created(name, start, self.first_kept(), &self.log);
+        // An ephemeral one may be another already than the one that is told of.
+        if !name.ends_with("#ephemeral") {
+            self.starts.created(name, start, self.first_kept(), &self.log);
+        }
         self.channels.insert(name.to_owned(), fresh(start, self.removed_below));
     }
 
@@ -127,7 +130,7 @@ impl Oracle {
             let (name, end) = (told.channel.as_str(), self.end());
             let known = self.channels.get_mut(name);
             let channel = known.unwrap_or_else(|| panic!("no {name}"));
-            channel.give_up(told.damaged, end, &self.damaged);
+            channel.give_up(told.damaged, end, (&self.damaged, &self.discarded));
             channel.check(told, end, &self.discarded);
             let inside = |consumer: &&Consumer| consumer.joined && consumer.channel == name;
             let consumers = self.consumers.values().filter(inside).count() as u64;
@@ -138,6 +141,10 @@ impl Oracle {
     /// What is kept is within its limit by size, but for a stretch between marks.
     pub(super) fn check_size(&self, topic: &Topic) {
         let Some(bytes_max) = topic.settings().retention.bytes_max else { return };
+        if !self.discarded.is_empty() {
+            // How many bytes of a stretch were discarded is a guess.
+            return;
+        }
         let kept = self.taken.iter().skip(self.first_kept() as usize);
         let (mut bytes, mut largest) = (0, 0);
         for taken in kept {
