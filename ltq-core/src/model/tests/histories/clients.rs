@@ -77,8 +77,11 @@ impl History {
         if std::mem::take(&mut publisher.open) {
             publisher.asked = false;
             let producer = publisher.id(index);
-            if forget && index + 1 < PRODUCERS && !self.stopping {
-                self.given_up.push(publisher.name(index));
+            if forget && index + 1 < PRODUCERS {
+                // The last commit may be on its way already.
+                if !self.stopping {
+                    self.given_up.push(publisher.name(index));
+                }
                 (publisher.names, publisher.epoch) = (publisher.names + 1, 0);
             }
             self.tell(Event::CloseProducer { producer, forget });
