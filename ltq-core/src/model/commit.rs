@@ -154,8 +154,8 @@ struct Link {
 pub(super) enum Outcome {
     /// It is stored by this commit.
     Stored(SequenceRange),
-    /// It is a repeat.
-    Duplicate { sequence: u64, count: u64 },
+    /// It is a repeat: of messages that were stored before this commit, or of some that it stores.
+    Duplicate { sequence: u64, count: u64, before: bool },
     /// It does not follow on `last`, the last sequence accepted before it.
     Gap { sequence: u64, count: u64, last: u64 },
     /// It is refused whatever becomes of the commit.

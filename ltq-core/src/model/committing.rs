@@ -328,8 +328,10 @@ impl Topic {
                     producer.remember(*range);
                     said.confirm(*range, reached);
                 }
-                &Outcome::Duplicate { sequence, count } => {
-                    let durability = producer.durability.min(reached);
+                &Outcome::Duplicate { sequence, count, before } => {
+                    // How durable each of the earlier ones is, nobody remembers.
+                    let weakest = if before { producer.durability } else { reached };
+                    let durability = weakest.min(reached);
                     producer.recall(sequence, count, |range| said.confirm(range, durability));
                 }
                 &Outcome::Gap { sequence, count, last } => {
@@ -358,7 +360,7 @@ impl Topic {
                     self.figures.refused += range.count;
                     said.refuse(range.sequence, range.count, why);
                 }
-                &Outcome::Duplicate { sequence, count } => {
+                &Outcome::Duplicate { sequence, count, .. } => {
                     let stored = committed.saturating_add(1).saturating_sub(sequence);
                     let stored = stored.min(count);
                     if let Some(producer) = producer {
@@ -421,7 +423,11 @@ impl<'a> Said<'a> {
     }
 
     fn confirm(&mut self, range: SequenceRange, durability: Durability) {
-        self.durability = self.durability.min(durability);
+        if self.durability != durability {
+            // A repeat of what is less durable takes nothing from what comes with it.
+            self.close();
+        }
+        self.durability = durability;
         if let Some(last) = self.ranges.last_mut()
             && last.sequence + last.count == range.sequence
             && last.offset.map(|offset| offset.plus(last.count)) == range.offset
@@ -447,7 +453,7 @@ impl<'a> Said<'a> {
     fn close(&mut self) {
         if !self.ranges.is_empty() {
             let ranges = std::mem::take(&mut self.ranges);
-            let durability = std::mem::replace(&mut self.durability, Durability::Disk);
+            let durability = self.durability;
             let reply = Reply::Confirmed { handle: self.id.handle, ranges, durability };
             self.out.push_back(Command::Reply { session: self.id.session, reply });
         }

@@ -57,14 +57,6 @@ impl Topic {
         self.persisting.due = self.persisting.due.into_iter().chain([put.due]).min();
     }
 
-    /// What the store has of a channel is not so.
-    pub(super) fn state_changed(&mut self, index: Index) {
-        if let Some(channel) = self.channels.get_mut(index) {
-            channel.put.changed = true;
-        }
-        self.list_state(index);
-    }
-
     /// Notes that the log may be kept from further on.
     pub(super) fn list_truncation(&mut self) {
         self.persisting.truncate = true;

@@ -131,7 +131,8 @@ impl Topic {
                 // It is told together with what is new.
                 self.commit.enlist(producer);
             }
-            self.outcome(id, entry, Outcome::Duplicate { sequence, count });
+            let before = repeats_stored;
+            self.outcome(id, entry, Outcome::Duplicate { sequence, count, before });
         }
         if fresh == 0 {
             return Ok(None);
@@ -218,7 +219,7 @@ impl Topic {
             Outcome::Gap { sequence, count, last } => {
                 self.tell_refused(id, sequence, count, gap(last, sequence));
             }
-            Outcome::Duplicate { sequence, count } => {
+            Outcome::Duplicate { sequence, count, .. } => {
                 let mut ranges = Vec::new();
                 producer.recall(sequence, count, |range| ranges.push(range));
                 let durability = producer.durability.min(self.store.reach());

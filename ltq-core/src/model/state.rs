@@ -215,7 +215,11 @@ pub(super) fn decode_channel(
         let left = due.since(now.wall).min(settings.requeue_delay_max);
         match run.is_empty() {
             true => {}
-            false if left.is_zero() => channel.redelivery.give_back(Returned { run, attempt }),
+            false if left.is_zero() => {
+                channel.redelivery.give_back(Returned { run, attempt });
+                // It has ended, whatever the wall clock says at the next start.
+                channel.put.changed = true;
+            }
             false => {
                 channel.redelivery.delay(Returned { run, attempt }, now.monotonic.plus(left));
             }

@@ -91,7 +91,9 @@ impl Topic {
                 self.locating.push((ticket, wish(start)));
                 self.out.push_back(Command::Locate { ticket, time });
             }
-            _ => self.wishes.push_back(wish(start)),
+            // As a look-up would say; what is being stored comes behind it.
+            StartAt::Time(_) => self.wishes.push_back(wish(StartAt::Offset(self.bounds.end))),
+            start => self.wishes.push_back(wish(start)),
         }
     }
 
@@ -293,6 +295,15 @@ impl Topic {
         }
     }
 
+    /// Whether a channel that is there is about to be deleted.
+    fn is_going(&self, name: &ChannelName) -> bool {
+        let goes = |wish: &Wish| match wish {
+            Wish::Admin { action: TopicAction::DeleteChannel(going), .. } => going == name,
+            _ => false,
+        };
+        self.commit.dropping.contains(name) || self.wishes.iter().any(goes)
+    }
+
     pub(super) fn admin(&mut self, request: RequestId, action: TopicAction) {
         match action {
             TopicAction::Show => {
@@ -305,7 +316,7 @@ impl Topic {
                     let request = Some(request);
                     match action {
                         TopicAction::CreateChannel(name, start)
-                            if self.channels.find(&name).is_none() =>
+                            if self.channels.find(&name).is_none() || self.is_going(&name) =>
                         {
                             self.wish_at(start, true, |start| Wish::Admin {
                                 request,

@@ -277,7 +277,11 @@ impl World {
         self.run();
     }
 
-    fn read(&self, from: Offset, limits: ReadLimits) -> Result<Vec<RecordBatch>, StoreError> {
+    pub(super) fn read(
+        &self,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<RecordBatch>, StoreError> {
         let bounds = self.stored.bounds();
         if self.unreadable {
             let (doing, cause) = ("reading".to_owned(), "a test said so".to_owned());
@@ -287,22 +291,34 @@ impl World {
             let log = self.topic.log_name().clone();
             return Err(StoreError::OutOfRange { log, bounds, from });
         }
-        if let Some(run) = self.damaged.covering(from) {
-            return Err(StoreError::Damaged {
-                log: self.topic.log_name().clone(),
-                from,
-                until: run.end,
-                file: "f".to_owned(),
-                position: 0,
-                what: "a test said so".to_owned(),
-            });
-        }
-        let covers = |batch: &RecordBatch| batch.first <= from && from < batch.end();
-        if from < bounds.end && !self.stored.batches.iter().any(covers) {
+        let covering = |at: Offset| {
+            self.stored.batches.iter().find(|batch| batch.first <= at && at < batch.end())
+        };
+        let Some(batch) = covering(from) else {
+            if from == bounds.end {
+                return Ok(Vec::new());
+            }
             let log = self.topic.log_name().clone();
             let kept = self.stored.batches.iter().map(|batch| batch.first);
             let until = kept.filter(|&first| first > from).min().unwrap_or(bounds.end);
             return Err(StoreError::Discarded { log, from, until });
+        };
+        if let Some(run) = self.damaged.covering(from) {
+            // What was discarded cannot be damaged.
+            let mut until = batch.end();
+            while until < run.end
+                && let Some(next) = covering(until)
+            {
+                until = next.end();
+            }
+            return Err(StoreError::Damaged {
+                log: self.topic.log_name().clone(),
+                from,
+                until: until.min(run.end),
+                file: "f".to_owned(),
+                position: 0,
+                what: "a test said so".to_owned(),
+            });
         }
         let behind = self.damaged.iter().find(|run| run.first > from).map(|run| run.first);
         let end = behind.unwrap_or(bounds.end);
@@ -360,6 +376,12 @@ impl World {
 
     /// Starts anew from what is stored.
     pub(super) fn restart(&mut self) {
+        self.restore();
+        self.run();
+    }
+
+    /// The same, carrying nothing out yet.
+    pub(super) fn restore(&mut self) {
         let values = self.stored.values.clone().into_iter().collect();
         let (name, limits) = (self.topic.name.clone(), self.topic.limits.clone());
         let bounds = self.stored.bounds();
@@ -367,7 +389,6 @@ impl World {
         self.now.monotonic = Monotonic(7);
         self.topic = Topic::restore(name, limits, bounds, values, self.now).expect("restored");
         (self.commit, self.loads) = (None, Vec::new());
-        self.run();
     }
 
     pub(super) fn open(&mut self, handle: u32) {

@@ -190,14 +190,13 @@ impl Topic {
                 Some(Key::Topic(of)) if of == topic.name => {}
                 Some(Key::Channel(of, channel)) if of == topic.name => {
                     let limits = &topic.limits;
-                    let channel =
+                    let mut channel =
                         state::decode_channel(channel, &key, &value, bounds, limits, now)?;
+                    // Others will have the offsets of what is lost: what was done to those must not
+                    // be taken for theirs after one more restart.
+                    channel.put.changed |= state::channel_end(&key, &value)? > bounds.end;
                     let index = topic.channels.add(channel);
-                    if state::channel_end(&key, &value)? > bounds.end {
-                        // Others will have those offsets: what was done to these must not be taken
-                        // for theirs after one more restart.
-                        topic.state_changed(index);
-                    }
+                    topic.list_state(index);
                 }
                 Some(Key::Producer(of, producer)) if of == topic.name => {
                     let state: ProducerState = state::decode(&key, &value)?;

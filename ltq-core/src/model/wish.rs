@@ -312,7 +312,7 @@ impl Topic {
             StartAt::Earliest => first,
             StartAt::Latest => end,
             StartAt::Offset(offset) => offset.clamp(first, end),
-            // Found out before it came here, unless there was nothing to look through.
+            // It became an offset before it came here.
             StartAt::Time(_) => end,
         };
         if !name.is_ephemeral() {
@@ -408,7 +408,11 @@ impl Topic {
                 if let Some(channel) = self.channels.get_mut(index) {
                     let before = std::mem::replace(&mut channel.paused, paused);
                     self.channels.touch(index);
-                    self.put_channel(index);
+                    // Of an ephemeral one nothing is stored, and its changes wait for the commit
+                    // that gives up what it has acked.
+                    if !name.is_ephemeral() {
+                        self.put_channel(index);
+                    }
                     let effect = Effect::ChannelPaused { channel: index, before, request };
                     self.commit.effects.push(effect);
                 }

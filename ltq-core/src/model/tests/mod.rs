@@ -6,6 +6,5 @@ mod ending;
 mod histories;
 mod limits;
 mod loading;
-mod oracle;
 mod publishing;
 mod storing;

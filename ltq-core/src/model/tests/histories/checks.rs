@@ -1,0 +1,213 @@
+//! What has to be so whenever the topic has come to rest, and after every start.
+
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
+
+use super::{
+    channel::Channel,
+    oracle::{Consumer, Oracle},
+    saved::{Saved, Snapshots},
+};
+use crate::{
+    Durability, Monotonic, Now, TopicStats,
+    model::{ConsumerId, Topic, keys, state::decode_channel, testing::channel},
+};
+
+impl Oracle {
+    /// The node starts anew from `saved`; all that was promised to be as durable as `level` has to
+    /// be there.
+    pub(super) fn restarted(
+        &mut self,
+        saved: &Rc<Saved>,
+        level: Durability,
+        topic: &Topic,
+        now: Now,
+    ) {
+        self.check_promised(saved.len, level);
+        self.cut(saved.len);
+        let marks = saved.marks.as_ref();
+        for (index, taken) in self.taken.iter_mut().enumerate() {
+            let age = marks.and_then(|(then, ages)| Some((then, *ages.get(index)?)));
+            let since = |(then, age): (&Now, Duration)| age + now.wall.since(then.wall);
+            taken.before = age.map_or(Duration::ZERO, since);
+            // What was read back is there to stay.
+            (taken.since, taken.reached) = (now.monotonic, Durability::Disk);
+        }
+        self.removed_below = saved.contents.bounds().first.0;
+        let mut held = BTreeSet::new();
+        saved.contents.batches.iter().for_each(|batch| held.extend(batch.first.0..batch.end().0));
+        let gone = (self.removed_below..self.end()).filter(|offset| !held.contains(offset));
+        self.discarded = gone.collect();
+        self.channels.clear();
+        self.snapshots = Snapshots::only(saved.clone());
+        for (name, stored) in &saved.channels {
+            let restored = match stored {
+                None => {
+                    let start = start_of(topic, name).expect("the channel");
+                    fresh(start, self.stored_floor(name, saved, topic, now))
+                }
+                Some(stored) => stored.0.restored(stored.1, now, saved.len, &self.limits),
+            };
+            self.channels.insert(name.clone(), restored);
+        }
+        self.starts.forget();
+    }
+
+    /// What was confirmed is there.
+    pub(super) fn check_promised(&self, len: usize, level: Durability) {
+        for (body, durability) in &self.promised {
+            let kept = self.places.get(body).is_some_and(|&place| place < len as u64);
+            assert!(
+                kept || *durability < level,
+                "promise 1: {body} was said to be on {durability}"
+            );
+        }
+    }
+
+    /// Forgets all that is not among the first so many messages, and everybody.
+    fn cut(&mut self, len: usize) {
+        self.log.truncate(len);
+        self.taken.truncate(len);
+        self.places.retain(|_, place| *place < len as u64);
+        let places = &self.places;
+        self.promised.retain(|(body, _)| places.contains_key(body));
+        self.last.clear();
+        for body in &self.log {
+            let (prefix, sequence) = super::parse(body);
+            self.last.insert(prefix.to_owned(), sequence);
+        }
+        (self.under_way, self.maybe) = (None, None);
+        self.answers = Default::default();
+        self.consumers.clear();
+        self.published = (0, 0);
+    }
+
+    /// What the store says of a channel that was not known when it was stored: all that it may be
+    /// done with by then is what a limit took.
+    fn stored_floor(&self, name: &str, saved: &Saved, topic: &Topic, now: Now) -> u64 {
+        let name = channel(name);
+        let key = keys::channel_key(topic.name(), &name);
+        let value = saved.contents.values.get(&key).expect("a stored channel");
+        let bounds = saved.contents.bounds();
+        let restored = decode_channel(name, &key, value, bounds, &self.limits, now);
+        restored.expect("a channel").floor.0
+    }
+
+    /// Takes note of a channel that is there.
+    pub(super) fn adopt(&mut self, topic: &Topic, name: &str) {
+        // An ephemeral one may have gone again by now.
+        if !self.channels.contains_key(name)
+            && let Some(start) = start_of(topic, name)
+        {
+            self.adopt_from(name, start);
+        }
+    }
+
+    /// Takes note of channels that were made for someone who has left meanwhile, or by operators.
+    pub(super) fn adopt_all(&mut self, stats: &TopicStats) {
+        for told in &stats.channels {
+            let name = told.channel.as_str();
+            if !self.channels.contains_key(name) {
+                self.adopt_from(name, told.start.0);
+            }
+        }
+    }
+
+    fn adopt_from(&mut self, name: &str, start: u64) {
+        // An ephemeral one may be another already than the one that is told of.
+        if !name.ends_with("#ephemeral") {
+            self.starts.created(name, start, self.first_kept(), &self.log);
+        }
+        self.channels.insert(name.to_owned(), fresh(start, self.removed_below));
+    }
+
+    /// Everything that the model tells about its channels is so.
+    pub(super) fn check(&mut self, stats: &TopicStats) {
+        assert_eq!(stats.end.0, self.end());
+        assert_eq!(stats.channels.len(), self.channels.len(), "{stats:?} {:?}", self.channels);
+        let published = (stats.published, stats.published_bytes);
+        assert_eq!(published, self.published, "promise 13: {stats:?}");
+        for told in &stats.channels {
+            let (name, end) = (told.channel.as_str(), self.end());
+            let known = self.channels.get_mut(name);
+            let channel = known.unwrap_or_else(|| panic!("no {name}"));
+            channel.give_up(told.damaged, end, (&self.damaged, &self.discarded));
+            channel.check(told, end, &self.discarded);
+            let inside = |consumer: &&Consumer| consumer.joined && consumer.channel == name;
+            let consumers = self.consumers.values().filter(inside).count() as u64;
+            assert_eq!(told.consumers, consumers, "promise 13: {told:?}");
+        }
+    }
+
+    /// What is kept is within its limit by size, but for a stretch between marks.
+    pub(super) fn check_size(&self, topic: &Topic) {
+        let Some(bytes_max) = topic.settings().retention.bytes_max else { return };
+        if !self.discarded.is_empty() {
+            // How many bytes of a stretch were discarded is a guess.
+            return;
+        }
+        let kept = self.taken.iter().skip(self.first_kept() as usize);
+        let (mut bytes, mut largest) = (0, 0);
+        for taken in kept {
+            (bytes, largest) = (bytes + taken.bytes, largest.max(taken.bytes));
+        }
+        let most = bytes_max + self.limits.mark_bytes + largest;
+        assert!(self.crashed || bytes <= most, "promise 9: {bytes} are kept, not {bytes_max}");
+    }
+
+    /// Nobody who could have something is without it.
+    pub(super) fn check_nobody_waits(&self, stats: &TopicStats) {
+        for told in stats.channels.iter().filter(|told| told.waiting > 0 && !told.paused) {
+            let name = told.channel.as_str();
+            for (id, consumer) in &self.consumers {
+                let willing = consumer.joined && consumer.channel == name && !consumer.held;
+                let open =
+                    consumer.used.0 < consumer.granted.0 && consumer.used.1 < consumer.granted.1;
+                assert!(
+                    stats.paused || !willing || !open,
+                    "promise 16: {id:?} waits for nothing: {told:?}"
+                );
+            }
+        }
+    }
+
+    /// The next moment at which something must happen in a channel.
+    pub(super) fn next_deadline(&self) -> Option<Monotonic> {
+        self.channels.values().filter_map(Channel::next_deadline).min()
+    }
+
+    /// A consumer takes so much in all.
+    pub(super) fn grant(&mut self, id: ConsumerId, messages: u64, bytes: u64) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            let most = self.limits.credit_max;
+            let messages = messages.min(consumer.used.0 + most.messages);
+            let bytes = bytes.min(consumer.used.1 + most.bytes);
+            let granted = &mut consumer.granted;
+            *granted = (granted.0.max(messages), granted.1.max(bytes));
+        }
+    }
+
+    pub(super) fn subscribes(
+        &mut self,
+        id: ConsumerId,
+        channel: &str,
+        granted: (u64, u64),
+        timeout: Duration,
+    ) {
+        self.answers.subscribes(id);
+        let channel = channel.to_owned();
+        let (used, last_tag, held, joined) = ((0, 0), 0, false, false);
+        let consumer = Consumer { channel, granted, used, last_tag, held, timeout, joined };
+        self.consumers.insert(id, consumer);
+    }
+}
+
+fn start_of(topic: &Topic, name: &str) -> Option<u64> {
+    let stats = topic.stats().channels.into_iter().find(|stats| stats.channel.as_str() == name);
+    Some(stats?.start.0)
+}
+
+fn fresh(start: u64, removed_below: u64) -> Channel {
+    let mut channel = Channel { start, ..Channel::default() };
+    channel.drop_below(removed_below);
+    channel
+}

@@ -1,0 +1,100 @@
+//! Histories in which something was wrong once, as short as they could be made.
+
+use super::{
+    Scenario, play,
+    scenario::{Part, Restart, Start, Step, Terms},
+};
+use crate::{Durability, Retention, TopicSettings, Verdict};
+
+fn plays(steps: Vec<Step>) {
+    let settings = TopicSettings { durability: Durability::Disk, retention: Retention::default() };
+    play(&Scenario { settings, reach: Durability::Disk, steps }, None);
+}
+
+const OPEN: Step = Step::Open { producer: 0, resume: false };
+
+const fn publish(back: u64, count: u64, durability: Option<Durability>) -> Step {
+    Step::Publish { producer: 0, back, count, durability }
+}
+
+fn subscribe(channel: usize) -> Step {
+    let terms = Terms { messages: 1, bytes: 1 << 20, timeout_ms: None };
+    Step::Subscribe { consumer: 0, channel, start: Start::Earliest, create: true, terms }
+}
+
+fn settle(verdict: Verdict) -> Step {
+    Step::Settle { consumer: 0, answer: false, parts: vec![Part { back: 0, count: 0, verdict }] }
+}
+
+#[test]
+fn promise_1_a_receipt_is_not_weakened_by_a_repeat_that_it_comes_with() {
+    plays(vec![
+        OPEN,
+        publish(0, 1, Some(Durability::Os)),
+        Step::HoldCommits(true),
+        publish(0, 5, None),
+        publish(1, 1, None),
+        Step::Commit,
+    ]);
+    // The repeat is of something that is less durable indeed.
+    plays(vec![
+        OPEN,
+        publish(0, 1, Some(Durability::Os)),
+        publish(1, 1, Some(Durability::Os)),
+        publish(1, 2, Some(Durability::Os)),
+        Step::Gather { events: 2 },
+        publish(1, 1, Some(Durability::Os)),
+        publish(0, 1, None),
+    ]);
+}
+
+#[test]
+fn promise_12_a_delay_that_has_ended_does_not_begin_again_when_the_wall_clock_steps_back() {
+    plays(vec![
+        OPEN,
+        subscribe(0),
+        publish(0, 1, None),
+        settle(Verdict::Requeue { delay_ms: 500 }),
+        Step::Restart { how: Restart::Clean, keeps: 0, away_ms: 500 },
+        Step::Restart { how: Restart::Clean, keeps: 0, away_ms: -400 },
+    ]);
+}
+
+#[test]
+fn promise_3_touching_the_start_of_a_run_in_vain_leaves_the_rest_to_be_touched() {
+    let terms = Terms { messages: 3, bytes: 1 << 20, timeout_ms: None };
+    let start = Part { back: 3, count: 1, verdict: Verdict::Touch };
+    let end = Part { back: 0, count: 0, verdict: Verdict::Touch };
+    plays(vec![
+        OPEN,
+        Step::Subscribe { consumer: 0, channel: 0, start: Start::Earliest, create: true, terms },
+        publish(0, 3, None),
+        Step::Settle { consumer: 0, answer: true, parts: vec![start, end] },
+    ]);
+}
+
+#[test]
+fn promise_9_pausing_an_ephemeral_channel_does_not_keep_what_it_has_acked() {
+    plays(vec![
+        OPEN,
+        subscribe(2),
+        publish(0, 1, None),
+        settle(Verdict::Ack),
+        Step::PauseChannel(2, true),
+        Step::PauseChannel(2, false),
+    ]);
+}
+
+#[test]
+fn promise_2_a_channel_made_again_from_a_time_begins_there_though_the_old_one_is_there_still() {
+    plays(vec![
+        OPEN,
+        publish(0, 3, None),
+        Step::CreateChannel(0, Start::Earliest),
+        Step::HoldCommits(true),
+        Step::Ensure,
+        Step::DeleteChannel(0),
+        Step::CreateChannel(0, Start::Ago(0)),
+        Step::HoldCommits(false),
+    ]);
+}
