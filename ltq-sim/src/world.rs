@@ -283,7 +283,8 @@ impl<S: Stores> World<S> {
 
     /// Does what an operator does, or whoever watches the node for him.
     async fn mend(&mut self) -> Result<(), End> {
-        if self.node.store_failed() {
+        // A store that has not written since does not know yet that its device has failed.
+        if self.node.store_failed() || self.node.disk.has_stopped() {
             self.node.stop(Duration::from_secs(1)).await;
             // What lies on a device that failed is what it has, not what memory had of it.
             if self.node.disk.has_stopped() {
@@ -414,6 +415,8 @@ impl<S: Stores> World<S> {
     /// One more consumer takes something, and goes, or its node does.
     async fn pass_by(&mut self, operator: &Client, going: Going) -> Result<(), End> {
         let failed = |why: String| broken(format!("progress: at rest, {why}"));
+        // Until nothing that went wrong before matters any more.
+        sleep(Duration::from_secs(20)).await;
         let came = PasserBy::come(&self.clients, operator, &self.history).await;
         let mut passer_by = came.map_err(failed)?;
         match going {
@@ -428,6 +431,13 @@ impl<S: Stores> World<S> {
                 sleep(Duration::from_secs(4)).await;
                 let power = self.node.chance.one_in(2);
                 self.node.kill(power);
+                drop(passer_by);
+                self.start().await
+            }
+            Going::SeesAStop => {
+                passer_by.put_off().await;
+                passer_by.ack().await;
+                self.node.stop(Duration::from_secs(10)).await;
                 drop(passer_by);
                 self.start().await
             }
