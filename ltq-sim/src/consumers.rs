@@ -76,8 +76,11 @@ impl Consuming {
             let builder = client.consumer_builder(topic.as_str(), channel.as_str());
             let credit = 1 + chance.below(40);
             let wait = Duration::from_millis(1_000 + chance.below(4_000));
+            let id = self.subscriptions.fetch_add(1, Relaxed);
+            self.note(format!("subscribes to {topic}/{channel}"));
+            self.add(What::Subscribed(id));
             match builder.credit(credit, 1 << 20).timeout(wait).open().await {
-                Ok(consumer) => self.consume(consumer, credit, run).await,
+                Ok(consumer) => self.consume(id, consumer, credit, run).await,
                 Err(error) => {
                     self.note(format!("cannot subscribe: {error}"));
                     sleep(Duration::from_millis(200)).await;
@@ -86,10 +89,14 @@ impl Consuming {
         }
     }
 
-    async fn consume(&self, mut consumer: Consumer, credit: u64, run: &watch::Receiver<bool>) {
+    async fn consume(
+        &self,
+        id: u64,
+        mut consumer: Consumer,
+        credit: u64,
+        run: &watch::Receiver<bool>,
+    ) {
         let chance = &self.part.chance;
-        let id = self.subscriptions.fetch_add(1, Relaxed);
-        self.note(format!("is consumer {id} of t{}/c{}", self.topic, self.channel));
         let mut held = Vec::new();
         let batches = chance.one_in(3);
         // In the end, and where nothing goes wrong, it does not leave what it has under way.

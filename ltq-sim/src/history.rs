@@ -62,6 +62,8 @@ pub enum What {
         /// In whose words.
         why: String,
     },
+    /// A consumer subscribed, or is about to: it has this number.
+    Subscribed(u64),
     /// A message came.
     Delivered(Spot, Body),
     /// A consumer asked for its message to be settled, and was told how that went.
@@ -255,6 +257,7 @@ impl fmt::Display for What {
             }
             Self::Refused { body, why } => write!(f, "{} is not stored: {why}", name(body)),
             Self::Unknown { body, why } => write!(f, "{} may be stored: {why}", name(body)),
+            Self::Subscribed(consumer) => write!(f, "is consumer {consumer} now"),
             Self::Delivered(place, body) => write!(f, "gets {} from {place}", name(body)),
             Self::Acked(place, result) => write!(f, "acks {place}: {}", how(result)),
             Self::Requeued { place, after, result, .. } => {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, KEPT_WITHIN, LASTING, SILENT_MAX, What, comes_and_goes, crashes, ends, is_damaged,
+    Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, What, comes_and_goes, crashes, ends, is_damaged,
     is_troubled, lasting,
 };
 
@@ -16,10 +16,11 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     }
     let (ends, lasting) = (ends(events), lasting(events));
     let crashes = crashes(&ends);
-    let mut seen = BTreeMap::new();
+    let (mut seen, mut life) = (BTreeMap::new(), Life::default());
     for event in events {
+        life.begins(event);
         let What::Delivered(place, body) = event.what else { continue };
-        if comes_and_goes(place.topic) {
+        if comes_and_goes(place.topic) || !life.is_of(place) {
             continue;
         }
         let key = (place.topic, place.channel, place.offset, place.attempt);

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, KEPT_WITHIN, LASTING, What, comes_and_goes, crashes, ends, is_damaged, is_troubled,
-    lasting,
+    Event, KEPT_WITHIN, LASTING, Life, What, comes_and_goes, crashes, ends, is_damaged,
+    is_troubled, lasting,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
@@ -18,7 +18,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     let jumps = events.iter().filter(|event| matches!(event.what, What::ClockJumps { .. }));
     let jumps: Vec<_> = jumps.map(|event| event.at).collect();
     let (mut came, mut due) = (BTreeMap::new(), BTreeMap::new());
+    let mut life = Life::default();
     for event in events {
+        life.begins(event);
         match &event.what {
             What::Requeued { place, asked, after, result: Ok(()) }
                 if !comes_and_goes(place.topic) =>
@@ -31,7 +33,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                 came.insert(*place, *body);
                 let key = (place.topic, place.channel, place.offset, place.attempt);
                 let Some(&(asked, after, told, of)) = due.get(&key) else { continue };
-                if event.at >= asked + after {
+                if event.at >= asked + after || !life.is_of(*place) {
                     continue;
                 }
                 let among = |at: &std::time::Duration| asked <= *at && *at <= event.at;

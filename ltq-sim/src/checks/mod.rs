@@ -11,6 +11,7 @@ mod once;
 mod order;
 mod paused;
 mod published;
+mod stale;
 mod visible;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -37,14 +38,35 @@ pub(crate) fn all(events: &[Event]) -> Vec<String> {
         order::check,
         paused::check,
         published::check,
+        stale::check,
         visible::check,
     ];
     checks.iter().flat_map(|check| check(events)).collect()
 }
 
-/// Whether the node was never started again.
-fn one_life(events: &[Event]) -> bool {
-    events.iter().filter(|event| event.what == What::Started).count() == 1
+/// Tells the deliveries of the node that is there from those that an earlier one sent, which may have
+/// been under way, or kept by their consumer, for long.
+#[derive(Default)]
+struct Life {
+    next: u64,
+    first: u64,
+}
+
+impl Life {
+    /// Takes an event in. Says whether another node is there now.
+    const fn begins(&mut self, event: &Event) -> bool {
+        match event.what {
+            What::Subscribed(consumer) => self.next = consumer + 1,
+            What::Started => self.first = self.next,
+            _ => {}
+        }
+        matches!(event.what, What::Started)
+    }
+
+    /// Whether the consumer has only ever known the node that is there.
+    const fn is_of(&self, spot: Spot) -> bool {
+        spot.consumer >= self.first
+    }
 }
 
 /// The messages that are as durable as can be before anybody sees them.

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, What, comes_and_goes, one_life};
+use super::{Event, Life, What, comes_and_goes};
 
 pub(super) fn check(events: &[Event]) -> Vec<String> {
-    let mut last = BTreeMap::new();
+    let (mut last, mut life) = (BTreeMap::new(), Life::default());
     let mut broken = Vec::new();
-    // What a crash takes back of attempts and acks may come a first time again.
-    if !one_life(events) {
-        return broken;
-    }
     for event in events {
+        life.begins(event);
         let What::Delivered(place, _) = event.what else { continue };
-        if place.attempt > 1 || comes_and_goes(place.topic) {
+        if place.attempt > 1 || comes_and_goes(place.topic) || !life.is_of(place) {
             continue;
         }
         if let Some(before) = last.insert(place.consumer, place.offset)
