@@ -283,7 +283,8 @@ impl<S: Stores> World<S> {
 
     /// Does what an operator does, or whoever watches the node for him.
     async fn mend(&mut self) -> Result<(), End> {
-        // A store that has not written since does not know yet that its device has failed.
+        // A device that has stopped taking changes is noticed by whoever watches it, if not by a node
+        // that had none to make.
         if self.node.store_failed() || self.node.disk.has_stopped() {
             self.node.stop(Duration::from_secs(1)).await;
             // What lies on a device that failed is what it has, not what memory had of it.
