@@ -100,6 +100,8 @@ pub enum What {
     ReadsFail,
     /// They do not any more, for a node that starts after this.
     DiskFine,
+    /// Whatever comes from now on comes from the node that is there now.
+    AllAnew,
     /// Something was done to what lies on the disk.
     Damaged(String),
     /// The wall clock jumps.
@@ -272,6 +274,7 @@ impl fmt::Display for What {
             Self::Room(bytes) => write!(f, "the disk has room for {bytes} bytes"),
             Self::DiskFails(what) => write!(f, "the disk fails: {what}"),
             Self::ReadsFail => write!(f, "reads fail"),
+            Self::AllAnew => write!(f, "all know that it is another node"),
             Self::ClockJumps { millis } => write!(f, "clocks jump by {millis} ms"),
             Self::Damaged(what) => write!(f, "the disk is damaged: {what}"),
             Self::Deleting { topic } => write!(f, "is about to delete of t{topic}"),

@@ -23,6 +23,8 @@ pub(crate) enum Going {
     IsCut,
     /// Its node is killed.
     Outlives,
+    /// Its node is stopped as soon as it has acked something.
+    SeesAStop,
 }
 
 /// The consumer, and what it has taken.
@@ -82,6 +84,14 @@ impl PasserBy {
             let asked = self.history.elapsed();
             let result = delivery.requeue_confirmed(A_WHILE).await.map_err(words);
             self.history.add(HOST, What::Requeued { place, asked, after: A_WHILE, result });
+        }
+    }
+
+    /// Acks the rest.
+    pub(crate) async fn ack(&mut self) {
+        for (place, delivery) in self.held.drain(..) {
+            let result = delivery.ack_confirmed().await.map_err(words);
+            self.history.add(HOST, What::Acked(place, result));
         }
     }
 

@@ -59,8 +59,9 @@ impl Plan {
             (part, trouble)
         });
         let kills = !not.contains(&Trouble::Kill) && !not.contains(&Trouble::PowerCut);
-        let going = match Seeded::of(seed, "going").below(3) {
+        let going = match Seeded::of(seed, "going").below(4) {
             0 if kills => Going::Outlives,
+            3 if !not.contains(&Trouble::Stop) => Going::SeesAStop,
             1 => Going::IsCut,
             _ => Going::Leaves,
         };

@@ -416,6 +416,8 @@ impl<S: Stores> World<S> {
     /// One more consumer takes something, and goes, or its node does.
     async fn pass_by(&mut self, operator: &Client, going: Going) -> Result<(), End> {
         let failed = |why: String| broken(format!("progress: at rest, {why}"));
+        // Until nothing that went wrong before matters any more.
+        sleep(Duration::from_secs(20)).await;
         let came = PasserBy::come(&self.clients, operator, &self.history).await;
         let mut passer_by = came.map_err(failed)?;
         match going {
@@ -430,10 +432,24 @@ impl<S: Stores> World<S> {
                 sleep(Duration::from_secs(4)).await;
                 let power = self.node.chance.one_in(2);
                 self.node.kill(power);
-                drop(passer_by);
-                self.start().await
+                self.start_for_all(passer_by).await
+            }
+            Going::SeesAStop => {
+                passer_by.put_off().await;
+                passer_by.ack().await;
+                self.node.stop(Duration::from_secs(10)).await;
+                self.start_for_all(passer_by).await
             }
         }
+    }
+
+    /// Starts the node when everybody knows that the last one is gone.
+    async fn start_for_all(&mut self, passer_by: PasserBy) -> Result<(), End> {
+        sleep(Duration::from_secs(5)).await;
+        drop(passer_by);
+        self.start().await?;
+        self.history.add("world", What::AllAnew);
+        Ok(())
     }
 
     /// What is left when everybody but the world's own client is gone.

@@ -58,6 +58,7 @@ impl Life {
         match event.what {
             What::Subscribed(consumer) => self.next = consumer + 1,
             What::Started => self.first = self.next,
+            What::AllAnew => self.first = 0,
             _ => {}
         }
         matches!(event.what, What::Started)
