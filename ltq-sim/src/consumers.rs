@@ -16,10 +16,10 @@ use tokio::{
 
 use crate::{
     body::Body,
+    clients::Clients,
     history::{History, Spot, What},
     plan::Part,
     topics::{channel_name, topic_name},
-    world::Clients,
 };
 
 /// A program that consumes one channel, and is not always a good one.

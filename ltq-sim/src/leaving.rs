@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use crate::{
     body::Body,
+    clients::Clients,
     history::{History, Spot, What},
     topics::{LASTING, channel_name, topic_name},
-    world::Clients,
 };
 
 /// What becomes of it.

@@ -45,6 +45,7 @@
 mod body;
 mod chance;
 mod checks;
+mod clients;
 mod consumers;
 mod history;
 mod leaving;
@@ -55,6 +56,7 @@ mod producers;
 mod simulation;
 mod stores;
 mod topics;
+mod torment;
 mod trouble;
 mod world;
 

@@ -17,10 +17,10 @@ use tokio::{
 
 use crate::{
     body::Body,
+    clients::Clients,
     history::{History, What},
     plan::Part,
     topics::{TOPICS, topic_name},
-    world::Clients,
 };
 
 /// A program that publishes to one topic, under a name of its own.

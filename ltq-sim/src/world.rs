@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use ltq_client::{Backoff, Client, Message};
+use ltq_client::{Client, Message};
 use ltq_core::{BrokerSettings, Durability};
-use ltq_store::simulation::{Faults, SimulatedDisk};
-use ltq_transport::{SimulatedNetwork, Transports, Weather};
+use ltq_store::simulation::SimulatedDisk;
+use ltq_transport::SimulatedNetwork;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -22,70 +22,38 @@ use crate::{
     body::Body,
     chance::{Clock, Seeded},
     checks,
+    clients::Clients,
     consumers::Consuming,
     history::{History, What},
     leaving::{Going, PasserBy},
     node::{NODE, Node},
     operators::{Operating, make, resume_all},
-    plan::{Part, Plan},
+    plan::Plan,
     producers::Producing,
     simulation::{Played, Wrap},
     stores::Stores,
     topics::{LASTING, TOPICS, comes_and_goes, topic_name},
-    trouble::Trouble,
 };
 
-/// Makes clients.
-#[derive(Clone)]
-pub(crate) struct Clients {
-    network: SimulatedNetwork,
-    wrap: Wrap,
-    seed: u64,
-    made: Arc<AtomicU64>,
-}
-
-impl Clients {
-    /// Cuts a host's connections.
-    pub(crate) fn cut(&self, host: &str) {
-        self.network.cut(host, false);
-    }
-
-    /// One more client of a host. It connects in the background.
-    #[expect(clippy::expect_used, reason = "the address and all options are the simulation's own")]
-    pub(crate) fn client(&self, host: &str) -> Client {
-        let number = self.made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let transport = (self.wrap)(self.network.host(host));
-        Client::builder()
-            .server(&format!("{}://{NODE}", transport.scheme()))
-            .transports(Transports::new().with_arc(transport))
-            .entropy(Arc::new(Seeded::of(self.seed, &format!("client {number} of {host}"))))
-            .backoff(Backoff::new(Duration::from_millis(20), Duration::from_millis(500)))
-            .connect_timeout(Duration::from_secs(2))
-            .request_timeout(Duration::from_secs(10))
-            .connect_in_background()
-            .expect("an address")
-    }
-}
-
 /// Why a play ends early.
-enum End {
+pub(crate) enum End {
     /// A promise is broken.
     Broken(String),
     /// Nothing more can be asked of a damaged disk.
     GivenUp,
 }
 
-fn broken(why: impl Into<String>) -> End {
+pub(crate) fn broken(why: impl Into<String>) -> End {
     End::Broken(why.into())
 }
 
 pub(crate) struct World<S: Stores> {
-    clients: Clients,
-    clock: Clock,
-    history: History,
-    node: Node<S>,
+    pub(crate) clients: Clients,
+    pub(crate) clock: Clock,
+    pub(crate) history: History,
+    pub(crate) node: Node<S>,
     /// Whether the disk was damaged: then a node may refuse to start, and messages may be missing.
-    damaged: bool,
+    pub(crate) damaged: bool,
 }
 
 impl<S: Stores> World<S> {
@@ -198,128 +166,6 @@ impl<S: Stores> World<S> {
         stop_consumers.send_replace(false);
         all_of(&mut consuming, "consumers").await?;
         self.at_rest().await;
-        Ok(())
-    }
-
-    async fn goes_wrong(&mut self, part: &Part, trouble: Trouble) -> Result<(), End> {
-        let chance = &part.chance;
-        sleep(chance.millis(3_000)).await;
-        self.history.note(&part.name, trouble);
-        match trouble {
-            Trouble::BadWeather => {
-                let weather = weather(chance);
-                self.history.note(&part.name, format!("{weather:?}"));
-                self.node.network.set_weather(weather);
-            }
-            Trouble::Kill => self.node.kill(false),
-            Trouble::PowerCut => self.node.kill(true),
-            Trouble::DiskStops => {
-                let after = self.node.disk.operations() + 1 + chance.below(200);
-                self.node.disk.crash_at(after);
-                self.history.add(&part.name, What::DiskFails("it stops soon".to_owned()));
-                sleep(chance.millis(2_000)).await;
-                self.node.kill(true);
-            }
-            Trouble::Stop => self.node.stop(chance.millis(10_000)).await,
-            Trouble::ClockJumps => {
-                let millis = i64::try_from(chance.below(20_000)).unwrap_or(0) - 10_000;
-                self.history.add(&part.name, What::ClockJumps { millis });
-                self.clock.jump(millis);
-            }
-            Trouble::DiskFull => {
-                let room = chance.below(300 << 10);
-                self.history.add(&part.name, What::Room(room));
-                self.node.disk.set_capacity(Some(self.node.disk.used() + room));
-                sleep(chance.millis(3_000)).await;
-                self.node.disk.set_capacity(None);
-                self.history.add(&part.name, What::DiskFine);
-            }
-            Trouble::SyncFails => {
-                let syncs = chance.below(20);
-                self.history.add(&part.name, What::DiskFails(format!("sync {syncs} from now")));
-                self.node.disk.fail_sync_in(syncs);
-            }
-            Trouble::ReadsFail => {
-                self.history.add(&part.name, What::ReadsFail);
-                let faults = Faults { reads: 1 + chance.below(20), ..Faults::default() };
-                self.node.disk.set_faults(faults, &chance.chance());
-                sleep(chance.millis(3_000)).await;
-                self.node.disk.set_faults(Faults::default(), &chance.chance());
-            }
-            Trouble::WritesFail => {
-                let one_in = |most| if chance.one_in(2) { 1 + chance.below(most) } else { 0 };
-                let faults = Faults {
-                    writes: one_in(100),
-                    syncs: one_in(50),
-                    names: one_in(20),
-                    ..Faults::default()
-                };
-                self.history.add(&part.name, What::DiskFails(format!("{faults:?}")));
-                self.node.disk.set_faults(faults, &chance.chance());
-                sleep(chance.millis(3_000)).await;
-                self.node.disk.set_faults(Faults::default(), &chance.chance());
-            }
-            Trouble::Damage => {
-                self.node.stop(Duration::from_secs(5)).await;
-                let (file, what) = self.node.disk.damage(&mut chance.chance());
-                self.damaged = true;
-                let what = format!("{what} of {}", file.display());
-                self.history.add(&part.name, What::Damaged(what));
-            }
-        }
-        sleep(chance.millis(1_000)).await;
-        self.look().await;
-        self.mend().await
-    }
-
-    /// What the node has in memory just now.
-    async fn look(&self) {
-        if let Some(broker) = &self.node.running {
-            let memory_bytes = broker.stats().await.store.memory_bytes;
-            let most = self.node.stores.memory_bytes_max();
-            self.history.add(NODE, What::AtWork { memory_bytes, most });
-        }
-    }
-
-    /// Does what an operator does, or whoever watches the node for him.
-    async fn mend(&mut self) -> Result<(), End> {
-        // A device that has stopped taking changes is noticed by whoever watches it, if not by a node
-        // that had none to make.
-        if self.node.store_failed() || self.node.disk.has_stopped() {
-            self.node.stop(Duration::from_secs(1)).await;
-            // What lies on a device that failed is what it has, not what memory had of it.
-            if self.node.disk.has_stopped() {
-                let mut chance = self.node.chance.chance();
-                self.node.disk = self.node.disk.after_power_cut(&mut chance);
-            }
-        }
-        if self.node.running.is_none() {
-            self.start().await?;
-        }
-        Ok(())
-    }
-
-    async fn start(&mut self) -> Result<(), End> {
-        match self.node.start().await {
-            Ok(()) => Ok(()),
-            Err(why) if self.damaged => {
-                // An operator would repair it. Nothing more can be asked of it here.
-                self.history.note(NODE, format!("does not start any more: {why}"));
-                Err(End::GivenUp)
-            }
-            Err(why) => Err(broken(format!("start: the node does not start: {why}"))),
-        }
-    }
-
-    /// Nothing goes wrong any more.
-    async fn heal(&mut self) -> Result<(), End> {
-        self.node.network.set_weather(Weather::default());
-        self.node.disk.set_capacity(None);
-        self.node.disk.fail_sync_in(u64::MAX);
-        self.node.disk.set_faults(Faults::default(), &self.node.chance.chance());
-        self.mend().await?;
-        self.history.add("world", What::DiskFine);
-        self.history.note("world", "nothing goes wrong from now on");
         Ok(())
     }
 
@@ -485,21 +331,6 @@ async fn all_of(set: &mut JoinSet<()>, who: &str) -> Result<(), End> {
         return Err(broken(format!("panic: one of the {who} panicked")));
     }
     Ok(())
-}
-
-fn weather(chance: &Seeded) -> Weather {
-    let one_in = |most: u64| if chance.one_in(2) { 0 } else { 20 + chance.below(most) };
-    Weather {
-        delay_max: chance.millis(if chance.one_in(3) { 100 } else { 5 }),
-        stall_one_in: one_in(200),
-        stall_max: chance.millis(4_000),
-        cut_one_in: one_in(400),
-        silence_one_in: one_in(600),
-        refuse_one_in: if chance.one_in(2) { 0 } else { 2 + chance.below(10) },
-        pieces: chance.one_in(2),
-        window: 1 << (6 + chance.below(12)),
-        ..Weather::default()
-    }
 }
 
 /// Who goes gives back at once what it had: it takes this long at most until that is noticed, and
