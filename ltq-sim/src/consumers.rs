@@ -155,6 +155,9 @@ impl Consuming {
             }
         }
         if spots.len() > 1 && (self.is_diligent() || self.part.chance.one_in(3)) {
+            for &spot in &spots {
+                self.add(What::Acks(spot));
+            }
             let result = batch.ack_all_confirmed().await.map_err(|error| error.to_string());
             for spot in spots {
                 self.add(What::Acked(spot, result.clone()));
@@ -182,10 +185,12 @@ impl Consuming {
         };
         match what {
             0..=4 => {
+                self.add(What::Acks(spot));
                 let result = delivery.ack_confirmed().await.map_err(|error| error.to_string());
                 self.add(What::Acked(spot, result));
             }
             5..=7 => {
+                self.add(What::Acks(spot));
                 if let Err(error) = delivery.ack() {
                     self.note(format!("{spot}: {error}"));
                 }

@@ -66,6 +66,8 @@ pub enum What {
     Subscribed(u64),
     /// A message came.
     Delivered(Spot, Body),
+    /// A consumer is about to ack, whatever it is told of it, or whether it is told at all.
+    Acks(Spot),
     /// A consumer asked for its message to be settled, and was told how that went.
     Acked(Spot, Result<(), String>),
     /// It asked for the message to come again after some time.
@@ -261,6 +263,7 @@ impl fmt::Display for What {
             Self::Unknown { body, why } => write!(f, "{} may be stored: {why}", name(body)),
             Self::Subscribed(consumer) => write!(f, "is consumer {consumer} now"),
             Self::Delivered(place, body) => write!(f, "gets {} from {place}", name(body)),
+            Self::Acks(place) => write!(f, "is about to ack {place}"),
             Self::Acked(place, result) => write!(f, "acks {place}: {}", how(result)),
             Self::Requeued { place, after, result, .. } => {
                 write!(f, "gives {place} back for {after:?}: {}", how(result))

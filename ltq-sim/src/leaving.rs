@@ -90,6 +90,7 @@ impl PasserBy {
     /// Acks the rest.
     pub(crate) async fn ack(&mut self) {
         for (place, delivery) in self.held.drain(..) {
+            self.history.add(HOST, What::Acks(place));
             let result = delivery.ack_confirmed().await.map_err(words);
             self.history.add(HOST, What::Acked(place, result));
         }

@@ -73,8 +73,8 @@ impl<S: Stores> Simulation<S> {
         }
     }
 
-    /// The broker's settings. What it stands for must not be longer than a few seconds: a play
-    /// waits for two minutes until everything due is delivered.
+    /// The broker's settings. No timeout, delay or interval of them should be longer than some seconds:
+    /// a play waits for two minutes until everything due is delivered.
     #[must_use]
     pub fn settings(mut self, settings: BrokerSettings) -> Self {
         self.settings = settings;
@@ -108,8 +108,16 @@ impl<S: Stores> Simulation<S> {
         self.play_part(seed, &BTreeSet::new())
     }
 
+    /// Who and what takes part in a seed, by names: producers `p0` and up, consumers `c0`, operators `o0`,
+    /// troubles `x0`.
+    #[must_use]
+    pub fn parts(&self, seed: u64) -> BTreeSet<String> {
+        let plan = Plan::new(seed, &BTreeSet::new(), &self.not);
+        plan.names().map(str::to_owned).collect()
+    }
+
     /// Plays a seed without some of those that take part in it, by the names that
-    /// [`shrink`](Self::shrink) returns.
+    /// [`parts`](Self::parts) tells and [`shrink`](Self::shrink) returns; other names change nothing.
     ///
     /// # Panics
     /// As [`play`](Self::play).
@@ -162,7 +170,9 @@ impl<S: Stores> Simulation<S> {
 pub struct Played {
     /// Everything that happened.
     pub events: Vec<Event>,
-    /// What of it breaks a promise, in the promises' numbers.
+    /// What of it breaks a promise, each with what is broken before a colon: a promise's number, or
+    /// `progress` (something was not done within two minutes without trouble), `start` (a node did not
+    /// start), `pause` (a paused channel delivered), `panic`.
     pub broken: Vec<String>,
     /// How long it took, in simulated time.
     pub simulated: Duration,

@@ -32,7 +32,7 @@ use crate::{
     producers::Producing,
     simulation::{Played, Wrap},
     stores::Stores,
-    topics::{LASTING, TOPICS, comes_and_goes, topic_name},
+    topics::{LASTING, TOPICS, channel_name, comes_and_goes, topic_name},
 };
 
 /// Why a play ends early.
@@ -209,7 +209,15 @@ impl<S: Stores> World<S> {
                     match operator.admin().show_topic(topic_name(topic).as_str()).await {
                         Ok(stats) => {
                             for &(_, channel) in consumed.iter().filter(|it| it.0 == topic) {
-                                let Some(channel) = stats.channels.get(channel) else { continue };
+                                let name = channel_name(channel);
+                                let mut found = stats.channels.iter();
+                                let found = found.find(|it| it.channel.as_str() == name);
+                                let Some(channel) = found else {
+                                    if !comes_and_goes(topic) {
+                                        left += &format!("t{topic}: there is no {name}; ");
+                                    }
+                                    continue;
+                                };
                                 let open = channel.waiting + channel.delayed + channel.in_flight;
                                 if open > 0 {
                                     left += &format!("t{topic}: {channel:?}; ");

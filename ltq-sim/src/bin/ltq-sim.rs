@@ -13,9 +13,9 @@ struct Cli {
     #[arg(long, default_value_t = 1)]
     from: u64,
     /// How many.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// Who and what of the seeds is left out: names as a shrunk seed tells them.
+    /// Who and what of the one seed is left out: names as a shrunk seed tells them.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
     /// Prints what happened.
@@ -38,7 +38,16 @@ fn main() -> ExitCode {
     let simulation = Simulation::new();
     let without: BTreeSet<_> = cli.without.iter().cloned().collect();
     let (mut played_seeds, mut failed, mut simulated) = (0_u64, 0_u64, 0.0);
-    for seed in cli.from..cli.from.saturating_add(cli.count) {
+    let Some(behind) = cli.from.checked_add(cli.count) else {
+        say("--from and --count: there are no such seeds\n");
+        return ExitCode::FAILURE;
+    };
+    let parts = simulation.parts(cli.from);
+    if let Some(name) = without.iter().find(|&name| !parts.contains(name)) {
+        say(&format!("--without: there is no {name} in seed {}\n", cli.from));
+        return ExitCode::FAILURE;
+    }
+    for seed in cli.from..behind {
         let played = simulation.play_part(seed, &without);
         played_seeds += 1;
         simulated += played.simulated.as_secs_f64();
@@ -47,7 +56,11 @@ fn main() -> ExitCode {
         }
         if cli.twice && simulation.play_part(seed, &without).trace() != played.trace() {
             say(&format!("seed {seed}: not the same a second time\n"));
+            say(&format!("  cargo run --release -p ltq-sim -- --from {seed} --twice\n"));
             failed += 1;
+            if cli.until_broken {
+                break;
+            }
         }
         if !played.broken.is_empty() {
             failed += 1;

@@ -11,6 +11,7 @@ mod once;
 mod order;
 mod paused;
 mod published;
+mod settled;
 mod stale;
 mod visible;
 
@@ -38,6 +39,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<String> {
         order::check,
         paused::check,
         published::check,
+        settled::check,
         stale::check,
         visible::check,
     ];
