@@ -51,6 +51,7 @@ mod history;
 mod leaving;
 mod node;
 mod operators;
+mod panics;
 mod plan;
 mod producers;
 mod simulation;

@@ -1,6 +1,12 @@
 //! What is played, and what comes of it.
 
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use ltq_core::{BrokerSettings, Transport};
 use ltq_store::simulation::seed_hashing;
@@ -8,6 +14,7 @@ use ltq_transport::SimulatedHost;
 
 use crate::{
     history::{Event, trace},
+    panics,
     plan::Plan,
     stores::{FileStores, Stores},
     trouble::Trouble,
@@ -119,6 +126,9 @@ impl<S: Stores> Simulation<S> {
     /// Plays a seed without some of those that take part in it, by the names that
     /// [`parts`](Self::parts) tells and [`shrink`](Self::shrink) returns; other names change nothing.
     ///
+    /// A panic of whatever is played breaks the play; to see all of them this adds to what the
+    /// process does at a panic, once.
+    ///
     /// # Panics
     /// As [`play`](Self::play).
     #[must_use]
@@ -130,11 +140,21 @@ impl<S: Stores> Simulation<S> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
         let (stores, settings) = (self.stores.clone(), self.settings.clone());
-        let played = runtime.block_on(async {
-            World::new(seed, stores, settings, self.wrap.clone()).play(plan).await
-        });
+        panics::watch();
+        let panics = panics::count();
+        let play = async { World::new(seed, stores, settings, self.wrap.clone()).play(plan).await };
+        let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play)));
         // What is left of it must not go on beside the next one.
         drop(runtime);
+        let mut played = played.unwrap_or_else(|_| Played {
+            events: Vec::new(),
+            broken: Vec::new(),
+            simulated: Duration::ZERO,
+        });
+        let panics = panics::count() - panics;
+        if panics > 0 {
+            played.broken.push(format!("panic: {panics} of them, told on standard error"));
+        }
         played
     }
 
