@@ -289,8 +289,14 @@ impl<R> Window<R> {
         if self.ended.is_some() || (self.recovering && self.unknown_through.is_some()) {
             self.forget_frames(&UnknownCause::ConnectionLost);
         } else if self.recovering {
-            // What is left was sent behind a refused message: nothing of it happened.
-            self.frames.clear();
+            // What is left was sent behind a refused message: nothing of it happened, but for what an
+            // earlier connection had stored.
+            while let Some(frame) = self.frames.pop_front() {
+                if frame.sequence <= self.stored_through {
+                    let unknown = Failure::Unknown(UnknownCause::ConnectionLost);
+                    self.fail(frame.position, frame.count, &unknown);
+                }
+            }
             self.recover();
         }
     }

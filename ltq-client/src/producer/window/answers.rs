@@ -3,7 +3,7 @@
 use ltq_core::{Durability, Refusal, RefusalCode, model::SequenceRange};
 
 use super::{Violation, Window};
-use crate::producer::calls::Failure;
+use crate::{UnknownCause, producer::calls::Failure};
 
 impl<R> Window<R> {
     /// Messages are stored.
@@ -62,7 +62,11 @@ impl<R> Window<R> {
             if matches!(failure, Failure::Unknown(_)) {
                 window.unknown_through = Some(sequence + count - 1);
             }
-            if !returned {
+            if sequence <= window.stored_through {
+                // An earlier connection's, and stored: only its repeat was refused.
+                let unknown = Failure::Unknown(UnknownCause::Broker(refusal.clone()));
+                window.fail(position, count, &unknown);
+            } else if !returned {
                 window.fail(position, count, &failure);
             }
         })

@@ -479,6 +479,36 @@ fn promise_15_a_refused_producer_refuses_all_that_is_not_answered() {
     assert_eq!(harness.answers(), []);
 }
 
+/// Whatever is told of the repeat, and though it stops there.
+#[test]
+fn promise_15_a_repeat_that_a_stopping_node_refuses_is_not_called_undone_nor_sent_anew() {
+    for cut in [false, true] {
+        let mut harness = Harness::opened(0);
+        harness.push(0, "a");
+        harness.send();
+        harness.push(1, "b");
+        harness.send();
+        harness.push(2, "c");
+        harness.send();
+        harness.window.handle_cut();
+        // The first two are stored, by their first sending.
+        harness.window.handle_opened(true, 2).unwrap();
+        harness.send();
+        harness.refuse(1, 1, RefusalCode::Stopping);
+        if !cut {
+            harness.refuse(2, 1, RefusalCode::Stopping);
+        }
+        harness.window.handle_cut();
+        let refusal = Refusal::new(RefusalCode::Stopping, "");
+        let refused = Some(Failure::Unknown(UnknownCause::Broker(refusal)));
+        let lost = Some(Failure::Unknown(UnknownCause::ConnectionLost));
+        let second = if cut { lost } else { refused.clone() };
+        assert_eq!(harness.answers(), [(0, 0, refused), (1, 0, second)], "{cut}");
+        harness.window.handle_opened(true, 2).unwrap();
+        assert_eq!(harness.send(), [(3, vec!["c".to_owned()])], "{cut}");
+    }
+}
+
 #[test]
 fn promise_15_a_repeat_that_is_refused_with_its_producer_is_not_called_undone() {
     let mut harness = Harness::opened(0);
