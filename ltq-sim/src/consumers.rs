@@ -75,12 +75,14 @@ impl Consuming {
             }
             let builder = client.consumer_builder(topic.as_str(), channel.as_str());
             let credit = 1 + chance.below(40);
-            let wait = Duration::from_millis(1_000 + chance.below(4_000));
-            let id = self.subscriptions.fetch_add(1, Relaxed);
+            let timeout = Duration::from_millis(1_000 + chance.below(4_000));
+            let consumer = self.subscriptions.fetch_add(1, Relaxed);
             self.note(format!("subscribes to {topic}/{channel}"));
-            self.add(What::Subscribed(id));
-            match builder.credit(credit, 1 << 20).timeout(wait).open().await {
-                Ok(consumer) => self.consume(id, consumer, credit, run).await,
+            self.add(What::Subscribed { consumer, timeout });
+            // Told before the subscription ends, also when this program crashes.
+            let _leaving = Leaving { of: self, consumer };
+            match builder.credit(credit, 1 << 20).timeout(timeout).open().await {
+                Ok(opened) => self.consume(consumer, opened, credit, run).await,
                 Err(error) => {
                     self.note(format!("cannot subscribe: {error}"));
                     sleep(Duration::from_millis(200)).await;
@@ -107,7 +109,7 @@ impl Consuming {
             }
             // What it forgot it never answers: its time must run out. But it cannot work without credit.
             if self.is_diligent() && held.len() as u64 * 2 > credit {
-                held.clear();
+                self.give_back(&mut held);
             }
             let most = if batches { 1 + chance.below(20) as usize } else { 1 };
             let next = match timeout(Duration::from_secs(1), consumer.next_batch(most)).await {
@@ -124,10 +126,19 @@ impl Consuming {
                 Err(error) => self.add(What::Unreadable(error.to_string())),
             }
         }
-        held.clear();
+        self.give_back(&mut held);
         if chance.one_in(2) {
+            // From here on the node may know that it goes.
+            self.add(What::Left(id));
             let closed = timeout(Duration::from_secs(5), consumer.close()).await;
             self.note(format!("leaves: {closed:?}"));
+        }
+    }
+
+    fn give_back(&self, held: &mut Vec<(Spot, Delivery)>) {
+        for (spot, delivery) in held.drain(..) {
+            self.add(What::GaveBack(spot));
+            drop(delivery);
         }
     }
 
@@ -142,7 +153,7 @@ impl Consuming {
         });
     }
 
-    async fn batch(&self, consumer: u64, batch: Batch, held: &mut Vec<Delivery>) {
+    async fn batch(&self, consumer: u64, batch: Batch, held: &mut Vec<(Spot, Delivery)>) {
         let mut spots = Vec::new();
         for received in batch.iter() {
             match received {
@@ -170,9 +181,12 @@ impl Consuming {
             let spot = self.spot(consumer, delivery.offset(), delivery.attempt());
             self.answer(spot, delivery, held).await;
         }
+        for &spot in spots.iter().skip(most) {
+            self.add(What::GaveBack(spot));
+        }
     }
 
-    async fn answer(&self, spot: Spot, delivery: Delivery, held: &mut Vec<Delivery>) {
+    async fn answer(&self, spot: Spot, delivery: Delivery, held: &mut Vec<(Spot, Delivery)>) {
         let chance = &self.part.chance;
         let diligent = self.is_diligent();
         if !diligent && chance.one_in(30) {
@@ -198,23 +212,39 @@ impl Consuming {
             8 | 9 => {
                 let after = chance.millis(2_000);
                 let asked = self.history.elapsed();
+                self.add(What::Requeues(spot));
                 let result = delivery.requeue_confirmed(after).await;
                 let result = result.map_err(|error| error.to_string());
                 self.add(What::Requeued { place: spot, asked, after, result });
             }
             10 => {
                 self.add(What::Forgot(spot));
-                held.push(delivery);
+                held.push((spot, delivery));
             }
             _ => {
+                let asked = self.history.elapsed();
                 let result = delivery.touch_confirmed().await;
-                self.note(format!("touches {spot}: {result:?}"));
+                let result = result.map_err(|error| error.to_string());
+                self.add(What::Touched { place: spot, asked, result });
                 if chance.one_in(2) {
                     self.add(What::Forgot(spot));
-                    held.push(delivery);
+                    held.push((spot, delivery));
+                } else {
+                    self.add(What::GaveBack(spot));
                 }
-                // Or dropped: given back at once.
             }
         }
+    }
+}
+
+/// Tells that a subscription ends, however it does.
+struct Leaving<'a> {
+    of: &'a Consuming,
+    consumer: u64,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.of.add(What::Left(self.consumer));
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ltq_core::{Durability, Offset, TopicStats};
+use ltq_transport::Weather;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -62,14 +63,21 @@ pub enum What {
         /// In whose words.
         why: String,
     },
-    /// A consumer subscribed, or is about to: it has this number.
-    Subscribed(u64),
+    /// A consumer subscribed, or is about to.
+    Subscribed {
+        /// Its number.
+        consumer: u64,
+        /// How long it may keep a message before others get it.
+        timeout: Duration,
+    },
     /// A message came.
     Delivered(Spot, Body),
     /// A consumer is about to ack, whatever it is told of it, or whether it is told at all.
     Acks(Spot),
     /// A consumer asked for its message to be settled, and was told how that went.
     Acked(Spot, Result<(), String>),
+    /// A consumer is about to ask for the message to come again, whatever it is told of that.
+    Requeues(Spot),
     /// It asked for the message to come again after some time.
     Requeued {
         /// The delivery.
@@ -83,8 +91,21 @@ pub enum What {
     },
     /// What came cannot be read, or is not what was published.
     Unreadable(String),
-    /// It gave no answer.
+    /// It asked for more time.
+    Touched {
+        /// The delivery.
+        place: Spot,
+        /// When it asked.
+        asked: Duration,
+        /// How that went.
+        result: Result<(), String>,
+    },
+    /// It gives no answer, and keeps it.
     Forgot(Spot),
+    /// It drops it without an answer, which gives it back.
+    GaveBack(Spot),
+    /// A consumer goes, however it does, with all that it has not answered.
+    Left(u64),
     /// A node is there.
     Started,
     /// A node's process is gone.
@@ -94,6 +115,8 @@ pub enum What {
     },
     /// A node was stopped as an operator does.
     Stopped(Result<(), String>),
+    /// From now on the network delays, stalls, cuts, or does not.
+    Weather(Weather),
     /// From now on a disk has room for so many bytes more.
     Room(u64),
     /// From now on a sync, or any write, may fail, and what it was for is gone.
@@ -139,6 +162,8 @@ pub enum What {
     Counted {
         /// The topic's number.
         topic: usize,
+        /// When he asked.
+        asked: Duration,
         /// The figures.
         stats: TopicStats,
     },
@@ -261,15 +286,22 @@ impl fmt::Display for What {
             }
             Self::Refused { body, why } => write!(f, "{} is not stored: {why}", name(body)),
             Self::Unknown { body, why } => write!(f, "{} may be stored: {why}", name(body)),
-            Self::Subscribed(consumer) => write!(f, "is consumer {consumer} now"),
+            Self::Subscribed { consumer, timeout } => {
+                write!(f, "is consumer {consumer} now, with {timeout:?} for a message")
+            }
             Self::Delivered(place, body) => write!(f, "gets {} from {place}", name(body)),
             Self::Acks(place) => write!(f, "is about to ack {place}"),
             Self::Acked(place, result) => write!(f, "acks {place}: {}", how(result)),
+            Self::Requeues(place) => write!(f, "is about to give {place} back"),
             Self::Requeued { place, after, result, .. } => {
                 write!(f, "gives {place} back for {after:?}: {}", how(result))
             }
+            Self::Touched { place, result, .. } => write!(f, "touches {place}: {}", how(result)),
             Self::Unreadable(what) => write!(f, "cannot read what came: {what}"),
             Self::Forgot(place) => write!(f, "forgets {place}"),
+            Self::GaveBack(place) => write!(f, "drops {place}"),
+            Self::Left(consumer) => write!(f, "is consumer {consumer} no more"),
+            Self::Weather(weather) => write!(f, "the weather is {weather:?}"),
             Self::Started => write!(f, "is there"),
             Self::Killed { power: true } => write!(f, "loses its power"),
             Self::Killed { power: false } => write!(f, "is killed"),

@@ -82,6 +82,7 @@ impl PasserBy {
     pub(crate) async fn put_off(&mut self) {
         for (place, delivery) in self.held.drain(..self.held.len() / 2) {
             let asked = self.history.elapsed();
+            self.history.add(HOST, What::Requeues(place));
             let result = delivery.requeue_confirmed(A_WHILE).await.map_err(words);
             self.history.add(HOST, What::Requeued { place, asked, after: A_WHILE, result });
         }

@@ -58,10 +58,13 @@ impl Operating {
                     sleep(chance.millis(1_000)).await;
                     make(&admin, &history, &name, topic).await;
                 }
-                _ => match admin.show_topic(of).await {
-                    Ok(stats) => history.add(&name, What::Counted { topic, stats }),
-                    Err(error) => history.note(&name, format!("does not see {of}: {error}")),
-                },
+                _ => {
+                    let asked = history.elapsed();
+                    match admin.show_topic(of).await {
+                        Ok(stats) => history.add(&name, What::Counted { topic, asked, stats }),
+                        Err(error) => history.note(&name, format!("does not see {of}: {error}")),
+                    }
+                }
             }
         }
     }

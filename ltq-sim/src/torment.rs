@@ -25,7 +25,7 @@ impl<S: Stores> World<S> {
         match trouble {
             Trouble::BadWeather => {
                 let weather = weather(chance);
-                self.history.note(&part.name, format!("{weather:?}"));
+                self.history.add(&part.name, What::Weather(weather));
                 self.node.network.set_weather(weather);
             }
             Trouble::Kill => self.node.kill(false),
@@ -131,6 +131,7 @@ impl<S: Stores> World<S> {
     /// Nothing goes wrong any more.
     pub(crate) async fn heal(&mut self) -> Result<(), End> {
         self.node.network.set_weather(Weather::default());
+        self.history.add("world", What::Weather(Weather::default()));
         self.node.disk.set_capacity(None);
         self.node.disk.fail_sync_in(u64::MAX);
         self.node.disk.set_faults(Faults::default(), &self.node.chance.chance());

@@ -206,6 +206,7 @@ impl<S: Stores> World<S> {
             loop {
                 let mut left = String::new();
                 for topic in 0..TOPICS.len() {
+                    let asked = self.history.elapsed();
                     match operator.admin().show_topic(topic_name(topic).as_str()).await {
                         Ok(stats) => {
                             for &(_, channel) in consumed.iter().filter(|it| it.0 == topic) {
@@ -223,7 +224,7 @@ impl<S: Stores> World<S> {
                                     left += &format!("t{topic}: {channel:?}; ");
                                 }
                             }
-                            self.history.add("world", What::Counted { topic, stats });
+                            self.history.add("world", What::Counted { topic, asked, stats });
                         }
                         Err(error) => {
                             self.history.note("world", &error);

@@ -9,6 +9,7 @@ mod delays;
 mod offsets;
 mod once;
 mod order;
+mod owner;
 mod paused;
 mod published;
 mod settled;
@@ -37,6 +38,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<String> {
         offsets::check,
         once::check,
         order::check,
+        owner::check,
         paused::check,
         published::check,
         settled::check,
@@ -58,7 +60,7 @@ impl Life {
     /// Takes an event in. Says whether another node is there now.
     const fn begins(&mut self, event: &Event) -> bool {
         match event.what {
-            What::Subscribed(consumer) => self.next = consumer + 1,
+            What::Subscribed { consumer, .. } => self.next = consumer + 1,
             What::Started => self.first = self.next,
             What::AllAnew => self.first = 0,
             _ => {}

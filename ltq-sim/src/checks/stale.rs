@@ -13,16 +13,33 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         }
         match &event.what {
             What::Delivered(place, _) if life.is_of(*place) && !comes_and_goes(place.topic) => {
-                let newest = newest.entry((place.topic, place.channel, place.offset)).or_insert(0);
-                *newest = place.attempt.max(*newest);
+                let key = (place.topic, place.channel, place.offset);
+                let newest = newest.entry(key).or_insert((place.attempt, event.at));
+                if place.attempt > newest.0 {
+                    *newest = (place.attempt, event.at);
+                }
             }
             What::Acked(place, Ok(())) if life.is_of(*place) => {
                 // Had it been acked before the newer one was delivered there would be none.
                 let newest = newest.get(&(place.topic, place.channel, place.offset));
-                if let Some(newest) = newest.filter(|&&newest| newest > place.attempt) {
+                if let Some((newest, _)) = newest.filter(|newest| newest.0 > place.attempt) {
                     let at = event.at;
                     broken.push(format!(
                         "promise 3: {place} could be acked at {at:?}, behind attempt {newest}"
+                    ));
+                }
+            }
+            What::Requeued { place, asked, result: Ok(()), .. }
+            | What::Touched { place, asked, result: Ok(()) }
+                if life.is_of(*place) =>
+            {
+                // What it asked for may have been done, and over, before it was told.
+                let newest = newest.get(&(place.topic, place.channel, place.offset));
+                let newest = newest.filter(|it| it.0 > place.attempt && it.1 < *asked);
+                if let Some((newest, came)) = newest {
+                    broken.push(format!(
+                        "promise 3: {place} could be given back or touched at {asked:?}, behind \
+                         attempt {newest} of {came:?}"
                     ));
                 }
             }

@@ -1,0 +1,94 @@
+//! Promise 3: a message is one consumer's until that has answered, has left, or its time is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ltq_transport::Weather;
+
+use super::{Body, Duration, Event, Life, SILENT_MAX, What, comes_and_goes};
+
+/// A delivery that its consumer has not answered.
+struct Held {
+    consumer: u64,
+    attempt: u32,
+    body: Body,
+    /// It was not delivered before this.
+    since: Duration,
+    /// It is its consumer's until then at least.
+    until: Duration,
+}
+
+pub(super) fn check(events: &[Event]) -> Vec<String> {
+    let (mut published, mut subscribed) = (BTreeMap::new(), BTreeMap::new());
+    let (mut held, mut life) = (BTreeMap::<_, Held>::new(), Life::default());
+    // A connection that was lost gives back what its consumer has, and one may be lost unnoticed.
+    let mut rough_until = Duration::ZERO;
+    let answered = answered(events);
+    let mut broken = Vec::new();
+    for event in events {
+        if life.begins(event) {
+            held.clear();
+        }
+        match &event.what {
+            What::Published { body, .. } => {
+                published.insert(*body, event.at);
+            }
+            What::Subscribed { consumer, timeout } => {
+                subscribed.insert(*consumer, (event.at, *timeout));
+            }
+            What::Weather(weather) => {
+                let is_calm = *weather == Weather::default();
+                rough_until = if is_calm { event.at + SILENT_MAX } else { Duration::MAX };
+            }
+            What::GaveBack(place) => {
+                held.remove(&(place.topic, place.channel, place.offset));
+            }
+            What::Left(consumer) => held.retain(|_, held| held.consumer != *consumer),
+            What::Touched { place, asked, result: Ok(()) } => {
+                let of = held.get_mut(&(place.topic, place.channel, place.offset));
+                let of = of.filter(|held| held.attempt == place.attempt);
+                if let (Some(held), Some((_, timeout))) = (of, subscribed.get(&place.consumer)) {
+                    held.until = held.until.max(*asked + *timeout);
+                }
+            }
+            What::Delivered(place, body) if !comes_and_goes(place.topic) => {
+                let before = held.remove(&(place.topic, place.channel, place.offset));
+                let mut since = published.get(body).copied().unwrap_or_default();
+                if let Some(before) = before.filter(|it| it.attempt < place.attempt) {
+                    let Held { consumer, attempt, until, .. } = before;
+                    if before.body == *body
+                        && event.at < until
+                        && rough_until <= before.since
+                        && !answered.contains(&(place.topic, place.channel, place.offset, attempt))
+                    {
+                        broken.push(format!(
+                            "promise 3: {place} came at {:?}, and was consumer {consumer}'s until \
+                             {until:?} at least",
+                            event.at
+                        ));
+                    }
+                    since = since.max(before.since);
+                }
+                let Some(&(came, timeout)) = subscribed.get(&place.consumer) else { continue };
+                if life.is_of(*place) {
+                    since = since.max(came);
+                    let (consumer, attempt, until) =
+                        (place.consumer, place.attempt, since + timeout);
+                    let of = Held { consumer, attempt, body: *body, since, until };
+                    held.insert((place.topic, place.channel, place.offset), of);
+                }
+            }
+            _ => {}
+        }
+    }
+    broken
+}
+
+/// The deliveries that their consumer wanted to be rid of. (What it asked for may be done long before it
+/// is told.)
+fn answered(events: &[Event]) -> BTreeSet<(usize, usize, ltq_core::Offset, u32)> {
+    let places = events.iter().filter_map(|event| match event.what {
+        What::Acks(place) | What::Requeues(place) => Some(place),
+        _ => None,
+    });
+    places.map(|it| (it.topic, it.channel, it.offset, it.attempt)).collect()
+}
