@@ -17,7 +17,7 @@ pub struct Place {
     pub latency_max: Duration,
 }
 
-const JOURNAL_FILES_MAX: u64 = 16;
+const JOURNAL_FILES_MAX: u64 = 8;
 
 /// Opens the store of a simulated node each time that it starts.
 ///
@@ -39,6 +39,12 @@ pub trait Stores: Send + Sync + 'static {
     /// What a store may have in memory, as its figures tell; without a bound unless this says one.
     fn memory_bytes_max(&self) -> u64 {
         u64::MAX
+    }
+
+    /// What it may have in memory when all messages are acked; as much as ever unless this says
+    /// something else.
+    fn memory_at_rest_bytes_max(&self) -> u64 {
+        self.memory_bytes_max()
     }
 
     /// What a store may have in files when all messages are acked, as its figures tell; without a
@@ -106,6 +112,11 @@ impl Stores for FileStores {
     /// The newest messages, and values: some tens of kilobytes.
     fn memory_bytes_max(&self) -> u64 {
         self.tail_bytes.saturating_add(64 << 10)
+    }
+
+    /// The values of some topics, channels and producers.
+    fn memory_at_rest_bytes_max(&self) -> u64 {
+        16 << 10
     }
 
     /// The journal, and a segment of each topic.

@@ -318,7 +318,7 @@ impl<S: Stores> World<S> {
             What::AtRest {
                 connections: stats.connections,
                 memory_bytes: stats.store.memory_bytes,
-                memory_bytes_max: self.node.stores.memory_bytes_max(),
+                memory_bytes_max: self.node.stores.memory_at_rest_bytes_max(),
                 disk_bytes: stats.store.disk_bytes,
                 disk_bytes_max: self.node.stores.files_at_rest_bytes_max(),
             },
