@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     pub(crate) consumers: Vec<(Part, usize, usize)>,
     pub(crate) operators: Vec<Part>,
     pub(crate) troubles: Vec<(Part, Trouble)>,
+    /// What happens to the node while it has a paused channel, at the end.
+    pub(crate) meanwhile: Option<Trouble>,
     /// How the consumer goes who comes by at the end.
     pub(crate) going: Option<Going>,
 }
@@ -65,8 +67,15 @@ impl Plan {
             1 => Going::IsCut,
             _ => Going::Leaves,
         };
+        let meanwhile = match Seeded::of(seed, "meanwhile").below(8) {
+            0 => Some(Trouble::Stop),
+            1 => Some(Trouble::Kill),
+            2 => Some(Trouble::PowerCut),
+            _ => None,
+        };
         Self {
             fair,
+            meanwhile: meanwhile.filter(|trouble| !fair && !not.contains(trouble)),
             going: (!fair).then_some(going),
             producers: producers.filter(is_in).collect(),
             consumers,

@@ -33,6 +33,7 @@ use crate::{
     simulation::{Played, Wrap},
     stores::Stores,
     topics::{LASTING, TOPICS, channel_name, comes_and_goes, topic_name},
+    trouble::Trouble,
 };
 
 /// Why a play ends early.
@@ -157,7 +158,7 @@ impl<S: Stores> World<S> {
         self.history.note("world", "only what is left is delivered from now on");
         self.drained(&operator, &consumed, DONE_WITHIN).await?;
         if consumed.contains(&(LASTING, 0)) {
-            self.pause(&operator, &consumed).await?;
+            self.pause(&operator, &consumed, plan.meanwhile).await?;
             if let Some(going) = plan.going {
                 self.pass_by(&operator, going).await?;
                 self.drained(&operator, &consumed, AT_ONCE).await?;
@@ -245,14 +246,36 @@ impl<S: Stores> World<S> {
         }
     }
 
-    /// A channel that has delivered all it had is paused, and gets nothing of what is published then,
-    /// until it is resumed.
-    async fn pause(&self, operator: &Client, consumed: &[(usize, usize)]) -> Result<(), End> {
+    /// A channel, or a topic with all of them, that has delivered all it had is paused, and gets nothing
+    /// of what is published then until it is resumed, whatever becomes of its node.
+    async fn pause(
+        &mut self,
+        operator: &Client,
+        consumed: &[(usize, usize)],
+        meanwhile: Option<Trouble>,
+    ) -> Result<(), End> {
         let failed = |error: &dyn std::fmt::Display| broken(format!("progress: at rest, {error}"));
-        let (topic, channel, admin) = (LASTING, 0, operator.admin());
-        admin.pause_channel("t0", "c0").await.map_err(|error| failed(&error))?;
-        self.history.add("world", What::Paused { topic, channel });
-        let producer = operator.producer("t0").await.map_err(|error| failed(&error))?;
+        let (topic, admin) = (LASTING, operator.admin());
+        let (name, all) = (topic_name(topic), self.node.chance.one_in(3));
+        let channels = if all { 0..TOPICS.get(topic).map_or(0, |it| it.channels) } else { 0..1 };
+        let paused = match all {
+            true => admin.pause_topic(name.as_str()).await,
+            false => admin.pause_channel(name.as_str(), channel_name(0).as_str()).await,
+        };
+        paused.map_err(|error| failed(&error))?;
+        for channel in channels.clone() {
+            self.history.add("world", What::Paused { topic, channel });
+        }
+        match meanwhile {
+            Some(Trouble::Stop) => self.node.stop(Duration::from_secs(5)).await,
+            Some(Trouble::Kill) => self.node.kill(false),
+            Some(Trouble::PowerCut) => self.node.kill(true),
+            _ => (),
+        }
+        if self.node.running.is_none() {
+            self.start().await?;
+        }
+        let producer = operator.producer(name.as_str()).await.map_err(|error| failed(&error))?;
         for number in 1..=3 {
             let body = Body { producer: usize::MAX, number };
             let durability = Durability::Disk;
@@ -263,8 +286,14 @@ impl<S: Stores> World<S> {
             self.history.add("world", What::Confirmed { topic, body, offset, durability });
         }
         sleep(Duration::from_secs(5)).await;
-        self.history.add("world", What::Resumed { topic, channel });
-        admin.resume_channel("t0", "c0").await.map_err(|error| failed(&error))?;
+        for channel in channels {
+            self.history.add("world", What::Resumed { topic, channel });
+        }
+        let resumed = match all {
+            true => admin.resume_topic(name.as_str()).await,
+            false => admin.resume_channel(name.as_str(), channel_name(0).as_str()).await,
+        };
+        resumed.map_err(|error| failed(&error))?;
         self.drained(operator, consumed, DONE_WITHIN).await
     }
 
