@@ -25,7 +25,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, IoSlice},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,8 +34,9 @@ use parking_lot::Mutex;
 
 use super::{
     Chance, Faults,
-    inode::{Inode, SECTOR},
-    trouble::{Others, Trouble, broken},
+    file::SimulatedFile,
+    inode::Inode,
+    trouble::{Others, Trouble},
 };
 use crate::{FileSystem, OpenMode, StoreFile};
 
@@ -52,11 +53,12 @@ impl NameChange {
     }
 }
 
+/// What it is made of.
 #[derive(Debug, Default)]
-struct Disk {
-    inodes: Vec<Inode>,
-    durable_names: BTreeMap<PathBuf, usize>,
-    names: BTreeMap<PathBuf, usize>,
+pub(super) struct Disk {
+    pub(super) inodes: Vec<Inode>,
+    pub(super) durable_names: BTreeMap<PathBuf, usize>,
+    pub(super) names: BTreeMap<PathBuf, usize>,
     pending_names: Vec<NameChange>,
     dirs: Vec<PathBuf>,
     handles: u64,
@@ -65,20 +67,20 @@ struct Disk {
     /// From this one on all fail: the power is gone.
     crash_at: Option<u64>,
     /// This many syncs from now one fails, and what it should have made durable is lost.
-    fail_sync_in: Option<u64>,
-    capacity: Option<u64>,
+    pub(super) fail_sync_in: Option<u64>,
+    pub(super) capacity: Option<u64>,
     read_only: bool,
-    trouble: Trouble,
+    pub(super) trouble: Trouble,
     others: Option<Others>,
     /// Of each file, the sectors that cannot be read, by where they begin.
-    unreadable: BTreeMap<usize, BTreeSet<u64>>,
+    pub(super) unreadable: BTreeMap<usize, BTreeSet<u64>>,
     /// Of each file, how far it was read.
-    read_to: BTreeMap<usize, u64>,
+    pub(super) read_to: BTreeMap<usize, u64>,
 }
 
 /// The disk. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub struct SimulatedDisk(Arc<Mutex<Disk>>);
+pub struct SimulatedDisk(pub(super) Arc<Mutex<Disk>>);
 
 impl SimulatedDisk {
     /// How many operations have changed something so far.
@@ -122,7 +124,7 @@ impl SimulatedDisk {
         self.0.lock().others = others.map(Others);
     }
 
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         let others = self.0.lock().others.clone();
         if let Some(Others(others)) = others {
             others();
@@ -215,78 +217,6 @@ impl SimulatedDisk {
         disk.inodes[disk.names[path]].current.clone()
     }
 
-    /// Changes a file behind everybody's back: what is there now is durable.
-    ///
-    /// # Panics
-    /// When there is no such file.
-    pub fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
-        let mut disk = self.0.lock();
-        let inode = disk.names[path];
-        let inode = &mut disk.inodes[inode];
-        edit(&mut inode.current);
-        inode.durable.clone_from(&inode.current);
-        inode.pending.clear();
-    }
-
-    /// Damages a sector of a file that is not blank: a bit, all of it, or another sector in its place.
-    /// Says which file, and what.
-    ///
-    /// # Panics
-    /// When it holds no file with anything in it.
-    pub fn damage(&self, chance: &mut Chance) -> (PathBuf, String) {
-        let files: Vec<_> = self.files().into_iter().filter(|(_, len)| *len > 0).collect();
-        let (from, from_len) = &files[chance.below(files.len() as u64) as usize];
-        let from = self.content(from);
-        let sector = |at: usize, bytes: &[u8]| at..bytes.len().min(at + SECTOR);
-        let from_at = chance.below(from_len.div_ceil(SECTOR) as u64) as usize * SECTOR;
-        let source = from[sector(from_at, &from)].to_vec();
-        let (path, _) = &files[chance.below(files.len() as u64) as usize];
-        let content = self.content(path);
-        let starts: Vec<_> = (0..content.len()).step_by(SECTOR).collect();
-        let used = |at: &&usize| content[sector(**at, &content)].iter().any(|&byte| byte != 0);
-        let used: Vec<_> = starts.iter().filter(used).collect();
-        let Some(&&at) = used.get(chance.below(used.len() as u64) as usize) else {
-            return (path.clone(), "nothing".to_owned());
-        };
-        let how = chance.below(3);
-        let what = ["a bit", "nothing left", "another sector"][how as usize];
-        let place = at + chance.below(sector(at, &content).len() as u64) as usize;
-        self.edit(path, |bytes| match how {
-            0 => bytes[place] ^= 1 << chance.below(8),
-            1 => bytes[sector(at, &content)].fill(0),
-            _ => {
-                let into = &mut bytes[sector(at, &content)];
-                let len = into.len().min(source.len());
-                into[..len].copy_from_slice(&source[..len]);
-            }
-        });
-        (path.clone(), format!("{what} at {at}"))
-    }
-
-    /// The sector of a file that this byte lies in cannot be read any more, until it is written.
-    ///
-    /// # Panics
-    /// When there is no such file.
-    pub fn spoil(&self, path: &Path, byte: u64) {
-        let mut disk = self.0.lock();
-        let inode = disk.names[path];
-        disk.unreadable.entry(inode).or_default().insert(byte - byte % SECTOR as u64);
-    }
-
-    /// Gives each of two files the other's name.
-    ///
-    /// # Panics
-    /// When there is no such file.
-    pub fn swap(&self, a: &Path, b: &Path) {
-        let mut disk = self.0.lock();
-        let (of_a, of_b) = (disk.names[a], disk.names[b]);
-        for names in [true, false] {
-            let names = if names { &mut disk.names } else { &mut disk.durable_names };
-            names.insert(a.to_owned(), of_b);
-            names.insert(b.to_owned(), of_a);
-        }
-    }
-
     /// Puts a file there, durably.
     pub fn put_file(&self, path: &Path, bytes: &[u8]) {
         let mut disk = self.0.lock();
@@ -295,11 +225,6 @@ impl SimulatedDisk {
         disk.names.insert(path.to_owned(), inode);
         disk.durable_names.insert(path.to_owned(), inode);
     }
-}
-
-fn is_unreadable(sectors: Option<&BTreeSet<u64>>, len: usize, position: u64) -> bool {
-    let first = position - position % SECTOR as u64;
-    sectors.is_some_and(|sectors| sectors.range(first..position + len as u64).next().is_some())
 }
 
 fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
@@ -316,7 +241,7 @@ fn apply_name(names: &mut BTreeMap<PathBuf, usize>, change: &NameChange) {
 
 impl Disk {
     /// Counts something that changes the disk, unless the power is gone.
-    fn operate(&mut self) -> io::Result<()> {
+    pub(super) fn operate(&mut self) -> io::Result<()> {
         if self.read_only || self.trouble.stopped {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
@@ -339,7 +264,7 @@ impl Disk {
         }
     }
 
-    fn used(&self) -> u64 {
+    pub(super) fn used(&self) -> u64 {
         self.names.values().map(|&inode| self.inodes[inode].current.len() as u64).sum()
     }
 
@@ -423,112 +348,5 @@ impl FileSystem for SimulatedDisk {
     fn free_space(&self, _: &Path) -> io::Result<u64> {
         let disk = self.0.lock();
         Ok(disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(disk.used())))
-    }
-}
-
-#[derive(Debug)]
-struct SimulatedFile {
-    disk: SimulatedDisk,
-    inode: usize,
-    handle: u64,
-}
-
-impl Drop for SimulatedFile {
-    fn drop(&mut self) {
-        let mut disk = self.disk.0.lock();
-        let inode = &mut disk.inodes[self.inode];
-        if inode.locked == Some(self.handle) {
-            inode.locked = None;
-        }
-    }
-}
-
-impl StoreFile for SimulatedFile {
-    fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
-        let mut disk = self.disk.0.lock();
-        let Disk { trouble, inodes, unreadable, .. } = &mut *disk;
-        let inode = &mut inodes[self.inode];
-        if inode.forgotten && trouble.chance.one_in(4) {
-            inode.evict();
-        }
-        if trouble.read() || is_unreadable(unreadable.get(&self.inode), into.len(), position) {
-            return Err(broken());
-        }
-        let most = if trouble.is_short() { into.len().div_ceil(2) } else { into.len() };
-        let into = into.get_mut(..most).unwrap_or_default();
-        let rest = inode.current.get(position as usize..).unwrap_or_default();
-        let len = rest.len().min(into.len());
-        into[..len].copy_from_slice(&rest[..len]);
-        let read_to = disk.read_to.entry(self.inode).or_default();
-        *read_to = (*read_to).max(position + len as u64);
-        Ok(len)
-    }
-
-    fn write_all_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<()> {
-        self.disk.wait();
-        let mut disk = self.disk.0.lock();
-        let mut data = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-        parts.iter().for_each(|part| data.extend_from_slice(part));
-        let (position, all) = (position as usize, data.len());
-        let more = (position + all).saturating_sub(disk.inodes[self.inode].current.len()) as u64;
-        let done = disk.operate().and_then(|()| {
-            let full = disk.capacity.is_some_and(|capacity| disk.used() + more > capacity);
-            let full = (full && more > 0).then(|| io::ErrorKind::StorageFull.into());
-            full.or_else(|| disk.trouble.write()).map_or(Ok(()), Err)
-        });
-        if done.is_err() {
-            // It may have been done in part.
-            data.truncate(all / 2);
-        }
-        if let Some(unreadable) = disk.unreadable.get_mut(&self.inode) {
-            // A disk puts another sector in the place of a bad one that is written.
-            unreadable.retain(|&at| at < position as u64 || at >= (position + data.len()) as u64);
-        }
-        disk.inodes[self.inode].write(position, data);
-        done
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        // What is written from now on need not be in it.
-        let count = self.disk.0.lock().inodes[self.inode].pending.len();
-        self.disk.wait();
-        let mut disk = self.disk.0.lock();
-        disk.operate()?;
-        let Disk { fail_sync_in, trouble, inodes, .. } = &mut *disk;
-        let told = (*fail_sync_in == Some(0)).then(broken);
-        *fail_sync_in = fail_sync_in.map(|left| left.wrapping_sub(1));
-        let inode = &mut inodes[self.inode];
-        if let Some(error) = told.or_else(|| trouble.sync()) {
-            trouble.forgot = true;
-            inode.forget(count, &mut trouble.chance);
-            return Err(error);
-        }
-        inode.settle(count);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.wait();
-        let mut disk = self.disk.0.lock();
-        disk.operate()?;
-        if let Some(error) = disk.trouble.write() {
-            return Err(error);
-        }
-        disk.inodes[self.inode].set_len(len as usize);
-        Ok(())
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.disk.0.lock().inodes[self.inode].current.len() as u64)
-    }
-
-    fn try_lock(&self) -> io::Result<bool> {
-        let mut disk = self.disk.0.lock();
-        let inode = &mut disk.inodes[self.inode];
-        let free = inode.locked.is_none_or(|handle| handle == self.handle);
-        if free {
-            inode.locked = Some(self.handle);
-        }
-        Ok(free)
     }
 }

@@ -6,7 +6,9 @@
     reason = "what is wrong with a simulation is to be seen at once"
 )]
 
+mod damage;
 mod disk;
+mod file;
 mod hashing;
 mod inode;
 mod trouble;
