@@ -100,12 +100,6 @@ impl Clock {
     }
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl WallClock for Clock {
     fn now(&self) -> Timestamp {
         let since = self.start.elapsed().as_millis() as i64 + self.ahead_millis.load(Relaxed);

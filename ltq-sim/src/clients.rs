@@ -30,7 +30,10 @@ impl Clients {
     }
 
     /// One more client of a host. It connects in the background.
-    #[expect(clippy::expect_used, reason = "the address and all options are the simulation's own")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a transport's scheme makes an address: that was seen when it was given"
+    )]
     pub(crate) fn client(&self, host: &str) -> Client {
         let number = self.made.fetch_add(1, Relaxed);
         let transport = (self.wrap)(self.network.host(host));

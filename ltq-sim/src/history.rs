@@ -15,6 +15,7 @@ use crate::body::Body;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event {
     /// How long after the beginning.
     pub at: Duration,
@@ -26,6 +27,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum What {
     /// Nothing goes wrong in this play, and everybody does nothing but his work.
     Fair,
@@ -195,6 +197,7 @@ pub enum What {
 
 /// A delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Spot {
     /// The topic's number.
     pub topic: usize,
@@ -216,7 +219,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// An empty one, that starts now.
+    /// An empty one, that starts now. A runtime must be there.
     pub(crate) fn new() -> Self {
         Self { start: Instant::now(), events: Arc::default() }
     }
@@ -243,19 +246,21 @@ impl History {
     }
 }
 
-impl Default for History {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// A history in words, one line for each event.
 pub(crate) fn trace(events: &[Event]) -> String {
     let mut trace = String::new();
-    for Event { at, who, what } in events {
-        let _ = writeln!(trace, "{:10.3} {who:<12} {what}", at.as_secs_f64());
+    for event in events {
+        let _ = writeln!(trace, "{event}");
     }
     trace
+}
+
+impl fmt::Display for Event {
+    /// A line of the trace: when, who, what.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, who, what } = self;
+        write!(f, "{:10.3} {who:<12} {what}", at.as_secs_f64())
+    }
 }
 
 impl fmt::Display for Spot {

@@ -14,27 +14,31 @@
 //! assert_eq!(played.broken, Vec::<String>::new(), "{}", played.trace());
 //! ```
 //!
-//! Whoever builds a broker of his own plays it with a store, settings or a transport of his own:
+//! Whoever builds a broker of his own plays it with a store, settings or a transport of his own. This is
+//! all of the test that he needs:
 //!
 //! ```
 //! use ltq_core::BrokerSettings;
 //! use ltq_sim::{FileStores, Simulation, Trouble};
-//! use std::time::Duration;
+//! use std::{error::Error, time::Duration};
 //!
-//! let settings =
-//!     BrokerSettings { heartbeat: Duration::from_millis(300), ..Simulation::default_settings() };
-//! let simulation = Simulation::with_stores(FileStores::default().segment_bytes(256 << 10))
-//!     .settings(settings)
-//!     .without(Trouble::ClockJumps);
-//! for seed in 1..5 {
-//!     let played = simulation.play(seed);
-//!     if !played.broken.is_empty() {
-//!         let left_out = simulation.shrink(seed);
-//!         let least = simulation.play_part(seed, &left_out);
-//!         panic!("seed {seed}: {:?}\n{}", least.broken, least.trace());
-//!     }
+//! # fn main() -> Result<(), Box<dyn Error>> { promises_hold_under_bad_luck() }
+//! // In a file of tests/, with #[test] above it:
+//! fn promises_hold_under_bad_luck() -> Result<(), Box<dyn Error>> {
+//!     let settings =
+//!         BrokerSettings { heartbeat: Duration::from_millis(300), ..Simulation::default_settings() };
+//!     let simulation = Simulation::with_stores(FileStores::default().segment_bytes(256 << 10))
+//!         .settings(settings)?
+//!         .without(Trouble::ClockJumps);
+//!     let summary = simulation.play_all(ltq_sim::seeds(1..5)?)?;
+//!     println!("{summary}");
+//!     Ok(())
 //! }
 //! ```
+//!
+//! It plays on all processors, and with `LTQ_SIM_SEEDS=1..100001` for longer. When a seed breaks a promise
+//! the [`Failure`] says which, shrinks it to the few who take part in that, tells how it ends in words, and
+//! how to have it again.
 //!
 //! The same seed gives the same events, as long as nothing in it asks anything but the seed: no clock but
 //! tokio's, no chance but [`Place::entropy`], no thread, no hash map with a seed of its own whose order
@@ -47,13 +51,16 @@ mod chance;
 mod checks;
 mod clients;
 mod consumers;
+mod error;
 mod history;
 mod leaving;
 mod node;
 mod operators;
 mod panics;
 mod plan;
+mod played;
 mod producers;
+mod seeds;
 mod simulation;
 mod stores;
 mod topics;
@@ -62,7 +69,10 @@ mod trouble;
 mod world;
 
 pub use body::Body;
+pub use error::SimulationError;
 pub use history::{Event, Spot, What};
-pub use simulation::{Played, Simulation};
+pub use played::{Difference, Played};
+pub use seeds::{Failure, SeedsError, Summary, seeds};
+pub use simulation::Simulation;
 pub use stores::{FileStores, Place, Stores};
 pub use trouble::Trouble;

@@ -1,24 +1,29 @@
-//! What is played, and what comes of it.
+//! What is played.
 
 use std::{
     collections::BTreeSet,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
     time::Duration,
 };
 
-use ltq_core::{BrokerSettings, Transport};
+use ltq_core::{Address, BrokerSettings, Transport};
 use ltq_store::simulation::seed_hashing;
-use ltq_transport::SimulatedHost;
+use ltq_transport::{SimulatedHost, SimulatedNetwork};
 
 use crate::{
-    history::{Event, trace},
+    chance::Seeded,
+    checks,
+    error::SimulationError,
+    history::History,
+    node::NODE,
     panics,
     plan::Plan,
+    played::Played,
     stores::{FileStores, Stores},
     trouble::Trouble,
-    world::World,
+    world::{End, World},
 };
 
 /// Makes a host's transport out of the network's.
@@ -82,21 +87,33 @@ impl<S: Stores> Simulation<S> {
 
     /// The broker's settings. No timeout, delay or interval of them should be longer than some seconds:
     /// a play waits for two minutes until everything due is delivered.
-    #[must_use]
-    pub fn settings(mut self, settings: BrokerSettings) -> Self {
+    ///
+    /// # Errors
+    /// [`SimulationError::Settings`] for settings that no broker takes.
+    pub fn settings(mut self, settings: BrokerSettings) -> Result<Self, SimulationError> {
+        settings.check()?;
         self.settings = settings;
-        self
+        Ok(self)
     }
 
-    /// What node and clients talk through: made of each host's transport on the simulated network,
-    /// and of its scheme or another one.
-    #[must_use]
+    /// What node and clients talk through: made of each host's transport on the simulated network, all
+    /// of one scheme, which may be another than the host's. One is made here, for the sake of its scheme.
+    ///
+    /// # Errors
+    /// [`SimulationError::Scheme`] when that is no scheme of an address, as that of several transports
+    /// in one.
     pub fn transport<T: Transport>(
         mut self,
         wrap: impl Fn(SimulatedHost) -> T + Send + Sync + 'static,
-    ) -> Self {
+    ) -> Result<Self, SimulationError> {
+        let network = SimulatedNetwork::new(Arc::new(Seeded::of(0, "network")));
+        let one = wrap(network.host(NODE));
+        let address = format!("{}://{NODE}", one.scheme()).parse::<Address>();
+        if !address.is_ok_and(|address| address.scheme() == one.scheme()) {
+            return Err(SimulationError::Scheme(one.scheme().to_owned()));
+        }
         self.wrap = Arc::new(move |host| Arc::new(wrap(host)));
-        self
+        Ok(self)
     }
 
     /// Leaves out what a store is not made for.
@@ -106,10 +123,11 @@ impl<S: Stores> Simulation<S> {
         self
     }
 
-    /// Plays a seed: some minutes, in some hundredths of a second.
+    /// Plays a seed: some minutes, in some hundredths of a second, on a thread of its own that is
+    /// waited for. Within a runtime that is to go on meanwhile, call it where blocking is allowed.
     ///
     /// # Panics
-    /// When called within a tokio runtime; when the [settings](Self::settings) are refused.
+    /// When the operating system gives the process no more threads.
     #[must_use]
     pub fn play(&self, seed: u64) -> Played {
         self.play_part(seed, &BTreeSet::new())
@@ -132,30 +150,50 @@ impl<S: Stores> Simulation<S> {
     /// # Panics
     /// As [`play`](Self::play).
     #[must_use]
-    #[expect(clippy::expect_used, reason = "there is no simulation without a runtime")]
+    #[expect(clippy::expect_used, reason = "as std::thread::spawn has it")]
     pub fn play_part(&self, seed: u64, left_out: &BTreeSet<String>) -> Played {
-        self.settings.check().expect("settings that a broker takes");
+        // What a thread keeps for itself is new to each play, and goes with it.
+        let thread = std::thread::Builder::new().name(format!("seed {seed}"));
+        std::thread::scope(|scope| {
+            let play = thread.spawn_scoped(scope, || self.play_here(seed, left_out));
+            play.expect("a thread").join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    #[expect(clippy::expect_used, reason = "no part of a runtime with time alone can be missing")]
+    fn play_here(&self, seed: u64, left_out: &BTreeSet<String>) -> Played {
+        panics::watch();
         seed_hashing(seed);
         let plan = Plan::new(seed, left_out, &self.not);
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+        let entered = runtime.enter();
+        // Whatever becomes of the play, what happened so far stays.
+        let history = History::new();
         let (stores, settings) = (self.stores.clone(), self.settings.clone());
-        panics::watch();
-        let panics = panics::count();
-        let play = async { World::new(seed, stores, settings, self.wrap.clone()).play(plan).await };
-        let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play)));
+        let world = World::new(seed, stores, settings, self.wrap.clone(), history.clone());
+        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(world.play(plan))));
+        let (events, simulated) = (history.events(), history.elapsed());
         // What is left of it must not go on beside the next one.
+        drop(entered);
         drop(runtime);
-        let mut played = played.unwrap_or_else(|_| Played {
-            events: Vec::new(),
-            broken: Vec::new(),
-            simulated: Duration::ZERO,
-        });
-        let panics = panics::count() - panics;
-        if panics > 0 {
-            played.broken.push(format!("panic: {panics} of them, told on standard error"));
+        let mut broken = Vec::new();
+        let panics = panics::told();
+        if panics.count > 0 {
+            broken.push(format!("panic: {} of them; the first {}", panics.count, panics.first));
         }
-        played
+        match ended {
+            Ok(ended) => {
+                if let Err(End::Broken(why)) = ended {
+                    broken.push(why);
+                }
+                broken.extend(checks::all(&events));
+            }
+            // Nothing was waited for: what is missing says nothing.
+            Err(_) if broken.is_empty() => broken.push("panic: one that no hook heard of".into()),
+            Err(_) => {}
+        }
+        Played { events, broken, simulated }
     }
 
     /// Who and what of a seed that breaks a promise may be left out, and the same promise is broken
@@ -165,43 +203,30 @@ impl<S: Stores> Simulation<S> {
     /// As [`play`](Self::play).
     #[must_use]
     pub fn shrink(&self, seed: u64) -> BTreeSet<String> {
+        self.shrink_played(seed, self.play(seed)).0
+    }
+
+    /// The same, of a seed that was played, with what becomes of what is left.
+    pub(crate) fn shrink_played(&self, seed: u64, played: Played) -> (BTreeSet<String>, Played) {
         let which = |played: &Played| -> BTreeSet<String> {
             let promise = |broken: &String| broken.split(':').next().map(str::to_owned);
             played.broken.iter().filter_map(promise).collect()
         };
-        let wanted = which(&self.play(seed));
-        let mut left_out = BTreeSet::new();
+        let (mut left_out, mut least) = (BTreeSet::new(), played);
+        let wanted = which(&least);
         if wanted.is_empty() {
-            return left_out;
+            return (left_out, least);
         }
         let plan = Plan::new(seed, &left_out, &self.not);
         for name in plan.names() {
             left_out.insert(name.to_owned());
-            if which(&self.play_part(seed, &left_out)).is_disjoint(&wanted) {
+            let played = self.play_part(seed, &left_out);
+            if which(&played).is_disjoint(&wanted) {
                 left_out.remove(name);
+            } else {
+                least = played;
             }
         }
-        left_out
-    }
-}
-
-/// What became of a seed.
-#[derive(Clone, Debug)]
-pub struct Played {
-    /// Everything that happened.
-    pub events: Vec<Event>,
-    /// What of it breaks a promise, each with what is broken before a colon: a promise's number, or
-    /// `progress` (something was not done within two minutes without trouble), `start` (a node did not
-    /// start), `pause` (a paused channel delivered), `panic`.
-    pub broken: Vec<String>,
-    /// How long it took, in simulated time.
-    pub simulated: Duration,
-}
-
-impl Played {
-    /// All of it in words, a line for each event: when, who, what.
-    #[must_use]
-    pub fn trace(&self) -> String {
-        trace(&self.events)
+        (left_out, least)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ltq_client::{Client, Message};
-use ltq_core::{BrokerSettings, Durability};
+use ltq_core::{BrokerSettings, Durability, TopicStats};
 use ltq_store::simulation::SimulatedDisk;
 use ltq_transport::SimulatedNetwork;
 use tokio::{
@@ -21,7 +21,6 @@ use tokio::{
 use crate::{
     body::Body,
     chance::{Clock, Seeded},
-    checks,
     clients::Clients,
     consumers::Consuming,
     history::{History, What},
@@ -30,7 +29,7 @@ use crate::{
     operators::{Operating, make, resume_all},
     plan::Plan,
     producers::Producing,
-    simulation::{Played, Wrap},
+    simulation::Wrap,
     stores::Stores,
     topics::{LASTING, TOPICS, channel_name, comes_and_goes, topic_name},
     trouble::Trouble,
@@ -58,8 +57,14 @@ pub(crate) struct World<S: Stores> {
 }
 
 impl<S: Stores> World<S> {
-    pub(crate) fn new(seed: u64, stores: Arc<S>, settings: BrokerSettings, wrap: Wrap) -> Self {
-        let (clock, history) = (Clock::new(), History::new());
+    pub(crate) fn new(
+        seed: u64,
+        stores: Arc<S>,
+        settings: BrokerSettings,
+        wrap: Wrap,
+        history: History,
+    ) -> Self {
+        let clock = Clock::new();
         let network = SimulatedNetwork::new(Arc::new(Seeded::of(seed, "network")));
         let made = Arc::default();
         let clients = Clients { network: network.clone(), wrap: wrap.clone(), seed, made };
@@ -77,17 +82,11 @@ impl<S: Stores> World<S> {
         Self { clients, clock, history, node, damaged: false }
     }
 
-    pub(crate) async fn play(mut self, plan: Plan) -> Played {
-        let mut trouble = Vec::new();
-        if let Err(End::Broken(why)) = self.act(plan).await {
-            trouble.push(why);
-        }
-        let events = self.history.events();
-        trouble.extend(checks::all(&events));
-        Played { events, broken: trouble, simulated: self.history.elapsed() }
-    }
-
-    async fn act(&mut self, plan: Plan) -> Result<(), End> {
+    /// Plays it all.
+    ///
+    /// # Errors
+    /// Why it ends early.
+    pub(crate) async fn play(mut self, plan: Plan) -> Result<(), End> {
         self.start().await?;
         let operator = self.clients.client("world");
         let admin = operator.admin();
@@ -202,48 +201,41 @@ impl<S: Stores> World<S> {
         consumed: &[(usize, usize)],
         within: Duration,
     ) -> Result<(), End> {
-        let mut last = String::new();
+        let mut left = String::new();
         let drained = async {
             loop {
-                let mut left = String::new();
-                for topic in 0..TOPICS.len() {
-                    let asked = self.history.elapsed();
-                    match operator.admin().show_topic(topic_name(topic).as_str()).await {
-                        Ok(stats) => {
-                            for &(_, channel) in consumed.iter().filter(|it| it.0 == topic) {
-                                let name = channel_name(channel);
-                                let mut found = stats.channels.iter();
-                                let found = found.find(|it| it.channel.as_str() == name);
-                                let Some(channel) = found else {
-                                    if !comes_and_goes(topic) {
-                                        left += &format!("t{topic}: there is no {name}; ");
-                                    }
-                                    continue;
-                                };
-                                let open = channel.waiting + channel.delayed + channel.in_flight;
-                                if open > 0 {
-                                    left += &format!("t{topic}: {channel:?}; ");
-                                }
-                            }
-                            self.history.add("world", What::Counted { topic, asked, stats });
-                        }
-                        Err(error) => {
-                            self.history.note("world", &error);
-                            left += &format!("t{topic}: {error}; ");
-                        }
-                    }
-                }
+                left = self.left(operator, consumed).await;
                 if left.is_empty() {
                     return;
                 }
-                last = left;
                 sleep(Duration::from_millis(500)).await;
             }
         };
         match timeout(within, drained).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(broken(format!("progress: after {within:?} there is left: {last}"))),
+            Err(_) => Err(broken(format!("progress: after {within:?} there is left: {left}"))),
         }
+    }
+
+    /// What channels that somebody consumes have not delivered yet, or why nobody knows, in words; empty
+    /// if nothing is left.
+    async fn left(&self, operator: &Client, consumed: &[(usize, usize)]) -> String {
+        let mut left = String::new();
+        for topic in 0..TOPICS.len() {
+            let asked = self.history.elapsed();
+            match operator.admin().show_topic(topic_name(topic).as_str()).await {
+                Ok(stats) => {
+                    let channels = consumed.iter().filter(|it| it.0 == topic);
+                    left.extend(channels.filter_map(|it| left_in(topic, it.1, &stats)));
+                    self.history.add("world", What::Counted { topic, asked, stats });
+                }
+                Err(error) => {
+                    self.history.note("world", &error);
+                    left += &format!("t{topic}: {error}; ");
+                }
+            }
+        }
+        left
     }
 
     /// A channel, or a topic with all of them, that has delivered all it had is paused, and gets nothing
@@ -353,6 +345,16 @@ impl<S: Stores> World<S> {
             },
         );
     }
+}
+
+/// What a channel has not delivered yet, if anything.
+fn left_in(topic: usize, channel: usize, stats: &TopicStats) -> Option<String> {
+    let name = channel_name(channel);
+    let Some(found) = stats.channels.iter().find(|it| it.channel.as_str() == name) else {
+        return (!comes_and_goes(topic)).then(|| format!("t{topic}: there is no {name}; "));
+    };
+    let open = found.waiting + found.delayed + found.in_flight;
+    (open > 0).then(|| format!("t{topic}: {found:?}; "))
 }
 
 async fn all_of(set: &mut JoinSet<()>, who: &str) -> Result<(), End> {

@@ -21,7 +21,7 @@ struct Cli {
     /// Prints what happened.
     #[arg(long)]
     trace: bool,
-    /// Plays each seed twice, and compares.
+    /// Plays each seed twice, and tells the first line that is not the same.
     #[arg(long)]
     twice: bool,
     /// Stops at the first seed that breaks a promise.
@@ -54,8 +54,9 @@ fn main() -> ExitCode {
         if cli.trace {
             say(&played.trace());
         }
-        if cli.twice && simulation.play_part(seed, &without).trace() != played.trace() {
-            say(&format!("seed {seed}: not the same a second time\n"));
+        let again = cli.twice.then(|| simulation.play_part(seed, &without));
+        if let Some(differs) = again.and_then(|again| played.difference(&again)) {
+            say(&format!("seed {seed}: not the same a second time\n{differs}\n"));
             say(&format!("  cargo run --release -p ltq-sim -- --from {seed} --twice\n"));
             failed += 1;
             if cli.until_broken {

@@ -14,6 +14,7 @@ mod paused;
 mod published;
 mod settled;
 mod stale;
+mod told;
 mod visible;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -43,6 +44,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<String> {
         published::check,
         settled::check,
         stale::check,
+        told::check,
         visible::check,
     ];
     checks.iter().flat_map(|check| check(events)).collect()

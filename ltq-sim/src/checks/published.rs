@@ -19,7 +19,6 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                 broken.push(format!("promise 8: {body:?} came from {place}, unpublished"));
             }
             What::Unreadable(words) => broken.push(format!("promise 8: {words}")),
-            What::Broken(words) => broken.push(format!("promise {words}")),
             _ => {}
         }
     }
