@@ -11,7 +11,7 @@ use ltq_transport::Weather;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::body::Body;
+use crate::{body::Body, violation::Violation};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,8 +189,8 @@ pub enum What {
         /// As much as it may have there.
         disk_bytes_max: u64,
     },
-    /// A promise is broken already, in the promises' numbers.
-    Broken(String),
+    /// Something is broken already.
+    Broken(Violation),
     /// Anything else, for the trace.
     Noted(String),
 }
@@ -328,7 +328,7 @@ impl fmt::Display for What {
                 "at rest: {connections} connections, {memory_bytes} bytes in memory, {disk_bytes} \
                  in files"
             ),
-            Self::Broken(words) => write!(f, "promise {words}"),
+            Self::Broken(violation) => write!(f, "{violation}"),
             Self::Noted(words) => f.write_str(words),
             Self::DiskFine => write!(f, "the disk is fine"),
         }

@@ -11,7 +11,7 @@
 //!
 //! ```
 //! let played = ltq_sim::Simulation::new().play(7);
-//! assert_eq!(played.broken, Vec::<String>::new(), "{}", played.trace());
+//! assert!(played.broken.is_empty(), "{:?}\n{}", played.broken, played.trace());
 //! ```
 //!
 //! Whoever builds a broker of his own plays it with a store, settings or a transport of his own. This is
@@ -66,6 +66,7 @@ mod stores;
 mod topics;
 mod torment;
 mod trouble;
+mod violation;
 mod world;
 
 pub use body::Body;
@@ -76,3 +77,4 @@ pub use seeds::{Failure, SeedsError, Summary, seeds};
 pub use simulation::Simulation;
 pub use stores::{FileStores, Place, Stores};
 pub use trouble::Trouble;
+pub use violation::{Rule, Violation};

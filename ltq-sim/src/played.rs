@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use crate::history::{Event, trace};
+use crate::{
+    history::{Event, trace},
+    violation::Violation,
+};
 
 /// What became of a seed.
 #[derive(Clone, Debug)]
@@ -10,10 +13,8 @@ use crate::history::{Event, trace};
 pub struct Played {
     /// Everything that happened.
     pub events: Vec<Event>,
-    /// What of it breaks a promise, each with what is broken before a colon: a promise's number, or
-    /// `progress` (something was not done within two minutes without trouble), `start` (a node did not
-    /// start), `pause` (a paused channel delivered), `panic`.
-    pub broken: Vec<String>,
+    /// What of it breaks a promise, or anything else that a play must keep.
+    pub broken: Vec<Violation>,
     /// How long it took, in simulated time.
     pub simulated: Duration,
 }

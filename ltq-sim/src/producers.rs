@@ -21,6 +21,7 @@ use crate::{
     history::{History, What},
     plan::Part,
     topics::{TOPICS, topic_name},
+    violation::breaks,
 };
 
 /// A program that publishes to one topic, under a name of its own.
@@ -185,7 +186,9 @@ impl Teller {
         for body in bodies {
             let what = match &error {
                 Some(error) => failed(*body, error),
-                None => What::Broken(format!("6: no receipt tells of {body:?} of a batch")),
+                None => {
+                    What::Broken(breaks(&[6], format!("no receipt tells of {body:?} of a batch")))
+                }
             };
             self.history.add(&self.name, what);
         }

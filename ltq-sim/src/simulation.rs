@@ -23,6 +23,7 @@ use crate::{
     played::Played,
     stores::{FileStores, Stores},
     trouble::Trouble,
+    violation::{Rule, Violation},
     world::{End, World},
 };
 
@@ -180,7 +181,8 @@ impl<S: Stores> Simulation<S> {
         let mut broken = Vec::new();
         let panics = panics::told();
         if panics.count > 0 {
-            broken.push(format!("panic: {} of them; the first {}", panics.count, panics.first));
+            let words = format!("{} of them; the first {}", panics.count, panics.first);
+            broken.push(Violation::of(Rule::Panic, words));
         }
         match ended {
             Ok(ended) => {
@@ -190,7 +192,9 @@ impl<S: Stores> Simulation<S> {
                 broken.extend(checks::all(&events));
             }
             // Nothing was waited for: what is missing says nothing.
-            Err(_) if broken.is_empty() => broken.push("panic: one that no hook heard of".into()),
+            Err(_) if broken.is_empty() => {
+                broken.push(Violation::of(Rule::Panic, "one that no hook heard of"));
+            }
             Err(_) => {}
         }
         Played { events, broken, simulated }
@@ -208,9 +212,8 @@ impl<S: Stores> Simulation<S> {
 
     /// The same, of a seed that was played, with what becomes of what is left.
     pub(crate) fn shrink_played(&self, seed: u64, played: Played) -> (BTreeSet<String>, Played) {
-        let which = |played: &Played| -> BTreeSet<String> {
-            let promise = |broken: &String| broken.split(':').next().map(str::to_owned);
-            played.broken.iter().filter_map(promise).collect()
+        let which = |played: &Played| -> BTreeSet<Rule> {
+            played.broken.iter().map(|violation| violation.rule).collect()
         };
         let (mut left_out, mut least) = (BTreeSet::new(), played);
         let wanted = which(&least);

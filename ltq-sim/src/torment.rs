@@ -13,6 +13,7 @@ use crate::{
     plan::Part,
     stores::Stores,
     trouble::Trouble,
+    violation::Rule,
     world::{End, World, broken},
 };
 
@@ -124,7 +125,7 @@ impl<S: Stores> World<S> {
                 self.history.note(NODE, format!("does not start any more: {why}"));
                 Err(End::GivenUp)
             }
-            Err(why) => Err(broken(format!("start: the node does not start: {why}"))),
+            Err(why) => Err(broken(Rule::Start, format!("the node does not start: {why}"))),
         }
     }
 

@@ -33,18 +33,19 @@ use crate::{
     stores::Stores,
     topics::{LASTING, TOPICS, channel_name, comes_and_goes, topic_name},
     trouble::Trouble,
+    violation::{Rule, Violation},
 };
 
 /// Why a play ends early.
 pub(crate) enum End {
     /// A promise is broken.
-    Broken(String),
+    Broken(Violation),
     /// Nothing more can be asked of a damaged disk.
     GivenUp,
 }
 
-pub(crate) fn broken(why: impl Into<String>) -> End {
-    End::Broken(why.into())
+pub(crate) fn broken(rule: Rule, why: impl Into<String>) -> End {
+    End::Broken(Violation::of(rule, why))
 }
 
 pub(crate) struct World<S: Stores> {
@@ -92,7 +93,7 @@ impl<S: Stores> World<S> {
         let admin = operator.admin();
         for topic in 0..TOPICS.len() {
             if !make(&admin, &self.history, "world", topic).await {
-                return Err(broken("progress: a node on an empty disk makes no topics"));
+                return Err(broken(Rule::Progress, "a node on an empty disk makes no topics"));
             }
             self.history.add("world", What::Made { topic });
         }
@@ -190,7 +191,9 @@ impl<S: Stores> World<S> {
         };
         match timeout(DONE_WITHIN, remade).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(broken(format!("progress: nothing can be made within {DONE_WITHIN:?}"))),
+            Err(_) => {
+                Err(broken(Rule::Progress, format!("nothing can be made within {DONE_WITHIN:?}")))
+            }
         }
     }
 
@@ -213,7 +216,9 @@ impl<S: Stores> World<S> {
         };
         match timeout(within, drained).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(broken(format!("progress: after {within:?} there is left: {left}"))),
+            Err(_) => {
+                Err(broken(Rule::Progress, format!("after {within:?} there is left: {left}")))
+            }
         }
     }
 
@@ -246,7 +251,8 @@ impl<S: Stores> World<S> {
         consumed: &[(usize, usize)],
         meanwhile: Option<Trouble>,
     ) -> Result<(), End> {
-        let failed = |error: &dyn std::fmt::Display| broken(format!("progress: at rest, {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| broken(Rule::Progress, format!("at rest, {error}"));
         let (topic, admin) = (LASTING, operator.admin());
         let (name, all) = (topic_name(topic), self.node.chance.one_in(3));
         let channels = if all { 0..TOPICS.get(topic).map_or(0, |it| it.channels) } else { 0..1 };
@@ -291,7 +297,7 @@ impl<S: Stores> World<S> {
 
     /// One more consumer takes something, and goes, or its node does.
     async fn pass_by(&mut self, operator: &Client, going: Going) -> Result<(), End> {
-        let failed = |why: String| broken(format!("progress: at rest, {why}"));
+        let failed = |why: String| broken(Rule::Progress, format!("at rest, {why}"));
         // Until nothing that went wrong before matters any more.
         sleep(Duration::from_secs(20)).await;
         let came = PasserBy::come(&self.clients, operator, &self.history).await;
@@ -365,10 +371,10 @@ async fn all_of(set: &mut JoinSet<()>, who: &str) -> Result<(), End> {
         }
     };
     if timeout(DONE_WITHIN, done).await.is_err() {
-        return Err(broken(format!("progress: {who} are not done after {DONE_WITHIN:?}")));
+        return Err(broken(Rule::Progress, format!("{who} are not done after {DONE_WITHIN:?}")));
     }
     if panicked.into_inner() {
-        return Err(broken(format!("panic: one of the {who} panicked")));
+        return Err(broken(Rule::Panic, format!("one of the {who} panicked")));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use ltq_core::{BrokerSettings, Committed, Durability, Store, StoreError, WriteBatch};
-use ltq_sim::{FileStores, Place, Simulation, SimulationError, Stores, What};
+use ltq_sim::{FileStores, Place, Rule, Simulation, SimulationError, Stores, What};
 use ltq_store::FileStore;
 use ltq_transport::{Tcp, Transports};
 
@@ -89,7 +89,8 @@ fn a_panic_leaves_what_happened_before_it() {
     for played in broken {
         assert_eq!(played.broken.len(), 1, "{:?}", played.broken);
         let told = played.broken[0].to_string();
-        assert!(told.starts_with("panic: ") && told.contains("cannot be opened again"), "{told}");
+        assert_eq!(played.broken[0].rule, Rule::Panic);
+        assert!(told.contains("cannot be opened again"), "{told}");
         let started = played.events.iter().filter(|event| event.what == What::Started).count();
         assert_eq!(started, 1, "{}", played.trace());
         assert!(played.simulated >= played.events.last().expect("some").at);

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use ltq_core::Offset;
 
 use super::{
-    Duration, Event, KEPT_WITHIN, LASTING, SILENT_MAX, Spot, What, comes_and_goes, crashes, ends,
-    is_damaged, is_troubled, lasting,
+    Duration, Event, KEPT_WITHIN, LASTING, SILENT_MAX, Spot, Violation, What, breaks,
+    comes_and_goes, crashes, ends, is_damaged, is_troubled, lasting,
 };
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     // Acks are lost with what lies on a disk as well as messages.
     if is_damaged(events) {
         return Vec::new();
@@ -39,16 +39,19 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                 let gone = ends.iter().any(|end| within(end.0, event.at));
                 let until = event.at.min(told + KEPT_WITHIN);
                 if !gone {
-                    broken
-                        .push(format!("promise 3: {place} came after {ack} was acked at {told:?}"));
+                    broken.push(breaks(
+                        &[3],
+                        format!("{place} came after {ack} was acked at {told:?}"),
+                    ));
                 } else if place.topic == LASTING
                     && of == *body
                     && lasting.contains(body)
                     && !is_troubled(events, since, event.at)
                     && !crashes.iter().any(|&end| within(end, until))
                 {
-                    broken.push(format!(
-                        "promise 12: {place} came after {ack} was acked at {told:?}"
+                    broken.push(breaks(
+                        &[12],
+                        format!("{place} came after {ack} was acked at {told:?}"),
                     ));
                 }
             }

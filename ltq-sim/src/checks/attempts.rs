@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, What, comes_and_goes, crashes, ends, is_damaged,
-    is_troubled, lasting,
+    Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Violation, What, breaks, comes_and_goes,
+    crashes, ends, is_damaged, is_troubled, lasting,
 };
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
     // Numbers are lost with what lies on a disk as well as messages.
     if is_damaged(events) {
@@ -31,14 +31,15 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         let since = since.saturating_sub(SILENT_MAX);
         let within = |end, until| since <= end && end <= event.at.min(until);
         if !ends.iter().any(|end| within(end.0, event.at)) {
-            broken.push(format!("promise 3: {place} came to consumer {other} too"));
+            broken.push(breaks(&[3], format!("{place} came to consumer {other} too")));
         } else if place.topic == LASTING
             && of == body
             && lasting.contains(&body)
             && !is_troubled(events, since, event.at)
             && !crashes.iter().any(|&end| within(end, since + SILENT_MAX + KEPT_WITHIN))
         {
-            broken.push(format!("promise 12: {place} came to consumer {other} before a restart"));
+            broken
+                .push(breaks(&[12], format!("{place} came to consumer {other} before a restart")));
         }
     }
     broken

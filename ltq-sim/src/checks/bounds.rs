@@ -1,8 +1,8 @@
 //! Promise 9: memory is bounded, and when everything is delivered and everybody has left, so is the rest.
 
-use super::{Event, What};
+use super::{Event, Violation, What, breaks};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
     for event in events {
         let bounds = match event.what {
@@ -23,7 +23,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         };
         for (what, found, most) in bounds.into_iter().filter(|it| it.1 > it.2) {
             let at = event.at;
-            broken.push(format!("promise 9: at {at:?} there are {found} {what}, not {most}"));
+            broken.push(breaks(&[9], format!("at {at:?} there are {found} {what}, not {most}")));
         }
     }
     broken

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, TOPICS, What, comes_and_goes, ends, is_damaged};
+use super::{Event, TOPICS, Violation, What, breaks, comes_and_goes, ends, is_damaged};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
     // What is not on the disk any more cannot be delivered.
     if is_damaged(events) {
@@ -44,10 +44,13 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
             // A channel from which nobody took anything, ever, is one that nobody consumes.
             if consumed.contains(&(topic, channel)) && !delivered.contains(&(topic, channel, body))
             {
-                broken.push(format!(
-                    "promises 1 and 2: {body:?}, confirmed as {durability} after {:?}, never came \
+                broken.push(breaks(
+                    &[1, 2],
+                    format!(
+                        "{body:?}, confirmed as {durability} after {:?}, never came \
                      to t{topic}/c{channel}",
-                    event.at
+                        event.at
+                    ),
                 ));
             }
         }

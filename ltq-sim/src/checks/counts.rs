@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ltq_core::{ChannelStats, Offset, TopicStats};
 
-use super::{Body, Duration, Event, LASTING, Life, What, comes_and_goes, is_damaged, lasting};
+use super::{
+    Body, Duration, Event, LASTING, Life, Violation, What, breaks, comes_and_goes, is_damaged,
+    lasting,
+};
 use crate::topics::channel_name;
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
     let (mut told, lasting) = (Told::default(), lasting(events));
     let is_damaged = is_damaged(events);
@@ -16,7 +19,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         told.takes(event, &lasting);
         let What::Counted { topic, asked, stats } = &event.what else { continue };
         let mut wrong = |words: String| {
-            broken.push(format!("promise 13: at {:?}, t{topic}: {words}", event.at));
+            broken.push(breaks(&[13], format!("at {:?}, t{topic}: {words}", event.at)));
         };
         for channel in &stats.channels {
             adds_up(stats, channel, &mut wrong);

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, KEPT_WITHIN, LASTING, Life, What, comes_and_goes, crashes, ends, is_damaged,
-    is_troubled, lasting,
+    Event, KEPT_WITHIN, LASTING, Life, Violation, What, breaks, comes_and_goes, crashes, ends,
+    is_damaged, is_troubled, lasting,
 };
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
     if is_damaged(events) {
         return broken;
@@ -46,9 +46,12 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                     && !jumps.iter().any(among)
                     && !is_troubled(events, asked, event.at);
                 if !restarted || kept {
-                    broken.push(format!(
-                        "promise 14: {place} came at {:?}, and is due {after:?} after {asked:?}",
-                        event.at
+                    broken.push(breaks(
+                        &[14],
+                        format!(
+                            "{place} came at {:?}, and is due {after:?} after {asked:?}",
+                            event.at
+                        ),
                     ));
                 }
             }

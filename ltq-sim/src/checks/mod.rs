@@ -25,10 +25,11 @@ use crate::{
     body::Body,
     history::{Event, Spot, What},
     topics::{LASTING, TOPICS, comes_and_goes},
+    violation::{Rule, Violation, breaks},
 };
 
 /// All that breaks a promise.
-pub(crate) fn all(events: &[Event]) -> Vec<String> {
+pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
     let checks = [
         acks::check,
         attempts::check,

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, LASTING, What, comes_and_goes, ends, is_damaged, lasting};
+use super::{Event, LASTING, Violation, What, breaks, comes_and_goes, ends, is_damaged, lasting};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut at, mut of) = (BTreeMap::new(), BTreeMap::new());
     let mut broken = Vec::new();
     // A lost end of the journal takes offsets with it.
@@ -32,7 +32,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
             let other = *at.entry(offset).or_insert(body);
             if other != body {
                 let was = format!("{body:?}, and was {other:?}");
-                broken.push(format!("promise 7: at t{topic}@{offset} is {was}"));
+                broken.push(breaks(&[7], format!("at t{topic}@{offset} is {was}")));
             }
         }
         if comes_and_goes(topic) || !kept.contains(&body) {
@@ -40,7 +40,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         }
         let other = *of.entry(body).or_insert(offset);
         if other != offset {
-            broken.push(format!("promise 6: {body:?} is at t{topic}@{offset} and at {other}"));
+            broken.push(breaks(&[6], format!("{body:?} is at t{topic}@{offset} and at {other}")));
         }
     }
     broken

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Event, What};
+use super::{Event, Violation, What, breaks};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
     if !events.iter().any(|event| event.what == What::Fair) {
         return broken;
@@ -14,13 +14,13 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     for event in events {
         match &event.what {
             What::Delivered(place, body) if !came.insert((place.topic, place.channel, *body)) => {
-                broken.push(format!("promise 4: {body:?} came again, from {place}"));
+                broken.push(breaks(&[4], format!("{body:?} came again, from {place}")));
             }
             What::Refused { body, why } | What::Unknown { body, why } => {
-                broken.push(format!("promise 4: {body:?} failed where nothing fails: {why}"));
+                broken.push(breaks(&[4], format!("{body:?} failed where nothing fails: {why}")));
             }
             What::Acked(place, Err(why)) => {
-                broken.push(format!("promise 4: {place} could not be acked: {why}"));
+                broken.push(breaks(&[4], format!("{place} could not be acked: {why}")));
             }
             _ => {}
         }

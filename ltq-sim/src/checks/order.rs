@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, Life, What, comes_and_goes};
+use super::{Event, Life, Violation, What, breaks, comes_and_goes};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut last, mut life) = (BTreeMap::new(), Life::default());
     let mut broken = Vec::new();
     for event in events {
@@ -16,7 +16,7 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         if let Some(before) = last.insert(place.consumer, place.offset)
             && before >= place.offset
         {
-            broken.push(format!("promise 4: {place} came behind offset {before}"));
+            broken.push(breaks(&[4], format!("{place} came behind offset {before}")));
         }
     }
     broken

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ltq_transport::Weather;
 
-use super::{Body, Duration, Event, Life, SILENT_MAX, What, comes_and_goes};
+use super::{Body, Duration, Event, Life, SILENT_MAX, Violation, What, breaks, comes_and_goes};
 
 /// A delivery that its consumer has not answered.
 struct Held {
@@ -17,7 +17,7 @@ struct Held {
     until: Duration,
 }
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut published, mut subscribed) = (BTreeMap::new(), BTreeMap::new());
     let (mut held, mut life) = (BTreeMap::<_, Held>::new(), Life::default());
     // A connection that was lost gives back what its consumer has, and one may be lost unnoticed.
@@ -60,10 +60,13 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                         && rough_until <= before.since
                         && !answered.contains(&(place.topic, place.channel, place.offset, attempt))
                     {
-                        broken.push(format!(
-                            "promise 3: {place} came at {:?}, and was consumer {consumer}'s until \
+                        broken.push(breaks(
+                            &[3],
+                            format!(
+                                "{place} came at {:?}, and was consumer {consumer}'s until \
                              {until:?} at least",
-                            event.at
+                                event.at
+                            ),
                         ));
                     }
                     since = since.max(before.since);

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, What};
+use super::{Event, Rule, Violation, What};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut paused: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     let mut broken = Vec::new();
     for event in events {
@@ -23,7 +23,10 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
             What::Delivered(place, body) => {
                 let published = paused.get(&(place.topic, place.channel));
                 if published.is_some_and(|published| published.contains(&body)) {
-                    broken.push(format!("pause: {place} came from a paused channel"));
+                    broken.push(Violation::of(
+                        Rule::Pause,
+                        format!("{place} came from a paused channel"),
+                    ));
                 }
             }
             _ => {}

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Event, What};
+use super::{Event, Violation, What, breaks};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut published, mut refused) = (BTreeSet::new(), BTreeSet::new());
     let mut broken = Vec::new();
     for event in events {
@@ -16,9 +16,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                 refused.insert(*body);
             }
             What::Delivered(place, body) if !published.contains(&(place.topic, *body)) => {
-                broken.push(format!("promise 8: {body:?} came from {place}, unpublished"));
+                broken.push(breaks(&[8], format!("{body:?} came from {place}, unpublished")));
             }
-            What::Unreadable(words) => broken.push(format!("promise 8: {words}")),
+            What::Unreadable(words) => broken.push(breaks(&[8], words.clone())),
             _ => {}
         }
     }
@@ -27,8 +27,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
         if let What::Delivered(place, body) = &event.what
             && refused.contains(body)
         {
-            broken.push(format!(
-                "promise 15: {body:?} was said not to be stored, and came from {place}"
+            broken.push(breaks(
+                &[15],
+                format!("{body:?} was said not to be stored, and came from {place}"),
             ));
         }
     }

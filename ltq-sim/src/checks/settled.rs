@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, LASTING, What, is_damaged, lasting};
+use super::{Event, LASTING, Violation, What, breaks, is_damaged, lasting};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let is_over = events.iter().any(|event| matches!(event.what, What::AtRest { .. }));
     if !is_over || is_damaged(events) {
         return Vec::new();
@@ -27,8 +27,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     }
     let unacked = got.difference(&acked);
     let broken = unacked.map(|(channel, body)| {
-        format!(
-            "promise 2: {body:?} came to t{LASTING}/c{channel}, and is gone though nobody acked it"
+        breaks(
+            &[2],
+            format!("{body:?} came to t{LASTING}/c{channel}, and is gone though nobody acked it"),
         )
     });
     broken.collect()

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, Life, What, comes_and_goes};
+use super::{Event, Life, Violation, What, breaks, comes_and_goes};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut newest, mut life) = (BTreeMap::new(), Life::default());
     let mut broken = Vec::new();
     for event in events {
@@ -24,8 +24,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                 let newest = newest.get(&(place.topic, place.channel, place.offset));
                 if let Some((newest, _)) = newest.filter(|newest| newest.0 > place.attempt) {
                     let at = event.at;
-                    broken.push(format!(
-                        "promise 3: {place} could be acked at {at:?}, behind attempt {newest}"
+                    broken.push(breaks(
+                        &[3],
+                        format!("{place} could be acked at {at:?}, behind attempt {newest}"),
                     ));
                 }
             }
@@ -37,9 +38,12 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
                 let newest = newest.get(&(place.topic, place.channel, place.offset));
                 let newest = newest.filter(|it| it.0 > place.attempt && it.1 < *asked);
                 if let Some((newest, came)) = newest {
-                    broken.push(format!(
-                        "promise 3: {place} could be given back or touched at {asked:?}, behind \
+                    broken.push(breaks(
+                        &[3],
+                        format!(
+                            "{place} could be given back or touched at {asked:?}, behind \
                          attempt {newest} of {came:?}"
+                        ),
                     ));
                 }
             }

@@ -1,10 +1,10 @@
 //! What was seen to break a promise when it happened, by the one who was told.
 
-use super::{Event, What};
+use super::{Event, Violation, What};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let told = events.iter().filter_map(|event| match &event.what {
-        What::Broken(words) => Some(format!("promise {words}")),
+        What::Broken(violation) => Some(violation.clone()),
         _ => None,
     });
     told.collect()

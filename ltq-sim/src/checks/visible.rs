@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, LASTING, What, is_damaged, lasting};
+use super::{Event, LASTING, Violation, What, breaks, is_damaged, lasting};
 
-pub(super) fn check(events: &[Event]) -> Vec<String> {
+pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     if is_damaged(events) {
         return Vec::new();
     }
@@ -22,8 +22,9 @@ pub(super) fn check(events: &[Event]) -> Vec<String> {
     }
     let missing = seen.into_iter().filter(|(_, by)| *by != channels);
     let broken = missing.map(|(body, by)| {
-        format!(
-            "promise 7: {body:?} was seen in channels {by:?} of t{LASTING}, not in {channels:?}"
+        breaks(
+            &[7],
+            format!("{body:?} was seen in channels {by:?} of t{LASTING}, not in {channels:?}"),
         )
     });
     broken.collect()
