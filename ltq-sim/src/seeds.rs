@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env,
-    fmt::{self, Write as _},
+    env, fmt,
     num::NonZero,
     ops::Range,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -155,7 +154,7 @@ impl fmt::Display for Failure {
         if let Some(differs) = differs {
             writeln!(f, "it is not the same a second time:\n{differs}")?;
         }
-        writeln!(f, "who takes part: {}", joined(parts, ", "))?;
+        writeln!(f, "who takes part: {}\nand who need not: {}", joined(parts), joined(left_out))?;
         let lines = least.events.len();
         let skipped = if f.alternate() { 0 } else { lines.saturating_sub(EVENTS_SHOWN) };
         match skipped {
@@ -165,13 +164,7 @@ impl fmt::Display for Failure {
         for event in least.events.iter().skip(skipped) {
             writeln!(f, "{event}")?;
         }
-        write!(f, "again: {VARIABLE}={seed}..{} where a program asks ltq_sim::seeds", seed + 1)?;
-        let mut names = String::new();
-        for name in left_out {
-            write!(names, "{name:?}.to_owned(), ")?;
-        }
-        let names = names.trim_end_matches(", ");
-        write!(f, ",\n  or play_part({seed}, &[{names}].into())")
+        write!(f, "again: {VARIABLE}={seed}..{} where a program asks ltq_sim::seeds", seed + 1)
     }
 }
 
@@ -181,11 +174,11 @@ impl fmt::Debug for Failure {
     }
 }
 
-fn joined(names: &BTreeSet<String>, between: &str) -> String {
-    if names.is_empty() {
-        return "nobody but the node and the one who looks".to_owned();
+fn joined(names: &BTreeSet<String>) -> String {
+    match names.is_empty() {
+        true => "nobody".to_owned(),
+        false => names.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
     }
-    names.iter().map(String::as_str).collect::<Vec<_>>().join(between)
 }
 
 const VARIABLE: &str = "LTQ_SIM_SEEDS";
