@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) troubles: Vec<(Part, Trouble)>,
     /// How the consumer goes who comes by at the end.
     pub(crate) going: Option<Going>,
+    /// What never happens.
+    pub(crate) not: BTreeSet<Trouble>,
 }
 
 /// Somebody or something.
@@ -65,6 +67,11 @@ impl Plan {
             1 => Going::IsCut,
             _ => Going::Leaves,
         };
+        let dies = [Trouble::Kill, Trouble::PowerCut, Trouble::DiskStops];
+        let mut not = not.clone();
+        if dies.iter().any(|trouble| not.contains(trouble)) {
+            not.insert(Trouble::DiesStarting);
+        }
         Self {
             fair,
             going: (!fair).then_some(going),
@@ -74,6 +81,7 @@ impl Plan {
             troubles: troubles
                 .filter(|(part, trouble)| is_in(part) && !not.contains(trouble))
                 .collect(),
+            not,
         }
     }
 
@@ -99,6 +107,8 @@ fn kind(chance: &Seeded, calm: bool) -> Trouble {
         Trouble::Kill,
         Trouble::PowerCut,
         Trouble::PowerCut,
+        Trouble::DiesStarting,
+        Trouble::DiesStarting,
         Trouble::DiskStops,
         Trouble::Stop,
         Trouble::ClockJumps,

@@ -1,6 +1,7 @@
 //! One play: everybody is set going, things go wrong, and then nothing does any more.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64},
@@ -25,14 +26,16 @@ use crate::{
     clients::Clients,
     consumers::Consuming,
     history::{History, What},
+    lasting::Lasting,
     leaving::{Going, PasserBy},
-    node::{NODE, Node},
+    node::{Life, NODE, Node},
     operators::{Operating, make, resume_all},
     plan::Plan,
     producers::Producing,
     simulation::{Played, Wrap},
     stores::Stores,
     topics::{LASTING, TOPICS, channel_name, comes_and_goes, topic_name},
+    trouble::Trouble,
 };
 
 /// Why a play ends early.
@@ -54,6 +57,10 @@ pub(crate) struct World<S: Stores> {
     pub(crate) node: Node<S>,
     /// Whether the disk was damaged: then a node may refuse to start, and messages may be missing.
     pub(crate) damaged: bool,
+    /// What is wrong with the disk for a while.
+    pub(crate) lasting: Vec<Lasting>,
+    /// What never goes wrong.
+    pub(crate) not: BTreeSet<Trouble>,
 }
 
 impl<S: Stores> World<S> {
@@ -72,8 +79,10 @@ impl<S: Stores> World<S> {
             chance: Seeded::of(seed, NODE),
             history: history.clone(),
             running: None,
+            life: Life::default(),
         };
-        Self { clients, clock, history, node, damaged: false }
+        let (lasting, not) = (Vec::new(), BTreeSet::new());
+        Self { clients, clock, history, node, damaged: false, lasting, not }
     }
 
     pub(crate) async fn play(mut self, plan: Plan) -> Played {
@@ -87,6 +96,7 @@ impl<S: Stores> World<S> {
     }
 
     async fn act(&mut self, plan: Plan) -> Result<(), End> {
+        self.not = plan.not;
         self.start().await?;
         let operator = self.clients.client("world");
         let admin = operator.admin();

@@ -33,9 +33,9 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Chance, Faults,
+    Chance, DiskFailure, Faults,
     inode::{Inode, SECTOR},
-    trouble::{Others, Trouble, broken},
+    trouble::{Others, Told, Trouble, broken},
 };
 use crate::{FileSystem, OpenMode, StoreFile};
 
@@ -70,6 +70,7 @@ struct Disk {
     read_only: bool,
     trouble: Trouble,
     others: Option<Others>,
+    told: Option<Told>,
     /// Of each file, the sectors that cannot be read, by where they begin.
     unreadable: BTreeMap<usize, BTreeSet<u64>>,
     /// Of each file, how far it was read.
@@ -120,6 +121,27 @@ impl SimulatedDisk {
     /// what others get on with while the disk takes its time. It may use the disk.
     pub fn meanwhile(&self, others: Option<Arc<dyn Fn() + Send + Sync>>) {
         self.0.lock().others = others.map(Others);
+    }
+
+    /// Calls this at each failure, but for those that only say again that nothing is changed any more.
+    /// It must not use the disk.
+    pub fn on_failure(&self, told: Option<Arc<dyn Fn(DiskFailure) + Send + Sync>>) {
+        self.0.lock().told = told.map(Told);
+    }
+
+    /// What goes wrong with another one goes wrong with this one, but for its having stopped: this is the
+    /// same device, after a kill or a power cut.
+    pub fn goes_wrong_as(&self, other: &Self) {
+        let (capacity, fail_sync_in, faults, chance) = {
+            let other = other.0.lock();
+            let Trouble { faults, chance, .. } = &other.trouble;
+            (other.capacity, other.fail_sync_in, *faults, chance.clone())
+        };
+        let mut disk = self.0.lock();
+        disk.capacity = capacity;
+        disk.fail_sync_in = fail_sync_in;
+        disk.trouble.faults = faults;
+        disk.trouble.chance = chance;
     }
 
     fn wait(&self) {
@@ -321,10 +343,25 @@ impl Disk {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         self.operations += 1;
+        if self.crash_at == Some(self.operations) {
+            self.tell(DiskFailure::Stopped);
+        }
         if self.crash_at.is_some_and(|at| self.operations >= at) {
             return Err(io::Error::other("the power is gone"));
         }
         Ok(())
+    }
+
+    fn tell(&self, failure: DiskFailure) {
+        if let Some(Told(told)) = &self.told {
+            told(failure);
+        }
+    }
+
+    /// Whether nothing is changed any more: nor is a part of anything.
+    fn is_dead(&self) -> bool {
+        let gone = self.crash_at.is_some_and(|at| self.operations > at);
+        gone || self.read_only || self.trouble.stopped
     }
 
     /// The same for names: when that fails, nothing is changed any more.
@@ -333,6 +370,7 @@ impl Disk {
         match self.trouble.name() {
             Some(error) => {
                 self.trouble.stopped = true;
+                self.tell(DiskFailure::Name);
                 Err(error)
             }
             None => Ok(()),
@@ -451,7 +489,9 @@ impl StoreFile for SimulatedFile {
         if inode.forgotten && trouble.chance.one_in(4) {
             inode.evict();
         }
-        if trouble.read() || is_unreadable(unreadable.get(&self.inode), into.len(), position) {
+        let fails = trouble.read();
+        if fails || is_unreadable(unreadable.get(&self.inode), into.len(), position) {
+            disk.tell(DiskFailure::Read);
             return Err(broken());
         }
         let most = if trouble.is_short() { into.len().div_ceil(2) } else { into.len() };
@@ -473,9 +513,19 @@ impl StoreFile for SimulatedFile {
         let more = (position + all).saturating_sub(disk.inodes[self.inode].current.len()) as u64;
         let done = disk.operate().and_then(|()| {
             let full = disk.capacity.is_some_and(|capacity| disk.used() + more > capacity);
-            let full = (full && more > 0).then(|| io::ErrorKind::StorageFull.into());
-            full.or_else(|| disk.trouble.write()).map_or(Ok(()), Err)
+            if full && more > 0 {
+                disk.tell(DiskFailure::NoRoom);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let failed = disk.trouble.write();
+            failed.map_or(Ok(()), |error| {
+                disk.tell(DiskFailure::Write);
+                Err(error)
+            })
         });
+        if disk.is_dead() {
+            return done;
+        }
         if done.is_err() {
             // It may have been done in part.
             data.truncate(all / 2);
@@ -501,6 +551,7 @@ impl StoreFile for SimulatedFile {
         if let Some(error) = told.or_else(|| trouble.sync()) {
             trouble.forgot = true;
             inode.forget(count, &mut trouble.chance);
+            disk.tell(DiskFailure::Sync);
             return Err(error);
         }
         inode.settle(count);
@@ -512,6 +563,7 @@ impl StoreFile for SimulatedFile {
         let mut disk = self.disk.0.lock();
         disk.operate()?;
         if let Some(error) = disk.trouble.write() {
+            disk.tell(DiskFailure::Write);
             return Err(error);
         }
         disk.inodes[self.inode].set_len(len as usize);
