@@ -52,11 +52,6 @@ impl Points {
         *self.0.armed.lock() = Some(Armed { left: after, strike: Box::new(strike) });
     }
 
-    /// Lets it live, if it still does.
-    pub(crate) fn disarm(&self) {
-        *self.0.armed.lock() = None;
-    }
-
     /// Here is one.
     pub(crate) fn pass(&self, point: Point) {
         let due = {

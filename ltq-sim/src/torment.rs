@@ -110,7 +110,7 @@ impl<S: Stores> World<S> {
     }
 
     /// The node goes, and each time that it starts it goes again, before or soon after it is there.
-    async fn dies_starting(&mut self, part: &Part) -> Result<(), End> {
+    pub(crate) async fn dies_starting(&mut self, part: &Part) -> Result<(), End> {
         let chance = &part.chance;
         self.node.kill(chance.one_in(2));
         for _ in 0..1 + chance.below(5) {

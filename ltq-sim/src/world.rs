@@ -30,7 +30,7 @@ use crate::{
     leaving::{Going, PasserBy},
     node::{Life, NODE, Node},
     operators::{Operating, make, resume_all},
-    plan::Plan,
+    plan::{Part, Plan},
     producers::Producing,
     simulation::{Played, Wrap},
     stores::Stores,
@@ -97,6 +97,12 @@ impl<S: Stores> World<S> {
 
     async fn act(&mut self, plan: Plan) -> Result<(), End> {
         self.not = plan.not;
+        let mut troubles = plan.troubles.into_iter().peekable();
+        let is_first = |it: &(Part, Trouble)| it.0.number == 0 && it.1 == Trouble::DiesStarting;
+        if let Some((part, _)) = troubles.next_if(is_first) {
+            // Before it ever was there.
+            self.dies_starting(&part).await?;
+        }
         self.start().await?;
         let operator = self.clients.client("world");
         let admin = operator.admin();
@@ -154,7 +160,7 @@ impl<S: Stores> World<S> {
         if plan.fair {
             sleep(Duration::from_secs(10)).await;
         }
-        for (part, trouble) in plan.troubles {
+        for (part, trouble) in troubles {
             self.goes_wrong(&part, trouble).await?;
         }
         stop_operators.send_replace(false);
