@@ -53,7 +53,10 @@ impl Clients {
         let silent = chance.one_in(2);
         let strike = move |_| network.cut(&name, silent);
         points.arm(chance.below(1 << (1 + chance.below(10))), strike);
-        points.count(program).await.is_none()
+        let crashed = points.count(program).await.is_none();
+        // Its client says goodbye still; the next one is another program.
+        points.disarm();
+        crashed
     }
 
     /// One more client of a host. It connects in the background.

@@ -208,6 +208,7 @@ impl<S: Stores> Node<S> {
         let mut chance = self.chance.chance();
         self.disk = if power { old.after_power_cut(&mut chance) } else { old.after_kill() };
         self.disk.goes_wrong_as(&old);
+        self.network.set_down(NODE, true);
         old.on_failure(None);
         old.meanwhile(None);
         old.crash_at(0);

@@ -52,6 +52,11 @@ impl Points {
         *self.0.armed.lock() = Some(Armed { left: after, strike: Box::new(strike) });
     }
 
+    /// It has come to its end by itself.
+    pub(crate) fn disarm(&self) {
+        *self.0.armed.lock() = None;
+    }
+
     /// Here is one.
     pub(crate) fn pass(&self, point: Point) {
         let due = {
@@ -104,5 +109,61 @@ impl<C: WallClock> WallClock for Looked<C> {
     fn now(&self) -> Timestamp {
         self.1.pass(Point::Other);
         self.0.now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicU64, Ordering::Relaxed},
+        task::{Context, Waker},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_point_behind_so_many_others_strikes_once() {
+        let (points, struck_at) = (Points::default(), Arc::new(AtomicU64::new(0)));
+        let at = Arc::new(AtomicU64::new(0));
+        let (now, to) = (Arc::clone(&at), Arc::clone(&struck_at));
+        points.arm(2, move |point| {
+            assert_eq!(point, Point::Disk);
+            to.fetch_add(now.load(Relaxed), Relaxed);
+        });
+        for number in 1..=5 {
+            at.store(number, Relaxed);
+            points.pass(if number == 3 { Point::Disk } else { Point::Other });
+            assert_eq!(points.has_struck(), number >= 3);
+        }
+        assert_eq!(struck_at.load(Relaxed), 3);
+    }
+
+    #[test]
+    fn a_program_is_dropped_before_the_poll_that_is_its_last() {
+        let (points, polls) = (Points::default(), Arc::new(AtomicU64::new(0)));
+        points.arm(2, |_| {});
+        let counts = Arc::clone(&polls);
+        let program = poll_fn(move |_| {
+            counts.fetch_add(1, Relaxed);
+            Poll::<()>::Pending
+        });
+        let mut counted = pin!(points.count(program));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(counted.as_mut().poll(&mut context).is_pending());
+        assert!(counted.as_mut().poll(&mut context).is_pending());
+        assert_eq!(counted.as_mut().poll(&mut context), Poll::Ready(None));
+        assert_eq!(polls.load(Relaxed), 2);
+    }
+
+    #[test]
+    fn a_program_that_sleeps_hears_that_another_point_struck() {
+        let points = Points::default();
+        let mut counted = pin!(points.count(pending::<()>()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(counted.as_mut().poll(&mut context).is_pending());
+        points.arm(0, |_| {});
+        points.pass(Point::Other);
+        assert_eq!(counted.as_mut().poll(&mut context), Poll::Ready(None));
     }
 }

@@ -389,6 +389,7 @@ impl Disk {
 
 impl FileSystem for SimulatedDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.wait();
         let mut disk = self.0.lock();
         if !disk.dirs.iter().any(|known| known == dir) {
             disk.operate_on_names()?;
@@ -409,6 +410,9 @@ impl FileSystem for SimulatedDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
+        if mode == OpenMode::Create {
+            self.wait();
+        }
         let mut disk = self.0.lock();
         if disk.read_only && mode != OpenMode::Read {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
