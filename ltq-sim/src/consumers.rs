@@ -42,14 +42,11 @@ impl Consuming {
     /// then it crashes, wherever it is, and starts again.
     pub(crate) async fn run(self, run: watch::Receiver<bool>) {
         while *run.borrow() {
-            let client = self.clients.client(&self.part.name);
-            let life = self.live(&client, &run);
-            if self.part.chance.one_in(3) && !self.is_diligent() {
-                if timeout(self.part.chance.millis(10_000), life).await.is_err() {
-                    self.note("crashes");
-                }
-            } else {
-                life.await;
+            let crashes = self.part.chance.one_in(3) && !self.is_diligent();
+            let chance = crashes.then_some(&self.part.chance);
+            let life = |client| self.live(client, &run);
+            if self.clients.run(&self.part.name, chance, life).await {
+                self.note("crashes");
             }
         }
     }
@@ -66,7 +63,7 @@ impl Consuming {
         self.history.add(&self.part.name, what);
     }
 
-    async fn live(&self, client: &Client, run: &watch::Receiver<bool>) {
+    async fn live(&self, client: Client, run: &watch::Receiver<bool>) {
         let chance = &self.part.chance;
         let (topic, channel) = (topic_name(self.topic), channel_name(self.channel));
         for _ in 0..1 + chance.below(4) {

@@ -123,6 +123,13 @@ pub enum What {
     Room(u64),
     /// From now on a sync, or any write, may fail, and what it was for is gone.
     DiskFails(String),
+    /// A disk failed the node: something that it was to change it did not.
+    DiskFailed {
+        /// Whether what was written and not synced may be gone.
+        lost: bool,
+        /// What failed.
+        what: String,
+    },
     /// From now on reads may fail.
     ReadsFail,
     /// They do not any more, for a node that starts after this.
@@ -313,6 +320,7 @@ impl fmt::Display for What {
             Self::Stopped(result) => write!(f, "stops: {}", how(result)),
             Self::Room(bytes) => write!(f, "the disk has room for {bytes} bytes"),
             Self::DiskFails(what) => write!(f, "the disk fails: {what}"),
+            Self::DiskFailed { what, .. } => write!(f, "its disk has failed it: {what}"),
             Self::ReadsFail => write!(f, "reads fail"),
             Self::AllAnew => write!(f, "all know that it is another node"),
             Self::ClockJumps { millis } => write!(f, "clocks jump by {millis} ms"),

@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) meanwhile: Option<Trouble>,
     /// How the consumer goes who comes by at the end.
     pub(crate) going: Option<Going>,
+    /// What never happens.
+    pub(crate) not: BTreeSet<Trouble>,
 }
 
 /// Somebody or something.
@@ -73,6 +75,11 @@ impl Plan {
             2 => Some(Trouble::PowerCut),
             _ => None,
         };
+        let dies = [Trouble::Kill, Trouble::PowerCut, Trouble::DiskStops];
+        let mut not = not.clone();
+        if dies.iter().any(|trouble| not.contains(trouble)) {
+            not.insert(Trouble::DiesStarting);
+        }
         Self {
             fair,
             meanwhile: meanwhile.filter(|trouble| !fair && !not.contains(trouble)),
@@ -83,6 +90,7 @@ impl Plan {
             troubles: troubles
                 .filter(|(part, trouble)| is_in(part) && !not.contains(trouble))
                 .collect(),
+            not,
         }
     }
 
@@ -108,6 +116,8 @@ fn kind(chance: &Seeded, calm: bool) -> Trouble {
         Trouble::Kill,
         Trouble::PowerCut,
         Trouble::PowerCut,
+        Trouble::DiesStarting,
+        Trouble::DiesStarting,
         Trouble::DiskStops,
         Trouble::Stop,
         Trouble::ClockJumps,

@@ -45,14 +45,10 @@ impl Producing {
     /// crashes, wherever it is, and starts again.
     pub(crate) async fn run(self, run: watch::Receiver<bool>) {
         while self.goes_on(&run) {
-            let client = self.clients.client(&self.part.name);
-            let life = self.live(&client, &run);
-            if self.crashes && self.part.chance.one_in(3) {
-                if timeout(self.part.chance.millis(10_000), life).await.is_err() {
-                    self.note("crashes");
-                }
-            } else {
-                life.await;
+            let chance = Some(&self.part.chance).filter(|it| self.crashes && it.one_in(3));
+            let life = |client| self.live(client, &run);
+            if self.clients.run(&self.part.name, chance, life).await {
+                self.note("crashes");
             }
         }
         let mut late = std::mem::take(&mut *self.late.lock());
@@ -68,7 +64,7 @@ impl Producing {
         self.history.note(&self.part.name, what);
     }
 
-    async fn live(&self, client: &Client, run: &watch::Receiver<bool>) {
+    async fn live(&self, client: Client, run: &watch::Receiver<bool>) {
         let chance = &self.part.chance;
         while self.goes_on(run) {
             let mut builder = client.producer_builder(topic_name(self.topic).as_str());

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ltq_store::simulation::Faults;
 use ltq_transport::Weather;
-use tokio::time::sleep;
 
 use crate::{
     chance::Seeded,
     history::What,
-    node::NODE,
+    lasting::Condition,
+    node::{Doom, NODE, NotStarted},
     plan::Part,
     stores::Stores,
     trouble::Trouble,
@@ -18,10 +18,12 @@ use crate::{
 };
 
 impl<S: Stores> World<S> {
-    /// Something goes wrong, and what it leaves broken is mended.
+    /// Something goes wrong, and what it leaves broken is mended; but for what goes on for a while, which
+    /// may be there still when the next thing goes wrong.
     pub(crate) async fn goes_wrong(&mut self, part: &Part, trouble: Trouble) -> Result<(), End> {
         let chance = &part.chance;
-        sleep(chance.millis(3_000)).await;
+        let calm = chance.millis(3_000);
+        self.pass(if self.lasting.is_empty() { calm } else { calm / 4 }).await;
         self.history.note(&part.name, trouble);
         match trouble {
             Trouble::BadWeather => {
@@ -29,18 +31,28 @@ impl<S: Stores> World<S> {
                 self.history.add(&part.name, What::Weather(weather));
                 self.node.network.set_weather(weather);
             }
-            Trouble::Kill => self.node.kill(false),
-            Trouble::PowerCut => self.node.kill(true),
+            Trouble::Kill => self.strike(chance, false).await,
+            Trouble::PowerCut => self.strike(chance, true).await,
             Trouble::DiskStops => {
-                let after = self.node.disk.operations() + 1 + chance.below(200);
-                self.node.disk.crash_at(after);
+                self.node.doom(Doom::DiskStops { after: chance.below(200) });
                 self.history.add(&part.name, What::DiskFails("it stops soon".to_owned()));
-                sleep(chance.millis(2_000)).await;
+                self.pass(chance.millis(2_000)).await;
                 self.node.kill(true);
             }
-            Trouble::Stop => self.node.stop(chance.millis(10_000)).await,
+            Trouble::DiesStarting => self.dies_starting(part).await?,
+            Trouble::Stop => {
+                if chance.one_in(3) && self.may(Trouble::Kill) {
+                    // Whoever stops it has no patience.
+                    self.node.doom(Doom::Killed { after: points(chance), power: false });
+                }
+                self.node.stop(chance.millis(10_000)).await;
+            }
             Trouble::ClockJumps => {
                 let millis = i64::try_from(chance.below(20_000)).unwrap_or(0) - 10_000;
+                if chance.one_in(3) && self.may(Trouble::Stop) {
+                    // A node that is away does not see it jump.
+                    self.node.stop(chance.millis(10_000)).await;
+                }
                 self.history.add(&part.name, What::ClockJumps { millis });
                 self.clock.jump(millis);
             }
@@ -48,9 +60,7 @@ impl<S: Stores> World<S> {
                 let room = chance.below(300 << 10);
                 self.history.add(&part.name, What::Room(room));
                 self.node.disk.set_capacity(Some(self.node.disk.used() + room));
-                sleep(chance.millis(3_000)).await;
-                self.node.disk.set_capacity(None);
-                self.history.add(&part.name, What::DiskFine);
+                self.goes_on(chance, Condition::Full).await;
             }
             Trouble::SyncFails => {
                 let syncs = chance.below(20);
@@ -60,9 +70,7 @@ impl<S: Stores> World<S> {
             Trouble::ReadsFail => {
                 self.history.add(&part.name, What::ReadsFail);
                 let faults = Faults { reads: 1 + chance.below(20), ..Faults::default() };
-                self.node.disk.set_faults(faults, &chance.chance());
-                sleep(chance.millis(3_000)).await;
-                self.node.disk.set_faults(Faults::default(), &chance.chance());
+                self.goes_on(chance, Condition::Fails(faults)).await;
             }
             Trouble::WritesFail => {
                 let one_in = |most| if chance.one_in(2) { 1 + chance.below(most) } else { 0 };
@@ -73,9 +81,7 @@ impl<S: Stores> World<S> {
                     ..Faults::default()
                 };
                 self.history.add(&part.name, What::DiskFails(format!("{faults:?}")));
-                self.node.disk.set_faults(faults, &chance.chance());
-                sleep(chance.millis(3_000)).await;
-                self.node.disk.set_faults(Faults::default(), &chance.chance());
+                self.goes_on(chance, Condition::Fails(faults)).await;
             }
             Trouble::Damage => {
                 self.node.stop(Duration::from_secs(5)).await;
@@ -85,9 +91,62 @@ impl<S: Stores> World<S> {
                 self.history.add(&part.name, What::Damaged(what));
             }
         }
-        sleep(chance.millis(1_000)).await;
+        self.pass(chance.millis(1_000)).await;
         self.look().await;
         self.mend().await
+    }
+
+    fn may(&self, trouble: Trouble) -> bool {
+        !self.not.contains(&trouble)
+    }
+
+    /// The node is killed at once, or at one of the next points.
+    async fn strike(&mut self, chance: &Seeded, power: bool) {
+        if !chance.one_in(4) {
+            self.node.doom(Doom::Killed { after: points(chance), power });
+            let struck = self.node.struck();
+            self.pass_until(Duration::from_secs(2), struck).await;
+        }
+        self.node.kill(power);
+    }
+
+    /// The node goes, and each time that it starts it goes again, before or soon after it is there.
+    pub(crate) async fn dies_starting(&mut self, part: &Part) -> Result<(), End> {
+        let chance = &part.chance;
+        self.node.kill(chance.one_in(2));
+        for _ in 0..1 + chance.below(5) {
+            self.pass(chance.millis(300)).await;
+            let disk_stops = chance.one_in(3);
+            let (after, power) = (chance.below(1 << (1 + chance.below(7))), chance.one_in(2));
+            let doom = match disk_stops {
+                true => Doom::DiskStops { after },
+                false => Doom::Killed { after, power },
+            };
+            self.history.note(&part.name, format!("the node is to start, and {doom:?}"));
+            match self.node.start(Some(doom)).await {
+                Ok(()) => {
+                    let struck = self.node.struck();
+                    self.pass_until(chance.millis(500), struck).await;
+                }
+                Err(NotStarted::Killed) => {}
+                Err(NotStarted::Failed(why)) => self.may_fail(&why)?,
+            }
+            self.node.kill(disk_stops || power);
+        }
+        Ok(())
+    }
+
+    /// A node did not start, as it may if its disk failed it.
+    fn may_fail(&self, why: &str) -> Result<(), End> {
+        self.history.note(NODE, format!("does not start: {why}"));
+        if self.damaged {
+            // An operator would repair it. Nothing more can be asked of it here.
+            return Err(End::GivenUp);
+        }
+        if self.node.disk_failed() {
+            return Ok(());
+        }
+        Err(broken(Rule::Start, format!("the node does not start: {why}")))
     }
 
     /// What the node has in memory just now.
@@ -105,11 +164,7 @@ impl<S: Stores> World<S> {
         // that had none to make.
         if self.node.store_failed() || self.node.disk.has_stopped() {
             self.node.stop(Duration::from_secs(1)).await;
-            // What lies on a device that failed is what it has, not what memory had of it.
-            if self.node.disk.has_stopped() {
-                let mut chance = self.node.chance.chance();
-                self.node.disk = self.node.disk.after_power_cut(&mut chance);
-            }
+            self.restart_machine();
         }
         if self.node.running.is_none() {
             self.start().await?;
@@ -117,30 +172,47 @@ impl<S: Stores> World<S> {
         Ok(())
     }
 
-    pub(crate) async fn start(&mut self) -> Result<(), End> {
-        match self.node.start().await {
-            Ok(()) => Ok(()),
-            Err(why) if self.damaged => {
-                // An operator would repair it. Nothing more can be asked of it here.
-                self.history.note(NODE, format!("does not start any more: {why}"));
-                Err(End::GivenUp)
-            }
-            Err(why) => Err(broken(Rule::Start, format!("the node does not start: {why}"))),
+    /// What lies on a device that has stopped is what it has, not what memory had of it.
+    fn restart_machine(&mut self) {
+        if self.node.disk.has_stopped() {
+            self.node.kill(true);
         }
+    }
+
+    pub(crate) async fn start(&mut self) -> Result<(), End> {
+        for _ in 0..STARTS_MAX {
+            let Err(NotStarted::Failed(why)) = self.node.start(None).await else { return Ok(()) };
+            self.may_fail(&why)?;
+            // Nobody would go on with such a disk.
+            self.disk_is_fine();
+            self.restart_machine();
+        }
+        Err(broken(Rule::Start, format!("the node does not start, {STARTS_MAX} times")))
+    }
+
+    /// Nothing is wrong with the disk any more.
+    fn disk_is_fine(&mut self) {
+        self.lasting.clear();
+        self.node.disk.set_capacity(None);
+        self.node.disk.fail_sync_in(u64::MAX);
+        self.node.disk.set_faults(Faults::default(), &self.node.chance.chance());
+        self.history.add("world", What::DiskFine);
     }
 
     /// Nothing goes wrong any more.
     pub(crate) async fn heal(&mut self) -> Result<(), End> {
         self.node.network.set_weather(Weather::default());
         self.history.add("world", What::Weather(Weather::default()));
-        self.node.disk.set_capacity(None);
-        self.node.disk.fail_sync_in(u64::MAX);
-        self.node.disk.set_faults(Faults::default(), &self.node.chance.chance());
+        self.disk_is_fine();
         self.mend().await?;
-        self.history.add("world", What::DiskFine);
         self.history.note("world", "nothing goes wrong from now on");
         Ok(())
     }
+}
+
+/// How many points the node lives for still: a few, or as many as it has in about a second.
+fn points(chance: &Seeded) -> u64 {
+    chance.below(1 << (2 + chance.below(11)))
 }
 
 fn weather(chance: &Seeded) -> Weather {
@@ -157,3 +229,6 @@ fn weather(chance: &Seeded) -> Weather {
         ..Weather::default()
     }
 }
+
+/// As often an operator tries. The first one that fails is the last one on a disk that fails.
+const STARTS_MAX: usize = 3;

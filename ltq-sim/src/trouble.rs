@@ -9,15 +9,18 @@ use std::fmt;
 pub enum Trouble {
     /// The network delays, stalls, cuts, falls silent, refuses and delivers in pieces.
     BadWeather,
-    /// The node's process is killed, and started again.
+    /// The node's process is killed, at any point of what it does, and started again.
     Kill,
-    /// The node's machine loses its power, and the disk what was not synced, whole or in part.
+    /// The node's machine loses its power, the same, and the disk what was not synced, whole or in part.
     PowerCut,
+    /// The node is killed, loses its power or its disk stops while it starts, or soon after, several
+    /// times in a row. Left out together with any of the three.
+    DiesStarting,
     /// The disk stops in the middle of something, and then the power goes.
     DiskStops,
-    /// The node is stopped as an operator does, and started again.
+    /// The node is stopped as an operator does, or killed before that is done, and started again.
     Stop,
-    /// The wall clock jumps, ahead or back.
+    /// The wall clock jumps, ahead or back, while the node is there or not.
     ClockJumps,
     /// The disk is full for a while.
     DiskFull,
@@ -37,6 +40,7 @@ impl fmt::Display for Trouble {
             Self::BadWeather => "the weather changes",
             Self::Kill => "the node is killed",
             Self::PowerCut => "the node loses its power",
+            Self::DiesStarting => "the node dies, and again while it starts",
             Self::DiskStops => "the disk stops, and then the power goes",
             Self::Stop => "the node is stopped",
             Self::ClockJumps => "clocks jump",

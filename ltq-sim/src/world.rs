@@ -1,6 +1,7 @@
 //! One play: everybody is set going, things go wrong, and then nothing does any more.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64},
@@ -24,10 +25,11 @@ use crate::{
     clients::Clients,
     consumers::Consuming,
     history::{History, What},
+    lasting::Lasting,
     leaving::{Going, PasserBy},
-    node::{NODE, Node},
+    node::{Life, NODE, Node},
     operators::{Operating, make, resume_all},
-    plan::Plan,
+    plan::{Part, Plan},
     producers::Producing,
     simulation::Wrap,
     stores::Stores,
@@ -55,6 +57,10 @@ pub(crate) struct World<S: Stores> {
     pub(crate) node: Node<S>,
     /// Whether the disk was damaged: then a node may refuse to start, and messages may be missing.
     pub(crate) damaged: bool,
+    /// What is wrong with the disk for a while.
+    pub(crate) lasting: Vec<Lasting>,
+    /// What never goes wrong.
+    pub(crate) not: BTreeSet<Trouble>,
 }
 
 impl<S: Stores> World<S> {
@@ -79,8 +85,10 @@ impl<S: Stores> World<S> {
             chance: Seeded::of(seed, NODE),
             history: history.clone(),
             running: None,
+            life: Life::default(),
         };
-        Self { clients, clock, history, node, damaged: false }
+        let (lasting, not) = (Vec::new(), BTreeSet::new());
+        Self { clients, clock, history, node, damaged: false, lasting, not }
     }
 
     /// Plays it all.
@@ -88,6 +96,13 @@ impl<S: Stores> World<S> {
     /// # Errors
     /// Why it ends early.
     pub(crate) async fn play(mut self, plan: Plan) -> Result<(), End> {
+        self.not = plan.not;
+        let mut troubles = plan.troubles.into_iter().peekable();
+        let is_first = |it: &(Part, Trouble)| it.0.number == 0 && it.1 == Trouble::DiesStarting;
+        if let Some((part, _)) = troubles.next_if(is_first) {
+            // Before it ever was there.
+            self.dies_starting(&part).await?;
+        }
         self.start().await?;
         let operator = self.clients.client("world");
         let admin = operator.admin();
@@ -145,7 +160,7 @@ impl<S: Stores> World<S> {
         if plan.fair {
             sleep(Duration::from_secs(10)).await;
         }
-        for (part, trouble) in plan.troubles {
+        for (part, trouble) in troubles {
             self.goes_wrong(&part, trouble).await?;
         }
         stop_operators.send_replace(false);

@@ -97,28 +97,36 @@ fn crashes(ends: &[(Duration, Durability)]) -> Vec<Duration> {
 }
 
 /// Whether a disk may not have taken what a broker has to remember, before `until` and for as long
-/// that it matters at `since`.
+/// that it matters at `since`: it failed, or was full, which a broker that asks it knows without failures.
 fn is_troubled(events: &[Event], since: Duration, until: Duration) -> bool {
-    events.iter().any(|event| {
-        matches!(event.what, What::Room(_) | What::DiskFails(_))
-            && event.at + TROUBLE_LASTS >= since
-            && event.at <= until
+    let matters = |at: Duration| at + TROUBLE_LASTS >= since;
+    let is_fine = |event: &&Event| event.what == What::DiskFine;
+    events.iter().enumerate().any(|(at, event)| match event.what {
+        What::DiskFailed { .. } => event.at <= until && matters(event.at),
+        What::Room(_) => {
+            let fine = events.get(at..).unwrap_or_default().iter().find(is_fine);
+            event.at <= until && fine.is_none_or(|fine| matters(fine.at))
+        }
+        _ => false,
     })
 }
 
 /// When a node went that kept only what was this durable, or more.
 fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
     let mut ends = Vec::new();
-    // A disk that does not write takes what was not synced with it, though that can be read for a while.
-    let mut fails = false;
+    // A disk that failed a sync takes what was not synced with it, though that can be read for a while. One
+    // that may fail, and did not, takes nothing.
+    let (mut lost, mut is_there) = (false, false);
     for event in events {
         let kept = match event.what {
-            What::DiskFails(_) => {
-                fails = true;
+            // What an earlier node wrote is lost while the next one starts.
+            What::DiskFailed { lost: true, .. } if !is_there => Durability::Disk,
+            What::DiskFailed { lost: true, .. } => {
+                lost = true;
                 continue;
             }
             What::Started => {
-                fails = false;
+                (lost, is_there) = (false, true);
                 continue;
             }
             What::Killed { power: true } => Durability::Disk,
@@ -127,7 +135,8 @@ fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
             What::Stopped(Ok(())) => Durability::Memory,
             _ => continue,
         };
-        ends.push((event.at, if fails { Durability::Disk } else { kept }));
+        is_there = false;
+        ends.push((event.at, if lost { Durability::Disk } else { kept }));
     }
     ends
 }

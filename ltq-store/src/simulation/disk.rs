@@ -33,10 +33,10 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    Chance, Faults,
+    Chance, DiskFailure, Faults,
     file::SimulatedFile,
     inode::Inode,
-    trouble::{Others, Trouble},
+    trouble::{Others, Told, Trouble},
 };
 use crate::{FileSystem, OpenMode, StoreFile};
 
@@ -72,6 +72,7 @@ pub(super) struct Disk {
     read_only: bool,
     pub(super) trouble: Trouble,
     others: Option<Others>,
+    told: Option<Told>,
     /// Of each file, the sectors that cannot be read, by where they begin.
     pub(super) unreadable: BTreeMap<usize, BTreeSet<u64>>,
     /// Of each file, how far it was read.
@@ -122,6 +123,27 @@ impl SimulatedDisk {
     /// what others get on with while the disk takes its time. It may use the disk.
     pub fn meanwhile(&self, others: Option<Arc<dyn Fn() + Send + Sync>>) {
         self.0.lock().others = others.map(Others);
+    }
+
+    /// Calls this at each failure, but for those that only say again that nothing is changed any more.
+    /// It must not use the disk.
+    pub fn on_failure(&self, told: Option<Arc<dyn Fn(DiskFailure) + Send + Sync>>) {
+        self.0.lock().told = told.map(Told);
+    }
+
+    /// What goes wrong with another one goes wrong with this one, but for its having stopped: this is the
+    /// same device, after a kill or a power cut.
+    pub fn goes_wrong_as(&self, other: &Self) {
+        let (capacity, fail_sync_in, faults, chance) = {
+            let other = other.0.lock();
+            let Trouble { faults, chance, .. } = &other.trouble;
+            (other.capacity, other.fail_sync_in, *faults, chance.clone())
+        };
+        let mut disk = self.0.lock();
+        disk.capacity = capacity;
+        disk.fail_sync_in = fail_sync_in;
+        disk.trouble.faults = faults;
+        disk.trouble.chance = chance;
     }
 
     pub(super) fn wait(&self) {
@@ -246,10 +268,25 @@ impl Disk {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         self.operations += 1;
+        if self.crash_at == Some(self.operations) {
+            self.tell(DiskFailure::Stopped);
+        }
         if self.crash_at.is_some_and(|at| self.operations >= at) {
             return Err(io::Error::other("the power is gone"));
         }
         Ok(())
+    }
+
+    pub(super) fn tell(&self, failure: DiskFailure) {
+        if let Some(Told(told)) = &self.told {
+            told(failure);
+        }
+    }
+
+    /// Whether nothing is changed any more: nor is a part of anything.
+    pub(super) fn is_dead(&self) -> bool {
+        let gone = self.crash_at.is_some_and(|at| self.operations > at);
+        gone || self.read_only || self.trouble.stopped
     }
 
     /// The same for names: when that fails, nothing is changed any more.
@@ -258,6 +295,7 @@ impl Disk {
         match self.trouble.name() {
             Some(error) => {
                 self.trouble.stopped = true;
+                self.tell(DiskFailure::Name);
                 Err(error)
             }
             None => Ok(()),
@@ -276,6 +314,7 @@ impl Disk {
 
 impl FileSystem for SimulatedDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.wait();
         let mut disk = self.0.lock();
         if !disk.dirs.iter().any(|known| known == dir) {
             disk.operate_on_names()?;
@@ -296,6 +335,9 @@ impl FileSystem for SimulatedDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
+        if mode == OpenMode::Create {
+            self.wait();
+        }
         let mut disk = self.0.lock();
         if disk.read_only && mode != OpenMode::Read {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());

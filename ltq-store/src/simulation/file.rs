@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    DiskFailure,
     disk::{Disk, SimulatedDisk},
     inode::SECTOR,
     trouble::broken,
@@ -38,7 +39,9 @@ impl StoreFile for SimulatedFile {
         if inode.forgotten && trouble.chance.one_in(4) {
             inode.evict();
         }
-        if trouble.read() || is_unreadable(unreadable.get(&self.inode), into.len(), position) {
+        let fails = trouble.read();
+        if fails || is_unreadable(unreadable.get(&self.inode), into.len(), position) {
+            disk.tell(DiskFailure::Read);
             return Err(broken());
         }
         let most = if trouble.is_short() { into.len().div_ceil(2) } else { into.len() };
@@ -60,9 +63,19 @@ impl StoreFile for SimulatedFile {
         let more = (position + all).saturating_sub(disk.inodes[self.inode].current.len()) as u64;
         let done = disk.operate().and_then(|()| {
             let full = disk.capacity.is_some_and(|capacity| disk.used() + more > capacity);
-            let full = (full && more > 0).then(|| io::ErrorKind::StorageFull.into());
-            full.or_else(|| disk.trouble.write()).map_or(Ok(()), Err)
+            if full && more > 0 {
+                disk.tell(DiskFailure::NoRoom);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let failed = disk.trouble.write();
+            failed.map_or(Ok(()), |error| {
+                disk.tell(DiskFailure::Write);
+                Err(error)
+            })
         });
+        if disk.is_dead() {
+            return done;
+        }
         if done.is_err() {
             // It may have been done in part.
             data.truncate(all / 2);
@@ -88,6 +101,7 @@ impl StoreFile for SimulatedFile {
         if let Some(error) = told.or_else(|| trouble.sync()) {
             trouble.forgot = true;
             inode.forget(count, &mut trouble.chance);
+            disk.tell(DiskFailure::Sync);
             return Err(error);
         }
         inode.settle(count);
@@ -99,6 +113,7 @@ impl StoreFile for SimulatedFile {
         let mut disk = self.disk.0.lock();
         disk.operate()?;
         if let Some(error) = disk.trouble.write() {
+            disk.tell(DiskFailure::Write);
             return Err(error);
         }
         disk.inodes[self.inode].set_len(len as usize);

@@ -16,4 +16,4 @@ mod trouble;
 pub use disk::SimulatedDisk;
 pub(crate) use hashing::Hashing;
 pub use hashing::seed_hashing;
-pub use trouble::{Chance, Faults};
+pub use trouble::{Chance, DiskFailure, Faults};

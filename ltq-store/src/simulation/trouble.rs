@@ -94,6 +94,47 @@ impl Trouble {
     }
 }
 
+/// How a disk failed whoever uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskFailure {
+    /// A read brought nothing.
+    Read,
+    /// A write, or a change of a length, was not done, or in part.
+    Write,
+    /// There was no room for a write.
+    NoRoom,
+    /// A sync failed, and what it was for counts as clean.
+    Sync,
+    /// A name was not changed, and nothing is any more.
+    Name,
+    /// The operation of [`crash_at`](super::SimulatedDisk::crash_at) was reached: nothing is changed
+    /// any more.
+    Stopped,
+}
+
+impl fmt::Display for DiskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "a read",
+            Self::Write => "a write",
+            Self::NoRoom => "a write, for want of room",
+            Self::Sync => "a sync",
+            Self::Name => "a change of names, and all changes from now on",
+            Self::Stopped => "all changes from now on",
+        })
+    }
+}
+
+/// Whoever is told of failures.
+#[derive(Clone)]
+pub(super) struct Told(pub(super) Arc<dyn Fn(DiskFailure) + Send + Sync>);
+
+impl fmt::Debug for Told {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Told")
+    }
+}
+
 /// The error of a device that fails.
 pub(super) fn broken() -> io::Error {
     io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())
