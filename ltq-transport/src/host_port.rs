@@ -78,7 +78,9 @@ impl<'a> HostPort<'a> {
             }
             None if host.is_empty() => return Err("it has no host".to_owned()),
             None if host.contains([':', '[', ']']) => {
-                return Err(format!("an IPv6 address stands in brackets, as in {scheme}://[::1]:7440"));
+                return Err(format!(
+                    "an IPv6 address stands in brackets, as in {scheme}://[::1]:7440"
+                ));
             }
             None if host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') => {
                 return Err("its host holds a character that no host name has".to_owned());

@@ -130,7 +130,10 @@ impl Transport for Quic {
         let host_port = HostPort::of(address, SCHEME)?;
         let failed = |source| failed(format!("listening on {address}"), source);
         let Some(trust) = self.server.clone() else {
-            return Err(failed(io::Error::new(ErrorKind::InvalidInput, "no certificate is set up")));
+            return Err(failed(io::Error::new(
+                ErrorKind::InvalidInput,
+                "no certificate is set up",
+            )));
         };
         let mut failure = io::ErrorKind::NotFound.into();
         for candidate in host_port.resolve(address).await? {
@@ -165,8 +168,7 @@ impl Transport for Quic {
                 return Err(failed(io::Error::new(ErrorKind::TimedOut, why)));
             }
         };
-        let peer =
-            Peer { address: address_of(met), identity: Some(trust.proved(host_port.host)) };
+        let peer = Peer { address: address_of(met), identity: Some(trust.proved(host_port.host)) };
         Ok(Box::new(Multiplexed { connection, peer }))
     }
 }

@@ -152,10 +152,7 @@ impl<S: Socket> RecvStream for SocketRecv<S> {
                 }
                 Err(error) => Poll::Ready(Err(link.cut(error))),
                 // Whether that is the peer's end or what a cut left cannot be told any more.
-                Ok(0) if link.was_cut() => Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::ConnectionReset,
-                    "the connection was cut",
-                ))),
+                Ok(0) if link.was_cut() => Poll::Ready(Err(was_cut())),
                 received => Poll::Ready(received),
             };
         }
@@ -203,6 +200,10 @@ impl<S: Socket> SendStream for SocketSend<S> {
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.finished {
+            // A Unix socket can be shut down though its peer is gone.
+            if self.link.was_cut() {
+                return Poll::Ready(Err(was_cut()));
+            }
             self.link.socket.shutdown_write().map_err(|error| self.link.cut(error))?;
             self.finished = true;
         }
@@ -218,6 +219,10 @@ impl<S: Socket> Drop for SocketSend<S> {
             let _gone_already = self.link.socket.shutdown_write();
         }
     }
+}
+
+fn was_cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "the connection was cut")
 }
 
 /// What the systems below take in one call; the short-transfer rule must not see a cut-off list.

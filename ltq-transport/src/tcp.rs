@@ -71,10 +71,9 @@ pub(crate) async fn connect(
         options.apply(&SockRef::from(&stream))?;
         Ok((stream, peer))
     };
-    connected.await.map_err(|source| TransportError::Io {
-        doing: format!("connecting to {address}"),
-        source,
-    })
+    connected
+        .await
+        .map_err(|source| TransportError::Io { doing: format!("connecting to {address}"), source })
 }
 
 async fn attempt(candidate: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {

@@ -146,10 +146,8 @@ impl Transport for Tls {
         let stream = connector.connect(name, socket).await;
         let stream = stream.map_err(|source| failed(doing(), source))?;
         spoken(stream.get_ref().1.alpn_protocol()).map_err(|source| failed(doing(), source))?;
-        let peer = Peer {
-            address: address_of(SCHEME, met),
-            identity: Some(trust.proved(host_port.host)),
-        };
+        let peer =
+            Peer { address: address_of(SCHEME, met), identity: Some(trust.proved(host_port.host)) };
         Ok(Box::new(OneStream::connecting(peer, stream::split(stream.into()))))
     }
 }
@@ -180,16 +178,17 @@ impl Listener for Accepting {
     }
 }
 
-async fn handshake(trust: ServerTrust, socket: TcpStream, peer: SocketAddr) -> io::Result<OneStream> {
+async fn handshake(
+    trust: ServerTrust,
+    socket: TcpStream,
+    peer: SocketAddr,
+) -> io::Result<OneStream> {
     let acceptor = TlsAcceptor::from(Arc::clone(&trust.newest().tls));
     let stream = acceptor.accept(socket).await?;
     let session = stream.get_ref().1;
     spoken(session.alpn_protocol())?;
     let certificate = session.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
-    let peer = Peer {
-        address: address_of(SCHEME, peer),
-        identity: certificate.map(identity_of),
-    };
+    let peer = Peer { address: address_of(SCHEME, peer), identity: certificate.map(identity_of) };
     Ok(OneStream::accepting(peer, stream::split(stream.into())))
 }
 

@@ -82,7 +82,9 @@ fn path_of(address: &Address) -> Result<PathBuf, TransportError> {
     }
     let path = Path::new(address.rest());
     if !path.is_absolute() || path.file_name().is_none() || address.rest().ends_with('/') {
-        return Err(refuse("its path is not that of a file from the root; it looks like unix:///PATH"));
+        return Err(refuse(
+            "its path is not that of a file from the root; it looks like unix:///PATH",
+        ));
     }
     if address.rest().contains('\0') {
         return Err(refuse("no path holds a zero byte"));

@@ -62,7 +62,7 @@ bites! { bites_streams StreamFault
     one_window_for_all_streams: SharesOneWindow => a_stalled_stream_stops_no_other,
         "in vain for poll_send";
     the_newest_stream_accepted_first: AcceptsNewestFirst =>
-        streams_are_accepted_in_the_order_of_opening, "stream 0 was expected";
+        streams_are_accepted_in_the_order_of_opening, "where stream 0 was expected";
     a_cut_of_all_with_one: CutsAllWithOne => a_cut_stream_leaves_the_others, "poll_send failed";
     an_end_of_all_with_one: FinishesAllWithOne => the_end_of_a_stream_ends_no_other,
         "the end came";
@@ -74,7 +74,7 @@ bites! { bites_streams StreamFault
     an_open_of_many_that_is_not_cancel_safe: LosesOpened =>
         dropped_opens_and_accepts_lose_no_stream, "poll_recv failed";
     an_accept_of_streams_that_is_not_cancel_safe: LosesAccepted =>
-        dropped_opens_and_accepts_lose_no_stream, "in vain for accept_stream";
+        dropped_opens_and_accepts_lose_no_stream, "poll_send failed";
     streams_that_end_with_their_connection: ClosesWithItsConnection =>
         streams_outlive_what_gave_them_out, "poll_send failed";
     a_wait_without_an_end: WaitsForEver => who_waits_for_a_stream_learns_of_the_end,

@@ -74,7 +74,7 @@ pub(super) const ALL: &[Case] = cases! {
     streams::streams_come_and_go:
         "A connection outlasts more streams than it may have at once.",
     streams::streams_at_once_are_bounded:
-        "Beyond the bound that the harness names nothing opens, until a stream has ended.",
+        "Beyond the bound that the harness names nothing opens, until streams have ended.",
     streams::dropped_opens_and_accepts_lose_no_stream:
         "Calls that are given up neither use up a stream nor take one with them.",
     streams::streams_outlive_what_gave_them_out:

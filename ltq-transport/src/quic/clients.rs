@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use quinn::{Connecting, ConnectError, Endpoint};
+use quinn::{ConnectError, Connecting, Endpoint};
 
 /// One endpoint for all connections to IPv4 hosts and one for those to IPv6 hosts, made when they
 /// are needed first.

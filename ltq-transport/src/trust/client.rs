@@ -14,10 +14,7 @@ use rustls::{
 };
 
 use super::{
-    ALPN, Fingerprint, Pem, TrustError, VERSIONS,
-    pem::Loaded,
-    provider,
-    reload::Reloaded,
+    ALPN, Fingerprint, Pem, TrustError, VERSIONS, pem::Loaded, provider, reload::Reloaded,
     server::roots,
 };
 
@@ -129,8 +126,10 @@ fn make(
     known: Option<Fingerprint>,
 ) -> Result<Made, TrustError> {
     let place = own.first().or(authorities).map_or_else(String::new, |loaded| loaded.place.clone());
-    let unusable =
-        |error: &dyn fmt::Display| TrustError::Unusable { place: place.clone(), why: error.to_string() };
+    let unusable = |error: &dyn fmt::Display| TrustError::Unusable {
+        place: place.clone(),
+        why: error.to_string(),
+    };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .map_err(|error| unusable(&error))?;
@@ -152,9 +151,11 @@ fn make(
     let config = Arc::new(config);
     Ok(Made {
         #[cfg(feature = "quic")]
-        quic: Arc::new(Arc::clone(&config).try_into().map_err(
-            |error: quinn::crypto::rustls::NoInitialCipherSuite| unusable(&error),
-        )?),
+        quic: Arc::new(
+            Arc::clone(&config)
+                .try_into()
+                .map_err(|error: quinn::crypto::rustls::NoInitialCipherSuite| unusable(&error))?,
+        ),
         #[cfg(feature = "tls")]
         tls: config,
     })

@@ -115,7 +115,8 @@ fn alternative_name(mut extensions: Der<'_>) -> Option<String> {
 }
 
 fn usable(name: &[u8]) -> Option<String> {
-    let name = str::from_utf8(name).ok().filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len()))?;
+    let name =
+        str::from_utf8(name).ok().filter(|name| (1..=NAME_BYTES_MAX).contains(&name.len()))?;
     let foreign = OTHER_KINDS.iter().any(|prefix| name.starts_with(prefix));
     let plain = name.trim() == name && !name.chars().any(char::is_control);
     (plain && !foreign).then(|| name.to_owned())

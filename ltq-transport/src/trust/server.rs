@@ -7,12 +7,7 @@ use rustls::{
     server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
 
-use super::{
-    ALPN, Pem, TrustError, VERSIONS,
-    pem::Loaded,
-    provider,
-    reload::Reloaded,
-};
+use super::{ALPN, Pem, TrustError, VERSIONS, pem::Loaded, provider, reload::Reloaded};
 
 /// What a listener of TLS or QUIC proves to its clients, and what it asks of them.
 ///
@@ -133,9 +128,11 @@ fn make(loaded: &[Loaded]) -> Result<Made, TrustError> {
     let config = Arc::new(config);
     Ok(Made {
         #[cfg(feature = "quic")]
-        quic: Arc::new(Arc::clone(&config).try_into().map_err(
-            |error: quinn::crypto::rustls::NoInitialCipherSuite| unusable(&error),
-        )?),
+        quic: Arc::new(
+            Arc::clone(&config)
+                .try_into()
+                .map_err(|error: quinn::crypto::rustls::NoInitialCipherSuite| unusable(&error))?,
+        ),
         #[cfg(feature = "quic")]
         secret,
         #[cfg(feature = "tls")]

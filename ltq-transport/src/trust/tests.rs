@@ -67,7 +67,8 @@ fn fingerprints_are_written_and_read() {
     assert_eq!(text.parse::<Fingerprint>().unwrap(), fingerprint);
     let digits = text.strip_prefix("sha256:").unwrap().to_uppercase();
     assert_eq!(digits.parse::<Fingerprint>().unwrap(), fingerprint);
-    let pairs: Vec<_> = digits.as_bytes().chunks(2).map(|two| str::from_utf8(two).unwrap()).collect();
+    let pairs: Vec<_> =
+        digits.as_bytes().chunks(2).map(|two| str::from_utf8(two).unwrap()).collect();
     assert_eq!(pairs.join(":").parse::<Fingerprint>().unwrap(), fingerprint);
     for bad in ["", "sha256:", &digits[1..], &format!("{digits}0"), "sha1:00", "é"] {
         assert!(bad.parse::<Fingerprint>().is_err(), "{bad}");

@@ -104,7 +104,11 @@ struct Link {
 }
 
 impl Link {
-    fn boxed(inner: Box<dyn Connection>, fault: Fault, shared: &Arc<Shared>) -> Box<dyn Connection> {
+    fn boxed(
+        inner: Box<dyn Connection>,
+        fault: Fault,
+        shared: &Arc<Shared>,
+    ) -> Box<dyn Connection> {
         let shared = Arc::clone(shared);
         let (made, waiting) = (AtomicUsize::new(0), Mutex::default());
         Box::new(Self { inner, fault, shared, made, waiting })
