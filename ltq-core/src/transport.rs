@@ -226,7 +226,8 @@ pub trait SendStream: Send + 'static {
     /// again.
     ///
     /// # Errors
-    /// The stream was cut.
+    /// The stream was cut; also, where this waits for the peer's word, when the peer had all and
+    /// went before its word came through.
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 

@@ -19,7 +19,7 @@ use quinn::{
     ApplicationClose, ConnectionError, Endpoint, Incoming, TokioRuntime, TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     ClientTrust, ServerTrust,
@@ -205,6 +205,11 @@ impl Accepting {
             }
             return;
         }
+        if self.handshakes.room_at() > Instant::now() {
+            // It tries again by itself, and comes to those then that had their time.
+            incoming.ignore();
+            return;
+        }
         let made = self.trust.newest();
         let config = server_config(&made.quic, &self.transport, 0);
         match incoming.accept_with(Arc::new(config)) {
@@ -242,7 +247,9 @@ impl Listener for Accepting {
         loop {
             tokio::select! {
                 biased;
-                connection = self.handshakes.next() => return Ok(Box::new(connection)),
+                ended = self.handshakes.next() => if let Some(connection) = ended {
+                    return Ok(Box::new(connection));
+                },
                 incoming = self.endpoint.accept() => match incoming {
                     Some(incoming) => self.take_in(incoming),
                     None => return Err(TransportError::Closed),

@@ -7,7 +7,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use ltq_core::{Address, Connection, Listener, Peer, Transport, TransportError};
 use rustls::pki_types::CertificateDer;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep_until};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{
@@ -66,8 +66,8 @@ pub struct TlsOptions {
     /// How long a listener waits for a client's handshake. Default 5 s.
     pub handshake_timeout: Duration,
     /// How many handshakes a listener has under way and finished but not accepted, at most; at
-    /// least 1. When one more comes, the oldest under way is given up: peers that mean it are done
-    /// within moments. Default 256.
+    /// least 1. One more waits in the system's backlog until one of them ends or has had a second;
+    /// then the oldest is given up for it. Default 256.
     pub handshakes_max: usize,
 }
 
@@ -162,10 +162,17 @@ struct Accepting {
 impl Listener for Accepting {
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
         loop {
+            let room_at = self.handshakes.room_at();
+            let next = async {
+                sleep_until(room_at).await;
+                self.sockets.accept().await
+            };
             tokio::select! {
                 biased;
-                connection = self.handshakes.next() => return Ok(Box::new(connection)),
-                accepted = self.sockets.accept() => {
+                ended = self.handshakes.next() => if let Some(connection) = ended {
+                    return Ok(Box::new(connection));
+                },
+                accepted = next => {
                     let (socket, peer) = accepted?;
                     self.handshakes.start(peer, handshake(self.trust.clone(), socket, peer));
                 }

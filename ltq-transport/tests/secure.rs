@@ -250,18 +250,18 @@ async fn promise_10_tls_clients_that_say_nothing_hold_nobody_up() {
     let mut listener = server.listen(&Kind::Tls.here()).await.unwrap();
     let to = port_of(&listener.local_address());
     let mut silent = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..10 {
         silent.push(TcpStream::connect(to).await.unwrap());
     }
     let client = Kind::Tls.client(authority.client());
     let (near, far) = meet(&*client, &mut listener).await;
     open(&*near, &*far, b"served").await;
-    // Sixteen of them at least were given up for it.
+    // All but three at most were given up for it.
     let mut ended = 0;
-    for socket in &mut silent[..16] {
+    for socket in &mut silent[..7] {
         ended += usize::from(within(socket.read(&mut [0])).await.is_ok_and(|read| read == 0));
     }
-    assert_eq!(ended, 16);
+    assert_eq!(ended, 7);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub struct QuicOptions {
     pub handshake_timeout: Duration,
     /// How many handshakes a listener has under way and finished but not accepted, at most; at
     /// least 1. Beyond it a client has to prove first that its address is its own, by answering a
-    /// retry, and then takes the place of the oldest. Default 256.
+    /// retry, and then takes the place of the oldest that has had a second. Default 256.
     pub handshakes_max: usize,
 }
 
