@@ -157,7 +157,7 @@ impl Transport for Quic {
         let mut config = quinn::ClientConfig::new(trust.newest().quic.clone());
         config.transport_config(self.options.transport());
         let connecting = first_of(candidates, |candidate| {
-            let connecting = self.clients.connect(config.clone(), candidate, &name);
+            let connecting = self.clients.connect(&config, candidate, &name);
             async move { Ok((connecting?.await?, candidate)) }
         });
         let patience = self.options.handshake_timeout;

@@ -115,10 +115,6 @@ impl Sockets {
         Err(TransportError::Io { doing: format!("listening on {address}"), source })
     }
 
-    pub(crate) const fn local(&self) -> &Address {
-        &self.local
-    }
-
     /// The next socket, set up. Cancel safe.
     pub(crate) async fn accept(&self) -> Result<(TcpStream, SocketAddr), TransportError> {
         self.next().await.map_err(|source| TransportError::Io {

@@ -181,7 +181,7 @@ impl Listener for Accepting {
     }
 
     fn local_address(&self) -> Address {
-        self.sockets.local().clone()
+        self.sockets.local_address()
     }
 }
 

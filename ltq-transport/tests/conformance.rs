@@ -82,6 +82,7 @@ mod unix {
 }
 
 /// A server and a client that trust each other, by certificates both ways.
+#[expect(clippy::unwrap_used, reason = "a test that fails panics")]
 #[cfg(all(feature = "self-signed", any(feature = "tls", feature = "quic")))]
 fn trust() -> (ltq_transport::ServerTrust, ltq_transport::ClientTrust) {
     use ltq_transport::{ClientTrust, Pem, ServerTrust, self_signed};

@@ -1,6 +1,7 @@
 //! What TLS and QUIC keep off, let in, and keep to themselves.
-#![expect(clippy::panic, clippy::expect_used, clippy::indexing_slicing, reason = "tests panic")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails panics")]
 
+#[cfg(test)]
 mod support;
 
 use std::{
@@ -239,6 +240,26 @@ async fn a_tls_stream_that_is_cut_on_the_path_does_not_look_finished() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_dropped_unfinished_does_not_look_finished() {
+    let authority = Authority::new();
+    for kind in KINDS {
+        let mut listener = kind.server(authority.server()).listen(&kind.here()).await.unwrap();
+        let client = kind.client(authority.client());
+        let (near, far) = meet(&*client, &mut listener).await;
+        let (near, mut far) = open(&*near, &*far, b"whole").await;
+        drop(near.send);
+        let ended = within(recv(&mut far)).await;
+        assert!(ended.is_err(), "{kind:?}: {ended:?}");
+        // The other direction is as it was.
+        send(&mut far, b"still here").await.unwrap();
+        let mut left = near.recv;
+        let mut buffer = bytes::BytesMut::new();
+        let came = std::future::poll_fn(|cx| left.poll_recv(cx, &mut buffer, 100));
+        assert!(within(came).await.is_ok_and(|came| came > 0), "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn promise_10_tls_clients_that_say_nothing_hold_nobody_up() {
     let authority = Authority::new();
     let options = TlsOptions {
@@ -313,6 +334,26 @@ async fn a_quic_connection_goes_on_from_another_address() {
         echo(&mut near_stream, &mut far_stream, &[7; 100_000]).await;
     }
     open(&*near, &*far, b"another stream").await;
+}
+
+#[test]
+fn a_quic_transport_outlives_the_runtime_that_it_was_first_used_on() {
+    let authority = Authority::new();
+    let serving = tokio::runtime::Runtime::new().unwrap();
+    let server = Kind::Quic.server(authority.server());
+    let mut listener = serving.block_on(server.listen(&Kind::Quic.here())).unwrap();
+    let client = Kind::Quic.client(authority.client());
+    for _ in 0..2 {
+        let here = tokio::runtime::Runtime::new().unwrap();
+        let address = listener.local_address();
+        let (near, far) = std::thread::scope(|scope| {
+            let accepting = scope.spawn(|| serving.block_on(within(listener.accept())));
+            let near = here.block_on(within(client.connect(&address)));
+            (near.unwrap(), accepting.join().unwrap().unwrap())
+        });
+        here.block_on(open(&*near, &*far, b"served"));
+        drop((near, far));
+    }
 }
 
 #[test]

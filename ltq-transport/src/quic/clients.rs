@@ -20,7 +20,7 @@ impl Clients {
     /// Starts to connect.
     pub(super) fn connect(
         &self,
-        config: quinn::ClientConfig,
+        config: &quinn::ClientConfig,
         to: SocketAddr,
         name: &str,
     ) -> io::Result<Connecting> {

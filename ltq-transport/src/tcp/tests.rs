@@ -87,7 +87,7 @@ async fn sockets_are_set_up_on_both_sides() {
     let options = TcpOptions::default();
     let asked = "tcp://127.0.0.1:0".parse().unwrap();
     let sockets = Sockets::listen(SCHEME, &options, &asked).await.unwrap();
-    let _near = within(Tcp::default().connect(sockets.local())).await.unwrap();
+    let _near = within(Tcp::default().connect(&sockets.local_address())).await.unwrap();
     let (far, _) = within(sockets.next()).await.unwrap();
     let socket = SockRef::from(&far);
     assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());

@@ -37,7 +37,7 @@ impl Place {
             let why = format!("the mode {:o} is beyond 777", options.mode);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        let _locked = lock(path.parent().unwrap_or(Path::new("/"))).await?;
+        let _locked = lock(path.parent().unwrap_or_else(|| Path::new("/"))).await?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         let address = SockAddr::unix(&path)?;
