@@ -260,6 +260,44 @@ async fn a_stream_that_is_dropped_unfinished_does_not_look_finished() {
 }
 
 #[tokio::test]
+async fn what_a_tls_client_finished_arrives_though_it_goes_without_having_read() {
+    let authority = Authority::new();
+    let server = Kind::Tls.server(authority.server());
+    let mut listener = server.listen(&Kind::Tls.here()).await.unwrap();
+    let (near, far) = meet(&*Kind::Tls.client(authority.client()), &mut listener).await;
+    let mut near_stream = near.open_stream().await.unwrap();
+    let mut far_stream = far.accept_stream().await.unwrap().unwrap();
+    // More than the path holds, so that much of it is still on this side when it goes.
+    let piece = [7; 64 << 10];
+    let (mut sent, mut received) = (0, 0);
+    while let Ok(taken) = tokio::time::timeout(
+        std::time::Duration::from_millis(50),
+        std::future::poll_fn(|cx| near_stream.send.poll_send(cx, &[std::io::IoSlice::new(&piece)])),
+    )
+    .await
+    {
+        sent += taken.unwrap();
+    }
+    assert!(sent > 1 << 20, "{sent}");
+    within(async {
+        while futures::poll!(std::future::poll_fn(|cx| near_stream.send.poll_finish(cx)))
+            .is_pending()
+        {
+            received += recv(&mut far_stream).await.unwrap().len();
+        }
+        drop((near_stream, near));
+        loop {
+            match recv(&mut far_stream).await.unwrap().len() {
+                0 => break,
+                more => received += more,
+            }
+        }
+    })
+    .await;
+    assert_eq!(received, sent);
+}
+
+#[tokio::test]
 async fn promise_10_tls_clients_that_say_nothing_hold_nobody_up() {
     let authority = Authority::new();
     let options = TlsOptions {

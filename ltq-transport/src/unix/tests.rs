@@ -99,6 +99,20 @@ fn of_many_that_start_at_once_on_a_file_left_behind_one_listens() {
 }
 
 #[tokio::test]
+async fn who_starts_waits_for_another_that_is_starting() {
+    let (folder, address, path) = fresh();
+    let other = fs::File::open(folder.path()).unwrap();
+    other.lock().unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let mut listening = std::pin::pin!(listen(&address));
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(20);
+    assert!(tokio::time::timeout_at(deadline, &mut listening).await.is_err());
+    assert!(std::os::unix::net::UnixStream::connect(&path).is_err(), "it has not taken over");
+    other.unlock().unwrap();
+    timeout(Duration::from_secs(10), listening).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn both_sides_know_the_user_at_the_other_end() {
     let (_folder, address, path) = fresh();
     let mut listener = listen(&address).await.unwrap();
