@@ -113,8 +113,9 @@ pub trait Transport: Send + Sync + 'static {
     /// [`TransportError::Address`] or [`TransportError::Io`].
     async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError>;
 
-    /// Connects. There is no deadline of its own: the caller sets one. Dropping the future gives
-    /// the attempt up; the listener may see a connection that ends at once.
+    /// Connects. The caller sets a deadline: there need be none, though a transport whose path
+    /// does not say that nobody listens gives up after a time of its own. Dropping the future
+    /// gives the attempt up; the listener may see a connection that ends at once.
     ///
     /// # Errors
     /// [`TransportError::Address`]; [`TransportError::Io`], also when nobody listens there.
@@ -149,15 +150,16 @@ pub trait Connection: Send + Sync + 'static {
     /// Who is at the other end.
     fn peer(&self) -> &Peer;
 
-    /// Opens a stream. The peer need not notice before bytes are sent on it. Cancel safe: a
-    /// dropped call uses nothing up.
+    /// Opens a stream. The peer need not notice before bytes are sent on it. Waits while there are
+    /// as many as may be at once. Cancel safe: a dropped call uses nothing up.
     ///
     /// # Errors
     /// [`TransportError::Io`] when the connection is gone, [`TransportError::Closed`] when it
     /// carries no further stream.
     async fn open_stream(&self) -> Result<Stream, TransportError>;
 
-    /// Waits for a stream that the peer opened; `None` when none can come any more. Cancel safe.
+    /// Waits for a stream that the peer opened, in the order in which it opened them; `None` when
+    /// none can come any more. Cancel safe.
     ///
     /// # Errors
     /// [`TransportError::Io`] when the connection is gone.
@@ -224,7 +226,8 @@ pub trait SendStream: Send + 'static {
     /// again.
     ///
     /// # Errors
-    /// The stream was cut.
+    /// The stream was cut; also, where this waits for the peer's word, when the peer had all and
+    /// went before its word came through.
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 

@@ -161,6 +161,16 @@ macro_rules! conformance_tests {
             a_dropped_connect_harms_nobody
             a_dropped_open_uses_nothing_up
             a_multiplexed_connection_carries_many_streams
+            streams_keep_their_bytes_apart
+            a_stalled_stream_stops_no_other
+            streams_are_accepted_in_the_order_of_opening
+            a_cut_stream_leaves_the_others
+            the_end_of_a_stream_ends_no_other
+            streams_come_and_go
+            streams_at_once_are_bounded
+            dropped_opens_and_accepts_lose_no_stream
+            streams_outlive_what_gave_them_out
+            who_waits_for_a_stream_learns_of_the_end
             a_connection_of_one_stream_says_so
             many_connections_work_at_once
             a_dropped_listener_leaves_its_connections

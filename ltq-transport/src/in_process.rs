@@ -1,5 +1,6 @@
 //! Links inside one process: no sockets, no tasks, one copy per byte.
 
+mod many_streams;
 mod pipe;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use ltq_core::{Address, Connection, Listener, Peer, Stream, Transport, TransportError};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::OneStream;
 use pipe::pipe;
@@ -29,6 +30,10 @@ use pipe::pipe;
 /// bytes while it is empty. Dropping a sending half unfinished cuts: the peer gets what was
 /// taken, and then an error. Dropping a receiving half fails the peer's next send. Nothing here
 /// runs a task or a timer.
+///
+/// A connection carries one stream, or many where [`multiplexed`](Self::multiplexed) made the
+/// namespace. Of those each side may have opened 1,024 at once whose halves are not all dropped;
+/// opening one more waits.
 #[derive(Clone, Default)]
 pub struct InProcess {
     namespace: Arc<Namespace>,
@@ -36,15 +41,22 @@ pub struct InProcess {
 
 #[derive(Default)]
 struct Namespace {
-    listeners: Mutex<HashMap<String, mpsc::Sender<OneStream>>>,
+    multiplexed: bool,
+    listeners: Mutex<HashMap<String, mpsc::Sender<Box<dyn Connection>>>>,
     connections: AtomicU64,
 }
 
 impl InProcess {
-    /// A new namespace.
+    /// A new namespace, whose connections carry one stream.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A new namespace, whose connections carry many streams.
+    #[must_use]
+    pub fn multiplexed() -> Self {
+        Self { namespace: Arc::new(Namespace { multiplexed: true, ..Namespace::default() }) }
     }
 }
 
@@ -97,29 +109,42 @@ impl Transport for InProcess {
         let listener = self.namespace.listeners.lock().get(name).cloned().ok_or_else(refused)?;
         let place = listener.reserve().await.map_err(|_| refused())?;
         let number = self.namespace.connections.fetch_add(1, Ordering::Relaxed);
-        let (near_send, far_recv) = pipe();
-        let (far_send, near_recv) = pipe();
-        let near = Stream { send: Box::new(near_send), recv: Box::new(near_recv) };
-        let far = Stream { send: Box::new(far_send), recv: Box::new(far_recv) };
         let client = Address::new(SCHEME, format!("{name}#{number}"));
-        place.send(OneStream::accepting(Peer { address: client, identity: None }, far));
+        let client = Peer { address: client, identity: None };
         let listener = Peer { address: address.clone(), identity: None };
+        if self.namespace.multiplexed {
+            let (near, far) = many_streams::link(listener, client);
+            place.send(Box::new(far));
+            return Ok(Box::new(near));
+        }
+        let (near, far) = stream(None);
+        place.send(Box::new(OneStream::accepting(client, far)));
         Ok(Box::new(OneStream::connecting(listener, near)))
     }
+}
+
+/// Both ends of a new stream, which keeps a place for as long as one of its halves lives.
+fn stream(place: Option<OwnedSemaphorePermit>) -> (Stream, Stream) {
+    let place = place.map(Arc::new);
+    let (near_send, far_recv) = pipe(place.clone());
+    let (far_send, near_recv) = pipe(place);
+    (
+        Stream { send: Box::new(near_send), recv: Box::new(near_recv) },
+        Stream { send: Box::new(far_send), recv: Box::new(far_recv) },
+    )
 }
 
 struct InProcessListener {
     namespace: Arc<Namespace>,
     address: Address,
-    waiting: mpsc::Receiver<OneStream>,
+    waiting: mpsc::Receiver<Box<dyn Connection>>,
 }
 
 #[async_trait]
 impl Listener for InProcessListener {
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
         // The namespace holds a sender for as long as this listener has the name.
-        let connection = self.waiting.recv().await.ok_or(TransportError::Closed)?;
-        Ok(Box::new(connection))
+        self.waiting.recv().await.ok_or(TransportError::Closed)
     }
 
     fn local_address(&self) -> Address {

@@ -1,4 +1,13 @@
-//! What carries LTQ's bytes: [`InProcess`] links, [`Tcp`], and what a transport of your own needs.
+//! What carries LTQ's bytes: [`InProcess`] links, TCP, TLS, Unix sockets, QUIC, and what a
+//! transport of your own needs.
+//!
+//! | transport | addresses | feature | streams in a connection |
+//! |---|---|---|---|
+//! | [`InProcess`] | `in-process://NAME` | always there | one, or many |
+//! | `Tcp` | `tcp://HOST:PORT` | `tcp`, on by default | one |
+//! | `Unix` | `unix:///PATH` | `unix`, on by default | one |
+//! | `Tls` | `tls://HOST:PORT` | `tls` | one |
+//! | `Quic` | `quic://HOST:PORT` | `quic` | many |
 //!
 //! Every one of them keeps the contract of [`ltq_core::Transport`], and the suite in
 //! `conformance` (the feature of that name) tests that they do. [`Transports`] puts several
@@ -25,20 +34,46 @@
 mod async_io;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(any(feature = "tcp", feature = "quic"))]
+mod first_of;
+#[cfg(any(feature = "tls", feature = "quic"))]
+mod handshakes;
+#[cfg(any(feature = "tcp", feature = "quic"))]
+mod host_port;
 mod in_process;
 mod one_stream;
+#[cfg(feature = "quic")]
+mod quic;
 mod room;
 #[cfg(feature = "simulation")]
 mod simulated;
+#[cfg(any(feature = "tcp", all(unix, feature = "unix")))]
+mod socket;
 #[cfg(feature = "tcp")]
 mod tcp;
+#[cfg(feature = "tls")]
+mod tls;
 mod transports;
+#[cfg(any(feature = "tls", feature = "quic"))]
+mod trust;
+#[cfg(all(unix, feature = "unix"))]
+mod unix;
 
 pub use async_io::from_async_io;
 pub use in_process::InProcess;
 pub use one_stream::OneStream;
+#[cfg(feature = "quic")]
+pub use quic::{Quic, QuicOptions};
 #[cfg(feature = "simulation")]
 pub use simulated::{SimulatedHost, SimulatedNetwork, Weather};
 #[cfg(feature = "tcp")]
 pub use tcp::{Keepalive, Tcp, TcpOptions};
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsOptions};
 pub use transports::Transports;
+#[cfg(any(feature = "tls", feature = "quic"))]
+pub use trust::{ClientTrust, Fingerprint, Pem, ServerTrust, TrustError};
+#[cfg(all(feature = "self-signed", any(feature = "tls", feature = "quic")))]
+pub use trust::{SelfSigned, self_signed};
+#[cfg(all(unix, feature = "unix"))]
+pub use unix::{Unix, UnixOptions};

@@ -1,19 +1,15 @@
 //! LTQ over TCP.
 
-mod address;
-mod connect;
 mod options;
-mod stream;
 
 use std::{io, net::SocketAddr};
 
 use async_trait::async_trait;
 use ltq_core::{Address, Connection, Listener, Peer, Transport, TransportError};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::OneStream;
-use address::HostPort;
+use crate::{OneStream, first_of::first_of, host_port::HostPort, socket};
 
 pub use options::{Keepalive, TcpOptions};
 
@@ -44,20 +40,6 @@ impl Tcp {
     pub const fn new(options: TcpOptions) -> Self {
         Self { options }
     }
-
-    fn bind(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // On Windows the option of this name lets two listeners share a port.
-        if cfg!(not(windows)) {
-            socket.set_reuse_address(true)?;
-        }
-        // So that a bad value fails here and not at each connection.
-        self.options.apply(&socket)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(self.options.backlog.try_into().unwrap_or(i32::MAX))?;
-        TcpListener::from_std(socket.into())
-    }
 }
 
 #[async_trait]
@@ -67,53 +49,80 @@ impl Transport for Tcp {
     }
 
     async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError> {
-        let host_port = HostPort::of(address)?;
-        let mut failure = None;
-        for candidate in resolve(address, host_port).await? {
-            match self.bind(candidate).and_then(|listener| Ok((listener.local_addr()?, listener))) {
-                Ok((local, listener)) => {
-                    return Ok(Box::new(Accepting {
-                        listener,
-                        local: address_of(local),
-                        options: self.options.clone(),
-                    }));
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        let source = failure.unwrap_or_else(no_address);
-        Err(TransportError::Io { doing: format!("listening on {address}"), source })
+        Ok(Box::new(Sockets::listen(SCHEME, &self.options, address).await?))
     }
 
     async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError> {
-        let host_port = HostPort::of(address)?;
-        if host_port.port == 0 {
-            return Err(TransportError::Address {
-                address: address.clone(),
-                why: "port 0 is only for listening".to_owned(),
-            });
-        }
-        let candidates = resolve(address, host_port).await?;
-        let connected = async {
-            let (stream, peer) = connect::any(candidates).await?.ok_or_else(no_address)?;
-            self.options.apply(&SockRef::from(&stream))?;
-            Ok((stream, peer))
-        };
-        let (stream, peer) = connected.await.map_err(|source| TransportError::Io {
-            doing: format!("connecting to {address}"),
-            source,
-        })?;
-        Ok(Box::new(OneStream::connecting(peer_of(peer), stream::split(stream))))
+        let host_port = HostPort::to_connect(address, SCHEME)?;
+        let (socket, peer) = connect(&self.options, address, host_port).await?;
+        Ok(Box::new(OneStream::connecting(peer_of(SCHEME, peer), socket::split(socket))))
     }
 }
 
-struct Accepting {
+/// A connected socket of the options, for this transport and those that put something on top.
+pub(crate) async fn connect(
+    options: &TcpOptions,
+    address: &Address,
+    host_port: HostPort<'_>,
+) -> Result<(TcpStream, SocketAddr), TransportError> {
+    let candidates = host_port.resolve(address).await?;
+    let connected = async {
+        let (stream, peer) = first_of(candidates, attempt).await?;
+        options.apply(&SockRef::from(&stream))?;
+        Ok((stream, peer))
+    };
+    connected
+        .await
+        .map_err(|source| TransportError::Io { doing: format!("connecting to {address}"), source })
+}
+
+async fn attempt(candidate: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
+    let stream = TcpStream::connect(candidate).await?;
+    // Where nobody listens on a port of the range that outgoing connections are given, a
+    // connection can get that very port and meet itself.
+    if stream.local_addr()? == candidate {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok((stream, candidate))
+}
+
+/// A listening socket, and the sockets that come in by it.
+pub(crate) struct Sockets {
     listener: TcpListener,
     local: Address,
     options: TcpOptions,
 }
 
-impl Accepting {
+impl Sockets {
+    /// Listens on the first of the address's hosts that can be bound.
+    pub(crate) async fn listen(
+        scheme: &str,
+        options: &TcpOptions,
+        address: &Address,
+    ) -> Result<Self, TransportError> {
+        let host_port = HostPort::of(address, scheme)?;
+        let mut failure = None;
+        for candidate in host_port.resolve(address).await? {
+            match bind(options, candidate) {
+                Ok((listener, local)) => {
+                    let local = address_of(scheme, local);
+                    return Ok(Self { listener, local, options: options.clone() });
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        let source = failure.unwrap_or_else(|| io::ErrorKind::NotFound.into());
+        Err(TransportError::Io { doing: format!("listening on {address}"), source })
+    }
+
+    /// The next socket, set up. Cancel safe.
+    pub(crate) async fn accept(&self) -> Result<(TcpStream, SocketAddr), TransportError> {
+        self.next().await.map_err(|source| TransportError::Io {
+            doing: format!("accepting a connection on {}", self.local),
+            source,
+        })
+    }
+
     async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let gone = match self.listener.accept().await {
@@ -130,14 +139,27 @@ impl Accepting {
     }
 }
 
+fn bind(options: &TcpOptions, address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // On Windows the option of this name lets two listeners share a port.
+    if cfg!(not(windows)) {
+        socket.set_reuse_address(true)?;
+    }
+    // So that a bad value fails here and not at each connection.
+    options.apply(&socket)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
+    let listener = TcpListener::from_std(socket.into())?;
+    let local = listener.local_addr()?;
+    Ok((listener, local))
+}
+
 #[async_trait]
-impl Listener for Accepting {
+impl Listener for Sockets {
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
-        let (stream, peer) = self.next().await.map_err(|source| TransportError::Io {
-            doing: format!("accepting a connection on {}", self.local),
-            source,
-        })?;
-        Ok(Box::new(OneStream::accepting(peer_of(peer), stream::split(stream))))
+        let (socket, peer) = Self::accept(self).await?;
+        Ok(Box::new(OneStream::accepting(peer_of(SCHEME, peer), socket::split(socket))))
     }
 
     fn local_address(&self) -> Address {
@@ -145,28 +167,12 @@ impl Listener for Accepting {
     }
 }
 
-async fn resolve(
-    address: &Address,
-    host_port: HostPort<'_>,
-) -> Result<Vec<SocketAddr>, TransportError> {
-    match lookup_host((host_port.host, host_port.port)).await {
-        Ok(found) => Ok(found.collect()),
-        Err(source) => {
-            Err(TransportError::Io { doing: format!("looking up the host of {address}"), source })
-        }
-    }
+pub(crate) fn address_of(scheme: &str, address: SocketAddr) -> Address {
+    Address::new(scheme, address.to_string())
 }
 
-fn no_address() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "the host has no address")
-}
-
-fn address_of(address: SocketAddr) -> Address {
-    Address::new(SCHEME, address.to_string())
-}
-
-fn peer_of(address: SocketAddr) -> Peer {
-    Peer { address: address_of(address), identity: None }
+fn peer_of(scheme: &str, address: SocketAddr) -> Peer {
+    Peer { address: address_of(scheme, address), identity: None }
 }
 
 const SCHEME: &str = "tcp";

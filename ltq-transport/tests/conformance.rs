@@ -17,6 +17,17 @@ mod in_process_links {
     );
 }
 
+mod in_process_links_of_many_streams {
+    use super::*;
+
+    ltq_transport::conformance_tests!(
+        Harness::new(InProcess::multiplexed(), in_process)
+            .buffered_bytes_max(256 << 10)
+            .streams_max(1024)
+            .malformed(Address::new("in-process", ""))
+    );
+}
+
 #[cfg(feature = "tcp")]
 mod tcp {
     use ltq_transport::{Tcp, Transports};
@@ -48,9 +59,92 @@ mod tcp {
     }
 }
 
+#[cfg(all(unix, feature = "unix"))]
+mod unix {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use ltq_transport::Unix;
+
+    use super::*;
+
+    fn fresh() -> Address {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ltq-conformance-own-{}-{number}", std::process::id());
+        Address::new("unix", std::env::temp_dir().join(name).to_string_lossy())
+    }
+
+    ltq_transport::conformance_tests!(
+        Harness::new(Unix::default(), fresh)
+            .malformed(Address::new("unix", "not/absolute"))
+            .malformed(Address::new("unix", "/folder/"))
+    );
+}
+
+/// A server and a client that trust each other, by certificates both ways.
+#[expect(clippy::unwrap_used, reason = "a test that fails panics")]
+#[cfg(all(feature = "self-signed", any(feature = "tls", feature = "quic")))]
+fn trust() -> (ltq_transport::ServerTrust, ltq_transport::ClientTrust) {
+    use ltq_transport::{ClientTrust, Pem, ServerTrust, self_signed};
+
+    let made = self_signed(&["localhost", "127.0.0.1", "::1"]).unwrap();
+    let (certificate, key) = (Pem::text(made.certificate), Pem::text(made.key));
+    let server = ServerTrust::mutual(certificate.clone(), key.clone(), certificate.clone());
+    let client = ClientTrust::authorities(certificate.clone()).unwrap();
+    (server.unwrap(), client.with_certificate(certificate, key).unwrap())
+}
+
+#[cfg(all(feature = "tls", feature = "self-signed"))]
+mod tls {
+    use ltq_transport::Tls;
+
+    use super::*;
+
+    fn harness(listen: &'static str) -> Harness {
+        let (server, client) = trust();
+        let tls = Tls::default().serving(server).trusting(client);
+        Harness::new(tls, move || Address::new("tls", listen))
+            .malformed(Address::new("tls", "no port"))
+            .unknown_host(Address::new("tls", "no-such-host.invalid:7440"))
+    }
+
+    mod ipv4 {
+        ltq_transport::conformance_tests!(super::harness("127.0.0.1:0"));
+    }
+
+    mod ipv6 {
+        ltq_transport::conformance_tests!(super::harness("[::1]:0"));
+    }
+}
+
+#[cfg(all(feature = "quic", feature = "self-signed"))]
+mod quic {
+    use ltq_transport::Quic;
+
+    use super::*;
+
+    fn harness(listen: &'static str) -> Harness {
+        let (server, client) = trust();
+        let quic = Quic::default().serving(server).trusting(client);
+        Harness::new(quic, move || Address::new("quic", listen))
+            .buffered_bytes_max(2 << 20)
+            .streams_max(1024)
+            .malformed(Address::new("quic", "no port"))
+            .unknown_host(Address::new("quic", "no-such-host.invalid:7440"))
+    }
+
+    mod ipv4 {
+        ltq_transport::conformance_tests!(super::harness("127.0.0.1:0"));
+    }
+
+    mod ipv6 {
+        ltq_transport::conformance_tests!(super::harness("[::1]:0"));
+    }
+}
+
 /// A transport as an outsider would write it, on what `from_async_io` and `OneStream` give.
 #[cfg(unix)]
-mod unix_sockets {
+mod unix_sockets_by_an_outsider {
     use std::{
         fs,
         path::{Path, PathBuf},

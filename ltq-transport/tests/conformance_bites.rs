@@ -7,7 +7,10 @@ mod broken;
 
 use std::time::Duration;
 
-use broken::{Broken, Fault};
+use broken::{
+    Broken, Fault,
+    streams::{BrokenStreams, StreamFault},
+};
 use ltq_core::Address;
 use ltq_transport::conformance::{self, Harness, Outcome};
 
@@ -16,29 +19,69 @@ fn harness(fault: Fault) -> Harness {
         .buffered_bytes_max(1 << 20)
 }
 
+fn harness_of_streams(fault: StreamFault) -> Harness {
+    // The links beneath open 1,024.
+    let max = if fault == StreamFault::OpensMoreThanItSays { 10 } else { 1024 };
+    Harness::new(BrokenStreams::new(fault), || Address::new("in-process", "bites"))
+        .buffered_bytes_max(1 << 20)
+        .streams_max(max)
+}
+
 /// The case fails, and for the reason that the fault gives.
 async fn bites(fault: Fault, case: &str, why: &str) {
+    fails(harness(fault), case, why).await;
+}
+
+async fn bites_streams(fault: StreamFault, case: &str, why: &str) {
+    fails(harness_of_streams(fault), case, why).await;
+}
+
+async fn fails(mut harness: Harness, case: &str, why: &str) {
     let case = conformance::cases().iter().find(|found| found.name() == case).expect(case);
-    let mut harness = harness(fault);
     if why.starts_with("in vain") {
         harness = harness.patience(Duration::from_secs(2));
     }
     match case.run(&harness).await {
         Outcome::Failed(found) => assert!(found.contains(why), "{found:?} is not {why:?}"),
-        other => panic!("{fault:?} ended {} as {other:?}", case.name()),
+        other => panic!("{} ended as {other:?}", case.name()),
     }
 }
 
 macro_rules! bites {
-    ($($test:ident: $fault:ident => $case:ident, $why:literal;)*) => {$(
+    ($bites:ident $faults:ident $($test:ident: $fault:ident => $case:ident, $why:literal;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            bites(Fault::$fault, stringify!($case), $why).await;
+            $bites($faults::$fault, stringify!($case), $why).await;
         }
     )*};
 }
 
-bites! {
+bites! { bites_streams StreamFault
+    crossed_streams: CrossesStreams => streams_keep_their_bytes_apart,
+        "is not the one that was sent";
+    one_window_for_all_streams: SharesOneWindow => a_stalled_stream_stops_no_other,
+        "in vain for poll_send";
+    the_newest_stream_accepted_first: AcceptsNewestFirst =>
+        streams_are_accepted_in_the_order_of_opening, "where stream 0 was expected";
+    a_cut_of_all_with_one: CutsAllWithOne => a_cut_stream_leaves_the_others, "poll_send failed";
+    an_end_of_all_with_one: FinishesAllWithOne => the_end_of_a_stream_ends_no_other,
+        "the end came";
+    places_that_stay_taken: LeavesPlacesTaken => streams_come_and_go, "in vain for open_stream";
+    a_place_that_does_not_come_back: LeavesPlacesTaken => streams_at_once_are_bounded,
+        "in vain for open_stream";
+    more_streams_than_it_says: OpensMoreThanItSays => streams_at_once_are_bounded,
+        "more than 10 streams";
+    an_open_of_many_that_is_not_cancel_safe: LosesOpened =>
+        dropped_opens_and_accepts_lose_no_stream, "poll_recv failed";
+    an_accept_of_streams_that_is_not_cancel_safe: LosesAccepted =>
+        dropped_opens_and_accepts_lose_no_stream, "poll_send failed";
+    streams_that_end_with_their_connection: ClosesWithItsConnection =>
+        streams_outlive_what_gave_them_out, "poll_send failed";
+    a_wait_without_an_end: WaitsForEver => who_waits_for_a_stream_learns_of_the_end,
+        "in vain for accept_stream";
+}
+
+bites! { bites Fault
     a_lost_byte: LosesAByte => bytes_keep_their_order_both_ways, "is not the one that was sent";
     swapped_bytes: SwapsBytes => bytes_keep_their_order_both_ways, "is not the one that was sent";
     taking_more_than_offered: TakesMoreThanOffered => one_big_write_arrives_whole,
@@ -91,6 +134,8 @@ async fn the_wrapper_itself_breaks_nothing() {
     let report = conformance::run_all(&harness(Fault::None)).await;
     assert!(report.is_ok(), "{report}");
     assert_eq!(report.passed().count() + report.skipped().count(), conformance::cases().len());
+    let report = conformance::run_all(&harness_of_streams(StreamFault::None)).await;
+    assert!(report.is_ok(), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

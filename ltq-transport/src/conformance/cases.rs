@@ -5,6 +5,7 @@ mod bytes;
 mod cancellation;
 mod connections;
 mod endings;
+mod streams;
 mod waking;
 
 use super::Case;
@@ -60,6 +61,26 @@ pub(super) const ALL: &[Case] = cases! {
         "A dropped open_stream or accept_stream takes no stream with it.",
     connections::a_multiplexed_connection_carries_many_streams:
         "Streams of one connection are independent, also when one is not read.",
+    streams::streams_keep_their_bytes_apart:
+        "Streams of one connection carry their own bytes, all at once and in pieces of any size.",
+    streams::a_stalled_stream_stops_no_other:
+        "While one stream is not read, megabytes pass on others; then it goes on.",
+    streams::streams_are_accepted_in_the_order_of_opening:
+        "Streams are accepted in the order in which the peer opened them.",
+    streams::a_cut_stream_leaves_the_others:
+        "A stream that is dropped unfinished ends alone.",
+    streams::the_end_of_a_stream_ends_no_other:
+        "A finish ends one direction of one stream.",
+    streams::streams_come_and_go:
+        "A connection outlasts more streams than it may have at once.",
+    streams::streams_at_once_are_bounded:
+        "Beyond the bound that the harness names nothing opens, until streams have ended.",
+    streams::dropped_opens_and_accepts_lose_no_stream:
+        "Calls that are given up neither use up a stream nor take one with them.",
+    streams::streams_outlive_what_gave_them_out:
+        "Streams live on without their connections and their listener.",
+    streams::who_waits_for_a_stream_learns_of_the_end:
+        "A peer that is gone ends the wait for its streams.",
     connections::a_connection_of_one_stream_says_so:
         "Without multiplexing, every stream but the one is refused at once.",
     connections::many_connections_work_at_once: "200 connections are open and used at once.",

@@ -245,7 +245,7 @@ impl Receiver {
 
 /// Nothing for so long counts as back-pressure. If it is too short, the sender has sent less than
 /// it might have: no test fails of it.
-const QUIET: Duration = Duration::from_millis(100);
+pub(super) const QUIET: Duration = Duration::from_millis(100);
 
 /// How much is offered or asked for at once where that does not matter.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;

@@ -13,6 +13,7 @@ pub struct Harness {
     pub(super) buffered_bytes_max: u64,
     pub(super) malformed: Vec<Address>,
     pub(super) unknown_hosts: Vec<Address>,
+    pub(super) streams_max: Option<usize>,
     pub(super) seed: u64,
 }
 
@@ -30,6 +31,7 @@ impl Harness {
             buffered_bytes_max: 64 << 20,
             malformed: Vec::new(),
             unknown_hosts: Vec::new(),
+            streams_max: None,
             seed: 0x1c6e_5eed,
         }
     }
@@ -60,6 +62,14 @@ impl Harness {
     #[must_use]
     pub fn unknown_host(mut self, address: Address) -> Self {
         self.unknown_hosts.push(address);
+        self
+    }
+
+    /// How many streams one side of a connection may have open at once, where there is such a
+    /// bound. Default: none is known, and the case that tests it is skipped.
+    #[must_use]
+    pub const fn streams_max(mut self, streams: usize) -> Self {
+        self.streams_max = Some(streams);
         self
     }
 

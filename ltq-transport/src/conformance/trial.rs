@@ -46,6 +46,8 @@ pub(super) async fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Trial {
     pub(super) harness: Harness,
+    /// Tells the bytes of this stream from those of others.
+    stream: u64,
 }
 
 /// Two ends of one connection, and the listener that took it in.
@@ -59,7 +61,12 @@ pub(super) struct Link {
 
 impl Trial {
     pub(super) const fn new(harness: Harness) -> Self {
-        Self { harness }
+        Self { harness, stream: 0 }
+    }
+
+    /// The same, with bytes of its own for the streams that it makes.
+    pub(super) fn numbered(&self, stream: u64) -> Self {
+        Self { harness: self.harness.clone(), stream: stream + 1 }
     }
 
     pub(super) const fn sizes(&self) -> Sizes {
@@ -162,7 +169,8 @@ impl Trial {
     }
 
     fn end(&self, stream: Stream, sends: u64, receives: u64) -> End {
-        let pattern = |direction| Pattern::new(self.harness.seed.wrapping_mul(2) + direction);
+        let seed = self.harness.seed.wrapping_add(self.stream).wrapping_mul(2);
+        let pattern = |direction| Pattern::new(seed.wrapping_add(direction));
         End {
             send: Sender::new(self.clone(), stream.send, pattern(sends)),
             recv: Receiver::new(self.clone(), stream.recv, pattern(receives)),

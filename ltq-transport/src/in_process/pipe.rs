@@ -10,11 +10,12 @@ use std::{
 use bytes::BytesMut;
 use ltq_core::{RecvStream, SendStream};
 use parking_lot::Mutex;
-use tokio::task::coop;
+use tokio::{sync::OwnedSemaphorePermit, task::coop};
 
-/// The two halves of a new pipe.
-pub(super) fn pipe() -> (PipeSend, PipeRecv) {
-    let pipe = Arc::new(Mutex::new(Pipe::default()));
+/// The two halves of a new pipe, and a place in its connection that it may keep until both are
+/// dropped.
+pub(super) fn pipe(place: Option<Arc<OwnedSemaphorePermit>>) -> (PipeSend, PipeRecv) {
+    let pipe = Arc::new(Mutex::new(Pipe { _place: place, ..Pipe::default() }));
     (PipeSend { pipe: Arc::clone(&pipe) }, PipeRecv { pipe })
 }
 
@@ -28,6 +29,7 @@ struct Pipe {
     receiver: Option<Waker>,
     /// Who waits for room.
     sender: Option<Waker>,
+    _place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 #[derive(Default, PartialEq, Eq)]
@@ -201,7 +203,7 @@ mod tests {
 
     #[test]
     fn bytes_are_handed_over_without_a_second_copy_and_leave_no_memory_behind() {
-        let (mut send, mut recv) = pipe();
+        let (mut send, mut recv) = pipe(None);
         let sent = [IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cd")];
         assert!(matches!(send.poll_send(&mut context(), &sent), Poll::Ready(Ok(4))));
         let held = recv.pipe.lock().bytes.as_ptr();
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn promise_9_a_pipe_takes_no_more_than_its_bound() {
-        let (mut send, mut recv) = pipe();
+        let (mut send, mut recv) = pipe(None);
         let much = vec![0; BYTES_MAX + 1];
         let sent = send.poll_send(&mut context(), &[IoSlice::new(&much)]);
         assert!(matches!(sent, Poll::Ready(Ok(BYTES_MAX))));
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_goes_frees_what_it_did_not_read_and_fails_the_sender() {
-        let (mut send, recv) = pipe();
+        let (mut send, recv) = pipe(None);
         assert!(send.poll_send(&mut context(), &[IoSlice::new(b"x")]).is_ready());
         drop(recv);
         assert_eq!(send.pipe.lock().bytes.capacity(), 0);

@@ -40,7 +40,7 @@ fn silent() -> (Socket, SocketAddr) {
 /// The near side as a stream, the far side as a plain socket.
 async fn linked() -> (Stream, std::net::TcpStream) {
     let far = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let near = within(Tcp::default().connect(&address_of(far.local_addr().unwrap()))).await;
+    let near = within(Tcp::default().connect(&address_of(SCHEME, far.local_addr().unwrap()))).await;
     let (far, _) = far.accept().unwrap();
     (near.unwrap().open_stream().await.unwrap(), far)
 }
@@ -67,28 +67,28 @@ async fn a_port_asked_for_as_0_is_filled_in_over_ipv4_ipv6_and_names() {
 #[tokio::test]
 async fn all_addresses_of_a_name_are_tried() {
     let listener = listen("tcp://127.0.0.1:0").await;
-    let port = HostPort::of(&listener.local_address()).unwrap().port;
+    let port = HostPort::of(&listener.local_address(), SCHEME).unwrap().port;
     let (_held, silent) = silent();
     let candidates = vec![
         silent,
         SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port),
         SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
     ];
-    let (_, met) = within(connect::any(candidates)).await.unwrap().unwrap();
+    let (_, met) = within(first_of(candidates, attempt)).await.unwrap();
     assert!(met.is_ipv4());
-    assert!(within(connect::any(vec![])).await.unwrap().is_none());
-    let refused = within(connect::any(vec![silent, silent])).await.unwrap_err();
+    let none = within(first_of(vec![], attempt)).await.unwrap_err();
+    assert_eq!(none.kind(), io::ErrorKind::NotFound);
+    let refused = within(first_of(vec![silent, silent], attempt)).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
 async fn sockets_are_set_up_on_both_sides() {
-    let listener = Tcp::default().bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let local = listener.local_addr().unwrap();
-    let accepting =
-        Accepting { listener, local: address_of(local), options: TcpOptions::default() };
-    let _near = within(Tcp::default().connect(&address_of(local))).await.unwrap();
-    let (far, _) = within(accepting.next()).await.unwrap();
+    let options = TcpOptions::default();
+    let asked = "tcp://127.0.0.1:0".parse().unwrap();
+    let sockets = Sockets::listen(SCHEME, &options, &asked).await.unwrap();
+    let _near = within(Tcp::default().connect(&sockets.local_address())).await.unwrap();
+    let (far, _) = within(sockets.next()).await.unwrap();
     let socket = SockRef::from(&far);
     assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
     assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
@@ -111,7 +111,7 @@ async fn errors_say_what_was_being_done() {
     let error = Tcp::default().listen(&address).await.err().unwrap().to_string();
     assert!(error.starts_with(&format!("listening on {address} failed: ")), "{error}");
     let (_held, silent) = silent();
-    let address = address_of(silent);
+    let address = address_of(SCHEME, silent);
     let error = within(Tcp::default().connect(&address)).await.err().unwrap().to_string();
     assert!(error.starts_with(&format!("connecting to {address} failed: ")), "{error}");
     let nowhere: Address = "tcp://no-such-host.invalid:1".parse().unwrap();

@@ -1,5 +1,7 @@
 //! In-process links with one fault each.
 
+pub(crate) mod streams;
+
 use std::{
     future::pending,
     io::{self, IoSlice},

@@ -35,7 +35,7 @@ pub(super) async fn connecting_to_nobody_fails(trial: Trial) -> CaseResult {
 
 pub(super) async fn an_address_of_another_kind_is_refused(trial: Trial) -> CaseResult {
     let foreign = Address::new("no-such-scheme", (trial.harness.listen_address)().rest());
-    let Trial { harness } = &trial;
+    let harness = &trial.harness;
     for address in harness.malformed.iter().chain([&foreign]) {
         let connecting = trial.try_connect(address).await?.map(drop);
         let listening = trial.within("listen", harness.transport.listen(address)).await?.map(drop);

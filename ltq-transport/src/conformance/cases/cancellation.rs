@@ -77,6 +77,8 @@ pub(super) async fn a_dropped_connect_harms_nobody(trial: Trial) -> CaseResult {
     near.send.send(100).await?;
     let greeted = trial.within("the one connect that was meant", finds.recv()).await;
     accepting.abort();
+    // Its listener is gone when the next case listens.
+    let _aborted = accepting.await;
     ensure(greeted?.is_some(), || "no connection arrived whole".to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! The stream of a TCP connection.
+//! The stream of a socket of the operating system: TCP's and Unix's.
 
 use std::{
     io::{self, IoSlice},
@@ -13,27 +13,85 @@ use std::{
 use bytes::{BufMut, BytesMut};
 use ltq_core::{RecvStream, SendStream, Stream};
 use socket2::SockRef;
-use tokio::{io::Interest, net::TcpStream};
+use tokio::io::Interest;
 
 use crate::room::Room;
 
+/// What tokio's two kinds of stream socket have in common.
+pub(crate) trait Socket: Send + Sync + 'static {
+    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn try_io(
+        &self,
+        interest: Interest,
+        transfer: impl FnOnce() -> io::Result<usize>,
+    ) -> io::Result<usize>;
+    fn try_read_buf(&self, buffer: &mut impl BufMut) -> io::Result<usize>;
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn shutdown_write(&self) -> io::Result<()>;
+}
+
+macro_rules! socket {
+    ($type:ty) => {
+        impl Socket for $type {
+            fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.poll_read_ready(context)
+            }
+
+            fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.poll_write_ready(context)
+            }
+
+            fn try_io(
+                &self,
+                interest: Interest,
+                transfer: impl FnOnce() -> io::Result<usize>,
+            ) -> io::Result<usize> {
+                self.try_io(interest, transfer)
+            }
+
+            fn try_read_buf(&self, buffer: &mut impl BufMut) -> io::Result<usize> {
+                self.try_read_buf(buffer)
+            }
+
+            fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+                self.try_write(bytes)
+            }
+
+            fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.try_write_vectored(slices)
+            }
+
+            fn shutdown_write(&self) -> io::Result<()> {
+                SockRef::from(self).shutdown(Shutdown::Write)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "tcp")]
+socket!(tokio::net::TcpStream);
+#[cfg(all(unix, feature = "unix"))]
+socket!(tokio::net::UnixStream);
+
 /// Both halves of a socket.
-pub(super) fn split(socket: TcpStream) -> Stream {
+pub(crate) fn split(socket: impl Socket) -> Stream {
     let link = Arc::new(Link { socket, cut: AtomicBool::new(false) });
     Stream {
-        send: Box::new(TcpSend { link: Arc::clone(&link), finished: false }),
-        recv: Box::new(TcpRecv { link, room: Room::new() }),
+        send: Box::new(SocketSend { link: Arc::clone(&link), finished: false }),
+        recv: Box::new(SocketRecv { link, room: Room::new() }),
     }
 }
 
-struct Link {
-    socket: TcpStream,
+struct Link<S> {
+    socket: S,
     /// A half saw the connection fail. The kernel tells a failure once, to whichever half asks
     /// first; afterwards a read finds what looks like an orderly end.
     cut: AtomicBool,
 }
 
-impl Link {
+impl<S: Socket> Link<S> {
     /// Remembers a failure.
     fn cut(&self, error: io::Error) -> io::Error {
         self.cut.store(true, Ordering::Relaxed);
@@ -50,7 +108,7 @@ impl Link {
         &self,
         interest: Interest,
         offered: usize,
-        transfer: impl FnOnce(&TcpStream) -> io::Result<usize>,
+        transfer: impl FnOnce(&S) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut moved = None;
         let outcome = self.socket.try_io(interest, || match transfer(&self.socket) {
@@ -64,12 +122,12 @@ impl Link {
     }
 }
 
-struct TcpRecv {
-    link: Arc<Link>,
+struct SocketRecv<S> {
+    link: Arc<Link<S>>,
     room: Room,
 }
 
-impl RecvStream for TcpRecv {
+impl<S: Socket> RecvStream for SocketRecv<S> {
     fn poll_recv(
         &mut self,
         context: &mut Context<'_>,
@@ -94,22 +152,19 @@ impl RecvStream for TcpRecv {
                 }
                 Err(error) => Poll::Ready(Err(link.cut(error))),
                 // Whether that is the peer's end or what a cut left cannot be told any more.
-                Ok(0) if link.was_cut() => Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::ConnectionReset,
-                    "the connection was cut",
-                ))),
+                Ok(0) if link.was_cut() => Poll::Ready(Err(was_cut())),
                 received => Poll::Ready(received),
             };
         }
     }
 }
 
-struct TcpSend {
-    link: Arc<Link>,
+struct SocketSend<S: Socket> {
+    link: Arc<Link<S>>,
     finished: bool,
 }
 
-impl SendStream for TcpSend {
+impl<S: Socket> SendStream for SocketSend<S> {
     fn poll_send(
         &mut self,
         context: &mut Context<'_>,
@@ -145,23 +200,29 @@ impl SendStream for TcpSend {
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.finished {
-            SockRef::from(&self.link.socket)
-                .shutdown(Shutdown::Write)
-                .map_err(|error| self.link.cut(error))?;
+            // A Unix socket can be shut down though its peer is gone.
+            if self.link.was_cut() {
+                return Poll::Ready(Err(was_cut()));
+            }
+            self.link.socket.shutdown_write().map_err(|error| self.link.cut(error))?;
             self.finished = true;
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl Drop for TcpSend {
+impl<S: Socket> Drop for SocketSend<S> {
     fn drop(&mut self) {
         // The receiving half may live on, and the peer must not wait for more. Where it does not,
         // closing the socket does the same.
         if !self.finished && Arc::strong_count(&self.link) > 1 {
-            let _gone_already = SockRef::from(&self.link.socket).shutdown(Shutdown::Write);
+            let _gone_already = self.link.socket.shutdown_write();
         }
     }
+}
+
+fn was_cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "the connection was cut")
 }
 
 /// What the systems below take in one call; the short-transfer rule must not see a cut-off list.

@@ -3,18 +3,25 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 /// Tries the addresses in their order, the next one as soon as one fails or is slow, and takes
-/// the first connection. `None` when there is no address, the last failure when all fail.
-pub(super) async fn any(
+/// the first connection. Attempts that lose are dropped.
+///
+/// # Errors
+/// The last failure when all fail; `NotFound` when there is no address.
+pub(crate) async fn first_of<T, A>(
     candidates: Vec<SocketAddr>,
-) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+    attempt: impl Fn(SocketAddr) -> A,
+) -> io::Result<T>
+where
+    A: Future<Output = io::Result<T>>,
+{
     let mut candidates = candidates.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failure = None;
     loop {
-        attempts.extend(candidates.next().map(one));
+        attempts.extend(candidates.next().map(&attempt));
         let ended = if candidates.len() == 0 {
             attempts.next().await
         } else {
@@ -24,21 +31,11 @@ pub(super) async fn any(
             }
         };
         match ended {
-            Some(Ok(connected)) => return Ok(Some(connected)),
+            Some(Ok(connected)) => return Ok(connected),
             Some(Err(error)) => failure = Some(error),
-            None => return failure.map_or(Ok(None), Err),
+            None => return Err(failure.unwrap_or_else(|| io::ErrorKind::NotFound.into())),
         }
     }
-}
-
-async fn one(candidate: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
-    let stream = TcpStream::connect(candidate).await?;
-    // Where nobody listens on a port of the range that outgoing connections are given, a
-    // connection can get that very port and meet itself.
-    if stream.local_addr()? == candidate {
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
-    Ok((stream, candidate))
 }
 
 /// How long one address is waited for before the next is tried beside it: what is customary, and

@@ -1,0 +1,73 @@
+//! What can be set on a QUIC connection.
+
+use std::{sync::Arc, time::Duration};
+
+use quinn::{TransportConfig, VarInt};
+
+/// How [`Quic`](crate::Quic) connects and listens.
+///
+/// Memory: a connection holds up to `connection_window` of what it received and nobody has read,
+/// and up to `send_window` of what it sent and the peer has not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuicOptions {
+    /// A connection whose peer is silent for so long is lost. The shorter one of the two sides
+    /// counts; at least 1 ms. Default 15 s: half of TCP's customary minute, for a datagram that
+    /// nobody answers is all there is to notice a peer by that vanished.
+    pub idle_timeout: Duration,
+    /// How often a side that has nothing to send shows that it is there; `None` leaves that to the
+    /// peer, and to the heartbeats of what runs above. It has to be well below `idle_timeout`.
+    /// Default 4 s: three of them may be lost.
+    pub keep_alive: Option<Duration>,
+    /// How many streams each side may have opened and not yet ended at once, both directions of
+    /// them; at least 1. Who opens one more waits. Default 1,024.
+    pub streams_max: u32,
+    /// What a stream takes in, in bytes, before it is read. Default 1 MiB: a round trip of 10 ms
+    /// at 800 Mbit/s.
+    pub stream_window: u32,
+    /// What all streams of a connection together take in before they are read. Default 16 MiB: 15
+    /// stalled streams leave the others going at full speed.
+    pub connection_window: u32,
+    /// What all streams of a connection together may have sent that the peer has not acknowledged.
+    /// Default 16 MiB.
+    pub send_window: u32,
+    /// How long each side waits for the other's handshake. To connect needs a limit of its own:
+    /// no answer is all that a host says on which nobody listens. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// How many handshakes a listener has under way and finished but not accepted, at most; at
+    /// least 1. Beyond it a client has to prove first that its address is its own, by answering a
+    /// retry, and then takes the place of the oldest that has had a second. Default 256.
+    pub handshakes_max: usize,
+}
+
+impl Default for QuicOptions {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(15),
+            keep_alive: Some(Duration::from_secs(4)),
+            streams_max: 1024,
+            stream_window: 1 << 20,
+            connection_window: 16 << 20,
+            send_window: 16 << 20,
+            handshake_timeout: Duration::from_secs(5),
+            handshakes_max: 256,
+        }
+    }
+}
+
+impl QuicOptions {
+    pub(super) fn transport(&self) -> Arc<TransportConfig> {
+        let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX).max(1);
+        let mut config = TransportConfig::default();
+        config
+            .max_idle_timeout(Some(VarInt::from_u32(idle).into()))
+            .keep_alive_interval(self.keep_alive)
+            .max_concurrent_bidi_streams(VarInt::from_u32(self.streams_max.max(1)))
+            // Nothing of LTQ's goes one way only, or may be lost.
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(VarInt::from_u32(self.stream_window))
+            .receive_window(VarInt::from_u32(self.connection_window))
+            .send_window(self.send_window.into());
+        Arc::new(config)
+    }
+}
