@@ -7,6 +7,7 @@ use std::{
 };
 
 use ltq_core::{Durability, Offset, TopicStats};
+use ltq_store::simulation::DiskFailure;
 use ltq_transport::Weather;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -128,8 +129,10 @@ pub enum What {
         /// Whether what was written and not synced may be gone.
         lost: bool,
         /// What failed.
-        what: String,
+        failure: DiskFailure,
     },
+    /// A node's store takes no commits any more, as it says.
+    StoreFailed(String),
     /// From now on reads may fail.
     ReadsFail,
     /// They do not any more, for a node that starts after this.
@@ -320,7 +323,8 @@ impl fmt::Display for What {
             Self::Stopped(result) => write!(f, "stops: {}", how(result)),
             Self::Room(bytes) => write!(f, "the disk has room for {bytes} bytes"),
             Self::DiskFails(what) => write!(f, "the disk fails: {what}"),
-            Self::DiskFailed { what, .. } => write!(f, "its disk has failed it: {what}"),
+            Self::DiskFailed { failure, .. } => write!(f, "its disk has failed it: {failure}"),
+            Self::StoreFailed(why) => write!(f, "its store takes no more: {why}"),
             Self::ReadsFail => write!(f, "reads fail"),
             Self::AllAnew => write!(f, "all know that it is another node"),
             Self::ClockJumps { millis } => write!(f, "clocks jump by {millis} ms"),

@@ -141,7 +141,7 @@ impl<S: Stores> Node<S> {
                 DiskFailure::Write | DiskFailure::NoRoom => false,
                 DiskFailure::Sync | DiskFailure::Name | DiskFailure::Stopped => true,
             };
-            history.add(NODE, What::DiskFailed { lost, what: failure.to_string() });
+            history.add(NODE, What::DiskFailed { lost, failure });
         })));
     }
 
@@ -181,7 +181,10 @@ impl<S: Stores> Node<S> {
 
     /// Whether it is there and its store takes no commits any more.
     pub(crate) fn store_failed(&self) -> bool {
-        self.running.as_ref().is_some_and(|broker| broker.store().health().is_err())
+        let health = self.running.as_ref().map(|broker| broker.store().health());
+        let Some(Err(why)) = health else { return false };
+        self.history.add(NODE, What::StoreFailed(why.to_string()));
+        true
     }
 
     /// Whether its disk failed it since it was started, or has a limit, which it may know by itself.

@@ -23,6 +23,8 @@ pub enum Rule {
     Progress,
     /// A node starts on what it left, unless that was damaged.
     Start,
+    /// A store fails when its disk does, and not when there is only no room: then it refuses.
+    Store,
     /// A paused channel delivers nothing that is published meanwhile.
     Pause,
     /// Nothing panics.
@@ -36,7 +38,7 @@ impl Rule {
         match self {
             Self::Promises(numbers) => numbers,
             Self::Progress => &[16],
-            Self::Start | Self::Pause | Self::Panic => &[],
+            Self::Start | Self::Store | Self::Pause | Self::Panic => &[],
         }
     }
 }
@@ -53,6 +55,7 @@ impl fmt::Display for Rule {
             }
             Self::Progress => f.write_str("progress"),
             Self::Start => f.write_str("start"),
+            Self::Store => f.write_str("store"),
             Self::Pause => f.write_str("pause"),
             Self::Panic => f.write_str("panic"),
         }

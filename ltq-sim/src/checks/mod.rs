@@ -6,6 +6,7 @@ mod bounds;
 mod confirmed;
 mod counts;
 mod delays;
+mod failed;
 mod offsets;
 mod once;
 mod order;
@@ -37,6 +38,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
         confirmed::check,
         counts::check,
         delays::check,
+        failed::check,
         offsets::check,
         once::check,
         order::check,
