@@ -215,6 +215,8 @@ impl<S: Stores> Node<S> {
         old.on_failure(None);
         old.meanwhile(None);
         old.crash_at(0);
+        // It cannot die again.
+        self.life.points.disarm();
         self.life.points = Points::default();
         if let Some(broker) = self.running.take() {
             // What is left of it does no harm any more, and ends.

@@ -52,7 +52,7 @@ impl Points {
         *self.0.armed.lock() = Some(Armed { left: after, strike: Box::new(strike) });
     }
 
-    /// It has come to its end by itself.
+    /// It comes to its end in another way: what is left of it passes points still.
     pub(crate) fn disarm(&self) {
         *self.0.armed.lock() = None;
     }

@@ -131,11 +131,17 @@ pub(super) fn write(files: &dyn FileSystem, dir: &Path, store: StoreId) -> io::R
 }
 
 fn read(file: &dyn StoreFile, dir: &Path) -> Result<StoreId, StoreError> {
-    let copy = |position| {
+    let mut unread = None;
+    let mut copy = |position| {
         let mut bytes = [0; HEADER_BYTES];
         match read_up_to(file, &mut bytes, position) {
             Ok(HEADER_BYTES) => FileHeader::decode(&bytes),
-            _ => Err(HeaderError::Damaged),
+            Ok(_) => Err(HeaderError::Damaged),
+            // No worse than damage where the other copy is whole.
+            Err(error) => {
+                unread = Some(error);
+                Err(HeaderError::Damaged)
+            }
         }
     };
     let header = match (copy(0), copy(SECOND_COPY_AT)) {
@@ -153,7 +159,11 @@ fn read(file: &dyn StoreFile, dir: &Path) -> Result<StoreId, StoreError> {
         Ok(header) if header.kind == Kind::Identity => Ok(header.store),
         Ok(_) => Err(refuse(dir, "its file \"identity\" is another of a store's files")),
         Err(HeaderError::Other(version)) => Err(other_format(dir, version)),
-        Err(HeaderError::Damaged) => Err(refuse(dir, "its file \"identity\" is damaged")),
+        Err(HeaderError::Damaged) => Err(match unread {
+            // It may be whole, and be read the next time.
+            Some(error) => refuse(dir, &format!("reading its identity failed: {error}")),
+            None => refuse(dir, "its file \"identity\" is damaged"),
+        }),
     }
 }
 

@@ -167,6 +167,18 @@ fn a_store_without_its_checkpoint_or_journal_or_identity_is_refused() {
     }
 }
 
+/// What may be read the next time is not called damaged, so that nobody sets out to repair it.
+#[test]
+fn an_identity_that_cannot_be_read_is_not_said_to_be_damaged() {
+    let disk = SimulatedDisk::default();
+    close(&store(&disk));
+    let file = path("identity");
+    disk.spoil(&file, identity::COPIES_AT[0]);
+    drop(open(tiny(&disk.after_kill())).unwrap());
+    disk.spoil(&file, identity::COPIES_AT[1]);
+    assert_refused(&disk, "reading its identity failed: Input/output error");
+}
+
 #[test]
 fn promise_1_a_failed_sync_fails_every_commit_that_waited_on_it() {
     let disk = SimulatedDisk::default();
