@@ -59,7 +59,9 @@ impl Plan {
         let calm = chance.one_in(3);
         let troubles = (0..if fair { 0 } else { 2 + chance.below(20) as usize }).map(|number| {
             let part = part('x', number);
-            let trouble = kind(&part.chance, calm);
+            // The first thing that goes wrong is often the first start.
+            let first = number == 0 && !calm && part.chance.one_in(6);
+            let trouble = if first { Trouble::DiesStarting } else { kind(&part.chance, calm) };
             (part, trouble)
         });
         let kills = !not.contains(&Trouble::Kill) && !not.contains(&Trouble::PowerCut);
