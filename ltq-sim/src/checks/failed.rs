@@ -15,11 +15,11 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
             What::DiskFailed { failure, .. } => failed |= *failure != DiskFailure::NoRoom,
             What::ReadsFail => reads = Some(event.at),
             What::Damaged(_) => return broken,
-            What::StoreFailed(why) if !failed => {
-                if reads.is_none_or(|at| at + READS_FAIL_MAX < event.at) {
-                    let words = format!("at {:?} it failed, and its disk had not: {why}", event.at);
-                    broken.push(Violation::of(Rule::Store, words));
-                }
+            What::StoreFailed(why)
+                if !failed && reads.is_none_or(|at| at + READS_FAIL_MAX < event.at) =>
+            {
+                let words = format!("at {:?} it failed, and its disk had not: {why}", event.at);
+                broken.push(Violation::of(Rule::Store, words));
             }
             _ => {}
         }
