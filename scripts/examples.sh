@@ -2,6 +2,8 @@
 # Runs every example to its end; each fails by itself when what it shows is not so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# The time is for running them.
+cargo build --quiet -p ltq-examples --examples
 for example in hello embedded custom_broker work_queue simulated; do
     printf -- '-- %s\n' "$example"
     timeout 120 cargo run --quiet -p ltq-examples --example "$example"
