@@ -11,6 +11,8 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -101,12 +103,38 @@ impl Node {
                 return;
             }
             assert!(begun.elapsed() < Duration::from_secs(60), "no {line} in {text}");
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 }
 
 impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An `ltq sub`, killed when it is dropped.
+struct Subscriber {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Subscriber {
+    fn of(mut child: Child) -> Self {
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
+        Self { child, lines }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+}
+
+impl Drop for Subscriber {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -174,6 +202,9 @@ fn tokens_are_changed_while_sessions_are_open_and_a_broken_file_changes_nothing(
     let (new, news) = make(&[&["new"][..], &all].concat());
     let text = format!("[limits]\nheartbeat = \"1s\"\n{roots}{olds}");
     let node = Node::start(folder.path(), &text);
+    // Both channels from the start, so that each keeps every message.
+    node.ok(&root, &["channel", "create", "t", "by-old"]);
+    node.ok(&root, &["channel", "create", "t", "by-new"]);
     node.ok(&old, &["pub", "t", "one"]);
     assert!(node.refused(&new, &["pub", "t", "two"]).contains("unauthorized"));
 
@@ -184,28 +215,26 @@ fn tokens_are_changed_while_sessions_are_open_and_a_broken_file_changes_nothing(
 
     // Two that wait for messages, one with each token.
     let open = |token: &str, channel: &str| {
-        command(env!("CARGO_BIN_EXE_ltq"))
+        let child = command(env!("CARGO_BIN_EXE_ltq"))
             .args(["--server", node.word("tcp://"), "sub", "t", channel])
             .env("LTQ_TOKEN", token)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap()
+            .unwrap();
+        Subscriber::of(child)
     };
-    let (mut with_old, mut with_new) = (open(&old, "by-old"), open(&new, "by-new"));
-    let mut heard = [&mut with_old, &mut with_new].map(|child| {
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert_eq!(lines.next().unwrap().unwrap(), "one");
-        assert_eq!(lines.next().unwrap().unwrap(), "two");
-        lines
-    });
+    let heard = [open(&old, "by-old"), open(&new, "by-new")];
+    for subscriber in &heard {
+        assert_eq!([subscriber.line(), subscriber.line()], ["one", "two"]);
+    }
 
     // A file that is broken: all stays.
     std::fs::write(&node.file, format!("{text}{news}\nname =")).unwrap();
     node.wait_for(&root, "ltq_config_reload_failed 1");
     node.ok(&old, &["pub", "t", "three"]);
-    for lines in &mut heard {
-        assert_eq!(lines.next().unwrap().unwrap(), "three");
+    for subscriber in &heard {
+        assert_eq!(subscriber.line(), "three");
     }
 
     // Without the old one, told by a signal: its session ends, the other goes on.
@@ -216,11 +245,7 @@ fn tokens_are_changed_while_sessions_are_open_and_a_broken_file_changes_nothing(
     node.wait_for(&root, "ltq_streams_revoked_total 1");
     assert!(node.refused(&old, &["pub", "t", "four"]).contains("unauthorized"));
     node.ok(&new, &["pub", "t", "four"]);
-    assert_eq!(heard[1].next().unwrap().unwrap(), "four");
-    for mut child in [with_old, with_new] {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
+    assert_eq!(heard[1].line(), "four");
 }
 
 #[test]

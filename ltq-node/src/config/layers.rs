@@ -36,12 +36,9 @@ impl Layer {
 
     pub(super) fn from_text(origin: &str, text: &str) -> Result<Self, ConfigError> {
         let origin = origin.to_owned();
-        match text.parse() {
-            Ok(table) => Ok(Self { origin, table }),
-            Err(error) => {
-                Err(ConfigError::Syntax { origin, error: error.to_string().trim_end().to_owned() })
-            }
-        }
+        text.parse::<Table>()
+            .map(|table| Self { origin: origin.clone(), table })
+            .map_err(|error| ConfigError::Syntax { origin, error: without_the_line(text, &error) })
     }
 
     /// What one `LTQ_*` variable says; `None` when it is not meant for the node.
@@ -216,6 +213,19 @@ fn overlay(under: &mut Table, over: &Table) {
             }
         }
     }
+}
+
+/// What is wrong and where. Not the line itself, which may hold a secret: this goes to logs.
+fn without_the_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let before = error.span().and_then(|span| text.get(..span.start));
+    before.map_or_else(
+        || message.to_owned(),
+        |before| {
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("line {}, column {column}: {message}", before.matches('\n').count() + 1)
+        },
+    )
 }
 
 fn first_line(text: &str) -> String {

@@ -379,6 +379,9 @@ fn tokens_and_identities_are_checked() {
         let error = refusal(Some(&file), &[], &[]);
         assert!(error.contains(part) && !error.contains("s3cret"), "{part:?} is not in {error:?}");
     }
+    // A line that is no TOML is told by its number: what it says may be secret.
+    let error = refusal(Some("node = \"a\"\ntoken = s3cret\n"), &[], &[]);
+    assert!(error.contains("line 2, column 9") && !error.contains("s3cret"), "{error}");
     let error = refusal(None, &[("LTQ_TOKENS", "a")], &[]);
     assert!(error.contains("LTQ_TOKENS") && error.contains("LTQ_TOKEN\""), "{error}");
 }
