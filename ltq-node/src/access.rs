@@ -190,7 +190,7 @@ mod tests {
         let config =
             |tokens: &[TokenSettings]| Config { tokens: tokens.to_vec(), ..Config::default() };
         let (a, b, c) = (token("a", "sa", "*"), token("b", "sb", "*"), token("c", "sc", "*"));
-        let access = NodeAccess::new(&config(&[a.clone(), b.clone(), c.clone()]));
+        let access = NodeAccess::new(&config(&[a.clone(), b, c]));
         let grant = |secret| access.admit(&peer(None), Some(secret));
         let [ga, gb, gc] = ["sa", "sb", "sc"].map(|secret| grant(secret).unwrap());
         // The first stays, the second permits less, the third is gone, a fourth is new.
