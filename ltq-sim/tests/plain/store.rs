@@ -186,6 +186,8 @@ impl RealStore for StoreInHand {
         self.calm = true;
         self.dies_at = u64::MAX;
         self.disk.crash_at(u64::MAX);
+        // So many that it never comes to that.
+        self.disk.fail_sync_in(u64::MAX);
         self.disk.set_capacity(None);
         self.disk.set_faults(Faults::default(), &Chance::new(1));
     }

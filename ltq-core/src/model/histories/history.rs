@@ -236,11 +236,12 @@ impl History {
                 let most = self.oracle.limits.producers_known_max;
                 let may_forget = self.may_forget || self.names.len() > most;
                 let publisher = &mut self.publishers[handle as usize];
+                // Another instance may have been told of it first.
+                let last = self.oracle.last_sequence(&publisher.prefix);
+                if epoch == 1 && last_sequence == 0 && last > 0 && may_forget {
+                    publisher.begin_anew(handle as usize);
+                }
                 if publisher.session() == session && publisher.asked {
-                    let last = self.oracle.last_sequence(&publisher.prefix);
-                    if epoch == 1 && last_sequence == 0 && last > 0 && may_forget {
-                        publisher.begin_anew(handle as usize);
-                    }
                     let last = self.oracle.last_sequence(&publisher.prefix);
                     assert_eq!(last_sequence, last, "promise 6: of {publisher:?}");
                     (publisher.open, publisher.epoch) = (true, epoch);
