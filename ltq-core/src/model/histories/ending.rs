@@ -9,7 +9,7 @@ use super::{
     scenario::{CONSUMERS, PRODUCERS, Restart, Start, Step, Terms},
 };
 use crate::{
-    Durability, Keep, Monotonic, Settlement, StoreError, Verdict,
+    ChannelStats, Durability, Keep, Monotonic, Settlement, StoreError, Verdict,
     model::{
         Event, Topic, TopicAction, keys,
         testing::{channel, tags},
@@ -242,7 +242,12 @@ impl History {
                 self.subscribe(index, name, Start::Earliest, false, terms);
             }
         }
-        for _ in 0..60 {
+        for round in 0..ROUNDS_MAX {
+            let left = |told: &ChannelStats| told.waiting + told.delayed + told.in_flight;
+            let is_done = |told: &ChannelStats| left(told) == 0 || told.consumers == 0;
+            if round >= ROUNDS && self.world.topic.stats().channels.iter().all(is_done) {
+                break;
+            }
             for id in self.oracle.consumers.keys().copied().collect::<Vec<_>>() {
                 self.grant(id, 20, 1 << 20);
                 let all = Settlement { tags: tags(0, u64::MAX), verdict: Verdict::Ack };
@@ -314,3 +319,8 @@ impl History {
         self.check();
     }
 }
+
+/// Tenths of a second in which everybody takes and settles what there is: longer than any delay, and
+/// as much longer as a channel needs that may have one run at a time.
+const ROUNDS: usize = 60;
+const ROUNDS_MAX: usize = 1_000;

@@ -236,9 +236,9 @@ impl History {
                 let most = self.oracle.limits.producers_known_max;
                 let may_forget = self.may_forget || self.names.len() > most;
                 let publisher = &mut self.publishers[handle as usize];
-                // Another instance may have been told of it first.
+                // Another instance may have been told of it first, or one of which nobody heard.
                 let last = self.oracle.last_sequence(&publisher.prefix);
-                if epoch == 1 && last_sequence == 0 && last > 0 && may_forget {
+                if last_sequence == 0 && last > 0 && may_forget {
                     publisher.begin_anew(handle as usize);
                 }
                 if publisher.session() == session && publisher.asked {
@@ -475,6 +475,9 @@ impl History {
             self.world.now.wall = Timestamp(wall.0 - until.since(now).as_millis() as u64);
             self.note("", || "it is time".to_owned());
             self.wake(self.world.now);
+            if self.dark {
+                break;
+            }
             assert!(wakes < 2_000, "woken again and again");
         }
         let over = self.stopped || self.dark;
