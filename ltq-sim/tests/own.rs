@@ -86,15 +86,19 @@ fn a_panic_leaves_what_happened_before_it() {
     let seeds = (1..10).map(|seed| Simulation::with_stores(Panicking(0.into())).play(seed));
     let broken: Vec<_> = seeds.filter(|played| !played.broken.is_empty()).collect();
     assert!(!broken.is_empty(), "some node is started twice");
+    let mut stories = 0;
     for played in broken {
         assert_eq!(played.broken.len(), 1, "{:?}", played.broken);
         let told = played.broken[0].to_string();
         assert_eq!(played.broken[0].rule, Rule::Panic);
         assert!(told.contains("cannot be opened again"), "{told}");
         let started = played.events.iter().filter(|event| event.what == What::Started).count();
-        assert_eq!(started, 1, "{}", played.trace());
+        // None where the first node was struck while it started.
+        assert!(started <= 1, "{}", played.trace());
+        stories += started;
         assert!(played.simulated >= played.events.last().expect("some").at);
     }
+    assert_ne!(stories, 0, "what was done before the panic is kept");
 }
 
 /// Takes its time by what nobody's seed says.
