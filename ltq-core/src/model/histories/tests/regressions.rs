@@ -1,14 +1,15 @@
 //! Histories in which something was wrong once, as short as they could be made.
 
-use super::{
-    Scenario, play,
-    scenario::{Part, Restart, Start, Step, Terms},
+use super::super::{
+    play,
+    scenario::{Narrow, Part, Restart, Scenario, Start, Step, Terms},
 };
 use crate::{Durability, Retention, TopicSettings, Verdict};
 
 fn plays(steps: Vec<Step>) {
     let settings = TopicSettings { durability: Durability::Disk, retention: Retention::default() };
-    play(&Scenario { settings, reach: Durability::Disk, steps }, None);
+    let (ephemeral, narrow) = (false, Narrow::default());
+    play(&Scenario { settings, ephemeral, narrow, reach: Durability::Disk, steps }, None, None);
 }
 
 const OPEN: Step = Step::Open { producer: 0, resume: false };
