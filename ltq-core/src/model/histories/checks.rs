@@ -36,7 +36,9 @@ impl Oracle {
         let mut held = BTreeSet::new();
         saved.contents.batches.iter().for_each(|batch| held.extend(batch.first.0..batch.end().0));
         let gone = (self.removed_below..self.end()).filter(|offset| !held.contains(offset));
-        self.discarded = gone.collect();
+        // What is below went one way or the other: what was discarded is done for all channels.
+        let below = self.discarded.range(..self.removed_below).copied();
+        self.discarded = below.chain(gone).collect();
         self.channels.clear();
         self.snapshots = Snapshots::only(saved.clone());
         for (name, stored) in &saved.channels {
@@ -140,7 +142,7 @@ impl Oracle {
     /// What is kept is within its limit by size, but for a stretch between marks.
     pub(super) fn check_size(&self, topic: &Topic) {
         let Some(bytes_max) = topic.settings().retention.bytes_max else { return };
-        if !self.discarded.is_empty() {
+        if self.discarded.range(self.first_kept()..).next().is_some() {
             // How many bytes of a stretch were discarded is a guess.
             return;
         }
