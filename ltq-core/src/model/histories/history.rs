@@ -253,7 +253,9 @@ impl History {
                 if refusal.code == RefusalCode::LimitReached {
                     let known = self.world.topic.producers.known_count();
                     let most = self.oracle.limits.producers_known_max;
-                    assert_eq!(known, most, "promise 15: refused as one too many");
+                    // Some may have been forgotten since, before this was heard.
+                    let then = known..=known + self.given_up.len();
+                    assert!(then.contains(&most), "promise 15: refused as one too many");
                 }
                 let handle = *handle;
                 let publisher = &mut self.publishers[handle as usize];

@@ -376,12 +376,14 @@ fn operating() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Boxed, for the tree that a step is made from is as large as the largest of those it could have
+/// been, and there are hundreds of them.
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        42 => publishing(),
-        60 => consuming(),
-        16 => passing(),
-        28 => storing(),
-        15 => operating(),
+        42 => publishing().boxed(),
+        60 => consuming().boxed(),
+        16 => passing().boxed(),
+        28 => storing().boxed(),
+        15 => operating().boxed(),
     ]
 }
