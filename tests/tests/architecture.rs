@@ -42,7 +42,9 @@ fn is_test(path: &Path) -> bool {
         || name == "tests.rs"
         || name == "testing.rs"
         || name == "histories.rs"
-        || path.components().any(|part| ["tests", "histories"].iter().any(|it| part.as_os_str() == *it))
+        || path
+            .components()
+            .any(|part| ["tests", "histories"].iter().any(|it| part.as_os_str() == *it))
 }
 
 #[test]
