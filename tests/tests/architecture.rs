@@ -41,7 +41,10 @@ fn is_test(path: &Path) -> bool {
     name.ends_with("_tests.rs")
         || name == "tests.rs"
         || name == "testing.rs"
-        || path.components().any(|part| part.as_os_str() == "tests")
+        || name == "histories.rs"
+        || path
+            .components()
+            .any(|part| ["tests", "histories"].iter().any(|it| part.as_os_str() == *it))
 }
 
 #[test]

@@ -404,7 +404,7 @@ impl Channel {
     }
 
     /// Panics unless every offset is in exactly one place and the counters agree.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn check(&self, end: Offset) {
         let mut places = RunSet::default();
         let mut put = |run: Run, what: &str| {

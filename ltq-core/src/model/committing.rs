@@ -268,6 +268,7 @@ impl Topic {
                     Opening::TakesOver | Opening::Resumed => {}
                 }
                 self.refuse_producer(id, refusal.clone());
+                self.vanish_if_unused();
             }
             Effect::Created { .. } => {}
             Effect::Joined { consumer, serial, .. } => {

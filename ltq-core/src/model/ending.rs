@@ -58,6 +58,13 @@ impl Topic {
         }
     }
 
+    /// A producer is gone, or did not come to be.
+    pub(super) fn vanish_if_unused(&mut self) {
+        if self.producers.open_count() == 0 && self.channels.is_empty() {
+            self.vanish_if_ephemeral();
+        }
+    }
+
     /// It could not be deleted now.
     pub(super) fn vanish_later(&mut self) {
         let again = self.store.failed.is_none();

@@ -32,7 +32,9 @@ mod topic;
 mod window;
 mod wish;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
+pub mod histories;
+#[cfg(any(test, feature = "simulation"))]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,14 @@
 //! Drives a topic in tests: plays the store and the clock, and writes down what is said.
 
+#![cfg_attr(not(test), allow(dead_code, reason = "histories need only a part of it"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what is wrong with a test is to be seen at once"
+)]
+
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -468,7 +468,7 @@ impl Topic {
     }
 
     /// Panics unless every channel's messages are in one state each.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn check(&self) {
         for channel in self.channels.iter() {
             channel.check(self.bounds.end);

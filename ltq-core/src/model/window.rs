@@ -228,13 +228,13 @@ impl Window {
     }
 
     /// Whether a read failed lately.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) const fn waits_to_retry(&self) -> bool {
         self.retry_at.is_some()
     }
 
     /// Bytes of records kept.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }

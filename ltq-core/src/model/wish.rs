@@ -265,9 +265,7 @@ impl Topic {
             Some(producer) if self.commit.has(producer) => self.commit.closing.push((id, entry)),
             _ => self.producers.settle_down(entry),
         }
-        if self.producers.open_count() == 0 && self.channels.is_empty() {
-            self.vanish_if_ephemeral();
-        }
+        self.vanish_if_unused();
     }
 
     fn take_subscribe(
@@ -412,6 +410,11 @@ impl Topic {
                     // that gives up what it has acked.
                     if !name.is_ephemeral() {
                         self.put_channel(index);
+                        if self.states_failed() {
+                            // States that ride along give up what they need no more, but these
+                            // would not have.
+                            self.list_truncation();
+                        }
                     }
                     let effect = Effect::ChannelPaused { channel: index, before, request };
                     self.commit.effects.push(effect);

@@ -33,6 +33,8 @@ mod signal;
 mod sparse;
 mod spill;
 mod state;
+#[cfg(feature = "simulation")]
+mod stepped;
 mod supply;
 mod tail;
 mod tasks;
@@ -59,6 +61,8 @@ use self::{
     workers::{Workers, block},
 };
 
+#[cfg(feature = "simulation")]
+pub use self::stepped::{SteppedStore, StoreStep, Submitted};
 pub use self::{
     check::{CheckProgress, CheckReport, CheckedFile, Damage, FileKind, KnownLoss, Loss, Repair},
     filesystem::{FileSystem, OpenMode, StoreFile},

@@ -13,6 +13,8 @@ mod hashing;
 mod inode;
 mod trouble;
 
+#[cfg(feature = "simulation")]
+pub use crate::file::{SteppedStore, StoreStep, Submitted};
 pub use disk::SimulatedDisk;
 pub(crate) use hashing::Hashing;
 pub use hashing::seed_hashing;

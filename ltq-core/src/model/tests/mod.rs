@@ -3,7 +3,6 @@
 mod consuming;
 mod discarding;
 mod ending;
-mod histories;
 mod limits;
 mod loading;
 mod publishing;

@@ -180,18 +180,16 @@ impl Run {
         let mut work = self.work.lock();
         let owed = work.sent.iter().rposition(|sent| sent.confirmed && sent.durability >= level);
         let owed = owed.map_or(0, |at| at + 1);
-        let durable = found.durable();
         let mut expected = work.start.clone();
         for (at, sent) in work.sent.iter().enumerate() {
-            if at >= owed && expected.durable() == durable {
+            if at >= owed && expected.is_durably(&found) {
                 break;
             }
             expected.apply(&sent.batch);
         }
-        let expected = expected.durable();
-        if expected != durable {
+        if !expected.is_durably(&found) {
             for (name, log) in &expected.logs {
-                let other = durable.logs.get(name);
+                let other = found.logs.get(name);
                 if other != Some(log) {
                     let of = |log: &ModelLog| (log.durable, log.first, log.end);
                     eprintln!("{name}: {:?}, found {:?}", of(log), other.map(of));

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ltq_core::{
-    Committed, Durability, LogName, LogOptions, Message, Offset, ReadLimits, Records, StoreError,
-    Timestamp, WriteBatch, WriteOp,
+    Bounds, Committed, Durability, LogName, LogOptions, Message, Offset, ReadLimits, Records,
+    StoreError, Timestamp, WriteBatch, WriteOp,
 };
 
 use super::super::{
@@ -111,13 +111,16 @@ impl Model {
         }
     }
 
-    /// The same, knowing of logs that are not durable only that they are there.
-    pub(super) fn durable(&self) -> Self {
-        let mut durable = self.clone();
-        for log in durable.logs.values_mut().filter(|log| !log.durable) {
-            *log = ModelLog::default();
-        }
-        durable
+    /// Whether it is the same as another, as far as that is durable: of other logs only that they
+    /// are there.
+    pub(super) fn is_durably(&self, other: &Self) -> bool {
+        let same = |(a, b): (&ModelLog, &ModelLog)| match a.durable {
+            true => a == b,
+            false => !b.durable,
+        };
+        self.values == other.values
+            && self.logs.keys().eq(other.logs.keys())
+            && self.logs.values().zip(other.logs.values()).all(same)
     }
 
     /// What a store holds.
@@ -183,41 +186,44 @@ const NAMES: u64 = 5;
 impl Workload {
     pub(super) fn batch(&mut self) -> WriteBatch {
         let mut batch = WriteBatch::new();
-        let mut model = self.model.clone();
+        // What the batch itself makes of the logs: their bounds, if they are there.
+        let mut planned = BTreeMap::new();
         for _ in 0..=self.chance.below(3) {
-            let mut one = WriteBatch::new();
-            self.change(&model, &mut one);
-            model.apply(&one);
-            one.into_ops().into_iter().for_each(|op| {
-                batch.push(op);
-            });
+            self.change(&mut planned, &mut batch);
         }
         batch
     }
 
-    fn change(&mut self, model: &Model, batch: &mut WriteBatch) {
+    fn change(&mut self, planned: &mut BTreeMap<LogName, Option<Bounds>>, batch: &mut WriteBatch) {
         let chance = &mut self.chance;
         let name = LogName::new(format!("log-{}", chance.below(NAMES)));
-        let Some(log) = model.logs.get(&name) else {
+        let known = self.model.logs.get(&name);
+        let known = known.map(|log| Bounds { first: Offset(log.first), end: Offset(log.end) });
+        let planned = planned.entry(name.clone()).or_insert(known);
+        let Some(log) = planned else {
             let options = LogOptions { durable: !chance.one_in(4) };
             let first = Offset(chance.below(2) * chance.below(1000));
+            *planned = Some(Bounds { first, end: first });
             batch.push(WriteOp::CreateLog { log: name, options, first });
             return;
         };
         match chance.below(24) {
             20..=23 if log.end > log.first => {
-                let from = log.first + chance.below(log.end - log.first);
-                let most = if chance.one_in(3) { log.end - from } else { 6.min(log.end - from) };
-                let until = from + 1 + chance.below(most);
-                batch.discard(name, Offset(from), Offset(until));
+                let from = log.first.plus(chance.below(log.end.since(log.first)));
+                let behind = log.end.since(from);
+                let most = if chance.one_in(3) { behind } else { 6.min(behind) };
+                let until = from.plus(1 + chance.below(most));
+                batch.discard(name, from, until);
             }
             0 => {
                 batch.delete_log(name);
+                *planned = None;
             }
             1..=3 => {
-                let span = log.end - log.first;
+                let span = log.end.since(log.first);
                 let before = if chance.one_in(3) { span } else { chance.below(span + 1) };
-                batch.truncate(name, Offset(log.first + before));
+                log.first = log.first.plus(before);
+                batch.truncate(name, log.first);
             }
             4..=6 => {
                 let key = format!("key-{}", chance.below(6));
@@ -238,7 +244,8 @@ impl Workload {
                     })
                     .collect();
                 let time = Timestamp(1_000 + chance.below(50));
-                batch.append(name, Offset(log.end), time, Records::encode(&messages));
+                batch.append(name, log.end, time, Records::encode(&messages));
+                log.end = log.end.plus(messages.len() as u64);
             }
         }
     }

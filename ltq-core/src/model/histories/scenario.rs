@@ -4,15 +4,34 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::{Durability, Keep, Retention, TopicSettings, Verdict};
+use crate::{Durability, Keep, Retention, TopicName, TopicSettings, Verdict};
 
 /// A whole history before it happens.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
     pub(super) settings: TopicSettings,
+    /// Whether the topic goes when nobody needs it.
+    pub(super) ephemeral: bool,
+    pub(super) narrow: Narrow,
     /// The most durability that the store reaches.
     pub(super) reach: Durability,
     pub(super) steps: Vec<Step>,
+}
+
+/// Limits on counts that are met often; the usual ones where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Narrow {
+    pub(super) runs: Option<usize>,
+    pub(super) consumers: Option<usize>,
+    pub(super) channels: Option<usize>,
+    pub(super) producers: Option<usize>,
+}
+
+impl Scenario {
+    pub(super) fn topic(&self) -> TopicName {
+        let name = if self.ephemeral { "t#ephemeral" } else { "t" };
+        TopicName::new(name).expect("a name")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -144,7 +163,7 @@ pub(super) struct Part {
 
 /// How a commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub enum Failure {
     /// There is no room for it; nothing of it is there.
     Full,
     /// The device failed: it may be there after the next start, and no more are taken until then.
@@ -173,13 +192,29 @@ pub(super) const CONSUMERS: usize = 4;
 
 /// Any history. The same source of chance makes the same one.
 pub(super) fn scenario() -> impl Strategy<Value = Scenario> {
-    let durability = prop_oneof![3 => Just(Durability::Disk), 1 => Just(Durability::Os)];
+    let durability = prop_oneof![
+        6 => Just(Durability::Disk),
+        2 => Just(Durability::Os),
+        2 => Just(Durability::Memory),
+    ];
+    let ephemeral = prop_oneof![1 => Just(true), 6 => Just(false)];
     let reach = prop_oneof![6 => Just(Durability::Disk), 1 => Just(Durability::Os)];
     let retention = prop_oneof![2 => Just(Retention::default()), 3 => retention()];
     let steps = prop::collection::vec(step(), 1..250);
-    (durability, reach, retention, steps).prop_map(|(durability, reach, retention, steps)| {
+    let all = (durability, reach, retention, (ephemeral, narrow()), steps);
+    all.prop_map(|(durability, reach, retention, (ephemeral, narrow), steps)| {
         let settings = TopicSettings { durability, retention };
-        Scenario { settings, reach, steps }
+        Scenario { settings, ephemeral, narrow, reach, steps }
+    })
+}
+
+fn narrow() -> impl Strategy<Value = Narrow> {
+    let few = |most: usize| prop_oneof![4 => Just(None), 1 => (1..=most).prop_map(Some)];
+    (few(6), few(2), few(2), few(2)).prop_map(|(runs, consumers, channels, producers)| Narrow {
+        runs,
+        consumers,
+        channels,
+        producers,
     })
 }
 
@@ -341,12 +376,14 @@ fn operating() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Boxed, for the tree that a step is made from is as large as the largest of those it could have
+/// been, and there are hundreds of them.
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        42 => publishing(),
-        60 => consuming(),
-        16 => passing(),
-        28 => storing(),
-        15 => operating(),
+        42 => publishing().boxed(),
+        60 => consuming().boxed(),
+        16 => passing().boxed(),
+        28 => storing().boxed(),
+        15 => operating().boxed(),
     ]
 }

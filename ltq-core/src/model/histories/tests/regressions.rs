@@ -1,14 +1,19 @@
 //! Histories in which something was wrong once, as short as they could be made.
 
-use super::{
-    Scenario, play,
-    scenario::{Part, Restart, Start, Step, Terms},
+use super::super::{
+    play,
+    scenario::{Failure, Narrow, Part, Restart, Scenario, Start, Step, Terms},
 };
 use crate::{Durability, Retention, TopicSettings, Verdict};
 
 fn plays(steps: Vec<Step>) {
+    plays_with(false, steps);
+}
+
+fn plays_with(ephemeral: bool, steps: Vec<Step>) {
     let settings = TopicSettings { durability: Durability::Disk, retention: Retention::default() };
-    play(&Scenario { settings, reach: Durability::Disk, steps }, None);
+    let narrow = Narrow::default();
+    play(&Scenario { settings, ephemeral, narrow, reach: Durability::Disk, steps }, None, None);
 }
 
 const OPEN: Step = Step::Open { producer: 0, resume: false };
@@ -96,5 +101,41 @@ fn promise_2_a_channel_made_again_from_a_time_begins_there_though_the_old_one_is
         Step::DeleteChannel(0),
         Step::CreateChannel(0, Start::Ago(0)),
         Step::HoldCommits(false),
+    ]);
+}
+
+#[test]
+fn promise_9_an_ephemeral_topic_goes_though_the_last_that_came_was_refused() {
+    let comes = Step::Open { producer: 1, resume: false };
+    plays_with(
+        true,
+        vec![
+            OPEN,
+            Step::HoldCommits(true),
+            Step::Gather { events: 2 },
+            comes,
+            Step::Close { producer: 0, forget: false },
+            Step::Fail(Failure::Full),
+        ],
+    );
+}
+
+#[test]
+fn promise_9_pausing_a_channel_whose_state_could_not_be_stored_gives_up_what_it_has_acked() {
+    let terms = Terms { messages: 1, bytes: 1 << 20, timeout_ms: None };
+    plays(vec![
+        subscribe(0),
+        Step::Open { producer: 2, resume: false },
+        Step::Publish { producer: 2, back: 0, count: 1, durability: None },
+        Step::HoldCommits(true),
+        Step::Restart { how: Restart::Clean, keeps: 0, away_ms: 0 },
+        Step::Subscribe { consumer: 3, channel: 0, start: Start::Earliest, create: true, terms },
+        OPEN,
+        Step::Fail(Failure::Full),
+        Step::Settle {
+            consumer: 3,
+            answer: false,
+            parts: vec![Part { back: 0, count: 0, verdict: Verdict::Ack }],
+        },
     ]);
 }

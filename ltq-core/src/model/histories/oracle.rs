@@ -171,6 +171,11 @@ impl Oracle {
                 let end = self.log.len() as u64;
                 let bytes = delivery.batch.records.payload().len() as u64;
                 let count = delivery.batch.records.count();
+                let first = delivery.batch.first.0;
+                if channel.is_new(first) && self.discarded.is_empty() && self.damaged.is_empty() {
+                    let runs = channel.runs_at_least();
+                    assert!(runs < self.limits.channel_runs_max, "promise 9: {runs} runs");
+                }
                 assert_eq!(delivery.first_tag.0, to.last_tag + 1, "tags follow on each other");
                 assert!(to.joined && !to.held, "delivered to one who is held");
                 assert!(count <= self.limits.run_messages_max, "promise 9: too long a run");
@@ -366,10 +371,17 @@ impl Oracle {
                 let consumer = self.consumers.get_mut(&id).expect("a consumer");
                 consumer.joined = true;
                 let name = consumer.channel.clone();
+                assert!(self.inside(&name) <= self.limits.consumers_max, "promise 9: of {name}");
                 self.adopt(topic, &name);
             }
-            Reply::SubscribeRefused { handle, .. } => {
+            Reply::SubscribeRefused { handle, refusal } => {
                 let id = ConsumerId { session, handle: *handle };
+                if refusal.code == RefusalCode::LimitReached
+                    && let Some(consumer) = self.consumers.get(&id)
+                {
+                    let full = self.inside(&consumer.channel) >= self.limits.consumers_max;
+                    assert!(full || self.has_all_channels(), "promise 15: one too many of none");
+                }
                 self.answers.subscribed(id);
                 self.consumers.remove(&id);
             }
@@ -383,7 +395,11 @@ impl Oracle {
                 }
             }
             Reply::Admin { request, result } => {
+                if matches!(result, Err(refusal) if refusal.code == RefusalCode::LimitReached) {
+                    assert!(self.has_all_channels(), "promise 15: one too many of none");
+                }
                 let action = self.answers.request_answered(*request);
+                self.answers.deleted |= result.is_ok() && action == TopicAction::Delete;
                 if let (Ok(_), TopicAction::DeleteChannel(name)) = (result, action) {
                     // What is deleted in the store was seen to be.
                     self.forget_channel(name.as_str());
@@ -391,6 +407,17 @@ impl Oracle {
             }
             Reply::Settled { .. } => {}
         }
+    }
+
+    /// How many consumers were told that they are in a channel.
+    pub(super) fn inside(&self, name: &str) -> usize {
+        let inside = |consumer: &&Consumer| consumer.joined && consumer.channel == name;
+        self.consumers.values().filter(inside).count()
+    }
+
+    /// Whether there may be no more channels than there are, or are being made.
+    fn has_all_channels(&self) -> bool {
+        self.channels.len() + self.answers.making() >= self.limits.channels_max
     }
 
     fn forget_channel(&mut self, name: &str) {

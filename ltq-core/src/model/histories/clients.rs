@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{
     body,
     history::{History, consumer},
-    limits,
     scenario::{PRODUCERS, Part, Start, Terms},
     starts::Asks,
 };
@@ -66,6 +65,8 @@ impl History {
         };
         let epoch = (resume && name.is_some() && publisher.epoch > 0).then_some(publisher.epoch);
         publisher.session = self.lives;
+        publisher.used.clone_from(&name);
+        self.names.extend(name.clone());
         (publisher.open, publisher.asked, publisher.next) = (false, true, 1);
         let producer = publisher.id(index);
         self.oracle.answers.opens(producer);
@@ -80,7 +81,7 @@ impl History {
             if forget && index + 1 < PRODUCERS {
                 // The last commit may be on its way already.
                 if !self.stopping {
-                    self.given_up.push(publisher.name(index));
+                    self.given_up.extend(publisher.used.take());
                 }
                 (publisher.names, publisher.epoch) = (publisher.names + 1, 0);
             }
@@ -164,7 +165,7 @@ impl History {
         }
         let Terms { messages, bytes, timeout_ms } = terms;
         let timeout = timeout_ms.map(Duration::from_millis);
-        let agreed = timeout.unwrap_or_else(|| limits().delivery_timeout);
+        let agreed = timeout.unwrap_or(self.oracle.limits.delivery_timeout);
         self.oracle.subscribes(consumer, name, (messages, bytes), agreed);
         let (channel, credit) = (channel(name), Credit { messages, bytes });
         self.tell(Event::Subscribe { consumer, channel, start, create, timeout, credit });

@@ -1,18 +1,18 @@
 //! How a node ends and starts again, and how a history ends well.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
 use super::{
     history::History,
-    limits,
+    real::Ending,
     saved::Saved,
     scenario::{CONSUMERS, PRODUCERS, Restart, Start, Step, Terms},
 };
 use crate::{
-    Durability, Keep, Monotonic, Settlement, Verdict,
+    ChannelStats, Durability, Keep, Monotonic, Settlement, StoreError, Verdict,
     model::{
         Event, Topic, TopicAction, keys,
-        testing::{channel, tags, topic_name},
+        testing::{channel, tags},
     },
 };
 
@@ -30,8 +30,13 @@ impl History {
 
     pub(super) fn restart(&mut self, how: Restart, keeps: usize, away_ms: i64) {
         self.note("", || format!("{how:?}, {keeps}, and {away_ms} ms on the wall"));
+        let how = if self.dark { Restart::PowerLoss } else { how };
         let level = match how {
             Restart::Clean => return self.restart_cleanly(keeps, away_ms),
+            Restart::Failing(failure) if self.store.is_some() => {
+                self.fail(failure);
+                return self.restart_cleanly(keeps, away_ms);
+            }
             Restart::Failing(failure) => {
                 self.world.hold_commits = true;
                 self.stop();
@@ -57,18 +62,32 @@ impl History {
                 Durability::Disk
             }
         };
+        self.oracle.crashed = true;
+        let ending = if level == Durability::Disk { Ending::PowerLost } else { Ending::Killed };
+        if let Some((saved, level)) = self.reopen(ending) {
+            return self.revive(&saved, level, away_ms);
+        }
         if keeps % 2 == 1 {
             self.oracle.was_committed(level);
         }
-        self.oracle.crashed = true;
         let saved = self.oracle.snapshots.after_crash(level, keeps);
+        let saved = self.crashed(saved, level, keeps);
         self.revive(&saved, level, away_ms);
     }
 
     /// The commit under way is done, and nobody hears of it.
     fn finish_commit(&mut self, level: Durability) {
+        if self.dark {
+            return;
+        }
         if let Some((_, asked)) = self.world.commit.take() {
-            self.oracle.committed(asked.max(level));
+            match self.store.as_mut().map(|store| store.finish()) {
+                None => self.oracle.committed(asked.max(level)),
+                Some(Ok(committed)) => self.oracle.committed(committed.durability),
+                Some(Err(error)) => {
+                    self.oracle.not_committed(matches!(error, StoreError::Failed(_)));
+                }
+            }
         }
     }
 
@@ -78,6 +97,9 @@ impl History {
         self.stop();
         self.commit_all();
         self.world.hold_commits = hold;
+        if self.dark {
+            return self.restart(Restart::PowerLoss, keeps, away_ms);
+        }
         if !self.stopping {
             // It was deleted before it came to rest.
             return;
@@ -90,12 +112,16 @@ impl History {
             let key = keys::producer_key(&self.world.topic.name, name);
             assert!(!self.world.stored.values.contains_key(&key), "{name} is still stored");
         }
-        if keeps % 2 == 1 {
-            self.oracle.was_committed(Durability::Memory);
-        }
         self.oracle.crashed |= !stored;
-        let saved = self.oracle.snapshots.now().clone();
-        self.revive(&saved, Durability::Memory, away_ms);
+        let (saved, level) = self.reopen(Ending::Closed).unwrap_or_else(|| {
+            if keeps % 2 == 1 {
+                self.oracle.was_committed(Durability::Memory);
+            }
+            (self.oracle.snapshots.now().clone(), Durability::Memory)
+        });
+        let stored = stored && level == Durability::Memory;
+        self.oracle.crashed |= !stored;
+        self.revive(&saved, level, away_ms);
         // While it stops, clocks may be set that nobody looks at any more.
         let kept = |name: &str| at_once && stored && !was_new && !name.ends_with("#ephemeral");
         for (name, before) in before.iter().filter(|(name, _)| kept(name)) {
@@ -107,6 +133,7 @@ impl History {
 
     fn check_stopped(&self) {
         assert!(self.stopped, "promise 11: it does not come to rest");
+        assert_eq!(self.world.topic.unanswered_bytes(), 0, "promise 9: all were answered");
         self.oracle.answers.check_all();
         assert!(self.oracle.consumers.is_empty(), "promise 11: some believe to be subscribed");
     }
@@ -126,11 +153,25 @@ impl History {
         self.given_up.clear();
         self.locates.clear();
         (self.stopping, self.stopped, self.unsaved) = (false, false, false);
+        self.may_forget |= self.is_volatile() && level > Durability::Memory;
         self.oracle.restarted(saved, level, &self.world.topic, self.world.now);
         for publisher in &mut self.publishers {
             (publisher.open, publisher.asked) = (false, false);
         }
         self.run();
+    }
+
+    /// It goes because somebody wants that or nobody needs it.
+    pub(super) fn check_end(&self) {
+        let topic = &self.world.topic;
+        let made = self.world.stored.log.is_some();
+        let needed = !self.oracle.channels.is_empty() || !self.oracle.consumers.is_empty();
+        let unneeded = topic.name.is_ephemeral() && !needed;
+        assert!(
+            !made || unneeded || self.oracle.answers.deleted,
+            "promise 2: it is gone, and nobody wanted that: {:?}",
+            self.oracle.channels
+        );
     }
 
     /// The topic said that it is gone: everybody was told.
@@ -141,6 +182,7 @@ impl History {
             return self.restart(Restart::Kill, 0, 0);
         }
         self.oracle.answers.check_all();
+        assert_eq!(self.world.topic.unanswered_bytes(), 0, "promise 9: all were answered");
         assert!(self.world.stored.log.is_none(), "its log is left");
         let values = &self.world.stored.values;
         assert!(values.is_empty(), "promise 9: {values:?} are left of it");
@@ -148,14 +190,17 @@ impl History {
     }
 
     fn make_new(&mut self) {
-        self.world.topic = Topic::create(topic_name(), self.settings, limits(), self.world.now);
+        let (name, limits) = (self.world.topic.name.clone(), self.world.topic.limits.clone());
+        self.world.topic = Topic::create(name, self.settings, limits.clone(), self.world.now);
         (self.world.commit, self.world.loads) = (None, Vec::new());
         self.world.damaged = Default::default();
-        self.oracle = super::oracle::Oracle::new(limits());
+        self.oracle = super::oracle::Oracle::new((*limits).clone());
         self.oracle.retentions.push(self.settings.retention);
         self.given_up.clear();
         self.locates.clear();
         (self.stopping, self.stopped, self.unsaved) = (false, false, false);
+        self.opened = false;
+        (self.may_forget, self.names) = (false, BTreeSet::new());
         for publisher in &mut self.publishers {
             (publisher.open, publisher.asked, publisher.epoch) = (false, false, 0);
         }
@@ -170,6 +215,13 @@ impl History {
         self.world.unreadable = false;
         self.commit_all();
         self.read_all();
+        let unwell = self.store.as_mut().is_some_and(|store| {
+            store.mend();
+            store.is_unwell()
+        });
+        if self.dark || unwell {
+            self.restart(Restart::PowerLoss, 0, 0);
+        }
         if self.stopping || self.world.topic.store.failed.is_some() {
             self.restart(Restart::Clean, 0, 0);
         }
@@ -190,7 +242,12 @@ impl History {
                 self.subscribe(index, name, Start::Earliest, false, terms);
             }
         }
-        for _ in 0..60 {
+        for round in 0..ROUNDS_MAX {
+            let left = |told: &ChannelStats| told.waiting + told.delayed + told.in_flight;
+            let is_done = |told: &ChannelStats| left(told) == 0 || told.consumers == 0;
+            if round >= ROUNDS && self.world.topic.stats().channels.iter().all(is_done) {
+                break;
+            }
             for id in self.oracle.consumers.keys().copied().collect::<Vec<_>>() {
                 self.grant(id, 20, 1 << 20);
                 let all = Settlement { tags: tags(0, u64::MAX), verdict: Verdict::Ack };
@@ -240,12 +297,20 @@ impl History {
         self.advance(Duration::from_secs(10));
         self.check();
         assert!(self.world.topic.is_idle(), "promise 9: a topic at rest has something to do");
+        let name = &self.world.topic.name;
+        let gone = self.world.stored.log.is_none();
+        let needed = !self.oracle.channels.is_empty() || !self.opened;
+        assert!(!name.is_ephemeral() || needed || gone, "promise 9: nobody needs {name}");
     }
 
     /// All that happened is stored by now.
     fn kill_at_rest(&mut self) {
         let (before, then) = (self.oracle.channels.clone(), self.world.now);
         self.restart(Restart::Kill, 0, 0);
+        if self.is_volatile() {
+            // Nothing that was said of messages that are lost is to be there.
+            return self.check();
+        }
         for (name, before) in before.iter().filter(|(name, _)| !name.ends_with("#ephemeral")) {
             let after = self.oracle.channels.get(name).expect("the channel");
             let kept = after.is_as_kept(before, then, self.world.now);
@@ -254,3 +319,8 @@ impl History {
         self.check();
     }
 }
+
+/// Tenths of a second in which everybody takes and settles what there is: longer than any delay, and
+/// as much longer as a channel needs that may have one run at a time.
+const ROUNDS: usize = 60;
+const ROUNDS_MAX: usize = 1_000;

@@ -1,8 +1,17 @@
 //! Long histories of everything that can happen to a topic, watched by a naive one: a plain loop,
-//! in which a seed alone decides everything.
+//! in which a seed alone decides everything (feature `simulation`).
 //!
-//! `LTQ_HISTORY_SEEDS=FROM..BEHIND` plays as many as you like. A history in which a promise is
-//! broken is made as short as it can be, and told in words.
+//! A history plays a topic with its producers, consumers, operators and clocks, and a store: one
+//! that it plays itself, which fills, fails, loses or keeps what was under way as the history will
+//! have it, or a [`RealStore`]. A history in which a promise is broken is made as short as it can
+//! be, and told in words.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what is wrong with a history is to be seen at once"
+)]
 
 mod answers;
 mod channel;
@@ -11,20 +20,19 @@ mod clients;
 mod ending;
 mod history;
 mod oracle;
-mod regressions;
+mod real;
 mod saved;
 mod scenario;
 mod starts;
+mod storing;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::{
     cell::{Cell, RefCell},
-    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
-    sync::{
-        Once,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Once,
     time::Duration,
 };
 
@@ -33,69 +41,43 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner},
 };
 
+pub use self::{
+    real::{Ending, Found, RealStore},
+    scenario::Failure,
+};
+
 use self::{
     history::History,
-    scenario::{Scenario, scenario},
+    scenario::{Narrow, Scenario, scenario},
     words::Words,
 };
 use crate::{Credit, model::ModelSettings};
 
-/// As many as are played when nobody says which.
-const SEEDS: Range<u64> = 1..18_001;
+/// Makes a new and empty store for each time that a history is played. The same history does the
+/// same to each of them, and has to find the same each time.
+pub type RealStores<'a> = &'a dyn Fn() -> Box<dyn RealStore>;
+
 /// Of so many, one is played twice, and has to be the same again.
 const TWICE: u64 = 100;
 /// A history is made shorter for no longer than that.
 const SHRINK_MAX: Duration = Duration::from_secs(90);
 
-#[test]
-fn promises_1_to_4_6_to_9_and_11_to_16_hold_through_any_history() {
-    let seeds = std::env::var("LTQ_HISTORY_SEEDS").map_or(SEEDS, |range| {
-        let (from, behind) = range.split_once("..").expect("FROM..BEHIND");
-        from.parse().expect("a number")..behind.parse().expect("a number")
-    });
-    let next = AtomicU64::new(seeds.start);
-    let broken: Vec<String> = std::thread::scope(|scope| {
-        let work = || {
-            loop {
-                let seed = next.fetch_add(1, Relaxed);
-                if seed >= seeds.end {
-                    return None;
-                }
-                if let Err(report) = check(seed) {
-                    next.store(seeds.end, Relaxed);
-                    return Some(report);
-                }
-            }
-        };
-        let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
-    });
-    assert!(broken.is_empty(), "{}", broken.join("\n\n"));
-}
-
-#[test]
-fn the_same_seed_makes_the_same_history_and_another_another() {
-    let words = |seed| played(&made(seed).1.current()).1.all();
-    assert_eq!(words(1), words(1));
-    assert!(words(1) != words(2) && words(1).len() > 10);
-}
-
-/// Plays one seed; when a promise is broken, says how to see it again and what happened.
-fn check(seed: u64) -> Result<(), String> {
+/// Plays the history of one seed, over real stores or else over one of its own. `again` is what to
+/// type to see it again.
+///
+/// # Errors
+/// When a promise is broken, or the history is not the same a second time (one in 100 is played
+/// twice): `again`, the least of the history that does that, and what happened in it, in words.
+pub fn play_seed(seed: u64, again: &str, stores: Option<RealStores<'_>>) -> Result<(), String> {
+    let again = format!("to see it again: {again}");
     let (mut runner, tree) = made(seed);
     let scenario = tree.current();
-    let first = played_quietly(&scenario, None);
+    let first = played_quietly(&scenario, None, stores);
     if first.is_ok() && !seed.is_multiple_of(TWICE) {
         return Ok(());
     }
-    let again = "LTQ_HISTORY_SEEDS";
-    let again = format!(
-        "to see it again: {again}={seed}..{} cargo test -p ltq-core --lib any_history",
-        seed + 1
-    );
     if first.is_ok() {
-        let (one, other) = (played(&scenario).1.all(), played(&scenario).1.all());
+        let (one, other) = (played(&scenario, stores).1.all(), played(&scenario, stores).1.all());
         if one == other {
             return Ok(());
         }
@@ -104,12 +86,13 @@ fn check(seed: u64) -> Result<(), String> {
         return Err(format!("{again}\nseed {seed} is not the same twice: {one:?} {other:?}"));
     }
     let small = match runner.run_one(tree, |scenario| {
-        played_quietly(&scenario, None).map_err(proptest::test_runner::TestCaseError::fail)
+        let outcome = played_quietly(&scenario, None, stores);
+        outcome.map_err(proptest::test_runner::TestCaseError::fail)
     }) {
         Err(TestError::Fail(_, small)) => small,
         _ => scenario,
     };
-    let (outcome, words) = played(&small);
+    let (outcome, words) = played(&small, stores);
     let words = words.all().join("\n");
     let why = outcome.err().or_else(|| first.err()).unwrap_or_default();
     Err(format!("{again}\n\n{small:#?}\n\n{words}\n\nseed {seed}: {why}"))
@@ -131,14 +114,18 @@ fn made(seed: u64) -> (TestRunner, impl ValueTree<Value = Scenario>) {
     (runner, tree)
 }
 
-fn played(scenario: &Scenario) -> (Result<(), String>, Words) {
+fn played(scenario: &Scenario, stores: Option<RealStores<'_>>) -> (Result<(), String>, Words) {
     let words = Words::default();
-    (played_quietly(scenario, Some(words.clone())), words)
+    (played_quietly(scenario, Some(words.clone()), stores), words)
 }
 
 /// Plays a history to its end. A promise that is broken is a panic, of which nobody hears but who
 /// called this.
-fn played_quietly(scenario: &Scenario, words: Option<Words>) -> Result<(), String> {
+fn played_quietly(
+    scenario: &Scenario,
+    words: Option<Words>,
+    stores: Option<RealStores<'_>>,
+) -> Result<(), String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = take_hook();
@@ -148,7 +135,7 @@ fn played_quietly(scenario: &Scenario, words: Option<Words>) -> Result<(), Strin
         }));
     });
     QUIET.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(|| play(scenario, words)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| play(scenario, words, stores)));
     QUIET.set(false);
     outcome.map_err(|_| WHY.take())
 }
@@ -158,17 +145,22 @@ thread_local! {
     static WHY: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-fn play(scenario: &Scenario, words: Option<Words>) {
-    let mut history = History::new(scenario, words);
+fn play(scenario: &Scenario, words: Option<Words>, stores: Option<RealStores<'_>>) {
+    let mut history = History::new(scenario, words, stores.map(|make| make()));
     for step in &scenario.steps {
         history.step(step);
     }
     history.drain();
 }
 
-/// Small enough that every limit is met.
-fn limits() -> ModelSettings {
+/// Small enough that every limit is met, where the scenario asks for it those on counts too.
+fn limits(narrow: Narrow) -> ModelSettings {
+    let usual = ModelSettings::default();
     ModelSettings {
+        channel_runs_max: narrow.runs.unwrap_or(usual.channel_runs_max),
+        channels_max: narrow.channels.unwrap_or(usual.channels_max),
+        consumers_max: narrow.consumers.unwrap_or(usual.consumers_max),
+        producers_known_max: narrow.producers.unwrap_or(usual.producers_known_max),
         delivery_timeout: Duration::from_millis(1_000),
         delivery_timeout_max: Duration::from_millis(2_500),
         requeue_delay_max: Duration::from_millis(5_000),
@@ -181,7 +173,7 @@ fn limits() -> ModelSettings {
         mark_bytes: 40,
         discard_bytes: 80,
         discard_interval: Duration::from_millis(30),
-        ..ModelSettings::default()
+        ..usual
     }
 }
 

@@ -64,10 +64,25 @@ impl Snapshots {
         self.0.push((reached, saved));
     }
 
+    /// The last that is so, of those that a crash may leave that takes all that is less than
+    /// `level`.
+    pub(super) fn last_that(
+        &self,
+        level: Durability,
+        is_so: impl Fn(&Saved) -> bool,
+    ) -> Option<Rc<Saved>> {
+        let owed = self.owed(level);
+        self.0[owed..].iter().rev().map(|(_, saved)| saved).find(|saved| is_so(saved)).cloned()
+    }
+
+    fn owed(&self, level: Durability) -> usize {
+        self.0.iter().rposition(|(reached, _)| *reached >= level).unwrap_or(0)
+    }
+
     /// What is there after a crash that takes all that is less than `level`: the last that is not,
     /// or one of those after it.
     pub(super) fn after_crash(&self, level: Durability, keeps: usize) -> Rc<Saved> {
-        let owed = self.0.iter().rposition(|(reached, _)| *reached >= level).unwrap_or(0);
+        let owed = self.owed(level);
         self.0[(owed + keeps).min(self.0.len() - 1)].1.clone()
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Answers {
     subscribes: BTreeMap<ConsumerId, u32>,
     closes: BTreeMap<ConsumerId, u32>,
     requests: BTreeMap<u32, TopicAction>,
+    /// An operator was told that the topic is deleted.
+    pub(super) deleted: bool,
     /// Sessions to which nothing can be told.
     gone: BTreeSet<SessionId>,
 }
@@ -105,6 +107,12 @@ impl Answers {
 
     pub(super) fn request_answered(&mut self, request: u32) -> TopicAction {
         self.requests.remove(&request).expect("promise 15: an answer to no request")
+    }
+
+    /// How many wait for something that may make a channel.
+    pub(super) fn making(&self) -> usize {
+        let makes = |action: &&TopicAction| matches!(action, TopicAction::CreateChannel(..));
+        self.requests.values().filter(makes).count() + self.subscribes.len()
     }
 
     /// Whether somebody wants to delete this channel.

@@ -1,22 +1,27 @@
 //! Plays a scenario: the topic, its clients, its store and its clocks.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     channel::union,
     limits,
     oracle::Oracle,
-    scenario::{CHANNELS, Failure, PRODUCERS, Scenario, Step},
+    real::RealStore,
+    scenario::{CHANNELS, PRODUCERS, Restart, Scenario, Step},
     words::{self, Words},
 };
 use crate::{
-    AdminResponse, Committed, Monotonic, Offset, ProducerName, RecordBatch, StoreError, TagRange,
-    Timestamp, TopicSettings,
+    AdminResponse, Durability, Monotonic, ProducerName, RecordBatch, RefusalCode, StoreError,
+    TagRange, Timestamp, TopicSettings,
     model::{
         Command, ConsumerId, Event, LoadTicket, ProducerId, Reply, SessionId, TopicAction,
         keys::{self, Key},
-        testing::{World, channel, failed, full, run},
-        topic::Stage,
+        testing::{START, World, channel, run},
+        topic::{Stage, Topic},
     },
 };
 
@@ -33,6 +38,8 @@ pub(super) struct Publisher {
     pub(super) session: u64,
     /// How many of its names were given up.
     pub(super) names: u64,
+    /// Under which it is open.
+    pub(super) used: Option<ProducerName>,
 }
 
 pub(super) struct History {
@@ -45,6 +52,12 @@ pub(super) struct History {
     pub(super) requests: u32,
     /// Names that were to be forgotten, since the last restart.
     pub(super) given_up: Vec<ProducerName>,
+    /// Names that a producer was to open under, since the topic was made.
+    pub(super) names: BTreeSet<ProducerName>,
+    /// Whether names may be forgotten since what was stored under them is lost.
+    pub(super) may_forget: bool,
+    /// A producer was told that it is open, since the topic was made.
+    pub(super) opened: bool,
     /// So many more events are told before the topic is asked what to do.
     pub(super) gathering: usize,
     /// Times to be looked up.
@@ -57,10 +70,21 @@ pub(super) struct History {
     pub(super) unsaved: bool,
     /// The topic said that it is gone.
     pub(super) gone: bool,
+    /// The store that is compared with the one that is played.
+    pub(super) store: Option<Box<dyn RealStore>>,
+    /// Its power is gone, and the node with it, though nobody has noticed yet.
+    pub(super) dark: bool,
     words: Option<Words>,
 }
 
 impl Publisher {
+    /// Its name was forgotten: what it published under it is nothing to it any more, and it takes
+    /// another one the next time.
+    fn begin_anew(&mut self, index: usize) {
+        self.prefix = format!("{}.again-", self.name(index));
+        self.names += 1;
+    }
+
     pub(super) fn name(&self, index: usize) -> ProducerName {
         ProducerName::new(&format!("n{index}.{}", self.names)).unwrap()
     }
@@ -79,10 +103,18 @@ pub(super) fn consumer(index: usize) -> ConsumerId {
 }
 
 impl History {
-    pub(super) fn new(scenario: &Scenario, words: Option<Words>) -> Self {
-        let mut world = World::with(scenario.settings, limits());
-        world.reach = scenario.reach;
-        let mut oracle = Oracle::new(limits());
+    pub(super) fn new(
+        scenario: &Scenario,
+        words: Option<Words>,
+        store: Option<Box<dyn RealStore>>,
+    ) -> Self {
+        let limits = Arc::new(limits(scenario.narrow));
+        let topic = Topic::create(scenario.topic(), scenario.settings, limits.clone(), START);
+        let mut world = World::of(topic);
+        if store.is_none() {
+            world.reach = scenario.reach;
+        }
+        let mut oracle = Oracle::new((*limits).clone());
         oracle.retentions.push(scenario.settings.retention);
         Self {
             world,
@@ -92,6 +124,9 @@ impl History {
             lives: 0,
             requests: 0,
             given_up: Vec::new(),
+            names: BTreeSet::new(),
+            may_forget: false,
+            opened: false,
             gathering: 0,
             locates: VecDeque::new(),
             settled: VecDeque::new(),
@@ -99,6 +134,8 @@ impl History {
             stopped: false,
             unsaved: false,
             gone: false,
+            store,
+            dark: false,
             words,
         }
     }
@@ -121,12 +158,17 @@ impl History {
     /// Tells the topic something, and hears what it says to that at once.
     pub(super) fn tell_first(&mut self, event: Event) {
         self.inform(event);
-        while let Some(command) = self.world.topic.out.pop_front() {
+        while !self.dark
+            && let Some(command) = self.world.topic.out.pop_front()
+        {
             self.carry_out(command);
         }
     }
 
-    fn inform(&mut self, event: Event) {
+    pub(super) fn inform(&mut self, event: Event) {
+        if self.dark {
+            return;
+        }
         self.note("", || words::event(&event));
         self.world.topic.handle(event, self.world.now);
     }
@@ -140,7 +182,7 @@ impl History {
     /// Carries out what is to be done and checks every word.
     pub(super) fn run(&mut self) {
         let mut commands = 0;
-        loop {
+        while !self.dark {
             // What was said with a commit is said before that is done.
             if self.world.topic.out.is_empty()
                 && !self.world.hold_commits
@@ -153,7 +195,7 @@ impl History {
             assert!(commands < 100_000, "there is no end to {command:?}");
             self.carry_out(command);
         }
-        if self.gone {
+        if self.gone && !self.dark {
             self.make_anew();
         }
     }
@@ -162,10 +204,7 @@ impl History {
         self.note("topic:", || words::command(&command));
         self.oracle.hears(&command, &self.world.topic, self.world.now);
         match command {
-            Command::Commit { batch, durability } => {
-                assert!(self.world.commit.is_none(), "one commit at a time");
-                self.world.commit = Some((batch, durability));
-            }
+            Command::Commit { batch, durability } => self.begin_commit(batch, durability),
             Command::Load { .. } => {
                 self.world.loads.push(command);
                 if !self.world.hold_loads {
@@ -179,7 +218,10 @@ impl History {
                 }
             }
             Command::Reply { session, reply } => self.hears(session, &reply),
-            Command::Deleted => self.gone = true,
+            Command::Deleted => {
+                self.gone = true;
+                self.check_end();
+            }
             Command::Stopped => {
                 assert!(self.stopping && !self.stopped, "promise 11: it stops once");
                 self.stopped = true;
@@ -191,15 +233,31 @@ impl History {
     fn hears(&mut self, session: SessionId, reply: &Reply) {
         match reply {
             &Reply::ProducerOpened { handle, epoch, last_sequence, .. } => {
+                let most = self.oracle.limits.producers_known_max;
+                let may_forget = self.may_forget || self.names.len() > most;
                 let publisher = &mut self.publishers[handle as usize];
+                // Another instance may have been told of it first, or one of which nobody heard.
+                let last = self.oracle.last_sequence(&publisher.prefix);
+                if last_sequence == 0 && last > 0 && may_forget {
+                    publisher.begin_anew(handle as usize);
+                }
                 if publisher.session() == session && publisher.asked {
                     let last = self.oracle.last_sequence(&publisher.prefix);
                     assert_eq!(last_sequence, last, "promise 6: of {publisher:?}");
                     (publisher.open, publisher.epoch) = (true, epoch);
+                    self.opened = true;
                     publisher.next = last + 1;
                 }
             }
-            &Reply::ProducerRefused { handle, .. } => {
+            Reply::ProducerRefused { handle, refusal } => {
+                if refusal.code == RefusalCode::LimitReached {
+                    let known = self.world.topic.producers.known_count();
+                    let most = self.oracle.limits.producers_known_max;
+                    // Some may have been forgotten since, before this was heard.
+                    let then = known..=known + self.given_up.len();
+                    assert!(then.contains(&most), "promise 15: refused as one too many");
+                }
+                let handle = *handle;
                 let publisher = &mut self.publishers[handle as usize];
                 if publisher.session() == session {
                     (publisher.open, publisher.asked) = (false, false);
@@ -213,87 +271,6 @@ impl History {
                 assert_eq!(**stats, self.world.topic.stats(), "promise 13");
             }
             _ => {}
-        }
-    }
-
-    /// The commit under way succeeds.
-    fn commit_one(&mut self) {
-        let (batch, asked) = self.world.commit.take().expect("a commit");
-        self.world.stored.apply(&batch);
-        let durability = asked.min(self.world.reach);
-        self.oracle.committed(durability);
-        self.inform(Event::Committed { result: Ok(Committed { durability }) });
-    }
-
-    pub(super) fn commit(&mut self) {
-        if self.world.commit.is_some() {
-            self.commit_one();
-            self.run();
-        }
-    }
-
-    pub(super) fn commit_all(&mut self) {
-        while self.world.commit.is_some() {
-            self.commit();
-        }
-    }
-
-    pub(super) fn fail(&mut self, failure: Failure) {
-        let Some((batch, _)) = &self.world.commit else { return };
-        if batch.is_empty() && failure == Failure::Full {
-            // It finds room anywhere.
-            return;
-        }
-        self.world.commit = None;
-        self.unsaved |= self.stopping;
-        self.oracle.not_committed(failure == Failure::Device);
-        let error = match failure {
-            Failure::Full => full(),
-            Failure::Device => failed(),
-            Failure::Other => unreadable(),
-        };
-        self.inform(Event::Committed { result: Err(error) });
-        self.run();
-        for publisher in &mut self.publishers {
-            publisher.next = self.oracle.last_sequence(&publisher.prefix) + 1;
-        }
-    }
-
-    fn load_one(&mut self) {
-        let Command::Load { ticket, from, limits } = self.world.loads.remove(0) else { return };
-        let result = self.world.read(from, limits);
-        self.inform(Event::Loaded { ticket, result });
-    }
-
-    fn locate_one(&mut self) {
-        let Some((ticket, time)) = self.locates.pop_front() else { return };
-        let end = self.world.stored.bounds().end;
-        let result = match self.world.unreadable {
-            true => Err(unreadable()),
-            false => Ok(self.first_of(time).map_or(end, Offset)),
-        };
-        self.inform(Event::Located { ticket, result });
-    }
-
-    /// The first message taken in at this time or later.
-    pub(super) fn first_of(&self, time: Timestamp) -> Option<u64> {
-        let stored = &self.world.stored;
-        let first = stored.bounds().first;
-        let batch = stored.batches.iter().find(|batch: &&RecordBatch| batch.time >= time)?;
-        Some(batch.first.max(first).0)
-    }
-
-    pub(super) fn read(&mut self) {
-        if !self.world.loads.is_empty() {
-            self.load_one();
-        }
-        self.locate_one();
-        self.run();
-    }
-
-    pub(super) fn read_all(&mut self) {
-        while !self.world.loads.is_empty() || !self.locates.is_empty() {
-            self.read();
         }
     }
 
@@ -359,6 +336,13 @@ impl History {
                 self.step_apart(other);
             }
         }
+        if let Some(store) = &mut self.store {
+            store.work();
+            self.dark |= store.has_lost_power();
+        }
+        if self.dark {
+            self.restart(Restart::PowerLoss, 0, 0);
+        }
         self.check();
     }
 
@@ -410,7 +394,11 @@ impl History {
         self.oracle.adopt_all(&stats);
         self.oracle.check(&stats);
         assert!(self.settled.is_empty(), "promise 15: settlements are answered at once");
-        assert!(topic.window.bytes() <= limits().window_bytes, "promise 9");
+        let limits = &self.oracle.limits;
+        assert!(topic.window.bytes() <= limits.window_bytes, "promise 9");
+        assert!(stats.channels.len() <= limits.channels_max, "promise 9: {stats:?}");
+        let known = stats.producers_known as usize;
+        assert!(known <= limits.producers_known_max, "promise 9: {stats:?}");
         if self.gathering > 0 {
             return;
         }
@@ -452,6 +440,10 @@ impl History {
 
     /// What of so many messages is in the store cannot be read any more.
     fn damage(&mut self, back: u64, count: u64) {
+        if self.store.is_some() || self.settings.durability == Durability::Memory {
+            // What a real one does with damage is looked into elsewhere.
+            return;
+        }
         let first = self.oracle.end().saturating_sub(back);
         for offset in (first..self.oracle.end()).take(count as usize) {
             let covers = |b: &RecordBatch| b.first.0 <= offset && offset < b.end().0;
@@ -465,6 +457,9 @@ impl History {
 
     /// Tells of time.
     fn wake(&mut self, now: crate::Now) {
+        if self.dark {
+            return;
+        }
         self.world.topic.handle_timeout(now);
         if self.world.topic.stage != Stage::Over {
             self.oracle.expire(self.world.topic.now.monotonic);
@@ -482,10 +477,14 @@ impl History {
             self.world.now.wall = Timestamp(wall.0 - until.since(now).as_millis() as u64);
             self.note("", || "it is time".to_owned());
             self.wake(self.world.now);
+            if self.dark {
+                break;
+            }
             assert!(wakes < 2_000, "woken again and again");
         }
+        let over = self.stopped || self.dark;
         let late = self.oracle.next_deadline().is_some_and(|due| due <= until);
-        assert!(!late || self.stopped, "promise 16");
+        assert!(!late || over, "promise 16");
         (self.world.now.monotonic, self.world.now.wall) = (until, wall);
     }
 }

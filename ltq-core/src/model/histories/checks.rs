@@ -36,7 +36,9 @@ impl Oracle {
         let mut held = BTreeSet::new();
         saved.contents.batches.iter().for_each(|batch| held.extend(batch.first.0..batch.end().0));
         let gone = (self.removed_below..self.end()).filter(|offset| !held.contains(offset));
-        self.discarded = gone.collect();
+        // What is below went one way or the other: what was discarded is done for all channels.
+        let below = self.discarded.range(..self.removed_below).copied();
+        self.discarded = below.chain(gone).collect();
         self.channels.clear();
         self.snapshots = Snapshots::only(saved.clone());
         for (name, stored) in &saved.channels {
@@ -132,8 +134,7 @@ impl Oracle {
             let channel = known.unwrap_or_else(|| panic!("no {name}"));
             channel.give_up(told.damaged, end, (&self.damaged, &self.discarded));
             channel.check(told, end, &self.discarded);
-            let inside = |consumer: &&Consumer| consumer.joined && consumer.channel == name;
-            let consumers = self.consumers.values().filter(inside).count() as u64;
+            let consumers = self.inside(name) as u64;
             assert_eq!(told.consumers, consumers, "promise 13: {told:?}");
         }
     }
@@ -141,7 +142,7 @@ impl Oracle {
     /// What is kept is within its limit by size, but for a stretch between marks.
     pub(super) fn check_size(&self, topic: &Topic) {
         let Some(bytes_max) = topic.settings().retention.bytes_max else { return };
-        if !self.discarded.is_empty() {
+        if self.discarded.range(self.first_kept()..).next().is_some() {
             // How many bytes of a stretch were discarded is a guess.
             return;
         }
@@ -158,6 +159,9 @@ impl Oracle {
     pub(super) fn check_nobody_waits(&self, stats: &TopicStats) {
         for told in stats.channels.iter().filter(|told| told.waiting > 0 && !told.paused) {
             let name = told.channel.as_str();
+            if self.channels.get(name).is_some_and(|channel| channel.may_be_full(&self.limits)) {
+                continue;
+            }
             for (id, consumer) in &self.consumers {
                 let willing = consumer.joined && consumer.channel == name && !consumer.held;
                 let open =
