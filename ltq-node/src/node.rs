@@ -12,7 +12,7 @@ use ltq_core::{
     TransportError,
 };
 use ltq_store::{FileStore, MemoryStore};
-use ltq_transport::{Tcp, Transports};
+use ltq_transport::{Tcp, Transports, Unix};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -103,7 +103,7 @@ impl Node {
     /// A [`NodeError`]; then nothing is left running.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         // What is quick to fail comes first, so that a port in use is known at once.
-        let transports = Transports::new().with(Tcp::default());
+        let transports = Transports::new().with(Tcp::default()).with(Unix::default());
         let mut listeners = Vec::with_capacity(config.listen.len());
         for text in &config.listen {
             let failed = |source| NodeError::Listen { address: text.clone(), source };

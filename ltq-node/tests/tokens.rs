@@ -35,12 +35,17 @@ struct Node {
 
 impl Node {
     fn start(folder: &Path, text: &str) -> Self {
+        Self::start_with(folder, text, &[])
+    }
+
+    fn start_with(folder: &Path, text: &str, more: &[&str]) -> Self {
         let file = folder.join("ltq.toml");
         std::fs::write(&file, text).unwrap();
         let mut child = command(env!("CARGO_BIN_EXE_ltq-node"))
             .args(["--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--store", "memory"])
             .args(["--log-level", "error", "--config"])
             .arg(&file)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -189,6 +194,14 @@ fn what_a_token_permits_is_done_over_all_ways_and_nothing_else() {
         let (answered, text) = node.http(request, token, "x");
         assert_eq!(answered, status, "{request}: {text}");
     }
+    // Not allowed to publish: the answer is the same for a topic that is there.
+    let answers = ["orders.new", "orders.not"].map(|topic| {
+        let (_, text) = node.http(&format!("POST /pub?topic={topic}"), &reader, "x");
+        let same = |line: &&str| !line.to_ascii_lowercase().starts_with("date:");
+        text.lines().filter(same).collect::<Vec<_>>().join("\n").replace(topic, "NAME")
+    });
+    assert!(answers[0].contains("publish on NAME"), "{}", answers[0]);
+    assert_eq!(answers[0], answers[1]);
     let topics = node.ok(&root, &["topic", "list"]);
     assert!(topics.contains("orders.new") && !topics.contains("other"), "{topics}");
 }
@@ -246,6 +259,36 @@ fn tokens_are_changed_while_sessions_are_open_and_a_broken_file_changes_nothing(
     assert!(node.refused(&old, &["pub", "t", "four"]).contains("unauthorized"));
     node.ok(&new, &["pub", "t", "four"]);
     assert_eq!(heard[1].line(), "four");
+}
+
+#[test]
+fn who_comes_over_a_unix_socket_is_known_by_its_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("unix://{}", folder.path().join("ltq.sock").display());
+    let (root, roots) = make(&["root", "--administer", "*"]);
+    let user = rustix::process::getuid().as_raw();
+    let me = format!("[[identities]]\nidentity = \"uid:{user}\"\npublish = [\"orders.*\"]\n");
+    let node = Node::start_with(folder.path(), &format!("{roots}{me}"), &["--listen", &socket]);
+    assert_eq!(node.word("unix://"), socket);
+    let publish = |server: &str, token: Option<&str>, topic: &str| {
+        let mut ltq = command(env!("CARGO_BIN_EXE_ltq"));
+        ltq.args(["--server", server, "--timeout", "20s", "pub", topic, "one"]);
+        token.into_iter().for_each(|token| drop(ltq.env("LTQ_TOKEN", token)));
+        let output = ltq.stdin(Stdio::null()).output().unwrap();
+        output.status.success().then_some(()).ok_or_else(|| said(&output))
+    };
+    publish(&socket, None, "orders.new").unwrap();
+    let words = publish(&socket, None, "other").unwrap_err();
+    assert!(words.contains("publish on other"), "{words}");
+    // A token that is brought counts alone, and TCP proves nobody.
+    for (server, token) in [(&*socket, Some("ltq_guess")), (node.word("tcp://"), None)] {
+        let words = publish(server, token, "orders.new").unwrap_err();
+        assert!(words.contains("unauthorized"), "{words}");
+    }
+    std::fs::write(&node.file, &roots).unwrap();
+    node.wait_for(&root, "ltq_config_reloads_total 1");
+    let words = publish(&socket, None, "orders.new").unwrap_err();
+    assert!(words.contains("unauthorized"), "{words}");
 }
 
 #[test]

@@ -107,6 +107,7 @@ impl Door {
     /// Whether one more topic may be made by use from there.
     pub(super) fn make_topic(
         &self,
+        counters: &Counters,
         from: Option<Origin>,
         topic: &TopicName,
         per_minute: u32,
@@ -118,6 +119,7 @@ impl Door {
         {
             return Ok(());
         }
+        counters.topics_refused_by_address.fetch_add(1, Ordering::Relaxed);
         let detail = format!(
             "topic {topic} would be made by use; the limit of {per_minute} a minute for one \
              address is reached"

@@ -96,19 +96,20 @@ async fn a_token_that_is_too_long_is_not_even_looked_at() {
 
 #[tokio::test(start_paused = true)]
 async fn topics_made_by_use_come_back_with_the_minutes() {
-    let door = Door::default();
+    let (door, counters) = (Door::default(), Counters::default());
     let topic = TopicName::new("t").unwrap();
     let from = |text: &str| Origin::of(&text.parse().unwrap());
-    let make = |text: &str| door.make_topic(from(text), &topic, 60).is_ok();
+    let make = |text: &str| door.make_topic(&counters, from(text), &topic, 60).is_ok();
     assert_eq!((0..100).filter(|_| make(FAR)).count(), 60);
     assert!(make("tcp://192.0.2.2:1") && make("tcp://127.0.0.1:1"));
     advance(Duration::from_secs(10)).await;
     assert_eq!((0..100).filter(|_| make(FAR)).count(), 10);
     advance(Duration::from_secs(3600)).await;
     assert_eq!((0..100).filter(|_| make(FAR)).count(), 60);
-    let refusal = door.make_topic(from(FAR), &topic, 60).unwrap_err();
+    let refusal = door.make_topic(&counters, from(FAR), &topic, 60).unwrap_err();
     assert_eq!(refusal.code, RefusalCode::LimitReached);
     assert!(refusal.detail.contains("60 a minute"), "{refusal}");
+    assert_eq!(counters.topics_refused_by_address.load(Ordering::Relaxed), 40 + 90 + 40 + 1);
 }
 
 #[tokio::test(start_paused = true)]

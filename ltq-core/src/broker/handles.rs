@@ -118,6 +118,10 @@ impl Handles {
             Frame::Credit { handle, total } => self.credit(handle, total)?,
             Frame::Settle { handle, request, settlements } => {
                 if let Some(&Subscription { slot, .. }) = self.subscriptions.get(&handle) {
+                    if settlements.is_empty() && request == 0 {
+                        self.standing.futile("settlements of nothing");
+                        return Ok(());
+                    }
                     let consumer = self.consumer(handle);
                     self.tell(slot, Event::Settle { consumer, request, settlements });
                 } else {

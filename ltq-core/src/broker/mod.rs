@@ -104,6 +104,8 @@ pub struct BrokerCounters {
     pub hellos_locked_out: u64,
     /// Requests of peers that lacked the permission.
     pub requests_forbidden: u64,
+    /// Topics not made by use because their address had made too many.
+    pub topics_refused_by_address: u64,
 }
 
 /// A message broker over a store: topics and channels, the sessions of its peers, and a direct
@@ -210,7 +212,8 @@ impl<S: Store> Broker<S> {
         door.permit(counters, None, grant, action, topic)
     }
 
-    /// Does what an operator asks, with all permissions. Not cancel safe: a request given up may still be carried out.
+    /// Does what an operator asks, with all permissions. Not cancel safe: a request given up may
+    /// still be carried out.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -239,6 +242,7 @@ impl<S: Store> Broker<S> {
             hellos_denied: counters.hellos_denied.load(Ordering::Relaxed),
             hellos_locked_out: counters.hellos_locked_out.load(Ordering::Relaxed),
             requests_forbidden: counters.requests_forbidden.load(Ordering::Relaxed),
+            topics_refused_by_address: counters.topics_refused_by_address.load(Ordering::Relaxed),
         }
     }
 

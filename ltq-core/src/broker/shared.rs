@@ -70,6 +70,7 @@ pub(super) struct Counters {
     pub(super) hellos_denied: AtomicU64,
     pub(super) hellos_locked_out: AtomicU64,
     pub(super) requests_forbidden: AtomicU64,
+    pub(super) topics_refused_by_address: AtomicU64,
 }
 
 impl Shared {
@@ -162,7 +163,7 @@ impl Shared {
     ) -> Result<Arc<Inbox>, Refusal> {
         let BrokerSettings { auto_create_topics, topic, topics_per_minute_max, .. } = self.settings;
         self.topic_if(name, auto_create_topics, topic, || {
-            self.door.make_topic(from, name, topics_per_minute_max)
+            self.door.make_topic(&self.counters, from, name, topics_per_minute_max)
         })
     }
 

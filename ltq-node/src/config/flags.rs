@@ -46,9 +46,9 @@ pub struct Flags {
     #[arg(long, value_name = "DURABILITY", value_parser = clap::builder::PossibleValuesParser::new(DurabilityChoice::WORDS.iter().copied()))]
     pub durability: Option<String>,
 
-    /// Listens for clients on tcp://HOST:PORT. Give it several times to listen in several places;
-    /// port 0 takes any free one. Beyond this machine it asks for tokens. [default:
-    /// tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
+    /// Listens for clients on tcp://HOST:PORT, or on unix:///PATH for the user that the node runs as.
+    /// Give it several times to listen in several places; port 0 takes any free one. Beyond this
+    /// machine it asks for tokens. [default: tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
     #[arg(long, value_name = "URL")]
     pub listen: Vec<String>,
 

@@ -32,7 +32,7 @@ pub struct TokenSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentitySettings {
-    /// As the transport says it: of a TLS certificate its subject's common name, say.
+    /// As the transport says it: `uid:1000` of a user that comes over a Unix socket, say.
     pub identity: String,
     /// Topics to publish to. Default: none.
     #[serde(default)]

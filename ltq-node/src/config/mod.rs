@@ -21,7 +21,7 @@ pub use flags::Flags;
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
 pub use settings::{
     Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, RetentionSettings,
-    RocksDbStoreSettings, SCHEMES,
+    RocksDbStoreSettings,
 };
 pub use source::ConfigSource;
 pub(crate) use source::fixed_differences;

@@ -497,11 +497,16 @@ impl Config {
                 Ok(address) => address,
                 Err(error) => return bad("listen", text, format!("{error}")),
             };
-            if !SCHEMES.contains(&address.scheme()) {
-                let known = SCHEMES.map(|scheme| format!("{scheme}://HOST:PORT")).join(" or ");
-                return bad("listen", text, format!("this node listens on {known}"));
+            match address.scheme() {
+                "tcp" => self.check_host_port("listen", text, address.rest())?,
+                // Only the user that the node runs as can connect: it is open to nobody else.
+                "unix" if address.rest().starts_with('/') => {}
+                _ => {
+                    let rule = "this node listens on tcp://HOST:PORT, and on unix:///PATH with a \
+                                path from the root";
+                    return bad("listen", text, rule.to_owned());
+                }
             }
-            self.check_host_port("listen", text, address.rest())?;
         }
         if let Some(http) = self.http_address() {
             self.check_host_port("http", http, http)?;
@@ -562,9 +567,6 @@ fn rule_of(error: StoreError) -> String {
 pub(super) const JOURNAL_BY_FRAME: u64 = 8;
 /// As much as a spinning disk writes in about half a second.
 const JOURNAL_FILE_BYTES: u64 = 64 << 20;
-
-/// The schemes that a node can listen on.
-pub const SCHEMES: [&str; 1] = ["tcp"];
 
 /// The value of `http` that serves none.
 pub const HTTP_OFF: &str = "off";

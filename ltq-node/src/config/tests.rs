@@ -324,6 +324,7 @@ fn the_file_store_s_own_rules_are_checked_before_it_is_opened() {
 fn addresses_are_checked_before_anything_starts() {
     for (listen, part) in [
         ("quic://127.0.0.1:1", "tcp://HOST:PORT"),
+        ("unix://ltq.sock", "unix:///PATH"),
         ("tcp://127.0.0.1", "HOST:PORT"),
         ("tcp://127.0.0.1:x", "0 (any free one) to 65535"),
         ("tcp://:7440", "name the host"),
@@ -346,8 +347,10 @@ fn beyond_this_machine_a_token_is_asked_for() {
         load(None, &[], &[open, &["--token", "secret"]].concat()).unwrap();
         load(Some("allow_unauthenticated = true"), &[], open).unwrap();
     }
-    for loopback in ["tcp://127.1.2.3:1", "tcp://localhost:1", "tcp://[::1]:1"] {
-        load(None, &[], &["--listen", loopback]).unwrap();
+    for near in
+        ["tcp://127.1.2.3:1", "tcp://localhost:1", "tcp://[::1]:1", "unix:///run/ltq/ltq.sock"]
+    {
+        load(None, &[], &["--listen", near]).unwrap();
     }
     assert!(load(None, &[], &["--listen", "tcp://example.org:1"]).is_err());
 }
@@ -379,6 +382,14 @@ fn tokens_and_identities_are_checked() {
         let error = refusal(Some(&file), &[], &[]);
         assert!(error.contains(part) && !error.contains("s3cret"), "{part:?} is not in {error:?}");
     }
+    let many = |count: usize| -> String {
+        (0..count)
+            .map(|n| token(&n.to_string(), &TokenHash::of(&n.to_string()).to_string()))
+            .collect()
+    };
+    load(Some(&many(1_000)), &[], &[]).unwrap();
+    let error = refusal(Some(&many(1_001)), &[], &[]);
+    assert!(error.contains("at most 1000"), "{error}");
     // A line that is no TOML is told by its number: what it says may be secret.
     let error = refusal(Some("node = \"a\"\ntoken = s3cret\n"), &[], &[]);
     assert!(error.contains("line 2, column 9") && !error.contains("s3cret"), "{error}");

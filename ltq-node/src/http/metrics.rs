@@ -96,6 +96,11 @@ const BROKER: &[Figure<BrokerCounters>] = &[
     ("ltq_requests_forbidden_total", "Requests whose peer lacked the permission.", |c| {
         c.requests_forbidden
     }),
+    (
+        "ltq_topics_refused_by_address_total",
+        "Topics not made by use because their address had made too many.",
+        |c| c.topics_refused_by_address,
+    ),
 ];
 
 /// What has no figures of its own.
