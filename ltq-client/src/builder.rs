@@ -53,7 +53,7 @@ impl ClientBuilder {
         self
     }
 
-    /// The shared secret, where the broker asks for one.
+    /// The token, where the broker asks for one: it says what this client may do there.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
