@@ -217,8 +217,9 @@ pub enum StoreError {
         cause: String,
     },
     /// An earlier write or sync failed, so that nobody can know what is on the device. The store
-    /// takes no commits any more and still answers reads. For a commit that was under way when it
-    /// happened the outcome is unknown: after a restart the batch is there whole, or not at all.
+    /// takes no commits any more and still answers reads, but for those that find damage, which a
+    /// restart may show to be none. For a commit that was under way when it happened the outcome is
+    /// unknown: after a restart the batch is there whole, or not at all.
     #[error("the store stopped taking commits: {0}")]
     Failed(String),
     /// The data directory is not to be opened: locked by another process, of a newer format, not
@@ -295,7 +296,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NoSuchLog`, `OutOfRange`, `Discarded` and `Damaged` (when the record at `from` itself is),
-    /// `Io`, `Closed`.
+    /// `Io`, `Closed`; `Failed` in place of `Damaged` once the store takes no commits any more.
     async fn read(
         &self,
         log: &LogName,

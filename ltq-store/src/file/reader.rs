@@ -225,6 +225,10 @@ impl Engine {
         position: u64,
         what: String,
     ) -> StoreError {
+        if let Some(failed) = self.failure() {
+            // After a sync that failed memory and device differ: a restart knows what is damaged.
+            return failed;
+        }
         let file = self.handles.dir.path(segment.key(log)).display().to_string();
         let mut known = self.handles.known.lock();
         if known.len() < KNOWN_MAX && known.insert((log, range.end)) {

@@ -15,7 +15,7 @@ use super::{
     super::engine::Engine,
     model::{Model, Record, commit, open, path, tiny},
 };
-use crate::simulation::SimulatedDisk;
+use crate::simulation::{Chance, Faults, SimulatedDisk};
 
 const LIMITS: ReadLimits = ReadLimits { records: 50, bytes: 10_000 };
 const PER_BATCH: usize = 4;
@@ -273,4 +273,33 @@ fn promise_8_damage_is_still_told_after_a_checkpoint_and_a_restart() {
         commit(&engine, batch, Memory).unwrap();
         close(&engine);
     }
+}
+
+/// Memory and device differ after a sync that failed, and whatever is wanted of it is read again.
+#[test]
+fn promise_8_what_a_failed_sync_has_forgotten_is_not_called_damaged() {
+    let mut refused = 0;
+    for seed in 0..20 {
+        let (disk, mut model) = (SimulatedDisk::default(), Model::default());
+        let engine = open(tiny(&disk)).unwrap();
+        fill(&engine, &mut model, 200, 300);
+        disk.set_faults(Faults::default(), &Chance::new(seed));
+        disk.fail_sync_in(seed % 4);
+        let failed = engine.checkpoint(&mut engine.keeping.lock(), false).is_err();
+        for offset in (0..10 * 800).map(|at| Offset(at % 800)) {
+            match engine.read(&name(seed % 2), offset, LIMITS) {
+                Ok(batches) => assert_eq!(batches[0].first, offset),
+                Err(StoreError::Failed(_)) if failed => refused += 1,
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+        }
+        assert_eq!(engine.counters.damaged_records.load(Relaxed), 0);
+        drop(engine);
+        // The journal has what the device has not.
+        let engine = open(tiny(&disk.after_power_cut(&mut Chance::new(seed)))).unwrap();
+        for (name, expected) in &model.logs {
+            assert_eq!(read(&engine, name), (expected.records.clone(), Vec::new()), "seed {seed}");
+        }
+    }
+    assert_ne!(refused, 0, "no read found anything");
 }
