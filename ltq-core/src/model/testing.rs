@@ -406,6 +406,7 @@ impl World {
     }
 
     pub(super) fn open_named(&mut self, id: ProducerId, name: &str, epoch: Option<u64>) {
+        let epoch = epoch.map(|epoch| EPOCHS + epoch);
         let name = Some(ProducerName::new(name).unwrap());
         self.event(Event::OpenProducer { producer: id, name, epoch });
     }
@@ -500,6 +501,9 @@ impl World {
     }
 }
 
+/// Epochs of names count from here: the first one, at [`START`], is 1.
+const EPOCHS: u64 = START.wall.0 - 1;
+
 /// A command in a few words: `p` is a producer, `c` a consumer, `a` an operator.
 pub(super) fn short(command: &Command) -> String {
     let (session, reply) = match command {
@@ -515,6 +519,7 @@ pub(super) fn short(command: &Command) -> String {
     };
     let said = match reply {
         Reply::ProducerOpened { handle, epoch, last_sequence, durability } => {
+            let epoch = epoch.saturating_sub(EPOCHS);
             format!("p{handle} open epoch {epoch} last {last_sequence} {durability}")
         }
         Reply::ProducerRefused { handle, refusal } => {

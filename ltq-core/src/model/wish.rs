@@ -205,9 +205,16 @@ impl Topic {
             return self.refuse_producer(id, Refusal::new(RefusalCode::LimitReached, detail));
         }
         let entry = self.producers.add(&self.name, Some(name));
-        self.new_epoch(entry, 1);
+        self.new_epoch(entry, self.first_epoch());
         self.producers.attach(entry, id);
         self.will_open(id, entry, Opening::New);
+    }
+
+    /// The first epoch of a name that is not remembered. It may have been: by a topic that was
+    /// deleted since, or lost its memory, or had no room for it. An instance from then must not be
+    /// taken for the new one, so that epochs go on with time.
+    const fn first_epoch(&self) -> u64 {
+        if self.now.wall.0 == 0 { 1 } else { self.now.wall.0 }
     }
 
     /// Refuses to open a producer for reasons that have nothing to do with its name.

@@ -319,6 +319,24 @@ fn promise_6_a_repeat_of_what_is_gone_is_not_taken_for_stored() {
 }
 
 #[test]
+fn promise_6_an_instance_from_before_its_name_was_lost_is_not_taken_for_a_newer_one() {
+    let settings = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+    let mut world = World::with(settings, ModelSettings::default());
+    world.open_named(producer(1), "n", None);
+    world.publish(1, 1, 3);
+    world.said.clear();
+    // A kill took all that the topic had in memory.
+    world.stored.cut(crate::Offset(0));
+    world.stored.values.retain(|key, _| !key.starts_with(b"p/"));
+    world.restart();
+    world.advance_ms(1);
+    world.open_named(other(1), "n", None);
+    world.open_named(producer(1), "n", Some(1));
+    let [old, new] = ["p1 not open: fenced", "s2 p1 open epoch 2 last 0 memory"];
+    world.expect(&[new, old]);
+}
+
+#[test]
 fn promise_6_a_named_producer_goes_on_after_a_restart() {
     let mut world = World::new();
     world.open_named(producer(1), "n", None);
