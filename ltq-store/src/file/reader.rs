@@ -225,7 +225,7 @@ impl Engine {
         position: u64,
         what: String,
     ) -> StoreError {
-        if let Some(failed) = self.failure() {
+        if let Some(failed) = self.failure().filter(|_| !self.read_only) {
             // After a sync that failed memory and device differ: a restart knows what is damaged.
             return failed;
         }

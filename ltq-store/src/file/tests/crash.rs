@@ -315,6 +315,10 @@ fn read_on(
             *lost += until.since(from);
             until
         }
+        Err(StoreError::Failed(_)) => {
+            *lost += 1;
+            from.plus(1)
+        }
         Err(error) => panic!("seed {seed}: {error}"),
     }
 }

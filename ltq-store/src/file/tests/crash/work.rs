@@ -249,6 +249,7 @@ fn look(work: &mut Work, engine: &Engine, disk: &SimulatedDisk) {
             }
             Err(StoreError::Discarded { until, .. }) => until,
             Err(StoreError::Damaged { until, .. }) if disk.has_forgotten() => until,
+            Err(StoreError::Failed(_)) if disk.has_forgotten() => return,
             Err(StoreError::Io { .. }) if disk.may_fail_to_read() => return,
             Err(error) => panic!("seed {}: {error}", work.seed),
         };
