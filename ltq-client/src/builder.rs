@@ -78,6 +78,14 @@ impl ClientBuilder {
     /// # let _ = client; Ok(()) }
     /// ```
     #[cfg(any(feature = "tls", feature = "quic"))]
+    #[cfg_attr(
+        not(feature = "quic"),
+        allow(
+            clippy::redundant_clone,
+            clippy::needless_pass_by_value,
+            reason = "with quic it is not"
+        )
+    )]
     pub fn trust(mut self, trust: ClientTrust) -> Self {
         #[cfg(feature = "tls")]
         {

@@ -258,8 +258,7 @@ impl Accepting {
 
 impl Failed for ConnectionError {
     fn is_refusal(&self) -> bool {
-        use ConnectionError as E;
-        matches!(self, E::VersionMismatch | E::TransportError(_) | E::ConnectionClosed(_))
+        matches!(self, Self::VersionMismatch | Self::TransportError(_) | Self::ConnectionClosed(_))
     }
 }
 

@@ -53,7 +53,7 @@ impl DevCertificate {
 
 /// All of it or nothing, whatever happens meanwhile, and never in the place of another.
 fn keep(file: &Path, text: &str) -> io::Result<()> {
-    let data_dir = file.parent().unwrap_or(Path::new("."));
+    let data_dir = file.parent().unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(data_dir)?;
     let unfinished = data_dir.join(format!("{FILE}.{}", std::process::id()));
     let written = (|| {

@@ -36,7 +36,7 @@ fn seconds(year: u64, rest: &str) -> Option<u64> {
     let part = |at: usize| rest.get(2 * at..2 * at + 2)?.parse::<u64>().ok();
     let (month, day) = (part(0)?, part(1)?);
     let before = DAYS_BEFORE.get(usize::try_from(month.checked_sub(1)?).ok()?)?;
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let leap_day = u64::from(leap && month > 2);
     let days_to = |year: u64| 365 * year + year / 4 - year / 100 + year / 400;
     let years = days_to(year.checked_sub(1)?).checked_sub(days_to(1969))?;
