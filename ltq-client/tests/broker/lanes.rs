@@ -64,6 +64,25 @@ async fn each_subscription_and_each_topic_that_is_published_to_has_a_stream_of_i
 }
 
 #[tokio::test]
+async fn a_stream_at_rest_costs_nothing_while_others_are_busy() {
+    let (network, _node, client) = start().await;
+    let producer = within(client.producer("busy")).await.unwrap();
+    let mut consumers = Vec::new();
+    for n in 0..50 {
+        consumers.push(within(client.consumer("quiet", format!("c{n}").as_str())).await.unwrap());
+    }
+    let before = network.connection(0).polls();
+    for _ in 0..300 {
+        within(producer.send(Message::new("x"))).await.unwrap();
+    }
+    let after = network.connection(0).polls();
+    let looks: Vec<_> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    assert!(looks[1] >= 600, "{looks:?}");
+    // Heartbeats are seconds apart.
+    assert!(looks[2..].iter().all(|looks| *looks <= 4), "{looks:?}");
+}
+
+#[tokio::test]
 async fn promise_10_a_stream_that_is_held_up_holds_up_no_other() {
     let (network, _node, client) = start().await;
     let stuck = within(client.producer("a")).await.unwrap();

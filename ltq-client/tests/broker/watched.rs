@@ -41,6 +41,8 @@ struct Tap(Mutex<State>);
 struct State {
     is_stalled: bool,
     is_cut: bool,
+    /// How often somebody looked at it.
+    polls: u64,
     receiver: Option<Waker>,
     sender: Option<Waker>,
 }
@@ -101,6 +103,11 @@ impl Watch {
             let tap = self.streams.lock().unwrap()[*stream].clone();
             tap.change(|state| state.is_stalled = is_stalled);
         }
+    }
+
+    /// How often the client has looked at each stream.
+    pub(crate) fn polls(&self) -> Vec<u64> {
+        self.streams.lock().unwrap().iter().map(|tap| tap.lock().polls).collect()
     }
 
     /// Resets a stream, as far as the client can tell.
@@ -187,6 +194,7 @@ impl SendStream for Half<Box<dyn SendStream>> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.tap.lock();
+        state.polls += 1;
         state.sender = Some(context.waker().clone());
         if state.is_cut {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -211,6 +219,7 @@ impl RecvStream for Half<Box<dyn RecvStream>> {
         max: usize,
     ) -> Poll<io::Result<usize>> {
         let mut state = self.tap.lock();
+        state.polls += 1;
         state.receiver = Some(context.waker().clone());
         if state.is_cut {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));

@@ -23,8 +23,11 @@ impl Driver {
                     }
                 }
                 Ready::Producer(handle) => {
-                    self.watch_producer(handle);
                     if let Some(producer) = self.producers.get(&handle) {
+                        producer
+                            .next_timeout()
+                            .into_iter()
+                            .for_each(|at| self.timer.no_later_than(at));
                         self.phase.enqueue_producer(producer);
                     }
                 }
