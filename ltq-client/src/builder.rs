@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use ltq_core::{Address, AddressError, Entropy, SystemEntropy, protocol::FRAME_BYTES_MIN};
-use ltq_transport::{Tcp, Transports};
+use ltq_transport::{Tcp, Transports, Unix};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -29,7 +29,7 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
-            transports: Transports::new().with(Tcp::default()),
+            transports: Transports::new().with(Tcp::default()).with(Unix::default()),
             name: concat!("ltq-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             token: None,
             request_timeout: Duration::from_secs(10),
@@ -53,13 +53,13 @@ impl ClientBuilder {
         self
     }
 
-    /// The shared secret, where the broker asks for one.
+    /// The token, where the broker asks for one: it says what this client may do there.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self
     }
 
-    /// The transports that addresses may name. Default: TCP.
+    /// The transports that addresses may name. Default: TCP and Unix sockets.
     pub fn transports(mut self, transports: Transports) -> Self {
         self.transports = transports;
         self

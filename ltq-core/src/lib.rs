@@ -6,12 +6,14 @@
 pub mod model;
 pub mod protocol;
 
+mod access;
 mod admin;
 mod broker;
 mod channel_options;
 mod environment;
 mod message;
 mod name;
+mod permissions;
 mod records;
 mod refusal;
 mod retention;
@@ -21,6 +23,7 @@ mod transport;
 mod units;
 mod write_batch;
 
+pub use access::{Access, Denied, Everybody, Grant, SharedToken, TOKEN_BYTES_MAX, TokenError};
 pub use admin::{
     AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicOptions, TopicSettings, TopicStats,
 };
@@ -32,6 +35,7 @@ pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRan
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};
 pub use message::{Message, MessageError};
 pub use name::{ChannelName, EPHEMERAL, NAME_BYTES_MAX, NameError, ProducerName, TopicName};
+pub use permissions::{Action, PatternError, Permissions, TopicPattern};
 pub use records::{RecordBatch, Records, RecordsBuilder, RecordsError, TABLE_ENTRY_BYTES};
 pub use refusal::{Effect, Refusal, RefusalCode};
 pub use retention::{Keep, Retention, RetentionChange, RetentionError, UnknownKeep};

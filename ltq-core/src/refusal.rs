@@ -70,7 +70,7 @@ codes! {
     UnexpectedFrame = "unexpected_frame", Fatal;
     /// No common version of the protocol.
     VersionUnsupported = "version_unsupported", Fatal;
-    /// The token is wrong or missing.
+    /// The token is wrong or missing, or what it gave was taken back.
     Unauthorized = "unauthorized", Fatal;
     /// A frame is longer than the limit.
     FrameTooLarge = "frame_too_large", Fatal;
@@ -116,6 +116,11 @@ codes! {
     Stopping = "stopping", Nothing;
     /// The broker could not do it for a reason of its own.
     Internal = "internal", Nothing;
+    /// The permission for it is missing. The same whether what it is about exists or not.
+    Forbidden = "forbidden", Nothing;
+    /// Too many frames within a second that brought nothing: pings, requests that were refused,
+    /// numbers that name nothing.
+    Flooding = "flooding", Fatal;
 }
 
 impl fmt::Display for RefusalCode {

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod access;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod logging;
 pub mod node;
 pub mod output;
 mod record_json;
+pub mod reload;
 pub mod tools;
 pub mod watched_store;
 

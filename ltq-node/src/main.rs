@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ltq_node::{
-    config::{Config, Flags},
+    config::{ConfigSource, Flags},
     logging, node, output, tools,
 };
 
@@ -17,11 +17,13 @@ fn main() -> ExitCode {
     if let Some(tool) = flags.tool.take() {
         return tools::run(tool);
     }
-    let config = match Config::load(&flags, std::env::vars_os()) {
+    let print_config = flags.print_config;
+    let source = ConfigSource::new(flags, std::env::vars_os());
+    let config = match source.load() {
         Ok(config) => config,
         Err(error) => return failed(&error, BAD_USAGE),
     };
-    if flags.print_config {
+    if print_config {
         return match output::line(config.to_toml().trim_end()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error, FAILED),
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, FAILED),
     };
-    match runtime.block_on(node::run(&config)) {
+    match runtime.block_on(node::run(&config, source)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, FAILED),
     }

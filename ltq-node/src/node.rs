@@ -8,13 +8,15 @@ use std::{
 };
 
 use ltq_core::{
-    Address, Broker, BrokerError, Environment, Store, StoreError, Transport, TransportError,
+    Address, Broker, BrokerError, BrokerSettings, Environment, Store, StoreError, Transport,
+    TransportError,
 };
 use ltq_store::{FileStore, MemoryStore};
-use ltq_transport::{Tcp, Transports};
+use ltq_transport::{Tcp, Transports, Unix};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
+    signal::unix::{SignalKind, signal},
     sync::watch,
     task::{JoinHandle, JoinSet},
     time::{Instant, timeout_at},
@@ -23,10 +25,13 @@ use tracing::{error, info, warn};
 
 use crate::{
     NodeBroker,
-    config::{Config, StoreKind},
+    access::NodeAccess,
+    config::{Config, ConfigSource, StoreKind},
     descriptors,
     http::{self, HttpOptions, HttpServer},
-    output, tools,
+    output,
+    reload::Reloader,
+    tools,
     watched_store::{Figures, Files, WatchedStore},
 };
 
@@ -88,6 +93,7 @@ pub struct Node {
     kept: String,
     needs_token: bool,
     stop_timeout: Duration,
+    reloader: Arc<Reloader>,
 }
 
 impl Node {
@@ -97,7 +103,7 @@ impl Node {
     /// A [`NodeError`]; then nothing is left running.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         // What is quick to fail comes first, so that a port in use is known at once.
-        let transports = Transports::new().with(Tcp::default());
+        let transports = Transports::new().with(Tcp::default()).with(Unix::default());
         let mut listeners = Vec::with_capacity(config.listen.len());
         for text in &config.listen {
             let failed = |source| NodeError::Listen { address: text.clone(), source };
@@ -126,16 +132,18 @@ impl Node {
         let files = reserve_bytes
             .map(|reserve_bytes| Files { dir: config.data_dir.clone(), reserve_bytes });
         let watched = WatchedStore::new(store.clone(), files).with_figures(figures);
-        let broker =
-            match Broker::start(watched, config.broker_settings(), Environment::system()).await {
-                Ok(broker) => broker,
-                Err(failure) => {
-                    if let Err(error) = store.close().await {
-                        warn!(%error, "the store did not close cleanly");
-                    }
-                    return Err(failure.into());
+        let access = Arc::new(NodeAccess::new(config));
+        let settings = BrokerSettings { access: access.clone(), ..config.broker_settings() };
+        let broker = match Broker::start(watched, settings, Environment::system()).await {
+            Ok(broker) => broker,
+            Err(failure) => {
+                if let Err(error) = store.close().await {
+                    warn!(%error, "the store did not close cleanly");
                 }
-            };
+                return Err(failure.into());
+            }
+        };
+        let reloader = Arc::new(Reloader::new(config.clone(), access));
 
         let (stopping, _) = watch::channel(false);
         let mut serving = JoinSet::new();
@@ -155,8 +163,10 @@ impl Node {
                 request_timeout: config.limits.http_request_timeout.0,
                 body_bytes_total_max: config.limits.http_body_bytes_total_max.0,
                 metrics_series_max: config.limits.metrics_series_max,
+                metrics_public: config.metrics_public,
             };
-            let router = http::router(broker.clone(), &options, stopping.subscribe());
+            let told = stopping.subscribe();
+            let router = http::router(broker.clone(), reloader.clone(), &options, told);
             let server = HttpServer::new(listener, router, &options);
             (local, tokio::spawn(server.run(stopping.subscribe())))
         });
@@ -167,8 +177,9 @@ impl Node {
             serving,
             stopping,
             kept: kept(config),
-            needs_token: config.token.is_some(),
+            needs_token: !config.tokens.is_empty() || config.token.is_some(),
             stop_timeout: config.stop_timeout.0,
+            reloader,
         })
     }
 
@@ -176,6 +187,12 @@ impl Node {
     #[must_use]
     pub const fn broker(&self) -> &NodeBroker {
         &self.broker
+    }
+
+    /// What takes a configuration over while the node runs.
+    #[must_use]
+    pub const fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// Where it listens, with the ports that it really got.
@@ -202,7 +219,7 @@ impl Node {
             let reachable = reachable(address);
             (reachable != DEFAULT_SERVER).then(|| format!("--server {reachable} "))
         });
-        let token = if self.needs_token { " (with the token in LTQ_TOKEN)" } else { "" };
+        let token = if self.needs_token { " (with a token in LTQ_TOKEN)" } else { "" };
         format!(
             "ltq-node {} listens on {}, {http}, {}; try: ltq {}pub hello \"first message\"{token}",
             env!("CARGO_PKG_VERSION"),
@@ -235,13 +252,15 @@ impl Node {
 }
 
 /// Runs a node until SIGTERM or Ctrl-C, and stops it cleanly. A second signal ends the process at
-/// once with exit code 1.
+/// once with exit code 1. SIGHUP, or a change of the file that `source` names, has the node read
+/// tokens and identities again.
 ///
 /// # Errors
 /// A [`NodeError`].
-pub async fn run(config: &Config) -> Result<(), NodeError> {
+pub async fn run(config: &Config, source: ConfigSource) -> Result<(), NodeError> {
     // Before anything is opened, so that a signal during the start is not missed.
     let mut signals = Signals::new().map_err(NodeError::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(NodeError::Signals)?;
     descriptors::raise_limit();
     let node = tokio::select! {
         node = Node::start(config) => node?,
@@ -252,7 +271,9 @@ pub async fn run(config: &Config) -> Result<(), NodeError> {
     };
     // Nobody has to read it.
     let _ = output::line(node.banner());
+    let watching = tokio::spawn(node.reloader.clone().watch(source, hangup));
     let signal = signals.next().await;
+    watching.abort();
     info!(signal, deadline = ?node.stop_timeout, "stopping; a second signal ends at once");
     tokio::select! {
         stopped = node.stop() => {
@@ -335,7 +356,6 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

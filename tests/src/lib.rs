@@ -11,7 +11,7 @@ mod served;
 
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};
-pub use raw_peer::{RawPeer, bytes_of};
+pub use raw_peer::{RawPeer, answers, bytes_of};
 pub use served::{Local, Served};
 
 use std::time::Duration;

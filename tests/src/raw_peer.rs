@@ -200,3 +200,31 @@ pub fn bytes_of(frame: &Frame) -> Vec<u8> {
     let _ = queue.poll_flush(&mut Context::from_waker(Waker::noop()), &mut taken);
     taken.0
 }
+
+/// All bytes that a broker answers over TCP to these frames, from the first to the end of the
+/// stream.
+///
+/// # Panics
+/// When nobody listens there, or the stream does not end in time.
+pub async fn answers(address: &Address, frames: &[Frame]) -> Vec<u8> {
+    let connection = Tcp::default().connect(address).await.expect("a connection");
+    let Stream { mut send, mut recv } = connection.open_stream().await.expect("a stream");
+    let bytes: Vec<u8> = frames.iter().flat_map(bytes_of).collect();
+    let mut rest = &bytes[..];
+    // The broker may end the stream before it has read everything.
+    while !rest.is_empty() {
+        let slices = [IoSlice::new(rest)];
+        match poll_fn(|context| send.poll_send(context, &slices)).await {
+            Ok(sent) => rest = &rest[sent..],
+            Err(_) => break,
+        }
+    }
+    let _ = poll_fn(|context| send.poll_finish(context)).await;
+    let mut answer = BytesMut::new();
+    within("the end of the answers", async {
+        while poll_fn(|context| recv.poll_recv(context, &mut answer, 4096)).await.unwrap_or(0) > 0 {
+        }
+    })
+    .await;
+    answer.to_vec()
+}

@@ -236,9 +236,14 @@ fn settings_that_cannot_be_are_refused_by_name() {
     good().check().expect("the defaults are fine");
     for (setting, bad) in [
         ("node", BrokerSettings { node: String::new(), ..good() }),
-        ("token", BrokerSettings { token: Some(String::new()), ..good() }),
         ("topics_max", BrokerSettings { topics_max: 0, ..good() }),
         ("connections_max", BrokerSettings { connections_max: 0, ..good() }),
+        (
+            "connections_per_address_max",
+            BrokerSettings { connections_per_address_max: 0, ..good() },
+        ),
+        ("futile_frames_max", BrokerSettings { futile_frames_max: 0, ..good() }),
+        ("topics_per_minute_max", BrokerSettings { topics_per_minute_max: 0, ..good() }),
         ("streams_max", BrokerSettings { streams_max: 0, ..good() }),
         ("subscriptions_max", BrokerSettings { subscriptions_max: 0, ..good() }),
         ("producers_max", BrokerSettings { producers_max: 0, ..good() }),

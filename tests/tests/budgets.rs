@@ -129,7 +129,9 @@ async fn promise_9_tiny_publishes_count_for_what_they_cost() {
 #[tokio::test(start_paused = true)]
 async fn promise_9_producers_opened_and_closed_in_a_pipeline_wait_for_their_answers() {
     let (store, gate) = Gated::new(MemoryStore::new(64 << 20), true);
-    let local = Local::on(store, Served::settings()).await;
+    // Those beyond `producers_max` are refused; they are not to end the stream as a flood here.
+    let settings = BrokerSettings { futile_frames_max: u32::MAX, ..Served::settings() };
+    let local = Local::on(store, settings).await;
     let mut peer = local.peer().await;
     peer.open_producer(1, "t").await;
     gate.send_replace(false);

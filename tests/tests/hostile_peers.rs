@@ -2,10 +2,10 @@
 //! is accepted it can do nothing. Each bad input gets an error that names what was wrong, or is
 //! dropped at a deadline.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ltq_core::{
-    BrokerSettings, Credit, Offset, RefusalCode, Settlement, Tag, TagRange, Verdict,
+    BrokerSettings, Credit, Offset, RefusalCode, Settlement, SharedToken, Tag, TagRange, Verdict,
     protocol::{Frame, Hello, PROTOCOL_MAJOR},
 };
 use ltq_tests::{RawPeer, Served, within};
@@ -63,7 +63,8 @@ async fn a_newer_minor_version_is_served_with_ours() {
 
 #[tokio::test]
 async fn promise_10_a_wrong_or_missing_token_is_refused() {
-    let settings = BrokerSettings { token: Some("secret".to_owned()), ..Served::settings() };
+    let access = Arc::new(SharedToken::new("secret").expect("a token"));
+    let settings = BrokerSettings { access, ..Served::settings() };
     let served = Served::start(settings).await;
     for token in [None, Some(""), Some("secre"), Some("secret2"), Some("Secret")] {
         let mut peer = RawPeer::connect(&served.address).await;

@@ -17,11 +17,12 @@ use super::{
     producers::{Nobody, Place, Producers},
     refuse::{bad_records, credit_refusal, gone, in_use, limit, refuse, unexpected},
     shared::Shared,
+    standing::Standing,
     waiters::Ticket,
 };
 use crate::{
-    ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder, Refusal, RefusalCode,
-    StartAt, TopicName,
+    Action, Address, ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder,
+    Refusal, RefusalCode, StartAt, TopicName,
     model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
     protocol::Frame,
 };
@@ -51,6 +52,7 @@ pub(super) struct Handles {
     ticket: Ticket,
     /// Replies of the session's own were added to the outbox.
     spoke: bool,
+    standing: Standing,
 }
 
 struct TopicSlot {
@@ -63,12 +65,20 @@ struct TopicSlot {
 struct Subscription {
     slot: usize,
     delivered: u64,
+    /// The most credit that it was given.
+    credit: Credit,
     leaving: bool,
 }
 
 impl Handles {
-    pub(super) fn new(shared: Arc<Shared>, session: SessionId, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peer: Address,
+        session: SessionId,
+        outbox: Arc<Outbox>,
+    ) -> Self {
         Self {
+            standing: Standing::new(shared.clone(), peer),
             shared,
             session,
             outbox,
@@ -87,6 +97,11 @@ impl Handles {
         }
     }
 
+    /// What the peer may do.
+    pub(super) const fn standing(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+
     /// Takes a frame that belongs behind the hello.
     pub(super) fn handle(&mut self, frame: Frame) -> Result<(), Refusal> {
         match frame {
@@ -103,9 +118,14 @@ impl Handles {
             Frame::Credit { handle, total } => self.credit(handle, total)?,
             Frame::Settle { handle, request, settlements } => {
                 if let Some(&Subscription { slot, .. }) = self.subscriptions.get(&handle) {
+                    if settlements.is_empty() && request == 0 {
+                        self.standing.futile("settlements of nothing");
+                        return Ok(());
+                    }
                     let consumer = self.consumer(handle);
                     self.tell(slot, Event::Settle { consumer, request, settlements });
                 } else {
+                    self.standing.futile("settlements for no subscription");
                     let stale = settlements.iter().map(|settlement| settlement.tags).collect();
                     self.reply(Reply::Settled { handle, request, stale });
                 }
@@ -130,7 +150,7 @@ impl Handles {
         } else if self.producers.len() >= max as usize {
             Err(limit("producers", max))
         } else {
-            self.slot(topic)
+            self.standing.permit(Action::Publish, topic).and_then(|()| self.slot(topic))
         };
         match opened {
             Ok(slot) => {
@@ -138,7 +158,10 @@ impl Handles {
                 let producer = self.producer(id);
                 self.tell(slot, Event::OpenProducer { producer, name, epoch });
             }
-            Err(refusal) => self.reply(Reply::ProducerRefused { handle, refusal }),
+            Err(refusal) => {
+                self.standing.futile("a producer that was refused");
+                self.reply(Reply::ProducerRefused { handle, refusal });
+            }
         }
     }
 
@@ -158,6 +181,7 @@ impl Handles {
             return Err(Refusal::new(RefusalCode::Malformed, detail));
         }
         let Some(place @ Place { slot, id }) = self.producers.place(handle) else {
+            self.standing.futile("a publish of no open producer");
             let detail = format!("producer {handle} is not open");
             let refusal = Refusal::new(RefusalCode::NoSuchHandle, detail);
             self.reply(Reply::PublishRefused { handle, sequence, count, refusal });
@@ -211,7 +235,9 @@ impl Handles {
     }
 
     fn close_producer(&mut self, handle: u32, forget: bool) {
-        let Some(Place { slot, id }) = self.producers.place(handle) else { return };
+        let Some(Place { slot, id }) = self.producers.place(handle) else {
+            return self.standing.futile("the end of no open producer");
+        };
         self.producers.close(id);
         let producer = self.producer(id);
         self.tell(slot, Event::CloseProducer { producer, forget });
@@ -248,28 +274,43 @@ impl Handles {
             );
             Err(Refusal::new(RefusalCode::OutOfRange, detail))
         } else {
-            self.slot(topic)
+            self.standing.permit(Action::Consume, topic).and_then(|()| self.slot(topic))
         };
         match subscribed {
             Ok(slot) => {
-                let subscription = Subscription { slot, delivered: 0, leaving: false };
+                let subscription = Subscription { slot, delivered: 0, credit, leaving: false };
                 self.subscriptions.insert(handle, subscription);
                 let consumer = self.consumer(handle);
                 let event = Event::Subscribe { consumer, channel, start, create, timeout, credit };
                 self.tell(slot, event);
             }
-            Err(refusal) => self.reply(Reply::SubscribeRefused { handle, refusal }),
+            Err(refusal) => {
+                self.standing.futile("a subscription that was refused");
+                self.reply(Reply::SubscribeRefused { handle, refusal });
+            }
         }
     }
 
     fn credit(&mut self, handle: u32, total: Credit) -> Result<(), Refusal> {
         let credit_max = self.shared.settings.model.credit_max;
         // Credit for a subscription that has just been closed crosses the news of it.
-        let Some(subscription) = self.subscriptions.get(&handle) else { return Ok(()) };
+        let Some(subscription) = self.subscriptions.get_mut(&handle) else {
+            self.standing.futile("credit for no subscription");
+            return Ok(());
+        };
         let open = total.messages.saturating_sub(subscription.delivered);
         if open > credit_max.messages {
             return Err(credit_refusal(Credit { messages: open, ..total }, credit_max));
         }
+        let before = subscription.credit;
+        if total.messages <= before.messages && total.bytes <= before.bytes {
+            self.standing.futile("credit that was given before");
+            return Ok(());
+        }
+        subscription.credit = Credit {
+            messages: total.messages.max(before.messages),
+            bytes: total.bytes.max(before.bytes),
+        };
         let slot = subscription.slot;
         self.tell(slot, Event::Credit { consumer: self.consumer(handle), total });
         Ok(())
@@ -282,23 +323,31 @@ impl Handles {
                 let slot = subscription.slot;
                 self.tell(slot, Event::Unsubscribe { consumer: self.consumer(handle) });
             }
-            Some(_) => {}
-            None => self.reply(Reply::SubscriptionClosed { handle, refusal: None }),
+            Some(_) => self.standing.futile("a subscription's end said twice"),
+            None => {
+                self.standing.futile("the end of no subscription");
+                self.reply(Reply::SubscriptionClosed { handle, refusal: None });
+            }
         }
     }
 
     fn admin(&mut self, request: u32, action: crate::AdminRequest) {
-        if self.requests >= REQUESTS_MAX {
-            let refusal = limit("unanswered operators' requests", REQUESTS_MAX);
+        let permitted = match self.requests {
+            REQUESTS_MAX.. => Err(limit("unanswered operators' requests", REQUESTS_MAX)),
+            _ => self.standing.permit_request(&action),
+        };
+        if let Err(refusal) = permitted {
+            self.standing.futile("an operator's request that was refused");
             self.reply(Reply::Admin { request, result: Err(refusal) });
             return;
         }
+        let sight = self.standing.sight();
         self.requests += 1;
         let (shared, outbox) = (self.shared.clone(), self.outbox.clone());
         let requesting = self.requesting.get_or_insert_default();
         while requesting.try_join_next().is_some() {}
         requesting.spawn(async move {
-            let result = admin::perform(&shared, action).await;
+            let result = admin::perform(&shared, action).await.map(sight);
             outbox.push(Outgoing::Reply(Reply::Admin { request, result }));
             outbox.wake();
         });
@@ -307,6 +356,7 @@ impl Handles {
     /// Notes what a topic says about the handles, in the client's numbers from then on. An error
     /// if it is for nobody any more.
     pub(super) fn replied(&mut self, reply: &mut Reply) -> Result<(), Nobody> {
+        self.standing.answered(reply, &self.producers);
         let left = match reply {
             Reply::SubscribeRefused { handle, .. } | Reply::SubscriptionClosed { handle, .. } => {
                 self.subscriptions.remove(handle).map(|subscription| subscription.slot)
@@ -445,8 +495,7 @@ impl Handles {
             slot.users += 1;
             return Ok(*index);
         }
-        let settings = &self.shared.settings;
-        let inbox = self.shared.topic(topic, settings.auto_create_topics, settings.topic)?;
+        let inbox = self.shared.topic_by_use(topic, self.standing.origin())?;
         // If it closes at once, so do the events that follow.
         let _ = inbox.push(Entry::Attach(self.session, self.outbox.clone()));
         let slot = Some(TopicSlot { inbox, events: Vec::new(), users: 1 });

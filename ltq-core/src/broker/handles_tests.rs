@@ -7,9 +7,17 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    AdminRequest, Message, Settlement, Tag, TagRange, Verdict,
+    AdminRequest, Message, Peer, Settlement, Tag, TagRange, Verdict,
     broker::testing::{self, topic},
 };
+
+/// The handles of a session whose hello was accepted.
+fn greeted(shared: &Arc<Shared>, session: SessionId, outbox: &Arc<Outbox>) -> Handles {
+    let peer = Peer { address: Address::new("in-process", "peer"), identity: None };
+    let mut handles = Handles::new(shared.clone(), peer.address.clone(), session, outbox.clone());
+    handles.standing().admitted(shared.admit(&peer, None).unwrap());
+    handles
+}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -107,7 +115,7 @@ impl World {
     fn new() -> Self {
         let (shared, gate) = testing::shared(true);
         let outbox = Outbox::new();
-        let handles = Handles::new(shared.clone(), shared.new_session(), outbox.clone());
+        let handles = greeted(&shared, shared.new_session(), &outbox);
         Self { shared, gate, handles, outbox, next: [1; 4], deleting: JoinSet::new() }
     }
 
@@ -167,7 +175,7 @@ impl World {
             Step::NewSession => {
                 self.outbox = Outbox::new();
                 let session = self.shared.new_session();
-                self.handles = Handles::new(self.shared.clone(), session, self.outbox.clone());
+                self.handles = greeted(&self.shared, session, &self.outbox);
                 return;
             }
         };

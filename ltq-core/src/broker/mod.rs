@@ -6,7 +6,9 @@
 
 mod admin;
 mod budget;
+mod by_address;
 mod direct;
+mod door;
 mod gathering;
 mod greeting;
 mod handles;
@@ -21,6 +23,7 @@ mod serve;
 mod session;
 mod settings;
 mod shared;
+mod standing;
 mod topic_task;
 mod unconfirmed;
 mod waiters;
@@ -47,13 +50,14 @@ pub use direct::{
 pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
-    AdminRequest, AdminResponse, ChannelName, Environment, Listener, NodeStats, Refusal, Store,
-    StoreError, TopicName, TransportError,
+    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Listener, NodeStats,
+    Peer, Refusal, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
         keys::{self, Key},
     },
 };
+use by_address::Origin;
 use shared::Shared;
 
 /// Why a broker did not start, or did not stop as it should.
@@ -86,8 +90,22 @@ pub struct BrokerCounters {
     pub connections_accepted: u64,
     /// Connections closed at once because there were too many.
     pub connections_refused: u64,
+    /// Connections closed at once because their address had too many.
+    pub connections_refused_by_address: u64,
     /// Streams that ended by a refusal or a cut.
     pub streams_failed: u64,
+    /// Of those, streams that sent too many frames that bring nothing.
+    pub streams_flooding: u64,
+    /// Of those, streams whose grant was taken back.
+    pub streams_revoked: u64,
+    /// Hellos, and HTTP requests, that were not let in.
+    pub hellos_denied: u64,
+    /// Of those, the ones whose address had brought too many wrong tokens.
+    pub hellos_locked_out: u64,
+    /// Requests of peers that lacked the permission.
+    pub requests_forbidden: u64,
+    /// Topics not made by use because their address had made too many.
+    pub topics_refused_by_address: u64,
 }
 
 /// A message broker over a store: topics and channels, the sessions of its peers, and a direct
@@ -168,7 +186,34 @@ impl<S: Store> Broker<S> {
         serve::serve(self.shared.clone(), listener).await
     }
 
-    /// Does what an operator asks. Not cancel safe: a request given up may still be carried out.
+    /// Lets somebody in, or not, who comes by another way than [`serve`](Self::serve), such as
+    /// HTTP: by the same [`Access`](crate::Access), and with the same limits of wrong tokens.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Unauthorized`](crate::RefusalCode::Unauthorized), in the same words whatever
+    /// the cause.
+    pub fn admit(&self, peer: &Peer, token: Option<&str>) -> Result<Grant, Refusal> {
+        self.shared.admit(peer, token)
+    }
+
+    /// Checks that a grant stands and permits something, on a topic or on the node (`None`), and
+    /// counts it if not.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Forbidden`](crate::RefusalCode::Forbidden), which names what is missing;
+    /// [`RefusalCode::Unauthorized`](crate::RefusalCode::Unauthorized) when the grant was revoked.
+    pub fn permit(
+        &self,
+        grant: &Grant,
+        action: Action,
+        topic: Option<&TopicName>,
+    ) -> Result<(), Refusal> {
+        let Shared { door, counters, .. } = &*self.shared;
+        door.permit(counters, None, grant, action, topic)
+    }
+
+    /// Does what an operator asks, with all permissions. Not cancel safe: a request given up may
+    /// still be carried out.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -188,7 +233,16 @@ impl<S: Store> Broker<S> {
         BrokerCounters {
             connections_accepted: counters.connections_accepted.load(Ordering::Relaxed),
             connections_refused: counters.connections_refused.load(Ordering::Relaxed),
+            connections_refused_by_address: counters
+                .connections_refused_by_address
+                .load(Ordering::Relaxed),
             streams_failed: counters.sessions_failed.load(Ordering::Relaxed),
+            streams_flooding: counters.sessions_flooding.load(Ordering::Relaxed),
+            streams_revoked: counters.sessions_revoked.load(Ordering::Relaxed),
+            hellos_denied: counters.hellos_denied.load(Ordering::Relaxed),
+            hellos_locked_out: counters.hellos_locked_out.load(Ordering::Relaxed),
+            requests_forbidden: counters.requests_forbidden.load(Ordering::Relaxed),
+            topics_refused_by_address: counters.topics_refused_by_address.load(Ordering::Relaxed),
         }
     }
 
@@ -203,7 +257,25 @@ impl<S: Store> Broker<S> {
         options: PublisherOptions,
     ) -> Result<Publisher, DirectError> {
         let topic = TopicName::new(topic).map_err(direct::bad_name)?;
-        Publisher::open(&self.shared, &topic, options).await
+        Publisher::open(&self.shared, &topic, options, None).await
+    }
+
+    /// The same on behalf of a peer that came by another way than [`serve`](Self::serve): a topic
+    /// that is made counts against the limit for the peer's address. What the peer may do,
+    /// [`permit`](Self::permit) says.
+    ///
+    /// # Errors
+    /// As of [`publisher`](Self::publisher), and
+    /// [`RefusalCode::LimitReached`](crate::RefusalCode::LimitReached) when too many topics were
+    /// made from there.
+    pub async fn publisher_for(
+        &self,
+        peer: &Peer,
+        topic: &TopicName,
+        options: PublisherOptions,
+    ) -> Result<Publisher, DirectError> {
+        let from = Origin::of(&peer.address);
+        Publisher::open(&self.shared, topic, options, from).await
     }
 
     /// Subscribes to a channel of a topic without a socket or a frame. Both are made where the

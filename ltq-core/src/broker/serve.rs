@@ -12,6 +12,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    by_address::Origin,
     session::{self, SessionError},
     shared::{Phase, Shared},
 };
@@ -42,6 +43,17 @@ pub(super) async fn serve(
 }
 
 fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
+    let origin = Origin::of(&connection.peer().address);
+    let max = shared.settings.connections_per_address_max;
+    if !shared.door.enter(origin, max) {
+        let counters = &shared.counters;
+        let count = counters.connections_refused_by_address.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            let peer = &connection.peer().address;
+            warn!(%peer, max, count, "refused: too many connections of one address");
+        }
+        return;
+    }
     let max = shared.settings.connections_max;
     let mut refused = false;
     shared.connections.send_if_modified(|open| {
@@ -50,6 +62,7 @@ fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         !refused
     });
     if refused {
+        shared.door.leave(origin);
         let count = shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed) + 1;
         // An operator has to know of it; a flood of connections is no reason for one of lines.
         if count.is_power_of_two() {
@@ -58,7 +71,7 @@ fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         return;
     }
     shared.counters.connections_accepted.fetch_add(1, Ordering::Relaxed);
-    let open = OpenConnection(shared.clone());
+    let open = OpenConnection(shared.clone(), origin);
     tokio::spawn(async move {
         if connection.multiplexed() {
             serve_streams(&open.0, connection).await;
@@ -129,7 +142,11 @@ fn report(shared: &Shared, connection: &dyn Connection, ended: Result<(), Sessio
         Err(SessionError::Refused(refusal)) if refusal.code == RefusalCode::Stopping => {}
         Err(SessionError::Refused(refusal)) => {
             shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
-            info!(%peer, %refusal, "connection refused");
+            // Whoever can cause these lines must not fill the disk with them.
+            match shared.door.may_say_failed() {
+                Some(count) => info!(%peer, %refusal, count, "connection refused"),
+                None => debug!(%peer, %refusal, "connection refused"),
+            }
         }
         Err(error @ SessionError::Cut(_)) => {
             shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
@@ -139,10 +156,11 @@ fn report(shared: &Shared, connection: &dyn Connection, ended: Result<(), Sessio
 }
 
 /// Counts a connection as long as it lives.
-struct OpenConnection(Arc<Shared>);
+struct OpenConnection(Arc<Shared>, Option<Origin>);
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
+        self.0.door.leave(self.1);
         self.0.connections.send_modify(|open| *open -= 1);
     }
 }

@@ -28,7 +28,7 @@ use super::{
     watch::{Attention, Watch},
 };
 use crate::{
-    Address, Peer, RecvStream, Refusal, RefusalCode, SendStream, Stream,
+    Peer, RecvStream, Refusal, RefusalCode, SendStream, Stream,
     model::{Delivery, SessionId},
     protocol::{DecodeError, Decoder, FRAME_BYTES_MIN, Frame, Hello, WriteQueue, encode},
 };
@@ -75,7 +75,7 @@ enum State {
 struct Session {
     shared: Arc<Shared>,
     id: SessionId,
-    peer: Address,
+    peer: Peer,
     outbox: Arc<Outbox>,
     handles: Handles,
     send: Box<dyn SendStream>,
@@ -115,8 +115,8 @@ impl Session {
         let settings = &shared.settings;
         Self {
             id,
-            peer: peer.address.clone(),
-            handles: Handles::new(shared.clone(), id, outbox.clone()),
+            handles: Handles::new(shared.clone(), peer.address.clone(), id, outbox.clone()),
+            peer: peer.clone(),
             outbox,
             send: stream.send,
             recv: stream.recv,
@@ -314,6 +314,7 @@ impl Session {
             self.decoder.decode(&mut self.read).map_err(|error| refusal_of(&error))?
         {
             any = true;
+            self.handles.standing().check()?;
             self.handle(frame)?;
         }
         self.watch.received(any, !self.read.is_empty());
@@ -354,23 +355,29 @@ impl Session {
             };
         }
         match frame {
-            Frame::Ping { nonce } => encode(&Frame::Pong { nonce }, &mut self.write),
-            Frame::Pong { .. } => {}
+            Frame::Ping { nonce } => {
+                self.handles.standing().futile("a ping");
+                encode(&Frame::Pong { nonce }, &mut self.write);
+            }
+            Frame::Pong { .. } => self.handles.standing().futile("a pong"),
             frame => self.handles.handle(frame)?,
         }
         Ok(())
     }
 
     fn greet(&mut self, hello: &Hello) -> Result<(), SessionError> {
+        greeting::check_version(hello)?;
+        let grant = self.shared.admit(&self.peer, hello.token.as_deref())?;
         let settings = &self.shared.settings;
-        self.heartbeat = greeting::check(hello, settings)?;
+        self.heartbeat = greeting::check_limits(hello, settings)?;
         self.state = State::Open { frame_bytes_max: hello.frame_bytes_max };
         self.decoder = Decoder::new(settings.frame_bytes_max);
         let next = Instant::now() + self.tick_pause();
         self.tick.as_mut().reset(next);
         let welcome = greeting::welcome(settings, self.heartbeat);
         encode(&Frame::Welcome(welcome), &mut self.write);
-        debug!(peer = %self.peer, client = hello.client, "hello");
+        debug!(peer = %self.peer.address, client = hello.client, who = grant.who(), "hello");
+        self.handles.standing().admitted(grant);
         Ok(())
     }
 
@@ -389,6 +396,7 @@ impl Session {
             let detail = format!("no hello came within {:?}", settings.hello_timeout);
             return Err(Refusal::new(RefusalCode::PeerTimeout, detail));
         }
+        self.handles.standing().check()?;
         let nonce = self.watch.tick(self.heartbeat, settings.stall_timeout)?;
         let pause = self.tick_pause();
         self.tick.as_mut().reset(Instant::now() + pause);

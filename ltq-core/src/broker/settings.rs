@@ -1,19 +1,20 @@
 //! What a broker may be told before it starts.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-use crate::{TopicSettings, model::ModelSettings, protocol::FRAME_BYTES_MIN};
+use crate::{Access, Everybody, TopicSettings, model::ModelSettings, protocol::FRAME_BYTES_MIN};
 
 /// Settings of a [`Broker`](super::Broker). Made with [`Default`] and changed field by field.
 #[derive(Clone)]
 pub struct BrokerSettings {
     /// The node's name, told to clients. Default: `ltq`.
     pub node: String,
-    /// The secret that a client's hello must carry; `None`, the default, asks for none. Programs
-    /// that embed the broker need none.
-    pub token: Option<String>,
+    /// Who may come in, and what they may do. Default: [`Everybody`], everything.
+    /// [`SharedToken`](crate::SharedToken) asks for one secret; your own [`Access`] for what you
+    /// like. The program that embeds the broker needs no leave.
+    pub access: Arc<dyn Access>,
     /// Settings of topics made on first use.
     pub topic: TopicSettings,
     /// Whether publishing or subscribing makes a topic that is not there. Default: true.
@@ -24,6 +25,10 @@ pub struct BrokerSettings {
     pub topics_max: usize,
     /// The most connections at a time; further ones are closed at once. Default: 20,000.
     pub connections_max: usize,
+    /// The most connections at a time from one address (an IP address without its port; of IPv6
+    /// the first 64 bits); further ones are closed at once. Peers of this machine are not counted
+    /// here. Default: 1,000.
+    pub connections_per_address_max: usize,
     /// The most streams of one connection at a time, where the transport carries several.
     /// Default: 1,024.
     pub streams_max: usize,
@@ -35,6 +40,13 @@ pub struct BrokerSettings {
     pub subscriptions_max: u32,
     /// The most open producers of one stream. Default: 4,096.
     pub producers_max: u32,
+    /// The most frames of one stream within a second that cost work and bring nothing: pings,
+    /// requests that are refused, numbers that name nothing, credit that was given before. Beyond it
+    /// the stream is ended. Default: 10,000.
+    pub futile_frames_max: u32,
+    /// The most topics that peers of one address make by using them, at once and in each minute;
+    /// beyond it such use is refused. Peers of this machine are not counted. Default: 1,000.
+    pub topics_per_minute_max: u32,
     /// Bytes that one stream may have published and not yet confirmed, each publish counting 256
     /// bytes more than its records; beyond it the broker reads no more from that stream. Default:
     /// 16 MiB.
@@ -59,23 +71,26 @@ pub struct BrokerSettings {
     pub model: ModelSettings,
 }
 
-/// All of it but the secret: settings end up in logs and in the output of tests that fail.
+/// All of it but what may hold secrets: settings end up in logs and in the output of tests that fail.
 impl fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Taken apart, so that no field can be forgotten.
         let Self {
             node,
-            token,
+            access: _,
             topic,
             auto_create_topics,
             auto_create_channels,
             topics_max,
             connections_max,
+            connections_per_address_max,
             streams_max,
             message_bytes_max,
             frame_bytes_max,
             subscriptions_max,
             producers_max,
+            futile_frames_max,
+            topics_per_minute_max,
             publish_bytes_max,
             publish_bytes_total_max,
             partial_bytes_total_max,
@@ -86,17 +101,19 @@ impl fmt::Debug for BrokerSettings {
         } = self;
         f.debug_struct("BrokerSettings")
             .field("node", node)
-            .field("token", &token.as_ref().map(|_| "(not shown)"))
             .field("topic", topic)
             .field("auto_create_topics", auto_create_topics)
             .field("auto_create_channels", auto_create_channels)
             .field("topics_max", topics_max)
             .field("connections_max", connections_max)
+            .field("connections_per_address_max", connections_per_address_max)
             .field("streams_max", streams_max)
             .field("message_bytes_max", message_bytes_max)
             .field("frame_bytes_max", frame_bytes_max)
             .field("subscriptions_max", subscriptions_max)
             .field("producers_max", producers_max)
+            .field("futile_frames_max", futile_frames_max)
+            .field("topics_per_minute_max", topics_per_minute_max)
             .field("publish_bytes_max", publish_bytes_max)
             .field("publish_bytes_total_max", publish_bytes_total_max)
             .field("partial_bytes_total_max", partial_bytes_total_max)
@@ -104,7 +121,7 @@ impl fmt::Debug for BrokerSettings {
             .field("heartbeat", heartbeat)
             .field("stall_timeout", stall_timeout)
             .field("model", model)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,17 +129,20 @@ impl Default for BrokerSettings {
     fn default() -> Self {
         Self {
             node: "ltq".to_owned(),
-            token: None,
+            access: Arc::new(Everybody),
             topic: TopicSettings::default(),
             auto_create_topics: true,
             auto_create_channels: true,
             topics_max: 100_000,
             connections_max: 20_000,
+            connections_per_address_max: 1_000,
             streams_max: 1024,
             message_bytes_max: 1 << 20,
             frame_bytes_max: 8 << 20,
             subscriptions_max: 4096,
             producers_max: 4096,
+            futile_frames_max: 10_000,
+            topics_per_minute_max: 1_000,
             publish_bytes_max: 16 << 20,
             publish_bytes_total_max: 256 << 20,
             partial_bytes_total_max: 128 << 20,
@@ -162,13 +182,6 @@ impl BrokerSettings {
             &self.node,
             "1 to 256 bytes",
         )?;
-        let token = self.token.as_deref().unwrap_or("-");
-        rule(
-            !token.is_empty() && token.len() <= 1024,
-            "token",
-            &"what was given",
-            "1 to 1,024 bytes",
-        )?;
         self.topic.retention.check().map_err(|error| SettingsError {
             setting: error.limit,
             value: error.value,
@@ -176,6 +189,12 @@ impl BrokerSettings {
         })?;
         rule(self.topics_max > 0, "topics_max", &self.topics_max, at_least_one)?;
         rule(self.connections_max > 0, "connections_max", &self.connections_max, at_least_one)?;
+        let max = self.connections_per_address_max;
+        rule(max > 0, "connections_per_address_max", &max, at_least_one)?;
+        let max = self.futile_frames_max;
+        rule(max > 0, "futile_frames_max", &max, at_least_one)?;
+        let max = self.topics_per_minute_max;
+        rule(max > 0, "topics_per_minute_max", &max, at_least_one)?;
         rule(self.streams_max > 0, "streams_max", &self.streams_max, at_least_one)?;
         rule(
             self.subscriptions_max > 0,
@@ -301,12 +320,12 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SharedToken;
 
     #[test]
     fn the_secret_is_not_in_what_is_printed() {
-        let settings = BrokerSettings { token: Some("s3cret".to_owned()), ..Default::default() };
-        let shown = format!("{settings:?}");
-        assert!(!shown.contains("s3cret") && shown.contains("not shown"), "{shown}");
-        assert!(format!("{:?}", BrokerSettings::default()).contains("token: None"));
+        let access = Arc::new(SharedToken::new("s3cret").unwrap());
+        let settings = BrokerSettings { access, ..Default::default() };
+        assert!(!format!("{settings:?}").contains("s3cret"), "{settings:?}");
     }
 }

@@ -13,13 +13,15 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     budget::{Budget, Partials},
+    by_address::Origin,
+    door::Door,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     settings::BrokerSettings,
     topic_task,
 };
 use crate::{
-    Environment, Refusal, RefusalCode, Store, TopicName, TopicSettings,
+    Environment, Grant, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
     model::{Event, ModelSettings, SessionId, Topic},
 };
 
@@ -43,6 +45,7 @@ pub(super) struct Shared {
     pub(super) connections: watch::Sender<usize>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) counters: Counters,
+    pub(super) door: Door,
 }
 
 /// How far a broker is on its way out.
@@ -60,7 +63,14 @@ pub(super) enum Phase {
 pub(super) struct Counters {
     pub(super) connections_accepted: AtomicU64,
     pub(super) connections_refused: AtomicU64,
+    pub(super) connections_refused_by_address: AtomicU64,
     pub(super) sessions_failed: AtomicU64,
+    pub(super) sessions_flooding: AtomicU64,
+    pub(super) sessions_revoked: AtomicU64,
+    pub(super) hellos_denied: AtomicU64,
+    pub(super) hellos_locked_out: AtomicU64,
+    pub(super) requests_forbidden: AtomicU64,
+    pub(super) topics_refused_by_address: AtomicU64,
 }
 
 impl Shared {
@@ -84,11 +94,17 @@ impl Shared {
             connections: watch::channel(0).0,
             phase: watch::channel(Phase::Running).0,
             counters: Counters::default(),
+            door: Door::default(),
         }
     }
 
     pub(super) fn new_session(&self) -> SessionId {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Lets a peer in, or not.
+    pub(super) fn admit(&self, peer: &Peer, token: Option<&str>) -> Result<Grant, Refusal> {
+        self.door.admit(&self.settings.access, &self.counters, peer, token)
     }
 
     /// Lets a session hear, by its outbox, when it is to say goodbye.
@@ -135,6 +151,29 @@ impl Shared {
         create: bool,
         settings: TopicSettings,
     ) -> Result<Arc<Inbox>, Refusal> {
+        self.topic_if(name, create, settings, || Ok(()))
+    }
+
+    /// The way to a topic for somebody who uses it. Makes it where the settings allow it, and
+    /// where not too many were made from the same address.
+    pub(super) fn topic_by_use(
+        self: &Arc<Self>,
+        name: &TopicName,
+        from: Option<Origin>,
+    ) -> Result<Arc<Inbox>, Refusal> {
+        let BrokerSettings { auto_create_topics, topic, topics_per_minute_max, .. } = self.settings;
+        self.topic_if(name, auto_create_topics, topic, || {
+            self.door.make_topic(&self.counters, from, name, topics_per_minute_max)
+        })
+    }
+
+    fn topic_if(
+        self: &Arc<Self>,
+        name: &TopicName,
+        create: bool,
+        settings: TopicSettings,
+        may_make: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<Arc<Inbox>, Refusal> {
         let mut topics = self.topics.lock();
         if let Some(inbox) = topics.get(name) {
             return Ok(inbox.clone());
@@ -161,6 +200,7 @@ impl Shared {
             );
             return Err(Refusal::new(RefusalCode::DurabilityUnavailable, detail));
         }
+        may_make()?;
         let now = self.environment.now();
         let topic = Topic::create(name.clone(), settings, self.model.clone(), now);
         Ok(self.start(&mut topics, topic))

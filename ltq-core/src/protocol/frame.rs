@@ -29,7 +29,7 @@ pub struct Hello {
     pub features: Features,
     /// Who it is, for logs: up to 256 bytes.
     pub client: String,
-    /// The shared secret, where the node asks for one: up to 1,024 bytes.
+    /// The token, where the node asks for one: up to 1,024 bytes.
     pub token: Option<String>,
     /// The longest frame that it reads, in bytes.
     pub frame_bytes_max: u32,

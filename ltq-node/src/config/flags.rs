@@ -46,9 +46,9 @@ pub struct Flags {
     #[arg(long, value_name = "DURABILITY", value_parser = clap::builder::PossibleValuesParser::new(DurabilityChoice::WORDS.iter().copied()))]
     pub durability: Option<String>,
 
-    /// Listens for clients on tcp://HOST:PORT. Give it several times to listen in several places;
-    /// port 0 takes any free one. Beyond this machine it asks for a token. [default:
-    /// tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
+    /// Listens for clients on tcp://HOST:PORT, or on unix:///PATH for the user that the node runs as.
+    /// Give it several times to listen in several places; port 0 takes any free one. Beyond this
+    /// machine it asks for tokens. [default: tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
     #[arg(long, value_name = "URL")]
     pub listen: Vec<String>,
 
@@ -57,8 +57,9 @@ pub struct Flags {
     #[arg(long, value_name = "HOST:PORT")]
     pub http: Option<String>,
 
-    /// Lets only those in who know this secret. A variable or the file keeps it from the list of
-    /// processes. There is none by default. [variable: LTQ_TOKEN]
+    /// Lets only those in who know this secret, which permits everything, or a token of the file,
+    /// which permits what stands there. A variable or the file keeps it from the list of processes.
+    /// There is none by default. [variable: LTQ_TOKEN]
     #[arg(long, value_name = "TOKEN", value_parser = token)]
     pub token: Option<Token>,
 
@@ -75,7 +76,7 @@ pub struct Flags {
     #[arg(long)]
     pub print_config: bool,
 
-    /// What to do with the store of a node that is stopped, instead of running one.
+    /// What to do instead of running a node.
     #[command(subcommand)]
     pub tool: Option<ToolCommand>,
 }
@@ -112,6 +113,7 @@ Limits and timeouts are set in the file or by variables: run ltq-node --print-co
 them; the key message_bytes_max below [limits] is the variable LTQ_LIMITS_MESSAGE_BYTES_MAX. Sizes \
 are written as 64MiB, times as 30s.
 
-SIGTERM or Ctrl-C stops the node cleanly; a second one ends it at once.
+SIGTERM or Ctrl-C stops the node cleanly; a second one ends it at once. When the file changes, or \
+at SIGHUP, tokens and identities are read from it again; other settings take a restart.
 
 Exit codes: 0 stopped cleanly, 2 bad usage or configuration, 1 anything else.";

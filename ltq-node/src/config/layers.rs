@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use super::{
     ConfigError,
     choice::DurabilityChoice,
+    grants::{IdentitySettings, TokenHash, TokenSettings},
     settings::{Config, FileStoreSettings, RetentionSettings, RocksDbStoreSettings},
     suggest::{nearest, nearest_key},
     units::Period,
@@ -35,12 +36,9 @@ impl Layer {
 
     pub(super) fn from_text(origin: &str, text: &str) -> Result<Self, ConfigError> {
         let origin = origin.to_owned();
-        match text.parse() {
-            Ok(table) => Ok(Self { origin, table }),
-            Err(error) => {
-                Err(ConfigError::Syntax { origin, error: error.to_string().trim_end().to_owned() })
-            }
-        }
+        text.parse::<Table>()
+            .map(|table| Self { origin: origin.clone(), table })
+            .map_err(|error| ConfigError::Syntax { origin, error: without_the_line(text, &error) })
     }
 
     /// What one `LTQ_*` variable says; `None` when it is not meant for the node.
@@ -50,8 +48,9 @@ impl Layer {
             return Ok(None);
         }
         let wanted = rest.to_ascii_lowercase();
-        let Some(key) = known_keys().iter().find(|key| key.replace('.', "_") == wanted) else {
-            let names: Vec<String> = known_keys().iter().map(|key| variable(key)).collect();
+        let keys = || known_keys().iter().filter(|key| !FILE_ONLY.contains(&key.as_str()));
+        let Some(key) = keys().find(|key| key.replace('.', "_") == wanted) else {
+            let names: Vec<String> = keys().map(|key| variable(key)).collect();
             return Err(ConfigError::UnknownVariable {
                 name: name.to_owned(),
                 nearest: nearest(name, names.iter().map(String::as_str)).map(str::to_owned),
@@ -154,6 +153,19 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             disk_bytes_max: some_limit,
             ..RocksDbStoreSettings::default()
         },
+        tokens: vec![TokenSettings {
+            name: String::new(),
+            sha256: TokenHash([0; 32]),
+            publish: Vec::new(),
+            consume: Vec::new(),
+            administer: Vec::new(),
+        }],
+        identities: vec![IdentitySettings {
+            identity: String::new(),
+            publish: Vec::new(),
+            consume: Vec::new(),
+            administer: Vec::new(),
+        }],
         token: Some("".into()),
         durability: Some(DurabilityChoice::Disk),
         ..Config::default()
@@ -203,10 +215,25 @@ fn overlay(under: &mut Table, over: &Table) {
     }
 }
 
+/// What is wrong and where. Not the line itself, which may hold a secret: this goes to logs.
+fn without_the_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let before = error.span().and_then(|span| text.get(..span.start));
+    before.map_or_else(
+        || message.to_owned(),
+        |before| {
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("line {}, column {column}: {message}", before.matches('\n').count() + 1)
+        },
+    )
+}
+
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Tables that are lists, which no variable can say.
+pub(super) const FILE_ONLY: [&str; 2] = ["tokens", "identities"];
 const PREFIX: &str = "LTQ_";
 /// Variables of the `ltq` command, and the one that names the file.
 const NOT_OURS: [&str; 2] = ["LTQ_SERVER", "LTQ_CONFIG"];

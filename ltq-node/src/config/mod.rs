@@ -2,9 +2,11 @@
 
 mod choice;
 mod flags;
+mod grants;
 mod layers;
 mod ranges;
 mod settings;
+mod source;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -16,10 +18,13 @@ use thiserror::Error;
 
 pub use choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
 pub use flags::Flags;
+pub use grants::{IdentitySettings, TokenHash, TokenSettings};
 pub use settings::{
     Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, RetentionSettings,
-    RocksDbStoreSettings, SCHEMES,
+    RocksDbStoreSettings,
 };
+pub use source::ConfigSource;
+pub(crate) use source::fixed_differences;
 pub use units::{ByteSize, Period, Token};
 
 use layers::Layer;
@@ -135,7 +140,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The configuration as a TOML file that says the same. The token is left out, since what is
+    /// The configuration as a TOML file that says the same. Of `tokens` there are only hashes. The
+    /// plain `token` is left out, since what is
     /// printed is easily passed on; a line says whether there is one.
     #[must_use]
     pub fn to_toml(&self) -> String {

@@ -1,6 +1,6 @@
 //! Every setting of a node, its default, and the values that it may have.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ltq_core::{
     Address, BrokerSettings, Credit, Durability, Retention, StoreError, TopicSettings,
@@ -9,9 +9,12 @@ use ltq_core::{
 use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
 
+use crate::access::NodeAccess;
+
 use super::{
     ConfigError,
     choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind},
+    grants::{self, IdentitySettings, TokenSettings},
     layers, ranges,
     units::{ByteSize, Period, Token},
 };
@@ -36,11 +39,13 @@ pub struct Config {
     pub listen: Vec<String>,
     /// Where it serves HTTP, or `off`. Default: `127.0.0.1:7441`.
     pub http: String,
-    /// The secret that clients must know. Default: none.
+    /// A secret that permits everything to whoever knows it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// Whether to listen beyond this machine without a token. Default: false.
+    /// Whether to listen beyond this machine without any token or identity. Default: false.
     pub allow_unauthenticated: bool,
+    /// Whether `GET /metrics` is for everybody, as health is. Default: false.
+    pub metrics_public: bool,
     /// Whether publishing or subscribing makes a topic that is not there. Default: true.
     pub auto_create_topics: bool,
     /// Whether subscribing makes a channel that is not there. Default: true.
@@ -63,6 +68,13 @@ pub struct Config {
     pub memory_store: MemoryStoreSettings,
     /// The store on RocksDB.
     pub rocksdb_store: RocksDbStoreSettings,
+    /// Tokens, each with what it permits. Only in the file. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<TokenSettings>,
+    /// Identities that peers prove by their transport, each with what it permits. Only in the file.
+    /// Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<IdentitySettings>,
 }
 
 /// What peers may ask for: the table `[limits]`.
@@ -82,12 +94,21 @@ pub struct Limits {
     pub consumers_max: usize,
     /// The most connections at a time. Default: 20,000.
     pub connections_max: usize,
+    /// The most connections at a time from one address; those of this machine are not counted.
+    /// Default: 1,000.
+    pub connections_per_address_max: usize,
     /// The most streams of a connection. Default: 1,024.
     pub streams_max: usize,
     /// The most subscriptions of a stream. Default: 4,096.
     pub subscriptions_max: u32,
     /// The most open producers of a stream. Default: 4,096.
     pub producers_max: u32,
+    /// The most frames of one stream within a second that bring nothing: pings, requests that are
+    /// refused, numbers that name nothing. Beyond it the stream is ended. Default: 10,000.
+    pub futile_frames_max: u32,
+    /// The most topics that peers of one address make by use, at once and in each minute; those of
+    /// this machine are not counted. Default: 1,000.
+    pub topics_per_minute_max: u32,
     /// The most named producers that a topic remembers. Default: 10,000.
     pub producers_known_max: usize,
     /// Bytes that a stream may have published and not yet confirmed. Default: 16 MiB.
@@ -214,6 +235,7 @@ impl Default for Config {
             http: "127.0.0.1:7441".to_owned(),
             token: None,
             allow_unauthenticated: false,
+            metrics_public: false,
             auto_create_topics: broker.auto_create_topics,
             auto_create_channels: broker.auto_create_channels,
             stop_timeout: Period(Duration::from_secs(30)),
@@ -225,6 +247,8 @@ impl Default for Config {
             file_store: FileStoreSettings::default(),
             memory_store: MemoryStoreSettings::default(),
             rocksdb_store: RocksDbStoreSettings::default(),
+            tokens: Vec::new(),
+            identities: Vec::new(),
         }
     }
 }
@@ -239,9 +263,12 @@ impl Default for Limits {
             channels_max: broker.model.channels_max,
             consumers_max: broker.model.consumers_max,
             connections_max: broker.connections_max,
+            connections_per_address_max: broker.connections_per_address_max,
             streams_max: broker.streams_max,
             subscriptions_max: broker.subscriptions_max,
             producers_max: broker.producers_max,
+            futile_frames_max: broker.futile_frames_max,
+            topics_per_minute_max: broker.topics_per_minute_max,
             producers_known_max: broker.model.producers_known_max,
             publish_bytes_max: ByteSize(broker.publish_bytes_max),
             publish_bytes_total_max: ByteSize(broker.publish_bytes_total_max as u64),
@@ -326,6 +353,12 @@ impl Config {
         (self.http != HTTP_OFF).then_some(&*self.http)
     }
 
+    /// Whether peers have to say who they are.
+    #[must_use]
+    pub fn authenticates(&self) -> bool {
+        self.token.is_some() || !self.tokens.is_empty() || !self.identities.is_empty()
+    }
+
     /// What of this is the broker's.
     #[must_use]
     pub fn broker_settings(&self) -> BrokerSettings {
@@ -335,7 +368,7 @@ impl Config {
         let word = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
         BrokerSettings {
             node: self.node.clone(),
-            token: self.token.as_ref().map(|token| token.0.clone()),
+            access: Arc::new(NodeAccess::new(self)),
             topic: TopicSettings {
                 durability: self.durability(),
                 retention: Retention {
@@ -348,11 +381,14 @@ impl Config {
             auto_create_channels: self.auto_create_channels,
             topics_max: limits.topics_max,
             connections_max: limits.connections_max,
+            connections_per_address_max: limits.connections_per_address_max,
             streams_max: limits.streams_max,
             message_bytes_max: small(limits.message_bytes_max),
             frame_bytes_max: small(limits.frame_bytes_max),
             subscriptions_max: limits.subscriptions_max,
             producers_max: limits.producers_max,
+            futile_frames_max: limits.futile_frames_max,
+            topics_per_minute_max: limits.topics_per_minute_max,
             publish_bytes_max: limits.publish_bytes_max.0,
             publish_bytes_total_max: word(limits.publish_bytes_total_max),
             partial_bytes_total_max: word(limits.partial_bytes_total_max),
@@ -461,15 +497,21 @@ impl Config {
                 Ok(address) => address,
                 Err(error) => return bad("listen", text, format!("{error}")),
             };
-            if !SCHEMES.contains(&address.scheme()) {
-                let known = SCHEMES.map(|scheme| format!("{scheme}://HOST:PORT")).join(" or ");
-                return bad("listen", text, format!("this node listens on {known}"));
+            match address.scheme() {
+                "tcp" => self.check_host_port("listen", text, address.rest())?,
+                // Only the user that the node runs as can connect: it is open to nobody else.
+                "unix" if address.rest().starts_with('/') => {}
+                _ => {
+                    let rule = "this node listens on tcp://HOST:PORT, and on unix:///PATH with a \
+                                path from the root";
+                    return bad("listen", text, rule.to_owned());
+                }
             }
-            self.check_host_port("listen", text, address.rest())?;
         }
         if let Some(http) = self.http_address() {
             self.check_host_port("http", http, http)?;
         }
+        grants::check(self)?;
         ranges::check(self)?;
         let broker = self.broker_settings();
         broker.check().or_else(|error| {
@@ -502,10 +544,10 @@ impl Config {
                 "name the host; 127.0.0.1 is this machine only, 0.0.0.0 is every interface",
             );
         }
-        if self.token.is_none() && !self.allow_unauthenticated && !is_loopback(host) {
+        if !self.authenticates() && !self.allow_unauthenticated && !is_loopback(host) {
             return bad(
-                "without a token everyone who reaches it could read and publish; set a token, \
-                 listen on 127.0.0.1, or say allow_unauthenticated = true",
+                "without a token everyone who reaches it could read and publish; make one with \
+                 ltq-node token, listen on 127.0.0.1, or say allow_unauthenticated = true",
             );
         }
         Ok(())
@@ -525,9 +567,6 @@ fn rule_of(error: StoreError) -> String {
 pub(super) const JOURNAL_BY_FRAME: u64 = 8;
 /// As much as a spinning disk writes in about half a second.
 const JOURNAL_FILE_BYTES: u64 = 64 << 20;
-
-/// The schemes that a node can listen on.
-pub const SCHEMES: [&str; 1] = ["tcp"];
 
 /// The value of `http` that serves none.
 pub const HTTP_OFF: &str = "off";

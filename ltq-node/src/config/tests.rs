@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser as _};
 use ltq_core::Durability;
 
 use super::{layers::known_keys, *};
+use crate::access::NodeAccess;
 
 fn load(
     file: Option<&str>,
@@ -40,7 +41,14 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("listen", "[\"tcp://127.0.0.1:1\", \"tcp://[::1]:2\"]", "tcp://127.0.0.1:1, tcp://[::1]:2"),
     ("http", "\"off\"", "off"),
     ("token", "\"secret\"", "secret"),
+    (
+        "tokens",
+        "[{ name = \"a\", sha256 = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\", publish = [\"a.*\"] }]",
+        "",
+    ),
+    ("identities", "[{ identity = \"alice\", consume = [\"*\"] }]", ""),
     ("allow_unauthenticated", "true", "true"),
+    ("metrics_public", "true", "true"),
     ("auto_create_topics", "false", "false"),
     ("auto_create_channels", "false", "false"),
     ("stop_timeout", "\"7s\"", "7s"),
@@ -52,9 +60,12 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.channels_max", "7", "7"),
     ("limits.consumers_max", "7", "7"),
     ("limits.connections_max", "7", "7"),
+    ("limits.connections_per_address_max", "7", "7"),
     ("limits.streams_max", "7", "7"),
     ("limits.subscriptions_max", "7", "7"),
     ("limits.producers_max", "7", "7"),
+    ("limits.futile_frames_max", "7", "7"),
+    ("limits.topics_per_minute_max", "7", "7"),
     ("limits.producers_known_max", "7", "7"),
     ("limits.publish_bytes_max", "\"32MiB\"", "32MiB"),
     ("limits.publish_bytes_total_max", "\"32MiB\"", "32MiB"),
@@ -109,6 +120,9 @@ fn every_setting_is_read_from_the_file_and_from_its_variable() {
     for (key, in_file, as_variable) in OTHERS {
         let from_file = load(Some(&as_file(key, in_file)), &[], &[]).unwrap();
         assert_ne!(from_file, default, "{key} in the file is ignored");
+        if layers::FILE_ONLY.contains(key) {
+            continue;
+        }
         let name = layers::variable(key);
         let from_variable = load(None, &[(&name, as_variable)], &[]).unwrap();
         assert_eq!(from_variable, from_file, "{name} does not say what {key} in the file does");
@@ -117,10 +131,11 @@ fn every_setting_is_read_from_the_file_and_from_its_variable() {
 
 /// What of a configuration takes effect, for comparison.
 fn effects(config: &Config) -> String {
-    let secret = config.broker_settings().token;
+    let access = NodeAccess::new(config);
     let node = (
         config.store,
         config.http_address(),
+        config.metrics_public,
         &config.listen,
         config.stop_timeout,
         config.log_format,
@@ -137,7 +152,7 @@ fn effects(config: &Config) -> String {
     #[cfg(not(feature = "rocksdb"))]
     let rocksdb = &config.rocksdb_store;
     let (broker, file) = (config.broker_settings(), config.file_store_options());
-    format!("{node:?} {secret:?} {broker:?} {file:?} {rocksdb:?}")
+    format!("{node:?} {access:?} {broker:?} {file:?} {rocksdb:?}")
 }
 
 #[test]
@@ -309,6 +324,7 @@ fn the_file_store_s_own_rules_are_checked_before_it_is_opened() {
 fn addresses_are_checked_before_anything_starts() {
     for (listen, part) in [
         ("quic://127.0.0.1:1", "tcp://HOST:PORT"),
+        ("unix://ltq.sock", "unix:///PATH"),
         ("tcp://127.0.0.1", "HOST:PORT"),
         ("tcp://127.0.0.1:x", "0 (any free one) to 65535"),
         ("tcp://:7440", "name the host"),
@@ -331,10 +347,65 @@ fn beyond_this_machine_a_token_is_asked_for() {
         load(None, &[], &[open, &["--token", "secret"]].concat()).unwrap();
         load(Some("allow_unauthenticated = true"), &[], open).unwrap();
     }
-    for loopback in ["tcp://127.1.2.3:1", "tcp://localhost:1", "tcp://[::1]:1"] {
-        load(None, &[], &["--listen", loopback]).unwrap();
+    for near in
+        ["tcp://127.1.2.3:1", "tcp://localhost:1", "tcp://[::1]:1", "unix:///run/ltq/ltq.sock"]
+    {
+        load(None, &[], &["--listen", near]).unwrap();
     }
     assert!(load(None, &[], &["--listen", "tcp://example.org:1"]).is_err());
+}
+
+#[test]
+fn tokens_and_identities_are_checked() {
+    let (a, b) = ("a".repeat(64), "b".repeat(64));
+    let token =
+        |name: &str, hash: &str| format!("[[tokens]]\nname = \"{name}\"\nsha256 = \"{hash}\"\n");
+    let good = token("a", &a) + &token("b", &b) + "publish = [\"orders.*\", \"*\"]\n";
+    let config = load(Some(&good), &[], &["--listen", "tcp://0.0.0.0:7440"]).unwrap();
+    assert_eq!(config.tokens[1].publish.len(), 2);
+    let alice = "[[identities]]\nidentity = \"alice\"\n";
+    load(Some(alice), &[], &["--listen", "tcp://0.0.0.0:7440"]).unwrap();
+    let plain = "token = \"abc\"\n";
+    for (file, part) in [
+        (token("a", &a) + &token("a", &b), "another token has that name"),
+        (token("a", &a) + &token("b", &a), "another token has that hash"),
+        (plain.to_owned() + &token("a", &TokenHash::of("abc").to_string()), "has that hash"),
+        (token("a b", &a), "letters, digits"),
+        (token("", &a), "letters, digits"),
+        (token("a", "s3cret-token"), "64 hexadecimal digits"),
+        (token("a", &a) + "publish = [\"a*b\"]", "no pattern of topics"),
+        (token("a", &a) + "publsh = [\"a\"]", "publsh"),
+        ("[[tokens]]\nname = \"a\"".to_owned(), "sha256"),
+        (alice.repeat(2), "twice"),
+        ("[[identities]]\nidentity = \"\"".to_owned(), "1 to"),
+    ] {
+        let error = refusal(Some(&file), &[], &[]);
+        assert!(error.contains(part) && !error.contains("s3cret"), "{part:?} is not in {error:?}");
+    }
+    let many = |count: usize| -> String {
+        (0..count)
+            .map(|n| token(&n.to_string(), &TokenHash::of(&n.to_string()).to_string()))
+            .collect()
+    };
+    load(Some(&many(1_000)), &[], &[]).unwrap();
+    let error = refusal(Some(&many(1_001)), &[], &[]);
+    assert!(error.contains("at most 1000"), "{error}");
+    // A line that is no TOML is told by its number: what it says may be secret.
+    let error = refusal(Some("node = \"a\"\ntoken = s3cret\n"), &[], &[]);
+    assert!(error.contains("line 2, column 9") && !error.contains("s3cret"), "{error}");
+    let error = refusal(None, &[("LTQ_TOKENS", "a")], &[]);
+    assert!(error.contains("LTQ_TOKENS") && error.contains("LTQ_TOKEN\""), "{error}");
+}
+
+#[test]
+fn what_differs_from_what_a_node_was_started_with_is_named() {
+    let before = load(Some("node = \"a\""), &[], &[]).unwrap();
+    let file = "node = \"b\"\ntoken = \"x\"\nidentities = [{ identity = \"i\" }]\n[limits]\ntopics_max = 7";
+    let after = load(Some(file), &[], &[]).unwrap();
+    assert_eq!(fixed_differences(&before, &before), [""; 0]);
+    let mut named = fixed_differences(&before, &after);
+    named.sort_unstable();
+    assert_eq!(named, ["limits.topics_max", "node"]);
 }
 
 #[test]

@@ -84,8 +84,9 @@ const fn status_of(code: RefusalCode) -> StatusCode {
         | RefusalCode::Damaged
         | RefusalCode::DurabilityUnavailable => StatusCode::BAD_REQUEST,
         RefusalCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        RefusalCode::Forbidden => StatusCode::FORBIDDEN,
         RefusalCode::FrameTooLarge | RefusalCode::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        RefusalCode::LimitReached => StatusCode::TOO_MANY_REQUESTS,
+        RefusalCode::LimitReached | RefusalCode::Flooding => StatusCode::TOO_MANY_REQUESTS,
         RefusalCode::PeerTimeout => StatusCode::REQUEST_TIMEOUT,
         RefusalCode::NoSuchTopic
         | RefusalCode::NoSuchChannel
@@ -111,6 +112,7 @@ mod tests {
         for (code, status) in [
             (RefusalCode::BadName, 400),
             (RefusalCode::Unauthorized, 401),
+            (RefusalCode::Forbidden, 403),
             (RefusalCode::NoSuchTopic, 404),
             (RefusalCode::MessageTooLarge, 413),
             (RefusalCode::LimitReached, 429),

@@ -18,6 +18,7 @@ use ltq_core::{
 use super::{Answers, Api};
 use crate::{
     bench::Usage,
+    reload::Reloader,
     watched_store::{BUCKETS, WatchedStore},
 };
 
@@ -32,6 +33,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     for own in store.figures() {
         figure(&mut text, own.name, own.help, own.value);
     }
+    reloads(&mut text, &api.reloader);
     answers(&mut text, &api.answers);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -73,7 +75,32 @@ const BROKER: &[Figure<BrokerCounters>] = &[
     ("ltq_connections_refused_total", "Connections closed because there were too many.", |c| {
         c.connections_refused
     }),
+    (
+        "ltq_connections_refused_by_address_total",
+        "Connections closed because their address had too many.",
+        |c| c.connections_refused_by_address,
+    ),
     ("ltq_streams_failed_total", "Streams that ended by a refusal or a cut.", |c| c.streams_failed),
+    ("ltq_streams_flooding_total", "Streams ended for frames that bring nothing.", |c| {
+        c.streams_flooding
+    }),
+    ("ltq_streams_revoked_total", "Streams ended because their token or identity went.", |c| {
+        c.streams_revoked
+    }),
+    ("ltq_hellos_denied_total", "Hellos and HTTP requests not let in.", |c| c.hellos_denied),
+    (
+        "ltq_hellos_locked_out_total",
+        "Those whose address had brought too many wrong tokens.",
+        |c| c.hellos_locked_out,
+    ),
+    ("ltq_requests_forbidden_total", "Requests whose peer lacked the permission.", |c| {
+        c.requests_forbidden
+    }),
+    (
+        "ltq_topics_refused_by_address_total",
+        "Topics not made by use because their address had made too many.",
+        |c| c.topics_refused_by_address,
+    ),
 ];
 
 /// What has no figures of its own.
@@ -256,6 +283,13 @@ fn answers(text: &mut String, answers: &Answers) {
         let count = count.load(Ordering::Relaxed);
         let _ = writeln!(text, "{name}{} {count}", labels(&[("status", class)]));
     }
+}
+
+fn reloads(text: &mut String, reloader: &Reloader) {
+    let help = "Times that tokens and identities were read again.";
+    figure(text, "ltq_config_reloads_total", help, reloader.reloads());
+    let help = "1 while the newest configuration file is not in force because it is broken.";
+    figure(text, "ltq_config_reload_failed", help, u64::from(reloader.has_failed()));
 }
 
 /// The process, under the names that all exporters use; nothing where the system does not say.

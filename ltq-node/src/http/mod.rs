@@ -9,7 +9,9 @@
 //! | `POST /mpub?topic=T[&durability=D]` | publishes each line of the body, all or none |
 //! | `POST /mpub?topic=T&binary=true[&durability=D]` | the same of messages that each follow their length, a little-endian `u32` |
 //!
-//! Where the node has a token, all but the first two want it as `Authorization: Bearer TOKEN`.
+//! Where the node asks for tokens, all but the first two want one as `Authorization: Bearer TOKEN`,
+//! which permits to publish to the topic; `/metrics` is for who may administer all topics, unless
+//! it was made public.
 //! An error is `{"code": "...", "detail": "..."}`. A 4xx, a 503 and a 507 mean that nothing
 //! happened; a 500 or 504 that it may have.
 
@@ -41,15 +43,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use ltq_core::{Durability, Records, Refusal, RefusalCode, Store, TopicName, model::SequenceRange};
-use subtle::ConstantTimeEq;
+use ltq_core::{
+    Action, Address, Durability, Grant, Peer, Records, Refusal, RefusalCode, Store, TopicName,
+    model::SequenceRange,
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
-use crate::NodeBroker;
+use crate::{NodeBroker, reload::Reloader};
 use body::{BodyBudget, HeldBody};
 use error::ApiError;
 use publishers::Publishers;
@@ -68,10 +72,13 @@ pub struct HttpOptions {
     pub body_bytes_total_max: u64,
     /// The most topics, and channels, with figures of their own in `/metrics`.
     pub metrics_series_max: usize,
+    /// Whether `/metrics` is for everybody.
+    pub metrics_public: bool,
 }
 
 struct Api {
     broker: NodeBroker,
+    reloader: Arc<Reloader>,
     publishers: Publishers,
     bodies: BodyBudget,
     request_timeout: Duration,
@@ -84,12 +91,14 @@ struct Api {
 /// The routes. `stopping` tells when the node is on its way out.
 pub fn router(
     broker: NodeBroker,
+    reloader: Arc<Reloader>,
     options: &HttpOptions,
     stopping: watch::Receiver<bool>,
 ) -> Router {
     let api = Arc::new(Api {
         publishers: Publishers::new(broker.clone()),
         broker,
+        reloader,
         bodies: BodyBudget::new(options.body_bytes_total_max),
         request_timeout: options.request_timeout,
         metrics_series_max: options.metrics_series_max,
@@ -99,12 +108,19 @@ pub fn router(
     let closed = Router::new()
         .route("/pub", post(publish::publish_one))
         .route("/mpub", post(publish::publish_many))
-        .route("/metrics", get(metrics::show))
         .layer(middleware::from_fn_with_state(api.clone(), authorize));
+    let metrics = Router::new().route("/metrics", get(metrics::show));
+    let metrics = match options.metrics_public {
+        true => metrics,
+        false => metrics
+            .layer(middleware::from_fn_with_state(api.clone(), administer))
+            .layer(middleware::from_fn_with_state(api.clone(), authorize)),
+    };
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .merge(closed)
+        .merge(metrics)
         .fallback(no_such_page)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(api.clone(), count))
@@ -150,31 +166,47 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     }
     .fetch_add(1, Ordering::Relaxed);
     let code = answer.extensions().get::<error::Code>().map_or("", |code| code.0);
-    if status == StatusCode::UNAUTHORIZED {
-        info!(%method, path, code, "an HTTP request was refused");
-    } else if status.is_client_error() || status.is_server_error() {
+    if status.is_client_error() || status.is_server_error() {
         debug!(%method, path, status = status.as_u16(), code, "an HTTP request was refused");
     }
     answer
 }
 
-async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let Some(token) = &api.broker.settings().token else { return next.run(request).await };
+/// Lets a request in that brings a token, as the broker lets in a hello, and passes on what it may
+/// do.
+async fn authorize(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     let given = given.and_then(|value| {
         let (scheme, secret) = value.split_at_checked(b"bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(secret)
+        scheme.eq_ignore_ascii_case(b"bearer ").then(|| String::from_utf8_lossy(secret))
     });
-    match given {
-        Some(given) if given.ct_eq(token.as_bytes()).into() => next.run(request).await,
-        given => {
-            let detail = match given {
-                Some(_) => "the token is not right",
-                None => "this node wants its token as \"Authorization: Bearer TOKEN\"",
-            };
-            ApiError::refused(RefusalCode::Unauthorized, detail).into_response()
+    let peer = peer_of(&request);
+    match api.broker.admit(&peer, given.as_deref()) {
+        Ok(grant) => {
+            request.extensions_mut().insert(grant);
+            request.extensions_mut().insert(peer);
+            next.run(request).await
         }
+        Err(refusal) => ApiError::from(refusal).into_response(),
     }
+}
+
+/// Lets a request through that asks for what is about the whole node.
+async fn administer(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let permitted = match request.extensions().get::<Grant>() {
+        Some(grant) => api.broker.permit(grant, Action::Administer, None),
+        None => Err(Refusal::new(RefusalCode::Internal, "nobody was let in")),
+    };
+    match permitted {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => ApiError::from(refusal).into_response(),
+    }
+}
+
+/// Who asks. The server notes it with each request.
+fn peer_of(request: &Request) -> Peer {
+    let noted = request.extensions().get::<Peer>().cloned();
+    noted.unwrap_or_else(|| Peer { address: Address::new("http", "unknown"), identity: None })
 }
 
 async fn no_such_page(uri: Uri) -> ApiError {
@@ -207,11 +239,12 @@ impl Api {
     async fn publish(
         &self,
         deadline: Instant,
+        peer: &Peer,
         topic: &TopicName,
         durability: Option<Durability>,
         records: Records,
     ) -> Result<(Vec<SequenceRange>, Durability), ApiError> {
-        let publish = self.publishers.publish(topic, durability, records);
+        let publish = self.publishers.publish(peer, topic, durability, records);
         let Ok(confirmed) = timeout_at(deadline, publish).await else {
             let within = self.request_timeout;
             let detail = format!("no confirm within {within:?}; it may be stored all the same");

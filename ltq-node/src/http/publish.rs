@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{Query, State},
     http::{StatusCode, Uri},
 };
 use bytes::{Buf, Bytes};
 use ltq_core::{
-    Durability, Message, Offset, Records, RecordsBuilder, RefusalCode, TABLE_ENTRY_BYTES, TopicName,
+    Action, Durability, Grant, Message, Offset, Peer, Records, RecordsBuilder, RefusalCode,
+    TABLE_ENTRY_BYTES, TopicName,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -35,18 +36,22 @@ pub(super) struct PubReceipt {
 /// Publishes the body as one message.
 pub(super) async fn publish_one(
     State(api): State<Arc<Api>>,
+    Extension(grant): Extension<Grant>,
+    Extension(peer): Extension<Peer>,
     uri: Uri,
     body: Body,
 ) -> Result<Json<PubReceipt>, ApiError> {
     let deadline = api.deadline();
     let query: PubQuery = parse(&uri)?;
     let topic = topic_name(&query.topic)?;
+    api.broker.permit(&grant, Action::Publish, Some(&topic))?;
     let max = api.broker.settings().message_bytes_max;
     let body = api.read(deadline, body, max.into()).await?;
     let mut message = Message::new(body.bytes.clone());
     message.key = query.key.map(Bytes::from);
     let records = Records::encode([&message]);
-    let (ranges, durability) = api.publish(deadline, &topic, query.durability, records).await?;
+    let (ranges, durability) =
+        api.publish(deadline, &peer, &topic, query.durability, records).await?;
     let offset = ranges.first().and_then(|range| range.offset);
     Ok(Json(PubReceipt { topic, offset, durability }))
 }
@@ -80,12 +85,15 @@ struct OffsetRange {
 /// Publishes many messages, all of them or none.
 pub(super) async fn publish_many(
     State(api): State<Arc<Api>>,
+    Extension(grant): Extension<Grant>,
+    Extension(peer): Extension<Peer>,
     uri: Uri,
     body: Body,
 ) -> Result<Json<MpubReceipt>, ApiError> {
     let deadline = api.deadline();
     let query: MpubQuery = parse(&uri)?;
     let topic = topic_name(&query.topic)?;
+    api.broker.permit(&grant, Action::Publish, Some(&topic))?;
     let settings = api.broker.settings();
     let body = api.read(deadline, body, settings.frame_bytes_max.into()).await?;
     let records_max = settings.publish_bytes_max;
@@ -95,7 +103,8 @@ pub(super) async fn publish_many(
         from_lines(&body.bytes, records_max)?
     };
     let count = records.count() as u64;
-    let (ranges, durability) = api.publish(deadline, &topic, query.durability, records).await?;
+    let (ranges, durability) =
+        api.publish(deadline, &peer, &topic, query.durability, records).await?;
     let ranges = ranges
         .iter()
         .filter_map(|range| {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ltq_core::{
-    DirectError, Durability, Publisher, PublisherOptions, Records, RefusalCode, TopicName,
+    DirectError, Durability, Peer, Publisher, PublisherOptions, Records, RefusalCode, TopicName,
     model::SequenceRange,
 };
 use parking_lot::Mutex;
@@ -39,6 +39,7 @@ impl Publishers {
     /// happen, and its publisher is given up with it.
     pub(super) async fn publish(
         &self,
+        peer: &Peer,
         topic: &TopicName,
         durability: Option<Durability>,
         records: Records,
@@ -56,7 +57,7 @@ impl Publishers {
             }
         }
         let options = PublisherOptions { name: None, durability };
-        let mut publisher = self.broker.publisher(topic.as_str(), options).await?;
+        let mut publisher = self.broker.publisher_for(peer, topic, options).await?;
         let confirmed = publisher.publish_records(records).await?;
         self.keep(durability, publisher);
         Ok(confirmed)

@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, http::Request};
 use hyper::{
+    body::Incoming,
     server::conn::http1,
     service::{Service as _, service_fn},
 };
@@ -11,6 +12,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use ltq_core::{Address, Peer};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -119,10 +121,14 @@ async fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY could not be set on an HTTP connection");
     }
+    // One that is gone already needs no address.
+    let address = stream.peer_addr().map_or_else(|_| "gone".to_owned(), |it| it.to_string());
+    let peer = Peer { address: Address::new("http", address), identity: None };
     let io = TokioIo::new(StallLimited::new(stream, request_timeout));
     let service = {
         let (place, router) = (place.clone(), TowerToHyperService::new(router));
-        service_fn(move |request| {
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer.clone());
             let taken = place.begin();
             let (place, answer) = (place.clone(), taken.then(|| router.call(request)));
             async move {

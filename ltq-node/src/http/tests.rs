@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ltq_core::{
-    AdminRequest, PublisherOptions, Store as _, SubscribeOptions, SystemClock, TopicName,
-    WallClock as _,
+    Address, AdminRequest, Peer, PublisherOptions, Store as _, SubscribeOptions, SystemClock,
+    TopicName, WallClock as _,
 };
 use serde_json::Value;
 use tokio::{
@@ -542,8 +542,9 @@ async fn idle_publishers_are_given_up() {
         let stats = node.broker().stats().await;
         stats.topics.first().map_or(0, |topic| topic.producers)
     };
-    publishers.publish(&topic, None, records.clone()).await.unwrap();
-    publishers.publish(&topic, None, records).await.unwrap();
+    let peer = Peer { address: Address::new("http", "192.0.2.1:1"), identity: None };
+    publishers.publish(&peer, &topic, None, records.clone()).await.unwrap();
+    publishers.publish(&peer, &topic, None, records).await.unwrap();
     assert_eq!(open().await, 1, "the publisher is used again");
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(open().await, 0);

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
-use ltq_core::TopicName;
+use ltq_core::{ProducerName, TopicName, TopicPattern};
 
 use crate::config::StoreKind;
 
-/// What can be done with the store of a node that is stopped.
+/// What can be done besides running a node, most of it with the store of one that is stopped.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ToolCommand {
     /// Verifies everything in the data directory of a stopped node.
@@ -34,6 +34,31 @@ pub enum ToolCommand {
         by ltq-node: remove it, and migrate again."
     )]
     Migrate(MigrateArgs),
+    /// Makes a token: prints the lines for the configuration file, and the token itself on standard
+    /// error.
+    #[command(
+        long_about = "Makes a token of 256 bits of chance. Prints the lines for the configuration \
+        file to standard output, with the token's SHA-256 and what it permits, and the token itself \
+        to standard error, once: it is kept nowhere. A running node reads the file again by itself. \
+        Patterns of topics are a name, the beginning of names and *, or * for all."
+    )]
+    Token(TokenArgs),
+}
+
+/// What `ltq-node token` takes.
+#[derive(Clone, Debug, Args)]
+pub struct TokenArgs {
+    /// Whose it is, for logs.
+    pub name: ProducerName,
+    /// Permits publishing to these topics. Give it several times for several patterns.
+    #[arg(long, value_name = "PATTERN")]
+    pub publish: Vec<TopicPattern>,
+    /// Permits consuming from these topics.
+    #[arg(long, value_name = "PATTERN")]
+    pub consume: Vec<TopicPattern>,
+    /// Permits making, changing, showing and deleting these topics; * is for the node's figures too.
+    #[arg(long, value_name = "PATTERN")]
+    pub administer: Vec<TopicPattern>,
 }
 
 /// What `ltq-node check` takes.

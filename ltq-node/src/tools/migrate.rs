@@ -14,6 +14,7 @@ use crate::output;
 
 pub(super) async fn run(args: MigrateArgs) -> Result<(), ToolError> {
     let (from, to) = (stores::named(&args.from)?, stores::named(&args.to)?);
+    stores::require_built(to)?;
     require_empty(&args.target_dir)?;
     let source = stores::open_source(from, &args.data_dir).await?;
     let damaged = survey(&*source).await?;

@@ -1,5 +1,5 @@
-//! What `ltq-node` does with the store of a node that is stopped: check it, mend it, print it,
-//! move it.
+//! What `ltq-node` does besides running a node: with the store of one that is stopped, check it,
+//! mend it, print it, move it; and make tokens.
 
 mod args;
 mod bar;
@@ -10,6 +10,7 @@ mod mend;
 mod migrate;
 mod report;
 mod stores;
+mod token;
 
 use std::{io, process::ExitCode};
 
@@ -18,7 +19,7 @@ use thiserror::Error;
 
 use crate::output;
 
-pub use args::{CheckArgs, DumpArgs, MigrateArgs, ToolCommand};
+pub use args::{CheckArgs, DumpArgs, MigrateArgs, TokenArgs, ToolCommand};
 pub(crate) use stores::refuse_unfinished;
 
 /// Why a tool did not do what it was asked.
@@ -54,6 +55,7 @@ pub fn run(command: ToolCommand) -> ExitCode {
                 ToolCommand::Check(args) => check::run(args).await,
                 ToolCommand::Dump(args) => dump::run(args).await,
                 ToolCommand::Migrate(args) => migrate::run(args).await,
+                ToolCommand::Token(args) => token::run(args),
             }
         }),
         Err(source) => Err(ToolError::Io { doing: "starting the runtime".to_owned(), source }),

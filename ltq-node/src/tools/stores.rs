@@ -34,6 +34,18 @@ pub(super) async fn open_source(kind: StoreKind, dir: &Path) -> Result<Arc<dyn S
     }
 }
 
+/// Refuses a kind of store that cannot be opened, whatever there is, before anything is made for it.
+pub(super) fn require_built(kind: StoreKind) -> Result<(), ToolError> {
+    match kind {
+        StoreKind::File => Ok(()),
+        #[cfg(feature = "rocksdb")]
+        StoreKind::RocksDb => Ok(()),
+        #[cfg(not(feature = "rocksdb"))]
+        StoreKind::RocksDb => Err(not_built()),
+        StoreKind::Memory => Err(nothing_kept()),
+    }
+}
+
 /// Opens a store to write it, made if it is not there.
 pub(super) async fn open_target(kind: StoreKind, dir: &Path) -> Result<Arc<dyn Store>, ToolError> {
     match kind {

@@ -7,6 +7,7 @@ use thiserror::Error;
 use crate::{
     Effect, MessageError, NameError, Offset, Refusal, RefusalCode, Tag, TopicName,
     broker::{
+        by_address::Origin,
         inbox::{Entry, Inbox},
         outbox::{Outbox, Outgoing},
         refuse::gone,
@@ -61,9 +62,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn open(shared: &Arc<Shared>, topic: &TopicName) -> Result<Self, DirectError> {
-        let settings = &shared.settings;
-        let inbox = shared.topic(topic, settings.auto_create_topics, settings.topic)?;
+    /// With a topic, which is made where that is allowed, on behalf of who comes `from` there.
+    pub(super) fn open(
+        shared: &Arc<Shared>,
+        topic: &TopicName,
+        from: Option<Origin>,
+    ) -> Result<Self, DirectError> {
+        let inbox = shared.topic_by_use(topic, from)?;
         let (session, outbox) = (shared.new_session(), Outbox::new());
         let link =
             Self { shared: shared.clone(), inbox, session, outbox, outgoing: VecDeque::new() };

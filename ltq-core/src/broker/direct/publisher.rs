@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use super::link::{DirectError, Link};
 use crate::{
     Durability, Message, Offset, ProducerName, Records, Refusal, RefusalCode, TopicName,
-    broker::{outbox::Outgoing, shared::Shared},
+    broker::{by_address::Origin, outbox::Outgoing, shared::Shared},
     model::{Event, ProducerId, Reply, SequenceRange},
 };
 
@@ -54,8 +54,9 @@ impl Publisher {
         shared: &Arc<Shared>,
         topic: &TopicName,
         options: PublisherOptions,
+        from: Option<Origin>,
     ) -> Result<Self, DirectError> {
-        let mut link = Link::open(shared, topic)?;
+        let mut link = Link::open(shared, topic, from)?;
         let producer = ProducerId { session: link.session, handle: 0 };
         link.tell(Event::OpenProducer { producer, name: options.name, epoch: None })?;
         loop {

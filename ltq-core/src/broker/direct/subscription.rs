@@ -87,7 +87,7 @@ impl Subscription {
             );
             return Err(Refusal::new(RefusalCode::OutOfRange, detail).into());
         }
-        let mut link = Link::open(shared, topic)?;
+        let mut link = Link::open(shared, topic, None)?;
         let consumer = ConsumerId { session: link.session, handle: 0 };
         link.tell(Event::Subscribe {
             consumer,

@@ -1,0 +1,231 @@
+//! Who comes in, from where, and how often.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{
+    by_address::{ByAddress, Origin},
+    shared::Counters,
+};
+use crate::{
+    Access, Action, Address, Denied, Grant, Peer, Refusal, RefusalCode, TOKEN_BYTES_MAX, TopicName,
+};
+
+/// Asks [`Access`] who may come in, and keeps what must be known of addresses: who brought wrong
+/// tokens, who made topics, who has connections open.
+#[derive(Default)]
+pub(super) struct Door {
+    tries: Mutex<ByAddress<Tries>>,
+    topics: Mutex<ByAddress<Rate>>,
+    /// As many entries as there are connections at most.
+    connections: Mutex<BTreeMap<Origin, usize>>,
+    denied: Mutex<Said>,
+    forbidden: Mutex<Said>,
+    failed: Mutex<Said>,
+}
+
+impl Door {
+    /// Lets a peer in, or not, for reasons that it is not told.
+    pub(super) fn admit(
+        &self,
+        access: &Arc<dyn Access>,
+        counters: &Counters,
+        peer: &Peer,
+        token: Option<&str>,
+    ) -> Result<Grant, Refusal> {
+        let (origin, now) = (Origin::of(&peer.address), Instant::now());
+        let locked = origin.is_some_and(|origin| {
+            self.tries.lock().get(origin).is_some_and(|tries| tries.locked_until > now)
+        });
+        let cause = if locked {
+            counters.hellos_locked_out.fetch_add(1, Ordering::Relaxed);
+            "too many wrong tokens"
+        } else {
+            let asked = match token {
+                Some(token) if token.len() > TOKEN_BYTES_MAX => Err(Denied::WrongToken),
+                token => access.admit(peer, token),
+            };
+            match (asked, origin) {
+                (Ok(grant), origin) => {
+                    if let Some(origin) = origin {
+                        self.tries.lock().forget(origin);
+                    }
+                    return Ok(grant);
+                }
+                (Err(Denied::WrongToken), Some(origin)) => {
+                    self.tries
+                        .lock()
+                        .of(origin, || Tries { wrong: 0, locked_until: now })
+                        .note(now);
+                    "a wrong token"
+                }
+                (Err(Denied::WrongToken), None) => "a wrong token",
+                // Nothing was guessed; and probes of health come from where clients come from.
+                (Err(Denied::NoToken), _) => "no token",
+            }
+        };
+        counters.hellos_denied.fetch_add(1, Ordering::Relaxed);
+        if let Some(count) = self.denied.lock().may_say(now) {
+            warn!(peer = %peer.address, cause, count, "not let in");
+        }
+        // The same words for whatever cause: they are for nobody who may know more.
+        Err(Refusal::new(RefusalCode::Unauthorized, "a valid token is needed"))
+    }
+
+    /// Whether a grant permits something, on a topic or on the node.
+    pub(super) fn permit(
+        &self,
+        counters: &Counters,
+        peer: Option<&Address>,
+        grant: &Grant,
+        action: Action,
+        topic: Option<&TopicName>,
+    ) -> Result<(), Refusal> {
+        if grant.permits(action, topic) {
+            return Ok(());
+        }
+        if grant.is_revoked() {
+            return Err(revoked());
+        }
+        counters.requests_forbidden.fetch_add(1, Ordering::Relaxed);
+        let missing = format!("{action} on {}", topic.map_or("*", TopicName::as_str));
+        if let Some(count) = self.forbidden.lock().may_say(Instant::now()) {
+            let peer = peer.map(ToString::to_string);
+            info!(who = grant.who(), peer, missing, count, "not permitted");
+        }
+        let detail = format!("the permission is missing: {missing}");
+        Err(Refusal::new(RefusalCode::Forbidden, detail))
+    }
+
+    /// Whether one more topic may be made by use from there.
+    pub(super) fn make_topic(
+        &self,
+        counters: &Counters,
+        from: Option<Origin>,
+        topic: &TopicName,
+        per_minute: u32,
+    ) -> Result<(), Refusal> {
+        let Some(origin) = from else { return Ok(()) };
+        let now = Instant::now();
+        let mut topics = self.topics.lock();
+        if topics.of(origin, || Rate { left: f64::from(per_minute), at: now }).take(per_minute, now)
+        {
+            return Ok(());
+        }
+        counters.topics_refused_by_address.fetch_add(1, Ordering::Relaxed);
+        let detail = format!(
+            "topic {topic} would be made by use; the limit of {per_minute} a minute for one \
+             address is reached"
+        );
+        Err(Refusal::new(RefusalCode::LimitReached, detail))
+    }
+
+    /// Counts a connection, unless its address has `max` of them.
+    pub(super) fn enter(&self, from: Option<Origin>, max: usize) -> bool {
+        let Some(origin) = from else { return true };
+        let mut connections = self.connections.lock();
+        let open = connections.entry(origin).or_default();
+        let room = *open < max;
+        *open += usize::from(room);
+        room
+    }
+
+    /// Counts a connection no longer that [`enter`](Self::enter) counted.
+    pub(super) fn leave(&self, from: Option<Origin>) {
+        let Some(origin) = from else { return };
+        let mut connections = self.connections.lock();
+        if let Some(open) = connections.get_mut(&origin) {
+            *open -= 1;
+            if *open == 0 {
+                connections.remove(&origin);
+            }
+        }
+    }
+
+    /// Whether a line may be logged about a stream that failed, and for how many of them it
+    /// stands.
+    pub(super) fn may_say_failed(&self) -> Option<u64> {
+        self.failed.lock().may_say(Instant::now())
+    }
+}
+
+/// What a peer is told whose grant was taken back.
+pub(super) fn revoked() -> Refusal {
+    Refusal::new(RefusalCode::Unauthorized, "what the token permitted was taken back")
+}
+
+/// Wrong tokens in a row.
+#[derive(Debug)]
+struct Tries {
+    wrong: u32,
+    locked_until: Instant,
+}
+
+impl Tries {
+    fn note(&mut self, now: Instant) {
+        self.wrong = self.wrong.saturating_add(1);
+        if let Some(beyond) = self.wrong.checked_sub(WRONG_TOKENS_MAX) {
+            let pause = LOCKED_MIN.saturating_mul(1u32.checked_shl(beyond).unwrap_or(u32::MAX));
+            self.locked_until = now + pause.min(LOCKED_MAX);
+        }
+    }
+}
+
+/// So many at once, and as many in each minute.
+#[derive(Debug)]
+struct Rate {
+    left: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn take(&mut self, per_minute: u32, now: Instant) -> bool {
+        let max = f64::from(per_minute);
+        let back = (now - self.at).as_secs_f64() * max / 60.0;
+        self.left = (self.left + back).min(max);
+        self.at = now;
+        let some = self.left >= 1.0;
+        if some {
+            self.left -= 1.0;
+        }
+        some
+    }
+}
+
+/// Lines of a log, one a second at most: whoever can cause them must not fill the disk with them.
+#[derive(Debug, Default)]
+struct Said {
+    last: Option<Instant>,
+    since: u64,
+}
+
+impl Said {
+    /// Whether to say it now, and how often it happened since it was said last.
+    fn may_say(&mut self, now: Instant) -> Option<u64> {
+        self.since += 1;
+        if self.last.is_some_and(|last| now - last < SAID_PAUSE) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.since))
+    }
+}
+
+/// Wrong tokens in a row after which an address is turned away for a while.
+const WRONG_TOKENS_MAX: u32 = 10;
+/// For how long at first; twice as long after each further one.
+const LOCKED_MIN: Duration = Duration::from_secs(1);
+/// And at most: it may be shared by some who know a token.
+const LOCKED_MAX: Duration = Duration::from_secs(60);
+const SAID_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+#[path = "door_tests.rs"]
+mod tests;

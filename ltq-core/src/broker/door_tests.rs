@@ -1,0 +1,139 @@
+//! Of the door: locking out, rates, what is logged.
+
+use tokio::time::advance;
+
+use super::*;
+use crate::SharedToken;
+
+struct Node {
+    door: Door,
+    access: Arc<dyn Access>,
+    counters: Counters,
+}
+
+impl Node {
+    fn new() -> Self {
+        let access = Arc::new(SharedToken::new("secret").unwrap());
+        Self { door: Door::default(), access, counters: Counters::default() }
+    }
+
+    fn try_from(&self, address: &str, token: Option<&str>) -> bool {
+        let peer = Peer { address: address.parse().unwrap(), identity: None };
+        match self.door.admit(&self.access, &self.counters, &peer, token) {
+            Ok(_) => true,
+            Err(refusal) => {
+                let same = Refusal::new(RefusalCode::Unauthorized, "a valid token is needed");
+                assert_eq!(refusal, same);
+                false
+            }
+        }
+    }
+
+    fn locked_out(&self) -> u64 {
+        self.counters.hellos_locked_out.load(Ordering::Relaxed)
+    }
+}
+
+const FAR: &str = "tcp://192.0.2.1:5";
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_after_ten_wrong_tokens_an_address_is_turned_away_for_longer_and_longer() {
+    let node = Node::new();
+    for _ in 0..9 {
+        assert!(!node.try_from(FAR, Some("guess")));
+    }
+    assert!(node.try_from("tcp://192.0.2.1:6", Some("secret")), "nine are a mistake");
+    for _ in 0..10 {
+        assert!(!node.try_from(FAR, Some("guess")));
+    }
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let before = node.locked_out();
+        assert!(!node.try_from("tcp://192.0.2.1:6", Some("secret")), "locked out");
+        advance(Duration::from_millis(seconds * 1000 - 1)).await;
+        assert!(!node.try_from(FAR, Some("secret")), "still");
+        assert_eq!(node.locked_out(), before + 2, "without asking");
+        assert!(node.try_from("tcp://192.0.2.2:5", Some("secret")), "others are not");
+        advance(Duration::from_millis(1)).await;
+        assert!(!node.try_from(FAR, Some("guess")), "asked, and wrong");
+        assert_eq!(node.locked_out(), before + 2);
+    }
+    advance(Duration::from_secs(60)).await;
+    assert!(node.try_from(FAR, Some("secret")), "no longer than that");
+    assert!(!node.try_from(FAR, Some("guess")));
+    assert!(node.try_from(FAR, Some("secret")), "all is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_a_missing_token_nor_anything_of_this_machine_locks_out() {
+    let node = Node::new();
+    for _ in 0..100 {
+        assert!(!node.try_from(FAR, None));
+        for local in ["tcp://127.0.0.1:5", "in-process://x", "unix:///x"] {
+            assert!(!node.try_from(local, Some("guess")));
+        }
+    }
+    assert!(
+        node.try_from(FAR, Some("secret")) && node.try_from("tcp://127.0.0.1:5", Some("secret"))
+    );
+    assert_eq!(node.locked_out(), 0);
+    assert_eq!(node.counters.hellos_denied.load(Ordering::Relaxed), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_too_long_is_not_even_looked_at() {
+    struct Asked;
+    impl Access for Asked {
+        fn admit(&self, _: &Peer, token: Option<&str>) -> Result<Grant, Denied> {
+            assert!(token.unwrap().len() <= TOKEN_BYTES_MAX);
+            Err(Denied::WrongToken)
+        }
+    }
+    let node = Node { access: Arc::new(Asked), ..Node::new() };
+    for bytes in [TOKEN_BYTES_MAX, TOKEN_BYTES_MAX + 1, 60_000] {
+        assert!(!node.try_from(FAR, Some(&"x".repeat(bytes))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_made_by_use_come_back_with_the_minutes() {
+    let (door, counters) = (Door::default(), Counters::default());
+    let topic = TopicName::new("t").unwrap();
+    let from = |text: &str| Origin::of(&text.parse().unwrap());
+    let make = |text: &str| door.make_topic(&counters, from(text), &topic, 60).is_ok();
+    assert_eq!((0..100).filter(|_| make(FAR)).count(), 60);
+    assert!(make("tcp://192.0.2.2:1") && make("tcp://127.0.0.1:1"));
+    advance(Duration::from_secs(10)).await;
+    assert_eq!((0..100).filter(|_| make(FAR)).count(), 10);
+    advance(Duration::from_secs(3600)).await;
+    assert_eq!((0..100).filter(|_| make(FAR)).count(), 60);
+    let refusal = door.make_topic(&counters, from(FAR), &topic, 60).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::LimitReached);
+    assert!(refusal.detail.contains("60 a minute"), "{refusal}");
+    assert_eq!(counters.topics_refused_by_address.load(Ordering::Relaxed), 40 + 90 + 40 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_counted_by_address_and_forgotten() {
+    let door = Door::default();
+    let from = |text: &str| Origin::of(&text.parse().unwrap());
+    assert!(door.enter(from(FAR), 2) && door.enter(from("tcp://192.0.2.1:6"), 2));
+    assert!(!door.enter(from(FAR), 2));
+    assert!(door.enter(from("tcp://192.0.2.2:1"), 2) && door.enter(from("tcp://127.0.0.1:1"), 0));
+    door.leave(from(FAR));
+    assert!(door.enter(from(FAR), 2));
+    for address in [FAR, FAR, "tcp://192.0.2.2:1", "tcp://127.0.0.1:1"] {
+        door.leave(from(address));
+    }
+    assert!(door.connections.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_line_a_second_says_how_many_it_stands_for() {
+    let mut said = Said::default();
+    assert_eq!(said.may_say(Instant::now()), Some(1));
+    for _ in 0..1_000 {
+        assert_eq!(said.may_say(Instant::now()), None);
+    }
+    advance(SAID_PAUSE).await;
+    assert_eq!(said.may_say(Instant::now()), Some(1_001));
+}

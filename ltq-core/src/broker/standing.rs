@@ -1,0 +1,209 @@
+//! What a stream's peer may do, and how much it asked for that brings nothing.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{by_address::Origin, door, producers::Producers, shared::Shared};
+use crate::{
+    Action, Address, AdminRequest, AdminResponse, Grant, Refusal, RefusalCode, TopicName,
+    model::{Reply, Topic},
+    permissions::{Need, needed_for},
+};
+
+/// How a peer stands with the broker.
+pub(super) struct Standing {
+    shared: Arc<Shared>,
+    peer: Address,
+    /// None before the hello.
+    grant: Option<Grant>,
+    futile: Futile,
+}
+
+impl Standing {
+    pub(super) fn new(shared: Arc<Shared>, peer: Address) -> Self {
+        let futile = Futile::new(shared.settings.futile_frames_max);
+        Self { shared, peer, grant: None, futile }
+    }
+
+    /// Its hello was accepted.
+    pub(super) fn admitted(&mut self, grant: Grant) {
+        self.grant = Some(grant);
+    }
+
+    /// Whether it is to be served any longer.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Unauthorized`] when what it was granted was taken back,
+    /// [`RefusalCode::Flooding`] when it asked for too much that brings nothing.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        let (count, refusal) = match (&self.grant, &self.futile.flood) {
+            (Some(grant), _) if grant.is_revoked() => {
+                (&self.shared.counters.sessions_revoked, door::revoked())
+            }
+            (_, Some(flood)) => (&self.shared.counters.sessions_flooding, flood.clone()),
+            _ => return Ok(()),
+        };
+        // Once for each stream: it ends by this.
+        count.fetch_add(1, Ordering::Relaxed);
+        Err(refusal)
+    }
+
+    /// Whether it may do this with a topic.
+    pub(super) fn permit(&self, action: Action, topic: &TopicName) -> Result<(), Refusal> {
+        self.permitted(action, Some(topic))
+    }
+
+    /// Whether it may ask for this.
+    pub(super) fn permit_request(&self, request: &AdminRequest) -> Result<(), Refusal> {
+        match needed_for(request) {
+            Need::Nothing => Ok(()),
+            Need::Topic(topic) => self.permitted(Action::Administer, Some(topic)),
+            Need::Node => self.permitted(Action::Administer, None),
+        }
+    }
+
+    fn permitted(&self, action: Action, topic: Option<&TopicName>) -> Result<(), Refusal> {
+        let Shared { door, counters, .. } = &*self.shared;
+        // Nothing is asked before the hello; if it were, nobody had permitted it.
+        let grant = self.grant.as_ref().ok_or_else(door::revoked)?;
+        door.permit(counters, Some(&self.peer), grant, action, topic)
+    }
+
+    /// What takes from an answer what its asker may not see.
+    pub(super) fn sight(&self) -> impl FnOnce(AdminResponse) -> AdminResponse + Send + 'static {
+        let grant = self.grant.clone();
+        move |mut response| {
+            if let (AdminResponse::Topics(names), Some(grant)) = (&mut response, grant) {
+                names.retain(|name| grant.permissions().see(name));
+            }
+            response
+        }
+    }
+
+    /// Where it comes from, as far as limits count.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        Origin::of(&self.peer)
+    }
+
+    /// It asked for something that brings nothing; too much of it shows in [`check`](Self::check).
+    pub(super) fn futile(&mut self, what: &str) {
+        self.futile.note(what);
+    }
+
+    /// Notes what a topic's answer, before it is told in the client's numbers, says of the peer: that
+    /// it asked in vain, or that frames may be on their way for what it does not know to be closed.
+    pub(super) fn answered(&mut self, reply: &Reply, producers: &Producers) {
+        match reply {
+            Reply::SubscribeRefused { .. } => self.futile("a subscription that was refused"),
+            Reply::SubscriptionClosed { refusal: Some(_), .. } => {
+                self.futile.spare(CROSSING_FRAMES);
+            }
+            Reply::ProducerRefused { handle, .. } if producers.stored(*handle).is_some() => {
+                let most = self.shared.settings.publish_bytes_max / Topic::WISH_BYTES as u64;
+                self.futile.spare(most);
+            }
+            Reply::ProducerRefused { .. } => self.futile("a producer that was refused"),
+            _ => {}
+        }
+    }
+}
+
+/// Counts frames that cost the node work and bring nothing. The clock is looked at once for as many
+/// of them as are allowed in a second.
+#[derive(Debug)]
+struct Futile {
+    max: u32,
+    count: u32,
+    began: Option<Instant>,
+    /// So many more that are not the peer's fault.
+    spared: u64,
+    /// There were too many.
+    flood: Option<Refusal>,
+}
+
+impl Futile {
+    const fn new(max: u32) -> Self {
+        Self { max, count: 0, began: None, spared: 0, flood: None }
+    }
+
+    fn note(&mut self, what: &str) {
+        if self.spared > 0 {
+            self.spared -= 1;
+            return;
+        }
+        let began = *self.began.get_or_insert_with(Instant::now);
+        self.count += 1;
+        if self.count <= self.max {
+            return;
+        }
+        if began.elapsed() < WINDOW {
+            let detail = format!(
+                "more than {} frames within a second that bring nothing; the last was {what}",
+                self.max
+            );
+            self.flood = Some(Refusal::new(RefusalCode::Flooding, detail));
+            return;
+        }
+        (self.count, self.began) = (1, Some(Instant::now()));
+    }
+
+    fn spare(&mut self, frames: u64) {
+        self.spared = self.spared.saturating_add(frames).min(SPARED_MAX);
+    }
+}
+
+/// Settlements and credit that a client may have sent for a subscription when it hears of its end.
+const CROSSING_FRAMES: u64 = 64;
+const WINDOW: Duration = Duration::from_secs(1);
+/// Frames that a client may have on their way when what they are for is closed: publishes without
+/// content, as many as one stream may have unconfirmed, twice.
+const SPARED_MAX: u64 = 1 << 17;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many are allowed at once.
+    fn until_flood(futile: &mut Futile) -> u32 {
+        for count in 0.. {
+            futile.note("a ping");
+            if futile.flood.is_some() {
+                return count;
+            }
+        }
+        unreachable!()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_a_flood_is_noticed_and_a_steady_stream_below_the_limit_is_not() {
+        let mut futile = Futile::new(100);
+        for _ in 0..50 {
+            for _ in 0..90 {
+                futile.note("a ping");
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(futile.flood, None);
+        let mut futile = Futile::new(100);
+        assert_eq!(until_flood(&mut futile), 100);
+        let refusal = futile.flood.unwrap();
+        assert_eq!(refusal.code, RefusalCode::Flooding);
+        assert!(refusal.detail.contains("100") && refusal.detail.contains("a ping"), "{refusal}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_crosses_the_news_of_an_end_is_no_flood() {
+        let mut futile = Futile::new(100);
+        futile.spare(1_000);
+        assert_eq!(until_flood(&mut futile), 1_100);
+        let mut futile = Futile::new(100);
+        for _ in 0..1_000 {
+            futile.spare(1 << 40);
+        }
+        assert_eq!(futile.spared, SPARED_MAX);
+    }
+}

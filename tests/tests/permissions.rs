@@ -1,0 +1,337 @@
+//! Promise 10, of who may do what: whoever is not let in learns nothing, who is let in does what is
+//! permitted and learns of nothing else.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ltq_core::{
+    Access, Action, Address, AdminRequest, AdminResponse, BrokerSettings, ChannelName, Credit,
+    Denied, Grant, Peer, Permissions, PublisherOptions, Refusal, RefusalCode, RetentionChange,
+    StartAt, TopicName, TopicOptions, TopicPattern,
+    protocol::{Frame, Hello},
+};
+use ltq_tests::{RawPeer, Served, answers, bytes_of};
+
+const CREDIT: Credit = Credit { messages: 10, bytes: 1 << 20 };
+
+/// Tokens with what they permit, which may change.
+#[derive(Default)]
+struct Keys(Mutex<BTreeMap<String, Grant>>);
+
+impl Keys {
+    /// `token publish consume administer`, a pattern each or `-`.
+    fn of(lines: &[&str]) -> Arc<Self> {
+        let keys = Self::default();
+        lines.iter().for_each(|line| keys.add(line));
+        Arc::new(keys)
+    }
+
+    fn add(&self, line: &str) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [token, publish, consume, administer] = words[..] else { panic!("{line}") };
+        let patterns = |text| match text {
+            "-" => Vec::new(),
+            text => vec![TopicPattern::new(text).expect("a pattern")],
+        };
+        let permissions = Permissions {
+            publish: patterns(publish),
+            consume: patterns(consume),
+            administer: patterns(administer),
+        };
+        self.0.lock().expect("it").insert(token.to_owned(), Grant::new(token, permissions));
+    }
+
+    fn remove(&self, token: &str) {
+        self.0.lock().expect("it").remove(token).expect("a token").revoke();
+    }
+}
+
+impl Access for Keys {
+    fn admit(&self, _: &Peer, token: Option<&str>) -> Result<Grant, Denied> {
+        let token = token.ok_or(Denied::NoToken)?;
+        self.0.lock().expect("it").get(token).cloned().ok_or(Denied::WrongToken)
+    }
+}
+
+fn settings(keys: &Arc<Keys>) -> BrokerSettings {
+    BrokerSettings { access: keys.clone(), ..Served::settings() }
+}
+
+fn hello(token: &str) -> Hello {
+    Hello { token: Some(token.to_owned()), ..RawPeer::hello() }
+}
+
+async fn greeted(served: &Served, token: &str) -> RawPeer {
+    let mut peer = RawPeer::connect(&served.address).await;
+    peer.greet(hello(token)).await;
+    peer
+}
+
+fn name(text: &str) -> TopicName {
+    TopicName::new(text).expect("a name")
+}
+
+/// Everything that a peer can ask about a topic.
+fn everything(topic: &str) -> Vec<Frame> {
+    let channel = || ChannelName::new("c").expect("a name");
+    let admin = |request, action| Frame::Admin { request, action };
+    let topic_name = || name(topic);
+    vec![
+        Frame::OpenProducer { handle: 1, topic: topic_name(), name: None, epoch: None },
+        RawPeer::subscribe(2, topic, "c", CREDIT),
+        admin(1, AdminRequest::ShowTopic { topic: topic_name() }),
+        admin(
+            2,
+            AdminRequest::CreateTopic { topic: topic_name(), options: TopicOptions::default() },
+        ),
+        admin(
+            3,
+            AdminRequest::AlterTopic { topic: topic_name(), change: RetentionChange::default() },
+        ),
+        admin(4, AdminRequest::PauseTopic { topic: topic_name(), paused: true }),
+        admin(
+            5,
+            AdminRequest::CreateChannel {
+                topic: topic_name(),
+                channel: channel(),
+                start: StartAt::Earliest,
+            },
+        ),
+        admin(6, AdminRequest::DeleteChannel { topic: topic_name(), channel: channel() }),
+        admin(
+            7,
+            AdminRequest::PauseChannel { topic: topic_name(), channel: channel(), paused: true },
+        ),
+        admin(8, AdminRequest::DeleteTopic { topic: topic_name() }),
+        admin(9, AdminRequest::ListTopics),
+        admin(10, AdminRequest::Stats),
+    ]
+}
+
+/// The bytes, with other ones of the same length in place of a topic's name.
+fn without_name(mut bytes: Vec<u8>, topic: &str) -> Vec<u8> {
+    for at in 0..bytes.len() {
+        if bytes[at..].starts_with(topic.as_bytes()) {
+            bytes[at..at + topic.len()].fill(b'-');
+        }
+    }
+    bytes
+}
+
+/// A broker with a topic `there`, which has a channel and a message.
+async fn with_a_topic(settings: BrokerSettings) -> Served {
+    let served = Served::start(settings).await;
+    let mut publisher = served.broker.publisher("there", Default::default()).await.expect("it");
+    publisher.publish(&ltq_core::Message::new("secret")).await.expect("a receipt");
+    drop(served.broker.subscribe("there", "c", Default::default()).await.expect("it"));
+    served
+}
+
+#[tokio::test]
+async fn promise_10_who_is_not_let_in_learns_nothing_whatever_there_is() {
+    let keys = Keys::of(&["right * * *"]);
+    let served = with_a_topic(settings(&keys)).await;
+    let mut seen = Vec::new();
+    for token in [None, Some("wrong"), Some("")] {
+        for topic in ["there", "no-no"] {
+            let token = token.map(str::to_owned);
+            let mut frames = vec![Frame::Hello(Hello { token, ..RawPeer::hello() })];
+            frames.extend(everything(topic));
+            seen.push(answers(&served.address, &frames).await);
+        }
+    }
+    let refusal = Refusal::new(RefusalCode::Unauthorized, "a valid token is needed");
+    let goodbye = bytes_of(&Frame::Goodbye { refusal });
+    for answer in seen {
+        assert_eq!(answer, goodbye, "no more than that it is not let in");
+    }
+    // Without any hello.
+    let there = answers(&served.address, &everything("there")).await;
+    assert_eq!(there, answers(&served.address, &everything("no-no")).await);
+    let stats = served.broker.stats().await;
+    assert_eq!(stats.topics.len(), 1);
+    assert_eq!((stats.topics[0].published, stats.topics[0].producers), (1, 0));
+    assert_eq!(served.broker.counters().hellos_denied, 6);
+}
+
+#[tokio::test]
+async fn promise_10_who_lacks_the_permission_cannot_tell_whether_a_topic_exists() {
+    let keys = Keys::of(&["other other.* other.* other.*", "nothing - - -"]);
+    let served = with_a_topic(settings(&keys)).await;
+    for token in ["other", "nothing"] {
+        // Names of one length, so that all answers are of one length too.
+        let mut seen = Vec::new();
+        for topic in ["there", "no-no"] {
+            let mut peer = greeted(&served, token).await;
+            let mut all = Vec::new();
+            for frame in everything(topic) {
+                peer.send(frame).await;
+                let answer = peer.next().await.expect("an answer");
+                let refusal = match &answer {
+                    Frame::ProducerRefused { refusal, .. }
+                    | Frame::SubscribeRefused { refusal, .. }
+                    | Frame::AdminAnswered { result: Err(refusal), .. } => Some(refusal),
+                    Frame::AdminAnswered { result: Ok(AdminResponse::Topics(names)), .. } => {
+                        assert_eq!(names, &[], "not to be seen");
+                        None
+                    }
+                    other => panic!("{other:?}"),
+                };
+                if let Some(refusal) = refusal {
+                    assert_eq!(refusal.code, RefusalCode::Forbidden);
+                }
+                all.push(format!("{answer:?}").replace(topic, "NAME"));
+            }
+            seen.push(all);
+        }
+        assert_eq!(seen[0], seen[1]);
+
+        // To the last byte, when all is asked at once. The list of topics comes when it is made.
+        let list = Frame::Admin { request: 9, action: AdminRequest::ListTopics };
+        let mut bytes = Vec::new();
+        for topic in ["there", "no-no"] {
+            let mut frames = vec![Frame::Hello(hello(token))];
+            frames.extend(everything(topic).into_iter().filter(|frame| *frame != list));
+            assert_eq!(frames.len(), 12);
+            bytes.push(without_name(answers(&served.address, &frames).await, topic));
+        }
+        assert!(bytes[0].len() > 500, "{} bytes", bytes[0].len());
+        assert_eq!(bytes[0], bytes[1]);
+        let words = &seen[0];
+        assert!(words[0].contains("the permission is missing: publish on NAME"), "{}", words[0]);
+        assert!(words[1].contains("the permission is missing: consume on NAME"), "{}", words[1]);
+        assert!(words[11].contains("the permission is missing: administer on *"), "{}", words[11]);
+    }
+    let topics: Vec<_> = served.broker.stats().await.topics;
+    assert_eq!(topics.len(), 1, "nothing was made");
+    assert!(!topics[0].paused && topics[0].channels.len() == 1);
+    assert_eq!(served.broker.counters().requests_forbidden, 2 * 2 * 2 * 11);
+}
+
+#[tokio::test]
+async fn what_is_permitted_is_done_and_no_more() {
+    let keys = Keys::of(&[
+        "writer orders.* - -",
+        "reader - orders.* -",
+        "operator - - orders.*",
+        "root * * *",
+    ]);
+    let served = Served::start(settings(&keys)).await;
+    let subscribe = |topic| RawPeer::subscribe(1, topic, "c", CREDIT);
+
+    // Publishing makes the topic, and gives no right to read it.
+    let mut writer = greeted(&served, "writer").await;
+    writer.open_producer(1, "orders.new").await;
+    let answer = writer.publish(1, 1, &[b"one"]).await;
+    assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
+    writer.send(subscribe("orders.new")).await;
+    let answer = writer.next().await;
+    assert!(matches!(answer, Some(Frame::SubscribeRefused { .. })), "{answer:?}");
+    for foreign in ["orders", "order.s", "x"] {
+        let topic = name(foreign);
+        writer.send(Frame::OpenProducer { handle: 2, topic, name: None, epoch: None }).await;
+        let answer = writer.next().await;
+        let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(refusal.code, RefusalCode::Forbidden);
+    }
+
+    // Consuming makes the topic and the channel, and gives no right to publish.
+    let mut reader = greeted(&served, "reader").await;
+    reader.send(subscribe("orders.new")).await;
+    assert!(matches!(reader.next().await, Some(Frame::Subscribed { .. })));
+    assert!(matches!(reader.next().await, Some(Frame::Deliver { .. })));
+    reader.send(RawPeer::subscribe(2, "orders.old", "c", CREDIT)).await;
+    assert!(matches!(reader.next().await, Some(Frame::Subscribed { .. })));
+    let topic = name("orders.new");
+    reader.send(Frame::OpenProducer { handle: 1, topic, name: None, epoch: None }).await;
+    assert!(matches!(reader.next().await, Some(Frame::ProducerRefused { .. })));
+
+    // Each sees its own, and the node's figures are for who administers everything.
+    served.broker.publisher("elsewhere", Default::default()).await.expect("a topic");
+    let ours = vec![name("orders.new"), name("orders.old")];
+    let all = vec![name("elsewhere"), name("orders.new"), name("orders.old")];
+    for (token, topics, stats) in
+        [("writer", &ours, false), ("operator", &ours, false), ("root", &all, true)]
+    {
+        let mut peer = greeted(&served, token).await;
+        peer.send(Frame::Admin { request: 1, action: AdminRequest::ListTopics }).await;
+        let answer = peer.next().await;
+        let Some(Frame::AdminAnswered { result: Ok(AdminResponse::Topics(seen)), .. }) = answer
+        else {
+            panic!("{token}: {answer:?}");
+        };
+        assert_eq!(&seen, topics, "{token}");
+        peer.send(Frame::Admin { request: 2, action: AdminRequest::Stats }).await;
+        let answer = peer.next().await;
+        let Some(Frame::AdminAnswered { result, .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(result.is_ok(), stats, "{token}");
+    }
+    let mut operator = greeted(&served, "operator").await;
+    let action = AdminRequest::DeleteTopic { topic: name("orders.old") };
+    operator.send(Frame::Admin { request: 3, action }).await;
+    let answer = operator.next().await;
+    assert!(matches!(answer, Some(Frame::AdminAnswered { result: Ok(_), .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_revoked_grant_ends_its_sessions_within_a_heartbeat_and_no_others() {
+    let keys = Keys::of(&["old * * *", "stays * * *"]);
+    let heartbeat = Duration::from_secs(2);
+    let served = Served::start(BrokerSettings { heartbeat, ..settings(&keys) }).await;
+    let mut old = greeted(&served, "old").await;
+    let mut stays = greeted(&served, "stays").await;
+    for peer in [&mut old, &mut stays] {
+        peer.open_producer(1, "t").await;
+        let answer = peer.publish(1, 1, &[b"before"]).await;
+        assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
+    }
+    // One says nothing, one goes on talking: both are ended.
+    let mut talking = greeted(&served, "old").await;
+    talking.open_producer(1, "t").await;
+    keys.add("new * * *");
+    keys.remove("old");
+    let records = ltq_core::Records::encode([&ltq_core::Message::new("after")]);
+    talking.send(Frame::Publish { handle: 1, sequence: 1, durability: None, records }).await;
+    talking.expect_goodbye(RefusalCode::Unauthorized).await;
+    let before = std::time::Instant::now();
+    old.expect_goodbye(RefusalCode::Unauthorized).await;
+    assert!(before.elapsed() < Duration::from_secs(10), "no timeout was waited for");
+
+    let answer = stays.publish(1, 2, &[b"after"]).await;
+    assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
+    greeted(&served, "new").await;
+    let mut again = RawPeer::connect(&served.address).await;
+    again.send(Frame::Hello(hello("old"))).await;
+    again.expect_goodbye(RefusalCode::Unauthorized).await;
+    let stats = served.broker.stats().await;
+    assert_eq!(stats.topics[0].published, 3, "nothing of a revoked grant is carried out");
+    assert_eq!(served.broker.counters().streams_revoked, 2);
+}
+
+#[tokio::test]
+async fn who_comes_by_another_way_is_let_in_and_permitted_by_the_same() {
+    let keys = Keys::of(&["writer orders.* - -"]);
+    let settings = BrokerSettings { topics_per_minute_max: 1, ..settings(&keys) };
+    let served = Served::start(settings).await;
+    let peer = Peer { address: Address::new("http", "192.0.2.9:1"), identity: None };
+    assert!(served.broker.admit(&peer, None).is_err());
+    let grant = served.broker.admit(&peer, Some("writer")).expect("it is right");
+    let permit = |action, topic: Option<&str>| {
+        served.broker.permit(&grant, action, topic.map(name).as_ref()).map_err(|no| no.code)
+    };
+    assert_eq!(permit(Action::Publish, Some("orders.x")), Ok(()));
+    assert_eq!(permit(Action::Publish, Some("x")), Err(RefusalCode::Forbidden));
+    assert_eq!(permit(Action::Administer, None), Err(RefusalCode::Forbidden));
+    let publisher = |topic| served.broker.publisher_for(&peer, topic, PublisherOptions::default());
+    let (x, y) = (name("orders.x"), name("orders.y"));
+    let first = publisher(&x).await;
+    assert!(first.is_ok(), "{:?}", first.err());
+    assert!(publisher(&x).await.is_ok(), "it is there");
+    let error = publisher(&y).await.err().expect("one too many");
+    assert!(error.to_string().contains("1 a minute"), "{error}");
+    keys.remove("writer");
+    assert_eq!(permit(Action::Publish, Some("orders.x")), Err(RefusalCode::Unauthorized));
+}
