@@ -88,10 +88,8 @@ fn carry(from: &SyncDevice, to: &SyncDevice, way: &Mutex<Pipe>, is_over: &Atomic
 
 /// Waits until there is something to read, or for so long.
 fn wait_for(device: &SyncDevice, at_most: Duration) {
-    let timeout = Timespec {
-        tv_sec: at_most.as_secs() as i64,
-        tv_nsec: i64::from(at_most.subsec_nanos()),
-    };
+    let timeout =
+        Timespec { tv_sec: at_most.as_secs() as i64, tv_nsec: i64::from(at_most.subsec_nanos()) };
     let mut wanted = [PollFd::new(device, PollFlags::IN)];
     if poll(&mut wanted, Some(&timeout)).is_err() {
         // Interrupted, mostly; in any case it is asked again.

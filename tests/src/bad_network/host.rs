@@ -59,7 +59,6 @@ impl Host {
         self.address = to;
         Ok(())
     }
-
 }
 
 impl Drop for Host {

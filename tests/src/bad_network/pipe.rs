@@ -182,11 +182,8 @@ mod tests {
     #[test]
     fn a_narrow_line_takes_its_time_and_drops_what_finds_no_room() {
         let now = Instant::now();
-        let shape = Shape {
-            bytes_per_second: Some(1_000_000),
-            queue_bytes: 10_000,
-            ..Shape::new(0, 0.0)
-        };
+        let shape =
+            Shape { bytes_per_second: Some(1_000_000), queue_bytes: 10_000, ..Shape::new(0, 0.0) };
         let mut pipe = Pipe::new(shape, 1);
         send(&mut pipe, 20, 1_000, now);
         // One is being sent, ten wait, and one more begins to as the tenth leaves just enough room.
