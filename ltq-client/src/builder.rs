@@ -3,6 +3,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use ltq_core::{Address, AddressError, Entropy, SystemEntropy, protocol::FRAME_BYTES_MIN};
+#[cfg(any(feature = "tls", feature = "quic"))]
+use ltq_transport::ClientTrust;
+#[cfg(feature = "quic")]
+use ltq_transport::Quic;
+#[cfg(feature = "tls")]
+use ltq_transport::Tls;
 use ltq_transport::{Tcp, Transports, Unix};
 use tokio::sync::oneshot;
 
@@ -29,7 +35,7 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
-            transports: Transports::new().with(Tcp::default()).with(Unix::default()),
+            transports: transports(),
             name: concat!("ltq-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             token: None,
             request_timeout: Duration::from_secs(10),
@@ -56,6 +62,39 @@ impl ClientBuilder {
     /// The token, where the broker asks for one: it says what this client may do there.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Which servers to trust at `tls://` and `quic://` addresses, and what to prove to them; without
+    /// it neither is connected to. With the features `tls` and `quic`. It adds to
+    /// [`transports`](Self::transports), and so comes after it.
+    ///
+    /// ```no_run
+    /// use ltq_client::{Client, ClientTrust, Pem};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let trust = ClientTrust::authorities(Pem::file("authority.pem"))?;
+    /// let client = Client::builder().server("quic://broker.example:7440").trust(trust).connect().await?;
+    /// # let _ = client; Ok(()) }
+    /// ```
+    #[cfg(any(feature = "tls", feature = "quic"))]
+    #[cfg_attr(
+        not(feature = "quic"),
+        allow(
+            clippy::redundant_clone,
+            clippy::needless_pass_by_value,
+            reason = "with quic it is not"
+        )
+    )]
+    pub fn trust(mut self, trust: ClientTrust) -> Self {
+        #[cfg(feature = "tls")]
+        {
+            self.transports = self.transports.with(Tls::default().trusting(trust.clone()));
+        }
+        #[cfg(feature = "quic")]
+        {
+            self.transports = self.transports.with(Quic::default().trusting(trust));
+        }
         self
     }
 
@@ -173,6 +212,16 @@ impl fmt::Debug for ClientBuilder {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// Those that need no word of the user, and for those that do what says so.
+fn transports() -> Transports {
+    let plain = Transports::new().with(Tcp::default()).with(Unix::default());
+    #[cfg(feature = "tls")]
+    let plain = plain.with(Tls::default());
+    #[cfg(feature = "quic")]
+    let plain = plain.with(Quic::default());
+    plain
 }
 
 /// What the protocol allows.

@@ -22,6 +22,13 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `tls` | `tls://` addresses |
+//! | `quic` | `quic://` addresses |
+//!
+//! Neither is on by default. Both take `ClientBuilder::trust`, which says whom to trust.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -50,6 +57,9 @@ pub use producer::{
     BatchReceipt, PendingBatch, PendingReceipt, Producer, ProducerBuilder, Receipt, Receipts,
 };
 pub use state::ConnectionState;
+
+#[cfg(any(feature = "tls", feature = "quic"))]
+pub use ltq_transport::{ClientTrust, Fingerprint, Pem, TrustError};
 
 pub use ltq_core::{
     ChannelName, ChannelStats, Credit, Durability, Keep, Message, NodeStats, Offset, ProducerName,

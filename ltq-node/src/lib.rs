@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod descriptors;
 pub mod http;
+mod listening;
 pub mod logging;
 pub mod node;
 pub mod output;

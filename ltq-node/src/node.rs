@@ -8,11 +8,10 @@ use std::{
 };
 
 use ltq_core::{
-    Address, Broker, BrokerError, BrokerSettings, Environment, Store, StoreError, Transport,
+    Address, Broker, BrokerError, BrokerSettings, Environment, Listener as _, Store, StoreError,
     TransportError,
 };
 use ltq_store::{FileStore, MemoryStore};
-use ltq_transport::{Tcp, Transports, Unix};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -29,11 +28,14 @@ use crate::{
     config::{Config, ConfigSource, StoreKind},
     descriptors,
     http::{self, HttpOptions, HttpServer},
+    listening::Wires,
     output,
     reload::Reloader,
     tools,
     watched_store::{Figures, Files, WatchedStore},
 };
+
+pub use crate::listening::CertificateError;
 
 /// Why a node did not start, or did not stop as it should.
 #[derive(Debug, Error)]
@@ -47,6 +49,9 @@ pub enum NodeError {
         /// Why.
         source: TransportError,
     },
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// It cannot serve HTTP.
     #[error("serving HTTP on {address} failed: {source}{}", taken(Some(source.kind()), "--http"))]
     Http {
@@ -85,6 +90,7 @@ fn taken(kind: Option<io::ErrorKind>, flag: &str) -> String {
 #[derive(Debug)]
 pub struct Node {
     broker: NodeBroker,
+    wires: Wires,
     listening: Vec<Address>,
     http: Option<(SocketAddr, JoinHandle<()>)>,
     serving: JoinSet<()>,
@@ -103,7 +109,7 @@ impl Node {
     /// A [`NodeError`]; then nothing is left running.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
         // What is quick to fail comes first, so that a port in use is known at once.
-        let transports = Transports::new().with(Tcp::default()).with(Unix::default());
+        let wires = Wires::new(config)?;
         let mut listeners = Vec::with_capacity(config.listen.len());
         for text in &config.listen {
             let failed = |source| NodeError::Listen { address: text.clone(), source };
@@ -111,7 +117,7 @@ impl Node {
                 let why = "it is no address".to_owned();
                 failed(TransportError::Address { address: Address::new("", text.clone()), why })
             })?;
-            listeners.push(transports.listen(&address).await.map_err(failed)?);
+            listeners.push(wires.listen(&address).await.map_err(failed)?);
         }
         let http = match config.http_address() {
             None => None,
@@ -143,6 +149,13 @@ impl Node {
                 return Err(failure.into());
             }
         };
+        // Without a store of its own the directory may become somebody else's, who wants it empty.
+        if config.store != StoreKind::Memory
+            && let Err(error) = wires.keep()
+        {
+            let _failed = broker.stop(config.stop_timeout.0).await;
+            return Err(error.into());
+        }
         let reloader = Arc::new(Reloader::new(config.clone(), access));
 
         let (stopping, _) = watch::channel(false);
@@ -152,7 +165,7 @@ impl Node {
             let broker = broker.clone();
             serving.spawn(async move {
                 let address = listener.local_address();
-                if let Err(error) = broker.serve(listener).await {
+                if let Err(error) = broker.serve(Box::new(listener)).await {
                     error!(%address, %error, "no longer listening");
                 }
             });
@@ -166,12 +179,14 @@ impl Node {
                 metrics_public: config.metrics_public,
             };
             let told = stopping.subscribe();
-            let router = http::router(broker.clone(), reloader.clone(), &options, told);
+            let (broker, figures) = (broker.clone(), wires.figures().clone());
+            let router = http::router(broker, reloader.clone(), figures, &options, told);
             let server = HttpServer::new(listener, router, &options);
             (local, tokio::spawn(server.run(stopping.subscribe())))
         });
         Ok(Self {
             broker,
+            wires,
             listening,
             http,
             serving,
@@ -215,9 +230,15 @@ impl Node {
             Some(address) => format!("HTTP on http://{address}"),
             None => "no HTTP".to_owned(),
         };
-        let server = self.listening.iter().find_map(|address| {
+        // The first is what whoever wrote the list thinks of first.
+        let server = self.listening.first().and_then(|address| {
             let reachable = reachable(address);
-            (reachable != DEFAULT_SERVER).then(|| format!("--server {reachable} "))
+            let trust = match (address.scheme(), self.wires.dev_flag()) {
+                ("tls" | "quic", Some(flag)) => format!("{flag} "),
+                ("tls" | "quic", None) => "--tls-ca FILE ".to_owned(),
+                _ => String::new(),
+            };
+            (reachable != DEFAULT_SERVER).then(|| format!("--server {reachable} {trust}"))
         });
         let token = if self.needs_token { " (with a token in LTQ_TOKEN)" } else { "" };
         format!(
@@ -227,6 +248,13 @@ impl Node {
             self.kept,
             server.unwrap_or_default(),
         )
+    }
+
+    /// A line for clients of a node that made its certificate itself: how to trust it.
+    #[must_use]
+    pub fn trust_line(&self) -> Option<String> {
+        let flag = self.wires.dev_flag()?;
+        Some(format!("its certificate is for development; clients trust it by {flag}"))
     }
 
     /// Stops cleanly, within the time that the configuration gives.
@@ -247,6 +275,7 @@ impl Node {
             http.abort();
         }
         self.serving.shutdown().await;
+        self.wires.settled().await;
         Ok(stopped?)
     }
 }
@@ -271,6 +300,9 @@ pub async fn run(config: &Config, source: ConfigSource) -> Result<(), NodeError>
     };
     // Nobody has to read it.
     let _ = output::line(node.banner());
+    if let Some(line) = node.trust_line() {
+        let _ = output::line(line);
+    }
     let watching = tokio::spawn(node.reloader.clone().watch(source, hangup));
     let signal = signals.next().await;
     watching.abort();

@@ -518,7 +518,7 @@ fn refused(more: &[&str], code: i32, part: &str) {
 
 #[test]
 fn a_bad_configuration_is_named_with_code_2() {
-    refused(&["--listen", "quic://127.0.0.1:1"], 2, "tcp://HOST:PORT");
+    refused(&["--listen", "ws://127.0.0.1:1"], 2, "tcp://HOST:PORT");
     refused(&["--listen", "tcp://0.0.0.0:0"], 2, "allow_unauthenticated = true");
     refused(&["--store", "memry"], 2, "memory");
     let folder = tempfile::tempdir().unwrap();

@@ -28,6 +28,17 @@ async fn from_a_program() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+#[cfg(all(feature = "tls", feature = "quic"))]
+async fn encrypted() -> Result<(), Box<dyn Error>> {
+    use ltq_client::{Client, ClientTrust, Pem};
+
+    let trust = ClientTrust::authorities(Pem::file("authority.pem"))?;
+    let client =
+        Client::builder().server("quic://broker.example:7440").trust(trust).connect().await?;
+    client.close().await?;
+    Ok(())
+}
+
 async fn embedded() -> Result<(), Box<dyn Error>> {
     use ltq_core::{Broker, BrokerSettings, Durability, Environment, Message, TopicSettings};
     use ltq_store::MemoryStore;
@@ -111,7 +122,7 @@ fn each_rust_block_of_the_readme_is_here() {
         assert!(here.contains(&squeezed(block)), "not here as it stands there:\n{block}");
         blocks += 1;
     }
-    assert_eq!(blocks, 5);
+    assert_eq!(blocks, 6);
 }
 
 #[tokio::test]

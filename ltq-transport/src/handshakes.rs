@@ -1,11 +1,70 @@
 //! Handshakes that nobody else has to wait for.
 
-use std::{collections::VecDeque, fmt::Display, future::pending, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt::Display,
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
+
+/// How many handshakes of clients came to nothing, by why, over all listeners of a transport and its
+/// clones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandshakeFailures {
+    /// One side did not take the other: no certificate that counts, or not this protocol.
+    pub refused: u64,
+    /// The client went away, or the path to it was cut.
+    pub lost: u64,
+    /// It was not done within the handshake's time.
+    pub timed_out: u64,
+    /// There were too many at once, and it was the oldest.
+    pub crowded_out: u64,
+}
+
+/// [`HandshakeFailures`] while they are counted.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    refused: AtomicU64,
+    lost: AtomicU64,
+    timed_out: AtomicU64,
+    crowded_out: AtomicU64,
+}
+
+impl Failures {
+    pub(crate) fn now(&self) -> HandshakeFailures {
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        HandshakeFailures {
+            refused: count(&self.refused),
+            lost: count(&self.lost),
+            timed_out: count(&self.timed_out),
+            crowded_out: count(&self.crowded_out),
+        }
+    }
+}
+
+/// What a handshake that failed says of itself.
+pub(crate) trait Failed: Display {
+    /// Whether one side did not take the other, and it was not the path.
+    fn is_refusal(&self) -> bool;
+}
+
+impl Failed for io::Error {
+    fn is_refusal(&self) -> bool {
+        // As which TLS's own errors come.
+        self.kind() == io::ErrorKind::InvalidData
+    }
+}
 
 /// Handshakes under way, each in a task of its own and with a deadline, and those that have ended
 /// well and wait to be taken. There are never more than `max` of both together. Beyond it the
@@ -19,11 +78,13 @@ pub(crate) struct Handshakes<T> {
     under_way: VecDeque<(Instant, AbortHandle)>,
     max: usize,
     patience: Duration,
+    failures: Arc<Failures>,
 }
 
 impl<T: Send + 'static> Handshakes<T> {
-    pub(crate) fn new(max: usize, patience: Duration) -> Self {
-        Self { tasks: JoinSet::new(), under_way: VecDeque::new(), max: max.max(1), patience }
+    pub(crate) fn new(max: usize, patience: Duration, failures: Arc<Failures>) -> Self {
+        let (tasks, under_way) = (JoinSet::new(), VecDeque::new());
+        Self { tasks, under_way, max: max.max(1), patience, failures }
     }
 
     /// Whether the next one costs an older one its place.
@@ -43,7 +104,7 @@ impl<T: Send + 'static> Handshakes<T> {
     }
 
     /// Starts one; there must be room.
-    pub(crate) fn start<E: Display>(
+    pub(crate) fn start<E: Failed>(
         &mut self,
         peer: SocketAddr,
         handshake: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -53,14 +114,22 @@ impl<T: Send + 'static> Handshakes<T> {
             && let Some((_, oldest)) = self.under_way.pop_front()
         {
             tracing::debug!(max = self.max, "many handshakes; the oldest is given up");
+            self.failures.crowded_out.fetch_add(1, Ordering::Relaxed);
             oldest.abort();
         }
-        let patience = self.patience;
+        let (patience, failures) = (self.patience, self.failures.clone());
         let task = self.tasks.spawn(async move {
             match timeout(patience, handshake).await {
                 Ok(Ok(done)) => return Some(done),
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake failed"),
-                Err(_) => tracing::debug!(%peer, ?patience, "a handshake took too long"),
+                Ok(Err(error)) => {
+                    let why = if error.is_refusal() { &failures.refused } else { &failures.lost };
+                    why.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%peer, %error, "a handshake failed");
+                }
+                Err(_) => {
+                    failures.timed_out.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%peer, ?patience, "a handshake took too long");
+                }
             }
             None
         });
@@ -89,6 +158,16 @@ mod tests {
 
     use super::*;
 
+    impl Failed for Infallible {
+        fn is_refusal(&self) -> bool {
+            match *self {}
+        }
+    }
+
+    fn handshakes(max: usize, seconds: u64) -> Handshakes<u8> {
+        Handshakes::new(max, Duration::from_secs(seconds), Arc::default())
+    }
+
     fn peer() -> SocketAddr {
         ([127, 0, 0, 1], 1).into()
     }
@@ -105,7 +184,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn promise_10_silent_peers_give_way_to_one_that_means_it_after_their_grace() {
-        let mut handshakes = Handshakes::new(3, Duration::from_secs(1000));
+        let mut handshakes = handshakes(3, 1000);
         let start = Instant::now();
         let mut given_up = Vec::new();
         for _ in 0..6 {
@@ -119,6 +198,8 @@ mod tests {
         handshakes.start(peer(), async { Ok::<u8, Infallible>(7) });
         while handshakes.next().await != Some(7) {}
         assert_eq!(start.elapsed(), 2 * GRACE);
+        let failures = HandshakeFailures { crowded_out: 4, ..Default::default() };
+        assert_eq!(handshakes.failures.now(), failures);
         for dropped in given_up.drain(..4) {
             assert!(dropped.await.is_err());
         }
@@ -126,24 +207,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_ends_makes_room_at_once_and_who_waits_to_be_taken_keeps_it() {
-        let mut handshakes = Handshakes::new(2, Duration::from_secs(1000));
+        let mut handshakes = handshakes(2, 1000);
         let _silent = start_silent(&mut handshakes);
         handshakes.start(peer(), async { Ok::<u8, Infallible>(7) });
         assert!(handshakes.room_at() > Instant::now());
         assert_eq!(handshakes.next().await, Some(7));
         assert!(handshakes.room_at() <= Instant::now());
-        handshakes.start(peer(), async { Err::<u8, _>("no") });
-        assert_eq!(handshakes.next().await, None);
+        for kind in [io::ErrorKind::InvalidData, io::ErrorKind::ConnectionReset] {
+            handshakes.start(peer(), async move { Err::<u8, _>(io::Error::from(kind)) });
+            assert_eq!(handshakes.next().await, None);
+        }
         assert!(!handshakes.are_many());
+        let failures = HandshakeFailures { refused: 1, lost: 1, ..Default::default() };
+        assert_eq!(handshakes.failures.now(), failures);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_takes_too_long_ends() {
-        let mut handshakes = Handshakes::new(10, Duration::from_secs(5));
+        let mut handshakes = handshakes(10, 5);
         let dropped = start_silent(&mut handshakes);
         let start = Instant::now();
         assert_eq!(handshakes.next().await, None);
         assert_eq!(start.elapsed(), Duration::from_secs(5));
+        let failures = HandshakeFailures { timed_out: 1, ..Default::default() };
+        assert_eq!(handshakes.failures.now(), failures);
         assert!(dropped.await.is_err());
     }
 }

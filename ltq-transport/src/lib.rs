@@ -60,6 +60,8 @@ mod trust;
 mod unix;
 
 pub use async_io::from_async_io;
+#[cfg(any(feature = "tls", feature = "quic"))]
+pub use handshakes::HandshakeFailures;
 pub use in_process::InProcess;
 pub use one_stream::OneStream;
 #[cfg(feature = "quic")]
@@ -72,7 +74,7 @@ pub use tcp::{Keepalive, Tcp, TcpOptions};
 pub use tls::{Tls, TlsOptions};
 pub use transports::Transports;
 #[cfg(any(feature = "tls", feature = "quic"))]
-pub use trust::{ClientTrust, Fingerprint, Pem, ServerTrust, TrustError};
+pub use trust::{ClientTrust, Fingerprint, Pem, Reloads, ServerTrust, TrustError};
 #[cfg(all(feature = "self-signed", any(feature = "tls", feature = "quic")))]
 pub use trust::{SelfSigned, self_signed};
 #[cfg(all(unix, feature = "unix"))]

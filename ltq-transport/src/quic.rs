@@ -1,6 +1,7 @@
 //! LTQ over QUIC.
 
 mod clients;
+mod leaving;
 mod options;
 mod restarts;
 mod stream;
@@ -24,11 +25,12 @@ use tokio::time::{Instant, timeout};
 use crate::{
     ClientTrust, ServerTrust,
     first_of::first_of,
-    handshakes::Handshakes,
+    handshakes::{Failed, Failures, HandshakeFailures, Handshakes},
     host_port::HostPort,
     trust::{identity_of, server_name},
 };
 use clients::Clients;
+use leaving::Leaving;
 
 pub use options::QuicOptions;
 
@@ -76,7 +78,9 @@ pub struct Quic {
     options: QuicOptions,
     server: Option<ServerTrust>,
     client: Option<ClientTrust>,
+    failures: Arc<Failures>,
     clients: Arc<Clients>,
+    leaving: Arc<Leaving>,
 }
 
 impl Quic {
@@ -100,6 +104,12 @@ impl Quic {
         self
     }
 
+    /// How many handshakes of clients have failed so far.
+    #[must_use]
+    pub fn handshake_failures(&self) -> HandshakeFailures {
+        self.failures.now()
+    }
+
     /// Moves the connections that this transport and its clones have made to other local ports, as
     /// a change of networks would, without ending them.
     ///
@@ -107,6 +117,19 @@ impl Quic {
     /// When no socket can be had; those not moved yet stay where they are.
     pub fn rebind(&self) -> io::Result<()> {
         self.clients.rebind()
+    }
+
+    /// Waits until every connection that this transport and its clones have made, or that their
+    /// listeners took in that are dropped by now, is gone and its peer told so. For the end of a
+    /// process or runtime, which would otherwise keep that from being sent, so that peers would
+    /// learn of it by their idle timeout. It waits for connections that are still in use too: give
+    /// it a deadline, of a second, say; some round trips are what it takes.
+    ///
+    /// # Cancellation
+    /// Dropping it changes nothing.
+    pub async fn settled(&self) {
+        self.clients.idle().await;
+        self.leaving.over().await;
     }
 }
 
@@ -137,7 +160,7 @@ impl Transport for Quic {
         };
         let mut failure = io::ErrorKind::NotFound.into();
         for candidate in host_port.resolve(address).await? {
-            match Accepting::bind(candidate, trust.clone(), &self.options) {
+            match Accepting::bind(candidate, trust.clone(), self) {
                 Ok(listener) => return Ok(Box::new(listener)),
                 Err(error) => failure = error,
             }
@@ -179,21 +202,28 @@ struct Accepting {
     trust: ServerTrust,
     transport: Arc<TransportConfig>,
     handshakes: Handshakes<Multiplexed>,
+    leaving: Arc<Leaving>,
 }
 
 impl Accepting {
-    fn bind(address: SocketAddr, trust: ServerTrust, options: &QuicOptions) -> io::Result<Self> {
+    fn bind(address: SocketAddr, trust: ServerTrust, quic: &Quic) -> io::Result<Self> {
+        let options = &quic.options;
         let made = trust.newest();
         let transport = options.transport();
         let endpoint = Endpoint::new(
-            restarts::endpoint_config(&made.secret),
+            restarts::endpoint_config(&made.secret)?,
             Some(server_config(&made.quic, &transport, options.handshakes_max)),
             UdpSocket::bind(address)?,
             Arc::new(TokioRuntime),
         )?;
         let local = address_of(endpoint.local_addr()?);
-        let handshakes = Handshakes::new(options.handshakes_max, options.handshake_timeout);
-        Ok(Self { endpoint, local, trust, transport, handshakes })
+        let handshakes = Handshakes::new(
+            options.handshakes_max,
+            options.handshake_timeout,
+            quic.failures.clone(),
+        );
+        let leaving = Arc::clone(&quic.leaving);
+        Ok(Self { endpoint, local, trust, transport, handshakes, leaving })
     }
 
     fn take_in(&mut self, incoming: Incoming) {
@@ -223,6 +253,12 @@ impl Accepting {
             }),
             Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
         }
+    }
+}
+
+impl Failed for ConnectionError {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::VersionMismatch | Self::TransportError(_) | Self::ConnectionClosed(_))
     }
 }
 
@@ -270,6 +306,7 @@ impl Drop for Accepting {
         while let Some(Some(incoming)) = self.endpoint.accept().now_or_never() {
             incoming.refuse();
         }
+        self.leaving.follow(self.endpoint.clone());
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{
     ClientTrust, OneStream, ServerTrust, TcpOptions,
-    handshakes::Handshakes,
+    handshakes::{Failures, HandshakeFailures, Handshakes},
     host_port::HostPort,
     tcp::{self, Sockets, address_of},
     trust::{ALPN, identity_of, server_name},
@@ -56,6 +56,7 @@ pub struct Tls {
     options: TlsOptions,
     server: Option<ServerTrust>,
     client: Option<ClientTrust>,
+    failures: Arc<Failures>,
 }
 
 /// How [`Tls`] connects and listens.
@@ -101,6 +102,12 @@ impl Tls {
         self.client = Some(trust);
         self
     }
+
+    /// How many handshakes of clients have failed so far.
+    #[must_use]
+    pub fn handshake_failures(&self) -> HandshakeFailures {
+        self.failures.now()
+    }
 }
 
 impl fmt::Debug for Tls {
@@ -109,7 +116,7 @@ impl fmt::Debug for Tls {
             .field("options", &self.options)
             .field("server", &self.server)
             .field("client", &self.client)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +136,7 @@ impl Transport for Tls {
         };
         let sockets = Sockets::listen(SCHEME, &self.options.tcp, address).await?;
         let TlsOptions { handshake_timeout, handshakes_max, .. } = self.options;
-        let handshakes = Handshakes::new(handshakes_max, handshake_timeout);
+        let handshakes = Handshakes::new(handshakes_max, handshake_timeout, self.failures.clone());
         Ok(Box::new(Accepting { sockets, trust, handshakes }))
     }
 

@@ -1,6 +1,7 @@
 //! Who proves to be whom: certificates, keys and what is trusted, for TLS and QUIC alike.
 
 mod client;
+mod dates;
 mod error;
 mod fingerprint;
 mod names;
@@ -22,6 +23,7 @@ pub use error::TrustError;
 pub use fingerprint::Fingerprint;
 pub(crate) use names::identity_of;
 pub use pem::Pem;
+pub use reload::Reloads;
 #[cfg(feature = "self-signed")]
 pub use self_signed::{SelfSigned, self_signed};
 pub use server::ServerTrust;

@@ -9,8 +9,10 @@ use std::{
     io::ErrorKind,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
+use futures::FutureExt as _;
 use ltq_core::{Address, Transport};
 use ltq_transport::{
     ClientTrust, Fingerprint, Pem, Quic, QuicOptions, ServerTrust, Tcp, Tls, TlsOptions,
@@ -484,4 +486,49 @@ async fn without_certificates_or_trust_nothing_is_listened_on_or_connected_to() 
             assert_eq!(source.kind(), ErrorKind::InvalidInput, "{error}");
         }
     }
+}
+
+#[test]
+fn promise_11_clients_learn_at_once_that_a_quic_server_stopped_with_its_runtime() {
+    let authority = Authority::new();
+    let (ready, at) = std::sync::mpsc::channel();
+    let server = authority.server();
+    let serving = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let quic = Quic::default().serving(server);
+            let mut listener = quic.listen(&Kind::Quic.here()).await.unwrap();
+            ready.send(listener.local_address()).unwrap();
+            let connection = within(listener.accept()).await.unwrap();
+            // As a process ends: everything is dropped, and its runtime with it.
+            drop((connection, listener));
+            within(quic.settled()).await;
+        });
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Kind::Quic.client(authority.client());
+        let near = within(client.connect(&at.recv().unwrap())).await.unwrap();
+        let learnt = tokio::time::timeout(Duration::from_secs(10), near.accept_stream()).await;
+        // Not by the idle timeout, which is longer, and not as a loss.
+        assert!(learnt.expect("word of it").unwrap().is_none());
+    });
+    serving.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_quic_transport_is_settled_once_no_connection_is_left_and_not_before() {
+    let authority = Authority::new();
+    let (server, client) = (Quic::default(), Quic::default());
+    let (server, client) =
+        (server.serving(authority.server()), client.trusting(authority.client()));
+    within(async { tokio::join!(server.settled(), client.settled()) }).await;
+    let mut listener = server.listen(&Kind::Quic.here()).await.unwrap();
+    let (near, far) = meet(&client, &mut listener).await;
+    drop(listener);
+    for quic in [&server, &client] {
+        assert!(quic.settled().now_or_never().is_none());
+    }
+    drop((near, far));
+    within(async { tokio::join!(server.settled(), client.settled()) }).await;
 }

@@ -76,14 +76,14 @@ impl Target {
 
     /// A connection of its own.
     pub(super) async fn connect(&self) -> Result<Client, CliError> {
-        Ok(self.builder().connect().await?)
+        Ok(self.builder()?.connect().await?)
     }
 
-    fn builder(&self) -> ClientBuilder {
+    fn builder(&self) -> Result<ClientBuilder, CliError> {
         match self {
             Self::Server(server) => cli::builder(server),
             Self::InProcess(embedded) => {
-                cli::builder(&embedded.server).transports(embedded.transports.clone())
+                Ok(cli::builder(&embedded.server)?.transports(embedded.transports.clone()))
             }
         }
     }

@@ -59,6 +59,10 @@ pub struct ServerArgs {
         value_parser = token
     )]
     pub token: Option<Token>,
+    #[cfg(any(feature = "tls", feature = "quic"))]
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it in place of what is flattened here")]
+    pub tls: super::trust::TlsArgs,
     /// How long connecting, a request, or the confirm of a message may take.
     #[arg(
         long,

@@ -5,7 +5,7 @@ use ltq_client::{Client, ClientBuilder};
 use super::{CliError, args::ServerArgs};
 
 /// A client of the node, not connected yet.
-pub(crate) fn builder(args: &ServerArgs) -> ClientBuilder {
+pub(crate) fn builder(args: &ServerArgs) -> Result<ClientBuilder, CliError> {
     let mut builder = Client::builder()
         .server(&args.server)
         .name(concat!("ltq/", env!("CARGO_PKG_VERSION")))
@@ -14,10 +14,14 @@ pub(crate) fn builder(args: &ServerArgs) -> ClientBuilder {
     if let Some(token) = &args.token {
         builder = builder.token(&token.0);
     }
-    builder
+    #[cfg(any(feature = "tls", feature = "quic"))]
+    if let Some(transports) = args.tls.transports(&args.server)? {
+        builder = builder.transports(transports);
+    }
+    Ok(builder)
 }
 
 /// A client that is connected.
 pub(crate) async fn connect(args: &ServerArgs) -> Result<Client, CliError> {
-    Ok(builder(args).connect().await?)
+    Ok(builder(args)?.connect().await?)
 }

@@ -11,6 +11,8 @@ mod subscribe;
 mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(any(feature = "tls", feature = "quic"))]
+mod trust;
 
 use std::{io, process::ExitCode};
 
@@ -23,6 +25,8 @@ use crate::{bench, output};
 pub use args::{ChannelCommand, Cli, Command, Format, PubArgs, ServerArgs, SubArgs, TopicCommand};
 pub(crate) use connect::{builder, connect};
 pub(crate) use interrupt::interrupted;
+#[cfg(any(feature = "tls", feature = "quic"))]
+pub use trust::TlsArgs;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, Error)]
@@ -101,7 +105,7 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let result = runtime.block_on(async {
         let Cli { server, json, command } = cli;
-        match command {
+        let done = match command {
             Command::Pub(args) => publish::run(&server, args, json).await,
             Command::Sub(mut args) => {
                 if json {
@@ -113,7 +117,10 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Channel(command) => admin::channel(&server, command, json).await,
             Command::Stats => admin::stats(&server, json).await,
             Command::Bench(args) => bench::run(&server, *args, json).await,
-        }
+        };
+        #[cfg(feature = "quic")]
+        server.tls.settled().await;
+        done
     });
     // A thread that still waits for standard input is left behind.
     runtime.shutdown_background();

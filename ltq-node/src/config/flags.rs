@@ -46,11 +46,32 @@ pub struct Flags {
     #[arg(long, value_name = "DURABILITY", value_parser = clap::builder::PossibleValuesParser::new(DurabilityChoice::WORDS.iter().copied()))]
     pub durability: Option<String>,
 
-    /// Listens for clients on tcp://HOST:PORT, or on unix:///PATH for the user that the node runs as.
-    /// Give it several times to listen in several places; port 0 takes any free one. Beyond this
-    /// machine it asks for tokens. [default: tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
+    /// Listens for clients on tcp://HOST:PORT, tls://HOST:PORT or quic://HOST:PORT, or on unix:///PATH
+    /// for the user that the node runs as. Give it several times to listen in several places; port 0
+    /// takes any free one. Beyond this machine it asks for tokens. [default: tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
     #[arg(long, value_name = "URL")]
     pub listen: Vec<String>,
+
+    /// Proves with the certificate in this PEM file, at tls:// and quic:// addresses, who the node is;
+    /// those that lead to its authority stand behind it. It is read again when it changes. [variable:
+    /// LTQ_TLS_CERTIFICATE]
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<String>,
+
+    /// The certificate's key is in this PEM file. [variable: LTQ_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+
+    /// Lets only those clients connect to tls:// and quic:// addresses that bring a certificate of one
+    /// of the authorities in this PEM file. Its name is an identity that the configuration file can
+    /// give permissions to. [variable: LTQ_TLS_CLIENT_AUTHORITIES]
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_authorities: Option<String>,
+
+    /// Makes a certificate for development, keeps it in the data directory and says its fingerprint,
+    /// by which clients trust it. [variable: LTQ_DEV_TLS]
+    #[arg(long)]
+    pub dev_tls: bool,
 
     /// Serves HTTP here: publishing, health and metrics. "off" serves none. [default:
     /// 127.0.0.1:7441] [variable: LTQ_HTTP]
@@ -92,6 +113,10 @@ impl Flags {
             text("store", &self.store),
             text("durability", &self.durability),
             listen,
+            text("tls.certificate", &self.tls_certificate),
+            text("tls.key", &self.tls_key),
+            text("tls.client_authorities", &self.tls_client_authorities),
+            self.dev_tls.then(|| ("dev_tls", Value::from(true))),
             text("http", &self.http),
             text("token", &self.token.as_ref().map(|token| token.0.clone())),
             text("log_format", &self.log_format),

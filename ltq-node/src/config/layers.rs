@@ -1,6 +1,9 @@
 //! Where settings come from, one layer over the other: defaults, a file, variables, flags.
 
-use std::{path::Path, sync::LazyLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use ltq_core::Retention;
 use serde::Deserialize;
@@ -10,6 +13,7 @@ use super::{
     ConfigError,
     choice::DurabilityChoice,
     grants::{IdentitySettings, TokenHash, TokenSettings},
+    listening::TlsSettings,
     settings::{Config, FileStoreSettings, RetentionSettings, RocksDbStoreSettings},
     suggest::{nearest, nearest_key},
     units::Period,
@@ -71,7 +75,10 @@ impl Layer {
 
     /// What flags say.
     pub(super) fn from_flags(values: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
-        let table = values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut table = Table::new();
+        for (key, value) in values {
+            overlay(&mut table, &nested(key, value));
+        }
         Self { origin: "the command line".to_owned(), table }
     }
 
@@ -152,6 +159,12 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
         rocksdb_store: RocksDbStoreSettings {
             disk_bytes_max: some_limit,
             ..RocksDbStoreSettings::default()
+        },
+        tls: TlsSettings {
+            certificate: Some(PathBuf::new()),
+            key: Some(PathBuf::new()),
+            client_authorities: Some(PathBuf::new()),
+            ..TlsSettings::default()
         },
         tokens: vec![TokenSettings {
             name: String::new(),
@@ -236,6 +249,13 @@ fn first_line(text: &str) -> String {
 pub(super) const FILE_ONLY: [&str; 2] = ["tokens", "identities"];
 const PREFIX: &str = "LTQ_";
 /// Variables of the `ltq` command, and the one that names the file.
-const NOT_OURS: [&str; 2] = ["LTQ_SERVER", "LTQ_CONFIG"];
+const NOT_OURS: [&str; 6] = [
+    "LTQ_SERVER",
+    "LTQ_CONFIG",
+    "LTQ_TLS_CA",
+    "LTQ_TLS_FINGERPRINT",
+    "LTQ_TLS_CLIENT_CERT",
+    "LTQ_TLS_CLIENT_KEY",
+];
 /// What a container platform sets by itself for a service that is called `ltq`.
 const NOT_OURS_PREFIXES: [&str; 2] = ["LTQ_SERVICE_", "LTQ_PORT"];

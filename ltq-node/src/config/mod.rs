@@ -4,6 +4,7 @@ mod choice;
 mod flags;
 mod grants;
 mod layers;
+mod listening;
 mod ranges;
 mod settings;
 mod source;
@@ -19,6 +20,7 @@ use thiserror::Error;
 pub use choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
 pub use flags::Flags;
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
+pub use listening::{QuicSettings, TlsSettings};
 pub use settings::{
     Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, RetentionSettings,
     RocksDbStoreSettings,

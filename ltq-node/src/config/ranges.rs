@@ -18,6 +18,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let (hour, day, year) = (period(HOUR_MS), period(24 * HOUR_MS), period(365 * 24 * HOUR_MS));
 
     within("stop_timeout", config.stop_timeout, tenth, hour)?;
+    within("listen_retry", config.listen_retry, ten_millis, hour)?;
+    within("tls.handshake_timeout", config.tls.handshake_timeout, tenth, hour)?;
+    let (quic, least, most) = (&config.quic, ByteSize(64 << 10), ByteSize(1 << 30));
+    within("quic.idle_timeout", quic.idle_timeout, period(1_000), hour)?;
+    within("quic.stream_window", quic.stream_window, least, most)?;
+    within("quic.connection_window", quic.connection_window, least, most)?;
+    within("quic.send_window", quic.send_window, least, most)?;
     within("limits.hello_timeout", limits.hello_timeout, tenth, hour)?;
     within("limits.heartbeat", limits.heartbeat, tenth, hour)?;
     within("limits.stall_timeout", limits.stall_timeout, tenth, hour)?;

@@ -1,10 +1,9 @@
 //! Every setting of a node, its default, and the values that it may have.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ltq_core::{
-    Address, BrokerSettings, Credit, Durability, Retention, StoreError, TopicSettings,
-    model::ModelSettings,
+    BrokerSettings, Credit, Durability, Retention, StoreError, TopicSettings, model::ModelSettings,
 };
 use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
@@ -15,7 +14,9 @@ use super::{
     ConfigError,
     choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind},
     grants::{self, IdentitySettings, TokenSettings},
-    layers, ranges,
+    layers,
+    listening::{self, QuicSettings, TlsSettings},
+    ranges,
     units::{ByteSize, Period, Token},
 };
 
@@ -37,6 +38,10 @@ pub struct Config {
     pub durability: Option<DurabilityChoice>,
     /// Where the node listens. Default: `tcp://127.0.0.1:7440`.
     pub listen: Vec<String>,
+    /// How soon a listener that has failed is opened again. Default: 1 s.
+    pub listen_retry: Period,
+    /// Whether the node makes a certificate of its own, for development. Default: false.
+    pub dev_tls: bool,
     /// Where it serves HTTP, or `off`. Default: `127.0.0.1:7441`.
     pub http: String,
     /// A secret that permits everything to whoever knows it. Default: none.
@@ -56,6 +61,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// From which severity on. Default: `info`.
     pub log_level: LogLevel,
+    /// Certificates, for `tls://` and `quic://` addresses.
+    pub tls: TlsSettings,
+    /// Connections over QUIC.
+    pub quic: QuicSettings,
     /// What peers may ask for.
     pub limits: Limits,
     /// How messages are delivered.
@@ -232,6 +241,8 @@ impl Default for Config {
             store: StoreKind::File,
             durability: None,
             listen: vec!["tcp://127.0.0.1:7440".to_owned()],
+            listen_retry: Period(Duration::from_secs(1)),
+            dev_tls: false,
             http: "127.0.0.1:7441".to_owned(),
             token: None,
             allow_unauthenticated: false,
@@ -241,6 +252,8 @@ impl Default for Config {
             stop_timeout: Period(Duration::from_secs(30)),
             log_format: LogFormat::Human,
             log_level: LogLevel::Info,
+            tls: TlsSettings::default(),
+            quic: QuicSettings::default(),
             limits: Limits::default(),
             delivery: Delivery::default(),
             retention: RetentionSettings::default(),
@@ -488,28 +501,9 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir", &"", "name a directory, such as \"./ltq-data\"".to_owned());
         }
-        if self.listen.is_empty() {
-            let rule = "name at least one address, such as \"tcp://127.0.0.1:7440\"";
-            return bad("listen", &"[]", rule.to_owned());
-        }
-        for text in &self.listen {
-            let address: Address = match text.parse() {
-                Ok(address) => address,
-                Err(error) => return bad("listen", text, format!("{error}")),
-            };
-            match address.scheme() {
-                "tcp" => self.check_host_port("listen", text, address.rest())?,
-                // Only the user that the node runs as can connect: it is open to nobody else.
-                "unix" if address.rest().starts_with('/') => {}
-                _ => {
-                    let rule = "this node listens on tcp://HOST:PORT, and on unix:///PATH with a \
-                                path from the root";
-                    return bad("listen", text, rule.to_owned());
-                }
-            }
-        }
+        listening::check(self)?;
         if let Some(http) = self.http_address() {
-            self.check_host_port("http", http, http)?;
+            listening::check_host_port(self, "http", http, http)?;
         }
         grants::check(self)?;
         ranges::check(self)?;
@@ -525,32 +519,6 @@ impl Config {
             .check()
             .map_err(|error| ConfigError::RocksDbStore(rule_of(error)))?;
         self.file_store_options().check().map_err(|error| ConfigError::FileStore(rule_of(error)))
-    }
-
-    /// Checks that an address is `HOST:PORT`, and that it is not open to everyone by oversight.
-    fn check_host_port(&self, key: &str, text: &str, rest: &str) -> Result<(), ConfigError> {
-        let bad = |rule: &str| {
-            let (value, rule) = (text.to_owned(), rule.to_owned());
-            Err(ConfigError::Value { key: key.to_owned(), value, rule })
-        };
-        let Some((host, port)) = rest.rsplit_once(':') else {
-            return bad("write it as HOST:PORT, such as 127.0.0.1:7441");
-        };
-        if port.parse::<u16>().is_err() {
-            return bad("the port is a number from 0 (any free one) to 65535");
-        }
-        if host.is_empty() {
-            return bad(
-                "name the host; 127.0.0.1 is this machine only, 0.0.0.0 is every interface",
-            );
-        }
-        if !self.authenticates() && !self.allow_unauthenticated && !is_loopback(host) {
-            return bad(
-                "without a token everyone who reaches it could read and publish; make one with \
-                 ltq-node token, listen on 127.0.0.1, or say allow_unauthenticated = true",
-            );
-        }
-        Ok(())
     }
 }
 
@@ -570,9 +538,3 @@ const JOURNAL_FILE_BYTES: u64 = 64 << 20;
 
 /// The value of `http` that serves none.
 pub const HTTP_OFF: &str = "off";
-
-/// Whether only this machine can reach the host. A name other than `localhost` may mean anything.
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}

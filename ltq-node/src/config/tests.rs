@@ -39,6 +39,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("store", "\"memory\"", "memory"),
     ("durability", "\"os\"", "os"),
     ("listen", "[\"tcp://127.0.0.1:1\", \"tcp://[::1]:2\"]", "tcp://127.0.0.1:1, tcp://[::1]:2"),
+    ("listen_retry", "\"7s\"", "7s"),
+    ("dev_tls", "true", "true"),
     ("http", "\"off\"", "off"),
     ("token", "\"secret\"", "secret"),
     (
@@ -54,6 +56,14 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("stop_timeout", "\"7s\"", "7s"),
     ("log_format", "\"json\"", "json"),
     ("log_level", "\"debug\"", "debug"),
+    ("tls.certificate", "\"/tmp/certificate.pem\"", "/tmp/certificate.pem"),
+    ("tls.key", "\"/tmp/key.pem\"", "/tmp/key.pem"),
+    ("tls.client_authorities", "\"/tmp/authorities.pem\"", "/tmp/authorities.pem"),
+    ("tls.handshake_timeout", "\"7s\"", "7s"),
+    ("quic.idle_timeout", "\"7s\"", "7s"),
+    ("quic.stream_window", "\"2MiB\"", "2MiB"),
+    ("quic.connection_window", "\"7MiB\"", "7MiB"),
+    ("quic.send_window", "\"7MiB\"", "7MiB"),
     ("limits.message_bytes_max", "\"2MiB\"", "2MiB"),
     ("limits.frame_bytes_max", "\"4MiB\"", "4MiB"),
     ("limits.topics_max", "7", "7"),
@@ -108,6 +118,11 @@ fn as_file(key: &str, value: &str) -> String {
     }
 }
 
+/// Flags without which the setting makes no sense.
+fn beside(key: &str) -> &'static [&'static str] {
+    if key == "dev_tls" { &["--listen", "quic://127.0.0.1:0"] } else { &[] }
+}
+
 #[test]
 fn every_setting_is_read_from_the_file_and_from_its_variable() {
     let mut tested: Vec<_> = OTHERS.iter().map(|(key, ..)| (*key).to_owned()).collect();
@@ -118,13 +133,13 @@ fn every_setting_is_read_from_the_file_and_from_its_variable() {
 
     let default = load(None, &[], &[]).unwrap();
     for (key, in_file, as_variable) in OTHERS {
-        let from_file = load(Some(&as_file(key, in_file)), &[], &[]).unwrap();
+        let from_file = load(Some(&as_file(key, in_file)), &[], beside(key)).unwrap();
         assert_ne!(from_file, default, "{key} in the file is ignored");
         if layers::FILE_ONLY.contains(key) {
             continue;
         }
         let name = layers::variable(key);
-        let from_variable = load(None, &[(&name, as_variable)], &[]).unwrap();
+        let from_variable = load(None, &[(&name, as_variable)], beside(key)).unwrap();
         assert_eq!(from_variable, from_file, "{name} does not say what {key} in the file does");
     }
 }
@@ -136,7 +151,7 @@ fn effects(config: &Config) -> String {
         config.store,
         config.http_address(),
         config.metrics_public,
-        &config.listen,
+        (&config.listen, config.listen_retry),
         config.stop_timeout,
         config.log_format,
         config.log_level,
@@ -151,16 +166,26 @@ fn effects(config: &Config) -> String {
     // Without the feature there is nothing that they could take effect on.
     #[cfg(not(feature = "rocksdb"))]
     let rocksdb = &config.rocksdb_store;
+    let tls = &config.tls;
+    let files = (&tls.certificate, &tls.key, &tls.client_authorities);
+    #[cfg(feature = "tls")]
+    let tls = config.tls_options();
+    #[cfg(feature = "quic")]
+    let quic = config.quic_options();
+    #[cfg(not(feature = "quic"))]
+    let quic = &config.quic;
+    let secure = (files, tls, quic);
     let (broker, file) = (config.broker_settings(), config.file_store_options());
-    format!("{node:?} {access:?} {broker:?} {file:?} {rocksdb:?}")
+    format!("{node:?} {secure:?} {access:?} {broker:?} {file:?} {rocksdb:?}")
 }
 
 #[test]
 fn every_setting_reaches_what_it_is_for() {
     let default = effects(&load(None, &[], &[]).unwrap());
     for (key, in_file, _) in OTHERS {
-        // It only says whether an address may be listened on: tested below.
-        if *key == "allow_unauthenticated" {
+        // One only says whether an address may be listened on: tested below. What the other does is
+        // tested where a node listens.
+        if ["allow_unauthenticated", "dev_tls"].contains(key) {
             continue;
         }
         let changed = effects(&load(Some(&as_file(key, in_file)), &[], &[]).unwrap());
@@ -179,6 +204,14 @@ fn every_flag_counts() {
         (
             &["--listen", "tcp://127.0.0.1:1", "--listen", "tcp://[::1]:2"],
             "listen = [\"tcp://127.0.0.1:1\", \"tcp://[::1]:2\"]",
+        ),
+        (
+            &["--listen", "tls://127.0.0.1:1", "--dev-tls"],
+            "listen = [\"tls://127.0.0.1:1\"]\ndev_tls = true",
+        ),
+        (
+            &["--tls-certificate", "c", "--tls-key", "k", "--tls-client-authorities", "a"],
+            "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_authorities = \"a\"",
         ),
         (&["--http", "127.0.0.1:1"], "http = \"127.0.0.1:1\""),
         (&["--token", "secret"], "token = \"secret\""),
@@ -203,6 +236,32 @@ fn flags_come_before_variables_before_the_file_before_defaults() {
     assert_eq!(config.limits.heartbeat.to_string(), "1s");
     assert_eq!(config.limits.channels_max, Limits::default().channels_max);
     assert_eq!(load(Some(file), &variables, &[]).unwrap().http, "127.0.0.1:2");
+}
+
+#[test]
+fn an_address_that_takes_a_certificate_says_how_to_get_one() {
+    for scheme in ["tls", "quic"] {
+        let listen = format!("listen = [\"{scheme}://127.0.0.1:1\"]\n");
+        let error = refusal(Some(&listen), &[], &[]);
+        for word in ["tls.certificate", "--tls-certificate FILE --tls-key FILE", "--dev-tls"] {
+            assert!(error.contains(word), "{word} is not in: {error}");
+        }
+        for (one, other) in [("certificate", "key"), ("key", "certificate")] {
+            let half = format!("{listen}[tls]\n{one} = \"file.pem\"");
+            let error = refusal(Some(&half), &[], &[]);
+            assert!(error.contains(&format!("tls.{other}")), "{error}");
+        }
+        let both = format!("{listen}[tls]\ncertificate = \"a\"\nkey = \"b\"");
+        load(Some(&both), &[], &[]).unwrap();
+        load(Some(&listen), &[], &["--dev-tls"]).unwrap();
+        assert!(refusal(Some(&both), &[], &["--dev-tls"]).contains("leave one of them out"));
+        // What is on the way is encrypted, and still anybody could come in.
+        let open = format!("{scheme}://0.0.0.0:1");
+        let error = refusal(None, &[], &["--listen", &open, "--dev-tls"]);
+        assert!(error.contains("without a token"), "{error}");
+        load(None, &[], &["--listen", &open, "--dev-tls", "--token", "secret"]).unwrap();
+    }
+    assert!(refusal(None, &[], &["--dev-tls"]).contains("no tls:// or quic:// address"));
 }
 
 #[test]
@@ -239,6 +298,10 @@ fn an_unknown_key_is_named_with_the_nearest() {
 fn variables_that_are_not_the_nodes_are_left_alone() {
     let others = [
         ("LTQ_SERVER", "tcp://elsewhere:1"),
+        ("LTQ_TLS_CA", "a"),
+        ("LTQ_TLS_FINGERPRINT", "f"),
+        ("LTQ_TLS_CLIENT_CERT", "c"),
+        ("LTQ_TLS_CLIENT_KEY", "k"),
         ("LTQ_SERVICE_HOST", "10.0.0.1"),
         ("LTQ_PORT", "tcp://10.0.0.1:7440"),
         ("LTQ_PORT_7440_TCP_ADDR", "10.0.0.1"),
@@ -323,7 +386,7 @@ fn the_file_store_s_own_rules_are_checked_before_it_is_opened() {
 #[test]
 fn addresses_are_checked_before_anything_starts() {
     for (listen, part) in [
-        ("quic://127.0.0.1:1", "tcp://HOST:PORT"),
+        ("ws://127.0.0.1:1", "tcp://HOST:PORT"),
         ("unix://ltq.sock", "unix:///PATH"),
         ("tcp://127.0.0.1", "HOST:PORT"),
         ("tcp://127.0.0.1:x", "0 (any free one) to 65535"),
@@ -423,8 +486,9 @@ fn the_printed_configuration_says_the_same_and_keeps_the_secret() {
     let mut text = String::new();
     let mut table = "";
     for (key, value, _) in OTHERS {
-        // The store that is not the default cannot confirm as the durability here.
-        if ["token", "store"].contains(key) {
+        // The store that is not the default cannot confirm as the durability here, and there is a
+        // certificate already.
+        if ["token", "store", "dev_tls"].contains(key) {
             continue;
         }
         match key.split_once('.') {

@@ -18,6 +18,7 @@ use ltq_core::{
 use super::{Answers, Api};
 use crate::{
     bench::Usage,
+    listening::ListenFigures,
     reload::Reloader,
     watched_store::{BUCKETS, WatchedStore},
 };
@@ -34,6 +35,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
         figure(&mut text, own.name, own.help, own.value);
     }
     reloads(&mut text, &api.reloader);
+    listening(&mut text, &api.listening);
     answers(&mut text, &api.answers);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -290,6 +292,34 @@ fn reloads(text: &mut String, reloader: &Reloader) {
     figure(text, "ltq_config_reloads_total", help, reloader.reloads());
     let help = "1 while the newest configuration file is not in force because it is broken.";
     figure(text, "ltq_config_reload_failed", help, u64::from(reloader.has_failed()));
+}
+
+fn listening(text: &mut String, figures: &ListenFigures) {
+    let name = "ltq_listener_connections_total";
+    head(text, name, "Connections that came in, by the scheme of the address that they came to.");
+    for (scheme, count) in figures.by_scheme() {
+        let _ = writeln!(text, "{name}{} {count}", labels(&[("scheme", &scheme)]));
+    }
+    let help = "Times that a listener which had failed was opened again.";
+    figure(text, "ltq_listener_reopened_total", help, figures.reopened());
+    #[cfg(any(feature = "tls", feature = "quic"))]
+    {
+        let name = "ltq_handshakes_failed_total";
+        head(text, name, "Handshakes that came to nothing, by scheme and reason.");
+        for (scheme, reason, count) in figures.handshakes_failed() {
+            let labels = labels(&[("scheme", scheme), ("reason", reason)]);
+            let _ = writeln!(text, "{name}{labels} {count}");
+        }
+        if let Some(expires) = figures.certificate_expires() {
+            let name = "ltq_certificate_expires_timestamp_seconds";
+            figure(text, name, "The second since 1970 until which it is good.", expires);
+        }
+        let (done, failed) = figures.certificate_reloads();
+        let help = "Times that changed certificates were taken up.";
+        figure(text, "ltq_certificate_reloads_total", help, done);
+        let help = "Times that changed certificates could not be used; those before stayed.";
+        figure(text, "ltq_certificate_reloads_failed_total", help, failed);
+    }
 }
 
 /// The process, under the names that all exporters use; nothing where the system does not say.

@@ -53,7 +53,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{NodeBroker, reload::Reloader};
+use crate::{NodeBroker, listening::ListenFigures, reload::Reloader};
 use body::{BodyBudget, HeldBody};
 use error::ApiError;
 use publishers::Publishers;
@@ -79,6 +79,7 @@ pub struct HttpOptions {
 struct Api {
     broker: NodeBroker,
     reloader: Arc<Reloader>,
+    listening: Arc<ListenFigures>,
     publishers: Publishers,
     bodies: BodyBudget,
     request_timeout: Duration,
@@ -89,9 +90,10 @@ struct Api {
 }
 
 /// The routes. `stopping` tells when the node is on its way out.
-pub fn router(
+pub(crate) fn router(
     broker: NodeBroker,
     reloader: Arc<Reloader>,
+    listening: Arc<ListenFigures>,
     options: &HttpOptions,
     stopping: watch::Receiver<bool>,
 ) -> Router {
@@ -99,6 +101,7 @@ pub fn router(
         publishers: Publishers::new(broker.clone()),
         broker,
         reloader,
+        listening,
         bodies: BodyBudget::new(options.body_bytes_total_max),
         request_timeout: options.request_timeout,
         metrics_series_max: options.metrics_series_max,

@@ -285,12 +285,15 @@ async fn promise_13_metrics_add_up() {
     node.stop().await.unwrap();
 }
 
+#[cfg(all(feature = "tls", feature = "quic"))]
 #[tokio::test]
 async fn the_page_on_operation_tells_of_each_metric() {
     let folder = tempfile::tempdir().unwrap();
     let node = node(|config| {
         config.store = StoreKind::File;
         config.data_dir = folder.path().join("data");
+        config.listen.push("tls://127.0.0.1:0".to_owned());
+        config.dev_tls = true;
     })
     .await;
     ask(&node, "POST /pub?topic=t", "x").await;

@@ -40,6 +40,16 @@ impl Clients {
         }
     }
 
+    /// Waits until all connections are gone.
+    pub(super) async fn idle(&self) {
+        for place in [&self.v4, &self.v6] {
+            let endpoint = place.lock().clone();
+            if let Some(endpoint) = endpoint {
+                endpoint.wait_idle().await;
+            }
+        }
+    }
+
     /// Goes over to other ports.
     pub(super) fn rebind(&self) -> io::Result<()> {
         for place in [&self.v4, &self.v6] {

@@ -11,8 +11,9 @@ use quinn::{TransportConfig, VarInt};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuicOptions {
     /// A connection whose peer is silent for so long is lost. The shorter one of the two sides
-    /// counts; at least 1 ms. Default 15 s: half of TCP's customary minute, for a datagram that
-    /// nobody answers is all there is to notice a peer by that vanished.
+    /// counts; at least 1 ms. Default 15 s: long enough for a path that fails over to another, and
+    /// short enough that what a vanished peer held is soon given to others. UDP has nothing like
+    /// TCP's reset by which the loss would show earlier.
     pub idle_timeout: Duration,
     /// How often a side that has nothing to send shows that it is there; `None` leaves that to the
     /// peer, and to the heartbeats of what runs above. It has to be well below `idle_timeout`.

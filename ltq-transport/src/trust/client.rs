@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, OtherError,
+    PeerIncompatible, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -12,6 +12,7 @@ use rustls::{
     crypto::{CryptoProvider, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use thiserror::Error;
 
 use super::{
     ALPN, Fingerprint, Pem, TrustError, VERSIONS, pem::Loaded, provider, reload::Reloaded,
@@ -161,6 +162,14 @@ fn make(
     })
 }
 
+/// A server has another certificate than the one that is trusted.
+#[derive(Debug, Error)]
+#[error("the server's certificate is {found}, and the one that is trusted {known}")]
+struct AnotherCertificate {
+    found: Fingerprint,
+    known: Fingerprint,
+}
+
 /// Takes one certificate and no other. That the peer has its key is checked as ever.
 #[derive(Debug)]
 struct Pinned {
@@ -176,12 +185,13 @@ impl ServerCertVerifier for Pinned {
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if Fingerprint::of_der(end_entity) == self.known {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    ) -> Result<ServerCertVerified, TlsError> {
+        let found = Fingerprint::of_der(end_entity);
+        if found == self.known {
+            return Ok(ServerCertVerified::assertion());
         }
+        let other = Arc::new(AnotherCertificate { found, known: self.known });
+        Err(TlsError::InvalidCertificate(CertificateError::Other(OtherError(other))))
     }
 
     fn verify_tls12_signature(
@@ -189,8 +199,8 @@ impl ServerCertVerifier for Pinned {
         _message: &[u8],
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        Err(TlsError::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
     }
 
     fn verify_tls13_signature(
@@ -198,7 +208,7 @@ impl ServerCertVerifier for Pinned {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, TlsError> {
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }

@@ -23,10 +23,10 @@ pub(crate) fn identity_of(certificate: &CertificateDer<'_>) -> String {
 
 /// A row of values, each with a tag and a length before it.
 #[derive(Clone, Copy)]
-struct Der<'a>(&'a [u8]);
+pub(super) struct Der<'a>(pub(super) &'a [u8]);
 
 impl<'a> Der<'a> {
-    fn next(&mut self) -> Option<(u8, Self)> {
+    pub(super) fn next(&mut self) -> Option<(u8, Self)> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, mut rest) = rest.split_first()?;
         let mut length = usize::from(first);
@@ -44,12 +44,12 @@ impl<'a> Der<'a> {
     }
 
     /// The next value, which must have this tag.
-    fn take(&mut self, tag: u8) -> Option<Self> {
+    pub(super) fn take(&mut self, tag: u8) -> Option<Self> {
         self.next().filter(|(found, _)| *found == tag).map(|(_, value)| value)
     }
 
     /// Passes the next value over if it has this tag.
-    fn skip(&mut self, tag: u8) {
+    pub(super) fn skip(&mut self, tag: u8) {
         if self.0.first() == Some(&tag) {
             let _passed = self.next();
         }
@@ -128,15 +128,15 @@ const NAME_BYTES_MAX: usize = 256;
 const OTHER_KINDS: [&str; 2] = ["uid:", super::fingerprint::PREFIX];
 
 const BOOLEAN: u8 = 0x01;
-const INTEGER: u8 = 0x02;
+pub(super) const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_ID: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
 const PRINTABLE_STRING: u8 = 0x13;
 const IA5_STRING: u8 = 0x16;
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-const VERSION: u8 = 0xa0;
+pub(super) const VERSION: u8 = 0xa0;
 const ISSUER_ID: u8 = 0x81;
 const SUBJECT_ID: u8 = 0x82;
 const EXTENSIONS: u8 = 0xa3;

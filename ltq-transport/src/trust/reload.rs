@@ -25,11 +25,21 @@ pub(super) struct Reloaded<T> {
     state: Mutex<State<T>>,
 }
 
+/// How often files had changed and were read again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// What they hold now is in use.
+    pub done: u64,
+    /// What they held could not be used, and what was there before stayed.
+    pub failed: u64,
+}
+
 struct State<T> {
     newest: Arc<T>,
     /// What the files looked like when they were last read, usable or not.
     stamps: Vec<Option<Stamp>>,
     looked: Instant,
+    reloads: Reloads,
 }
 
 impl<T> Reloaded<T> {
@@ -37,7 +47,8 @@ impl<T> Reloaded<T> {
         // Before they are read: a change while that goes on shows at the next look.
         let stamps = stamps(&sources);
         let newest = Arc::new(read(&sources, &make)?);
-        let state = Mutex::new(State { newest, stamps, looked: Instant::now() });
+        let (looked, reloads) = (Instant::now(), Reloads::default());
+        let state = Mutex::new(State { newest, stamps, looked, reloads });
         Ok(Self { sources, make, interval: INTERVAL, state })
     }
 
@@ -53,16 +64,24 @@ impl<T> Reloaded<T> {
                 match read(&self.sources, &self.make) {
                     Ok(made) => {
                         state.newest = Arc::new(made);
+                        state.reloads.done += 1;
                         tracing::info!(files = ?files().collect::<Vec<_>>(), "certificates reloaded");
                     }
-                    Err(error) => tracing::warn!(
-                        %error,
-                        "certificates have changed and cannot be used; those before stay in use"
-                    ),
+                    Err(error) => {
+                        state.reloads.failed += 1;
+                        tracing::warn!(
+                            %error,
+                            "certificates have changed and cannot be used; those before stay in use"
+                        );
+                    }
                 }
             }
         }
         Arc::clone(&state.newest)
+    }
+
+    pub(super) fn reloads(&self) -> Reloads {
+        self.state.lock().reloads
     }
 }
 
@@ -114,6 +133,7 @@ mod tests {
         std::fs::write(folder.path().join("new.pem"), key(1)).unwrap();
         std::fs::rename(folder.path().join("new.pem"), &file).unwrap();
         assert!(!Arc::ptr_eq(&first, &made.newest()));
+        assert_eq!(made.reloads(), Reloads { done: 1, failed: 2 });
     }
 
     #[test]

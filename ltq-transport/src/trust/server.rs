@@ -7,7 +7,12 @@ use rustls::{
     server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
 
-use super::{ALPN, Pem, TrustError, VERSIONS, pem::Loaded, provider, reload::Reloaded};
+use super::{
+    ALPN, Pem, TrustError, VERSIONS, dates,
+    pem::Loaded,
+    provider,
+    reload::{Reloaded, Reloads},
+};
 
 /// What a listener of TLS or QUIC proves to its clients, and what it asks of them.
 ///
@@ -37,6 +42,7 @@ pub struct ServerTrust {
 }
 
 pub(crate) struct Made {
+    expires: Option<u64>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Arc<ServerConfig>,
     #[cfg(feature = "quic")]
@@ -75,6 +81,19 @@ impl ServerTrust {
         let mutual = sources.len() > 2;
         let made = Reloaded::new(sources, Box::new(make))?;
         Ok(Self { made: Arc::new(made), mutual })
+    }
+
+    /// How often its files had changed and were read again.
+    #[must_use]
+    pub fn reloads(&self) -> Reloads {
+        self.made.reloads()
+    }
+
+    /// Until when the certificate is good that is in use, in seconds since 1970; `None` where it does
+    /// not say that in a way that can be read. Of a chain it is the first one's, the server's own.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        self.made.newest().expires
     }
 
     pub(crate) fn newest(&self) -> Arc<Made> {
@@ -117,9 +136,9 @@ fn make(loaded: &[Loaded]) -> Result<Made, TrustError> {
         let tag = ring::hmac::sign(&mac, b"ltq quic stateless reset");
         <[u8; 32]>::try_from(tag.as_ref()).map_err(|error| unusable(&error))?
     };
-    let mut config = builder
-        .with_single_cert(certificate.certificates()?, key_der)
-        .map_err(|error| unusable(&error))?;
+    let chain = certificate.certificates()?;
+    let expires = chain.first().and_then(|first| dates::expires(first));
+    let mut config = builder.with_single_cert(chain, key_der).map_err(|error| unusable(&error))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // No tickets. A client that never reads them would reset the connection by closing it, and
     // take back what it had finished; and who was let in once would not be verified again.
@@ -127,6 +146,7 @@ fn make(loaded: &[Loaded]) -> Result<Made, TrustError> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let config = Arc::new(config);
     Ok(Made {
+        expires,
         #[cfg(feature = "quic")]
         quic: Arc::new(
             Arc::clone(&config)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::CommandFactory as _;
 
-use super::{as_file, layers, load, refusal};
+use super::{as_file, beside, layers, load, refusal};
 use crate::config::{ByteSize, Config, Flags, Period, layers::known_keys};
 
 /// The rows of the page's tables, by key: flag, variable, default, range, words.
@@ -31,7 +31,7 @@ fn every_setting_has_its_row() {
     let flags: Vec<_> = flags.get_arguments().filter_map(clap::Arg::get_long).collect();
     for (key, cells) in &rows {
         let [flag, variable, default, _, words] = &cells[..] else { panic!("{key}: {cells:?}") };
-        let long = key.replace('_', "-");
+        let long = key.replace(['_', '.'], "-");
         let expected = match flags.contains(&&*long) {
             true => format!("`--{long}`"),
             false => String::new(),
@@ -97,7 +97,8 @@ fn every_range_is_as_the_page_says() {
                     "true" | "false" => choice.to_owned(),
                     _ => format!("{choice:?}"),
                 };
-                load(Some(&as_file(&key, &text)), &[], &[]).unwrap();
+                let flags = if choice == "true" { beside(&key) } else { &[] };
+                load(Some(&as_file(&key, &text)), &[], flags).unwrap();
             }
             assert!(refusal(Some(&as_file(&key, "\"neither\"")), &[], &[]).contains(&key));
         }

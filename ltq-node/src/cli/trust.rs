@@ -1,0 +1,136 @@
+//! Whom the command line trusts at `tls://` and `quic://` addresses, and what it proves.
+
+use std::path::PathBuf;
+#[cfg(feature = "quic")]
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+#[cfg(feature = "quic")]
+use ltq_transport::Quic;
+#[cfg(feature = "tls")]
+use ltq_transport::Tls;
+use ltq_transport::{ClientTrust, Fingerprint, Pem, Transports, TrustError};
+
+#[cfg(feature = "quic")]
+use parking_lot::Mutex;
+
+use super::CliError;
+
+/// Whom to trust, and what to prove, at `tls://` and `quic://` addresses.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TlsArgs {
+    /// Trusts the node at a tls:// or quic:// address if one of the authorities in this PEM file has
+    /// signed its certificate for the host that the address names.
+    #[arg(
+        id = "tls_ca",
+        long = "tls-ca",
+        global = true,
+        help_heading = "Connection",
+        value_name = "FILE",
+        env = "LTQ_TLS_CA"
+    )]
+    pub authorities: Option<PathBuf>,
+    /// Trusts the node whose certificate has this SHA-256, as ltq-node --dev-tls prints it, whatever
+    /// else stands in the certificate.
+    #[arg(
+        id = "tls_fingerprint",
+        long = "tls-fingerprint",
+        global = true,
+        help_heading = "Connection",
+        value_name = "HEX",
+        env = "LTQ_TLS_FINGERPRINT"
+    )]
+    pub fingerprint: Option<String>,
+    /// Proves who this is with the certificate in this PEM file, to nodes that ask for one.
+    #[arg(
+        id = "tls_cert",
+        long = "tls-cert",
+        global = true,
+        help_heading = "Connection",
+        value_name = "FILE",
+        env = "LTQ_TLS_CLIENT_CERT"
+    )]
+    pub certificate: Option<PathBuf>,
+    /// The key of that certificate is in this PEM file.
+    #[arg(
+        id = "tls_key",
+        long = "tls-key",
+        global = true,
+        help_heading = "Connection",
+        value_name = "FILE",
+        env = "LTQ_TLS_CLIENT_KEY"
+    )]
+    pub key: Option<PathBuf>,
+    /// What connections were made by, to be waited for at the end.
+    #[cfg(feature = "quic")]
+    #[arg(skip)]
+    used: Arc<Mutex<Vec<Quic>>>,
+}
+
+impl TlsArgs {
+    /// What connects to this server; `None` where it takes no certificate.
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] when nobody is trusted, or a file cannot be used.
+    pub(crate) fn transports(&self, server: &str) -> Result<Option<Transports>, CliError> {
+        let transports = Transports::new();
+        let transports = match server.split_once("://") {
+            #[cfg(feature = "tls")]
+            Some(("tls", _)) => transports.with(Tls::default().trusting(self.trust(server)?)),
+            #[cfg(feature = "quic")]
+            Some(("quic", _)) => {
+                let quic = Quic::default().trusting(self.trust(server)?);
+                self.used.lock().push(quic.clone());
+                transports.with(quic)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(transports))
+    }
+
+    /// Waits, for a second at most, until nodes know of connections that were closed.
+    #[cfg(feature = "quic")]
+    pub(crate) async fn settled(&self) {
+        let used = std::mem::take(&mut *self.used.lock());
+        let all = async {
+            for quic in used {
+                quic.settled().await;
+            }
+        };
+        let _late = tokio::time::timeout(Duration::from_secs(1), all).await;
+    }
+
+    fn trust(&self, server: &str) -> Result<ClientTrust, CliError> {
+        let unusable = |error: TrustError| CliError::Usage(error.to_string());
+        let trust = match (&self.authorities, &self.fingerprint) {
+            (Some(authorities), None) => ClientTrust::authorities(Pem::file(authorities)),
+            (None, Some(fingerprint)) => {
+                fingerprint.parse::<Fingerprint>().and_then(ClientTrust::fingerprint)
+            }
+            (None, None) => {
+                return Err(CliError::Usage(format!(
+                    "it is not said whom to trust at {server}: name the file of the authority that \
+                     signed its certificate with --tls-ca FILE, or the certificate itself with \
+                     --tls-fingerprint HEX"
+                )));
+            }
+            (Some(_), Some(_)) => {
+                return Err(CliError::Usage(
+                    "name either --tls-ca or --tls-fingerprint, not both (LTQ_TLS_CA and \
+                     LTQ_TLS_FINGERPRINT count too)"
+                        .to_owned(),
+                ));
+            }
+        };
+        let trust = trust.map_err(unusable)?;
+        match (&self.certificate, &self.key) {
+            (None, None) => Ok(trust),
+            (Some(certificate), Some(key)) => {
+                trust.with_certificate(Pem::file(certificate), Pem::file(key)).map_err(unusable)
+            }
+            _ => Err(CliError::Usage(
+                "a certificate and its key go together: --tls-cert FILE --tls-key FILE".to_owned(),
+            )),
+        }
+    }
+}
