@@ -122,7 +122,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long one attempt to connect may take, the broker's welcome included. Default: 5 s.
+    /// How long one attempt to connect may take, the broker's welcome included; also how long a
+    /// further stream of the connection may take to be welcomed. Default: 5 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

@@ -17,7 +17,10 @@ use crate::{
 
 /// A connection to a broker, under any number of producers and consumers.
 ///
-/// Cheap to clone; clones share the connection. One task serves it. When the connection is lost it
+/// Cheap to clone; clones share the connection. One task serves it. Where the transport carries many
+/// streams in a connection, as QUIC does, each consumer and each topic that is published to has one
+/// of its own, up to 128 in all, so that what is late on one holds up no other; what is asked of
+/// different ones at once may then happen in any order. When the connection is lost it
 /// is made again, for as long as there are handles: producers go on under their names and send
 /// again what was not confirmed, consumers subscribe again.
 ///

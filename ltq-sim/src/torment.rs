@@ -223,6 +223,7 @@ fn weather(chance: &Seeded) -> Weather {
         stall_max: chance.millis(4_000),
         cut_one_in: one_in(400),
         silence_one_in: one_in(600),
+        reset_one_in: one_in(600),
         refuse_one_in: if chance.one_in(2) { 0 } else { 2 + chance.below(10) },
         pieces: chance.one_in(2),
         window: 1 << (6 + chance.below(12)),

@@ -73,6 +73,8 @@ impl<S: Stores> World<S> {
     ) -> Self {
         let clock = Clock::new();
         let network = SimulatedNetwork::new(Arc::new(Seeded::of(seed, "network")));
+        // Connections carry one stream, or many, or now this and now that.
+        network.set_many_streams(Seeded::of(seed, "streams").below(3));
         let made = Arc::default();
         let clients = Clients { network: network.clone(), wrap: wrap.clone(), seed, made };
         let node = Node {

@@ -255,9 +255,10 @@ mod simulated {
 
     use super::*;
 
-    fn harness(weather: Weather) -> Harness {
+    fn harness(weather: Weather, many_streams_one_in: u64) -> Harness {
         let network = SimulatedNetwork::new(Arc::new(SystemEntropy));
         network.set_weather(weather);
+        network.set_many_streams(many_streams_one_in);
         Harness::new(network.host("conformance"), || Address::new("sim", "conformance"))
             .malformed(Address::new("tcp", "conformance"))
             .unknown_host(Address::new("sim", "nobody"))
@@ -266,19 +267,37 @@ mod simulated {
     mod fine_weather {
         use super::*;
 
-        ltq_transport::conformance_tests!(harness(Weather::default()));
+        ltq_transport::conformance_tests!(harness(Weather::default(), 0));
     }
+
+    mod many_streams {
+        use super::*;
+
+        ltq_transport::conformance_tests!(harness(Weather::default(), 1));
+    }
+
+    const SLOW: Weather = Weather {
+        delay_min: Duration::ZERO,
+        delay_max: Duration::from_millis(2),
+        stall_one_in: 500,
+        stall_max: Duration::from_millis(50),
+        cut_one_in: 0,
+        silence_one_in: 0,
+        reset_one_in: 0,
+        refuse_one_in: 0,
+        pieces: true,
+        window: 1 << 20,
+    };
 
     mod slow_and_in_pieces {
         use super::*;
 
-        ltq_transport::conformance_tests!(harness(Weather {
-            delay_max: Duration::from_millis(2),
-            stall_one_in: 500,
-            stall_max: Duration::from_millis(50),
-            pieces: true,
-            window: 1 << 20,
-            ..Weather::default()
-        }));
+        ltq_transport::conformance_tests!(harness(SLOW, 0));
+    }
+
+    mod many_streams_slow_and_in_pieces {
+        use super::*;
+
+        ltq_transport::conformance_tests!(harness(SLOW, 1));
     }
 }

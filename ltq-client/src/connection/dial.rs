@@ -12,7 +12,7 @@ use ltq_core::{
 };
 use tokio::time::timeout;
 
-use super::{hub::Config, link::Welcomed};
+use super::{hub::Config, lane::First, link::Welcomed};
 use crate::ConnectError;
 
 /// Connects to one server, within the connect timeout.
@@ -40,10 +40,12 @@ async fn connect(config: &Config, address: Address) -> Result<Welcomed, ConnectE
     let mut input = BytesMut::new();
     let welcome = receive_welcome(&mut stream, decoder, &mut input, &address).await?;
     let Stream { send, recv } = stream;
-    Ok(Welcomed { connection, send, recv, input, decoder, address, welcome })
+    let first = First { send, recv, input, decoder };
+    Ok(Welcomed { connection, first, address, welcome })
 }
 
-fn hello(config: &Config) -> Frame {
+/// What each stream begins with.
+pub(super) fn hello(config: &Config) -> Frame {
     Frame::Hello(Hello {
         major: PROTOCOL_MAJOR,
         minor: PROTOCOL_MINOR,
@@ -89,7 +91,7 @@ async fn receive_welcome(
 }
 
 /// What is wrong with a welcome.
-fn check(welcome: &Welcome) -> Option<String> {
+pub(super) fn check(welcome: &Welcome) -> Option<String> {
     let (major, frame_bytes) = (welcome.major, welcome.limits.frame_bytes_max);
     if major != PROTOCOL_MAJOR {
         return Some(format!("it speaks version {major}, and this client {PROTOCOL_MAJOR}"));
@@ -98,5 +100,5 @@ fn check(welcome: &Welcome) -> Option<String> {
         .then(|| format!("it takes frames of {frame_bytes} bytes; {FRAME_BYTES_MIN} is the least"))
 }
 
-/// A welcome is small; what comes behind it is read by the link.
+/// A welcome is small; what comes behind it is read by the lane.
 const HELLO_READ_BYTES: usize = 4096;

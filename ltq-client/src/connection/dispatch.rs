@@ -1,82 +1,86 @@
 //! What the frames of a broker mean.
 
+use std::sync::Arc;
+
 use ltq_core::{Refusal, RefusalCode, protocol::Frame};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{
     Driver, Ready,
-    link::{Link, Lost},
+    lane::{Lane, Lost},
+    link::Link,
+    place::{LaneNumber, Place},
 };
-use crate::producer::Again;
+use crate::{
+    consumer::ConsumerShared,
+    producer::{Again, ProducerShared},
+};
 
 impl Driver {
-    /// Hands a frame to whomever it is for.
+    /// Hands a frame that came on a lane to whomever it is for.
     pub(super) fn handle_frame(
         &mut self,
         link: &mut Link,
+        lane: &mut Lane,
         frame: Frame,
         now: Instant,
     ) -> Result<(), Lost> {
         match frame {
-            Frame::Ping { nonce } => {
-                // A broker that asks and does not read gets no answers heaped up.
-                if link.has_room() {
-                    link.write(&Frame::Pong { nonce });
-                }
-            }
-            Frame::Pong { .. } => {}
             Frame::Goodbye { refusal } if refusal.code == RefusalCode::Stopping => {
                 info!(node = %link.node, %refusal, "the broker is going");
                 link.handle_goodbye(refusal, now);
             }
             Frame::Goodbye { refusal } => return Err(Lost::Goodbye(refusal)),
-            Frame::ProducerOpened { handle, epoch, last_sequence, durability: _ } => {
-                match self.producers.get(&handle) {
-                    Some(producer) => {
-                        producer.handle_opened(&link.server, epoch, last_sequence)?;
-                        self.producer_ready(handle);
-                    }
-                    None => self.check_handle(handle)?,
+            Frame::Welcome(welcome) if lane.awaits_welcome() => {
+                lane.handle_welcome(welcome, &link.node)?;
+            }
+            _ if lane.awaits_welcome() => {
+                return Err(Lost::Violation("a further stream's first frame is no welcome"));
+            }
+            Frame::Ping { nonce } => {
+                // A broker that asks and does not read gets no answers heaped up.
+                if lane.has_room() && !lane.is_finishing() {
+                    lane.write(&Frame::Pong { nonce });
                 }
             }
-            Frame::ProducerRefused { handle, refusal } => match self.producers.get(&handle) {
-                Some(producer) => {
+            Frame::Pong { .. } => {}
+            Frame::ProducerOpened { handle, epoch, last_sequence, durability: _ } => {
+                if let Some(producer) = self.producer(lane, handle)? {
+                    producer.handle_opened(&link.server, epoch, last_sequence)?;
+                    self.producer_ready(lane, handle);
+                }
+            }
+            Frame::ProducerRefused { handle, refusal } => {
+                if let Some(producer) = self.producer(lane, handle)? {
                     debug!(handle, %refusal, "producer refused");
                     note_stopping(link, &refusal, now);
                     let again = producer.handle_open_refused(&refusal);
-                    let answered = producer.take_answered_bytes();
-                    link.publish_bytes = link.publish_bytes.saturating_sub(answered);
+                    lane.handle_answered(producer.take_answered_bytes());
                     match again {
                         Again::Never => {}
                         Again::Later => self.retry(Ready::Producer(handle), now),
                         Again::Now => producer
                             .open_frame(&link.server)
                             .into_iter()
-                            .for_each(|frame| link.write(&frame)),
+                            .for_each(|frame| lane.write(&frame)),
                     }
-                }
-                None => self.check_handle(handle)?,
-            },
-            Frame::Confirmed { handle, ranges, durability } => match self.producers.get(&handle) {
-                Some(producer) => {
-                    let answered = producer.handle_confirmed(&ranges, durability)?;
-                    link.publish_bytes = link.publish_bytes.saturating_sub(answered);
-                }
-                None => self.check_handle(handle)?,
-            },
-            Frame::PublishRefused { handle, sequence, count, refusal } => {
-                match self.producers.get(&handle) {
-                    Some(producer) => {
-                        note_stopping(link, &refusal, now);
-                        let answered = producer.handle_publish_refused(sequence, count, refusal)?;
-                        link.publish_bytes = link.publish_bytes.saturating_sub(answered);
-                        self.producer_ready(handle);
-                    }
-                    None => self.check_handle(handle)?,
                 }
             }
-            frame => return self.handle_consumer_frame(link, frame, now),
+            Frame::Confirmed { handle, ranges, durability } => {
+                if let Some(producer) = self.producer(lane, handle)? {
+                    lane.handle_answered(producer.handle_confirmed(&ranges, durability)?);
+                }
+            }
+            Frame::PublishRefused { handle, sequence, count, refusal } => {
+                if let Some(producer) = self.producer(lane, handle)? {
+                    note_stopping(link, &refusal, now);
+                    let answered = producer.handle_publish_refused(sequence, count, refusal)?;
+                    lane.handle_answered(answered);
+                    self.producer_ready(lane, handle);
+                }
+            }
+            frame => return self.handle_consumer_frame(link, lane, frame, now),
         }
         Ok(())
     }
@@ -84,48 +88,45 @@ impl Driver {
     fn handle_consumer_frame(
         &mut self,
         link: &mut Link,
+        lane: &mut Lane,
         frame: Frame,
         now: Instant,
     ) -> Result<(), Lost> {
         match frame {
-            Frame::Subscribed { handle, timeout_ms } => match self.consumers.get(&handle) {
-                Some(consumer) => consumer.handle_subscribed(timeout_ms)?,
-                None => self.check_handle(handle)?,
-            },
-            Frame::SubscribeRefused { handle, refusal } => {
-                if let Some(consumer) = self.unsubscribing.remove(&handle) {
-                    consumer.handle_closed(None);
+            Frame::Subscribed { handle, timeout_ms } => {
+                if let Some(consumer) = self.consumer(lane, handle)? {
+                    consumer.handle_subscribed(timeout_ms)?;
                 }
-                match self.consumers.get(&handle) {
-                    Some(consumer) => {
-                        debug!(handle, %refusal, "subscription refused");
-                        note_stopping(link, &refusal, now);
-                        if consumer.handle_subscribe_refused(&refusal) {
-                            self.retry(Ready::Consumer(handle), now);
-                        }
+            }
+            Frame::SubscribeRefused { handle, refusal } => {
+                self.handle_unsubscribed(lane, handle, now)?;
+                if let Some(consumer) = self.consumer(lane, handle)? {
+                    debug!(handle, %refusal, "subscription refused");
+                    note_stopping(link, &refusal, now);
+                    if consumer.handle_subscribe_refused(&refusal) {
+                        self.retry(Ready::Consumer(handle), now);
                     }
-                    None => self.check_handle(handle)?,
                 }
             }
             Frame::Deliver { handle, first_tag, attempt, batch } => {
-                match self.consumers.get(&handle) {
-                    Some(consumer) => consumer.handle_deliver(first_tag, attempt, batch, now)?,
-                    None => self.check_handle(handle)?,
+                if let Some(consumer) = self.consumer(lane, handle)? {
+                    consumer.handle_deliver(first_tag, attempt, batch, now)?;
                 }
             }
             Frame::Settled { handle, request, stale } => {
-                let either = self.consumers.get(&handle);
-                match either.or_else(|| self.unsubscribing.get(&handle)) {
-                    Some(consumer) => consumer.handle_settled(request, &stale)?,
-                    None => self.check_handle(handle)?,
+                let consumer = match self.unsubscribing.get(&handle) {
+                    Some(consumer) => Some(check_place(lane, &consumer.place).map(|()| consumer)?),
+                    None => self.consumer(lane, handle)?,
+                };
+                if let Some(consumer) = consumer {
+                    consumer.handle_settled(request, &stale)?;
                 }
             }
             Frame::SubscriptionClosed { handle, refusal } => {
-                if let Some(consumer) = self.unsubscribing.remove(&handle) {
-                    consumer.handle_closed(None);
+                if self.handle_unsubscribed(lane, handle, now)? {
                     return Ok(());
                 }
-                match (self.consumers.get(&handle), refusal) {
+                match (self.consumer(lane, handle)?, refusal) {
                     (Some(consumer), Some(refusal)) => {
                         info!(handle, %refusal, "subscription ended");
                         note_stopping(link, &refusal, now);
@@ -136,32 +137,75 @@ impl Driver {
                     (Some(_), None) => {
                         return Err(Lost::Violation("a subscription ended without a reason"));
                     }
-                    (None, _) => self.check_handle(handle)?,
+                    (None, _) => {}
                 }
             }
-            Frame::AdminAnswered { request, result } => match self.calls.remove(&request) {
-                Some(mut call) => call.request.answer(result),
-                None if request <= self.next_call => {}
-                None => return Err(Lost::Violation("an answer to a request that was not made")),
-            },
+            Frame::AdminAnswered { request, result } if lane.number == LaneNumber::FIRST => {
+                match self.calls.remove(&request) {
+                    Some(mut call) => call.request.answer(result),
+                    None if request <= self.next_call => {}
+                    None => {
+                        return Err(Lost::Violation("an answer to a request that was not made"));
+                    }
+                }
+            }
             _ => return Err(Lost::Violation("a frame that has no place here")),
         }
         Ok(())
     }
 
-    fn producer_ready(&mut self, handle: u32) {
+    fn producer_ready(&self, lane: &mut Lane, handle: u32) {
         if self.producers.get(&handle).is_some_and(|producer| producer.mark_ready()) {
-            self.ready_producers.push_back(handle);
+            lane.ready_producers.push_back(handle);
         }
     }
 
-    /// What comes for a number that is not in use any more may have been on its way.
+    /// A subscription that was to end is over, if it is one.
+    fn handle_unsubscribed(
+        &mut self,
+        lane: &mut Lane,
+        handle: u32,
+        now: Instant,
+    ) -> Result<bool, Lost> {
+        let Some(consumer) = self.unsubscribing.get(&handle) else { return Ok(false) };
+        check_place(lane, &consumer.place)?;
+        consumer.handle_closed(None);
+        self.unsubscribing.remove(&handle);
+        lane.leave(now);
+        Ok(true)
+    }
+
+    /// The producer of this number. One that is not in use any more has none, since what comes for it
+    /// may have been on its way.
+    fn producer(&self, lane: &Lane, handle: u32) -> Result<Option<&Arc<ProducerShared>>, Lost> {
+        match self.producers.get(&handle) {
+            Some(producer) => check_place(lane, &producer.place).map(|()| Some(producer)),
+            None => self.check_handle(handle).map(|()| None),
+        }
+    }
+
+    /// The same for a subscription.
+    fn consumer(&self, lane: &Lane, handle: u32) -> Result<Option<&Arc<ConsumerShared>>, Lost> {
+        match self.consumers.get(&handle) {
+            Some(consumer) => check_place(lane, &consumer.place).map(|()| Some(consumer)),
+            None => self.check_handle(handle).map(|()| None),
+        }
+    }
+
     fn check_handle(&self, handle: u32) -> Result<(), Lost> {
         if self.hub.was_handle(handle) {
             Ok(())
         } else {
             Err(Lost::Violation("a number that names nothing"))
         }
+    }
+}
+
+/// Nobody is spoken to on another stream than that on which he was opened.
+fn check_place(lane: &Lane, place: &Place) -> Result<(), Lost> {
+    match place.get() {
+        Some(number) if number == lane.number => Ok(()),
+        _ => Err(Lost::Violation("a frame on another stream than the one it belongs to")),
     }
 }
 

@@ -3,6 +3,7 @@
 mod alone;
 mod commands;
 mod ending;
+mod exchange;
 mod phases;
 
 use std::{
@@ -11,15 +12,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use ltq_core::protocol::Frame;
+use ltq_core::Address;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{
-    AdminCall, Hub, Ready, deadline,
-    hub::Inbox,
-    link::{Link, Lost},
-    timer::Timer,
-};
+use super::{AdminCall, Hub, Ready, deadline, hub::Inbox, timer::Timer};
 use crate::{ConnectError, consumer::ConsumerShared, producer::ProducerShared};
 pub(super) use alone::Alone;
 pub(crate) use alone::DriverTask;
@@ -28,9 +24,10 @@ use phases::Phase;
 
 /// Dials, reads, writes and keeps time for all producers and consumers of a client.
 ///
-/// One task, woken by its stream, by its timer, and by handles that have something new; at rest it
-/// does nothing. Each turn takes what the handles said, what the stream brought, and lets those
-/// that are ready write frames for as long as there is room. A message with which nothing else is on
+/// One task, woken by its streams, by its timer, and by handles that have something new; at rest it
+/// does nothing. Each turn takes what the handles said, and goes over the streams that were woken or
+/// are spoken for: takes what they brought, and lets those that are ready write frames on them for as
+/// long as there is room. A message with which nothing else is on
 /// its way does not wait for the task: see [`Alone`].
 pub(crate) struct Driver {
     pub(super) hub: Arc<Hub>,
@@ -44,12 +41,12 @@ pub(crate) struct Driver {
     pub(super) calls: BTreeMap<u32, AdminCall>,
     unsent_calls: VecDeque<AdminCall>,
     pub(super) next_call: u32,
-    pub(super) ready_producers: VecDeque<u32>,
-    pub(super) ready_consumers: VecDeque<u32>,
     /// Producers and consumers to be opened again, and when.
     retries: Vec<(Instant, Ready)>,
     phase: Phase,
     timer: Timer,
+    /// The server that took so many streams of a connection and no more.
+    few_lanes: Option<(Address, usize)>,
     /// Which server is tried next.
     pub(super) server: usize,
     /// Attempts that failed, and connections that did not last, in a row.
@@ -79,11 +76,10 @@ impl Driver {
             calls: BTreeMap::new(),
             unsent_calls: VecDeque::new(),
             next_call: 0,
-            ready_producers: VecDeque::new(),
-            ready_consumers: VecDeque::new(),
             retries: Vec::new(),
             phase: Phase::Waiting(Instant::now()),
             timer: Timer::new(),
+            few_lanes: None,
             server: 0,
             failures: 0,
             generation: 0,
@@ -109,28 +105,31 @@ impl Driver {
 
     fn handle_timeouts(&mut self, now: Instant) {
         let mut next = Vec::new();
-        for (handle, producer) in &self.producers {
+        for producer in self.producers.values() {
             if producer.next_timeout().is_some_and(|at| at <= now) {
                 producer.handle_timeout(now);
                 if producer.mark_ready() {
-                    self.ready_producers.push_back(*handle);
+                    self.phase.enqueue_producer(producer);
                 }
             }
             next.extend(producer.next_timeout());
         }
         let due: Vec<_> = self.retries.extract_if(.., |retry| retry.0 <= now).collect();
         if let Some(link) = self.phase.lasting_link() {
+            let config = &self.hub.config;
             for (_, ready) in due {
-                let frame = match ready {
+                match ready {
                     Ready::Producer(handle) => {
-                        self.producers.get(&handle).and_then(|p| p.open_frame(&link.server))
+                        let producer = self.producers.get(&handle);
+                        producer.into_iter().for_each(|p| link.open_producer(p, config, now));
                     }
                     Ready::Consumer(handle) => {
-                        self.consumers.get(&handle).and_then(|c| c.subscribe_frame(self.generation))
+                        let consumer = self.consumers.get(&handle);
+                        let generation = self.generation;
+                        consumer
+                            .into_iter()
+                            .for_each(|c| link.open_consumer(c, generation, config, now));
                     }
-                };
-                if let Some(frame) = frame {
-                    link.write(&frame);
                 }
             }
         }
@@ -146,74 +145,12 @@ impl Driver {
             self.timer.no_later_than(at);
         }
         let lost = match &mut self.phase {
-            Phase::Up(link) => link.handle_timeout(now).err(),
+            Phase::Up(link) => link.handle_timeout(now, self.hub.config.connect_timeout).err(),
             _ => None,
         };
         if let Some(lost) = lost {
             self.cut(&lost, now);
         }
-    }
-
-    /// Reads and writes once. Returns whether there may be more to do.
-    fn exchange(
-        &mut self,
-        link: &mut Link,
-        context: &mut Context<'_>,
-        now: Instant,
-    ) -> Result<bool, Lost> {
-        while let Some(frame) = link.next_frame()? {
-            self.handle_frame(link, frame, now)?;
-        }
-        let received = match link.poll_receive(context, now) {
-            Poll::Ready(result) => result.map(|()| true)?,
-            Poll::Pending => false,
-        };
-        let more = self.fill(link, now);
-        let flushed = match link.poll_flush(context, now) {
-            Poll::Ready(result) => result.map(|()| true)?,
-            Poll::Pending => false,
-        };
-        Ok(received || (flushed && more))
-    }
-
-    /// Lets everybody who is ready write, for as long as there is room. Returns whether somebody
-    /// is left.
-    fn fill(&mut self, link: &mut Link, now: Instant) -> bool {
-        while link.has_room() {
-            let Some(call) = self.unsent_calls.pop_front() else { break };
-            if call.request.is_wanted() {
-                self.next_call = self.next_call.wrapping_add(1);
-                call.request.sent();
-                let (request, action) = (self.next_call, call.action.clone());
-                link.write(&Frame::Admin { request, action });
-                self.calls.insert(request, call);
-            }
-        }
-        while link.has_room() {
-            let Some(handle) = self.ready_consumers.pop_front() else { break };
-            let Some(consumer) = self.consumers.get(&handle) else { continue };
-            if let Some(frame) = consumer.poll_frame(link.settlements_max()) {
-                link.write(&frame);
-                self.ready_consumers.push_back(handle);
-            }
-        }
-        // A broker stops reading beyond its limit; answers to deliveries must not wait behind.
-        let limit = link.limits.publish_bytes_max;
-        while link.has_room() && !link.is_ending() {
-            if link.publish_bytes > 0 && link.publish_bytes >= limit {
-                return false;
-            }
-            let Some(handle) = self.ready_producers.pop_front() else { return false };
-            let Some(producer) = self.producers.get(&handle) else { continue };
-            match producer.poll_frame(now, link.frame_limits()) {
-                None => self.watch_producer(handle),
-                Some(frame) => {
-                    link.write_publish(&frame);
-                    self.ready_producers.push_back(handle);
-                }
-            }
-        }
-        !link.has_room()
     }
 
     /// One stretch of the task's work. Ready when it is at its end.
@@ -224,15 +161,15 @@ impl Driver {
         }
         for _ in 0..TURNS_MAX {
             let now = Instant::now();
-            let mut more = self.take_inbox();
+            let mut more = self.take_inbox(now);
             more |= self.advance(context, now);
-            more |= self.close_producers();
-            if matches!(self.phase, Phase::Over) || self.poll_stop(context, now).is_ready() {
+            more |= self.close_producers(now);
+            if matches!(self.phase, Phase::Over) || self.poll_stop(now).is_ready() {
                 return Poll::Ready(());
             }
             if self.timer.poll(context).is_ready() {
                 self.handle_timeouts(now);
-            } else if !more {
+            } else if !more && !self.phase.has_due() {
                 return Poll::Pending;
             }
         }

@@ -1,286 +1,267 @@
-//! One stream to a broker that has said its welcome.
+//! A connection to a broker that has said its welcome: its streams, and whose turn it is.
+
+mod placing;
 
 use std::{
-    task::{Context, Poll, ready},
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use bytes::BytesMut;
 use ltq_core::{
-    Address, Connection, RecvStream, Refusal, SendStream,
-    protocol::{DecodeError, Decoder, Frame, PeerLimits, Welcome, WriteQueue, encode},
+    Address, Connection, Refusal, TopicName,
+    protocol::{Frame, PeerLimits, Welcome},
 };
-use thiserror::Error;
 use tokio::time::Instant;
 
-use crate::{
-    connection::deadline,
-    producer::{FrameLimits, Violation, publish_bytes},
+use super::{
+    Hub,
+    lane::{First, Lane, Lost},
+    place::LaneNumber,
+    waking::{LaneWaker, Woken},
 };
+pub(super) use placing::LANES_MAX;
+use placing::TopicLane;
 
-/// A connection, its stream, and what is on its way on it.
+/// A connection and its lanes. One that carries a single stream has one lane for everything; on
+/// any other each subscription and each topic that is published to has a lane of its own, so that
+/// what is lost or late on one does not hold up the others, and the first lane has the requests of
+/// operators.
+///
+/// The loss of any lane is the loss of the connection: nobody has to know of lanes but this task.
 pub(super) struct Link {
-    /// Dropping it would cut the stream.
-    _connection: Box<dyn Connection>,
-    send: Box<dyn SendStream>,
-    recv: Box<dyn RecvStream>,
-    input: BytesMut,
-    decoder: Decoder,
-    output: WriteQueue,
+    /// Dropping it and its streams cuts it.
+    connection: Arc<dyn Connection>,
     pub(super) address: Address,
     pub(super) node: String,
     /// Node and address: nodes that share a name share nothing else.
     pub(super) server: String,
-    pub(super) limits: PeerLimits,
-    heartbeat: Duration,
-    last_received: Instant,
-    last_sent: Instant,
-    /// Since when the frame at the front of `input` is not there whole.
-    partial_since: Option<Instant>,
     pub(super) up_since: Instant,
-    nonce: u64,
-    /// Bytes of publishes that were sent and not answered.
-    pub(super) publish_bytes: u64,
-    /// Messages that were sent since the last time that none was unanswered.
-    gathered: u64,
-    /// The broker said that it will end the stream soon, and when it said so.
+    /// By number. One whose turn it is, is taken out meanwhile.
+    lanes: Vec<Option<Box<Lane>>>,
+    /// Lanes that there are, and numbers that there are not.
+    count: usize,
+    free: Vec<LaneNumber>,
+    lanes_max: usize,
+    /// The lane of each topic that is published to.
+    topics: BTreeMap<TopicName, TopicLane>,
+    /// Lanes that have something to do, each once.
+    due: VecDeque<LaneNumber>,
+    /// Those that something has woken; nothing where there is only one.
+    woken: Option<Arc<Woken>>,
+    /// Lent to `woken`.
+    taken: Vec<LaneNumber>,
+    /// The broker said that it will end the connection soon, and when it said so.
     goodbye: Option<(Refusal, Instant)>,
-}
-
-/// Why a link is of no use any more.
-#[derive(Debug, Error)]
-pub(super) enum Lost {
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("the broker closed it")]
-    Closed,
-    #[error("the broker ended it: {0}")]
-    Goodbye(Refusal),
-    #[error("not a byte for {0:?}")]
-    Silent(Duration),
-    #[error("a frame was not there whole within {FRAME_WAIT:?}")]
-    Stalled,
-    #[error("the broker broke the protocol: {0}")]
-    Decode(#[from] DecodeError),
-    #[error("the broker broke the protocol: {0}")]
-    Violation(&'static str),
-}
-
-impl From<Violation> for Lost {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation.0)
-    }
+    /// No lane's timeout is earlier.
+    next_timeout: Instant,
 }
 
 /// What a link is made of once the broker has welcomed the client.
 pub(super) struct Welcomed {
     pub(super) connection: Box<dyn Connection>,
-    pub(super) send: Box<dyn SendStream>,
-    pub(super) recv: Box<dyn RecvStream>,
-    /// What came behind the welcome.
-    pub(super) input: BytesMut,
-    pub(super) decoder: Decoder,
+    pub(super) first: First,
     pub(super) address: Address,
     pub(super) welcome: Welcome,
 }
 
 impl Link {
-    pub(super) fn new(from: Welcomed, now: Instant) -> Self {
-        let heartbeat = Duration::from_millis(u64::from(from.welcome.heartbeat_ms));
-        let heartbeat = match heartbeat.is_zero() {
-            true => HEARTBEAT_MAX,
-            false => heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX),
-        };
-        Self {
-            _connection: from.connection,
-            send: from.send,
-            recv: from.recv,
-            input: from.input,
-            decoder: from.decoder,
-            output: WriteQueue::new(),
-            server: format!("{} at {}", from.welcome.node, from.address),
-            address: from.address,
-            node: from.welcome.node,
-            limits: from.welcome.limits,
-            heartbeat,
-            last_received: now,
-            last_sent: now,
-            partial_since: None,
+    /// With at most `lanes_max` lanes, the first included.
+    pub(super) fn new(from: Welcomed, hub: &Arc<Hub>, lanes_max: usize, now: Instant) -> Self {
+        let Welcomed { connection, first, address, welcome } = from;
+        let woken = connection.multiplexed().then(|| Arc::new(Woken::new(hub.clone())));
+        let waker = woken.clone().map(|woken| LaneWaker::new(LaneNumber::FIRST, woken));
+        let first = Box::new(Lane::first(first, &welcome, waker, now));
+        let mut link = Self {
+            connection: Arc::from(connection),
+            server: format!("{} at {}", welcome.node, address),
+            address,
+            node: welcome.node,
             up_since: now,
-            nonce: 0,
-            publish_bytes: 0,
-            gathered: 0,
+            next_timeout: first.next_timeout(),
+            lanes: vec![Some(first)],
+            count: 1,
+            free: Vec::new(),
+            lanes_max,
+            topics: BTreeMap::new(),
+            due: VecDeque::new(),
+            woken,
+            taken: Vec::new(),
             goodbye: None,
+        };
+        link.touch(LaneNumber::FIRST);
+        link
+    }
+
+    pub(super) fn lane(&mut self, number: LaneNumber) -> Option<&mut Lane> {
+        self.lanes.get_mut(number.0 as usize)?.as_deref_mut()
+    }
+
+    fn lanes(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.lanes.iter_mut().filter_map(|lane| lane.as_deref_mut())
+    }
+
+    /// What the broker allowed on the first stream.
+    pub(super) fn limits(&mut self) -> Option<PeerLimits> {
+        self.lane(LaneNumber::FIRST).map(|lane| *lane.limits())
+    }
+
+    /// Writes a frame on a lane, which has its turn then.
+    pub(super) fn write(&mut self, number: LaneNumber, frame: &Frame) {
+        if let Some(lane) = self.lane(number) {
+            lane.write(frame);
+            self.touch(number);
         }
     }
 
-    /// What a frame with records may hold.
-    pub(super) fn frame_limits(&self) -> FrameLimits {
-        FrameLimits {
-            bytes: (self.limits.frame_bytes_max as usize).saturating_sub(HEADER_BYTES_MAX),
-            message_bytes: self.limits.message_bytes_max as usize,
+    /// Lets a lane have its turn.
+    pub(super) fn touch(&mut self, number: LaneNumber) {
+        if let Some(lane) = self.lane(number)
+            && !std::mem::replace(&mut lane.is_due, true)
+        {
+            self.due.push_back(number);
         }
     }
 
-    /// The most settlements that one frame holds.
-    pub(super) fn settlements_max(&self) -> usize {
-        let bytes = (self.limits.frame_bytes_max as usize).saturating_sub(HEADER_BYTES_MAX);
-        (bytes / SETTLEMENT_BYTES_MAX).clamp(1, SETTLEMENTS_MAX)
-    }
-
-    pub(super) fn write(&mut self, frame: &Frame) {
-        encode(frame, &mut self.output);
-    }
-
-    /// Writes a publish, and counts it as unanswered.
-    pub(super) fn write_publish(&mut self, frame: &Frame) {
-        if let Frame::Publish { records, .. } = frame {
-            if self.publish_bytes == 0 {
-                self.gathered = 0;
+    /// How many lanes are to have their turn now. Those that become due meanwhile follow.
+    pub(super) fn poll_due(&mut self) -> usize {
+        match &self.woken {
+            // Whatever wakes the task may be for the one lane.
+            None => self.touch(LaneNumber::FIRST),
+            Some(woken) => {
+                let mut taken = std::mem::take(&mut self.taken);
+                woken.take(&mut taken);
+                taken.drain(..).for_each(|number| self.touch(number));
+                self.taken = taken;
             }
-            self.gathered += records.count() as u64;
-            self.publish_bytes += publish_bytes(records);
         }
-        self.write(frame);
+        self.due.len()
     }
 
-    /// Whether nothing is on its way, and the message that went last went alone: so the next one
-    /// has nobody to wait for.
-    pub(super) const fn is_quiet(&self) -> bool {
-        self.publish_bytes == 0
-            && self.gathered <= 1
-            && self.output.is_empty()
-            && self.goodbye.is_none()
+    pub(super) fn has_due(&self) -> bool {
+        !self.due.is_empty()
     }
 
-    /// Whether more may be written before some of it was sent.
-    pub(super) const fn has_room(&self) -> bool {
-        self.output.len() < OUTPUT_BYTES_MAX
+    /// Takes the next lane out whose turn it is.
+    pub(super) fn take_due(&mut self) -> Option<Box<Lane>> {
+        let number = self.due.pop_front()?;
+        let mut lane = self.lanes.get_mut(number.0 as usize)?.take()?;
+        lane.begin_turn();
+        Some(lane)
     }
 
-    pub(super) const fn is_flushed(&self) -> bool {
-        self.output.is_empty()
-    }
-
-    /// Sends what was written.
-    pub(super) fn poll_flush(
-        &mut self,
-        context: &mut Context<'_>,
-        now: Instant,
-    ) -> Poll<Result<(), Lost>> {
-        let before = self.output.len();
-        if before == 0 {
-            return Poll::Ready(Ok(()));
+    /// Puts a lane back whose turn is over.
+    pub(super) fn put(&mut self, lane: Box<Lane>) {
+        self.next_timeout = self.next_timeout.min(lane.next_timeout());
+        if let Some(place) = self.lanes.get_mut(lane.number.0 as usize) {
+            *place = Some(lane);
         }
-        let result = self.output.poll_flush(context, &mut *self.send);
-        if self.output.len() < before {
-            self.last_sent = now;
-        }
-        result.map_err(Lost::Io)
     }
 
-    /// Says that nothing more will be sent.
-    pub(super) fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        self.send.poll_finish(context).map_err(Lost::Io)
+    /// A lane that was taken out is of no use any more.
+    ///
+    /// # Errors
+    /// With it the connection is; not where it was to end, as long as others go on.
+    pub(super) fn handle_over(&mut self, lane: Box<Lane>, lost: Lost) -> Result<(), Lost> {
+        let (number, was_to_end) = (lane.number, lane.is_finishing() || self.is_ending());
+        drop(lane);
+        self.count = self.count.saturating_sub(1);
+        match (lost, self.goodbye.take()) {
+            (Lost::Closed | Lost::Io(_) | Lost::Stream(_), goodbye)
+                if was_to_end && self.count > 0 =>
+            {
+                self.goodbye = goodbye;
+                self.free.push(number);
+                Ok(())
+            }
+            (Lost::Closed, Some((refusal, _))) => Err(Lost::Goodbye(refusal)),
+            (lost, goodbye) => {
+                self.goodbye = goodbye;
+                Err(lost)
+            }
+        }
     }
 
-    /// Receives some bytes.
-    pub(super) fn poll_receive(
-        &mut self,
-        context: &mut Context<'_>,
-        now: Instant,
-    ) -> Poll<Result<(), Lost>> {
-        let missing = self.decoder.missing(&self.input)?;
-        if missing > READ_BYTES {
-            self.input.reserve(missing);
-        }
-        let received =
-            ready!(self.recv.poll_recv(context, &mut self.input, missing.max(READ_BYTES)))?;
-        if received == 0 {
-            let goodbye = self.goodbye.take();
-            return Poll::Ready(Err(goodbye.map_or(Lost::Closed, |said| Lost::Goodbye(said.0))));
-        }
-        self.last_received = now;
-        self.partial_since.get_or_insert(now);
-        Poll::Ready(Ok(()))
-    }
-
-    /// The next frame that was received whole.
-    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, Lost> {
-        let frame = self.decoder.decode(&mut self.input)?;
-        if frame.is_some() || self.input.is_empty() {
-            self.partial_since = None;
-        }
-        Ok(frame)
-    }
-
-    /// The broker will end the stream soon: nothing new is begun on it, and what was begun may
+    /// The broker will end the connection soon: nothing new is begun on it, and what was begun may
     /// still be answered.
     pub(super) fn handle_goodbye(&mut self, refusal: Refusal, now: Instant) {
-        self.goodbye.get_or_insert((refusal, now));
+        let (_, said) = self.goodbye.get_or_insert((refusal, now));
+        self.next_timeout = self.next_timeout.min(*said + GOODBYE_WAIT);
     }
 
     pub(super) const fn is_ending(&self) -> bool {
         self.goodbye.is_some()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout).
-    pub(super) fn next_timeout(&self) -> Instant {
-        let ending = self.goodbye.as_ref().map(|said| said.1 + GOODBYE_WAIT);
-        let silent = deadline(self.last_received, self.heartbeat * SILENT_HEARTBEATS);
-        let ping = deadline(self.last_sent, self.heartbeat);
-        let ping = self.output.is_empty().then_some(ping);
-        let stalled = self.partial_since.map(|since| since + FRAME_WAIT);
-        ending.into_iter().chain(ping).chain(stalled).fold(silent, Instant::min)
+    /// Nothing more is sent, on no lane. Returns whether the broker was told that on all.
+    pub(super) fn finish(&mut self, now: Instant) -> bool {
+        let mut begun = Vec::new();
+        let mut is_finished = true;
+        for lane in self.lanes() {
+            is_finished &= lane.is_finished();
+            if !lane.is_finishing() {
+                lane.finish(now);
+                begun.push(lane.number);
+            }
+        }
+        begun.into_iter().for_each(|number| self.touch(number));
+        is_finished
     }
 
-    /// Says something when nothing was said for long, and gives up when nothing was heard.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), Lost> {
-        if let Some((refusal, said)) = &self.goodbye
-            && now >= *said + GOODBYE_WAIT
-        {
-            return Err(Lost::Goodbye(refusal.clone()));
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    pub(super) const fn next_timeout(&self) -> Instant {
+        self.next_timeout
+    }
+
+    /// Lets each lane do what it does because time passes.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        connect_timeout: Duration,
+    ) -> Result<(), Lost> {
+        if now < self.next_timeout {
+            return Ok(());
         }
-        let heartbeat = self.heartbeat;
-        let silent = now.saturating_duration_since(self.last_received);
-        if silent >= heartbeat * SILENT_HEARTBEATS {
-            return Err(Lost::Silent(silent));
-        }
-        if self.partial_since.is_some_and(|since| now >= since + FRAME_WAIT) {
-            return Err(Lost::Stalled);
-        }
-        if self.output.is_empty() && now >= deadline(self.last_sent, heartbeat) {
-            self.nonce += 1;
-            self.output.shrink();
-            if self.input.is_empty() {
-                self.input = BytesMut::new();
+        let mut next = None;
+        if let Some((refusal, said)) = &self.goodbye {
+            let by = *said + GOODBYE_WAIT;
+            if now >= by {
+                return Err(Lost::Goodbye(refusal.clone()));
             }
-            self.write(&Frame::Ping { nonce: self.nonce });
-            self.last_sent = now;
+            next = Some(by);
         }
+        for index in 0..self.lanes.len() {
+            let Some(place) = self.lanes.get_mut(index) else { continue };
+            let Some(mut lane) = place.take() else { continue };
+            match lane.handle_timeout(now, connect_timeout) {
+                Ok(touched) => {
+                    let (number, at) = (lane.number, lane.next_timeout());
+                    next = Some(next.map_or(at, |next| at.min(next)));
+                    self.put(lane);
+                    if touched {
+                        self.touch(number);
+                    }
+                }
+                Err(lost) => self.handle_over(lane, lost)?,
+            }
+        }
+        self.next_timeout = next.unwrap_or(now);
         Ok(())
+    }
+
+    /// Whether the broker is well and takes no further stream, as it seems, and how many it took.
+    pub(super) fn lanes_taken(&mut self, lost: &Lost, now: Instant) -> Option<usize> {
+        let is_well = match lost {
+            Lost::Unanswered(after) => {
+                let then = now.checked_sub(*after).unwrap_or(now);
+                self.lanes().any(|lane| lane.was_heard_since(then))
+            }
+            Lost::Stream(ltq_core::TransportError::Closed) => true,
+            _ => false,
+        };
+        is_well.then(|| self.lanes().filter(|lane| !lane.awaits_welcome()).count().max(1))
     }
 }
 
-/// Either side is given up after so many heartbeats without a byte.
-const SILENT_HEARTBEATS: u32 = 3;
 /// How long a broker that said goodbye may take to answer what it has taken.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
-/// How long a frame may take from its first byte to its last: the largest one at 1 Mbit/s. A broker
-/// that says a byte now and then is not silent, and no use.
-const FRAME_WAIT: Duration = Duration::from_secs(60);
-/// However often a broker asks for it, more is no use.
-const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
-/// However seldom: a broker that is gone without a word is to be found out within three of these.
-const HEARTBEAT_MAX: Duration = Duration::from_secs(30);
-/// A publish's header takes up to 28 bytes, a settlement frame's 20.
-const HEADER_BYTES_MAX: usize = 64;
-/// Two tags, a verdict and a delay.
-const SETTLEMENT_BYTES_MAX: usize = 32;
-/// Beyond this another header costs nothing.
-const SETTLEMENTS_MAX: usize = 4096;
-/// How much is written ahead of the stream: enough to fill a socket's buffer while the task is
-/// elsewhere, little enough that messages which come later still join those that wait.
-const OUTPUT_BYTES_MAX: usize = 1 << 20;
-/// One read takes up to this much: few system calls at full speed.
-const READ_BYTES: usize = 256 << 10;

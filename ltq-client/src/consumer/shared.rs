@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     SettleError, StaleError, UnknownCause,
-    connection::{Hub, Opening, Ready, Request, deadline},
+    connection::{Hub, Opening, Place, Ready, Request, deadline},
     producer::{Violation, passes},
 };
 
@@ -40,6 +40,7 @@ pub(super) struct Settings {
 
 pub(crate) struct ConsumerShared {
     pub(crate) handle: u32,
+    pub(crate) place: Place,
     pub(super) settings: Settings,
     pub(super) hub: Arc<Hub>,
     /// The connection by which deliveries are valid; 0 when there is none.
@@ -96,6 +97,7 @@ impl ConsumerShared {
     pub(super) fn new(hub: Arc<Hub>, settings: Settings, opening: Opening) -> Self {
         Self {
             handle: hub.next_handle(),
+            place: Place::nowhere(),
             generation: AtomicU64::new(0),
             timeout_ms: AtomicU64::new(0),
             stale: AtomicU64::new(0),
@@ -361,6 +363,11 @@ impl ConsumerShared {
         }
         core.queued = false;
         None
+    }
+
+    /// Whether the connection's task knows that there is something to send, or would if it were up.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.core.lock().queued
     }
 
     /// Whether the broker knows it on the connection that is up now.

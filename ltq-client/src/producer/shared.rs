@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     BatchError, PublishError, UnknownCause,
-    connection::{Hub, Opening, Ready},
+    connection::{Hub, Opening, Place, Ready},
 };
 
 /// How a producer was asked to be.
@@ -39,6 +39,7 @@ pub(super) struct Settings {
 
 pub(crate) struct ProducerShared {
     pub(crate) handle: u32,
+    pub(crate) place: Place,
     pub(super) settings: Settings,
     hub: Arc<Hub>,
     free_messages: Semaphore,
@@ -85,6 +86,7 @@ impl ProducerShared {
     pub(super) fn new(hub: Arc<Hub>, settings: Settings, opening: Opening) -> Self {
         Self {
             handle: hub.next_handle(),
+            place: Place::nowhere(),
             free_messages: Semaphore::new(settings.window.messages),
             free_bytes: Semaphore::new(settings.window.bytes),
             settings,
@@ -244,6 +246,10 @@ impl ProducerShared {
 
 /// What the connection's task does with it.
 impl ProducerShared {
+    pub(crate) const fn topic(&self) -> &TopicName {
+        &self.settings.topic
+    }
+
     /// The request to open it at this server, unless it is over.
     pub(crate) fn open_frame(&self, server: &str) -> Option<Frame> {
         let mut core = self.core.lock();
@@ -404,6 +410,11 @@ impl ProducerShared {
     pub(crate) fn is_known(&self) -> bool {
         let core = self.core.lock();
         core.opening.is_asked() || (core.window.is_open() && core.window.ended().is_none())
+    }
+
+    /// Whether the connection's task knows that there is something to send, or would if it were up.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.core.lock().queued
     }
 
     /// Whether it is to be told from now on that it may send, and was not before.

@@ -19,6 +19,7 @@ use ltq_core::{
 };
 use ltq_transport::{InProcess, Transports};
 
+use super::namespace;
 use crate::node::{Node, within};
 
 /// An in-process transport whose connections are cut after some bytes, each after more.
@@ -60,7 +61,7 @@ impl Transport for Fragile {
 #[async_trait]
 impl Connection for FragileConnection {
     fn multiplexed(&self) -> bool {
-        false
+        self.0.multiplexed()
     }
     fn peer(&self) -> &Peer {
         self.0.peer()
@@ -126,7 +127,7 @@ impl RecvStream for FragileRecv {
 }
 
 async fn fragile(seed: u64) -> (Node, Client, Client, Arc<AtomicU64>) {
-    let inner = InProcess::new();
+    let inner = namespace();
     let node = Node::at(inner.clone(), "in-process://node").await;
     let connections = Arc::new(AtomicU64::new(0));
     let transport = Fragile { inner, connections: connections.clone(), seed };

@@ -1,10 +1,39 @@
 //! The client and a real broker on a memory store, over in-process links and TCP.
 
 #[cfg(test)]
-mod cuts;
+mod lanes;
 #[cfg(test)]
 mod node;
 #[cfg(test)]
-mod restarts;
+mod watched;
+
+/// What holds over connections of one stream.
 #[cfg(test)]
-mod round_trips;
+#[path = "."]
+mod one_stream {
+    use ltq_transport::InProcess;
+
+    mod cuts;
+    mod restarts;
+    mod round_trips;
+
+    fn namespace() -> InProcess {
+        InProcess::new()
+    }
+}
+
+/// The same over connections of many.
+#[cfg(test)]
+#[expect(clippy::duplicate_mod, reason = "the same tests, over another transport")]
+#[path = "."]
+mod many_streams {
+    use ltq_transport::InProcess;
+
+    mod cuts;
+    mod restarts;
+    mod round_trips;
+
+    fn namespace() -> InProcess {
+        InProcess::multiplexed()
+    }
+}

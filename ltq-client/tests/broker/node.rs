@@ -18,8 +18,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// One that is reached without a socket.
-    pub(crate) async fn in_process() -> Self {
-        Self::at(InProcess::new(), "in-process://node").await
+    pub(crate) async fn over(namespace: InProcess) -> Self {
+        Self::at(namespace, "in-process://node").await
     }
 
     pub(crate) async fn tcp() -> Self {
@@ -27,8 +27,14 @@ impl Node {
     }
 
     pub(crate) async fn at(transport: impl Transport, address: &str) -> Self {
-        let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
-        let settings = BrokerSettings { topic, ..BrokerSettings::default() };
+        Self::with(transport, address, settings()).await
+    }
+
+    pub(crate) async fn with(
+        transport: impl Transport,
+        address: &str,
+        settings: BrokerSettings,
+    ) -> Self {
         let address: Address = address.parse().unwrap();
         let transports = Transports::new().with(transport);
         let listener = transports.listen(&address).await.unwrap();
@@ -50,6 +56,12 @@ impl Node {
     pub(crate) async fn client(&self) -> Client {
         within(self.builder().connect()).await.unwrap()
     }
+}
+
+/// The settings of brokers here.
+pub(crate) fn settings() -> BrokerSettings {
+    let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+    BrokerSettings { topic, ..BrokerSettings::default() }
 }
 
 /// What a test waits for comes soon, or never.

@@ -1,13 +1,13 @@
 use std::time::Duration;
 
 use ltq_client::{Message, Outcome, PublishError};
-use ltq_transport::InProcess;
 
+use super::namespace;
 use crate::node::{Node, within};
 
 #[tokio::test]
 async fn promise_11_publishing_goes_on_over_a_clean_restart_without_an_error() {
-    let namespace = InProcess::new();
+    let namespace = namespace();
     let address = "in-process://node";
     let start = || Node::at(namespace.clone(), address);
     let node = start().await;
@@ -46,7 +46,7 @@ async fn promise_11_publishing_goes_on_over_a_clean_restart_without_an_error() {
 
 #[tokio::test]
 async fn promise_15_a_broker_that_comes_back_empty_leaves_nothing_hanging() {
-    let namespace = InProcess::new();
+    let namespace = namespace();
     let address = "in-process://node";
     let start = || Node::at(namespace.clone(), address);
     let node = start().await;
@@ -63,7 +63,7 @@ async fn promise_15_a_broker_that_comes_back_empty_leaves_nothing_hanging() {
 
 #[tokio::test]
 async fn promise_15_without_a_broker_everything_ends_in_time() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client =
         within(node.builder().request_timeout(Duration::from_millis(200)).connect()).await.unwrap();
     let builder = client.producer_builder("orders").timeout(Duration::from_millis(200));

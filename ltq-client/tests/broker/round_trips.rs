@@ -11,11 +11,12 @@ use ltq_client::{
     SettleError, StartAt, TopicOptions,
 };
 
+use super::namespace;
 use crate::node::{Node, within};
 
 #[tokio::test]
 async fn a_message_goes_out_and_comes_back_over_every_transport() {
-    for node in [Node::in_process().await, Node::tcp().await] {
+    for node in [Node::over(namespace()).await, Node::tcp().await] {
         let client = node.client().await;
         let producer = within(client.producer("orders")).await.unwrap();
         let mut consumer = within(client.consumer("orders", "billing")).await.unwrap();
@@ -100,7 +101,7 @@ async fn messages_sent_one_by_one_by_many_tasks_are_all_stored_once() {
 
 #[tokio::test]
 async fn promise_2_every_channel_gets_every_message_and_its_consumers_share_them() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client = node.client().await;
     let producer = within(client.producer("orders")).await.unwrap();
     let mut consumers = Vec::new();
@@ -147,7 +148,7 @@ async fn promise_2_every_channel_gets_every_message_and_its_consumers_share_them
 
 #[tokio::test]
 async fn what_is_given_back_comes_again() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client = node.client().await;
     let producer = within(client.producer("orders")).await.unwrap();
     within(producer.send(Message::new("x"))).await.unwrap();
@@ -169,7 +170,7 @@ async fn what_is_given_back_comes_again() {
 
 #[tokio::test]
 async fn promise_3_an_ack_after_the_timeout_is_stale() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client = node.client().await;
     let producer = within(client.producer("orders")).await.unwrap();
     within(producer.send(Message::new("x"))).await.unwrap();
@@ -212,7 +213,7 @@ async fn handlers_run_to_the_end_of_the_topic() {
 
 #[tokio::test]
 async fn operators_requests_do_what_they_say() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client = node.client().await;
     let admin = client.admin();
     let options = TopicOptions { durability: Some(Durability::Memory), ..TopicOptions::default() };
@@ -245,7 +246,7 @@ async fn operators_requests_do_what_they_say() {
 
 #[tokio::test]
 async fn a_newer_instance_of_a_name_fences_the_older() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client = node.client().await;
     let open = || client.producer_builder("orders").name("loader").open();
     let old = within(open()).await.unwrap();
@@ -260,7 +261,7 @@ async fn a_newer_instance_of_a_name_fences_the_older() {
 
 #[tokio::test]
 async fn a_durability_that_the_store_cannot_give_is_refused_and_others_go_on() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client = node.client().await;
     let builder = client.producer_builder("orders").durability(Durability::Disk);
     let strict = within(builder.open()).await.unwrap();
@@ -272,7 +273,7 @@ async fn a_durability_that_the_store_cannot_give_is_refused_and_others_go_on() {
 
 #[tokio::test]
 async fn a_deleted_topic_ends_its_producers_and_consumers_and_new_ones_make_it_anew() {
-    let node = Node::in_process().await;
+    let node = Node::over(namespace()).await;
     let client = node.client().await;
     let producer = within(client.producer("orders")).await.unwrap();
     within(producer.send(Message::new("old"))).await.unwrap();

@@ -1,6 +1,6 @@
 //! A broker that does what a test tells it to, frame by frame, over an in-process link.
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use ltq_client::{Backoff, Client, ClientBuilder};
@@ -62,20 +62,13 @@ impl Fake {
     /// The next connection.
     pub(crate) async fn accept(&mut self) -> Peer {
         let connection = within(self.listener.accept()).await.unwrap();
-        let stream = within(connection.accept_stream()).await.unwrap().unwrap();
-        Peer {
-            _connection: connection,
-            stream,
-            input: BytesMut::new(),
-            decoder: Decoder::new(8 << 20),
-            hello: None,
-        }
+        Peer::accept(Arc::from(connection)).await
     }
 }
 
-/// The client, as a broker sees it. Dropping it cuts the connection.
+/// A stream of a client, as a broker sees it. Dropping all of a connection's cuts it.
 pub(crate) struct Peer {
-    _connection: Box<dyn Connection>,
+    connection: Arc<dyn Connection>,
     stream: Stream,
     input: BytesMut,
     decoder: Decoder,
@@ -83,6 +76,17 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    async fn accept(connection: Arc<dyn Connection>) -> Self {
+        let stream = within(connection.accept_stream()).await.unwrap().unwrap();
+        let (input, decoder) = (BytesMut::new(), Decoder::new(8 << 20));
+        Self { connection, stream, input, decoder, hello: None }
+    }
+
+    /// The next stream of the same connection.
+    pub(crate) async fn next_stream(&self) -> Self {
+        Self::accept(self.connection.clone()).await
+    }
+
     /// Answers the hello.
     pub(crate) async fn greet(&mut self, welcome: Welcome) {
         let Some(Frame::Hello(hello)) = self.recv_any().await else { panic!("no hello") };
@@ -96,6 +100,11 @@ impl Peer {
         within(poll_fn(|context| output.poll_flush(context, &mut *self.stream.send)))
             .await
             .unwrap();
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn finish(&mut self) {
+        within(poll_fn(|context| self.stream.send.poll_finish(context))).await.unwrap();
     }
 
     pub(crate) async fn send_raw(&mut self, mut bytes: &[u8]) {

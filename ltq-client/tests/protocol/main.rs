@@ -21,3 +21,5 @@ mod publishing;
 mod reconnecting;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
+mod streams;

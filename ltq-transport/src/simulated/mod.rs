@@ -1,5 +1,7 @@
 //! A network in one process, on tokio's clock and by a seed: what a path may do to bytes it does.
 
+mod link;
+mod many_streams;
 mod pipe;
 
 use std::{
@@ -13,12 +15,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ltq_core::{Address, Connection, Entropy, Listener, Peer, Stream, Transport, TransportError};
+use ltq_core::{Address, Connection, Entropy, Listener, Peer, Transport, TransportError};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::OneStream;
-use pipe::{Cuttable, direction};
+use link::{Carried, Link, Side};
 
 /// What a [`SimulatedNetwork`] does to what passes through. By default it delivers at once and
 /// whole, and never breaks.
@@ -39,6 +41,9 @@ pub struct Weather {
     /// After one piece in so many one direction of some connection is dead, and nobody is told; none
     /// when 0.
     pub silence_one_in: u64,
+    /// After one piece in so many one stream of some connection is broken alone, and both ends are
+    /// told; none when 0.
+    pub reset_one_in: u64,
     /// One attempt to connect in so many is refused; none when 0.
     pub refuse_one_in: u64,
     /// Whether sends and receives take less than they could, as chance will have it; no.
@@ -57,6 +62,7 @@ impl Default for Weather {
             stall_max: Duration::ZERO,
             cut_one_in: 0,
             silence_one_in: 0,
+            reset_one_in: 0,
             refuse_one_in: 0,
             pieces: false,
             window: 256 << 10,
@@ -78,16 +84,11 @@ pub struct SimulatedNetwork {
 struct Roads {
     chance: Arc<dyn Entropy>,
     weather: Mutex<Weather>,
-    listeners: Mutex<BTreeMap<String, mpsc::UnboundedSender<OneStream>>>,
+    listeners: Mutex<BTreeMap<String, mpsc::UnboundedSender<Box<dyn Connection>>>>,
     links: Mutex<Vec<Link>>,
     down: Mutex<BTreeSet<String>>,
     connections: AtomicU64,
-}
-
-/// A connection.
-struct Link {
-    hosts: [String; 2],
-    directions: [Cuttable; 2],
+    many_streams_one_in: AtomicU64,
 }
 
 impl Roads {
@@ -113,22 +114,25 @@ impl Roads {
         let weather = self.weather();
         let cut = self.one_in(weather.cut_one_in);
         let silence = self.one_in(weather.silence_one_in);
-        if !cut && !silence {
+        let reset = self.one_in(weather.reset_one_in);
+        if !cut && !silence && !reset {
             return;
         }
         let mut links = self.links.lock();
-        links.retain(|link| !link.directions.iter().all(Cuttable::is_over));
+        links.retain(|link| !link.is_over());
         let Some(link) = links.get(self.below(links.len() as u64) as usize) else { return };
         if cut {
-            link.directions.iter().for_each(|direction| direction.cut(false));
-        } else if let Some(direction) = link.directions.get(self.below(2) as usize) {
-            direction.cut(true);
+            link.cut(false);
+        } else if silence {
+            link.silence(self.below(2) as usize);
+        } else {
+            link.reset(self.chance.next());
         }
     }
 }
 
 impl SimulatedNetwork {
-    /// A network without hosts, in fine weather.
+    /// A network without hosts, in fine weather. Its connections carry one stream.
     #[must_use]
     pub fn new(chance: Arc<dyn Entropy>) -> Self {
         let roads = Roads {
@@ -138,8 +142,15 @@ impl SimulatedNetwork {
             links: Mutex::default(),
             down: Mutex::default(),
             connections: AtomicU64::new(0),
+            many_streams_one_in: AtomicU64::new(0),
         };
         Self { roads: Arc::new(roads) }
+    }
+
+    /// Of the connections that are made from now on, one in so many carries many streams: as many as
+    /// are opened. None when 0.
+    pub fn set_many_streams(&self, one_in: u64) {
+        self.roads.many_streams_one_in.store(one_in, Relaxed);
     }
 
     /// What it does from now on.
@@ -158,11 +169,11 @@ impl SimulatedNetwork {
     pub fn cut(&self, host: &str, silent: bool) {
         let mut links = self.roads.links.lock();
         links.retain(|link| {
-            let ours = link.hosts.iter().any(|name| name == host);
+            let ours = link.is_of(host);
             if ours {
-                link.directions.iter().for_each(|direction| direction.cut(silent));
+                link.cut(silent);
             }
-            !ours && !link.directions.iter().all(Cuttable::is_over)
+            !ours && !link.is_over()
         });
     }
 
@@ -253,30 +264,35 @@ impl Transport for SimulatedHost {
         }
         let listener = roads.listeners.lock().get(address.rest()).cloned().ok_or_else(refused)?;
         let number = roads.connections.fetch_add(1, Relaxed);
-        let (there, near_send, far_recv) = direction(Arc::clone(roads));
-        let (back, far_send, near_recv) = direction(Arc::clone(roads));
-        let near = Stream { send: Box::new(near_send), recv: Box::new(near_recv) };
-        let far = Stream { send: Box::new(far_send), recv: Box::new(far_recv) };
         let us = Address::new(SCHEME, format!("{}#{number}", self.name));
-        let far = OneStream::accepting(Peer { address: us, identity: None }, far);
+        let us = Peer { address: us, identity: None };
+        let them = Peer { address: address.clone(), identity: None };
+        let carried = Carried::new();
+        let (near, far): (Box<dyn Connection>, Box<dyn Connection>);
+        if roads.one_in(roads.many_streams_one_in.load(Relaxed)) {
+            let ends = many_streams::ends(roads, &carried, them, us);
+            (near, far) = (Box::new(ends.0), Box::new(ends.1));
+        } else {
+            let ends = carried.stream(roads, Side::Connecting).ok_or_else(refused)?;
+            near = Box::new(OneStream::connecting(them, ends.0));
+            far = Box::new(OneStream::accepting(us, ends.1));
+        }
         listener.send(far).map_err(|_| refused())?;
         let hosts = [self.name.clone(), address.rest().to_owned()];
-        roads.links.lock().push(Link { hosts, directions: [there, back] });
-        let peer = Peer { address: address.clone(), identity: None };
-        Ok(Box::new(OneStream::connecting(peer, near)))
+        roads.links.lock().push(Link::new(hosts, carried));
+        Ok(near)
     }
 }
 
 struct SimulatedListener {
     address: Address,
-    waiting: mpsc::UnboundedReceiver<OneStream>,
+    waiting: mpsc::UnboundedReceiver<Box<dyn Connection>>,
 }
 
 #[async_trait]
 impl Listener for SimulatedListener {
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
-        let connection = self.waiting.recv().await.ok_or(TransportError::Closed)?;
-        Ok(Box::new(connection))
+        self.waiting.recv().await.ok_or(TransportError::Closed)
     }
 
     fn local_address(&self) -> Address {

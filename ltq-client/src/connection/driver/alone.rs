@@ -60,7 +60,13 @@ impl Alone {
 impl Driver {
     fn send_alone(&mut self, producer: &ProducerShared) -> bool {
         let (Phase::Up(link), Some(waker)) = (&mut self.phase, &self.waker) else { return false };
-        if !link.is_quiet() || !self.ready_producers.is_empty() {
+        if link.is_ending() {
+            return false;
+        }
+        let Some(lane) = producer.place.get().and_then(|number| link.lane(number)) else {
+            return false;
+        };
+        if !lane.is_quiet() {
             return false;
         }
         // Only the task sets its timer.
@@ -69,13 +75,13 @@ impl Driver {
         }
         let now = Instant::now();
         loop {
-            if !link.has_room() {
+            if !lane.has_room() {
                 return false;
             }
-            let Some(frame) = producer.poll_frame(now, link.frame_limits()) else { break };
-            link.write_publish(&frame);
+            let Some(frame) = producer.poll_frame(now, lane.frame_limits()) else { break };
+            lane.write_publish(&frame);
         }
         // What cannot be sent now wakes the task when it can; what failed it finds out for itself.
-        !matches!(link.poll_flush(&mut Context::from_waker(waker), now), Poll::Ready(Err(_)))
+        !matches!(lane.poll_flush(&Context::from_waker(waker), now), Poll::Ready(Err(_)))
     }
 }

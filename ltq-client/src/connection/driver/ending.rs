@@ -1,9 +1,6 @@
 //! How the task comes to its end.
 
-use std::{
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{task::Poll, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -29,7 +26,7 @@ impl Stop {
 impl Driver {
     /// Closes the producers that were to be closed and are answered. Returns whether there were
     /// any.
-    pub(super) fn close_producers(&mut self) -> bool {
+    pub(super) fn close_producers(&mut self, now: Instant) -> bool {
         let before = self.closing.len();
         let producers = &mut self.producers;
         let phase = &mut self.phase;
@@ -38,10 +35,8 @@ impl Driver {
             if !producer.is_done() {
                 return true;
             }
-            if let Phase::Up(link) = phase
-                && producer.is_known()
-            {
-                link.write(&producer.close_frame());
+            if let Phase::Up(link) = phase {
+                link.leave_producer(producer, now);
             }
             producers.remove(handle);
             false
@@ -50,7 +45,7 @@ impl Driver {
     }
 
     /// Whether the task is at its end, as it was asked.
-    pub(super) fn poll_stop(&mut self, context: &mut Context<'_>, now: Instant) -> Poll<()> {
+    pub(super) fn poll_stop(&mut self, now: Instant) -> Poll<()> {
         let Some(stop) = &mut self.stop else { return Poll::Pending };
         // Somebody who asked for the end waits for word of the last settlements; who just left
         // does not.
@@ -66,18 +61,13 @@ impl Driver {
                     stop.deadline = Some(wait);
                     self.timer.no_later_than(wait);
                 }
-                if stop.finished || !link.is_flushed() {
-                    return Poll::Pending;
-                }
-                // The broker ends the stream in its turn. Ending it here with bytes unread could
-                // take back what was sent.
-                if let Ok(()) = ready!(link.poll_finish(context)) {
+                if link.finish(now) && !stop.finished {
                     stop.finished = true;
                     let wait = deadline(now, FINISH_WAIT);
                     stop.deadline = Some(stop.deadline.map_or(wait, |at| at.min(wait)));
                     self.timer.no_later_than(wait);
-                    return Poll::Pending;
                 }
+                return Poll::Pending;
             }
         }
         let publishes = self.producers.values().map(|producer| producer.pending()).sum();
@@ -100,5 +90,5 @@ impl Driver {
     }
 }
 
-/// How long the broker may take to end a stream that this side has ended.
+/// How long the broker may take to end the streams that this side has ended.
 const FINISH_WAIT: Duration = Duration::from_secs(1);

@@ -16,8 +16,11 @@ use crate::{
     connection::{
         deadline,
         dial::dial,
-        link::{Link, Lost, Welcomed},
+        lane::Lost,
+        link::{LANES_MAX, Link, Welcomed},
     },
+    consumer::ConsumerShared,
+    producer::ProducerShared,
 };
 
 /// What the connection is doing.
@@ -34,6 +37,31 @@ impl Phase {
         match self {
             Self::Up(link) if !link.is_ending() => Some(link),
             _ => None,
+        }
+    }
+
+    /// Whether some lane waits for its turn.
+    pub(super) fn has_due(&self) -> bool {
+        matches!(self, Self::Up(link) if link.has_due())
+    }
+
+    /// A producer has something to send. One that is on no lane is asked once it is on one.
+    pub(super) fn enqueue_producer(&mut self, producer: &ProducerShared) {
+        if let (Self::Up(link), Some(number)) = (self, producer.place.get())
+            && let Some(lane) = link.lane(number)
+        {
+            lane.ready_producers.push_back(producer.handle);
+            link.touch(number);
+        }
+    }
+
+    /// The same for a consumer.
+    pub(super) fn enqueue_consumer(&mut self, consumer: &ConsumerShared) {
+        if let (Self::Up(link), Some(number)) = (self, consumer.place.get())
+            && let Some(lane) = link.lane(number)
+        {
+            lane.ready_consumers.push_back(consumer.handle);
+            link.touch(number);
         }
     }
 }
@@ -97,19 +125,18 @@ impl Driver {
     }
 
     fn handle_connected(&mut self, welcomed: Welcomed, now: Instant) {
-        let mut link = Box::new(Link::new(welcomed, now));
+        self.hub.set_message_bytes_max(welcomed.welcome.limits.message_bytes_max as usize);
+        let few = self.few_lanes.as_ref().filter(|(address, _)| *address == welcomed.address);
+        let lanes_max = few.map_or(LANES_MAX, |few| few.1);
+        let mut link = Box::new(Link::new(welcomed, &self.hub, lanes_max, now));
         info!(address = %link.address, node = %link.node, "connected");
         self.generation += 1;
-        self.hub.set_message_bytes_max(link.limits.message_bytes_max as usize);
+        let config = &self.hub.config;
         for producer in self.producers.values() {
-            if let Some(frame) = producer.open_frame(&link.server) {
-                link.write(&frame);
-            }
+            link.open_producer(producer, config, now);
         }
         for consumer in self.consumers.values() {
-            if let Some(frame) = consumer.subscribe_frame(self.generation) {
-                link.write(&frame);
-            }
+            link.open_consumer(consumer, self.generation, config, now);
         }
         self.hub.state.send_replace(ConnectionState::Connected {
             address: link.address.clone(),
@@ -149,7 +176,7 @@ impl Driver {
 
     /// Gives up the connection that is up.
     pub(super) fn cut(&mut self, lost: &Lost, now: Instant) {
-        let Phase::Up(link) = mem::replace(&mut self.phase, Phase::Over) else { return };
+        let Phase::Up(mut link) = mem::replace(&mut self.phase, Phase::Over) else { return };
         let (address, cause) = (link.address.clone(), lost.to_string());
         if self.stop.is_none() {
             warn!(%address, cause, "connection lost");
@@ -161,11 +188,17 @@ impl Driver {
         if link.is_ending() || self.failures > 0 {
             self.server += 1;
         }
+        if let Some(lanes) = link.lanes_taken(lost, now) {
+            warn!(%address, lanes, "it takes no further stream, so that some have to be shared");
+            self.few_lanes = Some((address.clone(), lanes));
+        }
         drop(link);
         for producer in self.producers.values() {
+            producer.place.clear();
             producer.handle_cut();
         }
         for consumer in self.consumers.values() {
+            consumer.place.clear();
             consumer.handle_cut();
         }
         for consumer in mem::take(&mut self.unsubscribing).into_values() {
@@ -178,8 +211,6 @@ impl Driver {
                 call.request.lost();
             }
         }
-        self.ready_producers.clear();
-        self.ready_consumers.clear();
         self.retries.clear();
         let retry_in = self.wait(self.failures + 1);
         self.wait_to_dial(ConnectError::Lost { address, cause }, retry_in, now);

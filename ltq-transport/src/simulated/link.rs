@@ -1,0 +1,122 @@
+//! A connection as the network sees it: something to be cut.
+
+use std::sync::Arc;
+
+use ltq_core::Stream;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    Roads,
+    pipe::{Cuttable, direction},
+};
+
+/// A connection between two hosts.
+pub(super) struct Link {
+    hosts: [String; 2],
+    carried: Arc<Carried>,
+}
+
+/// What a connection carries. Its ends share it, where they may open further streams.
+pub(super) struct Carried {
+    state: Mutex<State>,
+    is_cut: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    /// From who connected, and to him.
+    streams: Vec<[Cuttable; 2]>,
+    /// In which of these nothing gets through any more.
+    silent: [bool; 2],
+}
+
+/// Which end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Connecting,
+    Accepting,
+}
+
+impl Carried {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), is_cut: watch::Sender::new(false) })
+    }
+
+    pub(super) fn is_cut(&self) -> watch::Receiver<bool> {
+        self.is_cut.subscribe()
+    }
+
+    /// A new stream, its end for who opens it and its end for the other; none on a connection that is
+    /// cut.
+    pub(super) fn stream(&self, roads: &Arc<Roads>, opener: Side) -> Option<(Stream, Stream)> {
+        let mut state = self.state.lock();
+        if *self.is_cut.borrow() {
+            return None;
+        }
+        let (there, near_send, far_recv) = direction(Arc::clone(roads));
+        let (back, far_send, near_recv) = direction(Arc::clone(roads));
+        let ways = match opener {
+            Side::Connecting => [there, back],
+            Side::Accepting => [back, there],
+        };
+        let dead = ways.iter().zip(state.silent).filter(|(_, silent)| *silent);
+        dead.for_each(|(way, _)| way.cut(true));
+        state.streams.retain(|stream| !is_over(stream));
+        state.streams.push(ways);
+        Some((
+            Stream { send: Box::new(near_send), recv: Box::new(near_recv) },
+            Stream { send: Box::new(far_send), recv: Box::new(far_recv) },
+        ))
+    }
+}
+
+impl Link {
+    pub(super) const fn new(hosts: [String; 2], carried: Arc<Carried>) -> Self {
+        Self { hosts, carried }
+    }
+
+    pub(super) fn is_of(&self, host: &str) -> bool {
+        self.hosts.iter().any(|name| name == host)
+    }
+
+    /// Whether all ends have let go of it.
+    pub(super) fn is_over(&self) -> bool {
+        Arc::strong_count(&self.carried) == 1
+            && self.carried.state.lock().streams.iter().all(is_over)
+    }
+
+    /// Breaks it. Both ends are told; nobody is if it is `silent`.
+    pub(super) fn cut(&self, silent: bool) {
+        let mut state = self.carried.state.lock();
+        state.streams.iter().flatten().for_each(|way| way.cut(silent));
+        if silent {
+            state.silent = [true; 2];
+        } else {
+            self.carried.is_cut.send_replace(true);
+        }
+    }
+
+    /// Lets nothing through any more in one direction, and tells nobody.
+    pub(super) fn silence(&self, direction: usize) {
+        let mut state = self.carried.state.lock();
+        state.streams.iter().filter_map(|ways| ways.get(direction)).for_each(|way| way.cut(true));
+        if let Some(silent) = state.silent.get_mut(direction) {
+            *silent = true;
+        }
+    }
+
+    /// Breaks one of its streams, whichever chance has it, and leaves the others.
+    pub(super) fn reset(&self, chance: u64) {
+        let mut state = self.carried.state.lock();
+        state.streams.retain(|stream| !is_over(stream));
+        let count = state.streams.len().max(1) as u64;
+        if let Some(stream) = state.streams.get((chance % count) as usize) {
+            stream.iter().for_each(|way| way.cut(false));
+        }
+    }
+}
+
+fn is_over(stream: &[Cuttable; 2]) -> bool {
+    stream.iter().all(Cuttable::is_over)
+}
