@@ -1,6 +1,8 @@
 //! What the tests of the whole broker share: a broker served over TCP, and a peer that speaks
 //! frames, or bytes that are none.
 
+#[cfg(target_os = "linux")]
+pub mod bad_network;
 mod gated;
 pub mod kill;
 mod node_process;

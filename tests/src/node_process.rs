@@ -26,19 +26,34 @@ impl NodeProcess {
     /// # Errors
     /// The node ended before it said where it listens.
     pub async fn start(data_dir: &Path, port: u16, more: &[&str]) -> io::Result<Self> {
-        let mut child = Command::new(binary("ltq-node"))
+        let listen = Address::new("tcp", format!("127.0.0.1:{port}"));
+        Self::start_by(Build::new(binary("ltq-node")), data_dir, &listen, more).await
+    }
+
+    /// Starts a node by a command that knows how and where to, and lacks its arguments.
+    ///
+    /// # Errors
+    /// The node ended before it said where it listens.
+    pub async fn start_by(
+        command: Build,
+        data_dir: &Path,
+        listen: &Address,
+        more: &[&str],
+    ) -> io::Result<Self> {
+        let mut child = Command::from(command)
             .arg("--data-dir")
             .arg(data_dir)
-            .args(["--listen", &format!("tcp://127.0.0.1:{port}"), "--http", "off"])
+            .args(["--listen", &listen.to_string(), "--http", "off"])
             .args(more)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
         let mut lines = BufReader::new(stdout).lines();
+        let scheme = format!("{}://", listen.scheme());
         let address = within("the node's start", async {
             while let Some(line) = lines.next_line().await? {
-                let word = line.split_whitespace().find(|word| word.starts_with("tcp://"));
+                let word = line.split_whitespace().find(|word| word.starts_with(&scheme));
                 if let Some(word) = word {
                     let word = word.trim_end_matches([',', ';', '.', ')']);
                     return word.parse().map_err(io::Error::other);

@@ -15,6 +15,7 @@ use crate::config::ByteSize;
         ltq bench e2e --topics 4 --producers 4 --count 2000000 --server-pid $(pidof ltq-node) --json\n  \
         ltq bench fanout --channels 16 --in-process\n  \
         ltq bench latency --rate 5000 --duration 30s\n  \
+        ltq bench latency --topics 10 --one-connection\n  \
         ltq bench pub --producers 64 --wait-each\n  \
         ltq bench --idle-connections 10000 --server-pid $(pidof ltq-node)\n  \
         ltq bench device --dir ./ltq-data")]
@@ -36,6 +37,10 @@ pub struct BenchArgs {
     /// How many consumers each channel has, each over a connection of its own.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     pub consumers: usize,
+    /// Has all producers and consumers share one connection. Over quic:// each topic that is
+    /// published to and each consumer has a stream of it.
+    #[arg(long)]
+    pub one_connection: bool,
     /// How many channels each topic has. [default: 1; 4 with fanout]
     #[arg(long, value_name = "N", value_parser = count)]
     pub channels: Option<usize>,

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) producers: usize,
     /// Of each channel.
     pub(super) consumers: usize,
+    /// Whether they all share one.
+    pub(super) one_connection: bool,
     pub(super) size: usize,
     pub(super) batch: usize,
     pub(super) in_flight: usize,
@@ -73,6 +75,7 @@ impl Plan {
             durability: args.durability,
             producers: args.producers,
             consumers: args.consumers,
+            one_connection: args.one_connection,
             size: args.size,
             batch: args.batch,
             in_flight: args.in_flight,
@@ -191,6 +194,7 @@ mod tests {
             "--batch 7",
             "--producers 7",
             "--consumers 7",
+            "--one-connection",
             "--channels 7",
             "--in-flight 7",
             "--rate 7",

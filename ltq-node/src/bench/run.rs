@@ -118,11 +118,11 @@ impl Runner<'_> {
             let before = Arc::new(Run::new(plan));
             produced = self.publish(&before, None).await?;
         }
+        let consumer_clients = self.consumer_clients().await?;
         let publishing = match plan.mode {
             Mode::Sub => Vec::new(),
-            _ => self.producers().await?,
+            _ => self.producers(&consumer_clients).await?,
         };
-        let consumer_clients = self.consumer_clients().await?;
         let channels: Vec<_> = (0..plan.topics.len() * plan.channels.len())
             .map(|_| Arc::new(Channel::new()))
             .collect();
@@ -222,12 +222,15 @@ impl Runner<'_> {
         Ok(())
     }
 
-    async fn producers(&self) -> Result<Vec<Publishing>, CliError> {
+    /// Producers over connections of their own, or over the first of `others` if all is to go over
+    /// one.
+    async fn producers(&self, others: &[Client]) -> Result<Vec<Publishing>, CliError> {
         let plan = self.plan;
-        let mut clients = Vec::with_capacity(plan.producers);
-        for _ in 0..plan.producers {
-            clients.push(self.target.connect().await?);
-        }
+        let clients = match others.first() {
+            Some(shared) if plan.one_connection => vec![shared.clone()],
+            _ if plan.one_connection => vec![self.target.connect().await?],
+            _ => self.connect(plan.producers).await?,
+        };
         let mut publishing = Vec::with_capacity(plan.publishers());
         for (place, client) in (0..plan.publishers()).zip(clients.iter().cycle()) {
             let topic = place % plan.topics.len();
@@ -248,6 +251,13 @@ impl Runner<'_> {
     async fn consumer_clients(&self) -> Result<Vec<Client>, CliError> {
         let plan = self.plan;
         let count = plan.topics.len() * plan.channels.len() * plan.consumers;
+        if !plan.one_connection || count == 0 {
+            return self.connect(count).await;
+        }
+        Ok(vec![self.target.connect().await?; count])
+    }
+
+    async fn connect(&self, count: usize) -> Result<Vec<Client>, CliError> {
         let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
             clients.push(self.target.connect().await?);
@@ -279,7 +289,7 @@ impl Runner<'_> {
     ) -> Result<Vec<Produced>, CliError> {
         let publishing = match ready {
             Some(publishing) => publishing,
-            None => self.producers().await?,
+            None => self.producers(&[]).await?,
         };
         let plan = Arc::new(self.plan.clone());
         let schedule = plan.rate.map(|rate| Schedule {

@@ -1,0 +1,87 @@
+use std::{
+    io,
+    net::Ipv4Addr,
+    process::{Command, Stdio},
+};
+
+use tun_rs::{DeviceBuilder, SyncDevice};
+
+use super::Unavailable;
+
+/// A host: a network namespace. Dropped, it is there no longer than what runs on it.
+pub struct Host {
+    name: String,
+    device: String,
+    address: Ipv4Addr,
+}
+
+impl Host {
+    pub(super) fn new(name: &str, device: &str, address: Ipv4Addr) -> Result<Self, Unavailable> {
+        ip(&["netns", "add", name])?;
+        // From here on it is deleted whatever fails.
+        Ok(Self { name: name.to_owned(), device: device.to_owned(), address })
+    }
+
+    /// Its device, which is its only way out. Whoever holds it is the network.
+    pub(super) fn device(&self) -> Result<SyncDevice, Unavailable> {
+        let (name, device) = (self.name.as_str(), self.device.as_str());
+        let made = DeviceBuilder::new().name(device).enable(false).build_sync();
+        let made = made.map_err(|source| Unavailable::new("making a TUN device", source))?;
+        made.set_nonblocking(true)
+            .map_err(|source| Unavailable::new("setting up a TUN device", source))?;
+        ip(&["link", "set", "dev", device, "mtu", MTU, "netns", name])?;
+        ip(&["-n", name, "link", "set", "dev", "lo", "up"])?;
+        ip(&["-n", name, "address", "add", &on_network(self.address), "dev", device])?;
+        ip(&["-n", name, "link", "set", "dev", device, "up"])?;
+        Ok(made)
+    }
+
+    /// Its address.
+    #[must_use]
+    pub const fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// A program that runs there, with its arguments to be added.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    pub(super) fn readdress(&mut self, to: Ipv4Addr) -> Result<(), Unavailable> {
+        let (name, device) = (self.name.as_str(), self.device.as_str());
+        ip(&["-n", name, "address", "add", &on_network(to), "dev", device])?;
+        ip(&["-n", name, "address", "delete", &on_network(self.address), "dev", device])?;
+        // With the old address went the addresses that came second, and the route.
+        ip(&["-n", name, "address", "replace", &on_network(to), "dev", device])?;
+        self.address = to;
+        Ok(())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Left behind it does no harm but to be seen.
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+fn on_network(address: Ipv4Addr) -> String {
+    format!("{address}/24")
+}
+
+fn ip(arguments: &[&str]) -> Result<(), Unavailable> {
+    let doing = || format!("ip {}", arguments.join(" "));
+    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|source| Unavailable::new(doing(), source))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Unavailable::new(doing(), io::Error::other(said)))
+}
+
+/// That of Ethernet.
+const MTU: &str = "1500";

@@ -1,0 +1,102 @@
+//! A bad network for real programs: two hosts of their own on this machine, and a line between them
+//! that delays, loses, reorders, is narrow or is down, for TCP and QUIC alike.
+//!
+//! Each host is a network namespace of Linux with a TUN device in it; what the kernel of one sends
+//! there is read here, spends its time in a [`Pipe`], and is given to the kernel of the other.
+//! Namespaces and TUN devices need root; where there is none of it, [`BadNetwork::new`] says why.
+
+mod carrier;
+mod host;
+mod pipe;
+mod shape;
+
+pub use host::Host;
+pub use pipe::{Figures, Pipe};
+pub use shape::Shape;
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    process,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use thiserror::Error;
+
+use self::carrier::Carrier;
+
+/// Two hosts and the line between them, until it is dropped. What runs on the hosts then goes on
+/// without a network.
+pub struct BadNetwork {
+    near: Host,
+    far: Host,
+    carrier: Carrier,
+}
+
+/// There can be no such network here.
+#[derive(Debug, Error)]
+#[error("no network of one's own on this machine: {doing}: {source}")]
+pub struct Unavailable {
+    doing: String,
+    source: io::Error,
+}
+
+impl Unavailable {
+    fn new(doing: impl Into<String>, source: io::Error) -> Self {
+        Self { doing: doing.into(), source }
+    }
+}
+
+impl BadNetwork {
+    /// Makes two hosts and joins them; `shape` is that of both ways. Which packets are lost follows
+    /// from `seed`, but for which packets there are.
+    ///
+    /// # Errors
+    /// [`Unavailable`] without the rights or tools (`ip`) for it, or where the kernel has none.
+    pub fn new(shape: Shape, seed: u64) -> Result<Self, Unavailable> {
+        let name = format!("{}-{}", process::id(), COUNT.fetch_add(1, Relaxed));
+        let near = Host::new(&format!("ltq-near-{name}"), &format!("ltqn{name}"), NEAR)?;
+        let far = Host::new(&format!("ltq-far-{name}"), &format!("ltqf{name}"), FAR)?;
+        let carrier = Carrier::start([near.device()?, far.device()?], shape, seed)?;
+        Ok(Self { near, far, carrier })
+    }
+
+    /// Where clients are.
+    #[must_use]
+    pub const fn near(&self) -> &Host {
+        &self.near
+    }
+
+    /// Where the broker is.
+    #[must_use]
+    pub const fn far(&self) -> &Host {
+        &self.far
+    }
+
+    /// The line is so from now on, both ways; what is on its way comes as it would have.
+    pub fn reshape(&self, shape: Shape) {
+        self.carrier.reshape(shape);
+    }
+
+    /// The near host has another address, and its old one no more.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn change_address(&mut self) -> Result<Ipv4Addr, Unavailable> {
+        let [a, b, c, d] = self.near.address().octets();
+        let other = Ipv4Addr::new(a, b, c, if d < 200 { d + 100 } else { d - 100 });
+        self.near.readdress(other)?;
+        Ok(other)
+    }
+
+    /// What went from the near host to the far one, and back.
+    #[must_use]
+    pub fn figures(&self) -> [Figures; 2] {
+        self.carrier.figures()
+    }
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);

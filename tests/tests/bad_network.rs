@@ -1,0 +1,123 @@
+//! Real programs over a line that is slow, loses, reorders and fails.
+#![cfg(target_os = "linux")]
+
+use std::{
+    io::Write,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use ltq_core::Address;
+use ltq_tests::{
+    NodeProcess,
+    bad_network::{BadNetwork, Shape},
+    binary,
+};
+use serde_json::Value;
+
+/// A network, or words about why there is none, which are seen though the test passes.
+fn network(shape: Shape) -> Option<BadNetwork> {
+    match BadNetwork::new(shape, 1) {
+        Ok(network) => Some(network),
+        Err(unavailable) => {
+            let words = format!("skipped: {unavailable}\n");
+            // Past the capture of what tests print.
+            std::io::stderr().write_all(words.as_bytes()).unwrap();
+            None
+        }
+    }
+}
+
+/// Waits until the near host has sent so many bytes more.
+async fn sent(network: &BadNetwork, bytes: u64) {
+    let until = network.figures()[0].sent_bytes + bytes;
+    ltq_tests::within("the line is used", async {
+        while network.figures()[0].sent_bytes < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Starts a node on the far host.
+async fn node(network: &BadNetwork, scheme: &str, data_dir: &std::path::Path) -> NodeProcess {
+    let listen = Address::new(scheme, format!("{}:0", network.far().address()));
+    let command = network.far().command(binary("ltq-node"));
+    // Whoever is gone without a word is found out within three of these.
+    let config = data_dir.with_extension("toml");
+    std::fs::write(&config, "[limits]\nheartbeat = \"500ms\"\n").unwrap();
+    let more = ["--token", TOKEN, "--config", config.to_str().unwrap()];
+    NodeProcess::start_by(command, data_dir, &listen, &more).await.unwrap()
+}
+
+/// Starts `ltq bench` on the near host.
+fn bench(network: &BadNetwork, node: &NodeProcess, line: &str) -> Child {
+    network
+        .near()
+        .command(binary("ltq"))
+        .arg("bench")
+        .args(line.split_whitespace())
+        .args(["--server", &node.address().to_string(), "--token", TOKEN])
+        .args(["--json", "--warmup", "0s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+async fn ended(bench: Child) -> Value {
+    let output = tokio::task::spawn_blocking(|| bench.wait_with_output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promises_1_2_and_6_hold_over_a_line_that_loses_reorders_and_is_narrow() {
+    let shape = Shape {
+        jitter: Duration::from_millis(5),
+        reorder: 0.01,
+        bytes_per_second: Some(2_000_000),
+        queue_bytes: 100_000,
+        ..Shape::new(20, 2.0)
+    };
+    let Some(network) = network(shape) else { return };
+    for scheme in SCHEMES {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&network, scheme, &folder.path().join("data")).await;
+        let line = "e2e --count 4000 --topics 5 --one-connection";
+        let report = ended(bench(&network, &node, line)).await;
+        assert_eq!(
+            (report["published"].as_u64(), report["delivered"].as_u64()),
+            (Some(4_000), Some(4_000))
+        );
+    }
+    let [there, back] = network.figures();
+    assert!(there.lost > 0 && back.lost > 0 && there.reordered > 0, "{there:?} {back:?}");
+}
+
+/// Though the line fails for a while and the publisher's address changes: all is stored, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn promises_1_and_6_hold_for_a_publisher_whose_line_fails_and_whose_address_changes() {
+    let shape = Shape::new(10, 0.5);
+    let Some(mut network) = network(shape) else { return };
+    for scheme in SCHEMES {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&network, scheme, &folder.path().join("data")).await;
+        let bench =
+            bench(&network, &node, "pub --count 20000 --rate 10000 --size 200 --timeout 60s");
+        sent(&network, 300_000).await;
+        network.reshape(shape.down());
+        tokio::time::sleep(OUTAGE).await;
+        network.reshape(shape);
+        sent(&network, 300_000).await;
+        network.change_address().unwrap();
+        let report = ended(bench).await;
+        // The broker's own count was compared with it.
+        assert_eq!(report["published"], 20_000);
+    }
+}
+
+const SCHEMES: [&str; 1] = ["tcp"];
+const TOKEN: &str = "of the test";
+const OUTAGE: Duration = Duration::from_millis(1_500);
