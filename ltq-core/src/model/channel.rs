@@ -212,7 +212,8 @@ impl Channel {
                 self.pass_over(Run::new(stretch.first, until.min(stretch.end)));
                 continue;
             }
-            match self.deliver(p, stretch, attempts, share) {
+            let part = p.window.not_discarded(stretch);
+            match self.deliver(p, part, attempts, share) {
                 Some(fresh) => drained |= !fresh,
                 None => {
                     let records = match attempts {

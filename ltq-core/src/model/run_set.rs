@@ -1,6 +1,6 @@
 //! Stretches of offsets, and sets of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use crate::Offset;
 
@@ -82,6 +82,12 @@ impl RunSet {
     pub(super) fn covering(&self, offset: Offset) -> Option<Run> {
         let (&first, &end) = self.runs.range(..=offset).next_back()?;
         (offset < end).then_some(Run { first, end })
+    }
+
+    /// Where the first run behind `offset` starts.
+    pub(super) fn next_behind(&self, offset: Offset) -> Option<Offset> {
+        let behind = (Bound::Excluded(offset), Bound::Unbounded);
+        self.runs.range(behind).next().map(|(&first, _)| first)
     }
 
     /// Takes out the lowest run if it starts at or below `offset`.

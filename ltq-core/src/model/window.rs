@@ -89,6 +89,13 @@ impl Window {
         self.discarded.covering(offset).map(|run| run.end)
     }
 
+    /// The part of a stretch, whose start is not discarded, in front of what is: records are still
+    /// in memory that a channel made since would get once, and never again.
+    pub(super) fn not_discarded(&self, stretch: Run) -> Run {
+        let end = self.discarded.next_behind(stretch.first).unwrap_or(stretch.end);
+        Run::new(stretch.first, end.min(stretch.end))
+    }
+
     /// A channel that reads on from `at` has delivered loaded records: where the next load should
     /// begin, when less than half a segment is left.
     pub(super) fn runs_dry(&mut self, at: Offset) -> Option<Offset> {

@@ -400,9 +400,15 @@ impl Oracle {
                 }
                 let action = self.answers.request_answered(*request);
                 self.answers.deleted |= result.is_ok() && action == TopicAction::Delete;
-                if let (Ok(_), TopicAction::DeleteChannel(name)) = (result, action) {
+                match (result, action) {
+                    (Ok(_), TopicAction::CreateChannel(name, _)) => {
+                        self.adopt(topic, name.as_str());
+                    }
                     // What is deleted in the store was seen to be.
-                    self.forget_channel(name.as_str());
+                    (Ok(_), TopicAction::DeleteChannel(name)) => {
+                        self.forget_channel(name.as_str());
+                    }
+                    _ => {}
                 }
             }
             Reply::Settled { .. } => {}

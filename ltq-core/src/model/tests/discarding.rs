@@ -133,6 +133,26 @@ fn what_is_left_comes_again_and_nothing_is_damaged_or_dropped() {
     assert_eq!(discards(&world).len(), 2, "once");
 }
 
+/// Whoever gave such a message back would not have got it again.
+#[test]
+fn promise_2_what_was_discarded_is_not_delivered_because_it_is_still_in_memory() {
+    let mut world = world(Retention::default());
+    // It wants the last one still, of what was read for it at once.
+    world.subscribe(2, "d", 999);
+    for handle in [1, 2] {
+        world.ack(handle, 2, 500);
+        world.ack(handle, 502, 999);
+    }
+    world.advance_ms(100);
+    assert_eq!(offsets(&world), [0, 500, 999]);
+    assert!(world.topic.window.bytes() > 0, "it is there as it was read");
+    world.subscribe(3, "e", 2_500);
+    let stats = world.stats("e");
+    assert_eq!((stats.in_flight, stats.waiting, stats.acked), (3, 0, 997));
+    world.requeue(3, 2, 2, 0);
+    assert_eq!((world.stats("e").in_flight, world.stats("e").redelivered), (3, 1));
+}
+
 #[test]
 fn promise_2_what_one_channel_wants_stays() {
     let mut world = world(Retention::default());
