@@ -422,8 +422,9 @@ fn clients_learn_at_once_that_a_quic_server_was_killed_and_started_again() {
         let mut stream = within(near.open_stream()).await.unwrap();
         send(&mut stream, b"hello").await.unwrap();
         let held = within(accepting).await.unwrap();
-        // Nothing can be sent for it any more.
-        killed.shutdown_background();
+        // Once its tasks are gone nothing can be sent for it any more.
+        let patience = std::time::Duration::from_secs(20);
+        tokio::task::spawn_blocking(move || killed.shutdown_timeout(patience)).await.unwrap();
         drop(held);
         let _again = within(async {
             loop {

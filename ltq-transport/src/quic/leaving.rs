@@ -17,7 +17,12 @@ impl Leaving {
         self.0.send_modify(|count| *count += 1);
         let counted = Counted(Arc::clone(self));
         runtime.spawn(async move {
-            endpoint.wait_idle().await;
+            tokio::select! {
+                () = endpoint.wait_idle() => {}
+                // The runtime that drove it is gone, which no connection is told: nothing is sent
+                // any more, and keeping it would keep the port.
+                () = driven(&endpoint) => {}
+            }
             drop(counted);
         });
     }
@@ -27,6 +32,13 @@ impl Leaving {
         let mut count = self.0.subscribe();
         // The sender is this object's, so that it is there.
         let _none = count.wait_for(|count| *count == 0).await;
+    }
+}
+
+/// Waits until nobody drives it any more.
+async fn driven(endpoint: &Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        incoming.refuse();
     }
 }
 
