@@ -22,6 +22,8 @@ use crate::{
 pub struct ClientBuilder {
     servers: Vec<Result<Address, AddressError>>,
     transports: Transports,
+    #[cfg(feature = "quic")]
+    quic: Option<Quic>,
     name: String,
     token: Option<String>,
     request_timeout: Duration,
@@ -36,6 +38,8 @@ impl Default for ClientBuilder {
         Self {
             servers: Vec::new(),
             transports: transports(),
+            #[cfg(feature = "quic")]
+            quic: None,
             name: concat!("ltq-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             token: None,
             request_timeout: Duration::from_secs(10),
@@ -93,7 +97,9 @@ impl ClientBuilder {
         }
         #[cfg(feature = "quic")]
         {
-            self.transports = self.transports.with(Quic::default().trusting(trust));
+            let quic = Quic::default().trusting(trust);
+            self.quic = Some(quic.clone());
+            self.transports = self.transports.with(quic);
         }
         self
     }
@@ -190,6 +196,8 @@ impl ClientBuilder {
         let hub = Arc::new(Hub::new(Config {
             servers,
             transports: self.transports,
+            #[cfg(feature = "quic")]
+            quic: self.quic,
             name: self.name,
             token: self.token,
             request_timeout: self.request_timeout,

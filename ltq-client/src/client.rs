@@ -1,6 +1,8 @@
 //! The client itself.
 
 use std::sync::Arc;
+#[cfg(feature = "quic")]
+use std::time::Duration;
 
 use ltq_core::{ChannelName, TopicName};
 use tokio::{
@@ -124,6 +126,10 @@ impl Client {
     /// that was enqueued is answered, sends the last settlements, gives back what is unsettled,
     /// and ends the connection. Calls made meanwhile or later fail as closed.
     ///
+    /// Over QUIC the program may end at once then: this waits, for a second at most, until the
+    /// broker was told that the connection is no more. With a `Quic` of one's own that is left to
+    /// its `settled`, since other clients may use it.
+    ///
     /// # Cancellation
     /// Once polled it closes, whether or not it is dropped then.
     ///
@@ -137,6 +143,15 @@ impl Client {
         let deadline = deadline(Instant::now(), after);
         hub.command(Command::Close { deadline, after, reply });
         // Without an answer the runtime was shut down, and nothing is left to wait for.
-        closed.await.unwrap_or(Ok(()))
+        let result = closed.await.unwrap_or(Ok(()));
+        #[cfg(feature = "quic")]
+        if let Some(quic) = &hub.config.quic {
+            let _late = tokio::time::timeout(SETTLE_MAX, quic.settled()).await;
+        }
+        result
     }
 }
+
+/// What the broker's word for the end of a connection may take.
+#[cfg(feature = "quic")]
+const SETTLE_MAX: Duration = Duration::from_secs(1);

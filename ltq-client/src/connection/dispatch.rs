@@ -33,7 +33,7 @@ impl Driver {
             }
             Frame::Goodbye { refusal } => return Err(Lost::Goodbye(refusal)),
             Frame::Welcome(welcome) if lane.awaits_welcome() => {
-                lane.handle_welcome(welcome, &link.node)?;
+                lane.handle_welcome(&welcome, &link.node)?;
             }
             _ if lane.awaits_welcome() => {
                 return Err(Lost::Violation("a further stream's first frame is no welcome"));

@@ -11,6 +11,8 @@ use std::{
 
 use futures::task::AtomicWaker;
 use ltq_core::{Address, Entropy};
+#[cfg(feature = "quic")]
+use ltq_transport::Quic;
 use ltq_transport::Transports;
 use parking_lot::Mutex;
 use tokio::{
@@ -27,6 +29,9 @@ use crate::{
 pub(crate) struct Config {
     pub(crate) servers: Vec<Address>,
     pub(crate) transports: Transports,
+    /// One that nobody else connects by.
+    #[cfg(feature = "quic")]
+    pub(crate) quic: Option<Quic>,
     pub(crate) name: String,
     pub(crate) token: Option<String>,
     pub(crate) request_timeout: Duration,

@@ -261,7 +261,7 @@ impl Lane {
 
 /// A context that wakes whom this waker does, or else as before.
 fn own<'a>(waker: Option<&'a LaneWaker>, context: &'a Context<'_>) -> Context<'a> {
-    let waker: &Waker = waker.map_or(context.waker(), LaneWaker::as_waker);
+    let waker: &Waker = waker.map_or_else(|| context.waker(), LaneWaker::as_waker);
     Context::from_waker(waker)
 }
 

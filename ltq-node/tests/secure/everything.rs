@@ -1,6 +1,11 @@
 //! One node with all transports, and what `ltq` does over each of them.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    time::{Duration, Instant},
+};
+
+use ltq_client::{Client, ClientTrust, Message};
 
 use crate::node::{Node, command, ltq, ok, refused, said, until};
 
@@ -145,4 +150,25 @@ fn promise_10_who_is_not_let_in_can_do_nothing_over_tls_and_quic() {
         let output = ltq(&[&way[..], &token, &["pub", "after", "x"]].concat());
         assert!(output.status.success(), "{}", said(&output));
     }
+}
+
+/// Else it would keep a place among the connections of that address until its idle timeout.
+#[test]
+fn a_client_that_closes_over_quic_is_gone_though_its_program_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start(folder.path(), &["--listen", "quic://127.0.0.1:0", "--dev-tls"]);
+    let trust = ClientTrust::fingerprint(node.fingerprint().parse().unwrap()).unwrap();
+    let server = node.word("quic://").to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::builder().server(&server).trust(trust).connect().await.unwrap();
+        let producer = client.producer("t").await.unwrap();
+        producer.send(Message::new("x")).await.unwrap();
+        client.close().await.unwrap();
+    });
+    drop(runtime);
+    let begun = Instant::now();
+    until("the end of the connection", || node.figure("ltq_connections") == 0);
+    assert!(begun.elapsed() < Duration::from_secs(5), "only by a timeout: {:?}", begun.elapsed());
+    node.stop();
 }

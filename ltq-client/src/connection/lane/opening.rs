@@ -127,10 +127,10 @@ impl Lane {
     /// The broker's welcome on a further stream, by the node of this name.
     pub(in crate::connection) fn handle_welcome(
         &mut self,
-        welcome: Welcome,
+        welcome: &Welcome,
         node: &str,
     ) -> Result<(), Lost> {
-        if check(&welcome).is_some() || welcome.node != node {
+        if check(welcome).is_some() || welcome.node != node {
             return Err(Lost::Violation("a further stream's welcome is another's"));
         }
         self.welcome_by = None;
