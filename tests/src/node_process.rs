@@ -18,6 +18,7 @@ use crate::within;
 pub struct NodeProcess {
     child: Child,
     address: Address,
+    fingerprint: Option<String>,
 }
 
 impl NodeProcess {
@@ -62,15 +63,27 @@ impl NodeProcess {
             Err(io::Error::other("the node ended before it listened"))
         })
         .await?;
+        let mut fingerprint = None;
+        if more.contains(&"--dev-tls") {
+            let told = within("the fingerprint", lines.next_line()).await?.unwrap_or_default();
+            let word = told.split_whitespace().find(|word| word.starts_with("sha256:"));
+            fingerprint = word.map(str::to_owned);
+        }
         // Its output goes on being read, so that it never waits for a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { child, address })
+        Ok(Self { child, address, fingerprint })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What its certificate for development is known by, if it was started with `--dev-tls`.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.fingerprint.as_deref()
     }
 
     /// The port that it listens on.

@@ -46,7 +46,10 @@ async fn node(network: &BadNetwork, scheme: &str, data_dir: &std::path::Path) ->
     // Whoever is gone without a word is found out within three of these.
     let config = data_dir.with_extension("toml");
     std::fs::write(&config, "[limits]\nheartbeat = \"500ms\"\n").unwrap();
-    let more = ["--token", TOKEN, "--config", config.to_str().unwrap()];
+    let mut more = vec!["--token", TOKEN, "--config", config.to_str().unwrap()];
+    if scheme != "tcp" {
+        more.push("--dev-tls");
+    }
     NodeProcess::start_by(command, data_dir, &listen, &more).await.unwrap()
 }
 
@@ -59,6 +62,7 @@ fn bench(network: &BadNetwork, node: &NodeProcess, line: &str) -> Child {
         .args(line.split_whitespace())
         .args(["--server", &node.address().to_string(), "--token", TOKEN])
         .args(["--json", "--warmup", "0s"])
+        .args(node.fingerprint().into_iter().flat_map(|print| ["--tls-fingerprint", print]))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -118,6 +122,6 @@ async fn promises_1_and_6_hold_for_a_publisher_whose_line_fails_and_whose_addres
     }
 }
 
-const SCHEMES: [&str; 1] = ["tcp"];
+const SCHEMES: [&str; 3] = ["tcp", "tls", "quic"];
 const TOKEN: &str = "of the test";
 const OUTAGE: Duration = Duration::from_millis(1_500);

@@ -41,6 +41,10 @@ pub struct BenchArgs {
     /// published to and each consumer has a stream of it.
     #[arg(long)]
     pub one_connection: bool,
+    /// Has this many further consumers, each of a channel of its own, that take nothing of what
+    /// comes to them: to see whether they hold up the others.
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub stalled: Option<usize>,
     /// How many channels each topic has. [default: 1; 4 with fanout]
     #[arg(long, value_name = "N", value_parser = count)]
     pub channels: Option<usize>,

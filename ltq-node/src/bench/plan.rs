@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) consumers: usize,
     /// Whether they all share one.
     pub(super) one_connection: bool,
+    /// Channels whose consumers take nothing, one of each topic in turn.
+    pub(super) stalled: Vec<ChannelName>,
     pub(super) size: usize,
     pub(super) batch: usize,
     pub(super) in_flight: usize,
@@ -76,6 +78,7 @@ impl Plan {
             producers: args.producers,
             consumers: args.consumers,
             one_connection: args.one_connection,
+            stalled: Vec::new(),
             size: args.size,
             batch: args.batch,
             in_flight: args.in_flight,
@@ -85,7 +88,12 @@ impl Plan {
             limit,
             prefilled: args.prefilled,
         };
-        plan.name(args.topic.as_ref(), args.topics, channels)
+        if mode == Mode::Pub && args.stalled.is_some() {
+            let words = "--stalled is for what consumes; \"ltq bench pub\" does not".to_owned();
+            return Err(CliError::Usage(words));
+        }
+        let counts = (args.topics, channels, args.stalled.unwrap_or(0));
+        plan.name(args.topic.as_ref(), counts)
             .map_err(|error| CliError::Usage(format!("the topics cannot be named: {error}")))?;
         Ok(plan)
     }
@@ -101,15 +109,14 @@ impl Plan {
             _ => Limit::After(args.warmup),
         };
         let mut plan = Self { own_topics: true, limit, ..self.clone() };
-        plan.name(None, self.topics.len(), self.channels.len()).ok()?;
+        plan.name(None, (self.topics.len(), self.channels.len(), self.stalled.len())).ok()?;
         Some(plan)
     }
 
     fn name(
         &mut self,
         topic: Option<&TopicName>,
-        topics: usize,
-        channels: usize,
+        (topics, channels, stalled): (usize, usize, usize),
     ) -> Result<(), NameError> {
         let run = format!("bench-{:08x}", rand::random::<u32>());
         let base = topic.map_or(run.as_str(), TopicName::as_str);
@@ -122,7 +129,15 @@ impl Plan {
         self.channels = (0..channels)
             .map(|at| ChannelName::new(&format!("{run}-{at}")))
             .collect::<Result<_, _>>()?;
+        self.stalled = (0..stalled)
+            .map(|at| ChannelName::new(&format!("{run}-stalled-{at}")))
+            .collect::<Result<_, _>>()?;
         Ok(())
+    }
+
+    /// Those whose consumers take nothing, and their topics.
+    pub(super) fn stalled(&self) -> impl Iterator<Item = (&TopicName, &ChannelName)> {
+        self.topics.iter().cycle().zip(&self.stalled)
     }
 
     /// How many producers there are in all: at least one for each topic.
@@ -195,6 +210,7 @@ mod tests {
             "--producers 7",
             "--consumers 7",
             "--one-connection",
+            "--stalled 7",
             "--channels 7",
             "--in-flight 7",
             "--rate 7",
@@ -218,6 +234,7 @@ mod tests {
     fn without_names(mut plan: Plan) -> Plan {
         plan.topics.fill(TopicName::new("t").unwrap());
         plan.channels.fill(ChannelName::new("c").unwrap());
+        plan.stalled.fill(ChannelName::new("c").unwrap());
         plan
     }
 
@@ -266,7 +283,7 @@ mod tests {
             let words = ["bench"].into_iter().chain(line.split_whitespace());
             assert!(Line::try_parse_from(words).is_err(), "{line:?} is taken");
         }
-        for line in ["pub --prefilled --topic t", "fanout --topics 2"] {
+        for line in ["pub --prefilled --topic t", "fanout --topics 2", "pub --stalled 1"] {
             let args = args(line);
             assert!(Plan::new(args.mode.unwrap(), &args).is_err(), "{line:?} is taken");
         }

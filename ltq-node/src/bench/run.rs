@@ -132,6 +132,7 @@ impl Runner<'_> {
             consumers = self.consumers(&consumer_clients).await?;
         }
 
+        let _stalled = self.stalled(&consumer_clients).await?;
         let usage_before = self.server_pid.map(Usage::of).transpose()?;
         let run = Arc::new(Run::new(plan));
         if plan.mode == Mode::Sub {
@@ -208,6 +209,21 @@ impl Runner<'_> {
         Ok(())
     }
 
+    /// Consumers that have credit and take nothing for as long as they live.
+    async fn stalled(&self, others: &[Client]) -> Result<Vec<Consumer>, CliError> {
+        let plan = self.plan;
+        let mut consumers = Vec::with_capacity(plan.stalled.len());
+        for (topic, channel) in plan.stalled() {
+            let client = match others.first() {
+                Some(shared) if plan.one_connection => shared.clone(),
+                _ => self.target.connect().await?,
+            };
+            let builder = client.consumer_builder(topic, channel).start(StartAt::Latest);
+            consumers.push(builder.credit(CREDIT_MESSAGES, CREDIT_BYTES).open().await?);
+        }
+        Ok(consumers)
+    }
+
     async fn clean_up(&self) -> Result<(), CliError> {
         let admin = self.operator.admin();
         for topic in &self.plan.topics {
@@ -216,6 +232,11 @@ impl Runner<'_> {
                 continue;
             }
             for channel in &self.plan.channels {
+                admin.delete_channel(topic, channel).await?;
+            }
+        }
+        if !self.plan.own_topics {
+            for (topic, channel) in self.plan.stalled() {
                 admin.delete_channel(topic, channel).await?;
             }
         }

@@ -1,0 +1,243 @@
+//! The same work over the same line, by TCP and by QUIC: tables for people to read.
+
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use ltq_core::Address;
+use ltq_tests::{
+    NodeProcess,
+    bad_network::{BadNetwork, Shape},
+    binary,
+};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::Failed;
+
+/// What is compared, and for how long.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which transports.
+    #[arg(long, value_delimiter = ',', default_value = "tcp,quic")]
+    schemes: Vec<String>,
+    /// Round trips in milliseconds.
+    #[arg(long, value_delimiter = ',', default_value = "5,40,150")]
+    rtt: Vec<u64>,
+    /// Packets in a hundred that are lost, on either way.
+    #[arg(long, value_delimiter = ',', default_value = "0,0.5,1,2,5,10")]
+    loss: Vec<f64>,
+    /// Messages a second where latency is measured, over ten topics.
+    #[arg(long, default_value_t = 500)]
+    rate: u32,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Which packets are lost.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What happens to the line in the middle.
+#[derive(Clone, Copy)]
+pub(crate) enum Stroke {
+    Outage,
+    Address,
+}
+
+/// By loss and round trip.
+pub(crate) async fn lines(args: &Args) -> Result<(), Failed> {
+    println!("| round trip | loss | transport | p50 | p99 | p99.9 | max | messages/s at most |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for &rtt in &args.rtt {
+        for &loss in &args.loss {
+            for scheme in &args.schemes {
+                let bed = Bed::new(scheme, Shape::new(rtt, loss), args.seed).await?;
+                let at_rate = bed.bench(&args.latency("")).await?;
+                let most = format!("e2e --topics 10 --one-connection {}", args.lasting());
+                let most = bed.bench(&most).await?;
+                println!(
+                    "| {rtt} ms | {loss}% | {scheme} | {} | {:.0} |",
+                    latency(&at_rate),
+                    most["messages_per_second"].as_f64().unwrap_or_default()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// With something that happens in the middle.
+pub(crate) async fn struck(args: &Args, stroke: Stroke) -> Result<(), Failed> {
+    println!("| round trip | loss | transport | p50 | p99 | p99.9 | max |");
+    println!("|---|---|---|---|---|---|---|");
+    for &rtt in &args.rtt {
+        for &loss in &args.loss {
+            for scheme in &args.schemes {
+                let shape = Shape::new(rtt, loss);
+                let mut bed = Bed::new(scheme, shape, args.seed).await?;
+                let begun = bed.start(&args.latency("--timeout 60s"))?;
+                tokio::time::sleep(Duration::from_secs(args.seconds) / 2).await;
+                match stroke {
+                    Stroke::Outage => {
+                        bed.network.reshape(shape.down());
+                        tokio::time::sleep(OUTAGE).await;
+                        bed.network.reshape(shape);
+                    }
+                    Stroke::Address => {
+                        bed.network.change_address()?;
+                    }
+                }
+                println!("| {rtt} ms | {loss}% | {scheme} | {} |", latency(&begun.end().await?));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Beside one that takes nothing.
+pub(crate) async fn stalled(args: &Args) -> Result<(), Failed> {
+    println!("| round trip | loss | transport | stalled | p50 | p99 | p99.9 | max |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for &rtt in &args.rtt {
+        for &loss in &args.loss {
+            for scheme in &args.schemes {
+                for stalled in ["", "--stalled 1"] {
+                    let bed = Bed::new(scheme, Shape::new(rtt, loss), args.seed).await?;
+                    let report = bed.bench(&args.latency(stalled)).await?;
+                    let (count, latency) = (&report["stalled"], latency(&report));
+                    println!("| {rtt} ms | {loss}% | {scheme} | {count} | {latency} |");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A million confirmed publishes by a publisher that moves every second; the broker's count is
+/// compared by `ltq bench`, which fails where it is another.
+pub(crate) async fn million(args: &Args) -> Result<(), Failed> {
+    println!("| round trip | loss | transport | published | stored | seconds | addresses |");
+    println!("|---|---|---|---|---|---|---|");
+    for &rtt in &args.rtt {
+        for &loss in &args.loss {
+            for scheme in &args.schemes {
+                let mut bed = Bed::new(scheme, Shape::new(rtt, loss), args.seed).await?;
+                let line = "pub --count 1000000 --timeout 120s --warmup 0s";
+                let mut begun = bed.start(line)?;
+                let mut moves = 0;
+                while !begun.has_ended(Duration::from_secs(1)).await? {
+                    bed.network.change_address()?;
+                    moves += 1;
+                }
+                let report = begun.end().await?;
+                let published = &report["published"];
+                println!(
+                    "| {rtt} ms | {loss}% | {scheme} | {published} | {published} | {:.1} | {moves} |",
+                    report["seconds"].as_f64().unwrap_or_default()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Args {
+    fn lasting(&self) -> String {
+        format!("--duration {}s --warmup 1s --timeout 60s --durability memory", self.seconds)
+    }
+
+    fn latency(&self, more: &str) -> String {
+        let Self { rate, seconds, .. } = self;
+        format!(
+            "latency --topics 10 --one-connection --rate {rate} --duration {seconds}s --warmup 1s \
+             --durability memory {more}"
+        )
+    }
+}
+
+/// A line, and a node at its far end.
+struct Bed {
+    network: BadNetwork,
+    node: NodeProcess,
+    _folder: tempfile::TempDir,
+}
+
+impl Bed {
+    async fn new(scheme: &str, shape: Shape, seed: u64) -> Result<Self, Failed> {
+        let network = BadNetwork::new(shape, seed)?;
+        let folder = tempfile::tempdir().map_err(Failed::io("making a directory"))?;
+        let listen = Address::new(scheme, format!("{}:0", network.far().address()));
+        let command = network.far().command(binary("ltq-node"));
+        let mut more = vec!["--token", TOKEN];
+        if scheme != "tcp" {
+            more.push("--dev-tls");
+        }
+        let data_dir = folder.path().join("data");
+        let node = NodeProcess::start_by(command, &data_dir, &listen, &more).await;
+        let node = node.map_err(Failed::io("starting a node"))?;
+        Ok(Self { network, node, _folder: folder })
+    }
+
+    async fn bench(&self, line: &str) -> Result<Value, Failed> {
+        self.start(line)?.end().await
+    }
+
+    fn start(&self, line: &str) -> Result<Begun, Failed> {
+        let server = self.node.address().to_string();
+        let mut command = Command::from(self.network.near().command(binary("ltq")));
+        command
+            .arg("bench")
+            .args(line.split_whitespace())
+            .args(["--server", &server, "--token", TOKEN, "--json"])
+            .args(self.node.fingerprint().into_iter().flat_map(|f| ["--tls-fingerprint", f]))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(Failed::io("starting ltq bench"))?;
+        Ok(Begun { line: line.to_owned(), output: Box::pin(child.wait_with_output()), done: None })
+    }
+}
+
+/// `ltq bench`, under way.
+struct Begun {
+    line: String,
+    output: std::pin::Pin<Box<dyn Future<Output = std::io::Result<Output>>>>,
+    done: Option<Output>,
+}
+
+impl Begun {
+    /// Waits for its end, and says whether it came.
+    async fn has_ended(&mut self, within: Duration) -> Result<bool, Failed> {
+        if let Ok(output) = tokio::time::timeout(within, &mut self.output).await {
+            self.done = Some(output.map_err(Failed::io("waiting for ltq bench"))?);
+        }
+        Ok(self.done.is_some())
+    }
+
+    async fn end(mut self) -> Result<Value, Failed> {
+        let output = match self.done.take() {
+            Some(output) => output,
+            None => self.output.await.map_err(Failed::io("waiting for ltq bench"))?,
+        };
+        let failed = |said: String| Failed::Program {
+            program: "ltq bench".to_owned(),
+            arguments: self.line.clone(),
+            said,
+        };
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// In milliseconds, to the consumer.
+fn latency(report: &Value) -> String {
+    let of = |at| report["latency_us"][at].as_f64().map(|us| format!("{:.1} ms", us / 1_000.0));
+    ["p50", "p99", "p999", "max"].map(|at| of(at).unwrap_or_default()).join(" | ")
+}
+
+const TOKEN: &str = "of the test";
+const OUTAGE: Duration = Duration::from_secs(3);
