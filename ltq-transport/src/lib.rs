@@ -65,7 +65,7 @@ pub use handshakes::HandshakeFailures;
 pub use in_process::InProcess;
 pub use one_stream::OneStream;
 #[cfg(feature = "quic")]
-pub use quic::{Quic, QuicOptions};
+pub use quic::{Congestion, Quic, QuicOptions};
 #[cfg(feature = "simulation")]
 pub use simulated::{SimulatedHost, SimulatedNetwork, Weather};
 #[cfg(feature = "tcp")]

@@ -32,7 +32,7 @@ use crate::{
 use clients::Clients;
 use leaving::Leaving;
 
-pub use options::QuicOptions;
+pub use options::{Congestion, QuicOptions};
 
 /// The transport over QUIC, of addresses like `quic://HOST:PORT`; the port is UDP's.
 ///

@@ -5,19 +5,21 @@ use std::path::PathBuf;
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-#[cfg(feature = "quic")]
-use ltq_transport::Quic;
 #[cfg(feature = "tls")]
 use ltq_transport::Tls;
 use ltq_transport::{ClientTrust, Fingerprint, Pem, Transports, TrustError};
+#[cfg(feature = "quic")]
+use ltq_transport::{Quic, QuicOptions};
 
 #[cfg(feature = "quic")]
 use parking_lot::Mutex;
 
 use super::CliError;
+#[cfg(feature = "quic")]
+use crate::config::CongestionChoice;
 
 /// Whom to trust, and what to prove, at `tls://` and `quic://` addresses.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct TlsArgs {
     /// Trusts the node at a tls:// or quic:// address if one of the authorities in this PEM file has
     /// signed its certificate for the host that the address names.
@@ -61,6 +63,19 @@ pub struct TlsArgs {
         env = "LTQ_TLS_CLIENT_KEY"
     )]
     pub key: Option<PathBuf>,
+    /// By what this side of a quic:// connection judges how fast the path takes what it sends: bbr
+    /// goes by what arrives, cubic by what is lost.
+    #[cfg(feature = "quic")]
+    #[arg(
+        id = "quic_congestion",
+        long = "quic-congestion",
+        global = true,
+        help_heading = "Connection",
+        value_name = "CONTROL",
+        env = "LTQ_QUIC_CONGESTION",
+        default_value = "bbr"
+    )]
+    pub congestion: CongestionChoice,
     /// What connections were made by, to be waited for at the end.
     #[cfg(feature = "quic")]
     #[arg(skip)]
@@ -79,7 +94,9 @@ impl TlsArgs {
             Some(("tls", _)) => transports.with(Tls::default().trusting(self.trust(server)?)),
             #[cfg(feature = "quic")]
             Some(("quic", _)) => {
-                let quic = Quic::default().trusting(self.trust(server)?);
+                let options =
+                    QuicOptions { congestion: self.congestion.into(), ..QuicOptions::default() };
+                let quic = Quic::new(options).trusting(self.trust(server)?);
                 self.used.lock().push(quic.clone());
                 transports.with(quic)
             }

@@ -93,6 +93,16 @@ choice!(
 );
 
 choice!(
+    /// By what a node judges how fast the path of a QUIC connection takes what it sends.
+    CongestionChoice {
+        /// By how much arrives in how much time.
+        Bbr = "bbr",
+        /// By what is lost.
+        Cubic = "cubic",
+    }
+);
+
+choice!(
     /// How logs are written.
     LogFormat {
         /// Lines for people.
@@ -133,6 +143,16 @@ impl From<KeepChoice> for ltq_core::Keep {
         match choice {
             KeepChoice::Unacked => Self::Unacked,
             KeepChoice::All => Self::All,
+        }
+    }
+}
+
+#[cfg(feature = "quic")]
+impl From<CongestionChoice> for ltq_transport::Congestion {
+    fn from(choice: CongestionChoice) -> Self {
+        match choice {
+            CongestionChoice::Bbr => Self::Bbr,
+            CongestionChoice::Cubic => Self::Cubic,
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ConfigError,
+    choice::CongestionChoice,
     settings::Config,
     units::{ByteSize, Period},
 };
@@ -43,6 +44,8 @@ pub struct QuicSettings {
     pub connection_window: ByteSize,
     /// What a connection may have sent and not been acknowledged. Default: 16 MiB.
     pub send_window: ByteSize,
+    /// By what the node judges how fast the path takes what it sends. Default: BBR.
+    pub congestion: CongestionChoice,
 }
 
 impl Default for TlsSettings {
@@ -59,6 +62,7 @@ impl Default for QuicSettings {
             stream_window: ByteSize(1 << 20),
             connection_window: ByteSize(16 << 20),
             send_window: ByteSize(16 << 20),
+            congestion: CongestionChoice::Bbr,
         }
     }
 }
@@ -90,6 +94,7 @@ impl Config {
             stream_window: window(self.quic.stream_window),
             connection_window: window(self.quic.connection_window),
             send_window: window(self.quic.send_window),
+            congestion: self.quic.congestion.into(),
             handshake_timeout: self.tls.handshake_timeout.0,
             ..usual
         }

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-pub use choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
+pub use choice::{CongestionChoice, DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
 pub use flags::Flags;
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
 pub use listening::{QuicSettings, TlsSettings};

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{TransportConfig, VarInt};
+use quinn::{
+    TransportConfig, VarInt,
+    congestion::{BbrConfig, ControllerFactory, CubicConfig},
+};
 
 /// How [`Quic`](crate::Quic) connects and listens.
 ///
@@ -31,6 +34,9 @@ pub struct QuicOptions {
     /// What all streams of a connection together may have sent that the peer has not acknowledged.
     /// Default 16 MiB.
     pub send_window: u32,
+    /// By what this side judges how fast the path takes what it sends. Default
+    /// [`Congestion::Bbr`].
+    pub congestion: Congestion,
     /// How long each side waits for the other's handshake. To connect needs a limit of its own:
     /// no answer is all that a host says on which nobody listens. Default 5 s.
     pub handshake_timeout: Duration,
@@ -49,6 +55,7 @@ impl Default for QuicOptions {
             stream_window: 1 << 20,
             connection_window: 16 << 20,
             send_window: 16 << 20,
+            congestion: Congestion::default(),
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
         }
@@ -68,7 +75,31 @@ impl QuicOptions {
             .datagram_receive_buffer_size(None)
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(VarInt::from_u32(self.connection_window))
-            .send_window(self.send_window.into());
+            .send_window(self.send_window.into())
+            .congestion_controller_factory(self.congestion.factory());
         Arc::new(config)
+    }
+}
+
+/// By what a sender judges how fast a path takes what it sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// By how much arrives in how much time (BBR, as `draft-cardwell-iccrg-bbr-congestion-control`
+    /// has it): goes on at full speed where packets are lost for other reasons than that the path
+    /// is full, as they are over the air.
+    #[default]
+    Bbr,
+    /// By what is lost (CUBIC, RFC 9438): each loss is taken for a path that is full. Shares a full
+    /// path evenly with TCP as most systems have it.
+    Cubic,
+}
+
+impl Congestion {
+    fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+        match self {
+            Self::Bbr => Arc::new(BbrConfig::default()),
+            Self::Cubic => Arc::new(CubicConfig::default()),
+        }
     }
 }

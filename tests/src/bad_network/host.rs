@@ -13,13 +13,15 @@ pub struct Host {
     name: String,
     device: String,
     address: Ipv4Addr,
+    congestion: Option<String>,
 }
 
 impl Host {
     pub(super) fn new(name: &str, device: &str, address: Ipv4Addr) -> Result<Self, Unavailable> {
         ip(&["netns", "add", name])?;
         // From here on it is deleted whatever fails.
-        Ok(Self { name: name.to_owned(), device: device.to_owned(), address })
+        let (name, device) = (name.to_owned(), device.to_owned());
+        Ok(Self { name, device, address, congestion: None })
     }
 
     /// Its device, which is its only way out. Whoever holds it is the network.
@@ -50,6 +52,23 @@ impl Host {
         command
     }
 
+    /// By what TCP judges from now on how fast it may send: `cubic`, say, or `bbr`.
+    pub(super) fn set_tcp_congestion(&mut self, control: &str) -> Result<(), Unavailable> {
+        self.congestion = Some(control.to_owned());
+        self.route()
+    }
+
+    fn route(&self) -> Result<(), Unavailable> {
+        let Some(control) = &self.congestion else { return Ok(()) };
+        let (name, device) = (self.name.as_str(), self.device.as_str());
+        let [a, b, c, _] = self.address.octets();
+        let network = on_network(Ipv4Addr::new(a, b, c, 0));
+        // A namespace takes only what the whole machine allows; its routes take any that is there.
+        let route = ["-n", name, "route", "replace", &network, "dev", device, "proto", "kernel"];
+        let from = ["scope", "link", "src", &self.address.to_string(), "congctl", control];
+        ip(&[&route[..], &from].concat())
+    }
+
     pub(super) fn readdress(&mut self, to: Ipv4Addr) -> Result<(), Unavailable> {
         let (name, device) = (self.name.as_str(), self.device.as_str());
         ip(&["-n", name, "address", "add", &on_network(to), "dev", device])?;
@@ -57,7 +76,7 @@ impl Host {
         // With the old address went the addresses that came second, and the route.
         ip(&["-n", name, "address", "replace", &on_network(to), "dev", device])?;
         self.address = to;
-        Ok(())
+        self.route()
     }
 }
 

@@ -89,6 +89,16 @@ impl BadNetwork {
         Ok(other)
     }
 
+    /// By what TCP judges on both hosts how fast it may send, for connections from now on: `cubic`,
+    /// say, or `bbr`, as far as the kernel has it.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn set_tcp_congestion(&mut self, control: &str) -> Result<(), Unavailable> {
+        self.near.set_tcp_congestion(control)?;
+        self.far.set_tcp_congestion(control)
+    }
+
     /// What went from the near host to the far one, and back.
     #[must_use]
     pub fn figures(&self) -> [Figures; 2] {

@@ -19,8 +19,8 @@ use crate::Failed;
 /// What is compared, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which transports.
-    #[arg(long, value_delimiter = ',', default_value = "tcp,quic")]
+    /// Which transports, each with the congestion control that it goes by.
+    #[arg(long, value_delimiter = ',', default_value = "tcp+cubic,tcp+bbr,quic+bbr")]
     schemes: Vec<String>,
     /// Round trips in milliseconds.
     #[arg(long, value_delimiter = ',', default_value = "5,40,150")]
@@ -34,6 +34,15 @@ pub(crate) struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// How much longer a packet takes at most, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    jitter: u64,
+    /// Megabits a second that the line carries, either way.
+    #[arg(long)]
+    mbit: Option<u64>,
+    /// KiB that wait there at most for their turn; more are lost.
+    #[arg(long, default_value_t = 1024)]
+    queue_kib: u64,
     /// Which packets are lost.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -53,7 +62,7 @@ pub(crate) async fn lines(args: &Args) -> Result<(), Failed> {
     for &rtt in &args.rtt {
         for &loss in &args.loss {
             for scheme in &args.schemes {
-                let bed = Bed::new(scheme, Shape::new(rtt, loss), args.seed).await?;
+                let bed = Bed::new(scheme, args.shape(rtt, loss), args.seed).await?;
                 let at_rate = bed.bench(&args.latency("")).await?;
                 let most = format!("e2e --topics 10 --one-connection {}", args.lasting());
                 let most = bed.bench(&most).await?;
@@ -75,7 +84,7 @@ pub(crate) async fn struck(args: &Args, stroke: Stroke) -> Result<(), Failed> {
     for &rtt in &args.rtt {
         for &loss in &args.loss {
             for scheme in &args.schemes {
-                let shape = Shape::new(rtt, loss);
+                let shape = args.shape(rtt, loss);
                 let mut bed = Bed::new(scheme, shape, args.seed).await?;
                 let begun = bed.start(&args.latency("--timeout 60s"))?;
                 tokio::time::sleep(Duration::from_secs(args.seconds) / 2).await;
@@ -104,7 +113,7 @@ pub(crate) async fn stalled(args: &Args) -> Result<(), Failed> {
         for &loss in &args.loss {
             for scheme in &args.schemes {
                 for stalled in ["", "--stalled 1"] {
-                    let bed = Bed::new(scheme, Shape::new(rtt, loss), args.seed).await?;
+                    let bed = Bed::new(scheme, args.shape(rtt, loss), args.seed).await?;
                     let report = bed.bench(&args.latency(stalled)).await?;
                     let (count, latency) = (&report["stalled"], latency(&report));
                     println!("| {rtt} ms | {loss}% | {scheme} | {count} | {latency} |");
@@ -123,7 +132,7 @@ pub(crate) async fn million(args: &Args) -> Result<(), Failed> {
     for &rtt in &args.rtt {
         for &loss in &args.loss {
             for scheme in &args.schemes {
-                let mut bed = Bed::new(scheme, Shape::new(rtt, loss), args.seed).await?;
+                let mut bed = Bed::new(scheme, args.shape(rtt, loss), args.seed).await?;
                 let line = "pub --count 1000000 --timeout 120s --warmup 0s";
                 let mut begun = bed.start(line)?;
                 let mut moves = 0;
@@ -144,6 +153,15 @@ pub(crate) async fn million(args: &Args) -> Result<(), Failed> {
 }
 
 impl Args {
+    fn shape(&self, rtt: u64, loss: f64) -> Shape {
+        Shape {
+            jitter: Duration::from_millis(self.jitter),
+            bytes_per_second: self.mbit.map(|mbit| mbit * 125_000),
+            queue_bytes: self.queue_kib << 10,
+            ..Shape::new(rtt, loss)
+        }
+    }
+
     fn lasting(&self) -> String {
         format!("--duration {}s --warmup 1s --timeout 60s --durability memory", self.seconds)
     }
@@ -161,15 +179,21 @@ impl Args {
 struct Bed {
     network: BadNetwork,
     node: NodeProcess,
+    control: String,
     _folder: tempfile::TempDir,
 }
 
 impl Bed {
     async fn new(scheme: &str, shape: Shape, seed: u64) -> Result<Self, Failed> {
-        let network = BadNetwork::new(shape, seed)?;
+        let mut network = BadNetwork::new(shape, seed)?;
+        let (scheme, control) = scheme.split_once('+').unwrap_or((scheme, "cubic"));
+        if scheme != "quic" {
+            network.set_tcp_congestion(control)?;
+        }
         let folder = tempfile::tempdir().map_err(Failed::io("making a directory"))?;
         let listen = Address::new(scheme, format!("{}:0", network.far().address()));
-        let command = network.far().command(binary("ltq-node"));
+        let mut command = network.far().command(binary("ltq-node"));
+        command.env(CONTROL, control).env("LTQ_LOG_LEVEL", "warn");
         let mut more = vec!["--token", TOKEN];
         if scheme != "tcp" {
             more.push("--dev-tls");
@@ -177,7 +201,7 @@ impl Bed {
         let data_dir = folder.path().join("data");
         let node = NodeProcess::start_by(command, &data_dir, &listen, &more).await;
         let node = node.map_err(Failed::io("starting a node"))?;
-        Ok(Self { network, node, _folder: folder })
+        Ok(Self { network, node, control: control.to_owned(), _folder: folder })
     }
 
     async fn bench(&self, line: &str) -> Result<Value, Failed> {
@@ -188,6 +212,7 @@ impl Bed {
         let server = self.node.address().to_string();
         let mut command = Command::from(self.network.near().command(binary("ltq")));
         command
+            .env(CONTROL, &self.control)
             .arg("bench")
             .args(line.split_whitespace())
             .args(["--server", &server, "--token", TOKEN, "--json"])
@@ -239,5 +264,7 @@ fn latency(report: &Value) -> String {
     ["p50", "p99", "p999", "max"].map(|at| of(at).unwrap_or_default()).join(" | ")
 }
 
+/// What both sides go by over QUIC.
+const CONTROL: &str = "LTQ_QUIC_CONGESTION";
 const TOKEN: &str = "of the test";
 const OUTAGE: Duration = Duration::from_secs(3);
