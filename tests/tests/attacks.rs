@@ -23,6 +23,7 @@ async fn promises_4_9_10_and_11_hold_under_attack() {
     let folder = tempfile::tempdir().expect("a folder");
     let report = siege.run(folder.path()).await.expect("a node to attack");
     println!("{report}");
+    report.check();
     let carried_out: BTreeSet<_> = report.tally.by_kind.into_keys().collect();
     assert_eq!(carried_out, Kind::ALL.map(|(kind, _)| kind).into(), "each kind has its turn");
     assert!(report.tally.unmet < attacks / 10, "the attackers met the node");

@@ -159,7 +159,8 @@ async fn publish(
     phases: &mut watch::Receiver<Phase>,
     begin: Instant,
 ) -> u64 {
-    let producer = client.producer(pair.topic.as_str()).await.expect("a producer");
+    let producer = client.producer_builder(pair.topic.as_str()).timeout(ALIVE).open().await;
+    let producer = producer.expect("a producer");
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut unconfirmed: VecDeque<PendingReceipt> = VecDeque::new();

@@ -112,4 +112,4 @@ impl Line {
 /// For bytes that a node has every reason to take, or to end the stream.
 const SENDING: Duration = Duration::from_secs(5);
 /// For what a node does at a deadline of a second or two, on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);

@@ -194,6 +194,6 @@ const MESSAGE_BYTES_MAX: u32 = 128 << 10;
 const FRAME_BYTES_MAX: u32 = 512 << 10;
 const FAULTS_KEPT: usize = 20;
 /// A node that is alive takes a connection in within this.
-const MEETING: Duration = Duration::from_secs(10);
+const MEETING: Duration = Duration::from_secs(20);
 /// No attack takes longer, or the node holds on to something.
-const ATTACK: Duration = Duration::from_secs(60);
+const ATTACK: Duration = Duration::from_secs(180);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::Address;
+use ltq_core::{Address, model::ModelSettings};
 use ltq_transport::self_signed;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -206,19 +206,22 @@ segment_bytes = "4MiB"
     )
 }
 
-/// The most memory that the node's settings let it grow by, with so many connections open, half of
-/// them QUIC's.
-pub(super) const fn growth_max(connections: u64) -> u64 {
+/// The most memory that the node's settings let it grow by, with so many topics, and connections open
+/// at a time.
+pub(super) fn growth_max(topics: u64, connections: u64) -> u64 {
     // What it reads into, twice since publishes keep it; what it has encoded; what waits to be.
     let stream = 2 * (256 << 10) + (256 << 10) + (1 << 20);
+    // QUIC's, both ways.
     let windows = (1 << 20) + (1 << 20);
-    // Of topics and channels: runs, names, their marks.
-    let model = 32 << 20;
-    PUBLISH_BYTES_TOTAL_MAX
+    // What a topic reads ahead for its channels, and their runs and names.
+    let topic = ModelSettings::default().window_bytes as u64 + (1 << 20);
+    let held = PUBLISH_BYTES_TOTAL_MAX
         + PARTIAL_BYTES_TOTAL_MAX
         + TAIL_BYTES
-        + model
-        + connections * (stream + windows)
+        + topics * topic
+        + connections * (stream + windows);
+    // The allocator keeps what a thread has freed for that thread: about as much again.
+    2 * held
 }
 
 const PUBLISH_BYTES_TOTAL_MAX: u64 = 16 << 20;
