@@ -10,7 +10,7 @@
 # fuzz/corpus/TARGET/, where the tests run them ever after.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-target=${1:?one of: decode hello serve}
+target=${1:?one of: decode hello serve config}
 seconds=${2:-60}
 shift; [ $# -gt 0 ] && shift
 corpus=fuzz/corpus/$target
@@ -25,10 +25,11 @@ for arg in -sanitizer-coverage-level=4 -sanitizer-coverage-inline-8bit-counters 
     -sanitizer-coverage-pc-table -sanitizer-coverage-trace-compares; do
     flags+=" -Cllvm-args=$arg"
 done
+features=(); [ "$target" = config ] && features=(--features config)
 # Named, so that build scripts and macros are compiled without them.
 host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="$flags" cargo build --release --quiet --manifest-path fuzz/libfuzzer/Cargo.toml \
-    --target "$host" --target-dir "$built"
+    --target "$host" --target-dir "$built" "${features[@]}"
 
 found=$built/corpus/$target
 mkdir -p "$found" fuzz/artifacts

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(feature = "config")]
+mod config;
 mod decode;
 mod hello;
 mod peer;
@@ -13,6 +15,8 @@ mod serve;
 
 use std::time::Duration;
 
+#[cfg(feature = "config")]
+pub use config::config;
 pub use decode::decode;
 pub use hello::hello;
 pub use serve::serve;
@@ -25,6 +29,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("decode", decode),
     ("hello", hello),
     ("serve", serve),
+    #[cfg(feature = "config")]
+    ("config", config),
 ];
 
 /// Runs a target's asynchronous part. Time passes when nothing else happens, so that waiting for what

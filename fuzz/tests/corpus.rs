@@ -96,6 +96,12 @@ fn promise_10_streams_on_which_anything_is_done() {
     stands("serve");
 }
 
+#[cfg(feature = "config")]
+#[test]
+fn configurations_of_any_text() {
+    stands("config");
+}
+
 #[test]
 fn the_corpus_is_small() {
     for (name, _) in TARGETS {
