@@ -87,7 +87,7 @@ impl QuicOptions {
 pub enum Congestion {
     /// By how much arrives in how much time (BBR, as `draft-cardwell-iccrg-bbr-congestion-control`
     /// has it): goes on at full speed where packets are lost for other reasons than that the path
-    /// is full, as they are over the air.
+    /// is full, as they are over the air. quinn calls its own experimental.
     #[default]
     Bbr,
     /// By what is lost (CUBIC, RFC 9438): each loss is taken for a path that is full. Shares a full
