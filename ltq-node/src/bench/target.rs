@@ -76,7 +76,7 @@ impl Target {
 
     /// A connection of its own.
     pub(super) async fn connect(&self) -> Result<Client, CliError> {
-        Ok(self.builder()?.connect().await?)
+        cli::attempts(self.timeout(), async || Ok(self.builder()?.connect().await?)).await
     }
 
     fn builder(&self) -> Result<ClientBuilder, CliError> {

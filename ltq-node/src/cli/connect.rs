@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ltq_client::{Client, ClientBuilder};
+use ltq_client::{Client, ClientBuilder, ConnectError};
+use tokio::time::Instant;
 
 use super::{CliError, args::ServerArgs};
 
@@ -25,9 +26,57 @@ pub(crate) fn builder(args: &ServerArgs) -> Result<ClientBuilder, CliError> {
 
 /// A client that is connected.
 pub(crate) async fn connect(args: &ServerArgs) -> Result<Client, CliError> {
-    Ok(builder(args)?.connect().await?)
+    attempts(args.timeout, async || Ok(builder(args)?.connect().await?)).await
+}
+
+/// Attempts to connect for as long as the command may take for it, while nobody answers.
+pub(crate) async fn attempts(
+    timeout: Duration,
+    attempt: impl AsyncFn() -> Result<Client, CliError>,
+) -> Result<Client, CliError> {
+    let begun = Instant::now();
+    loop {
+        match attempt().await {
+            Err(CliError::Connect(ConnectError::TimedOut { .. })) if begun.elapsed() < timeout => {}
+            result => return result,
+        }
+    }
 }
 
 /// An attempt to connect takes so long at most. One whose packets go nowhere, as from an address that
 /// was just lost, is made again sooner than all the time that the command has is over.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// How many attempts there were in so much time, of `after` each.
+    async fn attempts_in(timeout: Duration, after: Duration) -> (u32, Duration) {
+        let (count, begun) = (Cell::new(0), Instant::now());
+        let result = attempts(timeout, async || {
+            count.set(count.get() + 1);
+            tokio::time::sleep(after).await;
+            let address = "tcp://192.0.2.1:1".parse().unwrap();
+            Err(CliError::Connect(ConnectError::TimedOut { address, after }))
+        });
+        assert!(result.await.is_err());
+        (count.get(), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_answer_is_asked_for_as_long_as_the_command_may_take() {
+        let seconds = Duration::from_secs;
+        assert_eq!(attempts_in(seconds(60), seconds(5)).await, (12, seconds(60)));
+        assert_eq!(attempts_in(seconds(2), seconds(2)).await, (1, seconds(2)));
+        let count = Cell::new(0);
+        let refused = attempts(seconds(60), async || {
+            count.set(count.get() + 1);
+            Err(CliError::Connect(ConnectError::NoServer))
+        });
+        assert!(refused.await.is_err());
+        assert_eq!(count.get(), 1, "an answer is an answer");
+    }
+}

@@ -23,7 +23,7 @@ use thiserror::Error;
 use crate::{bench, output};
 
 pub use args::{ChannelCommand, Cli, Command, Format, PubArgs, ServerArgs, SubArgs, TopicCommand};
-pub(crate) use connect::{builder, connect};
+pub(crate) use connect::{attempts, builder, connect};
 pub(crate) use interrupt::interrupted;
 #[cfg(any(feature = "tls", feature = "quic"))]
 pub use trust::TlsArgs;
