@@ -69,8 +69,12 @@ impl<S: Stores> World<S> {
             }
             Trouble::ReadsFail => {
                 self.history.add(&part.name, What::ReadsFail);
-                let faults = Faults { reads: 1 + chance.below(20), ..Faults::default() };
-                self.goes_on(chance, Condition::Fails(faults)).await;
+                if chance.one_in(2) && self.may(Trouble::Kill) {
+                    self.starts_without(chance).await?;
+                } else {
+                    let faults = Faults { reads: 1 + chance.below(20), ..Faults::default() };
+                    self.goes_on(chance, Condition::Fails(faults)).await;
+                }
             }
             Trouble::WritesFail => {
                 let one_in = |most| if chance.one_in(2) { 1 + chance.below(most) } else { 0 };
@@ -108,6 +112,16 @@ impl<S: Stores> World<S> {
             self.pass_until(Duration::from_secs(2), struck).await;
         }
         self.node.kill(power);
+    }
+
+    /// The node is to start while one of the first reads fails.
+    async fn starts_without(&mut self, chance: &Seeded) -> Result<(), End> {
+        self.strike(chance, false).await;
+        self.pass(chance.millis(300)).await;
+        self.node.disk.fail_read_in(Some(chance.below(40)));
+        self.mend().await?;
+        self.node.disk.fail_read_in(None);
+        Ok(())
     }
 
     /// The node goes, and each time that it starts it goes again, before or soon after it is there.
@@ -195,6 +209,7 @@ impl<S: Stores> World<S> {
         self.lasting.clear();
         self.node.disk.set_capacity(None);
         self.node.disk.fail_sync_in(u64::MAX);
+        self.node.disk.fail_read_in(None);
         self.node.disk.set_faults(Faults::default(), &self.node.chance.chance());
         self.history.add("world", What::DiskFine);
     }

@@ -27,7 +27,7 @@ pub enum Trouble {
     DiskFull,
     /// A sync fails, and what it was for is gone; the node is started again.
     SyncFails,
-    /// Reads fail for a while.
+    /// Reads fail for a while; the node may have to start meanwhile.
     ReadsFail,
     /// Writes, syncs and changes of names fail now and then; the node is started again.
     WritesFail,

@@ -68,6 +68,8 @@ pub(super) struct Disk {
     crash_at: Option<u64>,
     /// This many syncs from now one fails, and what it should have made durable is lost.
     pub(super) fail_sync_in: Option<u64>,
+    /// This many reads from now one fails.
+    pub(super) fail_read_in: Option<u64>,
     pub(super) capacity: Option<u64>,
     read_only: bool,
     pub(super) trouble: Trouble,
@@ -107,6 +109,11 @@ impl SimulatedDisk {
         self.0.lock().fail_sync_in = Some(syncs);
     }
 
+    /// So many reads from now one fails; none, if this is `None`.
+    pub fn fail_read_in(&self, reads: Option<u64>) {
+        self.0.lock().fail_read_in = reads;
+    }
+
     /// From now on things go wrong, as this chance will have it.
     pub fn set_faults(&self, faults: Faults, chance: &Chance) {
         let mut disk = self.0.lock();
@@ -134,14 +141,15 @@ impl SimulatedDisk {
     /// What goes wrong with another one goes wrong with this one, but for its having stopped: this is the
     /// same device, after a kill or a power cut.
     pub fn goes_wrong_as(&self, other: &Self) {
-        let (capacity, fail_sync_in, faults, chance) = {
+        let (capacity, fail_sync_in, fail_read_in, faults, chance) = {
             let other = other.0.lock();
             let Trouble { faults, chance, .. } = &other.trouble;
-            (other.capacity, other.fail_sync_in, *faults, chance.clone())
+            (other.capacity, other.fail_sync_in, other.fail_read_in, *faults, chance.clone())
         };
         let mut disk = self.0.lock();
         disk.capacity = capacity;
         disk.fail_sync_in = fail_sync_in;
+        disk.fail_read_in = fail_read_in;
         disk.trouble.faults = faults;
         disk.trouble.chance = chance;
     }
@@ -166,7 +174,8 @@ impl SimulatedDisk {
 
     /// Whether reads may fail.
     pub fn may_fail_to_read(&self) -> bool {
-        self.0.lock().trouble.faults.reads > 0
+        let disk = self.0.lock();
+        disk.trouble.faults.reads > 0 || disk.fail_read_in.is_some()
     }
 
     /// Whether nothing is changed any more until the machine starts again.

@@ -34,12 +34,14 @@ impl Drop for SimulatedFile {
 impl StoreFile for SimulatedFile {
     fn read_at(&self, into: &mut [u8], position: u64) -> io::Result<usize> {
         let mut disk = self.disk.0.lock();
-        let Disk { trouble, inodes, unreadable, .. } = &mut *disk;
+        let Disk { trouble, inodes, unreadable, fail_read_in, .. } = &mut *disk;
         let inode = &mut inodes[self.inode];
         if inode.forgotten && trouble.chance.one_in(4) {
             inode.evict();
         }
-        let fails = trouble.read();
+        let told = *fail_read_in == Some(0);
+        *fail_read_in = fail_read_in.and_then(|left| left.checked_sub(1));
+        let fails = trouble.read() || told;
         if fails || is_unreadable(unreadable.get(&self.inode), into.len(), position) {
             disk.tell(DiskFailure::Read);
             return Err(broken());

@@ -124,6 +124,33 @@ fn promise_1_an_opening_that_finds_the_device_full_costs_nothing() {
     assert!(opened > 0 && refused > 0, "{opened} opened, {refused} refused");
 }
 
+/// A read that fails is the end of the opening, and of nothing else.
+#[test]
+fn promise_1_a_read_of_opening_that_fails_costs_nothing() {
+    let (disk, model) = used();
+    let mut refused = 0;
+    for read in 0.. {
+        let disk = disk.after_kill();
+        disk.fail_read_in(Some(read));
+        let opened = open(options(&disk));
+        let all_were_read = disk.may_fail_to_read();
+        disk.fail_read_in(None);
+        match opened {
+            Ok(engine) => {
+                assert_eq!(Model::of(&engine).unwrap(), model, "read {read} fails");
+                drop(engine);
+            }
+            Err(StoreError::Open { .. } | StoreError::Io { .. }) => refused += 1,
+            Err(error) => panic!("read {read} fails: {error}"),
+        }
+        assert_all_there(&disk.after_kill(), &model, &format!("after read {read} failed"));
+        if all_were_read {
+            break;
+        }
+    }
+    assert!(refused > 5, "{refused} openings were refused");
+}
+
 #[test]
 fn segments_whose_checkpoint_and_journal_are_gone_are_not_taken_for_leftovers() {
     let (disk, _) = used();
