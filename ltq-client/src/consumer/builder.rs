@@ -57,8 +57,8 @@ impl ConsumerBuilder {
 
     /// How much may be delivered and not settled at once, at least 1 of each: what this consumer
     /// holds in memory, and what it keeps from the channel's other consumers. The message that
-    /// uses up the last bytes may go beyond. Default: 2,500 messages and 16 MiB; the broker
-    /// refuses more than its own limit.
+    /// uses up the last bytes may go beyond. A broker that allows less is asked for what it allows.
+    /// Default: 2,500 messages and 16 MiB.
     pub fn credit(mut self, messages: u64, bytes: u64) -> Self {
         self.credit = Credit { messages: messages.max(1), bytes: bytes.max(1) };
         self

@@ -11,6 +11,8 @@ use crate::producer::Violation;
 /// nothing left to do.
 #[derive(Debug)]
 pub(super) struct CreditWindow {
+    /// As large as it may be.
+    size_max: Credit,
     size: Credit,
     /// Totals since the subscription began.
     granted: Credit,
@@ -19,14 +21,18 @@ pub(super) struct CreditWindow {
 }
 
 impl CreditWindow {
-    pub(super) fn new(size: Credit) -> Self {
+    pub(super) fn new(size_max: Credit) -> Self {
         let none = Credit::default();
-        Self { size, granted: none, received: none, settled: none }
+        Self { size_max, size: size_max, granted: none, received: none, settled: none }
     }
 
-    /// A subscription begins: what it is given at first.
-    pub(super) fn start(&mut self) -> Credit {
-        *self = Self::new(self.size);
+    /// A subscription begins: what it is given at first, of what the broker allows.
+    pub(super) fn start(&mut self, allowed: Credit) -> Credit {
+        *self = Self::new(self.size_max);
+        // Whatever a broker says it allows, less than one message is none.
+        let within = |wanted: u64, allowed: u64| wanted.min(allowed.max(1));
+        self.size.messages = within(self.size_max.messages, allowed.messages);
+        self.size.bytes = within(self.size_max.bytes, allowed.bytes);
         self.granted = self.size;
         self.granted
     }
@@ -61,7 +67,7 @@ impl CreditWindow {
             let left = granted.saturating_sub(received);
             more > 0 && (more >= size.div_ceil(2) || (starving && left < size.div_ceil(2)))
         };
-        let Self { size, granted, received, settled } = *self;
+        let Self { size, granted, received, settled, .. } = *self;
         due(size.messages, granted.messages, received.messages, settled.messages)
             || due(size.bytes, granted.bytes, received.bytes, settled.bytes)
     }
@@ -85,8 +91,23 @@ mod tests {
 
     fn window(messages: u64, bytes: u64) -> CreditWindow {
         let mut window = CreditWindow::new(Credit { messages, bytes });
-        assert_eq!(window.start(), Credit { messages, bytes });
+        assert_eq!(window.start(ALL), Credit { messages, bytes });
         window
+    }
+
+    const ALL: Credit = Credit { messages: u64::MAX, bytes: u64::MAX };
+
+    #[test]
+    fn a_broker_that_allows_less_is_asked_for_less_and_one_that_allows_more_again_for_more() {
+        let mut window = window(100, 1_000);
+        let less = Credit { messages: 10, bytes: 1 << 20 };
+        assert_eq!(window.start(less), Credit { messages: 10, bytes: 1_000 });
+        window.receive(10, 10, 1).unwrap();
+        assert!(window.receive(1, 1, 1).is_err(), "no more than it was given");
+        window.settle(10, 10);
+        assert_eq!(window.poll(true), Some(Credit { messages: 20, bytes: 1_010 }));
+        assert_eq!(window.start(Credit::default()), Credit { messages: 1, bytes: 1 });
+        assert_eq!(window.start(ALL), Credit { messages: 100, bytes: 1_000 });
     }
 
     #[test]

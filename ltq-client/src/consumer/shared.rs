@@ -252,7 +252,7 @@ impl ConsumerShared {
 /// What the connection's task does with it.
 impl ConsumerShared {
     /// The request to subscribe, on this connection, unless it is over.
-    pub(crate) fn subscribe_frame(&self, generation: u64) -> Option<Frame> {
+    pub(crate) fn subscribe_frame(&self, generation: u64, allowed: Credit) -> Option<Frame> {
         let mut core = self.core.lock();
         if core.end.is_some() {
             return None;
@@ -261,7 +261,7 @@ impl ConsumerShared {
         core.generation = generation;
         self.generation.store(generation, Ordering::Release);
         core.next_tag = 1;
-        let credit = core.credit.start();
+        let credit = core.credit.start(allowed);
         let Settings { topic, channel, start, timeout, .. } = &self.settings;
         Some(Frame::Subscribe {
             handle: self.handle,

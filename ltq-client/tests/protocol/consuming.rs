@@ -5,7 +5,7 @@ use futures::StreamExt;
 use ltq_client::{ConsumeError, Offset, RefusalCode, SettleError, StartAt, Timestamp};
 use ltq_core::{Credit, Message, Records, Refusal, Tag, TagRange, Verdict, protocol::Frame};
 
-use crate::fake::{Fake, within};
+use crate::fake::{Fake, welcome, within};
 
 const NOW: Verdict = Verdict::Requeue { delay_ms: 0 };
 
@@ -30,6 +30,29 @@ async fn the_builder_says_where_to_start_and_how_much() {
         peer.send(&Frame::Subscribed { handle, timeout_ms: 6_500 }).await;
     });
     assert_eq!(consumer.unwrap().timeout(), Duration::from_millis(6_500));
+}
+
+#[tokio::test]
+async fn a_consumer_asks_for_no_more_credit_than_the_broker_allows() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = tokio::join!(fake.builder().connect(), async {
+        let mut peer = fake.accept().await;
+        let mut welcome = welcome();
+        welcome.limits.credit_max = Credit { messages: 7, bytes: 4_096 };
+        peer.greet(welcome).await;
+        peer
+    });
+    let client = client.unwrap();
+    for (asked, given) in [((100, 1 << 20), (7, 4_096)), ((3, 300), (3, 300))] {
+        let builder = client.consumer_builder("orders", "billing").credit(asked.0, asked.1);
+        let (consumer, ()) = tokio::join!(builder.open(), async {
+            let Frame::Subscribe { handle, credit, .. } = peer.recv().await else { panic!() };
+            assert_eq!((credit.messages, credit.bytes), given);
+            peer.send(&Frame::Subscribed { handle, timeout_ms: 6_500 }).await;
+        });
+        consumer.unwrap();
+        let Frame::Unsubscribe { .. } = peer.recv().await else { panic!() };
+    }
 }
 
 #[tokio::test]

@@ -157,7 +157,7 @@ pub struct SubArgs {
     /// 1970). A channel that is there goes on where it was.
     #[arg(long, value_name = "WHERE", default_value = "earliest", value_parser = start_at)]
     pub from: StartAt,
-    /// How many messages may be on their way here and not acked.
+    /// How many messages may be on their way here and not acked; the node may allow less.
     #[arg(long, value_name = "MESSAGES", default_value_t = 1000, value_parser = positive)]
     pub credit: u64,
 }

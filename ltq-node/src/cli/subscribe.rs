@@ -103,6 +103,6 @@ const fn writing(source: io::Error) -> CliError {
 
 /// The most messages between two flushes.
 const BATCH_MAX: u64 = 1000;
-/// The most that a node allows unless it is set otherwise.
+/// A node that allows less is asked for less.
 const CREDIT_BYTES: u64 = 16 << 20;
 const OUT_BYTES: usize = 256 << 10;

@@ -142,6 +142,16 @@ impl Config {
         Ok(config)
     }
 
+    /// Reads the configuration from the text of a file alone. Errors call it `origin`.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] that names the setting at fault, and shows no value of a line that is no TOML.
+    pub fn from_text(origin: &str, text: &str) -> Result<Self, ConfigError> {
+        let config = layers::merge(&[Layer::from_text(origin, text)?])?;
+        config.check()?;
+        Ok(config)
+    }
+
     /// The configuration as a TOML file that says the same. Of `tokens` there are only hashes. The
     /// plain `token` is left out, since what is
     /// printed is easily passed on; a line says whether there is one.

@@ -81,7 +81,8 @@ impl Link {
         config: &Config,
         now: Instant,
     ) {
-        let Some(frame) = consumer.subscribe_frame(generation) else { return };
+        let Some(limits) = self.limits() else { return };
+        let Some(frame) = consumer.subscribe_frame(generation, limits.credit_max) else { return };
         if consumer.place.get().is_none() {
             let number = self.new_lane(config, now);
             consumer.place.set(number);
