@@ -18,6 +18,7 @@ use crate::within;
 pub struct NodeProcess {
     child: Child,
     address: Address,
+    banner: String,
     fingerprint: Option<String>,
 }
 
@@ -31,7 +32,8 @@ impl NodeProcess {
         Self::start_by(Build::new(binary("ltq-node")), data_dir, &listen, more).await
     }
 
-    /// Starts a node by a command that knows how and where to, and lacks its arguments.
+    /// Starts a node by a command that knows how and where to, and lacks its arguments. It serves no
+    /// HTTP unless `more` says where.
     ///
     /// # Errors
     /// The node ended before it said where it listens.
@@ -41,10 +43,18 @@ impl NodeProcess {
         listen: &Address,
         more: &[&str],
     ) -> io::Result<Self> {
-        let mut child = Command::from(command)
+        let mut command = Command::from(command);
+        // Settings of a test are none of a node's.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LTQ_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .arg("--data-dir")
             .arg(data_dir)
-            .args(["--listen", &listen.to_string(), "--http", "off"])
+            .args(["--listen", &listen.to_string()])
+            .args(if more.contains(&"--http") { &[][..] } else { &["--http", "off"] })
             .args(more)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -52,12 +62,10 @@ impl NodeProcess {
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
         let mut lines = BufReader::new(stdout).lines();
         let scheme = format!("{}://", listen.scheme());
-        let address = within("the node's start", async {
+        let (address, banner) = within("the node's start", async {
             while let Some(line) = lines.next_line().await? {
-                let word = line.split_whitespace().find(|word| word.starts_with(&scheme));
-                if let Some(word) = word {
-                    let word = word.trim_end_matches([',', ';', '.', ')']);
-                    return word.parse().map_err(io::Error::other);
+                if let Some(word) = word_of(&line, &scheme) {
+                    return Ok((word.parse().map_err(io::Error::other)?, line));
                 }
             }
             Err(io::Error::other("the node ended before it listened"))
@@ -66,12 +74,17 @@ impl NodeProcess {
         let mut fingerprint = None;
         if more.contains(&"--dev-tls") {
             let told = within("the fingerprint", lines.next_line()).await?.unwrap_or_default();
-            let word = told.split_whitespace().find(|word| word.starts_with("sha256:"));
-            fingerprint = word.map(str::to_owned);
+            fingerprint = word_of(&told, "sha256:").map(str::to_owned);
         }
         // Its output goes on being read, so that it never waits for a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Self { child, address, fingerprint })
+        Ok(Self { child, address, banner, fingerprint })
+    }
+
+    /// The first word that begins so of what it said when it had started: another address of its.
+    #[must_use]
+    pub fn said(&self, start: &str) -> Option<&str> {
+        word_of(&self.banner, start)
     }
 
     /// Where it listens.
@@ -121,6 +134,11 @@ impl NodeProcess {
     }
 }
 
+fn word_of<'a>(line: &'a str, start: &str) -> Option<&'a str> {
+    let word = line.split_whitespace().find(|word| word.starts_with(start))?;
+    Some(word.trim_end_matches([',', ';', '.', ')']))
+}
+
 /// A binary of this workspace, built once for each run of the tests.
 ///
 /// # Panics
@@ -137,6 +155,14 @@ pub fn binary(name: &str) -> PathBuf {
         }
         let mut build = Build::new(option_env!("CARGO").unwrap_or("cargo"));
         build.args(["build", "--quiet", "-p", "ltq-node", "--bins"]);
+        // What cargo tells a test of its own package: ring's build script takes it for a change of
+        // itself, and it and all above it would be compiled again, now and at the next build.
+        for (name, _) in std::env::vars_os() {
+            let own = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+            if name.to_str().is_some_and(|name| own.iter().any(|own| name.starts_with(own))) {
+                build.env_remove(name);
+            }
+        }
         if cfg!(feature = "rocksdb") {
             build.args(["--features", "rocksdb"]);
         }
