@@ -29,6 +29,7 @@ pub(super) struct Door {
     denied: Mutex<Said>,
     forbidden: Mutex<Said>,
     failed: Mutex<Said>,
+    silent: Mutex<Said>,
 }
 
 impl Door {
@@ -153,6 +154,11 @@ impl Door {
     /// stands.
     pub(super) fn may_say_failed(&self) -> Option<u64> {
         self.failed.lock().may_say(Instant::now())
+    }
+
+    /// The same about a connection on which no stream was opened.
+    pub(super) fn may_say_silent(&self) -> Option<u64> {
+        self.silent.lock().may_say(Instant::now())
     }
 }
 

@@ -137,3 +137,14 @@ async fn one_line_a_second_says_how_many_it_stands_for() {
     advance(SAID_PAUSE).await;
     assert_eq!(said.may_say(Instant::now()), Some(1_001));
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_connections_without_a_stream_are_told_of_once_a_second() {
+    let Node { door, .. } = Node::new();
+    assert_eq!((door.may_say_silent(), door.may_say_failed()), (Some(1), Some(1)));
+    for _ in 0..1_000 {
+        assert_eq!(door.may_say_silent(), None);
+    }
+    advance(Duration::from_secs(1)).await;
+    assert_eq!((door.may_say_silent(), door.may_say_failed()), (Some(1_001), Some(1)));
+}

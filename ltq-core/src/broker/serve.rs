@@ -131,8 +131,11 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
 
 fn silent(shared: &Shared, connection: &dyn Connection) {
     shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
-    let waited = shared.settings.hello_timeout;
-    info!(peer = %connection.peer().address, "no stream was opened for {waited:?}");
+    let (peer, waited) = (&connection.peer().address, shared.settings.hello_timeout);
+    match shared.door.may_say_silent() {
+        Some(count) => info!(%peer, count, "no stream was opened for {waited:?}"),
+        None => debug!(%peer, "no stream was opened for {waited:?}"),
+    }
 }
 
 fn report(shared: &Shared, connection: &dyn Connection, ended: Result<(), SessionError>) {

@@ -321,6 +321,12 @@ impl TopicTask {
             Event::Committed { result } => ("committing", result.as_ref().err()),
             // That nothing is left there is an answer.
             Event::Loaded { result: Err(StoreError::Discarded { .. }), .. } => ("", None),
+            // The topic gave up what it had asked for.
+            Event::Loaded { result: Err(StoreError::OutOfRange { bounds, .. }), .. }
+                if self.topic.gave_up_before(bounds.first) =>
+            {
+                ("", None)
+            }
             Event::Loaded { result, .. } => ("reading", result.as_ref().err()),
             _ => ("", None),
         };

@@ -50,6 +50,12 @@ impl Topic {
         self.bounds.first.max(self.cut)
     }
 
+    /// Whether everything before `first` was given up by the topic itself, be it in the commit under
+    /// way: then a read that finds it gone came too late, and nothing was lost.
+    pub(crate) fn gave_up_before(&self, first: Offset) -> bool {
+        first <= self.first_kept().max(self.commit.truncate.unwrap_or_default())
+    }
+
     /// About how many bytes are kept.
     pub(super) fn bytes_kept(&self) -> u64 {
         self.marks.bytes_of(Run::new(self.first_kept(), self.bounds.end))

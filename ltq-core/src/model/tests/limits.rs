@@ -127,6 +127,31 @@ fn bytes_remove_no_more_than_brings_a_topic_under_its_limit() {
 }
 
 #[test]
+fn a_read_that_a_limit_overtook_is_no_loss() {
+    let mut world = kept(by_bytes(3_000));
+    world.subscribe(1, "c", 0);
+    world.publish(1, 1, 50);
+    world.advance_ms(2_000);
+    world.hold_loads = true;
+    world.grant(1, 10);
+    let asked_for = |command: &Command| matches!(command, Command::Load { from: Offset(0), .. });
+    assert!(world.loads.iter().any(asked_for), "{:?}", world.loads);
+    let mut next = 51;
+    while world.stored.bounds().first == Offset(0) {
+        world.publish(1, next, 10);
+        next += 10;
+        world.advance_ms(25);
+    }
+    let bounds = world.stored.bounds();
+    assert!(world.topic.gave_up_before(bounds.first) && !world.topic.gave_up_before(bounds.end));
+    world.hold_loads = false;
+    world.said.clear();
+    world.load();
+    let stats = world.stats("c");
+    assert_eq!((stats.damaged, stats.in_flight, stats.dropped), (0, 10, bounds.first.0));
+}
+
+#[test]
 fn promise_13_what_is_removed_unacked_is_counted_for_each_channel_and_told_once() {
     let mut world = kept(by_age(10));
     world.subscribe(1, "c", 4);

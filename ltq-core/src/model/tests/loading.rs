@@ -171,6 +171,7 @@ fn what_the_log_no_longer_holds_counts_as_damaged() {
     let mut lost = WriteBatch::new();
     lost.truncate(world.topic.log_name().clone(), Offset(12));
     world.stored.apply(&lost);
+    assert!(!world.topic.gave_up_before(Offset(12)));
     world.subscribe(1, "c", 100);
     world.expect(&["c1 subscribed", "c1 got 12-19 tag 1 try 1", "c1 got 20-29 tag 9 try 1"]);
     assert_eq!(world.stats("c").damaged, 12);
