@@ -2,6 +2,8 @@
 //! frames, or bytes that are none.
 
 #[cfg(target_os = "linux")]
+pub mod attacker;
+#[cfg(target_os = "linux")]
 pub mod bad_network;
 mod gated;
 pub mod kill;

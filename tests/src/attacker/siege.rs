@@ -1,0 +1,207 @@
+use std::{
+    fmt, io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+
+use super::{
+    Attacker, Tally,
+    honest::{Account, Honest, Pair},
+    node::{Besieged, growth_max},
+};
+
+/// A node under attack.
+#[derive(Clone, Debug)]
+pub struct Siege {
+    /// How many attacks.
+    pub attacks: u64,
+    /// How many of them at a time.
+    pub at_once: usize,
+    /// What they follow from.
+    pub seed: u64,
+    /// For how long honest clients are alone with the node before, to compare with.
+    pub calm: Duration,
+}
+
+/// What a siege came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What it followed from.
+    pub seed: u64,
+    /// What became of the attacks.
+    pub tally: Tally,
+    /// How long they took.
+    pub took: Duration,
+    /// What honest clients went through.
+    pub honest: Vec<Account>,
+    /// The node's memory in bytes: before, at most, after, and the bound of what it may be.
+    pub memory: [u64; 4],
+    /// Its open files, before and after; connections are counted by the wait for their end.
+    pub files: [usize; 2],
+    /// Its topics, each of which may have a file or two open.
+    pub topics: u64,
+    /// Its threads, before and after.
+    pub threads: [u64; 2],
+    /// What it logged of panics, and of what somebody would have to see to.
+    pub told: Vec<String>,
+    /// Connections that it took in, from first to last.
+    pub connections: u64,
+    /// Its processor time over the siege, in seconds.
+    pub processor_seconds: f64,
+}
+
+impl Siege {
+    /// Starts a node in this folder and attacks it.
+    ///
+    /// # Errors
+    /// The node does not start, or cannot be looked at.
+    ///
+    /// # Panics
+    /// When a promise is broken, naming it.
+    pub async fn run(&self, folder: &Path) -> io::Result<Report> {
+        let token = "of the honest";
+        let node = Besieged::start(folder, token).await?;
+        let target = node.target();
+        let pair = |scheme: &str, server: String| Pair {
+            server,
+            topic: format!("honest.{scheme}"),
+            token: token.to_owned(),
+            fingerprint: target.certificate.fingerprint,
+        };
+        let honest = Honest::start(vec![
+            pair("tcp", target.tcp.to_string()),
+            pair("quic", target.quic.to_string()),
+        ])
+        .await;
+        sleep(self.calm).await;
+        let before = node.held().await?;
+
+        let attacker = Arc::new(Attacker::new(target.clone(), self.seed).await?);
+        honest.besieged();
+        let begin = Instant::now();
+        let tally = attacker.run(self.attacks, self.at_once).await;
+        let took = begin.elapsed();
+        drop(attacker);
+        let busy = node.held().await?;
+
+        // The honest ones are still there, and nobody else.
+        let after = node
+            .until("promise 10: the node lets go of what the attackers held", |held| {
+                held.figure("ltq_connections") == before.figure("ltq_connections")
+                    && held.sockets == before.sockets
+                    && held.of_attackers("ltq_topic_producers") == 0.0
+                    && held.of_attackers("ltq_channel_consumers") == 0.0
+                    && held.of_attackers("ltq_channel_in_flight_messages") == 0.0
+            })
+            .await?;
+        let honest = honest.end().await;
+        let held = node.held().await?;
+        for Account { topic, messages, .. } in &honest {
+            let of = |name: &str, channel: &str| {
+                held.figure(&format!("{name}{{topic=\"{topic}\"{channel}}}"))
+            };
+            let channel = ",channel=\"c\"";
+            let counted = [
+                of("ltq_topic_published_messages_total", ""),
+                of("ltq_channel_deliveries_total", channel),
+                of("ltq_channel_acked_messages", channel),
+            ];
+            assert_eq!(counted, [*messages as f64; 3], "promise 13: {topic}");
+        }
+        let peak = node.peak_bytes()?;
+        let topics = after.figure("ltq_topics") as u64;
+        let bound = before.resident_bytes + growth_max(topics, self.at_once as u64);
+        let (ended, log) = node.stop().await?;
+        assert!(ended.success(), "promise 11: a clean stop exits with 0, not {ended}");
+        let told: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("panicked") || line.contains("ERROR"))
+            .map(str::to_owned)
+            .collect();
+        Ok(Report {
+            seed: self.seed,
+            files: [&before, &after].map(|held| held.descriptors - held.sockets),
+            topics,
+            threads: [before.threads, after.threads],
+            told,
+            tally,
+            took,
+            honest,
+            memory: [before.resident_bytes, peak, after.resident_bytes, bound],
+            connections: after.figure("ltq_connections_accepted_total") as u64,
+            processor_seconds: busy.figure("process_cpu_seconds_total")
+                - before.figure("process_cpu_seconds_total"),
+        })
+    }
+}
+
+impl Report {
+    /// What the node did, kept and said is within what was promised.
+    ///
+    /// # Panics
+    /// When it is not, naming the promise.
+    pub fn check(&self) {
+        let seed = self.seed;
+        assert_eq!(self.tally.faults, Vec::<String>::new(), "promise 10, seed {seed}");
+        assert_eq!(self.told, Vec::<String>::new(), "seed {seed}");
+        let [_, peak, _, bound] = self.memory;
+        assert!(peak <= bound, "promise 9: {peak} bytes of memory; its settings allow {bound}");
+        let [before, after] = self.files;
+        assert!(
+            after <= before + 2 * self.topics as usize,
+            "promise 9: {after} files, {before} before, and {} topics",
+            self.topics
+        );
+        let [before, after] = self.threads;
+        assert!(after <= before + THREADS_MORE, "promise 9: {after} threads, {before} before");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let attacks: u64 = self.tally.by_kind.values().sum();
+        let seconds = self.took.as_secs_f64();
+        writeln!(
+            f,
+            "{attacks} attacks in {seconds:.1} s, {} of which met no node; {} connections taken in; \
+             the node used {:.1} s of a processor",
+            self.tally.unmet, self.connections, self.processor_seconds
+        )?;
+        let [before, peak, after, bound] = self.memory.map(|bytes| bytes >> 20);
+        let ([files, files_after], [threads, threads_after]) = (self.files, self.threads);
+        writeln!(
+            f,
+            "memory {before} MiB before, {peak} MiB at most, {after} MiB after, bound {bound} MiB; \
+             files {files} before, {files_after} after, of {} topics; \
+             threads {threads} before, {threads_after} after",
+            self.topics
+        )?;
+        for account in &self.honest {
+            let [calm, siege] = account.latencies;
+            writeln!(
+                f,
+                "{}: {} messages, each once and in order; milliseconds calm (p50, p99, max): \
+                 {:.2} {:.2} {:.2} of {}, under attack: {:.2} {:.2} {:.2} of {}",
+                account.topic,
+                account.messages,
+                calm.p50,
+                calm.p99,
+                calm.max,
+                calm.count,
+                siege.p50,
+                siege.p99,
+                siege.max,
+                siege.count
+            )?;
+        }
+        let kinds: Vec<_> =
+            self.tally.by_kind.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
+        write!(f, "{}", kinds.join(", "))
+    }
+}
+
+/// Threads that a runtime may start for files, and end by itself.
+const THREADS_MORE: u64 = 64;
