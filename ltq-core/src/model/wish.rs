@@ -254,7 +254,10 @@ impl Topic {
     /// Tells a session that its producer is open behind what is stored, up to `last`: what it has
     /// published since is no news to it.
     pub(super) fn tell_opened(&mut self, id: ProducerId, entry: Entry, last: u64) {
-        self.vanish_at = None;
+        if matches!(self.producers.handle(id), Handle::Open(_)) {
+            // It may have left again before its opening was stored.
+            self.vanish_at = None;
+        }
         let Some(producer) = self.producers.get(entry) else { return };
         let (epoch, last_sequence) = (producer.epoch, producer.committed.min(last));
         let durability = self.settings.durability.min(self.store.ceiling);

@@ -121,6 +121,23 @@ fn promise_9_an_ephemeral_topic_goes_though_the_last_that_came_was_refused() {
 }
 
 #[test]
+fn promise_9_an_ephemeral_topic_goes_though_the_last_that_came_had_left_before_it_was_let_in() {
+    let comes = |producer| Step::Open { producer, resume: false };
+    plays_with(
+        true,
+        vec![
+            Step::HoldCommits(true),
+            comes(2),
+            Step::Commit,
+            Step::Restart { how: Restart::Kill, keeps: 0, away_ms: 0 },
+            comes(1),
+            Step::ProducerGone { producer: 1 },
+            Step::Fail(Failure::Full),
+        ],
+    );
+}
+
+#[test]
 fn promise_9_pausing_a_channel_whose_state_could_not_be_stored_gives_up_what_it_has_acked() {
     let terms = Terms { messages: 1, bytes: 1 << 20, timeout_ms: None };
     plays(vec![
