@@ -340,7 +340,8 @@ impl History {
             store.work();
             self.dark |= store.has_lost_power();
         }
-        if self.dark {
+        // It may go again while the topic starts, and nothing more is told to one without power.
+        while self.dark {
             self.restart(Restart::PowerLoss, 0, 0);
         }
         self.check();

@@ -85,7 +85,8 @@ impl Starts {
                 between(place(offset, asked.first, asked.end), place(offset, first, end))
             }
             Asks::Time(Some(found)) => {
-                let moved = first != asked.first;
+                // Once that one is given up, none of that time may be left: clocks step back.
+                let moved = first != asked.first || found < asked.first;
                 let most = if moved { end } else { found.max(first) };
                 between(place(found, asked.first, asked.end), most)
             }

@@ -229,12 +229,13 @@ fn is_found_log(contents: &Contents, found: &Found) -> bool {
     if options.durable {
         return bounds == known && kept.eq(records(&found.batches));
     }
-    // Of one that need not last the end may be lost, and what was given up may be there again;
-    // after an orderly end it is as it was.
+    // Of one that need not last the end may be lost, and what was given up, be it in front or in the
+    // middle, may be there again; after an orderly end it is as it was.
     let lost = known.end <= bounds.end;
     let kept: Vec<_> = kept.collect();
     let mut both = records(&found.batches).filter(|record| record.0 >= bounds.first.0);
-    let same = both.all(|record| kept.contains(&record));
+    let given_up = |offset| !kept.iter().any(|it| it.0 == offset);
+    let same = both.all(|record| given_up(record.0) || kept.contains(&record));
     match found.level {
         Durability::Memory => bounds == known && records(&found.batches).eq(kept),
         _ => lost && same,
