@@ -83,8 +83,8 @@ impl Grant {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Takes it back, for good. Nothing that arrives afterwards on its sessions is carried out;
-    /// the sessions end within a heartbeat. What was accepted before stays accepted.
+    /// Takes it back, for good. Nothing that arrives afterwards on its sessions is carried out
+    /// and nothing more is delivered to them; they end within a heartbeat. What was accepted before stays accepted.
     pub fn revoke(&self) {
         self.0.revoked.store(true, Ordering::Release);
     }
@@ -160,12 +160,7 @@ impl SharedToken {
 impl Access for SharedToken {
     fn admit(&self, _: &Peer, token: Option<&str>) -> Result<Grant, Denied> {
         let token = token.ok_or(Denied::NoToken)?;
-        // Only the length can be told from the time.
-        if token.as_bytes().ct_eq(self.token.as_bytes()).into() {
-            Ok(self.grant.clone())
-        } else {
-            Err(Denied::WrongToken)
-        }
+        if is_same(token, &self.token) { Ok(self.grant.clone()) } else { Err(Denied::WrongToken) }
     }
 }
 
@@ -174,6 +169,17 @@ impl fmt::Debug for SharedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedToken").finish_non_exhaustive()
     }
+}
+
+/// Takes as long whatever the secret one is, its length included.
+fn is_same(brought: &str, secret: &str) -> bool {
+    let padded = |token: &str| {
+        let mut bytes = [0; TOKEN_BYTES_MAX];
+        bytes.iter_mut().zip(token.bytes()).for_each(|(to, from)| *to = from);
+        bytes
+    };
+    let bytes = padded(brought).ct_eq(&padded(secret));
+    (bytes & (brought.len() as u64).ct_eq(&(secret.len() as u64))).into()
 }
 
 /// The longest token, in bytes.
@@ -191,7 +197,8 @@ mod tests {
     #[test]
     fn promise_10_a_shared_token_is_asked_for_whole() {
         let access = SharedToken::new("secret").unwrap();
-        for wrong in ["", "secre", "secret2", "Secret", "\u{1F511}"] {
+        let long = format!("secret{}", "\0".repeat(TOKEN_BYTES_MAX));
+        for wrong in [&long, "", "secre", "secret\0", "secret2", "Secret", "\u{1F511}"] {
             assert_eq!(access.admit(&peer(), Some(wrong)).unwrap_err(), Denied::WrongToken);
         }
         assert_eq!(access.admit(&peer(), None).unwrap_err(), Denied::NoToken);

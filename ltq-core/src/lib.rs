@@ -13,6 +13,7 @@ mod channel_options;
 mod environment;
 mod message;
 mod name;
+mod origin;
 mod permissions;
 mod records;
 mod refusal;
@@ -28,13 +29,14 @@ pub use admin::{
     AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicOptions, TopicSettings, TopicStats,
 };
 pub use broker::{
-    Broker, BrokerCounters, BrokerError, BrokerSettings, DirectError, Publisher, PublisherOptions,
-    Receipt, Received, SettingsError, SubscribeOptions, Subscription,
+    Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, DirectError, Publisher,
+    PublisherOptions, Receipt, Received, SettingsError, SubscribeOptions, Subscription,
 };
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};
 pub use message::{Message, MessageError};
 pub use name::{ChannelName, EPHEMERAL, NAME_BYTES_MAX, NameError, ProducerName, TopicName};
+pub use origin::Origin;
 pub use permissions::{Action, PatternError, Permissions, TopicPattern};
 pub use records::{RecordBatch, Records, RecordsBuilder, RecordsError, TABLE_ENTRY_BYTES};
 pub use refusal::{Effect, Refusal, RefusalCode};

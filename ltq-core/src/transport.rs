@@ -164,6 +164,11 @@ pub trait Connection: Send + Sync + 'static {
     /// # Errors
     /// [`TransportError::Io`] when the connection is gone.
     async fn accept_stream(&self) -> Result<Option<Stream>, TransportError>;
+
+    /// Said by the accepting side when its peer has shown who it is, on the first of its streams that
+    /// did. A connection of many streams may keep what it holds for its peer small before. Nothing by
+    /// default.
+    fn welcomed(&self) {}
 }
 
 /// One ordered, reliable stream in both directions. The halves may be used from different tasks.

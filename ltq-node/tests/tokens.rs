@@ -9,6 +9,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
@@ -268,8 +269,11 @@ fn who_comes_over_a_unix_socket_is_known_by_its_user() {
     let (root, roots) = make(&["root", "--administer", "*"]);
     let user = rustix::process::getuid().as_raw();
     let me = format!("[[identities]]\nidentity = \"uid:{user}\"\npublish = [\"orders.*\"]\n");
-    let node = Node::start_with(folder.path(), &format!("{roots}{me}"), &["--listen", &socket]);
+    let shared = format!("unix_mode = \"660\"\n{roots}{me}");
+    let node = Node::start_with(folder.path(), &shared, &["--listen", &socket]);
     assert_eq!(node.word("unix://"), socket);
+    let mode = std::fs::metadata(folder.path().join("ltq.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
     let publish = |server: &str, token: Option<&str>, topic: &str| {
         let mut ltq = command(env!("CARGO_BIN_EXE_ltq"));
         ltq.args(["--server", server, "--timeout", "20s", "pub", topic, "one"]);
@@ -287,7 +291,7 @@ fn who_comes_over_a_unix_socket_is_known_by_its_user() {
         let words = publish(server, token, "orders.new").unwrap_err();
         assert!(words.contains("unauthorized"), "{words}");
     }
-    std::fs::write(&node.file, &roots).unwrap();
+    std::fs::write(&node.file, format!("unix_mode = \"660\"\n{roots}")).unwrap();
     node.wait_for(&root, "ltq_config_reloads_total 1");
     let words = publish(&socket, None, "orders.new").unwrap_err();
     assert!(words.contains("unauthorized"), "{words}");

@@ -71,6 +71,10 @@ impl Connection for Counted<Box<dyn Connection>> {
         self.inner.peer()
     }
 
+    fn welcomed(&self) {
+        self.inner.welcomed();
+    }
+
     async fn open_stream(&self) -> Result<Stream, TransportError> {
         Ok(self.stream(self.inner.open_stream().await?))
     }

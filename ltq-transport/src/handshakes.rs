@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use ltq_core::Origin;
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
@@ -28,7 +29,8 @@ pub struct HandshakeFailures {
     pub lost: u64,
     /// It was not done within the handshake's time.
     pub timed_out: u64,
-    /// There were too many at once, and it was the oldest.
+    /// There were too many at once, in all or from one address, and it was the oldest of them or had to
+    /// wait for one.
     pub crowded_out: u64,
 }
 
@@ -71,14 +73,23 @@ impl Failed for io::Error {
 /// oldest is given up, once it has had [`GRACE`]: who is silent must not keep out those that mean
 /// it, and a crowd of those must not keep itself out.
 ///
+/// Those of one [`Origin`] are a quarter of that at most, so that one host's silent ones keep out
+/// nobody else: beyond it they take each other's places, in the same way.
+///
 /// Dropping it gives all of them up.
 pub(crate) struct Handshakes<T> {
     tasks: JoinSet<Option<T>>,
     /// Oldest first; some have ended.
-    under_way: VecDeque<(Instant, AbortHandle)>,
+    under_way: VecDeque<UnderWay>,
     max: usize,
     patience: Duration,
     failures: Arc<Failures>,
+}
+
+struct UnderWay {
+    started: Instant,
+    from: Option<Origin>,
+    task: AbortHandle,
 }
 
 impl<T: Send + 'static> Handshakes<T> {
@@ -92,30 +103,64 @@ impl<T: Send + 'static> Handshakes<T> {
         self.tasks.len() >= self.max
     }
 
-    /// When one more may be started, if none of those that are there ends before.
+    /// Whether the next one from there costs an older one from there its place.
+    pub(crate) fn are_many_of(&self, peer: SocketAddr) -> bool {
+        let Some(from) = Origin::of_ip(peer.ip()) else { return false };
+        let same = |it: &&UnderWay| it.from == Some(from) && !it.task.is_finished();
+        self.under_way.iter().filter(same).count() >= self.share()
+    }
+
+    /// How many of one origin there may be.
+    fn share(&self) -> usize {
+        self.max.div_ceil(4)
+    }
+
+    /// When one more may be started, if none of those that are there ends before and it comes from
+    /// where few of them do.
     pub(crate) fn room_at(&mut self) -> Instant {
-        while self.under_way.front().is_some_and(|(_, oldest)| oldest.is_finished()) {
+        while self.under_way.front().is_some_and(|oldest| oldest.task.is_finished()) {
             self.under_way.pop_front();
         }
         match self.under_way.front() {
-            Some((started, _)) if self.are_many() => *started + GRACE,
+            Some(oldest) if self.are_many() => oldest.started + GRACE,
             _ => Instant::now(),
         }
     }
 
-    /// Starts one; there must be room.
+    /// When one more from there may be started, if none of those that are there ends before.
+    pub(crate) fn room_at_for(&mut self, peer: SocketAddr) -> Instant {
+        self.under_way.retain(|it| !it.task.is_finished());
+        if !self.are_many_of(peer) {
+            return self.room_at();
+        }
+        let from = Origin::of_ip(peer.ip());
+        let oldest = self.under_way.iter().find(|it| it.from == from);
+        oldest.map_or_else(Instant::now, |oldest| oldest.started + GRACE)
+    }
+
+    /// Starts one, or gives it up at once where [`room_at_for`](Self::room_at_for) says that there is
+    /// no room.
     pub(crate) fn start<E: Failed>(
         &mut self,
         peer: SocketAddr,
         handshake: impl Future<Output = Result<T, E>> + Send + 'static,
     ) {
-        self.under_way.retain(|(_, task)| !task.is_finished());
-        if self.under_way.len() >= self.max
-            && let Some((_, oldest)) = self.under_way.pop_front()
-        {
-            tracing::debug!(max = self.max, "many handshakes; the oldest is given up");
+        let from = Origin::of_ip(peer.ip());
+        let has_room = self.room_at_for(peer) <= Instant::now();
+        let place = if self.are_many_of(peer) {
+            self.under_way.iter().position(|it| it.from == from)
+        } else {
+            (self.under_way.len() >= self.max).then_some(0)
+        };
+        if !has_room || place.is_some() {
+            tracing::debug!(%peer, max = self.max, "many handshakes; one is given up");
             self.failures.crowded_out.fetch_add(1, Ordering::Relaxed);
-            oldest.abort();
+        }
+        if !has_room {
+            return;
+        }
+        if let Some(oldest) = place.and_then(|place| self.under_way.remove(place)) {
+            oldest.task.abort();
         }
         let (patience, failures) = (self.patience, self.failures.clone());
         let task = self.tasks.spawn(async move {
@@ -133,7 +178,7 @@ impl<T: Send + 'static> Handshakes<T> {
             }
             None
         });
-        self.under_way.push_back((Instant::now(), task));
+        self.under_way.push_back(UnderWay { started: Instant::now(), from, task });
     }
 
     /// Waits for the next that ends, for ever while there is none; `None` when it came to nothing.
@@ -203,6 +248,39 @@ mod tests {
         for dropped in given_up.drain(..4) {
             assert!(dropped.await.is_err());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_silent_peers_of_one_address_take_each_others_places_and_nobody_elses() {
+        let mut handshakes = handshakes(16, 1000);
+        let silent = SocketAddr::from(([192, 0, 2, 1], 1));
+        let held = |handshakes: &mut Handshakes<u8>| {
+            let (held, dropped) = oneshot::channel::<()>();
+            handshakes.start(silent, async move {
+                let _held = held;
+                pending::<Result<u8, Infallible>>().await
+            });
+            dropped
+        };
+        let mut there: Vec<_> = (0..4).map(|_| held(&mut handshakes)).collect();
+        assert!(handshakes.are_many_of(silent));
+        let refused = held(&mut handshakes);
+        assert!(refused.await.is_err(), "the others have not had their time");
+        let other = SocketAddr::from(([192, 0, 2, 2], 1));
+        assert!(!handshakes.are_many_of(other) && !handshakes.are_many());
+        assert!(handshakes.room_at_for(other) <= Instant::now());
+        handshakes.start(other, async { Ok::<u8, Infallible>(7) });
+        assert_eq!(handshakes.next().await, Some(7));
+        sleep_until(handshakes.room_at_for(silent)).await;
+        there.push(held(&mut handshakes));
+        assert!(there.remove(0).await.is_err(), "the oldest gave way");
+        let failures = HandshakeFailures { crowded_out: 2, ..Default::default() };
+        assert_eq!(handshakes.failures.now(), failures);
+        // All programs of this machine share an address.
+        for _ in 0..8 {
+            start_silent(&mut handshakes);
+        }
+        assert!(!handshakes.are_many_of(peer()));
     }
 
     #[tokio::test(start_paused = true)]

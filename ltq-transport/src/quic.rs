@@ -178,7 +178,7 @@ impl Transport for Quic {
         let name = server_name(address, host_port)?.to_str().into_owned();
         let candidates = host_port.resolve(address).await?;
         let mut config = quinn::ClientConfig::new(trust.newest().quic.clone());
-        config.transport_config(self.options.transport());
+        config.transport_config(self.options.connecting());
         let connecting = first_of(candidates, |candidate| {
             let connecting = self.clients.connect(&config, candidate, &name);
             async move { Ok((connecting?.await?, candidate)) }
@@ -192,7 +192,7 @@ impl Transport for Quic {
             }
         };
         let peer = Peer { address: address_of(met), identity: Some(trust.proved(host_port.host)) };
-        Ok(Box::new(Multiplexed { connection, peer }))
+        Ok(Box::new(Multiplexed { connection, peer, welcomed_window: None }))
     }
 }
 
@@ -201,6 +201,7 @@ struct Accepting {
     local: Address,
     trust: ServerTrust,
     transport: Arc<TransportConfig>,
+    welcomed_window: VarInt,
     handshakes: Handshakes<Multiplexed>,
     leaving: Arc<Leaving>,
 }
@@ -209,7 +210,7 @@ impl Accepting {
     fn bind(address: SocketAddr, trust: ServerTrust, quic: &Quic) -> io::Result<Self> {
         let options = &quic.options;
         let made = trust.newest();
-        let transport = options.transport();
+        let transport = options.accepting();
         let endpoint = Endpoint::new(
             restarts::endpoint_config(&made.secret)?,
             Some(server_config(&made.quic, &transport, options.handshakes_max)),
@@ -223,25 +224,28 @@ impl Accepting {
             quic.failures.clone(),
         );
         let leaving = Arc::clone(&quic.leaving);
-        Ok(Self { endpoint, local, trust, transport, handshakes, leaving })
+        let welcomed_window = options.welcomed_window();
+        Ok(Self { endpoint, local, trust, transport, welcomed_window, handshakes, leaving })
     }
 
     fn take_in(&mut self, incoming: Incoming) {
         let peer = incoming.remote_address();
         // Who cannot be reached there made the address up: such ones cost nobody a place.
-        if self.handshakes.are_many() && !incoming.remote_address_validated() {
+        let many = self.handshakes.are_many() || self.handshakes.are_many_of(peer);
+        if many && !incoming.remote_address_validated() {
             if let Err(error) = incoming.retry() {
                 error.into_incoming().refuse();
             }
             return;
         }
-        if self.handshakes.room_at() > Instant::now() {
+        if self.handshakes.room_at_for(peer) > Instant::now() {
             // It tries again by itself, and comes to those then that had their time.
             incoming.ignore();
             return;
         }
         let made = self.trust.newest();
         let config = server_config(&made.quic, &self.transport, 0);
+        let welcomed_window = Some(self.welcomed_window);
         match incoming.accept_with(Arc::new(config)) {
             Ok(connecting) => self.handshakes.start(peer, async move {
                 let connection = connecting.await?;
@@ -249,7 +253,7 @@ impl Accepting {
                 let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
                 let identity = chain.and_then(|chain| chain.first().map(identity_of));
                 let peer = Peer { address: address_of(connection.remote_address()), identity };
-                Ok::<_, ConnectionError>(Multiplexed { connection, peer })
+                Ok::<_, ConnectionError>(Multiplexed { connection, peer, welcomed_window })
             }),
             Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
         }
@@ -313,6 +317,8 @@ impl Drop for Accepting {
 struct Multiplexed {
     connection: quinn::Connection,
     peer: Peer,
+    /// What is taken in once the peer is welcomed, where that is more than before.
+    welcomed_window: Option<VarInt>,
 }
 
 #[async_trait]
@@ -323,6 +329,12 @@ impl Connection for Multiplexed {
 
     fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    fn welcomed(&self) {
+        if let Some(window) = self.welcomed_window {
+            self.connection.set_receive_window(window);
+        }
     }
 
     async fn open_stream(&self) -> Result<Stream, TransportError> {

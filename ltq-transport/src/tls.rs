@@ -68,7 +68,9 @@ pub struct TlsOptions {
     pub handshake_timeout: Duration,
     /// How many handshakes a listener has under way and finished but not accepted, at most; at
     /// least 1. One more waits in the system's backlog until one of them ends or has had a second;
-    /// then the oldest is given up for it. Default 256.
+    /// then the oldest is given up for it. Of one address, this machine's own aside, there are a
+    /// quarter of them at most: one more is given up itself while they have not had their second.
+    /// Default 256.
     pub handshakes_max: usize,
 }
 

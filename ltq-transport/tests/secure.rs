@@ -362,6 +362,28 @@ fn promise_10_quic_clients_that_go_silent_hold_nobody_up() {
 }
 
 #[tokio::test]
+async fn promise_9_a_quic_client_that_is_not_welcomed_can_fill_little_memory() {
+    let authority = Authority::new();
+    let kind = Kind::Quic;
+    let mut listener = kind.server(authority.server()).listen(&kind.here()).await.unwrap();
+    let (near, far) = meet(&*kind.client(authority.client()), &mut listener).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(near.open_stream().await.unwrap());
+    }
+    // What nobody reads, over all streams, until no more is taken.
+    let mut taken = 0;
+    for stream in &mut streams {
+        let sent = within(send(stream, &[7; 30_000])).now_or_never();
+        taken += if matches!(sent, Some(Ok(()))) { 30_000 } else { 0 };
+    }
+    assert_eq!(taken, 60_000);
+    far.welcomed();
+    let mut stream = near.open_stream().await.unwrap();
+    within(send(&mut stream, &[7; 1_000_000])).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_quic_connection_goes_on_from_another_address() {
     let authority = Authority::new();
     let mut listener =

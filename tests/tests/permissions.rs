@@ -288,11 +288,26 @@ async fn a_revoked_grant_ends_its_sessions_within_a_heartbeat_and_no_others() {
         let answer = peer.publish(1, 1, &[b"before"]).await;
         assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
     }
-    // One says nothing, one goes on talking: both are ended.
+    // One says nothing, one goes on talking, one only listens: all are ended.
     let mut talking = greeted(&served, "old").await;
     talking.open_producer(1, "t").await;
+    let mut listening = greeted(&served, "old").await;
+    let credit = Credit { messages: 100, bytes: 1 << 20 };
+    listening.send(RawPeer::subscribe(1, "t", "c", credit)).await;
+    let answer = listening.next().await;
+    assert!(matches!(answer, Some(Frame::Subscribed { .. })), "{answer:?}");
+    let mut delivered = 0;
+    while delivered < 2 {
+        let answer = listening.next().await;
+        let Some(Frame::Deliver { batch, .. }) = answer else { panic!("{answer:?}") };
+        delivered += batch.records.count();
+    }
     keys.add("new * * *");
     keys.remove("old");
+    let answer = stays.publish(1, 2, &[b"not for everybody"]).await;
+    assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
+    let answer = listening.next().await;
+    assert!(matches!(answer, Some(Frame::Goodbye { .. })), "{answer:?}");
     let records = ltq_core::Records::encode([&ltq_core::Message::new("after")]);
     talking.send(Frame::Publish { handle: 1, sequence: 1, durability: None, records }).await;
     talking.expect_goodbye(RefusalCode::Unauthorized).await;
@@ -300,15 +315,17 @@ async fn a_revoked_grant_ends_its_sessions_within_a_heartbeat_and_no_others() {
     old.expect_goodbye(RefusalCode::Unauthorized).await;
     assert!(before.elapsed() < Duration::from_secs(10), "no timeout was waited for");
 
-    let answer = stays.publish(1, 2, &[b"after"]).await;
+    let answer = stays.publish(1, 3, &[b"after"]).await;
     assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
     greeted(&served, "new").await;
     let mut again = RawPeer::connect(&served.address).await;
     again.send(Frame::Hello(hello("old"))).await;
     again.expect_goodbye(RefusalCode::Unauthorized).await;
     let stats = served.broker.stats().await;
-    assert_eq!(stats.topics[0].published, 3, "nothing of a revoked grant is carried out");
-    assert_eq!(served.broker.counters().streams_revoked, 2);
+    assert_eq!(stats.topics[0].published, 4, "nothing of a revoked grant is carried out");
+    assert_eq!(served.broker.counters().streams_revoked, 3);
+    let told = served.broker.refusals().into_iter().find(|it| it.0 == RefusalCode::Unauthorized);
+    assert_eq!(told.map(|it| it.1), Some(4));
 }
 
 #[tokio::test]

@@ -171,6 +171,41 @@ async fn promise_10_connections_without_a_stream_are_dropped_at_a_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn promise_10_a_connection_of_streams_that_never_say_hello_is_small_and_does_not_last() {
+    let setup = Setup::new(Served::settings()).await;
+    let began = Instant::now();
+    let streams = setup.connection(true).await;
+    let mut peers = Vec::new();
+    while let Ok((peer, far)) = timeout(Duration::from_secs(1), link()).await {
+        match timeout(Duration::from_secs(1), streams.send(far)).await {
+            Ok(Ok(())) => peers.push(peer),
+            // As many wait as this transport holds.
+            Err(_) if began.elapsed() < Duration::from_secs(30) => {}
+            _ => break,
+        }
+    }
+    within("it counts no more", setup.no_connection_is_left()).await;
+    let after = began.elapsed().as_secs();
+    assert!((5..=12).contains(&after), "after {after} s");
+    let counters = setup.broker.counters();
+    assert!(counters.streams_failed <= 5, "{} streams were served", counters.streams_failed);
+    // Nor one whose streams all fail, however fast it is.
+    let streams = setup.connection(true).await;
+    let mut served = 0;
+    loop {
+        let (mut peer, far) = link().await;
+        if streams.send(far).await.is_err() {
+            break;
+        }
+        let _ = peer.send_bytes(&[0, 0, 0, 0]).await;
+        // Nobody reads those that come too late.
+        served += usize::from(matches!(peer.any().await, Some(Frame::Goodbye { .. })));
+        assert!(served < 20, "{served} streams failed, and it goes on");
+    }
+    assert!((8..12).contains(&served), "{served} streams were served");
+}
+
+#[tokio::test(start_paused = true)]
 async fn promise_11_stopping_waits_for_no_connection_that_has_no_stream() {
     let settings =
         BrokerSettings { hello_timeout: Duration::from_secs(3600), ..Served::settings() };

@@ -80,7 +80,6 @@ impl Budget {
     }
 
     /// Bytes that are counted now.
-    #[cfg(test)]
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }
@@ -142,6 +141,11 @@ impl Partials {
         let woken: Vec<_> = state.frames.values_mut().take(next).filter_map(Option::take).collect();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Bytes that are counted now.
+    pub(super) fn used(&self) -> usize {
+        self.state.lock().used
     }
 
     /// Ready when the session may read on.

@@ -10,12 +10,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{
-    by_address::{ByAddress, Origin},
-    shared::Counters,
-};
+use super::{by_address::ByAddress, shared::Counters};
 use crate::{
-    Access, Action, Address, Denied, Grant, Peer, Refusal, RefusalCode, TOKEN_BYTES_MAX, TopicName,
+    Access, Action, Address, Denied, Grant, Origin, Peer, Refusal, RefusalCode, TOKEN_BYTES_MAX,
+    TopicName,
 };
 
 /// Asks [`Access`] who may come in, and keeps what must be known of addresses: who brought wrong
@@ -30,6 +28,7 @@ pub(super) struct Door {
     forbidden: Mutex<Said>,
     failed: Mutex<Said>,
     silent: Mutex<Said>,
+    not_accepted: Mutex<Said>,
 }
 
 impl Door {
@@ -156,7 +155,12 @@ impl Door {
         self.failed.lock().may_say(Instant::now())
     }
 
-    /// The same about a connection on which no stream was opened.
+    /// The same about a listener that could not accept.
+    pub(super) fn may_say_not_accepted(&self) -> Option<u64> {
+        self.not_accepted.lock().may_say(Instant::now())
+    }
+
+    /// The same about a connection on which no hello was said.
     pub(super) fn may_say_silent(&self) -> Option<u64> {
         self.silent.lock().may_say(Instant::now())
     }

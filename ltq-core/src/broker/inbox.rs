@@ -48,6 +48,14 @@ fn weight(event: &Event) -> usize {
     }
 }
 
+/// Ranges of messages that an event settles: few bytes of a frame hold very many.
+fn settlements(event: &Event) -> usize {
+    match event {
+        Event::Settle { settlements, .. } => settlements.len(),
+        _ => 0,
+    }
+}
+
 /// The topic takes no events any more: it was deleted, or the node has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InboxClosed;
@@ -66,11 +74,19 @@ pub(super) struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     entries: Vec<Entry>,
+    /// How many settlements are in them.
+    settlements: usize,
     closed: bool,
     /// The topic's task, when it sleeps.
     reader: Option<Waker>,
     /// Sessions that wait for room.
     writers: Waiters,
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.entries.len() + self.settlements / SETTLEMENTS_OF_ENTRY >= ENTRIES_MAX
+    }
 }
 
 impl Inbox {
@@ -89,6 +105,9 @@ impl Inbox {
             return Err(InboxClosed);
         }
         self.budget.take(entry.weight());
+        if let Entry::Event(event) = &entry {
+            state.settlements += settlements(event);
+        }
         state.entries.push(entry);
         let reader = state.reader.take();
         drop(state);
@@ -106,8 +125,9 @@ impl Inbox {
             return Err(InboxClosed);
         }
         self.budget.take(events.iter().map(weight).sum());
+        state.settlements += events.iter().map(settlements).sum::<usize>();
         state.entries.extend(events.drain(..).map(Entry::Event));
-        let pressed = state.entries.len() >= ENTRIES_MAX;
+        let pressed = state.is_full();
         let reader = state.reader.take();
         drop(state);
         if let Some(reader) = reader {
@@ -119,7 +139,7 @@ impl Inbox {
     /// Ready when there is room: before that, a session reads nothing more from its peer.
     pub(super) fn poll_room(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.closed || state.entries.len() < ENTRIES_MAX {
+        if state.closed || !state.is_full() {
             state.writers.leave(ticket);
             return Poll::Ready(());
         }
@@ -150,6 +170,7 @@ impl Inbox {
             return Poll::Pending;
         }
         mem::swap(&mut state.entries, into);
+        state.settlements = 0;
         let writers = state.writers.first(usize::MAX);
         drop(state);
         writers.into_iter().for_each(Waker::wake);
@@ -173,6 +194,8 @@ impl Inbox {
 /// Entries above which sessions wait. A session adds at most what one read held, so that the
 /// inbox is bounded by this and one read of each session. Publishes are bounded in bytes besides.
 const ENTRIES_MAX: usize = 8192;
+/// Settlements that take as much memory as one entry does, about.
+const SETTLEMENTS_OF_ENTRY: usize = 8;
 
 #[cfg(test)]
 #[path = "inbox_tests.rs"]

@@ -7,9 +7,9 @@ use std::{
 
 use super::*;
 use crate::{
-    Message, Records,
+    Message, Records, Settlement, Tag, TagRange, Verdict,
     broker::testing::topic,
-    model::{ProducerId, SessionId},
+    model::{ConsumerId, ProducerId, SessionId},
 };
 
 #[derive(Default)]
@@ -85,6 +85,28 @@ fn promise_9_a_full_inbox_holds_sessions_back_until_it_is_read() {
     assert_eq!(woken.0.load(SeqCst), 1, "once, however often it asked");
     assert!(inbox.poll_room(&mut ticket, &context).is_ready());
     assert!(inbox.state.lock().writers.is_empty());
+}
+
+#[test]
+fn promise_9_many_settlements_in_few_frames_hold_sessions_back_too() {
+    let (inbox, _) = inbox();
+    let (_, waker) = task();
+    let (context, mut ticket) = (Context::from_waker(&waker), Ticket::default());
+    let tags = TagRange { first: Tag(1), last: Tag(1) };
+    let settlement = Settlement { tags, verdict: Verdict::Ack };
+    let settle = || Event::Settle {
+        consumer: ConsumerId::default(),
+        request: 0,
+        settlements: vec![settlement; 16_384],
+    };
+    let frames = ENTRIES_MAX * SETTLEMENTS_OF_ENTRY / 16_384;
+    for _ in 1..frames {
+        assert_eq!(inbox.push_all(&mut vec![settle()]), Ok(false));
+    }
+    assert_eq!(inbox.push_all(&mut vec![settle()]), Ok(true));
+    assert!(inbox.poll_room(&mut ticket, &context).is_pending());
+    assert!(inbox.poll_drain(&context, &mut Vec::new()).is_ready());
+    assert!(inbox.poll_room(&mut ticket, &context).is_ready());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod budget;
 mod by_address;
 mod direct;
 mod door;
+mod figures;
 mod gathering;
 mod greeting;
 mod handles;
@@ -24,6 +25,7 @@ mod session;
 mod settings;
 mod shared;
 mod standing;
+mod strangers;
 mod topic_task;
 mod unconfirmed;
 mod waiters;
@@ -47,17 +49,17 @@ use tracing::{info, warn};
 pub use direct::{
     DirectError, Publisher, PublisherOptions, Receipt, Received, SubscribeOptions, Subscription,
 };
+pub use figures::BrokerUse;
 pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
     Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Listener, NodeStats,
-    Peer, Refusal, Store, StoreError, TopicName, TransportError,
+    Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
         keys::{self, Key},
     },
 };
-use by_address::Origin;
 use shared::Shared;
 
 /// Why a broker did not start, or did not stop as it should.
@@ -224,6 +226,19 @@ impl<S: Store> Broker<S> {
     /// All figures, those of each topic read at one moment.
     pub async fn stats(&self) -> NodeStats {
         admin::stats(&self.shared).await
+    }
+
+    /// How often peers were told each kind of refusal since the start, be it of a request or of a
+    /// stream. What the program itself was told by direct calls is not among them.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(RefusalCode, u64)> {
+        self.shared.refusals.all()
+    }
+
+    /// What peers hold of the limits now.
+    #[must_use]
+    pub fn in_use(&self) -> BrokerUse {
+        self.shared.in_use()
     }
 
     /// Counts since the start.

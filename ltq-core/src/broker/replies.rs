@@ -57,6 +57,18 @@ pub(super) fn write(reply: Reply, frame_bytes_max: u32, into: &mut WriteQueue) {
     encode(&frame, into);
 }
 
+/// The refusal that a reply tells.
+pub(super) const fn refusal_of(reply: &Reply) -> Option<&Refusal> {
+    match reply {
+        Reply::ProducerRefused { refusal, .. }
+        | Reply::PublishRefused { refusal, .. }
+        | Reply::SubscribeRefused { refusal, .. }
+        | Reply::SubscriptionClosed { refusal: Some(refusal), .. }
+        | Reply::Admin { result: Err(refusal), .. } => Some(refusal),
+        _ => None,
+    }
+}
+
 /// A frame's bytes beside the list or answer in it.
 const HEADER_BYTES_MAX: usize = 32;
 /// Two numbers of ten bytes, a place that there may not be, and one byte that says so.

@@ -1,6 +1,7 @@
 //! Taking connections in.
 
 use std::{
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,11 +13,11 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    by_address::Origin,
     session::{self, SessionError},
     shared::{Phase, Shared},
+    strangers::Strangers,
 };
-use crate::{Connection, Listener, RefusalCode, TransportError};
+use crate::{Connection, Listener, Origin, RefusalCode, TransportError};
 
 /// Accepts until the node stops or the listener is closed.
 pub(super) async fn serve(
@@ -34,7 +35,11 @@ pub(super) async fn serve(
             Ok(connection) => take_in(&shared, connection),
             Err(TransportError::Closed) => return Ok(()),
             Err(error) => {
-                warn!(address = %listener.local_address(), %error, "accept failed");
+                let address = listener.local_address();
+                match shared.door.may_say_not_accepted() {
+                    Some(count) => warn!(%address, %error, count, "accept failed"),
+                    None => debug!(%address, %error, "accept failed"),
+                }
                 // A shortage of descriptors lasts; without a pause this would be a hot loop.
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -90,7 +95,7 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
     };
     match stream {
         Ok(Ok(Some(stream))) => {
-            let ended = session::run(shared.clone(), connection.peer(), stream).await;
+            let ended = session::run(shared.clone(), connection.peer(), stream, None).await;
             report(shared, connection, ended);
         }
         Ok(Ok(None)) => {}
@@ -102,27 +107,41 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
 /// A connection of many streams: one session each.
 async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
     let connection: Arc<dyn Connection> = Arc::from(connection);
+    let strangers = Strangers::new(connection.clone());
+    let hello_timeout = shared.settings.hello_timeout;
     let mut sessions = JoinSet::new();
-    let mut closing = std::pin::pin!(shared.closing());
-    loop {
+    let mut closing = pin!(shared.closing());
+    let mut unknown = pin!(sleep(hello_timeout));
+    while !strangers.are_hopeless() {
         while sessions.len() >= shared.settings.streams_max {
             sessions.join_next().await;
         }
-        let stream = tokio::select! {
+        let next = async { (strangers.room().await, connection.accept_stream().await) };
+        let (room, stream) = tokio::select! {
             biased;
             () = &mut closing => break,
-            stream = connection.accept_stream() => stream,
+            next = next => next,
             Some(_) = sessions.join_next() => continue,
             // One that has no stream says nothing, not even hello.
-            () = sleep(shared.settings.hello_timeout), if sessions.is_empty() => {
+            () = sleep(hello_timeout), if sessions.is_empty() => {
+                silent(shared, &*connection);
+                break;
+            }
+            // And one that opens stream after stream has said none for as long.
+            () = &mut unknown, if !strangers.are_known() => {
+                if strangers.are_known() {
+                    continue;
+                }
                 silent(shared, &*connection);
                 break;
             }
         };
         let Ok(Some(stream)) = stream else { break };
+        let stranger = strangers.meet(room);
         let (shared, connection) = (shared.clone(), connection.clone());
         sessions.spawn(async move {
-            let ended = session::run(shared.clone(), connection.peer(), stream).await;
+            let peer = connection.peer();
+            let ended = session::run(shared.clone(), peer, stream, Some(stranger)).await;
             report(&shared, &*connection, ended);
         });
     }
@@ -133,8 +152,8 @@ fn silent(shared: &Shared, connection: &dyn Connection) {
     shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
     let (peer, waited) = (&connection.peer().address, shared.settings.hello_timeout);
     match shared.door.may_say_silent() {
-        Some(count) => info!(%peer, count, "no stream was opened for {waited:?}"),
-        None => debug!(%peer, "no stream was opened for {waited:?}"),
+        Some(count) => info!(%peer, count, "no hello came within {waited:?}"),
+        None => debug!(%peer, "no hello came within {waited:?}"),
     }
 }
 

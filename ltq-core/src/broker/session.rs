@@ -25,6 +25,7 @@ use super::{
     outbox::{Outbox, Outgoing},
     replies,
     shared::Shared,
+    strangers::Stranger,
     watch::{Attention, Watch},
 };
 use crate::{
@@ -42,19 +43,23 @@ pub(super) enum SessionError {
     Cut(#[from] io::Error),
 }
 
-/// Serves one stream until either side ends it.
+/// Serves one stream until either side ends it. A connection of many streams says with a
+/// [`Stranger`] that this one is not known so far.
 pub(super) async fn run(
     shared: Arc<Shared>,
     peer: &Peer,
     stream: Stream,
+    stranger: Option<Stranger>,
 ) -> Result<(), SessionError> {
     let mut session = Session::new(shared, peer, stream);
+    session.stranger = stranger;
     let result = poll_fn(|context| session.poll(context)).await;
     // Whatever happened, topics learn at once that the session is gone, before the goodbye.
     session.handles.end();
     match &result {
         Ok(()) => {}
         Err(SessionError::Refused(refusal)) => {
+            session.shared.refusals.count(refusal);
             encode(&Frame::Goodbye { refusal: refusal.clone() }, &mut session.write);
         }
         Err(SessionError::Cut(_)) => return result,
@@ -95,6 +100,7 @@ struct Session {
     outgoing_bytes: usize,
     delivering: bool,
     state: State,
+    stranger: Option<Stranger>,
     tick: Pin<Box<Sleep>>,
     heartbeat: Duration,
     watch: Watch,
@@ -132,6 +138,7 @@ impl Session {
             outgoing_bytes: 0,
             delivering: false,
             state: State::Greeting,
+            stranger: None,
             tick: Box::pin(sleep(settings.hello_timeout)),
             heartbeat: settings.heartbeat,
             watch: Watch::new(),
@@ -197,6 +204,8 @@ impl Session {
         while let Some(mut outgoing) = self.heard.pop_front() {
             match &mut outgoing {
                 Outgoing::Delivery(handle, Delivery { batch, .. }) => {
+                    // It is given nothing more than it may have, whether or not it says anything.
+                    self.handles.standing().check()?;
                     self.handles.delivered(*handle, batch.records.count() as u64);
                     self.outgoing_bytes += batch.records.byte_len();
                     self.delivering = true;
@@ -228,6 +237,9 @@ impl Session {
                     State::Greeting => FRAME_BYTES_MIN,
                     State::Open { frame_bytes_max } => frame_bytes_max,
                 };
+                if let Some(refusal) = replies::refusal_of(&reply) {
+                    self.shared.refusals.count(refusal);
+                }
                 replies::write(reply, frame_bytes_max, &mut self.write);
             }
             Outgoing::Closing => {}
@@ -378,6 +390,9 @@ impl Session {
         encode(&Frame::Welcome(welcome), &mut self.write);
         debug!(peer = %self.peer.address, client = hello.client, who = grant.who(), "hello");
         self.handles.standing().admitted(grant);
+        if let Some(stranger) = self.stranger.take() {
+            stranger.welcome();
+        }
         Ok(())
     }
 

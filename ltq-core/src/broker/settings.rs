@@ -64,7 +64,7 @@ pub struct BrokerSettings {
     /// How often either side of a stream says something at least; after three times as long
     /// without a byte the peer is given up. A client may ask for less. Default: 15 s.
     pub heartbeat: Duration,
-    /// How long a peer may take over the rest of a frame that it began, or to read what waits
+    /// How long a peer may take over the rest of a frame that it began, or read nothing of what waits
     /// for it. Default: 30 s.
     pub stall_timeout: Duration,
     /// The limits of delivery.

@@ -13,15 +13,15 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     budget::{Budget, Partials},
-    by_address::Origin,
     door::Door,
+    figures::{BrokerUse, Refusals},
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     settings::BrokerSettings,
     topic_task,
 };
 use crate::{
-    Environment, Grant, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
+    Environment, Grant, Origin, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
     model::{Event, ModelSettings, SessionId, Topic},
 };
 
@@ -45,6 +45,7 @@ pub(super) struct Shared {
     pub(super) connections: watch::Sender<usize>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) counters: Counters,
+    pub(super) refusals: Refusals,
     pub(super) door: Door,
 }
 
@@ -94,7 +95,16 @@ impl Shared {
             connections: watch::channel(0).0,
             phase: watch::channel(Phase::Running).0,
             counters: Counters::default(),
+            refusals: Refusals::default(),
             door: Door::default(),
+        }
+    }
+
+    pub(super) fn in_use(&self) -> BrokerUse {
+        BrokerUse {
+            streams: self.open.lock().len() as u64,
+            publish_bytes: self.published.used() as u64,
+            partial_bytes: self.partials.used() as u64,
         }
     }
 

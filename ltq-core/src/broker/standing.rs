@@ -7,9 +7,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{by_address::Origin, door, producers::Producers, shared::Shared};
+use super::{door, producers::Producers, shared::Shared};
 use crate::{
-    Action, Address, AdminRequest, AdminResponse, Grant, Refusal, RefusalCode, TopicName,
+    Action, Address, AdminRequest, AdminResponse, Grant, Origin, Refusal, RefusalCode, TopicName,
     model::{Reply, Topic},
     permissions::{Need, needed_for},
 };
@@ -99,6 +99,9 @@ impl Standing {
     pub(super) fn answered(&mut self, reply: &Reply, producers: &Producers) {
         match reply {
             Reply::SubscribeRefused { .. } => self.futile("a subscription that was refused"),
+            Reply::Settled { stale, .. } if !stale.is_empty() => {
+                self.futile("settlements of what is not this consumer's");
+            }
             Reply::SubscriptionClosed { refusal: Some(_), .. } => {
                 self.futile.spare(CROSSING_FRAMES);
             }

@@ -132,8 +132,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
                 );
                 return bad("listen", text, &rule);
             }
-            // Only the user that the node runs as can connect: it is open to nobody else.
-            "unix" if address.rest().starts_with('/') => {}
+            "unix" if address.rest().starts_with('/') => check_unix(config)?,
             _ => {
                 let rule = "this node listens on tcp://HOST:PORT, tls://HOST:PORT, \
                             quic://HOST:PORT, and on unix:///PATH with a path from the root";
@@ -142,6 +141,20 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         }
     }
     check_certificate(config)
+}
+
+/// A socket's file keeps out everybody but the user that the node runs as, unless it is told otherwise.
+fn check_unix(config: &Config) -> Result<(), ConfigError> {
+    let mode = config.unix_mode;
+    if mode.is_shared() && !config.authenticates() && !config.allow_unauthenticated {
+        return bad(
+            "unix_mode",
+            &mode.to_string(),
+            "without a token or identities every user whom it lets connect could read and publish; \
+             name them in [[identities]], leave it at 600, or say allow_unauthenticated = true",
+        );
+    }
+    Ok(())
 }
 
 fn check_certificate(config: &Config) -> Result<(), ConfigError> {

@@ -27,7 +27,7 @@ pub use settings::{
 };
 pub use source::ConfigSource;
 pub(crate) use source::fixed_differences;
-pub use units::{ByteSize, Period, Token};
+pub use units::{ByteSize, FileMode, Period, Token};
 
 use layers::Layer;
 

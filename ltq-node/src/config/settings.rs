@@ -17,7 +17,7 @@ use super::{
     layers,
     listening::{self, QuicSettings, TlsSettings},
     ranges,
-    units::{ByteSize, Period, Token},
+    units::{ByteSize, FileMode, Period, Token},
 };
 
 /// The settings of a node. In a file, each field is a key of the same name; the last ones are
@@ -40,6 +40,9 @@ pub struct Config {
     pub listen: Vec<String>,
     /// How soon a listener that has failed is opened again. Default: 1 s.
     pub listen_retry: Period,
+    /// Who may connect to Unix sockets that it listens on: the permissions of their files. Default:
+    /// 600, the user that the node runs as.
+    pub unix_mode: FileMode,
     /// Whether the node makes a certificate of its own, for development. Default: false.
     pub dev_tls: bool,
     /// Where it serves HTTP, or `off`. Default: `127.0.0.1:7441`.
@@ -130,7 +133,7 @@ pub struct Limits {
     pub hello_timeout: Period,
     /// How often either side of a stream says something at least. Default: 15 s.
     pub heartbeat: Period,
-    /// How long a peer may take over the rest of a frame, or to read what waits for it. Default:
+    /// How long a peer may take over the rest of a frame, or read nothing of what waits for it. Default:
     /// 30 s.
     pub stall_timeout: Period,
     /// The most HTTP connections at a time. A further one takes the place of the one that has had
@@ -242,6 +245,7 @@ impl Default for Config {
             durability: None,
             listen: vec!["tcp://127.0.0.1:7440".to_owned()],
             listen_retry: Period(Duration::from_secs(1)),
+            unix_mode: FileMode(0o600),
             dev_tls: false,
             http: "127.0.0.1:7441".to_owned(),
             token: None,

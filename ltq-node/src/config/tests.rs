@@ -40,6 +40,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("durability", "\"os\"", "os"),
     ("listen", "[\"tcp://127.0.0.1:1\", \"tcp://[::1]:2\"]", "tcp://127.0.0.1:1, tcp://[::1]:2"),
     ("listen_retry", "\"7s\"", "7s"),
+    ("unix_mode", "\"640\"", "0640"),
     ("dev_tls", "true", "true"),
     ("http", "\"off\"", "off"),
     ("token", "\"secret\"", "secret"),
@@ -152,7 +153,7 @@ fn effects(config: &Config) -> String {
         config.store,
         config.http_address(),
         config.metrics_public,
-        (&config.listen, config.listen_retry),
+        (&config.listen, config.listen_retry, config.unix_mode),
         config.stop_timeout,
         config.log_format,
         config.log_level,
@@ -417,6 +418,16 @@ fn beyond_this_machine_a_token_is_asked_for() {
         load(None, &[], &["--listen", near]).unwrap();
     }
     assert!(load(None, &[], &["--listen", "tcp://example.org:1"]).is_err());
+    let (shared, socket) = ("unix_mode = \"660\"\n", &["--listen", "unix:///run/ltq/ltq.sock"][..]);
+    let error = refusal(Some(shared), &[], socket);
+    assert!(error.contains("unix_mode") && error.contains("[[identities]]"), "{error}");
+    load(Some(&format!("{shared}token = \"secret\"")), &[], socket).unwrap();
+    load(Some(&format!("{shared}allow_unauthenticated = true")), &[], socket).unwrap();
+    load(Some(shared), &[], &[]).unwrap();
+    for wrong in ["0", "68", "999", "1777", "+66", "rw-rw----"] {
+        let error = refusal(Some(&format!("unix_mode = \"{wrong}\"")), &[], &[]);
+        assert!(error.contains("unix_mode") && error.contains("600 or 0660"), "{error}");
+    }
 }
 
 #[test]

@@ -98,6 +98,47 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
+/// The permissions of a file, written as `chmod` takes them: `600`, `0660`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl FileMode {
+    /// Whether they let anybody in but the file's owner.
+    #[must_use]
+    pub const fn is_shared(self) -> bool {
+        self.0 & 0o077 != 0
+    }
+}
+
+impl FromStr for FileMode {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit());
+        let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
+        mode.map(Self).ok_or_else(|| {
+            format!("{text:?} are no permissions of a file; write them as 600 or 0660")
+        })
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03o}", self.0)
+    }
+}
+
+impl Serialize for FileMode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for FileMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// A secret. It is read and written as text, and not shown by [`Debug`](fmt::Debug): settings end up in logs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -11,8 +11,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ltq_core::{
-    BrokerCounters, ChannelStats, LogName, NodeStats, Offset, ReadLimits, Store as _, SystemClock,
-    TopicStats, WallClock as _,
+    Broker, BrokerCounters, ChannelStats, LogName, NodeStats, Offset, ReadLimits, Store,
+    SystemClock, TopicStats, WallClock as _,
 };
 
 use super::{Answers, Api};
@@ -34,6 +34,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     for own in store.figures() {
         figure(&mut text, own.name, own.help, own.value);
     }
+    limits(&mut text, &api.broker);
     reloads(&mut text, &api.reloader);
     listening(&mut text, &api.listening);
     answers(&mut text, &api.answers);
@@ -284,6 +285,21 @@ fn answers(text: &mut String, answers: &Answers) {
     for (class, count) in Answers::CLASSES.iter().zip(&answers.0) {
         let count = count.load(Ordering::Relaxed);
         let _ = writeln!(text, "{name}{} {count}", labels(&[("status", class)]));
+    }
+}
+
+/// What peers hold of the limits, and how often they met one.
+fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
+    let used = broker.in_use();
+    figure(text, "ltq_streams", "Streams that are served.", used.streams);
+    let help = "Bytes of publishes that are not answered, of which there is a limit.";
+    figure(text, "ltq_publish_bytes", help, used.publish_bytes);
+    let help = "Bytes of half-read long frames, of which there is a limit.";
+    figure(text, "ltq_partial_bytes", help, used.partial_bytes);
+    let name = "ltq_refusals_total";
+    head(text, name, "Refusals that peers were told over their streams, by code.");
+    for (code, count) in broker.refusals() {
+        let _ = writeln!(text, "{name}{} {count}", labels(&[("code", code.as_str())]));
     }
 }
 

@@ -1,6 +1,12 @@
 //! Accepting HTTP connections, within bounds of number and time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, http::Request};
 use hyper::{
@@ -36,6 +42,7 @@ pub struct HttpServer {
     connections_max: usize,
     room: Arc<Semaphore>,
     idle: IdleConnections,
+    not_accepted: AtomicU64,
 }
 
 impl HttpServer {
@@ -49,6 +56,7 @@ impl HttpServer {
             connections_max: options.connections_max,
             room: Arc::new(Semaphore::new(options.connections_max)),
             idle: IdleConnections::default(),
+            not_accepted: AtomicU64::new(0),
         }
     }
 
@@ -81,7 +89,11 @@ impl HttpServer {
         match self.listener.accept().await {
             Ok((stream, _)) => Some(stream),
             Err(error) => {
-                warn!(%error, "an HTTP connection could not be accepted");
+                // While descriptors are short this goes on for as long as they are.
+                let count = self.not_accepted.fetch_add(1, Ordering::Relaxed) + 1;
+                if count.is_power_of_two() {
+                    warn!(%error, count, "an HTTP connection could not be accepted");
+                }
                 tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                 None
             }

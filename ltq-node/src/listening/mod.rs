@@ -14,7 +14,7 @@ use ltq_transport::Quic;
 use ltq_transport::Tls;
 #[cfg(any(feature = "tls", feature = "quic"))]
 use ltq_transport::{Pem, ServerTrust};
-use ltq_transport::{Tcp, Transports, Unix};
+use ltq_transport::{Tcp, Transports, Unix, UnixOptions};
 use thiserror::Error;
 #[cfg(any(feature = "tls", feature = "quic"))]
 use tracing::info;
@@ -62,7 +62,8 @@ impl Wires {
     /// What the configuration asks for. It reads certificates, or makes the one for development, which
     /// [`keep`](Self::keep) keeps.
     pub(crate) fn new(config: &Config) -> Result<Self, CertificateError> {
-        let transports = Transports::new().with(Tcp::default()).with(Unix::default());
+        let unix = Unix::new(UnixOptions { mode: config.unix_mode.0, ..UnixOptions::default() });
+        let transports = Transports::new().with(Tcp::default()).with(unix);
         #[cfg(any(feature = "tls", feature = "quic"))]
         let (trust, dev) = trust(config)?;
         #[cfg(feature = "tls")]

@@ -106,7 +106,10 @@ impl Trial {
         &self,
         listener: &mut Box<dyn Listener>,
     ) -> CaseResult<Box<dyn Connection>> {
-        worked("accepting", self.within("accept", listener.accept()).await?)
+        let connection = worked("accepting", self.within("accept", listener.accept()).await?)?;
+        // What is tried is how it carries those who may use it.
+        connection.welcomed();
+        Ok(connection)
     }
 
     /// A connection. Both sides work at it at once: a handshake may need both.

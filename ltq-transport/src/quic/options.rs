@@ -9,7 +9,8 @@ use quinn::{
 
 /// How [`Quic`](crate::Quic) connects and listens.
 ///
-/// Memory: a connection holds up to `connection_window` of what it received and nobody has read,
+/// Memory: a connection holds up to `connection_window` of what it received and nobody has read, on the
+/// accepting side only once its peer has been welcomed,
 /// and up to `send_window` of what it sent and the peer has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuicOptions {
@@ -29,7 +30,8 @@ pub struct QuicOptions {
     /// at 800 Mbit/s.
     pub stream_window: u32,
     /// What all streams of a connection together take in before they are read. Default 16 MiB: 15
-    /// stalled streams leave the others going at full speed.
+    /// stalled streams leave the others going at full speed. A connection that was accepted takes in
+    /// 64 KiB until [`welcomed`](ltq_core::Connection::welcomed) is said of its peer.
     pub connection_window: u32,
     /// What all streams of a connection together may have sent that the peer has not acknowledged.
     /// Default 16 MiB.
@@ -42,7 +44,8 @@ pub struct QuicOptions {
     pub handshake_timeout: Duration,
     /// How many handshakes a listener has under way and finished but not accepted, at most; at
     /// least 1. Beyond it a client has to prove first that its address is its own, by answering a
-    /// retry, and then takes the place of the oldest that has had a second. Default 256.
+    /// retry, and then takes the place of the oldest that has had a second. Of one address, this
+    /// machine's own aside, there are a quarter of them at most, by the same rule. Default 256.
     pub handshakes_max: usize,
 }
 
@@ -63,7 +66,25 @@ impl Default for QuicOptions {
 }
 
 impl QuicOptions {
-    pub(super) fn transport(&self) -> Arc<TransportConfig> {
+    /// Of a client.
+    pub(super) fn connecting(&self) -> Arc<TransportConfig> {
+        Arc::new(self.transport())
+    }
+
+    /// Of a server, until its peer is welcomed.
+    pub(super) fn accepting(&self) -> Arc<TransportConfig> {
+        let mut config = self.transport();
+        let window = self.connection_window.min(UNWELCOMED_WINDOW);
+        config.receive_window(VarInt::from_u32(window));
+        Arc::new(config)
+    }
+
+    /// Of a server's connection, once its peer is welcomed.
+    pub(super) fn welcomed_window(&self) -> VarInt {
+        VarInt::from_u32(self.connection_window)
+    }
+
+    fn transport(&self) -> TransportConfig {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX).max(1);
         let mut config = TransportConfig::default();
         config
@@ -77,9 +98,12 @@ impl QuicOptions {
             .receive_window(VarInt::from_u32(self.connection_window))
             .send_window(self.send_window.into())
             .congestion_controller_factory(self.congestion.factory());
-        Arc::new(config)
+        config
     }
 }
+
+/// What a connection takes in from a peer that is not welcomed: some hellos.
+const UNWELCOMED_WINDOW: u32 = 64 << 10;
 
 /// By what a sender judges how fast a path takes what it sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,9 +5,8 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc};
 use thiserror::Error;
 
 use crate::{
-    Effect, MessageError, NameError, Offset, Refusal, RefusalCode, Tag, TopicName,
+    Effect, MessageError, NameError, Offset, Origin, Refusal, RefusalCode, Tag, TopicName,
     broker::{
-        by_address::Origin,
         inbox::{Entry, Inbox},
         outbox::{Outbox, Outgoing},
         refuse::gone,

@@ -4,8 +4,8 @@ use std::{collections::VecDeque, sync::Arc};
 
 use super::link::{DirectError, Link};
 use crate::{
-    Durability, Message, Offset, ProducerName, Records, Refusal, RefusalCode, TopicName,
-    broker::{by_address::Origin, outbox::Outgoing, shared::Shared},
+    Durability, Message, Offset, Origin, ProducerName, Records, Refusal, RefusalCode, TopicName,
+    broker::{outbox::Outgoing, shared::Shared},
     model::{Event, ProducerId, Reply, SequenceRange},
 };
 

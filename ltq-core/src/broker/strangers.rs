@@ -1,0 +1,163 @@
+//! Streams of one connection on which nobody has said who he is.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::Connection;
+
+/// Bounds what a connection of many streams costs before and beside its accepted hellos: each stream
+/// is a session, with a task and a buffer, and opening one costs its peer next to nothing.
+///
+/// A client opens one stream, and more when that one was welcomed; so a connection that nobody has
+/// been welcomed on has few, and is given up after as many as failed.
+pub(super) struct Strangers {
+    connection: Arc<dyn Connection>,
+    room: Arc<Semaphore>,
+    welcomed: AtomicBool,
+    failed: AtomicUsize,
+}
+
+impl Strangers {
+    pub(super) fn new(connection: Arc<dyn Connection>) -> Arc<Self> {
+        Arc::new(Self {
+            connection,
+            room: Arc::new(Semaphore::new(UNKNOWN_STREAMS_MAX)),
+            welcomed: AtomicBool::new(false),
+            failed: AtomicUsize::new(0),
+        })
+    }
+
+    /// Waits until one more stream may be there without a hello. Cancel safe.
+    pub(super) async fn room(&self) -> Room {
+        // It is never closed; if it were, there would be no bound to keep.
+        Room(self.room.clone().acquire_owned().await.ok())
+    }
+
+    /// A stream is there.
+    pub(super) fn meet(self: &Arc<Self>, room: Room) -> Stranger {
+        Stranger { of: self.clone(), room: Some(room) }
+    }
+
+    /// Whether a hello was accepted on any of the streams.
+    pub(super) fn are_known(&self) -> bool {
+        self.welcomed.load(Ordering::Acquire)
+    }
+
+    /// Whether so many streams ended without an accepted hello, and none with one, that the
+    /// connection is not worth more of them.
+    pub(super) fn are_hopeless(&self) -> bool {
+        !self.are_known() && self.failed.load(Ordering::Acquire) >= FAILED_STREAMS_MAX
+    }
+}
+
+/// Room for one stream without a hello.
+#[derive(Debug)]
+pub(super) struct Room(#[expect(dead_code, reason = "held")] Option<OwnedSemaphorePermit>);
+
+/// A stream on which no hello was accepted so far; dropped, none ever was.
+pub(super) struct Stranger {
+    of: Arc<Strangers>,
+    room: Option<Room>,
+}
+
+impl Stranger {
+    /// Its hello is accepted.
+    pub(super) fn welcome(mut self) {
+        self.room = None;
+        if !self.of.welcomed.swap(true, Ordering::AcqRel) {
+            self.of.room.add_permits(KNOWN_STREAMS_MAX - UNKNOWN_STREAMS_MAX);
+            self.of.connection.welcomed();
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        if self.room.is_some() {
+            self.of.failed.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Streams without an accepted hello at one time, of a connection that has none with one.
+const UNKNOWN_STREAMS_MAX: usize = 4;
+/// The same, of a connection that has had one: a client opens all its streams at once when it is
+/// there again, and says hello with the first bytes of each.
+const KNOWN_STREAMS_MAX: usize = 64;
+/// Streams that may fail before the first one that does not.
+const FAILED_STREAMS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::{Address, Peer, Stream, TransportError};
+
+    struct Told(AtomicUsize, Peer);
+
+    #[async_trait]
+    impl Connection for Told {
+        fn multiplexed(&self) -> bool {
+            true
+        }
+        fn peer(&self) -> &Peer {
+            &self.1
+        }
+        fn welcomed(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        async fn open_stream(&self) -> Result<Stream, TransportError> {
+            Err(TransportError::Closed)
+        }
+        async fn accept_stream(&self) -> Result<Option<Stream>, TransportError> {
+            Ok(None)
+        }
+    }
+
+    fn strangers() -> (Arc<Strangers>, Arc<Told>) {
+        let peer = Peer { address: Address::new("t", "peer"), identity: None };
+        let connection = Arc::new(Told(AtomicUsize::new(0), peer));
+        (Strangers::new(connection.clone()), connection)
+    }
+
+    fn enter(strangers: &Arc<Strangers>) -> Option<Stranger> {
+        strangers.room().now_or_never().map(|room| strangers.meet(room))
+    }
+
+    #[test]
+    fn promise_10_few_streams_may_be_without_a_hello_and_more_once_one_was_welcomed() {
+        let (strangers, connection) = strangers();
+        let mut there: Vec<_> = std::iter::from_fn(|| enter(&strangers)).collect();
+        assert_eq!(there.len(), UNKNOWN_STREAMS_MAX);
+        assert!(!strangers.are_known());
+        there.pop().unwrap().welcome();
+        assert!(strangers.are_known());
+        there.extend(std::iter::from_fn(|| enter(&strangers)));
+        assert_eq!(there.len(), KNOWN_STREAMS_MAX);
+        there.pop().unwrap().welcome();
+        assert_eq!(connection.0.load(Ordering::Relaxed), 1, "it was told, once");
+        assert!(enter(&strangers).is_some());
+    }
+
+    #[test]
+    fn promise_10_a_connection_of_failures_is_hopeless_and_one_that_was_welcomed_never_is() {
+        let (hopeless, _) = strangers();
+        for _ in 0..FAILED_STREAMS_MAX {
+            assert!(!hopeless.are_hopeless());
+            drop(enter(&hopeless).unwrap());
+        }
+        assert!(hopeless.are_hopeless());
+        let (strangers, _) = strangers();
+        enter(&strangers).unwrap().welcome();
+        for _ in 0..10 * FAILED_STREAMS_MAX {
+            drop(enter(&strangers).unwrap());
+        }
+        assert!(!strangers.are_hopeless());
+    }
+}
