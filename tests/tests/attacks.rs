@@ -4,7 +4,8 @@
 //! LTQ_ATTACKS=100000 cargo test --release -p ltq-tests --test attacks -- --nocapture
 //! ```
 //!
-//! `LTQ_ATTACK_SEED` is another seed than 1, which a failure names.
+//! `LTQ_ATTACK_SEED` is another seed than 1, which a failure names. `LTQ_ATTACKS_PER_SECOND` holds the attackers
+//! back, so that what honest clients wait for is the node and not the attackers' own work.
 #![cfg(target_os = "linux")]
 
 use std::{collections::BTreeSet, time::Duration};
@@ -17,6 +18,7 @@ async fn promises_4_9_10_and_11_hold_under_attack() {
     let siege = Siege {
         attacks,
         at_once: 48,
+        per_second: variable("LTQ_ATTACKS_PER_SECOND").and_then(|it| u32::try_from(it).ok()),
         seed: variable("LTQ_ATTACK_SEED").unwrap_or(1),
         calm: Duration::from_secs(if attacks > 10_000 { 20 } else { 2 }),
     };

@@ -340,6 +340,9 @@ fn listening(text: &mut String, figures: &ListenFigures) {
 
 /// The process, under the names that all exporters use; nothing where the system does not say.
 fn process(text: &mut String) {
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let help = "Tasks that the runtime has: some for each connection, stream, topic and listener.";
+    figure(text, "ltq_tasks", help, tasks as u64);
     if let Ok(usage) = Usage::of(std::process::id()) {
         let help = "Processor time of the process, user and system.";
         figure(text, "process_cpu_seconds_total", help, usage.cpu_seconds);

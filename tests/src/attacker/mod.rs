@@ -33,7 +33,10 @@ use ltq_core::{Address, Transport};
 use ltq_transport::{ClientTrust, Quic, QuicOptions, SelfSigned, Tcp, Tls, Transports};
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{interval, timeout},
+};
 
 use self::line::Line;
 
@@ -102,10 +105,19 @@ impl Attacker {
     }
 
     /// Carries out `count` attacks, so many at a time.
-    pub async fn run(self: &Arc<Self>, count: u64, at_once: usize) -> Tally {
+    pub async fn run(
+        self: &Arc<Self>,
+        count: u64,
+        at_once: usize,
+        per_second: Option<u32>,
+    ) -> Tally {
         let mut by_kind = BTreeMap::new();
         let mut under_way = JoinSet::new();
+        let mut pace = per_second.map(|many| interval(Duration::from_secs(1) / many.max(1)));
         for number in 0..count {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
             if under_way.len() >= at_once {
                 under_way.join_next().await;
             }

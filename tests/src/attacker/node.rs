@@ -149,6 +149,11 @@ impl Held {
         self.figures.get(name).copied().unwrap_or_default()
     }
 
+    /// Each topic has one.
+    pub(super) fn tasks_beside_topics(&self) -> f64 {
+        self.figure("ltq_tasks") - self.figure("ltq_topics")
+    }
+
     /// The sum of a figure over what belongs to the attackers.
     pub(super) fn of_attackers(&self, name: &str) -> f64 {
         let start = format!("{name}{{topic=\"attack.");

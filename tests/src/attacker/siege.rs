@@ -20,6 +20,9 @@ pub struct Siege {
     pub attacks: u64,
     /// How many of them at a time.
     pub at_once: usize,
+    /// How many begin in a second; as many as can be where it is `None`, which leaves honest clients what
+    /// the attackers leave of the machine that all of them share.
+    pub per_second: Option<u32>,
     /// What they follow from.
     pub seed: u64,
     /// For how long honest clients are alone with the node before, to compare with.
@@ -82,7 +85,7 @@ impl Siege {
         let attacker = Arc::new(Attacker::new(target.clone(), self.seed).await?);
         honest.besieged();
         let begin = Instant::now();
-        let tally = attacker.run(self.attacks, self.at_once).await;
+        let tally = attacker.run(self.attacks, self.at_once, self.per_second).await;
         let took = begin.elapsed();
         drop(attacker);
         let busy = node.held().await?;
@@ -92,6 +95,9 @@ impl Siege {
             .until("promise 10: the node lets go of what the attackers held", |held| {
                 held.figure("ltq_connections") == before.figure("ltq_connections")
                     && held.sockets == before.sockets
+                    && held.figure("ltq_streams") == before.figure("ltq_streams")
+                    && held.figure("ltq_partial_bytes") == 0.0
+                    && held.tasks_beside_topics() <= before.tasks_beside_topics()
                     && held.of_attackers("ltq_topic_producers") == 0.0
                     && held.of_attackers("ltq_channel_consumers") == 0.0
                     && held.of_attackers("ltq_channel_in_flight_messages") == 0.0
