@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     TakesMoreThanOffered,
     SaysMoreThanItTook,
     SeesOnlyTheFirstSlice,
+    DropsSlicesBeyondALimit,
+    ReadsOnlyWhileItCanSend,
     IgnoresMax,
     ReservesWhilePending,
     SwallowsFinish,
@@ -41,6 +43,9 @@ pub(crate) enum Fault {
     ForgetsTheCut,
     LosesAccepted,
     LosesOpened,
+    LocksWhileConnecting,
+    AcceptsAHundred,
+    CutsWithItsListener,
     HangsOnASecondStream,
     ClaimsToMultiplex,
     NamesAnotherAddress,
@@ -53,11 +58,12 @@ pub(crate) enum Fault {
 pub(crate) struct Broken {
     inner: InProcess,
     fault: Fault,
+    connecting: AtomicBool,
 }
 
 impl Broken {
     pub(crate) fn new(fault: Fault) -> Self {
-        Self { inner: InProcess::new(), fault }
+        Self { inner: InProcess::new(), fault, connecting: AtomicBool::new(false) }
     }
 
     fn meant(&self, address: &Address) -> Address {
@@ -76,11 +82,19 @@ impl Transport for Broken {
 
     async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError> {
         let inner = self.inner.listen(&self.meant(address)).await?;
-        Ok(Box::new(BrokenListener { inner, fault: self.fault }))
+        let (accepted, gone) = (0, Arc::default());
+        Ok(Box::new(BrokenListener { inner: Some(inner), fault: self.fault, accepted, gone }))
     }
 
     async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError> {
+        if self.fault == Fault::LocksWhileConnecting {
+            while self.connecting.swap(true, Ordering::SeqCst) {
+                yield_now().await;
+            }
+            yield_now().await;
+        }
         let connected = self.inner.connect(&self.meant(address)).await;
+        self.connecting.store(false, Ordering::SeqCst);
         let inner = match connected {
             Err(TransportError::Io { .. }) if self.fault == Fault::MeetsNobody => {
                 let _alone = self.inner.listen(address).await?;
@@ -88,29 +102,44 @@ impl Transport for Broken {
             }
             connected => connected?,
         };
-        Ok(BrokenConnection::boxed(inner, self.fault))
+        Ok(BrokenConnection::boxed(inner, self.fault, Arc::default()))
     }
 }
 
 struct BrokenListener {
-    inner: Box<dyn Listener>,
+    inner: Option<Box<dyn Listener>>,
     fault: Fault,
+    accepted: usize,
+    gone: Arc<AtomicBool>,
+}
+
+impl Drop for BrokenListener {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::SeqCst);
+        if self.fault == Fault::LeaksWhatIsDropped {
+            mem::forget(self.inner.take());
+        }
+    }
 }
 
 #[async_trait]
 impl Listener for BrokenListener {
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
-        let inner = self.inner.accept().await?;
+        if self.fault == Fault::AcceptsAHundred && self.accepted == 100 {
+            return pending().await;
+        }
+        let inner = self.inner.as_mut().unwrap().accept().await?;
+        self.accepted += 1;
         if self.fault == Fault::LosesAccepted {
             yield_now().await;
         }
-        Ok(BrokenConnection::boxed(inner, self.fault))
+        Ok(BrokenConnection::boxed(inner, self.fault, Arc::clone(&self.gone)))
     }
 
     fn local_address(&self) -> Address {
         match self.fault {
             Fault::NamesAnotherAddress => Address::new("in-process", "elsewhere"),
-            _ => self.inner.local_address(),
+            _ => self.inner.as_ref().unwrap().local_address(),
         }
     }
 }
@@ -120,19 +149,25 @@ struct BrokenConnection {
     fault: Fault,
     peer: Peer,
     opened: AtomicBool,
+    listener_gone: Arc<AtomicBool>,
 }
 
 impl BrokenConnection {
-    fn boxed(inner: Box<dyn Connection>, fault: Fault) -> Box<dyn Connection> {
+    fn boxed(
+        inner: Box<dyn Connection>,
+        fault: Fault,
+        listener_gone: Arc<AtomicBool>,
+    ) -> Box<dyn Connection> {
         let mut peer = inner.peer().clone();
         if fault == Fault::MisnamesItsPeer {
             peer.address = Address::new("tcp", "somebody");
         }
-        Box::new(Self { inner, fault, peer, opened: AtomicBool::new(false) })
+        Box::new(Self { inner, fault, peer, opened: AtomicBool::new(false), listener_gone })
     }
 
     fn stream(&self, inner: Stream) -> Stream {
         let ended = Arc::new(AtomicBool::new(false));
+        let stuck = Arc::new(AtomicBool::new(false));
         let send = match self.fault {
             Fault::BuffersWithoutBound => Hoard::boxed(inner.send),
             fault => Box::new(BrokenSend {
@@ -140,6 +175,7 @@ impl BrokenConnection {
                 fault,
                 sent: 0,
                 ended: Arc::clone(&ended),
+                stuck: Arc::clone(&stuck),
                 first_waker: None,
             }),
         };
@@ -147,6 +183,7 @@ impl BrokenConnection {
             inner: Some(inner.recv),
             fault: self.fault,
             ended,
+            stuck,
             first_waker: None,
             cut: false,
         };
@@ -177,6 +214,11 @@ impl Connection for BrokenConnection {
     }
 
     async fn accept_stream(&self) -> Result<Option<Stream>, TransportError> {
+        let gone = self.listener_gone.load(Ordering::SeqCst);
+        if gone && self.fault == Fault::CutsWithItsListener {
+            let source = io::ErrorKind::ConnectionReset.into();
+            return Err(TransportError::Io { doing: "accepting a stream".to_owned(), source });
+        }
         Ok(self.inner.accept_stream().await?.map(|stream| self.stream(stream)))
     }
 }
@@ -207,6 +249,7 @@ struct BrokenSend {
     fault: Fault,
     sent: usize,
     ended: Arc<AtomicBool>,
+    stuck: Arc<AtomicBool>,
     first_waker: Option<Waker>,
 }
 
@@ -216,9 +259,14 @@ impl SendStream for BrokenSend {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self { inner: Some(inner), fault, sent, first_waker, .. } = self else { panic!() };
+        let Self { inner: Some(inner), fault, sent, first_waker, stuck, .. } = self else {
+            panic!()
+        };
         let mut send = |slices: &[IoSlice<'_>]| {
-            poll_with(*fault, first_waker, context, |context| inner.poll_send(context, slices))
+            let poll = |context: &mut Context<'_>| inner.poll_send(context, slices);
+            let done = poll_with(*fault, first_waker, context, poll);
+            stuck.store(done.is_pending(), Ordering::SeqCst);
+            done
         };
         let mut flat: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         let late = *sent > 5000 && flat.len() > 1;
@@ -235,6 +283,10 @@ impl SendStream for BrokenSend {
             Fault::SaysMoreThanItTook if flat.len() > 1 => {
                 let half = flat.len() / 2;
                 ready!(send(&[IoSlice::new(&flat[..half])]))? + 1
+            }
+            Fault::DropsSlicesBeyondALimit if slices.len() > 1024 => {
+                let behind: usize = slices[1024..].iter().map(|slice| slice.len()).sum();
+                ready!(send(&slices[..1024]))? + behind
             }
             Fault::SeesOnlyTheFirstSlice => ready!(send(slices.get(..1).unwrap_or_default()))?,
             Fault::TakesMoreThanOffered => ready!(send(slices))? + 1,
@@ -268,6 +320,7 @@ struct BrokenRecv {
     inner: Option<Box<dyn RecvStream>>,
     fault: Fault,
     ended: Arc<AtomicBool>,
+    stuck: Arc<AtomicBool>,
     first_waker: Option<Waker>,
     cut: bool,
 }
@@ -284,6 +337,9 @@ impl RecvStream for BrokenRecv {
             Fault::IgnoresMax if max > 0 => usize::MAX,
             _ => max,
         };
+        if *fault == Fault::ReadsOnlyWhileItCanSend && self.stuck.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
         if *fault == Fault::ReservesWhilePending {
             buffer.reserve(64 << 10);
         }

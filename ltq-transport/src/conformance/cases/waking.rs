@@ -152,19 +152,24 @@ pub(super) async fn halves_move_between_tasks(trial: Trial) -> CaseResult {
         // Both have been polled from this task; what they still expect of it must not matter.
         sender.fill().await?;
         let total = sender.sent + PIECE_BYTES as u64;
+        // They hand their halves back, so that the failure of one is not followed by the other's.
         let sending = tokio::spawn(async move {
-            while sender.sent < total {
-                sender.send(PIECE_BYTES).await?;
+            let mut sent = Ok(());
+            while sent.is_ok() && sender.sent < total {
+                sent = sender.send(PIECE_BYTES).await;
             }
-            Ok(sender)
+            (sent, sender)
         });
         let receiving = tokio::spawn(async move {
-            receiver.receive_up_to(total).await?;
-            Ok(receiver)
+            let received = receiver.receive_up_to(total).await;
+            (received, receiver)
         });
         let (sent, received) = futures::join!(sending, receiving);
-        sender = worked(A_TASK, sent)??;
-        receiver = worked(A_TASK, received)??;
+        let (received, same_receiver) = worked(A_TASK, received)?;
+        let (sent, same_sender) = worked(A_TASK, sent)?;
+        received?;
+        sent?;
+        (sender, receiver) = (same_sender, same_receiver);
         receiver.receive_up_to(sender.sent).await?;
         let once = poll_fn(|context| Poll::Ready(receiver.poll_some(context, 1))).await;
         ensure(once.is_pending(), || "more came than was sent".to_owned())?;
