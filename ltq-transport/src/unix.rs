@@ -25,7 +25,8 @@ use place::Place;
 /// The socket's file has the permissions of [`UnixOptions`] before the first client can connect,
 /// and goes when the listener is dropped. A file that a listener left which was killed is taken
 /// over: nobody answers there. One at which somebody answers is not, nor is a file that is no
-/// socket. To listen needs to be allowed to make and remove files in the folder.
+/// socket. A listener whose file was removed or replaced, so that nobody can connect to it any more, says
+/// within a second or two that it is closed. To listen needs to be allowed to make and remove files in the folder.
 ///
 /// A stream that is dropped unfinished looks to the peer like one that was finished there.
 ///
@@ -112,7 +113,7 @@ impl Transport for Unix {
         let (socket, place) = Place::take(path, &self.options).await.map_err(failed)?;
         let listener = UnixListener::from_std(socket).map_err(failed)?;
         let accepted = AtomicU64::new(0);
-        Ok(Box::new(Accepting { listener, address: address.clone(), accepted, _place: place }))
+        Ok(Box::new(Accepting { listener, address: address.clone(), accepted, place }))
     }
 
     async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError> {
@@ -136,7 +137,7 @@ struct Accepting {
     address: Address,
     accepted: AtomicU64,
     /// Gone with it.
-    _place: Place,
+    place: Place,
 }
 
 impl Accepting {
@@ -158,7 +159,12 @@ impl Accepting {
 #[async_trait]
 impl Listener for Accepting {
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
-        let (socket, user) = self.next().await.map_err(|source| TransportError::Io {
+        let next = tokio::select! {
+            biased;
+            next = self.next() => next,
+            () = self.place.lost() => return Err(TransportError::Closed),
+        };
+        let (socket, user) = next.map_err(|source| TransportError::Io {
             doing: format!("accepting a connection on {}", self.address),
             source,
         })?;

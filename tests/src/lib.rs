@@ -13,7 +13,7 @@ mod served;
 
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};
-pub use raw_peer::{RawPeer, answers, bytes_of};
+pub use raw_peer::{RawPeer, answers, answers_over, bytes_of};
 pub use served::{Local, Served};
 
 use std::time::Duration;

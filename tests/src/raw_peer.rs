@@ -207,7 +207,19 @@ pub fn bytes_of(frame: &Frame) -> Vec<u8> {
 /// # Panics
 /// When nobody listens there, or the stream does not end in time.
 pub async fn answers(address: &Address, frames: &[Frame]) -> Vec<u8> {
-    let connection = Tcp::default().connect(address).await.expect("a connection");
+    answers_over(&Tcp::default(), address, frames).await
+}
+
+/// The same over another transport.
+///
+/// # Panics
+/// As [`answers`] does.
+pub async fn answers_over(
+    transport: &dyn Transport,
+    address: &Address,
+    frames: &[Frame],
+) -> Vec<u8> {
+    let connection = transport.connect(address).await.expect("a connection");
     let Stream { mut send, mut recv } = connection.open_stream().await.expect("a stream");
     let bytes: Vec<u8> = frames.iter().flat_map(bytes_of).collect();
     let mut rest = &bytes[..];

@@ -10,10 +10,11 @@ use std::{
 use ltq_core::{
     Access, Action, Address, AdminRequest, AdminResponse, BrokerSettings, ChannelName, Credit,
     Denied, Grant, Peer, Permissions, PublisherOptions, Refusal, RefusalCode, RetentionChange,
-    StartAt, TopicName, TopicOptions, TopicPattern,
+    StartAt, TopicName, TopicOptions, TopicPattern, Transport as _,
     protocol::{Frame, Hello},
 };
-use ltq_tests::{RawPeer, Served, answers, bytes_of};
+use ltq_tests::{RawPeer, Served, answers, answers_over, bytes_of};
+use ltq_transport::{ClientTrust, Pem, Quic, ServerTrust, Tls, Transports, Unix, self_signed};
 
 const CREDIT: Credit = Credit { messages: 10, bytes: 1 << 20 };
 
@@ -155,6 +156,49 @@ async fn promise_10_who_is_not_let_in_learns_nothing_whatever_there_is() {
     assert_eq!(stats.topics.len(), 1);
     assert_eq!((stats.topics[0].published, stats.topics[0].producers), (1, 0));
     assert_eq!(served.broker.counters().hellos_denied, 6);
+}
+
+#[tokio::test]
+async fn promise_10_who_is_not_let_in_learns_nothing_by_any_transport() {
+    let keys = Keys::of(&["right * * *"]);
+    let served = with_a_topic(settings(&keys)).await;
+    let made = self_signed(&["127.0.0.1"]).expect("a certificate");
+    let pem = |text: &str| Pem::Text(text.to_owned());
+    let server = ServerTrust::new(pem(&made.certificate), pem(&made.key)).expect("trust");
+    let client = ClientTrust::fingerprint(made.fingerprint).expect("trust");
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("ltq.sock").display().to_string();
+    let transports = Transports::new()
+        .with(Unix::default())
+        .with(Tls::default().serving(server.clone()).trusting(client.clone()))
+        .with(Quic::default().serving(server).trusting(client));
+    let addresses = [
+        Address::new("unix", socket),
+        Address::new("tls", "127.0.0.1:0"),
+        Address::new("quic", "127.0.0.1:0"),
+    ];
+    let refusal = Refusal::new(RefusalCode::Unauthorized, "a valid token is needed");
+    let goodbye = bytes_of(&Frame::Goodbye { refusal });
+    for address in addresses {
+        let listener = transports.listen(&address).await.expect("a listener");
+        let address = listener.local_address();
+        let broker = served.broker.clone();
+        tokio::spawn(async move { broker.serve(listener).await });
+        for token in [None, Some("wrong")] {
+            for topic in ["there", "no-no"] {
+                let token = token.map(str::to_owned);
+                let mut frames = vec![Frame::Hello(Hello { token, ..RawPeer::hello() })];
+                frames.extend(everything(topic));
+                let answer = answers_over(&transports, &address, &frames).await;
+                assert_eq!(answer, goodbye, "{address}: no more than that it is not let in");
+            }
+        }
+        let there = answers_over(&transports, &address, &everything("there")).await;
+        let other = answers_over(&transports, &address, &everything("no-no")).await;
+        assert_eq!(there, other, "{address}");
+    }
+    let stats = served.broker.stats().await;
+    assert_eq!((stats.topics.len(), stats.topics[0].published), (1, 1));
 }
 
 #[tokio::test]

@@ -57,11 +57,25 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Resolves when the file is not there any more, or is another's. Cancel safe.
+    pub(super) async fn lost(&self) {
+        while self.is_ours() {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| found.dev() == self.device && found.ino() == self.number)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| found.dev() == self.device && found.ino() == self.number);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        if self.is_ours()
+            && let Err(error) = fs::remove_file(&self.path)
+        {
             tracing::warn!(path = %self.path.display(), %error, "a socket's file stays behind");
         }
     }
@@ -104,4 +118,6 @@ async fn lock(folder: &Path) -> io::Result<File> {
 
 /// A lock of ours is held for less than a millisecond; whoever holds it longer is somebody else.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a listener looks whether its file is there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(2);

@@ -45,6 +45,28 @@ async fn a_file_that_somebody_listens_on_or_that_is_no_socket_is_left() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_listener_whose_file_is_gone_or_anothers_says_that_it_is_closed() {
+    for replaced in [false, true] {
+        let (_folder, address, path) = fresh();
+        let mut listener = listen(&address).await.unwrap();
+        let connected = Unix::default().connect(&address).await;
+        assert!(connected.is_ok() && listener.accept().await.is_ok());
+        let accepting = timeout(Duration::from_secs(10), listener.accept());
+        let removed = async {
+            tokio::task::yield_now().await;
+            fs::remove_file(&path).unwrap();
+            if replaced {
+                fs::write(&path, "another's").unwrap();
+            }
+        };
+        let (accepted, ()) = tokio::join!(accepting, removed);
+        assert!(matches!(accepted, Ok(Err(TransportError::Closed))), "replaced: {replaced}");
+        drop(listener);
+        assert_eq!(path.exists(), replaced, "what is another's stays");
+    }
+}
+
 #[tokio::test]
 async fn the_file_goes_with_its_listener_and_nobody_elses_does() {
     let (_folder, address, path) = fresh();
