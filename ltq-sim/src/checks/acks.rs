@@ -1,12 +1,12 @@
 //! Promises 3 and 12: what was acked, and the ack confirmed, does not come again; but for a crash
-//! soon after. A stop takes nothing back.
+//! soon after. A stop takes nothing back, and neither does a crash long after.
 
 use std::collections::BTreeMap;
 
 use ltq_core::Offset;
 
 use super::{
-    Duration, Event, KEPT_WITHIN, LASTING, SILENT_MAX, Spot, Violation, What, breaks,
+    Duration, Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Spot, Violation, What, breaks,
     comes_and_goes, crashes, ends, is_damaged, is_troubled, lasting,
 };
 
@@ -18,8 +18,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (ends, lasting) = (ends(events), lasting(events));
     let crashes = crashes(&ends);
     let (mut delivered, mut acked) = (BTreeMap::new(), BTreeMap::new());
-    let mut broken = Vec::new();
+    let (mut broken, mut life) = (Vec::new(), Life::default());
     for event in events {
+        life.begins(event);
         match &event.what {
             What::Acked(place, Ok(())) if !comes_and_goes(place.topic) => {
                 // The answer may have been under way for long, but it was given after the delivery.
@@ -29,10 +30,14 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
             What::Delivered(place, body) => {
                 delivered.insert(*place, (event.at, *body));
                 let Some(&(since, told, ack, of)) = acked.get(&key(*place)) else { continue };
-                // Deliveries from before the ack may have been under way for long; and so may those
-                // of a node that is gone, whose attempts the next one does not know of.
+                // Deliveries from before the ack may have been under way for long, but for those of a
+                // node that was not there then.
+                if place.attempt <= ack.attempt && !life.sent_after(told, *place) {
+                    continue;
+                }
+                // So may those of a node that is gone, whose attempts the next one does not know of.
                 let old = |end: &Duration| *end <= event.at && event.at < *end + SILENT_MAX;
-                if place.attempt <= ack.attempt || crashes.iter().any(old) {
+                if !life.is_of(*place) && crashes.iter().any(old) {
                     continue;
                 }
                 let within = |end: Duration, until: Duration| end >= since && end <= until;

@@ -59,6 +59,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
 struct Life {
     next: u64,
     first: u64,
+    since: Duration,
 }
 
 impl Life {
@@ -66,7 +67,7 @@ impl Life {
     const fn begins(&mut self, event: &Event) -> bool {
         match event.what {
             What::Subscribed { consumer, .. } => self.next = consumer + 1,
-            What::Started => self.first = self.next,
+            What::Started => (self.first, self.since) = (self.next, event.at),
             What::AllAnew => self.first = 0,
             _ => {}
         }
@@ -76,6 +77,11 @@ impl Life {
     /// Whether the consumer has only ever known the node that is there.
     const fn is_of(&self, spot: Spot) -> bool {
         spot.consumer >= self.first
+    }
+
+    /// Whether the node that is there started behind this, and sent the delivery.
+    fn sent_after(&self, at: Duration, spot: Spot) -> bool {
+        at < self.since && self.is_of(spot)
     }
 }
 

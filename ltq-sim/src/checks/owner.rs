@@ -22,7 +22,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut held, mut life) = (BTreeMap::<_, Held>::new(), Life::default());
     // A connection that was lost gives back what its consumer has, and one may be lost unnoticed.
     let mut rough_until = Duration::ZERO;
-    let answered = answered(events);
+    // The deliveries that their consumer wanted to be rid of, so far. (What it asked for may be done long
+    // before it is told.)
+    let mut answered = BTreeSet::new();
     let mut broken = Vec::new();
     for event in events {
         if life.begins(event) {
@@ -38,6 +40,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
             What::Weather(weather) => {
                 let is_calm = *weather == Weather::default();
                 rough_until = if is_calm { event.at + SILENT_MAX } else { Duration::MAX };
+            }
+            What::Acks(place) | What::Requeues(place) => {
+                answered.insert((place.topic, place.channel, place.offset, place.attempt));
             }
             What::GaveBack(place) => {
                 held.remove(&(place.topic, place.channel, place.offset));
@@ -84,14 +89,4 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         }
     }
     broken
-}
-
-/// The deliveries that their consumer wanted to be rid of. (What it asked for may be done long before it
-/// is told.)
-fn answered(events: &[Event]) -> BTreeSet<(usize, usize, ltq_core::Offset, u32)> {
-    let places = events.iter().filter_map(|event| match event.what {
-        What::Acks(place) | What::Requeues(place) => Some(place),
-        _ => None,
-    });
-    places.map(|it| (it.topic, it.channel, it.offset, it.attempt)).collect()
 }
