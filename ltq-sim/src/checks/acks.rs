@@ -6,28 +6,26 @@ use std::collections::BTreeMap;
 use ltq_core::Offset;
 
 use super::{
-    Duration, Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Spot, Violation, What, breaks,
-    comes_and_goes, crashes, ends, is_damaged, is_troubled, lasting,
+    Deleted, Duration, Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Spot, Violation, What,
+    breaks, crashes, ends, is_troubled, lasting, undamaged,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
-    // Acks are lost with what lies on a disk as well as messages.
-    if is_damaged(events) {
-        return Vec::new();
-    }
+    let events = undamaged(events);
     let (ends, lasting) = (ends(events), lasting(events));
     let crashes = crashes(&ends);
     let (mut delivered, mut acked) = (BTreeMap::new(), BTreeMap::new());
-    let (mut broken, mut life) = (Vec::new(), Life::default());
+    let (mut broken, mut life, mut deleted) = (Vec::new(), Life::default(), Deleted::default());
     for event in events {
         life.begins(event);
+        deleted.takes(event);
         match &event.what {
-            What::Acked(place, Ok(())) if !comes_and_goes(place.topic) => {
+            What::Acked(place, Ok(())) if !deleted.has(place.topic) => {
                 // The answer may have been under way for long, but it was given after the delivery.
                 let Some(&(since, body)) = delivered.get(place) else { continue };
                 acked.insert(key(*place), (since, event.at, *place, body));
             }
-            What::Delivered(place, body) => {
+            What::Delivered(place, body) if !deleted.has(place.topic) => {
                 delivered.insert(*place, (event.at, *body));
                 let Some(&(since, told, ack, of)) = acked.get(&key(*place)) else { continue };
                 // Deliveries from before the ack may have been under way for long, but for those of a

@@ -4,23 +4,21 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Violation, What, breaks, comes_and_goes,
-    crashes, ends, is_damaged, is_troubled, lasting,
+    Deleted, Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Violation, What, breaks, crashes, ends,
+    is_troubled, lasting, undamaged,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
-    // Numbers are lost with what lies on a disk as well as messages.
-    if is_damaged(events) {
-        return broken;
-    }
+    let events = undamaged(events);
     let (ends, lasting) = (ends(events), lasting(events));
     let crashes = crashes(&ends);
-    let (mut seen, mut life) = (BTreeMap::new(), Life::default());
+    let (mut seen, mut life, mut deleted) = (BTreeMap::new(), Life::default(), Deleted::default());
     for event in events {
         life.begins(event);
+        deleted.takes(event);
         let What::Delivered(place, body) = event.what else { continue };
-        if comes_and_goes(place.topic) || !life.is_of(place) {
+        if deleted.has(place.topic) || !life.is_of(place) {
             continue;
         }
         let key = (place.topic, place.channel, place.offset, place.attempt);

@@ -4,32 +4,29 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, KEPT_WITHIN, LASTING, Life, Violation, What, breaks, comes_and_goes, crashes, ends,
-    is_damaged, is_troubled, lasting,
+    Deleted, Event, KEPT_WITHIN, LASTING, Life, Violation, What, breaks, crashes, ends,
+    is_troubled, lasting, undamaged,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
-    if is_damaged(events) {
-        return broken;
-    }
+    let events = undamaged(events);
     let (ends, lasting) = (ends(events), lasting(events));
     let crashes = crashes(&ends);
     let jumps = events.iter().filter(|event| matches!(event.what, What::ClockJumps { .. }));
     let jumps: Vec<_> = jumps.map(|event| event.at).collect();
     let (mut came, mut due) = (BTreeMap::new(), BTreeMap::new());
-    let mut life = Life::default();
+    let (mut life, mut deleted) = (Life::default(), Deleted::default());
     for event in events {
         life.begins(event);
+        deleted.takes(event);
         match &event.what {
-            What::Requeued { place, asked, after, result: Ok(()) }
-                if !comes_and_goes(place.topic) =>
-            {
+            What::Requeued { place, asked, after, result: Ok(()) } if !deleted.has(place.topic) => {
                 let Some(&body) = came.get(place) else { continue };
                 let key = (place.topic, place.channel, place.offset, place.attempt + 1);
                 due.insert(key, (*asked, *after, event.at, body));
             }
-            What::Delivered(place, body) => {
+            What::Delivered(place, body) if !deleted.has(place.topic) => {
                 came.insert(*place, *body);
                 let key = (place.topic, place.channel, place.offset, place.attempt);
                 let Some(&(asked, after, told, of)) = due.get(&key) else { continue };

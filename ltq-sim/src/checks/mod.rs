@@ -25,7 +25,7 @@ use ltq_core::Durability;
 use crate::{
     body::Body,
     history::{Event, Spot, What},
-    topics::{LASTING, TOPICS, comes_and_goes},
+    topics::{LASTING, TOPICS},
     violation::{Rule, Violation, breaks},
 };
 
@@ -96,7 +96,30 @@ fn lasting(events: &[Event]) -> BTreeSet<Body> {
 
 /// Whether what lay on the disk was damaged.
 fn is_damaged(events: &[Event]) -> bool {
-    events.iter().any(|event| matches!(event.what, What::Damaged(_)))
+    undamaged(events).len() < events.len()
+}
+
+/// What happened until something was done to what lay on the disk, if ever: acks, numbers and delays are
+/// lost with it as well as messages.
+fn undamaged(events: &[Event]) -> &[Event] {
+    let damaged = events.iter().position(|event| matches!(event.what, What::Damaged(_)));
+    damaged.and_then(|at| events.get(..at)).unwrap_or(events)
+}
+
+/// The topics that may have been deleted so far: their offsets may have begun anew.
+#[derive(Default)]
+struct Deleted(BTreeSet<usize>);
+
+impl Deleted {
+    fn takes(&mut self, event: &Event) {
+        if let What::Deleting { topic } = event.what {
+            self.0.insert(topic);
+        }
+    }
+
+    fn has(&self, topic: usize) -> bool {
+        self.0.contains(&topic)
+    }
 }
 
 /// When a node went without coming to rest, or on a disk that did not write.
