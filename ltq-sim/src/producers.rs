@@ -32,6 +32,9 @@ pub(crate) struct Producing {
     pub(crate) topic: usize,
     /// How many messages it has.
     pub(crate) messages: u64,
+    /// How many milliseconds it lets pass at most, as a rule, before it publishes again: some are done
+    /// soon, others go on through all of a play.
+    pub(crate) pause_max: u64,
     /// Whether it crashes now and then.
     pub(crate) crashes: bool,
     /// How many it has handed over.
@@ -93,7 +96,7 @@ impl Producing {
                     break;
                 }
                 self.publish(&producer, durability).await;
-                sleep(chance.millis(if chance.one_in(8) { 800 } else { 10 })).await;
+                sleep(chance.millis(if chance.one_in(8) { 800 } else { self.pause_max })).await;
             }
             if chance.one_in(3) {
                 // What is under way at that moment is told to whoever waits for it.

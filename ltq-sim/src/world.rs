@@ -127,6 +127,7 @@ impl<S: Stores> World<S> {
             let producer = Producing {
                 topic: part.chance.below(TOPICS.len() as u64) as usize,
                 messages: 1 + part.chance.below(300),
+                pause_max: part.chance.pick(&[10, 10, 100, 1_000]),
                 clients: self.clients.clone(),
                 history: self.history.clone(),
                 published: AtomicU64::new(0),

@@ -173,7 +173,7 @@ fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
 }
 
 /// Within so long a client notices that a node does not speak any more.
-const SILENT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const SILENT_MAX: Duration = Duration::from_secs(10);
 /// As long as a disk may refuse to take acks, and a broker may wait until it tries again.
 const TROUBLE_LASTS: Duration = Duration::from_secs(20);
 /// Within so long what a broker has to remember of its channels is on a disk: the interval of acks,
