@@ -232,7 +232,7 @@ impl<S: Stores> World<S> {
         self.clears_up("world");
         self.disk_is_fine();
         self.mend().await?;
-        self.history.note("world", "nothing goes wrong from now on");
+        self.history.add("world", What::Healed);
         Ok(())
     }
 }

@@ -87,7 +87,7 @@ impl Told {
                     self.ends.push((event.at, offset.plus(1)));
                 }
             }
-            What::Acks(place) => {
+            What::Acks { place, .. } => {
                 self.asked.entry((place.topic, place.channel)).or_default().insert(place.offset);
             }
             What::Acked(place, Ok(())) if self.life.is_of(*place) => {

@@ -5,6 +5,7 @@ mod attempts;
 mod bounds;
 mod confirmed;
 mod counts;
+mod deadlines;
 mod delays;
 mod failed;
 mod offsets;
@@ -15,6 +16,7 @@ mod paused;
 mod published;
 mod settled;
 mod stale;
+mod stops;
 mod told;
 mod visible;
 
@@ -24,6 +26,7 @@ use ltq_core::Durability;
 
 use crate::{
     body::Body,
+    clients::REQUEST_TIMEOUT,
     history::{Event, Spot, What},
     topics::{LASTING, TOPICS},
     violation::{Rule, Violation, breaks},
@@ -37,6 +40,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
         bounds::check,
         confirmed::check,
         counts::check,
+        deadlines::check,
         delays::check,
         failed::check,
         offsets::check,
@@ -47,6 +51,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
         published::check,
         settled::check,
         stale::check,
+        stops::check,
         told::check,
         visible::check,
     ];

@@ -43,7 +43,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                 let is_calm = *weather == Weather::default();
                 rough_until = if is_calm { event.at + SILENT_MAX } else { Duration::MAX };
             }
-            What::Acks(place) | What::Requeues(place) => {
+            What::Acks { place, .. } | What::Requeues(place) => {
                 answered.insert((place.topic, place.channel, place.offset, place.attempt));
             }
             What::GaveBack(place) => {
