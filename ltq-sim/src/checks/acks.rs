@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use ltq_core::Offset;
 
 use super::{
-    Deleted, Duration, Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Spot, Violation, What,
-    breaks, crashes, ends, is_troubled, lasting, undamaged,
+    Asked, Deleted, Duration, Event, KEPT_WITHIN, Life, SILENT_MAX, Spot, Violation, What, breaks,
+    crashes, ends, is_troubled, undamaged,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let events = undamaged(events);
-    let (ends, lasting) = (ends(events), lasting(events));
+    let (ends, messages) = (ends(events), Asked::of(events));
     let crashes = crashes(&ends);
     let (mut delivered, mut acked) = (BTreeMap::new(), BTreeMap::new());
     let (mut broken, mut life, mut deleted) = (Vec::new(), Life::default(), Deleted::default());
@@ -46,9 +46,8 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                         &[3],
                         format!("{place} came after {ack} was acked at {told:?}"),
                     ));
-                } else if place.topic == LASTING
-                    && of == *body
-                    && lasting.contains(body)
+                } else if of == *body
+                    && messages.keeps(of, &ends, event.at)
                     && !is_troubled(events, since, event.at)
                     && !crashes.iter().any(|&end| within(end, until))
                 {

@@ -20,9 +20,13 @@ mod stops;
 mod told;
 mod visible;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ltq_core::Durability;
+use ltq_store::simulation::DiskFailure;
 
 use crate::{
     body::Body,
@@ -99,6 +103,28 @@ fn lasting(events: &[Event]) -> BTreeSet<Body> {
     lasting.collect()
 }
 
+/// How durable each message is to be before anybody sees it, and since when it may be there.
+struct Asked(BTreeMap<Body, (Duration, Durability)>);
+
+impl Asked {
+    fn of(events: &[Event]) -> Self {
+        let asked = events.iter().filter_map(|event| match event.what {
+            What::Published { body, durability, .. } => Some((body, (event.at, durability))),
+            _ => None,
+        });
+        Self(asked.collect())
+    }
+
+    /// Whether no end of a node can have taken the message back until then.
+    fn keeps(&self, body: Body, ends: &[(Duration, Durability)], until: Duration) -> bool {
+        self.0.get(&body).is_some_and(|&(since, durability)| {
+            ends.iter()
+                .filter(|end| since <= end.0 && end.0 <= until)
+                .all(|end| end.1 <= durability)
+        })
+    }
+}
+
 /// Whether what lay on the disk was damaged.
 fn is_damaged(events: &[Event]) -> bool {
     undamaged(events).len() < events.len()
@@ -133,15 +159,13 @@ fn crashes(ends: &[(Duration, Durability)]) -> Vec<Duration> {
 }
 
 /// Whether a disk may not have taken what a broker has to remember, before `until` and for as long
-/// that it matters at `since`: it failed, or was full, which a broker that asks it knows without failures.
+/// that it matters at `since`. That it had a limit says nothing: there is room set aside for that. That it
+/// could not be read neither.
 fn is_troubled(events: &[Event], since: Duration, until: Duration) -> bool {
-    let matters = |at: Duration| at + TROUBLE_LASTS >= since;
-    let is_fine = |event: &&Event| event.what == What::DiskFine;
-    events.iter().enumerate().any(|(at, event)| match event.what {
-        What::DiskFailed { .. } => event.at <= until && matters(event.at),
-        What::Room(_) => {
-            let fine = events.get(at..).unwrap_or_default().iter().find(is_fine);
-            event.at <= until && fine.is_none_or(|fine| matters(fine.at))
+    events.iter().any(|event| match event.what {
+        What::DiskFailed { failure, .. } => {
+            let matters = event.at <= until && event.at + TROUBLE_LASTS >= since;
+            failure != DiskFailure::Read && matters
         }
         _ => false,
     })

@@ -7,7 +7,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut healed, mut failed) = (false, false);
     for event in events {
         match &event.what {
-            What::Fair | What::Healed => healed = true,
+            What::Fair => healed = true,
+            // A store that had failed was seen to by then.
+            What::Healed => (healed, failed) = (true, false),
             // Nothing can be written down on a disk that does not take it.
             What::DiskFailed { .. } | What::StoreFailed(_) => failed = true,
             What::Started => failed = false,
