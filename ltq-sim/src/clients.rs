@@ -78,8 +78,11 @@ impl Clients {
             .entropy(Arc::new(Seeded::of(self.seed, &format!("client {number} of {host}"))))
             .backoff(Backoff::new(Duration::from_millis(20), Duration::from_millis(500)))
             .connect_timeout(Duration::from_secs(2))
-            .request_timeout(Duration::from_secs(10))
+            .request_timeout(REQUEST_TIMEOUT)
             .connect_in_background()
             .expect("an address")
     }
 }
+
+/// By then what a client asks for is done, or is not.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -46,7 +46,7 @@ impl Consuming {
             let chance = crashes.then_some(&self.part.chance);
             let life = |client| self.live(client, &run);
             if self.clients.run(&self.part.name, chance, life).await {
-                self.note("crashes");
+                self.add(What::Crashed);
             }
         }
     }
@@ -164,7 +164,7 @@ impl Consuming {
         }
         if spots.len() > 1 && (self.is_diligent() || self.part.chance.one_in(3)) {
             for &spot in &spots {
-                self.add(What::Acks(spot));
+                self.add(What::Acks { place: spot, waits: true });
             }
             let result = batch.ack_all_confirmed().await.map_err(|error| error.to_string());
             for spot in spots {
@@ -196,12 +196,12 @@ impl Consuming {
         };
         match what {
             0..=4 => {
-                self.add(What::Acks(spot));
+                self.add(What::Acks { place: spot, waits: true });
                 let result = delivery.ack_confirmed().await.map_err(|error| error.to_string());
                 self.add(What::Acked(spot, result));
             }
             5..=7 => {
-                self.add(What::Acks(spot));
+                self.add(What::Acks { place: spot, waits: false });
                 if let Err(error) = delivery.ack() {
                     self.note(format!("{spot}: {error}"));
                 }

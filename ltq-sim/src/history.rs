@@ -40,6 +40,8 @@ pub enum What {
         body: Body,
         /// How durable it is to be before anybody sees it.
         durability: Durability,
+        /// How long it may take until the producer is told what became of it.
+        within: Duration,
     },
     /// It was told that the message is stored.
     Confirmed {
@@ -75,8 +77,13 @@ pub enum What {
     },
     /// A message came.
     Delivered(Spot, Body),
-    /// A consumer is about to ack, whatever it is told of it, or whether it is told at all.
-    Acks(Spot),
+    /// A consumer is about to ack, whatever it is told of it.
+    Acks {
+        /// The delivery.
+        place: Spot,
+        /// Whether it waits until it is told.
+        waits: bool,
+    },
     /// A consumer asked for its message to be settled, and was told how that went.
     Acked(Spot, Result<(), String>),
     /// A consumer is about to ask for the message to come again, whatever it is told of that.
@@ -107,6 +114,8 @@ pub enum What {
     Forgot(Spot),
     /// It drops it without an answer, which gives it back.
     GaveBack(Spot),
+    /// A program is gone, in the middle of whatever it was at.
+    Crashed,
     /// A consumer goes, however it does, with all that it has not answered.
     Left(u64),
     /// A node is there.
@@ -137,6 +146,8 @@ pub enum What {
     ReadsFail,
     /// They do not any more, for a node that starts after this.
     DiskFine,
+    /// Nothing goes wrong from now on, but what the world does itself to a node.
+    Healed,
     /// Whatever comes from now on comes from the node that is there now.
     AllAnew,
     /// Something was done to what lies on the disk.
@@ -292,7 +303,7 @@ impl fmt::Display for What {
         };
         match self {
             Self::Fair => write!(f, "nothing goes wrong in all of it"),
-            Self::Published { topic, body, durability } => {
+            Self::Published { topic, body, durability, .. } => {
                 write!(f, "publishes {} to t{topic}, {durability}", name(body))
             }
             Self::Confirmed { topic, body, offset, durability } => {
@@ -305,7 +316,7 @@ impl fmt::Display for What {
                 write!(f, "is consumer {consumer} now, with {timeout:?} for a message")
             }
             Self::Delivered(place, body) => write!(f, "gets {} from {place}", name(body)),
-            Self::Acks(place) => write!(f, "is about to ack {place}"),
+            Self::Acks { place, .. } => write!(f, "is about to ack {place}"),
             Self::Acked(place, result) => write!(f, "acks {place}: {}", how(result)),
             Self::Requeues(place) => write!(f, "is about to give {place} back"),
             Self::Requeued { place, after, result, .. } => {
@@ -315,6 +326,7 @@ impl fmt::Display for What {
             Self::Unreadable(what) => write!(f, "cannot read what came: {what}"),
             Self::Forgot(place) => write!(f, "forgets {place}"),
             Self::GaveBack(place) => write!(f, "drops {place}"),
+            Self::Crashed => write!(f, "crashes"),
             Self::Left(consumer) => write!(f, "is consumer {consumer} no more"),
             Self::Weather(weather) => write!(f, "the weather is {weather:?}"),
             Self::Started => write!(f, "is there"),
@@ -326,6 +338,7 @@ impl fmt::Display for What {
             Self::DiskFailed { failure, .. } => write!(f, "its disk has failed it: {failure}"),
             Self::StoreFailed(why) => write!(f, "its store takes no more: {why}"),
             Self::ReadsFail => write!(f, "reads fail"),
+            Self::Healed => write!(f, "nothing goes wrong from now on"),
             Self::AllAnew => write!(f, "all know that it is another node"),
             Self::ClockJumps { millis } => write!(f, "clocks jump by {millis} ms"),
             Self::Damaged(what) => write!(f, "the disk is damaged: {what}"),

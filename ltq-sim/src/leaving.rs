@@ -58,8 +58,8 @@ impl PasserBy {
         let producer = operator.producer(topic.as_str()).await.map_err(words)?;
         for number in 1..=MESSAGES {
             let body = Body { producer: usize::MAX - 1, number };
-            let durability = Durability::Disk;
-            history.add(HOST, What::Published { topic: LASTING, body, durability });
+            let (topic, durability, within) = (LASTING, Durability::Disk, producer.timeout());
+            history.add(HOST, What::Published { topic, body, durability, within });
             let receipt = producer.send(Message::new(body.bytes())).await.map_err(words)?;
             let (offset, durability) = (receipt.offset, receipt.durability);
             history.add(HOST, What::Confirmed { topic: LASTING, body, offset, durability });
@@ -91,7 +91,7 @@ impl PasserBy {
     /// Acks the rest.
     pub(crate) async fn ack(&mut self) {
         for (place, delivery) in self.held.drain(..) {
-            self.history.add(HOST, What::Acks(place));
+            self.history.add(HOST, What::Acks { place, waits: true });
             let result = delivery.ack_confirmed().await.map_err(words);
             self.history.add(HOST, What::Acked(place, result));
         }

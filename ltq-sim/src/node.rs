@@ -137,8 +137,7 @@ impl<S: Stores> Node<S> {
             failed.store(true, Relaxed);
             let lost = match failure {
                 // Nothing is wrong with what is there.
-                DiskFailure::Read => return,
-                DiskFailure::Write | DiskFailure::NoRoom => false,
+                DiskFailure::Read | DiskFailure::Write | DiskFailure::NoRoom => false,
                 DiskFailure::Sync | DiskFailure::Name | DiskFailure::Stopped => true,
             };
             history.add(NODE, What::DiskFailed { lost, failure });

@@ -32,6 +32,9 @@ pub(crate) struct Producing {
     pub(crate) topic: usize,
     /// How many messages it has.
     pub(crate) messages: u64,
+    /// How many milliseconds it lets pass at most, as a rule, before it publishes again: some are done
+    /// soon, others go on through all of a play.
+    pub(crate) pause_max: u64,
     /// Whether it crashes now and then.
     pub(crate) crashes: bool,
     /// How many it has handed over.
@@ -48,7 +51,7 @@ impl Producing {
             let chance = Some(&self.part.chance).filter(|it| self.crashes && it.one_in(3));
             let life = |client| self.live(client, &run);
             if self.clients.run(&self.part.name, chance, life).await {
-                self.note("crashes");
+                self.history.add(&self.part.name, What::Crashed);
             }
         }
         let mut late = std::mem::take(&mut *self.late.lock());
@@ -93,7 +96,7 @@ impl Producing {
                     break;
                 }
                 self.publish(&producer, durability).await;
-                sleep(chance.millis(if chance.one_in(8) { 800 } else { 10 })).await;
+                sleep(chance.millis(if chance.one_in(8) { 800 } else { self.pause_max })).await;
             }
             if chance.one_in(3) {
                 // What is under way at that moment is told to whoever waits for it.
@@ -103,18 +106,20 @@ impl Producing {
         }
     }
 
-    fn next(&self, durability: Durability) -> (Body, Message) {
+    fn next(&self, durability: Durability, within: Duration) -> (Body, Message) {
         let number = self.published.fetch_add(1, Relaxed) + 1;
         let body = Body { producer: self.part.number, number };
-        self.history.add(&self.part.name, What::Published { topic: self.topic, body, durability });
+        let what = What::Published { topic: self.topic, body, durability, within };
+        self.history.add(&self.part.name, what);
         (body, Message::new(body.bytes()))
     }
 
     async fn publish(&self, producer: &Producer, durability: Durability) {
+        let within = producer.timeout();
         let many = 1 + self.part.chance.below(10);
         match self.part.chance.below(4) {
             0 | 1 => {
-                let (body, message) = self.next(durability);
+                let (body, message) = self.next(durability, within);
                 let told = producer.send(message).await;
                 self.teller().told(body, told);
             }
@@ -122,7 +127,7 @@ impl Producing {
                 // Noted when it is told, not when this program comes to it.
                 let mut told = JoinSet::new();
                 for _ in 0..many {
-                    let (body, message) = self.next(durability);
+                    let (body, message) = self.next(durability, within);
                     let teller = self.teller();
                     match producer.enqueue(message).await {
                         Ok(receipt) => {
@@ -141,7 +146,7 @@ impl Producing {
             }
             _ => {
                 let (bodies, messages): (Vec<_>, Vec<_>) =
-                    (0..many).map(|_| self.next(durability)).unzip();
+                    (0..many).map(|_| self.next(durability, within)).unzip();
                 let told = producer.send_batch(messages).await;
                 self.teller().batch(&bodies, told);
             }

@@ -7,6 +7,7 @@ use ltq_transport::Weather;
 
 use crate::{
     chance::Seeded,
+    checks::SILENT_MAX,
     history::What,
     lasting::Condition,
     node::{Doom, NODE, NotStarted},
@@ -30,6 +31,12 @@ impl<S: Stores> World<S> {
                 let weather = weather(chance);
                 self.history.add(&part.name, What::Weather(weather));
                 self.node.network.set_weather(weather);
+                if chance.one_in(2) {
+                    self.pass(chance.millis(4_000)).await;
+                    self.clears_up(&part.name);
+                    // Until whoever is gone is noticed, and then for as long as much can happen.
+                    self.pass(SILENT_MAX + chance.millis(5_000)).await;
+                }
             }
             Trouble::Kill => self.strike(chance, false).await,
             Trouble::PowerCut => self.strike(chance, true).await,
@@ -204,6 +211,12 @@ impl<S: Stores> World<S> {
         Err(broken(Rule::Start, format!("the node does not start, {STARTS_MAX} times")))
     }
 
+    /// The weather is fine from now on.
+    fn clears_up(&self, who: &str) {
+        self.node.network.set_weather(Weather::default());
+        self.history.add(who, What::Weather(Weather::default()));
+    }
+
     /// Nothing is wrong with the disk any more.
     fn disk_is_fine(&mut self) {
         self.lasting.clear();
@@ -216,11 +229,10 @@ impl<S: Stores> World<S> {
 
     /// Nothing goes wrong any more.
     pub(crate) async fn heal(&mut self) -> Result<(), End> {
-        self.node.network.set_weather(Weather::default());
-        self.history.add("world", What::Weather(Weather::default()));
+        self.clears_up("world");
         self.disk_is_fine();
         self.mend().await?;
-        self.history.note("world", "nothing goes wrong from now on");
+        self.history.add("world", What::Healed);
         Ok(())
     }
 }

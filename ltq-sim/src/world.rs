@@ -127,6 +127,7 @@ impl<S: Stores> World<S> {
             let producer = Producing {
                 topic: part.chance.below(TOPICS.len() as u64) as usize,
                 messages: 1 + part.chance.below(300),
+                pause_max: part.chance.pick(&[10, 10, 100, 1_000]),
                 clients: self.clients.clone(),
                 history: self.history.clone(),
                 published: AtomicU64::new(0),
@@ -293,8 +294,8 @@ impl<S: Stores> World<S> {
         let producer = operator.producer(name.as_str()).await.map_err(|error| failed(&error))?;
         for number in 1..=3 {
             let body = Body { producer: usize::MAX, number };
-            let durability = Durability::Disk;
-            self.history.add("world", What::Published { topic, body, durability });
+            let (durability, within) = (Durability::Disk, producer.timeout());
+            self.history.add("world", What::Published { topic, body, durability, within });
             let told = producer.send(Message::new(body.bytes())).await;
             let receipt = told.map_err(|error| failed(&error))?;
             let (offset, durability) = (receipt.offset, receipt.durability);

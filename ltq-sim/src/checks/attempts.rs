@@ -4,23 +4,21 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Event, KEPT_WITHIN, LASTING, Life, SILENT_MAX, Violation, What, breaks, comes_and_goes,
-    crashes, ends, is_damaged, is_troubled, lasting,
+    Asked, Deleted, Event, KEPT_WITHIN, Life, SILENT_MAX, Violation, What, breaks, crashes, ends,
+    is_troubled, undamaged,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
-    // Numbers are lost with what lies on a disk as well as messages.
-    if is_damaged(events) {
-        return broken;
-    }
-    let (ends, lasting) = (ends(events), lasting(events));
+    let events = undamaged(events);
+    let (ends, messages) = (ends(events), Asked::of(events));
     let crashes = crashes(&ends);
-    let (mut seen, mut life) = (BTreeMap::new(), Life::default());
+    let (mut seen, mut life, mut deleted) = (BTreeMap::new(), Life::default(), Deleted::default());
     for event in events {
         life.begins(event);
+        deleted.takes(event);
         let What::Delivered(place, body) = event.what else { continue };
-        if comes_and_goes(place.topic) || !life.is_of(place) {
+        if deleted.has(place.topic) || !life.is_of(place) {
             continue;
         }
         let key = (place.topic, place.channel, place.offset, place.attempt);
@@ -32,9 +30,8 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         let within = |end, until| since <= end && end <= event.at.min(until);
         if !ends.iter().any(|end| within(end.0, event.at)) {
             broken.push(breaks(&[3], format!("{place} came to consumer {other} too")));
-        } else if place.topic == LASTING
-            && of == body
-            && lasting.contains(&body)
+        } else if of == body
+            && messages.keeps(of, &ends, event.at)
             && !is_troubled(events, since, event.at)
             && !crashes.iter().any(|&end| within(end, since + SILENT_MAX + KEPT_WITHIN))
         {

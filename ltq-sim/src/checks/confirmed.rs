@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, TOPICS, Violation, What, breaks, comes_and_goes, ends, is_damaged};
+use super::{Event, TOPICS, Violation, What, breaks, ends, is_damaged};
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
@@ -11,7 +11,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         return broken;
     }
     let (mut delivered, mut published) = (BTreeSet::new(), BTreeMap::new());
-    let (mut started, mut deleted, mut consumed) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    let (mut started, mut deleted, mut consumed) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for event in events {
         match event.what {
             What::Delivered(place, body) => {
@@ -23,7 +23,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
             }
             What::Started => started.push(event.at),
             What::Deleting { topic } => {
-                deleted.insert(topic, event.at);
+                deleted.insert(topic);
             }
             _ => {}
         }
@@ -32,7 +32,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     for event in events {
         let What::Confirmed { topic, body, durability, .. } = event.what else { continue };
         // What was deleted since, or may have been, is nobody's.
-        if comes_and_goes(topic) && deleted.contains_key(&topic) {
+        if deleted.contains(&topic) {
             continue;
         }
         // Words of a node that is gone may still be under way, until there is another one.

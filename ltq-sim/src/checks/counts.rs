@@ -5,18 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ltq_core::{ChannelStats, Offset, TopicStats};
 
-use super::{
-    Body, Duration, Event, LASTING, Life, Violation, What, breaks, comes_and_goes, is_damaged,
-    lasting,
-};
+use super::{Body, Deleted, Duration, Event, LASTING, Life, Violation, What, breaks, lasting};
 use crate::topics::channel_name;
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
     let (mut told, lasting) = (Told::default(), lasting(events));
-    let is_damaged = is_damaged(events);
+    let (mut is_damaged, mut deleted) = (false, Deleted::default());
     for event in events {
         told.takes(event, &lasting);
+        deleted.takes(event);
+        is_damaged |= matches!(event.what, What::Damaged(_));
         let What::Counted { topic, asked, stats } = &event.what else { continue };
         let mut wrong = |words: String| {
             broken.push(breaks(&[13], format!("at {:?}, t{topic}: {words}", event.at)));
@@ -24,7 +23,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         for channel in &stats.channels {
             adds_up(stats, channel, &mut wrong);
         }
-        if !is_damaged && !comes_and_goes(*topic) {
+        if !is_damaged && !deleted.has(*topic) {
             told.agrees(*topic, *asked, stats, &mut wrong);
         }
     }
@@ -88,7 +87,7 @@ impl Told {
                     self.ends.push((event.at, offset.plus(1)));
                 }
             }
-            What::Acks(place) => {
+            What::Acks { place, .. } => {
                 self.asked.entry((place.topic, place.channel)).or_default().insert(place.offset);
             }
             What::Acked(place, Ok(())) if self.life.is_of(*place) => {

@@ -3,60 +3,81 @@
 
 use std::collections::BTreeMap;
 
+use ltq_core::Offset;
+
 use super::{
-    Event, KEPT_WITHIN, LASTING, Life, Violation, What, breaks, comes_and_goes, crashes, ends,
-    is_damaged, is_troubled, lasting,
+    Asked, Body, Deleted, Duration, Event, KEPT_WITHIN, Life, Violation, What, breaks, crashes,
+    ends, is_troubled, undamaged,
 };
+
+/// A message that was given back for some time.
+struct Delayed {
+    body: Body,
+    asked: Duration,
+    after: Duration,
+    told: Duration,
+}
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
-    if is_damaged(events) {
-        return broken;
-    }
-    let (ends, lasting) = (ends(events), lasting(events));
+    let events = undamaged(events);
+    let (ends, messages, delayed) = (ends(events), Asked::of(events), delayed(events));
     let crashes = crashes(&ends);
-    let jumps = events.iter().filter(|event| matches!(event.what, What::ClockJumps { .. }));
-    let jumps: Vec<_> = jumps.map(|event| event.at).collect();
-    let (mut came, mut due) = (BTreeMap::new(), BTreeMap::new());
-    let mut life = Life::default();
+    let jumps = events.iter().filter_map(|event| match event.what {
+        What::ClockJumps { millis } => Some((event.at, u64::try_from(millis).unwrap_or(0))),
+        _ => None,
+    });
+    let jumps: Vec<_> = jumps.collect();
+    let (mut life, mut deleted) = (Life::default(), Deleted::default());
     for event in events {
         life.begins(event);
-        match &event.what {
-            What::Requeued { place, asked, after, result: Ok(()) }
-                if !comes_and_goes(place.topic) =>
-            {
-                let Some(&body) = came.get(place) else { continue };
-                let key = (place.topic, place.channel, place.offset, place.attempt + 1);
-                due.insert(key, (*asked, *after, event.at, body));
+        deleted.takes(event);
+        let What::Delivered(place, body) = event.what else { continue };
+        if deleted.has(place.topic) || !life.is_of(place) {
+            continue;
+        }
+        let key = (place.topic, place.channel, place.offset, place.attempt);
+        let early = |it: &&Delayed| it.asked <= event.at && event.at < it.asked + it.after;
+        for &Delayed { body: of, asked, after, told } in
+            delayed.get(&key).into_iter().flatten().filter(early)
+        {
+            let among = |at: Duration| asked <= at && at <= event.at;
+            let restarted = ends.iter().any(|end| among(end.0));
+            // What is stored is wall time: a clock that jumps ahead ends it early by so much.
+            let ahead = jumps.iter().filter(|jump| among(jump.0)).map(|jump| jump.1).sum();
+            let kept = of == body
+                && messages.keeps(of, &ends, event.at)
+                && !crashes.iter().any(|&at| among(at) && at <= told + KEPT_WITHIN)
+                && event.at + Duration::from_millis(ahead) < asked + after
+                && !is_troubled(events, asked, event.at);
+            if !restarted || kept {
+                broken.push(breaks(
+                    &[14],
+                    format!("{place} came at {:?}, and is due {after:?} after {asked:?}", event.at),
+                ));
             }
+        }
+    }
+    broken
+}
+
+/// By the delivery that may come when its time is over. It may come before it is told that the message
+/// was given back.
+fn delayed(events: &[Event]) -> BTreeMap<(usize, usize, Offset, u32), Vec<Delayed>> {
+    let (mut came, mut delayed) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
+    for event in events {
+        match &event.what {
             What::Delivered(place, body) => {
                 came.insert(*place, *body);
-                let key = (place.topic, place.channel, place.offset, place.attempt);
-                let Some(&(asked, after, told, of)) = due.get(&key) else { continue };
-                if event.at >= asked + after || !life.is_of(*place) {
-                    continue;
-                }
-                let among = |at: &std::time::Duration| asked <= *at && *at <= event.at;
-                let restarted = ends.iter().any(|end| among(&end.0));
-                let kept = place.topic == LASTING
-                    && of == *body
-                    && lasting.contains(body)
-                    && !crashes.iter().any(|at| among(at) && *at <= told + KEPT_WITHIN)
-                    // What is stored is wall time.
-                    && !jumps.iter().any(among)
-                    && !is_troubled(events, asked, event.at);
-                if !restarted || kept {
-                    broken.push(breaks(
-                        &[14],
-                        format!(
-                            "{place} came at {:?}, and is due {after:?} after {asked:?}",
-                            event.at
-                        ),
-                    ));
-                }
+            }
+            What::Requeued { place, asked, after, result: Ok(()) } => {
+                let Some(&body) = came.get(place) else { continue };
+                let key = (place.topic, place.channel, place.offset, place.attempt + 1);
+                let (asked, after, told) = (*asked, *after, event.at);
+                delayed.entry(key).or_default().push(Delayed { body, asked, after, told });
             }
             _ => {}
         }
     }
-    broken
+    delayed
 }

@@ -3,21 +3,18 @@
 
 use ltq_store::simulation::DiskFailure;
 
-use super::{Duration, Event, Rule, Violation, What};
+use super::{Event, Rule, Violation, What};
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let mut broken = Vec::new();
-    let (mut failed, mut reads) = (false, None::<Duration>);
+    let mut failed = false;
     for event in events {
         match &event.what {
             // The next node begins with what this one left, and a whole disk.
             What::Killed { .. } | What::Stopped(_) => failed = false,
             What::DiskFailed { failure, .. } => failed |= *failure != DiskFailure::NoRoom,
-            What::ReadsFail => reads = Some(event.at),
             What::Damaged(_) => return broken,
-            What::StoreFailed(why)
-                if !failed && reads.is_none_or(|at| at + READS_FAIL_MAX < event.at) =>
-            {
+            What::StoreFailed(why) if !failed => {
                 let words = format!("at {:?} it failed, and its disk had not: {why}", event.at);
                 broken.push(Violation::of(Rule::Store, words));
             }
@@ -26,6 +23,3 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     }
     broken
 }
-
-/// For no longer than this reads go on failing, and what came of it is noticed.
-const READS_FAIL_MAX: Duration = Duration::from_secs(20);

@@ -5,6 +5,7 @@ mod attempts;
 mod bounds;
 mod confirmed;
 mod counts;
+mod deadlines;
 mod delays;
 mod failed;
 mod offsets;
@@ -15,17 +16,23 @@ mod paused;
 mod published;
 mod settled;
 mod stale;
+mod stops;
 mod told;
 mod visible;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ltq_core::Durability;
+use ltq_store::simulation::DiskFailure;
 
 use crate::{
     body::Body,
+    clients::REQUEST_TIMEOUT,
     history::{Event, Spot, What},
-    topics::{LASTING, TOPICS, comes_and_goes},
+    topics::{LASTING, TOPICS},
     violation::{Rule, Violation, breaks},
 };
 
@@ -37,6 +44,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
         bounds::check,
         confirmed::check,
         counts::check,
+        deadlines::check,
         delays::check,
         failed::check,
         offsets::check,
@@ -47,6 +55,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
         published::check,
         settled::check,
         stale::check,
+        stops::check,
         told::check,
         visible::check,
     ];
@@ -59,6 +68,7 @@ pub(crate) fn all(events: &[Event]) -> Vec<Violation> {
 struct Life {
     next: u64,
     first: u64,
+    since: Duration,
 }
 
 impl Life {
@@ -66,7 +76,7 @@ impl Life {
     const fn begins(&mut self, event: &Event) -> bool {
         match event.what {
             What::Subscribed { consumer, .. } => self.next = consumer + 1,
-            What::Started => self.first = self.next,
+            What::Started => (self.first, self.since) = (self.next, event.at),
             What::AllAnew => self.first = 0,
             _ => {}
         }
@@ -76,6 +86,11 @@ impl Life {
     /// Whether the consumer has only ever known the node that is there.
     const fn is_of(&self, spot: Spot) -> bool {
         spot.consumer >= self.first
+    }
+
+    /// Whether the node that is there started behind this, and sent the delivery.
+    fn sent_after(&self, at: Duration, spot: Spot) -> bool {
+        at < self.since && self.is_of(spot)
     }
 }
 
@@ -88,9 +103,54 @@ fn lasting(events: &[Event]) -> BTreeSet<Body> {
     lasting.collect()
 }
 
+/// How durable each message is to be before anybody sees it, and since when it may be there.
+struct Asked(BTreeMap<Body, (Duration, Durability)>);
+
+impl Asked {
+    fn of(events: &[Event]) -> Self {
+        let asked = events.iter().filter_map(|event| match event.what {
+            What::Published { body, durability, .. } => Some((body, (event.at, durability))),
+            _ => None,
+        });
+        Self(asked.collect())
+    }
+
+    /// Whether no end of a node can have taken the message back until then.
+    fn keeps(&self, body: Body, ends: &[(Duration, Durability)], until: Duration) -> bool {
+        self.0.get(&body).is_some_and(|&(since, durability)| {
+            ends.iter()
+                .filter(|end| since <= end.0 && end.0 <= until)
+                .all(|end| end.1 <= durability)
+        })
+    }
+}
+
 /// Whether what lay on the disk was damaged.
 fn is_damaged(events: &[Event]) -> bool {
-    events.iter().any(|event| matches!(event.what, What::Damaged(_)))
+    undamaged(events).len() < events.len()
+}
+
+/// What happened until something was done to what lay on the disk, if ever: acks, numbers and delays are
+/// lost with it as well as messages.
+fn undamaged(events: &[Event]) -> &[Event] {
+    let damaged = events.iter().position(|event| matches!(event.what, What::Damaged(_)));
+    damaged.and_then(|at| events.get(..at)).unwrap_or(events)
+}
+
+/// The topics that may have been deleted so far: their offsets may have begun anew.
+#[derive(Default)]
+struct Deleted(BTreeSet<usize>);
+
+impl Deleted {
+    fn takes(&mut self, event: &Event) {
+        if let What::Deleting { topic } = event.what {
+            self.0.insert(topic);
+        }
+    }
+
+    fn has(&self, topic: usize) -> bool {
+        self.0.contains(&topic)
+    }
 }
 
 /// When a node went without coming to rest, or on a disk that did not write.
@@ -99,15 +159,13 @@ fn crashes(ends: &[(Duration, Durability)]) -> Vec<Duration> {
 }
 
 /// Whether a disk may not have taken what a broker has to remember, before `until` and for as long
-/// that it matters at `since`: it failed, or was full, which a broker that asks it knows without failures.
+/// that it matters at `since`. That it had a limit says nothing: there is room set aside for that. That it
+/// could not be read neither.
 fn is_troubled(events: &[Event], since: Duration, until: Duration) -> bool {
-    let matters = |at: Duration| at + TROUBLE_LASTS >= since;
-    let is_fine = |event: &&Event| event.what == What::DiskFine;
-    events.iter().enumerate().any(|(at, event)| match event.what {
-        What::DiskFailed { .. } => event.at <= until && matters(event.at),
-        What::Room(_) => {
-            let fine = events.get(at..).unwrap_or_default().iter().find(is_fine);
-            event.at <= until && fine.is_none_or(|fine| matters(fine.at))
+    events.iter().any(|event| match event.what {
+        What::DiskFailed { failure, .. } => {
+            let matters = event.at <= until && event.at + TROUBLE_LASTS >= since;
+            failure != DiskFailure::Read && matters
         }
         _ => false,
     })
@@ -144,7 +202,7 @@ fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
 }
 
 /// Within so long a client notices that a node does not speak any more.
-const SILENT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const SILENT_MAX: Duration = Duration::from_secs(10);
 /// As long as a disk may refuse to take acks, and a broker may wait until it tries again.
 const TROUBLE_LASTS: Duration = Duration::from_secs(20);
 /// Within so long what a broker has to remember of its channels is on a disk: the interval of acks,

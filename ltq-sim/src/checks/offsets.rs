@@ -3,19 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, LASTING, Violation, What, breaks, comes_and_goes, ends, is_damaged, lasting};
+use super::{Deleted, Event, LASTING, Violation, What, breaks, ends, lasting, undamaged};
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut at, mut of) = (BTreeMap::new(), BTreeMap::new());
     let mut broken = Vec::new();
     // A lost end of the journal takes offsets with it.
-    if is_damaged(events) {
-        return broken;
-    }
+    let events = undamaged(events);
     let lasting = lasting(events);
     let taken = ends(events).iter().map(|end| end.1).max();
-    let mut kept = BTreeSet::new();
+    let (mut kept, mut deleted) = (BTreeSet::new(), Deleted::default());
     for event in events {
+        deleted.takes(event);
         let (topic, offset, body) = match event.what {
             What::Published { body, durability, .. } => {
                 // What a crash took is stored again, somewhere else.
@@ -35,7 +34,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                 broken.push(breaks(&[7], format!("at t{topic}@{offset} is {was}")));
             }
         }
-        if comes_and_goes(topic) || !kept.contains(&body) {
+        if deleted.has(topic) || !kept.contains(&body) {
             continue;
         }
         let other = *of.entry(body).or_insert(offset);

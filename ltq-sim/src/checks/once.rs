@@ -1,5 +1,5 @@
 //! Promise 4: where nothing goes wrong, each message comes once to each channel, and all that was
-//! published is confirmed.
+//! published is confirmed (that it comes to all channels then is promises 1 and 2).
 
 use std::collections::BTreeSet;
 
@@ -10,12 +10,21 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     if !events.iter().any(|event| event.what == What::Fair) {
         return broken;
     }
-    let mut came = BTreeSet::new();
+    let (mut came, mut open) = (BTreeSet::new(), BTreeSet::new());
     for event in events {
         match &event.what {
             What::Delivered(place, body) if !came.insert((place.topic, place.channel, *body)) => {
                 broken.push(breaks(&[4], format!("{body:?} came again, from {place}")));
             }
+            What::Published { body, .. } => {
+                open.insert(*body);
+            }
+            What::Confirmed { body, .. } => {
+                open.remove(body);
+            }
+            What::AtRest { .. } => broken.extend(open.iter().map(|body| {
+                breaks(&[4], format!("{body:?} was not confirmed, where nothing fails"))
+            })),
             What::Refused { body, why } | What::Unknown { body, why } => {
                 broken.push(breaks(&[4], format!("{body:?} failed where nothing fails: {why}")));
             }

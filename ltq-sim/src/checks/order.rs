@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Event, Life, Violation, What, breaks, comes_and_goes};
+use super::{Deleted, Event, Life, Violation, What, breaks};
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
-    let (mut last, mut life) = (BTreeMap::new(), Life::default());
+    let (mut last, mut life, mut deleted) = (BTreeMap::new(), Life::default(), Deleted::default());
     let mut broken = Vec::new();
     for event in events {
         life.begins(event);
+        deleted.takes(event);
         let What::Delivered(place, _) = event.what else { continue };
-        if place.attempt > 1 || comes_and_goes(place.topic) || !life.is_of(place) {
+        if place.attempt > 1 || deleted.has(place.topic) || !life.is_of(place) {
             continue;
         }
         if let Some(before) = last.insert(place.consumer, place.offset)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ltq_transport::Weather;
 
-use super::{Body, Duration, Event, Life, SILENT_MAX, Violation, What, breaks, comes_and_goes};
+use super::{Body, Deleted, Duration, Event, Life, SILENT_MAX, Violation, What, breaks};
 
 /// A delivery that its consumer has not answered.
 struct Held {
@@ -20,11 +20,15 @@ struct Held {
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
     let (mut published, mut subscribed) = (BTreeMap::new(), BTreeMap::new());
     let (mut held, mut life) = (BTreeMap::<_, Held>::new(), Life::default());
+    let mut deleted = Deleted::default();
     // A connection that was lost gives back what its consumer has, and one may be lost unnoticed.
     let mut rough_until = Duration::ZERO;
-    let answered = answered(events);
+    // The deliveries that their consumer wanted to be rid of, so far. (What it asked for may be done long
+    // before it is told.)
+    let mut answered = BTreeSet::new();
     let mut broken = Vec::new();
     for event in events {
+        deleted.takes(event);
         if life.begins(event) {
             held.clear();
         }
@@ -39,6 +43,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                 let is_calm = *weather == Weather::default();
                 rough_until = if is_calm { event.at + SILENT_MAX } else { Duration::MAX };
             }
+            What::Acks { place, .. } | What::Requeues(place) => {
+                answered.insert((place.topic, place.channel, place.offset, place.attempt));
+            }
             What::GaveBack(place) => {
                 held.remove(&(place.topic, place.channel, place.offset));
             }
@@ -50,7 +57,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                     held.until = held.until.max(*asked + *timeout);
                 }
             }
-            What::Delivered(place, body) if !comes_and_goes(place.topic) => {
+            What::Delivered(place, body) if !deleted.has(place.topic) => {
                 let before = held.remove(&(place.topic, place.channel, place.offset));
                 let mut since = published.get(body).copied().unwrap_or_default();
                 if let Some(before) = before.filter(|it| it.attempt < place.attempt) {
@@ -84,14 +91,4 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         }
     }
     broken
-}
-
-/// The deliveries that their consumer wanted to be rid of. (What it asked for may be done long before it
-/// is told.)
-fn answered(events: &[Event]) -> BTreeSet<(usize, usize, ltq_core::Offset, u32)> {
-    let places = events.iter().filter_map(|event| match event.what {
-        What::Acks(place) | What::Requeues(place) => Some(place),
-        _ => None,
-    });
-    places.map(|it| (it.topic, it.channel, it.offset, it.attempt)).collect()
 }

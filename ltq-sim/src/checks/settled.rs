@@ -19,7 +19,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                 of.insert(place, body);
                 got.insert((place.channel, body));
             }
-            What::Acks(place) => {
+            What::Acks { place, .. } => {
                 acked.extend(of.get(&place).map(|&body| (place.channel, body)));
             }
             _ => {}

@@ -332,18 +332,33 @@ impl Channel {
 
     /// How many runs of unlike fate there are at the very least.
     pub(super) fn runs_at_least(&self) -> usize {
+        let fates: Vec<_> = self.above().map(|state| Fate::of(*state)).collect();
+        fates.chunk_by(|one, next| one == next).filter(|run| run[0] != Fate::Waiting).count()
+    }
+
+    /// How many runs there are at the very most: what is done next to each other is one, and everything
+    /// else may be one each.
+    fn runs_at_most(&self) -> usize {
+        let fates: Vec<_> = self.above().map(|state| Fate::of(*state)).collect();
+        let runs = fates.chunk_by(|one, next| one == next).map(|run| match run[0] {
+            Fate::Waiting => 0,
+            Fate::Done => 1,
+            _ => run.len(),
+        });
+        runs.sum()
+    }
+
+    /// The messages above the floor.
+    fn above(&self) -> impl Iterator<Item = &State> {
         let states = self.states.get(self.start as usize..).unwrap_or_default();
         let done = |state: &&State| matches!(state, State::Acked | State::Dropped | State::Damaged);
-        let above = states.iter().skip_while(done);
-        let fates: Vec<_> = above.map(|state| Fate::of(*state)).collect();
-        fates.chunk_by(|one, next| one == next).filter(|run| run[0] != Fate::Waiting).count()
+        states.iter().skip_while(done)
     }
 
     /// Whether it may have so many runs that it delivers nothing new, and nothing else is due.
     pub(super) fn may_be_full(&self, limits: &ModelSettings) -> bool {
         let due = |state: &State| matches!(state, State::Due { .. });
-        let most = self.count(|state| !matches!(state, State::Waiting)) as usize;
-        most >= limits.channel_runs_max && !self.states.iter().any(due)
+        self.runs_at_most() >= limits.channel_runs_max && !self.states.iter().any(due)
     }
 
     fn first(&self, end: u64, which: impl Fn(&State) -> bool) -> Option<u64> {

@@ -24,6 +24,9 @@ impl Oracle {
     ) {
         self.check_promised(saved.len, level);
         self.cut(saved.len);
+        if std::mem::take(&mut self.crashed) {
+            self.sized_from = self.end();
+        }
         let marks = saved.marks.as_ref();
         for (index, taken) in self.taken.iter_mut().enumerate() {
             let age = marks.and_then(|(then, ages)| Some((then, *ages.get(index)?)));
@@ -139,20 +142,22 @@ impl Oracle {
         }
     }
 
-    /// What is kept is within its limit by size, but for a stretch between marks.
+    /// What is kept is within its limit by size, but for a stretch between marks, and for what a crash
+    /// left behind the last of them.
     pub(super) fn check_size(&self, topic: &Topic) {
         let Some(bytes_max) = topic.settings().retention.bytes_max else { return };
-        if self.discarded.range(self.first_kept()..).next().is_some() {
+        let from = self.first_kept().max(self.sized_from);
+        if self.discarded.range(from..).next().is_some() {
             // How many bytes of a stretch were discarded is a guess.
             return;
         }
-        let kept = self.taken.iter().skip(self.first_kept() as usize);
+        let kept = self.taken.iter().skip(from as usize);
         let (mut bytes, mut largest) = (0, 0);
         for taken in kept {
             (bytes, largest) = (bytes + taken.bytes, largest.max(taken.bytes));
         }
         let most = bytes_max + self.limits.mark_bytes + largest;
-        assert!(self.crashed || bytes <= most, "promise 9: {bytes} are kept, not {bytes_max}");
+        assert!(bytes <= most, "promise 9: {bytes} are kept, not {bytes_max}");
     }
 
     /// Nobody who could have something is without it.

@@ -66,8 +66,10 @@ pub(super) struct Oracle {
     pub(super) snapshots: Snapshots,
     /// Stored since the node started, in messages and bytes.
     pub(super) published: (u64, u64),
-    /// It was not stopped but killed, so that it does not know of all it has.
+    /// It was not stopped but killed: it will not know of all it has.
     pub(super) crashed: bool,
+    /// How large everything from here on is it does know, after whatever crash.
+    pub(super) sized_from: u64,
 }
 
 /// A commit, what it means for the channels, and how old the messages were.
@@ -101,6 +103,7 @@ impl Oracle {
             snapshots: Snapshots::default(),
             published: (0, 0),
             crashed: false,
+            sized_from: 0,
         }
     }
 
