@@ -162,11 +162,6 @@ pub enum What {
         /// The topic's number.
         topic: usize,
     },
-    /// A topic is there, with all its channels.
-    Made {
-        /// The topic's number.
-        topic: usize,
-    },
     /// A channel is paused, and has delivered all it had.
     Paused {
         /// The topic's number.
@@ -343,7 +338,6 @@ impl fmt::Display for What {
             Self::ClockJumps { millis } => write!(f, "clocks jump by {millis} ms"),
             Self::Damaged(what) => write!(f, "the disk is damaged: {what}"),
             Self::Deleting { topic } => write!(f, "is about to delete of t{topic}"),
-            Self::Made { topic } => write!(f, "knows that t{topic} is there"),
             Self::Paused { topic, channel } => write!(f, "has paused t{topic}/c{channel}, at rest"),
             Self::Resumed { topic, channel } => write!(f, "resumes t{topic}/c{channel}"),
             Self::Counted { stats, .. } => write!(f, "sees {stats:?}"),

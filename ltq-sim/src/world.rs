@@ -112,7 +112,6 @@ impl<S: Stores> World<S> {
             if !make(&admin, &self.history, "world", topic).await {
                 return Err(broken(Rule::Progress, "a node on an empty disk makes no topics"));
             }
-            self.history.add("world", What::Made { topic });
         }
         let (stop_producers, producers_run) = watch::channel(true);
         let (stop_operators, operators_run) = watch::channel(true);
