@@ -251,7 +251,9 @@ fn weather(chance: &Seeded) -> Weather {
         cut_one_in: one_in(400),
         silence_one_in: one_in(600),
         reset_one_in: one_in(600),
+        half_close_one_in: one_in(600),
         refuse_one_in: if chance.one_in(2) { 0 } else { 2 + chance.below(10) },
+        hang_one_in: if chance.one_in(2) { 0 } else { 2 + chance.below(10) },
         pieces: chance.one_in(2),
         window: 1 << (6 + chance.below(12)),
         ..Weather::default()

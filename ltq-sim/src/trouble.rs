@@ -7,8 +7,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// The network delays, stalls, cuts connections and single streams of them, falls silent, refuses and
-    /// delivers in pieces.
+    /// The network delays, stalls, cuts connections and single streams of them, ends one direction of
+    /// them, falls silent, refuses or never answers who connects, and delivers in pieces.
     BadWeather,
     /// The node's process is killed, at any point of what it does, and started again.
     Kill,
