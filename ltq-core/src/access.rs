@@ -84,7 +84,8 @@ impl Grant {
     }
 
     /// Takes it back, for good. Nothing that arrives afterwards on its sessions is carried out
-    /// and nothing more is delivered to them; they end within a heartbeat. What was accepted before stays accepted.
+    /// and nothing more is delivered to them; they end within a heartbeat. What was accepted before
+    /// stays accepted.
     pub fn revoke(&self) {
         self.0.revoked.store(true, Ordering::Release);
     }

@@ -25,8 +25,9 @@ use place::Place;
 /// The socket's file has the permissions of [`UnixOptions`] before the first client can connect,
 /// and goes when the listener is dropped. A file that a listener left which was killed is taken
 /// over: nobody answers there. One at which somebody answers is not, nor is a file that is no
-/// socket. A listener whose file was removed or replaced, so that nobody can connect to it any more, says
-/// within a second or two that it is closed. To listen needs to be allowed to make and remove files in the folder.
+/// socket. A listener whose file was removed or replaced, so that nobody can connect to it any more,
+/// says within a second or two that it is closed. To listen needs to be allowed to make and remove
+/// files in the folder.
 ///
 /// A stream that is dropped unfinished looks to the peer like one that was finished there.
 ///

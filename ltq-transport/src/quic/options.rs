@@ -9,9 +9,8 @@ use quinn::{
 
 /// How [`Quic`](crate::Quic) connects and listens.
 ///
-/// Memory: a connection holds up to `connection_window` of what it received and nobody has read, on the
-/// accepting side only once its peer has been welcomed,
-/// and up to `send_window` of what it sent and the peer has not acknowledged.
+/// Memory: a connection holds up to `connection_window` of what it received and nobody has read, on
+/// the accepting side only once its peer has been welcomed, and up to `send_window` of what it sent and the peer has not acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuicOptions {
     /// A connection whose peer is silent for so long is lost. The shorter one of the two sides

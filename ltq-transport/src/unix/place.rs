@@ -55,9 +55,7 @@ impl Place {
         socket.listen(options.backlog.try_into().unwrap_or(i32::MAX))?;
         Ok((socket.into(), place))
     }
-}
 
-impl Place {
     /// Resolves when the file is not there any more, or is another's. Cancel safe.
     pub(super) async fn lost(&self) {
         while self.is_ours() {
