@@ -206,6 +206,18 @@ async fn promise_10_a_connection_of_streams_that_never_say_hello_is_small_and_do
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_whose_first_hello_is_late_but_in_time_goes_on() {
+    let setup = Setup::new(Served::settings()).await;
+    let streams = setup.connection(true).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (mut first, far) = link().await;
+    streams.send(far).await.unwrap_or_else(|_| panic!("taken"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    first.greet(RawPeer::hello()).await;
+    within("further streams", greeted(&streams)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn promise_11_stopping_waits_for_no_connection_that_has_no_stream() {
     let settings =
         BrokerSettings { hello_timeout: Duration::from_secs(3600), ..Served::settings() };

@@ -127,14 +127,17 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
                 silent(shared, &*connection);
                 break;
             }
-            // And one that opens stream after stream has said none for as long.
-            () = &mut unknown, if !strangers.are_known() => {
-                if strangers.are_known() {
-                    continue;
+            // And one that opens stream after stream has said none for as long. Those that are there
+            // have a time of their own, and may be welcomed still.
+            () = &mut unknown, if !strangers.are_known() => tokio::select! {
+                biased;
+                () = &mut closing => break,
+                () = strangers.known() => continue,
+                () = async { while sessions.join_next().await.is_some() {} } => {
+                    silent(shared, &*connection);
+                    break;
                 }
-                silent(shared, &*connection);
-                break;
-            }
+            },
         };
         let Ok(Some(stream)) = stream else { break };
         let stranger = strangers.meet(room);

@@ -2,10 +2,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::Connection;
 
@@ -17,7 +17,7 @@ use crate::Connection;
 pub(super) struct Strangers {
     connection: Arc<dyn Connection>,
     room: Arc<Semaphore>,
-    welcomed: AtomicBool,
+    welcomed: watch::Sender<bool>,
     failed: AtomicUsize,
 }
 
@@ -26,7 +26,7 @@ impl Strangers {
         Arc::new(Self {
             connection,
             room: Arc::new(Semaphore::new(UNKNOWN_STREAMS_MAX)),
-            welcomed: AtomicBool::new(false),
+            welcomed: watch::channel(false).0,
             failed: AtomicUsize::new(0),
         })
     }
@@ -44,7 +44,13 @@ impl Strangers {
 
     /// Whether a hello was accepted on any of the streams.
     pub(super) fn are_known(&self) -> bool {
-        self.welcomed.load(Ordering::Acquire)
+        *self.welcomed.borrow()
+    }
+
+    /// Waits until one was. Cancel safe.
+    pub(super) async fn known(&self) {
+        // The sender is here: it cannot be gone.
+        let _ = self.welcomed.subscribe().wait_for(|welcomed| *welcomed).await;
     }
 
     /// Whether so many streams ended without an accepted hello, and none with one, that the
@@ -68,7 +74,7 @@ impl Stranger {
     /// Its hello is accepted.
     pub(super) fn welcome(mut self) {
         self.room = None;
-        if !self.of.welcomed.swap(true, Ordering::AcqRel) {
+        if !self.of.welcomed.send_replace(true) {
             self.of.room.add_permits(KNOWN_STREAMS_MAX - UNKNOWN_STREAMS_MAX);
             self.of.connection.welcomed();
         }
