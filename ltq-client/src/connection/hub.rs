@@ -102,6 +102,8 @@ pub(crate) struct Hub {
 pub(super) struct Inbox {
     pub(super) commands: Vec<Command>,
     pub(super) ready: Vec<Ready>,
+    /// Producers that wait for their turn already, and had no deadline until now.
+    pub(super) unwatched: Vec<u32>,
     is_closed: bool,
 }
 
@@ -162,6 +164,12 @@ impl Hub {
         self.waker.wake();
     }
 
+    /// A producer that the task has been told of has a deadline again.
+    pub(crate) fn watch(&self, producer: u32) {
+        self.inbox.lock().unwatched.push(producer);
+        self.waker.wake();
+    }
+
     /// A producer has a message, and nothing more to say before it is answered.
     pub(crate) fn ready_alone(&self, producer: &ProducerShared) {
         if !self.alone.get().is_some_and(|alone| alone.send(producer)) {
@@ -179,6 +187,7 @@ impl Hub {
         let mut inbox = self.inbox.lock();
         std::mem::swap(&mut inbox.commands, &mut into.commands);
         std::mem::swap(&mut inbox.ready, &mut into.ready);
+        std::mem::swap(&mut inbox.unwatched, &mut into.unwatched);
     }
 
     /// The task is at its end: what comes from now on is abandoned at once.

@@ -172,12 +172,15 @@ impl ProducerShared {
         if let Some(failure) = core.window.ended() {
             return Err(self.error(failure));
         }
+        // The task keeps time for as long as a call is unanswered, and no longer.
+        let is_timed = core.window.pending() > 0;
         push(&mut core.window, permits.room);
         permits.permits.into_iter().for_each(SemaphorePermit::forget);
         let wake = !std::mem::replace(&mut core.queued, true);
         self.finish(core);
         match then {
-            _ if !wake => {}
+            _ if !wake && is_timed => {}
+            _ if !wake => self.hub.watch(self.handle),
             Then::Wait => self.hub.ready_alone(self),
             Then::More => self.hub.ready(Ready::Producer(self.handle)),
         }

@@ -296,6 +296,22 @@ async fn promise_15_without_a_connection_a_publish_times_out_and_nothing_happens
 }
 
 #[tokio::test(start_paused = true)]
+async fn promise_15_each_publish_ends_by_its_deadline_while_nobody_answers_who_connects() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let builder = client.producer_builder("orders").timeout(Duration::from_millis(700));
+    let (producer, _) = tokio::join!(builder.open(), peer.open_producer(1, 0));
+    let producer = producer.unwrap();
+    drop(peer);
+    for _ in 0..20 {
+        let start = tokio::time::Instant::now();
+        let error = producer.send(Message::new("a")).await.unwrap_err();
+        assert_eq!(start.elapsed().as_millis(), 700);
+        assert_eq!(error.outcome(), Outcome::Nothing, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lingering_message_waits_for_others() {
     let mut fake = Fake::start().await;
     let (client, mut peer) = fake.connected().await;

@@ -15,6 +15,7 @@ impl Driver {
         for command in inbox.commands.drain(..) {
             self.handle_command(command, now);
         }
+        inbox.unwatched.drain(..).for_each(|handle| self.watch_producer(handle));
         for ready in inbox.ready.drain(..) {
             match ready {
                 Ready::Consumer(handle) => {
@@ -23,11 +24,8 @@ impl Driver {
                     }
                 }
                 Ready::Producer(handle) => {
+                    self.watch_producer(handle);
                     if let Some(producer) = self.producers.get(&handle) {
-                        producer
-                            .next_timeout()
-                            .into_iter()
-                            .for_each(|at| self.timer.no_later_than(at));
                         self.phase.enqueue_producer(producer);
                     }
                 }
