@@ -65,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let settings =
         BrokerSettings { heartbeat: Duration::from_millis(700), ..Simulation::default_settings() };
     let simulation = Simulation::with_stores(stores).settings(settings)?;
+    // A transport of your own goes around each host's: `.transport(|host| Yours::around(host))?`.
     // What breaks a promise, if anything does, with as few as possible who do it, and how it ends.
     let summary = simulation.play_all(ltq_sim::seeds(1..seeds + 1)?)?;
     assert!(changes.load(Relaxed) > 0, "the layer is what the broker used");

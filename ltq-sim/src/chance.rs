@@ -80,6 +80,37 @@ impl Entropy for Seeded {
     }
 }
 
+/// How often somebody does each of some things.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Odds<const N: usize>([u64; N]);
+
+impl<const N: usize> Odds<N> {
+    /// Of one who does some of them more often than is usual, and others never, but for the first: that
+    /// is what he is there for.
+    #[must_use]
+    pub(crate) fn about(usual: [u64; N], chance: &Seeded) -> Self {
+        let mut odds = usual.map(|often| often * chance.pick(&[0, 1, 1, 2, 4]));
+        if let (Some(first), Some(usual)) = (odds.first_mut(), usual.first()) {
+            *first = (*first).max(*usual);
+        }
+        Self(odds)
+    }
+
+    /// Which one he does now.
+    #[must_use]
+    pub(crate) fn draw(&self, chance: &Seeded) -> usize {
+        let mut at = chance.below(self.0.iter().sum());
+        let drawn = self.0.iter().position(|&often| match at.checked_sub(often) {
+            Some(rest) => {
+                at = rest;
+                false
+            }
+            None => true,
+        });
+        drawn.unwrap_or(0)
+    }
+}
+
 /// A wall clock that goes with simulated time, and jumps when it is told to.
 #[derive(Clone)]
 pub(crate) struct Clock {
@@ -109,3 +140,25 @@ impl WallClock for Clock {
 
 /// When a simulation begins.
 const EPOCH_MILLIS: u64 = 1_790_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_does_what_he_is_there_for_and_some_never_do_the_rest() {
+        let (mut never, mut often) = (0, 0);
+        for seed in 0..100 {
+            let chance = Seeded::new(seed);
+            let odds = Odds::about([2, 1, 1], &chance);
+            let mut drawn = [0; 3];
+            for _ in 0..1_000 {
+                drawn[odds.draw(&chance)] += 1;
+            }
+            assert!(drawn[0] > 100, "{odds:?}: {drawn:?}");
+            never += usize::from(drawn[1] == 0);
+            often += usize::from(drawn[1] > drawn[0]);
+        }
+        assert!(never > 5 && often > 5, "{never}, {often}");
+    }
+}

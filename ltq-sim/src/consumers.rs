@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     body::Body,
+    chance::{Odds, Seeded},
     clients::Clients,
     history::{History, Spot, What},
     plan::Part,
@@ -35,6 +36,38 @@ pub(crate) struct Consuming {
     pub(crate) diligent: watch::Receiver<bool>,
     /// Whether it forgets some of it even then.
     pub(crate) forgets: bool,
+    /// What it does with what it gets.
+    pub(crate) habits: Habits,
+}
+
+/// What a consumer does with what it gets, unless it is diligent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    answers: Odds<5>,
+    /// Once in so many times it is slow about it.
+    slow_one_in: u64,
+}
+
+impl Habits {
+    pub(crate) fn of(chance: &Seeded) -> Self {
+        let answers = Odds::about([5, 3, 2, 1, 1], chance);
+        Self { answers, slow_one_in: chance.pick(&[10, 30, 30, 200]) }
+    }
+}
+
+/// One thing to do with a delivery; in the order of [`Habits::answers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    AckConfirmed,
+    Ack,
+    Requeue,
+    Forget,
+    Touch,
+}
+
+impl Answer {
+    const ALL: [Self; 5] =
+        [Self::AckConfirmed, Self::Ack, Self::Requeue, Self::Forget, Self::Touch];
 }
 
 impl Consuming {
@@ -186,27 +219,30 @@ impl Consuming {
     async fn answer(&self, spot: Spot, delivery: Delivery, held: &mut Vec<(Spot, Delivery)>) {
         let chance = &self.part.chance;
         let diligent = self.is_diligent();
-        if !diligent && chance.one_in(30) {
+        if !diligent && chance.one_in(self.habits.slow_one_in) {
             sleep(chance.millis(3_000)).await;
         }
         let what = match diligent {
-            true if self.forgets && chance.one_in(20) => 10,
-            true => 0,
-            false => chance.below(12),
+            true if self.forgets && chance.one_in(20) => Answer::Forget,
+            true => Answer::AckConfirmed,
+            false => {
+                let drawn = self.habits.answers.draw(chance);
+                Answer::ALL.get(drawn).copied().unwrap_or(Answer::AckConfirmed)
+            }
         };
         match what {
-            0..=4 => {
+            Answer::AckConfirmed => {
                 self.add(What::Acks { place: spot, waits: true });
                 let result = delivery.ack_confirmed().await.map_err(|error| error.to_string());
                 self.add(What::Acked(spot, result));
             }
-            5..=7 => {
+            Answer::Ack => {
                 self.add(What::Acks { place: spot, waits: false });
                 if let Err(error) = delivery.ack() {
                     self.note(format!("{spot}: {error}"));
                 }
             }
-            8 | 9 => {
+            Answer::Requeue => {
                 let after = chance.millis(2_000);
                 let asked = self.history.elapsed();
                 self.add(What::Requeues(spot));
@@ -214,11 +250,11 @@ impl Consuming {
                 let result = result.map_err(|error| error.to_string());
                 self.add(What::Requeued { place: spot, asked, after, result });
             }
-            10 => {
+            Answer::Forget => {
                 self.add(What::Forgot(spot));
                 held.push((spot, delivery));
             }
-            _ => {
+            Answer::Touch => {
                 let asked = self.history.elapsed();
                 let result = delivery.touch_confirmed().await;
                 let result = result.map_err(|error| error.to_string());

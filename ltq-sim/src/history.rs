@@ -142,6 +142,8 @@ pub enum What {
     },
     /// A node's store takes no commits any more, as it says.
     StoreFailed(String),
+    /// From now on a disk takes up to so long for whatever is asked of it.
+    DiskTakes(Duration),
     /// From now on reads may fail.
     ReadsFail,
     /// They do not any more, for a node that starts after this.
@@ -159,11 +161,6 @@ pub enum What {
     },
     /// An operator asks for a topic, or a channel of it, to be deleted.
     Deleting {
-        /// The topic's number.
-        topic: usize,
-    },
-    /// A topic is there, with all its channels.
-    Made {
         /// The topic's number.
         topic: usize,
     },
@@ -343,7 +340,6 @@ impl fmt::Display for What {
             Self::ClockJumps { millis } => write!(f, "clocks jump by {millis} ms"),
             Self::Damaged(what) => write!(f, "the disk is damaged: {what}"),
             Self::Deleting { topic } => write!(f, "is about to delete of t{topic}"),
-            Self::Made { topic } => write!(f, "knows that t{topic} is there"),
             Self::Paused { topic, channel } => write!(f, "has paused t{topic}/c{channel}, at rest"),
             Self::Resumed { topic, channel } => write!(f, "resumes t{topic}/c{channel}"),
             Self::Counted { stats, .. } => write!(f, "sees {stats:?}"),
@@ -355,6 +351,7 @@ impl fmt::Display for What {
             ),
             Self::Broken(violation) => write!(f, "{violation}"),
             Self::Noted(words) => f.write_str(words),
+            Self::DiskTakes(latency) => write!(f, "the disk takes up to {latency:?}"),
             Self::DiskFine => write!(f, "the disk is fine"),
         }
     }

@@ -14,6 +14,8 @@ pub(crate) enum Condition {
     Full,
     /// Some of what is asked of it fails.
     Fails(Faults),
+    /// It may take so long for whatever is asked of it.
+    Slow(Duration),
 }
 
 /// Something that is wrong.
@@ -74,10 +76,18 @@ impl<S: Stores> World<S> {
     }
 
     /// As all do together that are wrong now.
-    fn disk_fails(&self) {
+    pub(crate) fn disk_fails(&self) {
         let mut all = Faults::default();
+        let mut latency = self.usual_latency;
         for it in &self.lasting {
-            let Condition::Fails(faults) = it.condition else { continue };
+            let faults = match it.condition {
+                Condition::Fails(faults) => faults,
+                Condition::Slow(most) => {
+                    latency = latency.max(most);
+                    continue;
+                }
+                Condition::Full => continue,
+            };
             // The more often, the worse; 0 is never.
             let worse = |a: u64, b: u64| if a == 0 || b == 0 { a.max(b) } else { a.min(b) };
             all = Faults {
@@ -86,6 +96,10 @@ impl<S: Stores> World<S> {
                 syncs: worse(all.syncs, faults.syncs),
                 names: worse(all.names, faults.names),
             };
+        }
+        if self.node.disk.latency_max() != latency {
+            self.node.disk.set_latency_max(latency);
+            self.history.add("world", What::DiskTakes(latency));
         }
         self.node.disk.set_faults(all, &self.node.chance.chance());
     }

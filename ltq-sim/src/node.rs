@@ -104,11 +104,7 @@ impl<S: Stores> Node<S> {
     }
 
     async fn open(&self) -> Result<Broker<S::Store>, String> {
-        let place = Place {
-            disk: self.disk.clone(),
-            entropy: Arc::new(self.chance.fork()),
-            latency_max: Duration::from_millis(self.chance.below(20)),
-        };
+        let place = Place { disk: self.disk.clone(), entropy: Arc::new(self.chance.fork()) };
         let store = self.stores.open(place).await.map_err(|error| error.to_string())?;
         let clock = Looked(self.clock.clone(), self.life.points.clone());
         let environment = Environment::new(Arc::new(clock), Arc::new(self.chance.fork()));

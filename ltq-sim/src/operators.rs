@@ -4,6 +4,7 @@ use ltq_client::{Admin, Client, RequestError, TopicOptions};
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
+    chance::Odds,
     history::{History, What},
     plan::Part,
     topics::{TOPICS, channel_name, comes_and_goes, topic_name},
@@ -22,6 +23,8 @@ impl Operating {
     pub(crate) async fn run(self, run: watch::Receiver<bool>) {
         let Self { part, client, history } = self;
         let (name, chance, admin) = (part.name, part.chance, client.admin());
+        // He looks, pauses a topic or a channel, or deletes one.
+        let habits = Odds::about([4, 1, 1, 1, 1], &chance);
         while *run.borrow() {
             sleep(chance.millis(3_000)).await;
             let topic = chance.below(TOPICS.len() as u64) as usize;
@@ -29,29 +32,29 @@ impl Operating {
             let channel = chance.below(channels as u64) as usize;
             let (of, within) = (topic_name(topic), channel_name(channel));
             let (of, within) = (of.as_str(), within.as_str());
-            match chance.below(8) {
-                0 => {
+            match habits.draw(&chance) {
+                1 => {
                     let paused = admin.pause_topic(of).await;
                     history.note(&name, format!("pauses {of}: {paused:?}"));
                     sleep(chance.millis(5_000)).await;
                     let resumed = admin.resume_topic(of).await;
                     history.note(&name, format!("resumes {of}: {resumed:?}"));
                 }
-                1 => {
+                2 => {
                     let paused = admin.pause_channel(of, within).await;
                     history.note(&name, format!("pauses {of}/{within}: {paused:?}"));
                     sleep(chance.millis(5_000)).await;
                     let resumed = admin.resume_channel(of, within).await;
                     history.note(&name, format!("resumes {of}/{within}: {resumed:?}"));
                 }
-                2 if comes_and_goes(topic) => {
+                3 if comes_and_goes(topic) => {
                     history.add(&name, What::Deleting { topic });
                     let deleted = admin.delete_topic(of).await;
                     history.note(&name, format!("deletes {of}: {deleted:?}"));
                     sleep(chance.millis(1_000)).await;
                     make(&admin, &history, &name, topic).await;
                 }
-                3 if comes_and_goes(topic) => {
+                4 if comes_and_goes(topic) => {
                     history.add(&name, What::Deleting { topic });
                     let deleted = admin.delete_channel(of, within).await;
                     history.note(&name, format!("deletes {of}/{within}: {deleted:?}"));

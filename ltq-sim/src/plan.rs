@@ -127,5 +127,6 @@ fn kind(chance: &Seeded, calm: bool) -> Trouble {
         Trouble::SyncFails,
         Trouble::ReadsFail,
         Trouble::WritesFail,
+        Trouble::DiskSlow,
     ])
 }

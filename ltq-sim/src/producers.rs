@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     body::Body,
+    chance::{Odds, Seeded},
     clients::Clients,
     history::{History, What},
     plan::Part,
@@ -39,8 +40,26 @@ pub(crate) struct Producing {
     pub(crate) crashes: bool,
     /// How many it has handed over.
     pub(crate) published: AtomicU64,
+    /// How it publishes.
+    pub(crate) habits: Habits,
     /// What it will be told when it has gone on.
     pub(crate) late: Mutex<JoinSet<()>>,
+}
+
+/// How a producer publishes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    /// One message and its receipt, several before the first receipt, or batches.
+    calls: Odds<3>,
+    /// As [`WISHES`] has them.
+    wishes: Odds<4>,
+}
+
+impl Habits {
+    pub(crate) fn of(chance: &Seeded) -> Self {
+        let calls = Odds::about([2, 1, 1], chance);
+        Self { calls, wishes: Odds::about([3, 1, 1, 1], chance) }
+    }
 }
 
 impl Producing {
@@ -77,7 +96,8 @@ impl Producing {
             let own = TOPICS.get(self.topic).map_or(Durability::Disk, |topic| topic.durability);
             // A topic in memory refuses what it cannot do: where nothing is to fail nobody asks for it.
             let may_ask = |_: &Durability| self.crashes || own != Durability::Memory;
-            let wish = chance.pick(&WISHES).filter(may_ask);
+            let wish =
+                WISHES.get(self.habits.wishes.draw(chance)).copied().flatten().filter(may_ask);
             if let Some(durability) = wish {
                 builder = builder.durability(durability);
             }
@@ -117,13 +137,13 @@ impl Producing {
     async fn publish(&self, producer: &Producer, durability: Durability) {
         let within = producer.timeout();
         let many = 1 + self.part.chance.below(10);
-        match self.part.chance.below(4) {
-            0 | 1 => {
+        match self.habits.calls.draw(&self.part.chance) {
+            0 => {
                 let (body, message) = self.next(durability, within);
                 let told = producer.send(message).await;
                 self.teller().told(body, told);
             }
-            2 => {
+            1 => {
                 // Noted when it is told, not when this program comes to it.
                 let mut told = JoinSet::new();
                 for _ in 0..many {
@@ -210,5 +230,5 @@ fn failed(body: Body, error: &PublishError) -> What {
 }
 
 /// How durable a producer wants its messages, if it has a wish of its own.
-const WISHES: [Option<Durability>; 6] =
-    [None, None, None, Some(Durability::Disk), Some(Durability::Os), Some(Durability::Memory)];
+const WISHES: [Option<Durability>; 4] =
+    [None, Some(Durability::Disk), Some(Durability::Os), Some(Durability::Memory)];

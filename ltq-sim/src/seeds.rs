@@ -50,10 +50,10 @@ pub struct SeedsError(
 
 impl<S: Stores> Simulation<S> {
     /// Plays seeds on all processors until one of them breaks a promise, and then looks for the least
-    /// of it that does.
+    /// of it that does. One in fifty is played twice, and has to be the same both times.
     ///
     /// # Errors
-    /// [`Failure`] for the first seed, of all these, that breaks one. As an error of a test it says what,
+    /// [`Failure`] for the first seed, of all these, that breaks one or is not the same. As an error of a test it says what,
     /// who takes part, how it ends, and how to have it again.
     ///
     /// # Panics
@@ -61,14 +61,16 @@ impl<S: Stores> Simulation<S> {
     pub fn play_all(&self, seeds: Range<u64>) -> Result<Summary, Failure> {
         let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
         let summary = Mutex::new(Summary { seeds: 0, simulated: Duration::ZERO });
-        let first: Mutex<Option<(u64, Played)>> = Mutex::new(None);
+        let first: Mutex<Option<Found>> = Mutex::new(None);
         let work = || {
             while !stop.load(Relaxed) {
                 let taken = next
                     .fetch_update(Relaxed, Relaxed, |seed| (seed < seeds.end).then_some(seed + 1));
                 let Ok(seed) = taken else { return };
                 let played = self.play(seed);
-                if played.broken.is_empty() {
+                let is_twice = (seed - seeds.start).is_multiple_of(TWICE_ONE_IN);
+                let differs = if is_twice { played.difference(&self.play(seed)) } else { None };
+                if played.broken.is_empty() && differs.is_none() {
                     let mut summary = summary.lock();
                     summary.seeds += 1;
                     summary.simulated += played.simulated;
@@ -77,8 +79,8 @@ impl<S: Stores> Simulation<S> {
                 stop.store(true, Relaxed);
                 let mut first = first.lock();
                 // Those before it were all taken up before it was, and are played to their ends.
-                if first.as_ref().is_none_or(|&(other, _)| seed < other) {
-                    *first = Some((seed, played));
+                if first.as_ref().is_none_or(|other| seed < other.seed) {
+                    *first = Some(Found { seed, played, differs });
                 }
             }
         };
@@ -89,17 +91,24 @@ impl<S: Stores> Simulation<S> {
         });
         match first.into_inner() {
             None => Ok(summary.into_inner()),
-            Some((seed, played)) => Err(self.failure(seed, played)),
+            Some(found) => Err(self.failure(found)),
         }
     }
 
-    fn failure(&self, seed: u64, played: Played) -> Failure {
-        let differs = played.difference(&self.play(seed)).map(Box::new);
+    fn failure(&self, Found { seed, played, differs }: Found) -> Failure {
+        let differs = differs.or_else(|| played.difference(&self.play(seed))).map(Box::new);
         let parts = self.parts(seed);
         let (left_out, least) = self.shrink_played(seed, played);
         let parts = parts.difference(&left_out).cloned().collect();
         Failure { seed, left_out, parts, least: Box::new(least), differs }
     }
+}
+
+/// A seed that breaks a promise, or differs.
+struct Found {
+    seed: u64,
+    played: Played,
+    differs: Option<Difference>,
 }
 
 /// What was played, and kept every promise.
@@ -119,7 +128,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A seed that breaks a promise. `{}` tells the end of what happened, `{:#}` all of it; `{:?}` is `{}`, for
+/// A seed that breaks a promise, or is not the same a second time. `{}` tells the end of what happened, `{:#}` all of it; `{:?}` is `{}`, for
 /// tests that unwrap it or return it.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -134,7 +143,7 @@ pub struct Failure {
     /// What becomes of it then.
     pub least: Box<Played>,
     /// Where a second play of the whole seed went another way, if it did: then something asks something
-    /// else than the seed, and what is told here may not come again.
+    /// else than the seed, and what is told here may not come again. It may be all that is wrong.
     pub differs: Option<Box<Difference>>,
 }
 
@@ -181,6 +190,8 @@ fn joined(names: &BTreeSet<String>) -> String {
     }
 }
 
+/// That so many are played twice costs two percent.
+const TWICE_ONE_IN: u64 = 50;
 const VARIABLE: &str = "LTQ_SIM_SEEDS";
 /// One mistake mostly breaks a promise for many messages.
 const BROKEN_SHOWN: usize = 5;

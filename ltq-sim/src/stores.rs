@@ -1,6 +1,6 @@
 //! Where a node of a simulation has its store from.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use ltq_core::{Entropy, Store, StoreError};
@@ -9,12 +9,12 @@ use ltq_store::{FileStore, FileStoreOptions, simulation::SimulatedDisk};
 /// What a store is opened on.
 #[derive(Clone)]
 pub struct Place {
-    /// The node's disk. It outlives the node; after a power cut it is what that left of it.
+    /// The node's disk. It outlives the node; after a power cut it is what that left of it. How long work
+    /// on it takes, in simulated time, is up to its [`latency_max`](SimulatedDisk::latency_max), which
+    /// changes while the node is there.
     pub disk: SimulatedDisk,
     /// Where the store takes chance from.
     pub entropy: Arc<dyn Entropy>,
-    /// How long work of the store on its disk may take, in simulated time.
-    pub latency_max: Duration,
 }
 
 const JOURNAL_FILES_MAX: u64 = 8;
@@ -98,6 +98,7 @@ impl Stores for FileStores {
     type Store = FileStore;
 
     async fn open(&self, place: Place) -> Result<FileStore, StoreError> {
+        let disk = place.disk.clone();
         let options = FileStoreOptions::new(Path::new("/data"))
             .tail_bytes(self.tail_bytes)
             .journal_file_bytes(self.journal_file_bytes)
@@ -105,7 +106,7 @@ impl Stores for FileStores {
             .segment_bytes(self.segment_bytes)
             .reserve_bytes(64 << 10)
             .file_system(Arc::new(place.disk))
-            .simulated(place.entropy, place.latency_max);
+            .simulated(place.entropy, move || disk.latency_max());
         FileStore::open(options).await
     }
 

@@ -94,17 +94,40 @@ impl<S: Stores> World<S> {
                 self.history.add(&part.name, What::DiskFails(format!("{faults:?}")));
                 self.goes_on(chance, Condition::Fails(faults)).await;
             }
+            Trouble::DiskSlow => {
+                let latency = chance.millis(2_000);
+                self.goes_on(chance, Condition::Slow(latency)).await;
+            }
             Trouble::Damage => {
-                self.node.stop(Duration::from_secs(5)).await;
-                let (file, what) = self.node.disk.damage(&mut chance.chance());
+                if chance.one_in(2) {
+                    self.node.stop(Duration::from_secs(5)).await;
+                }
+                let what = self.damage(chance);
                 self.damaged = true;
-                let what = format!("{what} of {}", file.display());
                 self.history.add(&part.name, What::Damaged(what));
             }
         }
         self.pass(chance.millis(1_000)).await;
         self.look().await;
         self.mend().await
+    }
+
+    /// Damages something of what lies on the disk, and says what.
+    fn damage(&self, chance: &Seeded) -> String {
+        let disk = &self.node.disk;
+        let files: Vec<_> = disk.files().into_iter().filter(|(_, len)| *len > 0).collect();
+        let spoilt = files.get(chance.below(files.len().max(1) as u64) as usize);
+        match spoilt.filter(|_| chance.one_in(4)) {
+            Some((path, len)) => {
+                let at = chance.below(*len as u64);
+                disk.spoil(path, at);
+                format!("what is at {at} of {} cannot be read", path.display())
+            }
+            None => {
+                let (path, what) = disk.damage(&mut chance.chance());
+                format!("{what} of {}", path.display())
+            }
+        }
     }
 
     fn may(&self, trouble: Trouble) -> bool {
@@ -223,7 +246,7 @@ impl<S: Stores> World<S> {
         self.node.disk.set_capacity(None);
         self.node.disk.fail_sync_in(u64::MAX);
         self.node.disk.fail_read_in(None);
-        self.node.disk.set_faults(Faults::default(), &self.node.chance.chance());
+        self.disk_fails();
         self.history.add("world", What::DiskFine);
     }
 
@@ -251,7 +274,9 @@ fn weather(chance: &Seeded) -> Weather {
         cut_one_in: one_in(400),
         silence_one_in: one_in(600),
         reset_one_in: one_in(600),
+        half_close_one_in: one_in(600),
         refuse_one_in: if chance.one_in(2) { 0 } else { 2 + chance.below(10) },
+        hang_one_in: if chance.one_in(2) { 0 } else { 2 + chance.below(10) },
         pieces: chance.one_in(2),
         window: 1 << (6 + chance.below(12)),
         ..Weather::default()

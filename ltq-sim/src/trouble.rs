@@ -7,8 +7,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// The network delays, stalls, cuts connections and single streams of them, falls silent, refuses and
-    /// delivers in pieces.
+    /// The network delays, stalls, cuts connections and single streams of them, ends one direction of
+    /// them, falls silent, refuses or never answers who connects, and delivers in pieces.
     BadWeather,
     /// The node's process is killed, at any point of what it does, and started again.
     Kill,
@@ -31,7 +31,10 @@ pub enum Trouble {
     ReadsFail,
     /// Writes, syncs and changes of names fail now and then; the node is started again.
     WritesFail,
-    /// While the node is away, bits flip, or sectors are lost or misplaced.
+    /// The disk takes up to two seconds for whatever is asked of it, for a while.
+    DiskSlow,
+    /// While the node is away, or while it is there, bits flip, or sectors are lost, misplaced or cannot
+    /// be read any more.
     Damage,
 }
 
@@ -49,6 +52,7 @@ impl fmt::Display for Trouble {
             Self::SyncFails => "a sync fails",
             Self::ReadsFail => "reads fail",
             Self::WritesFail => "writes fail",
+            Self::DiskSlow => "the disk is slow",
             Self::Damage => "the disk is damaged",
         })
     }

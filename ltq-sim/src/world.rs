@@ -23,14 +23,14 @@ use crate::{
     body::Body,
     chance::{Clock, Seeded},
     clients::Clients,
-    consumers::Consuming,
+    consumers::{self, Consuming},
     history::{History, What},
     lasting::Lasting,
     leaving::{Going, PasserBy},
     node::{Life, NODE, Node},
     operators::{Operating, make, resume_all},
     plan::{Part, Plan},
-    producers::Producing,
+    producers::{self, Producing},
     simulation::Wrap,
     stores::Stores,
     topics::{LASTING, TOPICS, channel_name, comes_and_goes, topic_name},
@@ -57,6 +57,8 @@ pub(crate) struct World<S: Stores> {
     pub(crate) node: Node<S>,
     /// Whether the disk was damaged: then a node may refuse to start, and messages may be missing.
     pub(crate) damaged: bool,
+    /// How long the disk takes at most when nothing is wrong with it.
+    pub(crate) usual_latency: Duration,
     /// What is wrong with the disk for a while.
     pub(crate) lasting: Vec<Lasting>,
     /// What never goes wrong.
@@ -77,20 +79,23 @@ impl<S: Stores> World<S> {
         network.set_many_streams(Seeded::of(seed, "streams").below(3));
         let made = Arc::default();
         let clients = Clients { network: network.clone(), wrap: wrap.clone(), seed, made };
+        let (disk, chance) = (SimulatedDisk::default(), Seeded::of(seed, NODE));
+        let usual_latency = chance.millis(20);
+        disk.set_latency_max(usual_latency);
         let node = Node {
             stores,
-            disk: SimulatedDisk::default(),
+            disk,
             network,
             wrap,
             settings,
             clock: clock.clone(),
-            chance: Seeded::of(seed, NODE),
+            chance,
             history: history.clone(),
             running: None,
             life: Life::default(),
         };
         let (lasting, not) = (Vec::new(), BTreeSet::new());
-        Self { clients, clock, history, node, damaged: false, lasting, not }
+        Self { clients, clock, history, node, usual_latency, damaged: false, lasting, not }
     }
 
     /// Plays it all.
@@ -112,7 +117,6 @@ impl<S: Stores> World<S> {
             if !make(&admin, &self.history, "world", topic).await {
                 return Err(broken(Rule::Progress, "a node on an empty disk makes no topics"));
             }
-            self.history.add("world", What::Made { topic });
         }
         let (stop_producers, producers_run) = watch::channel(true);
         let (stop_operators, operators_run) = watch::channel(true);
@@ -133,6 +137,7 @@ impl<S: Stores> World<S> {
                 published: AtomicU64::new(0),
                 late: Default::default(),
                 crashes: !plan.fair,
+                habits: producers::Habits::of(&part.chance),
                 part,
             };
             producing.spawn(producer.run(producers_run.clone()));
@@ -148,6 +153,7 @@ impl<S: Stores> World<S> {
         consumed.dedup();
         for (part, topic, channel) in plan.consumers {
             let consumer = Consuming {
+                habits: consumers::Habits::of(&part.chance),
                 part,
                 topic,
                 channel,

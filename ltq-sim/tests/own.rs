@@ -1,15 +1,21 @@
 //! Simulations of what is not the reference: what they say when it is wrong, and what they refuse.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use ltq_core::{BrokerSettings, Committed, Durability, Store, StoreError, WriteBatch};
+use ltq_core::{
+    Address, BrokerSettings, Committed, Connection, Durability, Listener, Store, StoreError,
+    Transport, TransportError, WriteBatch,
+};
 use ltq_sim::{FileStores, Place, Rule, Simulation, SimulationError, Stores, What};
 use ltq_store::FileStore;
-use ltq_transport::{Tcp, Transports};
+use ltq_transport::{SimulatedHost, Tcp, Transports};
 
 /// Files that are made as durable as it likes, and said to be as durable as was asked.
 struct Lying(FileStore);
@@ -124,6 +130,11 @@ fn what_asks_more_than_the_seed_is_told_by_the_first_event_that_differs() {
     assert_eq!(once.trace().lines().nth(at), Some(differs.once.as_str()));
     assert_eq!(again.trace().lines().nth(at), Some(differs.again.as_str()));
     assert_eq!(once.difference(&once), None);
+
+    let failure = simulation.play_all(7..8).expect_err("nor is the first of many the same");
+    assert_eq!((failure.seed, failure.left_out.len()), (7, 0));
+    assert!(failure.differs.is_some(), "{failure}");
+    assert!(failure.to_string().contains("it is not the same a second time"), "{failure}");
 }
 
 #[test]
@@ -134,6 +145,68 @@ fn what_no_broker_or_client_takes_is_refused_before_anything_is_played() {
     let several = |host| Transports::new().with(host).with(Tcp::default());
     let refused = Simulation::new().transport(several).expect_err("two schemes");
     assert!(matches!(&refused, SimulationError::Scheme(both) if both.contains(',')), "{refused}");
+}
+
+/// A host of the simulated network under a scheme of its own, which sees who comes by.
+struct Renamed {
+    host: SimulatedHost,
+    connects: Arc<AtomicU64>,
+    accepts: Arc<AtomicU64>,
+}
+
+impl Renamed {
+    fn below(&self, address: &Address) -> Address {
+        assert_eq!(address.scheme(), self.scheme(), "nobody is asked for another's address");
+        Address::new(self.host.scheme(), address.rest())
+    }
+}
+
+struct RenamedListener {
+    inner: Box<dyn Listener>,
+    accepts: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Transport for Renamed {
+    fn scheme(&self) -> &str {
+        "renamed"
+    }
+
+    async fn listen(&self, address: &Address) -> Result<Box<dyn Listener>, TransportError> {
+        let inner = self.host.listen(&self.below(address)).await?;
+        Ok(Box::new(RenamedListener { inner, accepts: self.accepts.clone() }))
+    }
+
+    async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError> {
+        self.connects.fetch_add(1, Relaxed);
+        self.host.connect(&self.below(address)).await
+    }
+}
+
+#[async_trait]
+impl Listener for RenamedListener {
+    async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
+        let accepted = self.inner.accept().await?;
+        self.accepts.fetch_add(1, Relaxed);
+        Ok(accepted)
+    }
+
+    fn local_address(&self) -> Address {
+        let below = self.inner.local_address();
+        Address::new("renamed", below.rest())
+    }
+}
+
+#[test]
+fn promises_hold_over_a_transport_of_ones_own() {
+    let (connects, accepts) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let of = (connects.clone(), accepts.clone());
+    let renamed = move |host| Renamed { host, connects: of.0.clone(), accepts: of.1.clone() };
+    let simulation = Simulation::new().transport(renamed).expect("one scheme");
+    let summary = simulation.play_all(1..21).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(summary.seeds, 20);
+    let (connects, accepts) = (connects.load(Relaxed), accepts.load(Relaxed));
+    assert!(accepts >= summary.seeds && connects > accepts, "{accepts} of {connects}");
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ fn promises_1_to_4_6_7_9_and_11_to_16_hold_over_a_disk_that_stops_anywhere() {
         let (from, behind) = range.split_once("..").expect("FROM..BEHIND");
         from.parse().expect("a number")..behind.parse().expect("a number")
     });
+    assert!(!seeds.is_empty(), "there is no seed in {seeds:?}");
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = std::env::var("LTQ_PLAIN_THREADS");
     let threads = threads.map_or_else(|_| all(), |count| count.parse().expect("a number"));

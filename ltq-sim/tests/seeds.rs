@@ -1,4 +1,4 @@
-//! Promises 1, 2, 3, 4, 6, 7, 8, 9, 12, 13, 14, 15 and 16 in simulations of whole brokers.
+//! Promises 1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14, 15 and 16 in simulations of whole brokers.
 
 use std::{error::Error, ops::Range};
 
@@ -24,17 +24,9 @@ fn promises_hold_whatever_happens_to_node_network_and_disk() -> Result<(), Box<d
     Ok(())
 }
 
-/// Of one in fifty.
+/// That the same seed is the same history is seen where one in fifty of them is played twice.
 #[test]
-fn the_same_seed_is_the_same_history() -> Result<(), Box<dyn Error>> {
+fn another_seed_is_another_history() {
     let simulation = Simulation::new();
-    for seed in seeds()?.step_by(50) {
-        let (once, again) = (simulation.play(seed), simulation.play(seed));
-        if let Some(differs) = once.difference(&again) {
-            return Err(format!("seed {seed}:\n{differs}").into());
-        }
-        assert_eq!(once.broken, again.broken, "seed {seed}");
-    }
     assert_ne!(simulation.play(1).trace(), simulation.play(2).trace());
-    Ok(())
 }

@@ -284,7 +284,9 @@ mod simulated {
         cut_one_in: 0,
         silence_one_in: 0,
         reset_one_in: 0,
+        half_close_one_in: 0,
         refuse_one_in: 0,
+        hang_one_in: 0,
         pieces: true,
         window: 1 << 20,
     };

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use ltq_core::Offset;
 
 use super::{
-    Asked, Deleted, Duration, Event, KEPT_WITHIN, Life, SILENT_MAX, Spot, Violation, What, breaks,
-    crashes, ends, is_troubled, undamaged,
+    Asked, Deleted, Duration, Event, Life, SILENT_MAX, Spot, Violation, What, breaks, crashes,
+    ends, is_troubled, kept_by, undamaged,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
@@ -40,7 +40,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
                 }
                 let within = |end: Duration, until: Duration| end >= since && end <= until;
                 let gone = ends.iter().any(|end| within(end.0, event.at));
-                let until = event.at.min(told + KEPT_WITHIN);
+                let until = event.at.min(kept_by(events, told));
                 if !gone {
                     broken.push(breaks(
                         &[3],

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Asked, Deleted, Event, KEPT_WITHIN, Life, SILENT_MAX, Violation, What, breaks, crashes, ends,
-    is_troubled, undamaged,
+    Asked, Deleted, Event, Life, SILENT_MAX, Violation, What, breaks, crashes, ends, is_troubled,
+    kept_by, undamaged,
 };
 
 pub(super) fn check(events: &[Event]) -> Vec<Violation> {
@@ -33,7 +33,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         } else if of == body
             && messages.keeps(of, &ends, event.at)
             && !is_troubled(events, since, event.at)
-            && !crashes.iter().any(|&end| within(end, since + SILENT_MAX + KEPT_WITHIN))
+            && !crashes.iter().any(|&end| within(end, kept_by(events, since + SILENT_MAX)))
         {
             broken
                 .push(breaks(&[12], format!("{place} came to consumer {other} before a restart")));

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use ltq_core::Offset;
 
 use super::{
-    Asked, Body, Deleted, Duration, Event, KEPT_WITHIN, Life, Violation, What, breaks, crashes,
-    ends, is_troubled, undamaged,
+    Asked, Body, Deleted, Duration, Event, Life, Violation, What, breaks, crashes, ends,
+    is_troubled, kept_by, undamaged,
 };
 
 /// A message that was given back for some time.
@@ -47,7 +47,7 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
             let ahead = jumps.iter().filter(|jump| among(jump.0)).map(|jump| jump.1).sum();
             let kept = of == body
                 && messages.keeps(of, &ends, event.at)
-                && !crashes.iter().any(|&at| among(at) && at <= told + KEPT_WITHIN)
+                && !crashes.iter().any(|&at| among(at) && at <= kept_by(events, told))
                 && event.at + Duration::from_millis(ahead) < asked + after
                 && !is_troubled(events, asked, event.at);
             if !restarted || kept {

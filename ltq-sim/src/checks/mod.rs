@@ -201,6 +201,18 @@ fn ends(events: &[Event]) -> Vec<(Duration, Durability)> {
     ends
 }
 
+/// Until when what a broker was told then and has to remember of its channels is on a disk at the latest.
+fn kept_by(events: &[Event], told: Duration) -> Duration {
+    let (mut slow, until) = (false, told + KEPT_WITHIN);
+    for event in events.iter().take_while(|event| event.at <= until) {
+        if let What::DiskTakes(latency) = event.what {
+            // What it was at as it became fast again takes its time still.
+            slow = latency > FAST || (slow && event.at + SLOW_MAX > told);
+        }
+    }
+    if slow { told + KEPT_WITHIN_SLOW } else { until }
+}
+
 /// Within so long a client notices that a node does not speak any more.
 pub(crate) const SILENT_MAX: Duration = Duration::from_secs(10);
 /// As long as a disk may refuse to take acks, and a broker may wait until it tries again.
@@ -208,3 +220,9 @@ const TROUBLE_LASTS: Duration = Duration::from_secs(20);
 /// Within so long what a broker has to remember of its channels is on a disk: the interval of acks,
 /// that of syncs, and a disk that is slow.
 const KEPT_WITHIN: Duration = Duration::from_secs(3);
+/// The same for a disk that is so slow that it waits several times as long as it should.
+const KEPT_WITHIN_SLOW: Duration = Duration::from_secs(15);
+/// A disk that takes no longer than this is none of those.
+const FAST: Duration = Duration::from_millis(20);
+/// Nothing takes a disk longer.
+const SLOW_MAX: Duration = Duration::from_secs(2);

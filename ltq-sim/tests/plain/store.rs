@@ -65,7 +65,7 @@ impl StoreInHand {
             // However long the real time between two lines of a test is: a second, or none.
             .caller_sync_max(sync_max)
             .file_system(Arc::new(self.disk.clone()))
-            .simulated(Arc::new(ids), Duration::ZERO)
+            .simulated(Arc::new(ids), || Duration::ZERO)
     }
 
     fn open(&mut self) {
@@ -151,11 +151,11 @@ impl RealStore for StoreInHand {
         from: Offset,
         limits: ReadLimits,
     ) -> Result<Vec<RecordBatch>, StoreError> {
-        self.store().read(log, from, limits).map_err(|error| self.forgotten(error))
+        self.store().read(log, from, limits)
     }
 
     fn offset_at(&mut self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError> {
-        self.store().offset_at(log, time).map_err(|error| self.forgotten(error))
+        self.store().offset_at(log, time)
     }
 
     fn work(&mut self) {
@@ -231,17 +231,5 @@ impl RealStore for StoreInHand {
         }
         self.open();
         self.found(level)
-    }
-}
-
-impl StoreInHand {
-    /// What a sync forgot may be read as damage until the power goes.
-    fn forgotten(&self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::Damaged { .. } if self.disk.has_forgotten() => {
-                StoreError::Io { doing: "reading".to_owned(), cause: error.to_string() }
-            }
-            error => error,
-        }
     }
 }

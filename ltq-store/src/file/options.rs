@@ -135,11 +135,15 @@ impl FileStoreOptions {
 
     /// For a simulated [`FileSystem`]: the store works on tasks of the runtime that opens it instead
     /// of threads, blocks that runtime while it does, and before each step waits on tokio's clock for
-    /// up to `latency_max`, as chance will have it. On a runtime of one thread with a paused clock the
-    /// same then happens again for the same chance. Not for a real disk.
+    /// up to what `latency_max` says then, as chance will have it. On a runtime of one thread with a
+    /// paused clock the same then happens again for the same chance. Not for a real disk.
     #[must_use]
-    pub fn simulated(mut self, chance: Arc<dyn Entropy>, latency_max: Duration) -> Self {
-        self.simulation = Some(Simulation { chance, latency_max });
+    pub fn simulated(
+        mut self,
+        chance: Arc<dyn Entropy>,
+        latency_max: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        self.simulation = Some(Simulation { chance, latency_max: Arc::new(latency_max) });
         self
     }
 
@@ -201,7 +205,7 @@ impl FileStoreOptions {
 #[derive(Clone)]
 pub(super) struct Simulation {
     chance: Arc<dyn Entropy>,
-    latency_max: Duration,
+    latency_max: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
 
 impl Simulation {
@@ -215,14 +219,16 @@ impl Simulation {
 
     /// How long the next thing takes.
     pub(super) fn latency(&self) -> Duration {
-        let most = u64::try_from(self.latency_max.as_micros()).unwrap_or(u64::MAX);
+        let most = u64::try_from((self.latency_max)().as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.random() % most.saturating_add(1).max(1))
     }
 }
 
 impl fmt::Debug for Simulation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Simulation").field("latency_max", &self.latency_max).finish_non_exhaustive()
+        f.debug_struct("Simulation")
+            .field("latency_max", &(self.latency_max)())
+            .finish_non_exhaustive()
     }
 }
 

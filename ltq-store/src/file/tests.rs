@@ -108,7 +108,7 @@ mod on_tasks {
     use super::*;
     fn on_tasks(options: FileStoreOptions) -> FileStoreOptions {
         let chance = std::sync::Arc::new(ltq_core::SystemEntropy);
-        options.tail_bytes(256 << 10).simulated(chance, std::time::Duration::from_micros(200))
+        options.tail_bytes(256 << 10).simulated(chance, || std::time::Duration::from_micros(200))
     }
 
     crate::conformance!(conformance, InFiles::new(on_tasks, None), skip: [

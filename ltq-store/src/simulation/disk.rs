@@ -28,6 +28,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -71,6 +72,7 @@ pub(super) struct Disk {
     /// This many reads from now one fails.
     pub(super) fail_read_in: Option<u64>,
     pub(super) capacity: Option<u64>,
+    latency_max: Duration,
     read_only: bool,
     pub(super) trouble: Trouble,
     others: Option<Others>,
@@ -141,17 +143,32 @@ impl SimulatedDisk {
     /// What goes wrong with another one goes wrong with this one, but for its having stopped: this is the
     /// same device, after a kill or a power cut.
     pub fn goes_wrong_as(&self, other: &Self) {
-        let (capacity, fail_sync_in, fail_read_in, faults, chance) = {
+        let (capacity, latency_max, fail_sync_in, fail_read_in, faults, chance) = {
             let other = other.0.lock();
             let Trouble { faults, chance, .. } = &other.trouble;
-            (other.capacity, other.fail_sync_in, other.fail_read_in, *faults, chance.clone())
+            let (capacity, latency_max) = (other.capacity, other.latency_max);
+            let (fail_sync_in, fail_read_in) = (other.fail_sync_in, other.fail_read_in);
+            (capacity, latency_max, fail_sync_in, fail_read_in, *faults, chance.clone())
         };
         let mut disk = self.0.lock();
         disk.capacity = capacity;
+        disk.latency_max = latency_max;
         disk.fail_sync_in = fail_sync_in;
         disk.fail_read_in = fail_read_in;
         disk.trouble.faults = faults;
         disk.trouble.chance = chance;
+    }
+
+    /// How long it takes at most for whatever is asked of it, in simulated time; no time at first. The
+    /// disk itself does not wait: whoever works on it does, as a store that is
+    /// [`simulated`](crate::FileStoreOptions::simulated).
+    pub fn set_latency_max(&self, latency: Duration) {
+        self.0.lock().latency_max = latency;
+    }
+
+    /// How long whoever works on it waits at most before each step.
+    pub fn latency_max(&self) -> Duration {
+        self.0.lock().latency_max
     }
 
     pub(super) fn wait(&self) {
@@ -208,6 +225,9 @@ impl SimulatedDisk {
             changes().take(kept).for_each(|change| apply_name(&mut names, change));
         }
         for (path, inode) in names {
+            if let Some(sectors) = old.unreadable.get(&inode) {
+                disk.unreadable.insert(disk.inodes.len(), sectors.clone());
+            }
             let inode = Inode::of(old.inodes[inode].torn(chance));
             disk.durable_names.insert(path.clone(), disk.inodes.len());
             disk.names.insert(path, disk.inodes.len());

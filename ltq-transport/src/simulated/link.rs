@@ -115,6 +115,17 @@ impl Link {
             stream.iter().for_each(|way| way.cut(false));
         }
     }
+
+    /// Ends one direction of one of its streams, whichever chance has it.
+    pub(super) fn half_close(&self, chance: u64, direction: usize) {
+        let mut state = self.carried.state.lock();
+        state.streams.retain(|stream| !is_over(stream));
+        let count = state.streams.len().max(1) as u64;
+        let stream = state.streams.get((chance % count) as usize);
+        if let Some(way) = stream.and_then(|stream| stream.get(direction)) {
+            way.finish();
+        }
+    }
 }
 
 fn is_over(stream: &[Cuttable; 2]) -> bool {

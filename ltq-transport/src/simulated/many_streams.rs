@@ -136,6 +136,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_half_close_ends_one_direction_of_one_stream_behind_what_is_under_way() {
+        let (network, _ends, mut streams) = connected(3).await;
+        network.set_weather(Weather { half_close_one_in: 1, ..Weather::default() });
+        send(&mut streams[0][0]).await.unwrap();
+        network.set_weather(Weather::default());
+        assert_eq!(receive(&mut streams[0][1]).await.unwrap(), 1);
+        let mut ended = 0;
+        for ends in &mut streams {
+            for _ in 0..2 {
+                ends.swap(0, 1);
+                let [from, to] = ends;
+                match send(from).await {
+                    Ok(_) => assert_eq!(receive(to).await.unwrap(), 1),
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+                        assert_eq!(receive(to).await.unwrap(), 0);
+                        ended += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(ended, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_may_never_be_answered() {
+        let (network, ..) = connected(0).await;
+        network.set_weather(Weather { hang_one_in: 1, ..Weather::default() });
+        let (host, address) = (network.host("b"), "sim://a".parse().unwrap());
+        let day = std::time::Duration::from_secs(86_400);
+        assert!(tokio::time::timeout(day, host.connect(&address)).await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_cut_breaks_all_streams_and_lets_none_be_opened() {
         let (network, ends, mut streams) = connected(3).await;
         network.cut("a", false);

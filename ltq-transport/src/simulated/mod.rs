@@ -6,7 +6,9 @@ mod pipe;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
+    fmt,
+    future::pending,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -44,8 +46,13 @@ pub struct Weather {
     /// After one piece in so many one stream of some connection is broken alone, and both ends are
     /// told; none when 0.
     pub reset_one_in: u64,
+    /// After one piece in so many one direction of one stream ends, as if its sender had finished it,
+    /// and the other goes on; none when 0.
+    pub half_close_one_in: u64,
     /// One attempt to connect in so many is refused; none when 0.
     pub refuse_one_in: u64,
+    /// One attempt to connect in so many is never answered; none when 0.
+    pub hang_one_in: u64,
     /// Whether sends and receives take less than they could, as chance will have it; no.
     pub pieces: bool,
     /// Bytes of one direction that may be under way before its sender has to wait; 256 KiB. At
@@ -63,7 +70,9 @@ impl Default for Weather {
             cut_one_in: 0,
             silence_one_in: 0,
             reset_one_in: 0,
+            half_close_one_in: 0,
             refuse_one_in: 0,
+            hang_one_in: 0,
             pieces: false,
             window: 256 << 10,
         }
@@ -115,7 +124,8 @@ impl Roads {
         let cut = self.one_in(weather.cut_one_in);
         let silence = self.one_in(weather.silence_one_in);
         let reset = self.one_in(weather.reset_one_in);
-        if !cut && !silence && !reset {
+        let half_close = self.one_in(weather.half_close_one_in);
+        if !cut && !silence && !reset && !half_close {
             return;
         }
         let mut links = self.links.lock();
@@ -125,8 +135,10 @@ impl Roads {
             link.cut(false);
         } else if silence {
             link.silence(self.below(2) as usize);
-        } else {
+        } else if reset {
             link.reset(self.chance.next());
+        } else {
+            link.half_close(self.chance.next(), self.below(2) as usize);
         }
     }
 }
@@ -255,6 +267,9 @@ impl Transport for SimulatedHost {
         let roads = &self.roads;
         let weather = roads.weather();
         sleep(roads.between(weather.delay_min, weather.delay_max) * 2).await;
+        if roads.one_in(weather.hang_one_in) {
+            pending::<()>().await;
+        }
         let refused = || TransportError::Io {
             doing: format!("connecting to {address}"),
             source: io::ErrorKind::ConnectionRefused.into(),

@@ -90,6 +90,16 @@ impl Cuttable {
         state.wake();
     }
 
+    /// Ends it behind what is under way, as if its sender had finished it.
+    pub(super) fn finish(&self) {
+        let Some(state) = self.0.upgrade() else { return };
+        let mut state = state.lock();
+        if state.end == End::Open {
+            state.end = End::Finished(state.last_arrival.max(Instant::now()));
+            state.wake();
+        }
+    }
+
     /// Whether both ends have let go of it.
     pub(super) fn is_over(&self) -> bool {
         self.0.strong_count() == 0

@@ -20,6 +20,7 @@ fn promises_1_to_4_6_to_9_and_11_to_16_hold_through_any_history() {
         let (from, behind) = range.split_once("..").expect("FROM..BEHIND");
         from.parse().expect("a number")..behind.parse().expect("a number")
     });
+    assert!(!seeds.is_empty(), "there is no seed in {seeds:?}");
     let next = AtomicU64::new(seeds.start);
     let broken: Vec<String> = std::thread::scope(|scope| {
         let work = || {

@@ -417,6 +417,7 @@ fn promise_1_what_was_confirmed_survives_a_crash_at_any_operation() {
         }
         Err(_) => (1, 2_001),
     };
+    assert!(from < behind, "there is no seed in {from}..{behind}");
     let next = AtomicU64::new(from);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {

@@ -47,7 +47,7 @@ fn history(seed: u64) -> History {
     runtime.block_on(async {
         let began = Instant::now();
         for life in 0..3 {
-            let options = tiny(&disk).simulated(chance.clone(), Duration::from_millis(20));
+            let options = tiny(&disk).simulated(chance.clone(), || Duration::from_millis(20));
             let store = Arc::new(FileStore::open(options).await.unwrap());
             let mut writers = JoinSet::new();
             for writer in 0..4_u64 {
