@@ -76,7 +76,9 @@ impl<S: Stores> World<S> {
             }
             Trouble::ReadsFail => {
                 self.history.add(&part.name, What::ReadsFail);
-                if chance.one_in(2) && self.may(Trouble::Kill) {
+                if chance.one_in(4) {
+                    self.spoil(part);
+                } else if chance.one_in(2) && self.may(Trouble::Kill) {
                     self.starts_without(chance).await?;
                 } else {
                     let faults = Faults { reads: 1 + chance.below(20), ..Faults::default() };
@@ -102,8 +104,9 @@ impl<S: Stores> World<S> {
                 if chance.one_in(2) {
                     self.node.stop(Duration::from_secs(5)).await;
                 }
-                let what = self.damage(chance);
+                let (file, what) = self.node.disk.damage(&mut chance.chance());
                 self.damaged = true;
+                let what = format!("{what} of {}", file.display());
                 self.history.add(&part.name, What::Damaged(what));
             }
         }
@@ -112,22 +115,17 @@ impl<S: Stores> World<S> {
         self.mend().await
     }
 
-    /// Damages something of what lies on the disk, and says what.
-    fn damage(&self, chance: &Seeded) -> String {
+    /// A sector of some file cannot be read until it is written, or the disk is fine again.
+    fn spoil(&self, part: &Part) {
         let disk = &self.node.disk;
         let files: Vec<_> = disk.files().into_iter().filter(|(_, len)| *len > 0).collect();
-        let spoilt = files.get(chance.below(files.len().max(1) as u64) as usize);
-        match spoilt.filter(|_| chance.one_in(4)) {
-            Some((path, len)) => {
-                let at = chance.below(*len as u64);
-                disk.spoil(path, at);
-                format!("what is at {at} of {} cannot be read", path.display())
-            }
-            None => {
-                let (path, what) = disk.damage(&mut chance.chance());
-                format!("{what} of {}", path.display())
-            }
-        }
+        let Some((path, len)) = files.get(part.chance.below(files.len().max(1) as u64) as usize)
+        else {
+            return;
+        };
+        let at = part.chance.below(*len as u64);
+        disk.spoil(path, at);
+        self.history.note(&part.name, format!("{} cannot be read at {at}", path.display()));
     }
 
     fn may(&self, trouble: Trouble) -> bool {
@@ -246,6 +244,7 @@ impl<S: Stores> World<S> {
         self.node.disk.set_capacity(None);
         self.node.disk.fail_sync_in(u64::MAX);
         self.node.disk.fail_read_in(None);
+        self.node.disk.mend_sectors();
         self.disk_fails();
         self.history.add("world", What::DiskFine);
     }

@@ -27,14 +27,14 @@ pub enum Trouble {
     DiskFull,
     /// A sync fails, and what it was for is gone; the node is started again.
     SyncFails,
-    /// Reads fail for a while; the node may have to start meanwhile.
+    /// Reads fail for a while, or those of one sector until the disk is mended; the node may have to start
+    /// meanwhile.
     ReadsFail,
     /// Writes, syncs and changes of names fail now and then; the node is started again.
     WritesFail,
     /// The disk takes up to two seconds for whatever is asked of it, for a while.
     DiskSlow,
-    /// While the node is away, or while it is there, bits flip, or sectors are lost, misplaced or cannot
-    /// be read any more.
+    /// While the node is away, or while it is there, bits flip, or sectors are lost or misplaced.
     Damage,
 }
 

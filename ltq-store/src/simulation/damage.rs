@@ -63,6 +63,11 @@ impl SimulatedDisk {
         disk.unreadable.entry(inode).or_default().insert(byte - byte % SECTOR as u64);
     }
 
+    /// All sectors can be read again, with what they had: the device came back.
+    pub fn mend_sectors(&self) {
+        self.0.lock().unreadable.clear();
+    }
+
     /// Gives each of two files the other's name.
     ///
     /// # Panics
