@@ -115,8 +115,8 @@ impl Stores for Moody {
     type Store = FileStore;
 
     async fn open(&self, place: Place) -> Result<FileStore, StoreError> {
-        let latency_max = Duration::from_millis(self.0.fetch_add(7, Relaxed));
-        FileStores::default().open(Place { latency_max, ..place }).await
+        place.disk.set_latency_max(Duration::from_millis(self.0.fetch_add(7, Relaxed)));
+        FileStores::default().open(place).await
     }
 }
 

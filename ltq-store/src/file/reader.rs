@@ -116,7 +116,7 @@ impl Engine {
             let result = self.source(name, log, segment, from).and_then(|it| it.read(from, limits));
             // It may have been given up or written anew meanwhile: then the log knows better.
             if result.is_ok() || self.still_has(name, key) {
-                return result;
+                return result.inspect_err(|error| self.note_damage(log, error));
             }
         }
     }
@@ -145,7 +145,10 @@ impl Engine {
                 Ok(Some(found)) if self.is_kept(name, log, found) => return Ok(found),
                 Ok(Some(found)) => from = found,
                 Ok(None) => from = end,
-                Err(error) if self.still_has(name, key) => return Err(error),
+                Err(error) if self.still_has(name, key) => {
+                    self.note_damage(log, &error);
+                    return Err(error);
+                }
                 Err(_) => (),
             }
         }
@@ -215,7 +218,8 @@ impl Engine {
         StoreError::Io { doing, cause: error.to_string() }
     }
 
-    /// The error for a reader at the start of the range, all of which is lost.
+    /// The error for a reader at the start of the range, all of which is lost, unless the log gave up the
+    /// segment meanwhile.
     fn damaged(
         &self,
         name: &LogName,
@@ -230,15 +234,19 @@ impl Engine {
             return failed;
         }
         let file = self.handles.dir.path(segment.key(log)).display().to_string();
-        let mut known = self.handles.known.lock();
-        if known.len() < KNOWN_MAX && known.insert((log, range.end)) {
-            let records = range.end.since(range.start);
-            self.counters.damaged_records.fetch_add(records, Relaxed);
-            tracing::error!(log = %name, from = %range.start, until = %range.end, file, position, what,
-                "records are damaged");
-        }
         let (from, until) = (range.start, range.end);
         StoreError::Damaged { log: name.clone(), from, until, file, position, what }
+    }
+
+    /// Counts records of a log of that id that are damaged, and says so once. A file that is missing
+    /// because it was removed is no damage: whoever calls this looked whether the log has it still.
+    pub(super) fn note_damage(&self, id: u64, error: &StoreError) {
+        let StoreError::Damaged { log, from, until, file, position, what } = error else { return };
+        let mut known = self.handles.known.lock();
+        if known.len() < KNOWN_MAX && known.insert((id, *until)) {
+            self.counters.damaged_records.fetch_add(until.since(*from), Relaxed);
+            tracing::error!(%log, %from, %until, file, position, what, "records are damaged");
+        }
     }
 }
 

@@ -199,6 +199,11 @@ impl Engine {
         let weighed = self
             .source(&look.log, look.id, segment.clone(), segment.first)
             .and_then(|source| rewriting.weights.weigh(key, &source, wanted, segment.end));
+        if let Err(error) = &weighed
+            && self.still_has(&look.log, key)
+        {
+            self.note_damage(look.id, error);
+        }
         if !matches!(weighed, Ok(Some(_))) {
             rewriting.unfit.insert(key);
         }

@@ -245,6 +245,30 @@ fn promise_8_a_missing_segment_is_told_and_the_rest_is_served() {
 }
 
 #[test]
+fn promise_8_a_segment_that_was_truncated_while_it_was_looked_for_is_no_damage() {
+    let (disk, mut model) = (SimulatedDisk::default(), Model::default());
+    let engine = open(tiny(&disk)).unwrap();
+    fill(&engine, &mut model, 200, 200);
+    let log = name(0);
+    let (id, segment) = {
+        let state = engine.state.read();
+        let found = &state.logs[&log];
+        (found.id, found.segments.first().unwrap().clone())
+    };
+    let mut batch = WriteBatch::new();
+    batch.truncate(log.clone(), Offset(model.logs[&log].end));
+    commit(&engine, batch, Disk).unwrap();
+    for _ in 0..100 {
+        engine.keep_step().unwrap();
+    }
+    // As a reader that found the segment before, and comes to its file only now.
+    let found = engine.source(&log, id, segment.clone(), segment.first).err();
+    assert!(matches!(found, Some(StoreError::Damaged { .. })), "{found:?}");
+    assert_eq!(engine.counters.damaged_records.load(Relaxed), 0);
+    close(&engine);
+}
+
+#[test]
 fn promise_8_damage_is_still_told_after_a_checkpoint_and_a_restart() {
     let (disk, mut model) = (SimulatedDisk::default(), Model::default());
     let engine = open(tiny(&disk)).unwrap();
