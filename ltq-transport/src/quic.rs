@@ -5,12 +5,13 @@ mod leaving;
 mod options;
 mod restarts;
 mod stream;
+mod windows;
 
 use std::{
     fmt,
     io::{self, ErrorKind},
     net::{SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use async_trait::async_trait;
@@ -31,6 +32,7 @@ use crate::{
 };
 use clients::Clients;
 use leaving::Leaving;
+use windows::{Share, Windows};
 
 pub use options::{Congestion, QuicOptions};
 
@@ -73,21 +75,36 @@ pub use options::{Congestion, QuicOptions};
 /// # Ok(()) } }
 /// # #[cfg(feature = "self-signed")] example::run().unwrap();
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Quic {
     options: QuicOptions,
     server: Option<ServerTrust>,
     client: Option<ClientTrust>,
     failures: Arc<Failures>,
     clients: Arc<Clients>,
+    windows: Arc<Windows>,
     leaving: Arc<Leaving>,
+}
+
+impl Default for Quic {
+    fn default() -> Self {
+        Self::new(QuicOptions::default())
+    }
 }
 
 impl Quic {
     /// With these options; it can neither listen nor connect yet.
     #[must_use]
     pub fn new(options: QuicOptions) -> Self {
-        Self { options, ..Self::default() }
+        Self {
+            windows: Windows::new(options.windows_bytes_max),
+            options,
+            server: None,
+            client: None,
+            failures: Arc::default(),
+            clients: Arc::default(),
+            leaving: Arc::default(),
+        }
     }
 
     /// Able to listen.
@@ -108,6 +125,13 @@ impl Quic {
     #[must_use]
     pub fn handshake_failures(&self) -> HandshakeFailures {
         self.failures.now()
+    }
+
+    /// Bytes that the windows of accepted connections have of
+    /// [`windows_bytes_max`](QuicOptions::windows_bytes_max).
+    #[must_use]
+    pub fn window_bytes(&self) -> u64 {
+        self.windows.used()
     }
 
     /// Moves the connections that this transport and its clones have made to other local ports, as
@@ -192,7 +216,7 @@ impl Transport for Quic {
             }
         };
         let peer = Peer { address: address_of(met), identity: Some(trust.proved(host_port.host)) };
-        Ok(Box::new(Multiplexed { connection, peer, welcomed_window: None }))
+        Ok(Box::new(Multiplexed { connection, peer, accepted: None }))
     }
 }
 
@@ -201,7 +225,9 @@ struct Accepting {
     local: Address,
     trust: ServerTrust,
     transport: Arc<TransportConfig>,
-    welcomed_window: VarInt,
+    windows: Arc<Windows>,
+    /// What each connection would have of them: to receive, and to send.
+    wanted: (u32, u32),
     handshakes: Handshakes<Multiplexed>,
     leaving: Arc<Leaving>,
 }
@@ -224,8 +250,9 @@ impl Accepting {
             quic.failures.clone(),
         );
         let leaving = Arc::clone(&quic.leaving);
-        let welcomed_window = options.welcomed_window();
-        Ok(Self { endpoint, local, trust, transport, welcomed_window, handshakes, leaving })
+        let windows = Arc::clone(&quic.windows);
+        let wanted = (options.connection_window, options.send_window);
+        Ok(Self { endpoint, local, trust, transport, windows, wanted, handshakes, leaving })
     }
 
     fn take_in(&mut self, incoming: Incoming) {
@@ -245,7 +272,7 @@ impl Accepting {
         }
         let made = self.trust.newest();
         let config = server_config(&made.quic, &self.transport, 0);
-        let welcomed_window = Some(self.welcomed_window);
+        let (windows, wanted) = (Arc::clone(&self.windows), self.wanted);
         match incoming.accept_with(Arc::new(config)) {
             Ok(connecting) => self.handshakes.start(peer, async move {
                 let connection = connecting.await?;
@@ -253,7 +280,8 @@ impl Accepting {
                 let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
                 let identity = chain.and_then(|chain| chain.first().map(identity_of));
                 let peer = Peer { address: address_of(connection.remote_address()), identity };
-                Ok::<_, ConnectionError>(Multiplexed { connection, peer, welcomed_window })
+                let accepted = Some(Accepted { windows, wanted, share: OnceLock::new() });
+                Ok::<_, ConnectionError>(Multiplexed { connection, peer, accepted })
             }),
             Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
         }
@@ -317,8 +345,15 @@ impl Drop for Accepting {
 struct Multiplexed {
     connection: quinn::Connection,
     peer: Peer,
-    /// What is taken in once the peer is welcomed, where that is more than before.
-    welcomed_window: Option<VarInt>,
+    /// Of one that a listener took in.
+    accepted: Option<Accepted>,
+}
+
+/// What a connection gets once its peer is welcomed, and then has.
+struct Accepted {
+    windows: Arc<Windows>,
+    wanted: (u32, u32),
+    share: OnceLock<Share>,
 }
 
 #[async_trait]
@@ -332,9 +367,12 @@ impl Connection for Multiplexed {
     }
 
     fn welcomed(&self) {
-        if let Some(window) = self.welcomed_window {
-            self.connection.set_receive_window(window);
-        }
+        let Some(Accepted { windows, wanted, share }) = &self.accepted else { return };
+        share.get_or_init(|| {
+            let share = windows.take(wanted.0, wanted.1);
+            share.open(&self.connection);
+            share
+        });
     }
 
     async fn open_stream(&self) -> Result<Stream, TransportError> {

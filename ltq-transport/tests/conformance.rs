@@ -94,16 +94,22 @@ fn trust() -> (ltq_transport::ServerTrust, ltq_transport::ClientTrust) {
     (server.unwrap(), client.with_certificate(certificate, key).unwrap())
 }
 
+/// Two hundred handshakes at once are much work for a debug build on a machine that others use too.
+#[cfg(all(any(feature = "tls", feature = "quic"), feature = "self-signed"))]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
 #[cfg(all(feature = "tls", feature = "self-signed"))]
 mod tls {
-    use ltq_transport::Tls;
+    use ltq_transport::{Tls, TlsOptions};
 
     use super::*;
 
     fn harness(listen: &'static str) -> Harness {
         let (server, client) = trust();
-        let tls = Tls::default().serving(server).trusting(client);
+        let options = TlsOptions { handshake_timeout: PATIENCE, ..TlsOptions::default() };
+        let tls = Tls::new(options).serving(server).trusting(client);
         Harness::new(tls, move || Address::new("tls", listen))
+            .patience(PATIENCE)
             .malformed(Address::new("tls", "no port"))
             .unknown_host(Address::new("tls", "no-such-host.invalid:7440"))
     }
@@ -119,14 +125,16 @@ mod tls {
 
 #[cfg(all(feature = "quic", feature = "self-signed"))]
 mod quic {
-    use ltq_transport::Quic;
+    use ltq_transport::{Quic, QuicOptions};
 
     use super::*;
 
     fn harness(listen: &'static str) -> Harness {
         let (server, client) = trust();
-        let quic = Quic::default().serving(server).trusting(client);
+        let options = QuicOptions { handshake_timeout: PATIENCE, ..QuicOptions::default() };
+        let quic = Quic::new(options).serving(server).trusting(client);
         Harness::new(quic, move || Address::new("quic", listen))
+            .patience(PATIENCE)
             .buffered_bytes_max(2 << 20)
             .streams_max(1024)
             .malformed(Address::new("quic", "no port"))

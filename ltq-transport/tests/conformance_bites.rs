@@ -114,6 +114,8 @@ bites! { bites Fault
         "in vain for the newest task";
     the_first_sender_kept: WakesTheFirst => the_newest_waker_is_woken_for_room,
         "in vain for the newest task";
+    wakers_that_stay_with_the_first_task: WakesTheFirst => halves_move_between_tasks,
+        "in vain for poll_";
     a_drop_that_nobody_notices: LeaksWhatIsDropped => a_cut_is_seen_and_stays,
         "in vain for poll_recv";
     bytes_made_up_after_a_cut: MakesBytesUpAfterACut => a_cut_is_seen_and_stays,

@@ -44,6 +44,8 @@ pub struct QuicSettings {
     pub connection_window: ByteSize,
     /// What a connection may have sent and not been acknowledged. Default: 16 MiB.
     pub send_window: ByteSize,
+    /// What the windows of all connections come to. Default: 512 MiB.
+    pub windows_bytes_max: ByteSize,
     /// By what the node judges how fast the path takes what it sends. Default: BBR.
     pub congestion: CongestionChoice,
 }
@@ -62,6 +64,7 @@ impl Default for QuicSettings {
             stream_window: ByteSize(1 << 20),
             connection_window: ByteSize(16 << 20),
             send_window: ByteSize(16 << 20),
+            windows_bytes_max: ByteSize(512 << 20),
             congestion: CongestionChoice::Bbr,
         }
     }
@@ -94,6 +97,7 @@ impl Config {
             stream_window: window(self.quic.stream_window),
             connection_window: window(self.quic.connection_window),
             send_window: window(self.quic.send_window),
+            windows_bytes_max: self.quic.windows_bytes_max.0,
             congestion: self.quic.congestion.into(),
             handshake_timeout: self.tls.handshake_timeout.0,
             ..usual

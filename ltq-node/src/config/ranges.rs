@@ -25,6 +25,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("quic.stream_window", quic.stream_window, least, most)?;
     within("quic.connection_window", quic.connection_window, least, most)?;
     within("quic.send_window", quic.send_window, least, most)?;
+    let most = ByteSize(1 << 40);
+    within("quic.windows_bytes_max", quic.windows_bytes_max, ByteSize(1 << 20), most)?;
     within("limits.hello_timeout", limits.hello_timeout, tenth, hour)?;
     within("limits.heartbeat", limits.heartbeat, tenth, hour)?;
     within("limits.stall_timeout", limits.stall_timeout, tenth, hour)?;

@@ -65,6 +65,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("quic.stream_window", "\"2MiB\"", "2MiB"),
     ("quic.connection_window", "\"7MiB\"", "7MiB"),
     ("quic.send_window", "\"7MiB\"", "7MiB"),
+    ("quic.windows_bytes_max", "\"7MiB\"", "7MiB"),
     ("quic.congestion", "\"cubic\"", "cubic"),
     ("limits.message_bytes_max", "\"2MiB\"", "2MiB"),
     ("limits.frame_bytes_max", "\"4MiB\"", "4MiB"),

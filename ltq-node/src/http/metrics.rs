@@ -326,6 +326,11 @@ fn listening(text: &mut String, figures: &ListenFigures) {
             let labels = labels(&[("scheme", scheme), ("reason", reason)]);
             let _ = writeln!(text, "{name}{labels} {count}");
         }
+        #[cfg(feature = "quic")]
+        {
+            let help = "Bytes that connections over QUIC may hold by their windows, of which there is a limit.";
+            figure(text, "ltq_quic_window_bytes", help, figures.quic_window_bytes());
+        }
         if let Some(expires) = figures.certificate_expires() {
             let name = "ltq_certificate_expires_timestamp_seconds";
             figure(text, name, "The second since 1970 until which it is good.", expires);

@@ -50,6 +50,12 @@ impl ListenFigures {
         all
     }
 
+    /// Bytes of windows over QUIC.
+    #[cfg(feature = "quic")]
+    pub(crate) fn quic_window_bytes(&self) -> u64 {
+        self.quic.window_bytes()
+    }
+
     /// Certificates that had changed: taken up, and not usable.
     #[cfg(any(feature = "tls", feature = "quic"))]
     pub(crate) fn certificate_reloads(&self) -> (u64, u64) {

@@ -7,10 +7,13 @@ use quinn::{
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
 };
 
+use super::windows::WINDOW_MIN;
+
 /// How [`Quic`](crate::Quic) connects and listens.
 ///
-/// Memory: a connection holds up to `connection_window` of what it received and nobody has read, on
-/// the accepting side only once its peer has been welcomed, and up to `send_window` of what it sent and the peer has not acknowledged.
+/// Memory: a connection holds up to `connection_window` of what it received and nobody has read, and up to
+/// `send_window` of what it sent and the peer has not acknowledged. On the accepting side both are 64 KiB
+/// until its peer has been welcomed, and all connections together have `windows_bytes_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuicOptions {
     /// A connection whose peer is silent for so long is lost. The shorter one of the two sides
@@ -35,6 +38,11 @@ pub struct QuicOptions {
     /// What all streams of a connection together may have sent that the peer has not acknowledged.
     /// Default 16 MiB.
     pub send_window: u32,
+    /// What the windows of all accepted connections, both ways, come to at most, but for 64 KiB each way
+    /// that every connection has. One that is welcomed while little is left gets an eighth of that
+    /// each way. Default 512 MiB: twelve connections have windows of 16 MiB, and some fifty after them
+    /// more than 64 KiB.
+    pub windows_bytes_max: u64,
     /// By what this side judges how fast the path takes what it sends. Default
     /// [`Congestion::Bbr`].
     pub congestion: Congestion,
@@ -57,6 +65,7 @@ impl Default for QuicOptions {
             stream_window: 1 << 20,
             connection_window: 16 << 20,
             send_window: 16 << 20,
+            windows_bytes_max: 512 << 20,
             congestion: Congestion::default(),
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
@@ -73,14 +82,10 @@ impl QuicOptions {
     /// Of a server, until its peer is welcomed.
     pub(super) fn accepting(&self) -> Arc<TransportConfig> {
         let mut config = self.transport();
-        let window = self.connection_window.min(UNWELCOMED_WINDOW);
-        config.receive_window(VarInt::from_u32(window));
+        config
+            .receive_window(VarInt::from_u32(self.connection_window.min(WINDOW_MIN)))
+            .send_window(self.send_window.min(WINDOW_MIN).into());
         Arc::new(config)
-    }
-
-    /// Of a server's connection, once its peer is welcomed.
-    pub(super) fn welcomed_window(&self) -> VarInt {
-        VarInt::from_u32(self.connection_window)
     }
 
     fn transport(&self) -> TransportConfig {
@@ -100,9 +105,6 @@ impl QuicOptions {
         config
     }
 }
-
-/// What a connection takes in from a peer that is not welcomed: some hellos.
-const UNWELCOMED_WINDOW: u32 = 64 << 10;
 
 /// By what a sender judges how fast a path takes what it sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

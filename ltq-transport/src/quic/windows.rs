@@ -1,0 +1,109 @@
+//! The memory that the connections of a listener share.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quinn::VarInt;
+
+/// What the windows of connections may come to, all of them together.
+///
+/// A connection gets windows as large as are set up while there is plenty, and an eighth of what is
+/// left once there is not; so the first ones leave something to those behind them, whoever they are.
+/// What was promised to a peer cannot be taken back from it: it is free again when the connection is.
+#[derive(Debug)]
+pub(super) struct Windows {
+    bytes_max: u64,
+    left: Mutex<u64>,
+}
+
+impl Windows {
+    pub(super) fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { bytes_max, left: Mutex::new(bytes_max) })
+    }
+
+    /// Bytes that are in use.
+    pub(super) fn used(&self) -> u64 {
+        self.bytes_max - *self.left.lock()
+    }
+
+    /// Windows for a connection that would have these. Neither is smaller than [`WINDOW_MIN`], unless
+    /// so little was wanted.
+    pub(super) fn take(self: &Arc<Self>, receive: u32, send: u32) -> Share {
+        let mut left = self.left.lock();
+        let most = u32::try_from(*left / 8).unwrap_or(u32::MAX).max(WINDOW_MIN);
+        let (receive, send) = (receive.min(most), send.min(most));
+        // The least that a connection gets it gets without any being left.
+        let taken = (u64::from(receive) + u64::from(send)).min(*left);
+        *left -= taken;
+        drop(left);
+        Share { of: Arc::clone(self), receive, send, taken }
+    }
+}
+
+/// What one connection has of it, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    of: Arc<Windows>,
+    receive: u32,
+    send: u32,
+    taken: u64,
+}
+
+impl Share {
+    /// Lets a connection make use of it.
+    pub(super) fn open(&self, connection: &quinn::Connection) {
+        connection.set_receive_window(VarInt::from_u32(self.receive));
+        connection.set_send_window(self.send.into());
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *self.of.left.lock() += self.taken;
+    }
+}
+
+/// The least that a connection holds each way, and all until its peer is welcomed: some hellos, or a
+/// megabyte a second over a path of 60 ms.
+pub(super) const WINDOW_MIN: u32 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u32 = 1 << 20;
+
+    #[test]
+    fn promise_9_windows_come_to_no_more_than_is_set_up_and_the_least_of_each_connection() {
+        let windows = Windows::new(u64::from(512 * MIB));
+        let mut shares = Vec::new();
+        for _ in 0..12 {
+            shares.push(windows.take(16 * MIB, 16 * MIB));
+        }
+        assert!(shares.iter().all(|share| (share.receive, share.send) == (16 * MIB, 16 * MIB)));
+        let least = u64::from(2 * WINDOW_MIN);
+        for count in 12..3_000_u64 {
+            let share = windows.take(16 * MIB, 16 * MIB);
+            assert!(share.receive >= WINDOW_MIN && share.send >= WINDOW_MIN);
+            assert!(share.receive <= shares.last().unwrap().receive);
+            shares.push(share);
+            let held: u64 = shares.iter().map(|it| u64::from(it.receive + it.send)).sum();
+            assert!(held <= u64::from(512 * MIB) + least * count, "{held} by {count}");
+        }
+        assert_eq!(windows.used(), u64::from(512 * MIB));
+        assert_eq!(windows.take(16 * MIB, 16 * MIB).taken, 0);
+    }
+
+    #[test]
+    fn what_a_connection_had_is_free_again_when_it_is_gone() {
+        let windows = Windows::new(u64::from(MIB));
+        let first = windows.take(MIB, 1_000);
+        assert_eq!((first.receive, first.send, windows.used()), (MIB / 8, 1_000, 132_072));
+        let second = windows.take(MIB, MIB);
+        assert!(second.receive < first.receive);
+        drop(first);
+        assert_eq!(windows.used(), second.taken);
+        drop(second);
+        assert_eq!(windows.used(), 0);
+    }
+}
