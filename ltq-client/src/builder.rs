@@ -10,6 +10,7 @@ use ltq_transport::Quic;
 #[cfg(feature = "tls")]
 use ltq_transport::Tls;
 use ltq_transport::{Tcp, Transports, Unix};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -135,7 +136,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long to wait before connecting again. Default: from 50 ms, doubling to 5 s.
+    /// How long to wait before connecting again. Default: from 50 ms, doubling to 5 s. Once connected, a
+    /// client whose token or version every server refuses waits for 15 to 30 s, or until it is given
+    /// [another token](Client::set_token).
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -199,7 +202,7 @@ impl ClientBuilder {
             #[cfg(feature = "quic")]
             quic: self.quic,
             name: self.name,
-            token: self.token,
+            token: Mutex::new(self.token),
             request_timeout: self.request_timeout,
             connect_timeout: self.connect_timeout,
             backoff: self.backoff,

@@ -116,6 +116,15 @@ impl Client {
         Admin::new(self.lease.clone())
     }
 
+    /// Says another token from now on, or none: for when the one before is about to be taken back. A
+    /// connection that is up stays as it is; streams that it opens say the new one. A client that waits
+    /// to connect again tries at once.
+    pub fn set_token(&self, token: Option<String>) {
+        let hub = self.lease.hub();
+        *hub.config.token.lock() = token;
+        hub.command(Command::Connect);
+    }
+
     /// What the connection is doing, now and whenever it changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {

@@ -369,7 +369,8 @@ impl Connection for Multiplexed {
     fn welcomed(&self) {
         let Some(Accepted { windows, wanted, share }) = &self.accepted else { return };
         share.get_or_init(|| {
-            let share = windows.take(wanted.0, wanted.1);
+            let from = self.connection.remote_address().ip();
+            let share = windows.take(from, wanted.0, wanted.1);
             share.open(&self.connection);
             share
         });

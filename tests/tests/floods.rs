@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ltq_core::{
-    Address, BrokerSettings, Connection, Credit, Listener, Message, Peer, Records, RefusalCode,
-    SharedToken, Stream, TopicName, Transport, TransportError,
+    Address, AdminRequest, BrokerSettings, Connection, Credit, Listener, Message, Peer, Records,
+    RefusalCode, Settlement, SharedToken, Stream, Tag, TagRange, TopicName, Transport,
+    TransportError, Verdict,
     protocol::{Frame, Hello},
 };
 use ltq_tests::{RawPeer, Served, answers, bytes_of, within};
@@ -31,7 +32,12 @@ async fn promise_10_floods_of_what_brings_nothing_are_cut_off_by_name() {
     let zero = Credit::default();
     let records = Records::encode([&Message::new("x")]);
     type Prepare = Option<Frame>;
-    let floods: [(&str, Prepare, Frame); 11] = [
+    let no_topic = AdminRequest::ShowTopic { topic: name("none") };
+    let strange = Settlement {
+        tags: TagRange { first: Tag(1 << 40), last: Tag(1 << 40) },
+        verdict: Verdict::Ack,
+    };
+    let floods: [(&str, Prepare, Frame); 13] = [
         ("a ping", None, Frame::Ping { nonce: 1 }),
         ("a pong", None, Frame::Pong { nonce: 1 }),
         ("credit for no subscription", None, Frame::Credit { handle: 9, total: CREDIT }),
@@ -67,6 +73,16 @@ async fn promise_10_floods_of_what_brings_nothing_are_cut_off_by_name() {
             Some(Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None }),
             Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None },
         ),
+        (
+            "an operator's request that was refused",
+            None,
+            Frame::Admin { request: 1, action: no_topic },
+        ),
+        (
+            "settlements of what is not this consumer's",
+            Some(RawPeer::subscribe(1, "t", "c", zero)),
+            Frame::Settle { handle: 1, request: 1, settlements: vec![strange] },
+        ),
     ];
     for (what, prepare, frame) in floods {
         let mut peer = RawPeer::greeted(&served.address).await;
@@ -79,7 +95,7 @@ async fn promise_10_floods_of_what_brings_nothing_are_cut_off_by_name() {
         let detail = peer.expect_goodbye(RefusalCode::Flooding).await;
         assert!(detail.contains(what) && detail.contains("200"), "{detail}");
     }
-    assert_eq!(served.broker.counters().streams_flooding, 11);
+    assert_eq!(served.broker.counters().streams_flooding, 13);
     let answer = other.publish(1, 1, &[b"still here"]).await;
     assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
 }
@@ -145,13 +161,13 @@ async fn promise_10_an_address_that_guesses_is_turned_away_and_no_other() {
     let mut addresses = vec![FAR; 12];
     addresses.push(OTHER);
     let address = served_far(&served, addresses).await;
-    let tried = |token: &'static str| {
-        let address = address.clone();
-        async move { answers(&address, &[Frame::Hello(hello(token))]).await }
+    let tried = |token: &str| {
+        let (address, hello) = (address.clone(), hello(token));
+        async move { answers(&address, &[Frame::Hello(hello)]).await }
     };
     let wrong = tried("wrong").await;
-    for _ in 0..9 {
-        assert_eq!(tried("wrong").await, wrong);
+    for guess in 0..9 {
+        assert_eq!(tried(&format!("wrong {guess}")).await, wrong);
     }
     // Turned away with the right one too, by the same bytes; others are not, and neither is who
     // comes from this machine.

@@ -51,7 +51,7 @@ pub(super) fn hello(config: &Config) -> Frame {
         minor: PROTOCOL_MINOR,
         features: Features::default(),
         client: config.name.clone(),
-        token: config.token.clone(),
+        token: config.token.lock().clone(),
         frame_bytes_max: config.frame_bytes_max,
         heartbeat_ms: 0,
     })

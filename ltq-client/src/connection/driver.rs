@@ -51,6 +51,8 @@ pub(crate) struct Driver {
     pub(super) server: usize,
     /// Attempts that failed, and connections that did not last, in a row.
     failures: u32,
+    /// Attempts in a row that a server refused for what this client is.
+    unwelcome: u32,
     generation: u64,
     /// Whoever waits for the first connection, and gives up when no server takes it.
     first: Option<oneshot::Sender<Result<(), ConnectError>>>,
@@ -82,6 +84,7 @@ impl Driver {
             few_lanes: None,
             server: 0,
             failures: 0,
+            unwelcome: 0,
             generation: 0,
             first,
             stop: None,

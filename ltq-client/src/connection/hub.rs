@@ -33,7 +33,7 @@ pub(crate) struct Config {
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<Quic>,
     pub(crate) name: String,
-    pub(crate) token: Option<String>,
+    pub(crate) token: Mutex<Option<String>>,
     pub(crate) request_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) backoff: Backoff,
@@ -46,10 +46,21 @@ impl Config {
     pub(crate) fn wait(&self, failures: u32) -> Duration {
         self.backoff.wait(failures, self.entropy.next())
     }
+
+    /// How long to wait before saying again what every server has refused: what makes it right is done
+    /// by somebody, and brokers turn addresses away that bring many wrong tokens.
+    pub(crate) fn wait_unwelcome(&self) -> Duration {
+        Backoff::new(UNWELCOME_WAIT, UNWELCOME_WAIT).wait(1, self.entropy.next())
+    }
 }
+
+/// The longest wait of a client that is not let in.
+const UNWELCOME_WAIT: Duration = Duration::from_secs(30);
 
 /// What a handle wants done.
 pub(crate) enum Command {
+    /// There is a reason to connect without waiting any longer.
+    Connect,
     OpenProducer(Arc<ProducerShared>),
     CloseProducer(u32),
     Subscribe(Arc<ConsumerShared>),
@@ -73,7 +84,7 @@ impl Command {
             Self::Subscribe(consumer) => consumer.abandon(),
             Self::Admin(mut call) => call.request.abandon(),
             Self::Close { reply, .. } => drop(reply.send(Ok(()))),
-            Self::CloseProducer(_) | Self::Unsubscribe(_) | Self::Leave => {}
+            Self::Connect | Self::CloseProducer(_) | Self::Unsubscribe(_) | Self::Leave => {}
         }
     }
 }

@@ -31,6 +31,40 @@ async fn a_refused_hello_is_told_with_its_reason() {
     assert_eq!(refusal.code, RefusalCode::Unauthorized);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_token_is_taken_back_asks_seldom_and_at_once_with_another() {
+    let mut fake = Fake::start().await;
+    let (client, peer) = fake.connect(fake.builder().token("old")).await;
+    drop(peer);
+    let mut state = client.state();
+    let (mut asked, start) = (0, tokio::time::Instant::now());
+    while start.elapsed() < Duration::from_secs(300) {
+        let mut peer = fake.accept().await;
+        let Some(Frame::Hello(hello)) = peer.recv_any().await else { panic!("no hello") };
+        assert_eq!(hello.token.as_deref(), Some("old"));
+        let refusal = Refusal::new(RefusalCode::Unauthorized, "a valid token is needed");
+        peer.send(&Frame::Goodbye { refusal }).await;
+        asked += 1;
+        let is_told = |state: &ConnectionState| match state {
+            ConnectionState::Disconnected {
+                error: ConnectError::Refused { .. }, retry_in, ..
+            } => {
+                assert!((15..=30).contains(&retry_in.as_secs()), "{retry_in:?}");
+                true
+            }
+            _ => false,
+        };
+        within(state.wait_for(is_told)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(14)).await;
+    }
+    assert!((10..=21).contains(&asked), "{asked}");
+    let since = tokio::time::Instant::now();
+    client.set_token(Some("new".to_owned()));
+    let peer = fake.welcome().await;
+    assert_eq!(peer.hello.as_ref().unwrap().token.as_deref(), Some("new"));
+    assert!(since.elapsed() < Duration::from_secs(1));
+}
+
 #[tokio::test]
 async fn every_server_is_tried_before_connecting_fails() {
     let namespace = InProcess::new();

@@ -21,7 +21,11 @@ pub(super) async fn perform(
 ) -> Result<AdminResponse, Refusal> {
     let auto = shared.settings.auto_create_topics;
     match request {
-        AdminRequest::ListTopics => Ok(AdminResponse::Topics(shared.topic_names())),
+        AdminRequest::ListTopics => {
+            // Whoever is let in may ask, and it takes a moment of what every opening waits for.
+            let _turn = shared.surveys.acquire().await;
+            Ok(AdminResponse::Topics(shared.topic_names()))
+        }
         AdminRequest::CreateTopic { topic, options } => {
             let wanted = options.apply(shared.settings.topic);
             check(&topic, wanted.retention)?;

@@ -1,7 +1,8 @@
 //! Who comes in, from where, and how often.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    hash::{BuildHasher, RandomState},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Door {
     tries: Mutex<ByAddress<Tries>>,
+    guesses: RandomState,
     topics: Mutex<ByAddress<Rate>>,
     /// As many entries as there are connections at most.
     connections: Mutex<BTreeMap<Origin, usize>>,
@@ -32,19 +34,29 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Lets a peer in, or not, for reasons that it is not told.
+    /// Lets a peer in, or not, for reasons that it is not told. `known` is what was granted on its
+    /// connection already: who shares an address with somebody who guesses keeps that, and may open
+    /// further streams with it.
     pub(super) fn admit(
         &self,
         access: &Arc<dyn Access>,
         counters: &Counters,
         peer: &Peer,
         token: Option<&str>,
+        known: Option<&Grant>,
     ) -> Result<Grant, Refusal> {
         let (origin, now) = (Origin::of(&peer.address), Instant::now());
         let locked = origin.is_some_and(|origin| {
             self.tries.lock().get(origin).is_some_and(|tries| tries.locked_until > now)
         });
         let cause = if locked {
+            if let Some(known) = known
+                && token.is_none_or(|token| token.len() <= TOKEN_BYTES_MAX)
+                && let Ok(grant) = access.admit(peer, token)
+                && grant.is(known)
+            {
+                return Ok(grant);
+            }
             counters.hellos_locked_out.fetch_add(1, Ordering::Relaxed);
             "too many wrong tokens"
         } else {
@@ -60,10 +72,8 @@ impl Door {
                     return Ok(grant);
                 }
                 (Err(Denied::WrongToken), Some(origin)) => {
-                    self.tries
-                        .lock()
-                        .of(origin, || Tries { wrong: 0, locked_until: now })
-                        .note(now);
+                    let guess = self.guesses.hash_one(token);
+                    self.tries.lock().of(origin, || Tries::new(now)).note(now, guess);
                     "a wrong token"
                 }
                 (Err(Denied::WrongToken), None) => "a wrong token",
@@ -73,7 +83,8 @@ impl Door {
         };
         counters.hellos_denied.fetch_add(1, Ordering::Relaxed);
         if let Some(count) = self.denied.lock().may_say(now) {
-            warn!(peer = %peer.address, cause, count, "not let in");
+            let identity = peer.identity.as_deref();
+            warn!(peer = %peer.address, identity, cause, count, "not let in");
         }
         // The same words for whatever cause: they are for nobody who may know more.
         Err(Refusal::new(RefusalCode::Unauthorized, "a valid token is needed"))
@@ -171,15 +182,29 @@ pub(super) fn revoked() -> Refusal {
     Refusal::new(RefusalCode::Unauthorized, "what the token permitted was taken back")
 }
 
-/// Wrong tokens in a row.
+/// Wrong tokens in a row, each counted once: a program whose token was taken back brings the same again
+/// and again, and guesses nothing.
 #[derive(Debug)]
 struct Tries {
     wrong: u32,
     locked_until: Instant,
+    /// The newest of them, hashed by a key that nobody knows.
+    known: VecDeque<u64>,
 }
 
 impl Tries {
-    fn note(&mut self, now: Instant) {
+    const fn new(now: Instant) -> Self {
+        Self { wrong: 0, locked_until: now, known: VecDeque::new() }
+    }
+
+    fn note(&mut self, now: Instant, guess: u64) {
+        if self.known.contains(&guess) {
+            return;
+        }
+        if self.known.len() >= KNOWN_GUESSES_MAX {
+            self.known.pop_front();
+        }
+        self.known.push_back(guess);
         self.wrong = self.wrong.saturating_add(1);
         if let Some(beyond) = self.wrong.checked_sub(WRONG_TOKENS_MAX) {
             let pause = LOCKED_MIN.saturating_mul(1u32.checked_shl(beyond).unwrap_or(u32::MAX));
@@ -230,6 +255,9 @@ impl Said {
 
 /// Wrong tokens in a row after which an address is turned away for a while.
 const WRONG_TOKENS_MAX: u32 = 10;
+/// So many of them are known again when they come again. More programs of one address that have each
+/// an old token of their own are as good as a guesser.
+const KNOWN_GUESSES_MAX: usize = 8;
 /// For how long at first; twice as long after each further one.
 const LOCKED_MIN: Duration = Duration::from_secs(1);
 /// And at most: it may be shared by some who know a token.

@@ -19,7 +19,7 @@ impl Node {
 
     fn try_from(&self, address: &str, token: Option<&str>) -> bool {
         let peer = Peer { address: address.parse().unwrap(), identity: None };
-        match self.door.admit(&self.access, &self.counters, &peer, token) {
+        match self.door.admit(&self.access, &self.counters, &peer, token, None) {
             Ok(_) => true,
             Err(refusal) => {
                 let same = Refusal::new(RefusalCode::Unauthorized, "a valid token is needed");
@@ -39,13 +39,11 @@ const FAR: &str = "tcp://192.0.2.1:5";
 #[tokio::test(start_paused = true)]
 async fn promise_10_after_ten_wrong_tokens_an_address_is_turned_away_for_longer_and_longer() {
     let node = Node::new();
-    for _ in 0..9 {
-        assert!(!node.try_from(FAR, Some("guess")));
-    }
+    let mut guesses = (0..).map(|guess| format!("guess {guess}"));
+    let mut guess = || !node.try_from(FAR, guesses.next().as_deref());
+    assert!((0..9).all(|_| guess()));
     assert!(node.try_from("tcp://192.0.2.1:6", Some("secret")), "nine are a mistake");
-    for _ in 0..10 {
-        assert!(!node.try_from(FAR, Some("guess")));
-    }
+    assert!((0..10).all(|_| guess()));
     for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
         let before = node.locked_out();
         assert!(!node.try_from("tcp://192.0.2.1:6", Some("secret")), "locked out");
@@ -54,13 +52,52 @@ async fn promise_10_after_ten_wrong_tokens_an_address_is_turned_away_for_longer_
         assert_eq!(node.locked_out(), before + 2, "without asking");
         assert!(node.try_from("tcp://192.0.2.2:5", Some("secret")), "others are not");
         advance(Duration::from_millis(1)).await;
-        assert!(!node.try_from(FAR, Some("guess")), "asked, and wrong");
+        assert!(guess(), "asked, and wrong");
         assert_eq!(node.locked_out(), before + 2);
     }
     advance(Duration::from_secs(60)).await;
     assert!(node.try_from(FAR, Some("secret")), "no longer than that");
-    assert!(!node.try_from(FAR, Some("guess")));
+    assert!(guess());
     assert!(node.try_from(FAR, Some("secret")), "all is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_a_program_with_an_old_token_locks_nobody_out() {
+    let node = Node::new();
+    for round in 0..1_000 {
+        assert!(!node.try_from(FAR, Some("taken back")));
+        assert!(!node.try_from(FAR, Some(["another", "and another"][round % 2])));
+    }
+    assert_eq!(node.locked_out(), 0);
+    assert!(node.try_from(FAR, Some("secret")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_who_is_in_already_opens_streams_whoever_guesses_beside_him() {
+    struct Two([Grant; 2]);
+    impl Access for Two {
+        fn admit(&self, _: &Peer, token: Option<&str>) -> Result<Grant, Denied> {
+            match token {
+                Some("one") => Ok(self.0[0].clone()),
+                Some("two") => Ok(self.0[1].clone()),
+                _ => Err(Denied::WrongToken),
+            }
+        }
+    }
+    let grants = ["one", "two"].map(|who| Grant::new(who, crate::Permissions::all()));
+    let node = Node { access: Arc::new(Two(grants.clone())), ..Node::new() };
+    for guess in 0..20 {
+        assert!(!node.try_from(FAR, Some(&guess.to_string())));
+    }
+    let peer = Peer { address: FAR.parse().unwrap(), identity: None };
+    let admit = |token: &str, known: Option<&Grant>| {
+        node.door.admit(&node.access, &node.counters, &peer, Some(token), known).is_ok()
+    };
+    assert!(!admit("one", None), "locked out");
+    assert!(admit("one", Some(&grants[0])));
+    // He guesses no other token by that.
+    assert!(!admit("two", Some(&grants[0])) && !admit("three", Some(&grants[0])));
+    assert!(!admit(&"x".repeat(TOKEN_BYTES_MAX + 1), Some(&grants[0])));
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::{
 fn greeted(shared: &Arc<Shared>, session: SessionId, outbox: &Arc<Outbox>) -> Handles {
     let peer = Peer { address: Address::new("in-process", "peer"), identity: None };
     let mut handles = Handles::new(shared.clone(), peer.address.clone(), session, outbox.clone());
-    handles.standing().admitted(shared.admit(&peer, None).unwrap());
+    handles.standing().admitted(shared.admit(&peer, None, None).unwrap());
     handles
 }
 

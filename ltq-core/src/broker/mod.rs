@@ -195,7 +195,7 @@ impl<S: Store> Broker<S> {
     /// [`RefusalCode::Unauthorized`](crate::RefusalCode::Unauthorized), in the same words whatever
     /// the cause.
     pub fn admit(&self, peer: &Peer, token: Option<&str>) -> Result<Grant, Refusal> {
-        self.shared.admit(peer, token)
+        self.shared.admit(peer, token, None)
     }
 
     /// Checks that a grant stands and permits something, on a topic or on the node (`None`), and

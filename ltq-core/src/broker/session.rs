@@ -379,7 +379,8 @@ impl Session {
 
     fn greet(&mut self, hello: &Hello) -> Result<(), SessionError> {
         greeting::check_version(hello)?;
-        let grant = self.shared.admit(&self.peer, hello.token.as_deref())?;
+        let known = self.stranger.as_ref().and_then(Stranger::known);
+        let grant = self.shared.admit(&self.peer, hello.token.as_deref(), known)?;
         let settings = &self.shared.settings;
         self.heartbeat = greeting::check_limits(hello, settings)?;
         self.state = State::Open { frame_bytes_max: hello.frame_bytes_max };
@@ -389,10 +390,10 @@ impl Session {
         let welcome = greeting::welcome(settings, self.heartbeat);
         encode(&Frame::Welcome(welcome), &mut self.write);
         debug!(peer = %self.peer.address, client = hello.client, who = grant.who(), "hello");
-        self.handles.standing().admitted(grant);
         if let Some(stranger) = self.stranger.take() {
-            stranger.welcome();
+            stranger.welcome(&grant);
         }
+        self.handles.standing().admitted(grant);
         Ok(())
     }
 

@@ -136,7 +136,7 @@ impl Default for BrokerSettings {
             topics_max: 100_000,
             connections_max: 20_000,
             connections_per_address_max: 1_000,
-            streams_max: 1024,
+            streams_max: 256,
             message_bytes_max: 1 << 20,
             frame_bytes_max: 8 << 20,
             subscriptions_max: 4096,

@@ -112,9 +112,14 @@ impl Shared {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Lets a peer in, or not.
-    pub(super) fn admit(&self, peer: &Peer, token: Option<&str>) -> Result<Grant, Refusal> {
-        self.door.admit(&self.settings.access, &self.counters, peer, token)
+    /// Lets a peer in, or not. `known` is what its connection was granted before.
+    pub(super) fn admit(
+        &self,
+        peer: &Peer,
+        token: Option<&str>,
+        known: Option<&Grant>,
+    ) -> Result<Grant, Refusal> {
+        self.door.admit(&self.settings.access, &self.counters, peer, token, known)
     }
 
     /// Lets a session hear, by its outbox, when it is to say goodbye.

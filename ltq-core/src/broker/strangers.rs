@@ -1,13 +1,13 @@
 //! Streams of one connection on which nobody has said who he is.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::Connection;
+use crate::{Connection, Grant};
 
 /// Bounds what a connection of many streams costs before and beside its accepted hellos: each stream
 /// is a session, with a task and a buffer, and opening one costs its peer next to nothing.
@@ -18,6 +18,8 @@ pub(super) struct Strangers {
     connection: Arc<dyn Connection>,
     room: Arc<Semaphore>,
     welcomed: watch::Sender<bool>,
+    /// What was granted first.
+    grant: OnceLock<Grant>,
     failed: AtomicUsize,
 }
 
@@ -27,6 +29,7 @@ impl Strangers {
             connection,
             room: Arc::new(Semaphore::new(UNKNOWN_STREAMS_MAX)),
             welcomed: watch::channel(false).0,
+            grant: OnceLock::new(),
             failed: AtomicUsize::new(0),
         })
     }
@@ -71,9 +74,15 @@ pub(super) struct Stranger {
 }
 
 impl Stranger {
+    /// What was granted on another stream of its connection before.
+    pub(super) fn known(&self) -> Option<&Grant> {
+        self.of.grant.get()
+    }
+
     /// Its hello is accepted.
-    pub(super) fn welcome(mut self) {
+    pub(super) fn welcome(mut self, grant: &Grant) {
         self.room = None;
+        self.of.grant.get_or_init(|| grant.clone());
         if !self.of.welcomed.send_replace(true) {
             self.of.room.add_permits(KNOWN_STREAMS_MAX - UNKNOWN_STREAMS_MAX);
             self.of.connection.welcomed();
@@ -103,7 +112,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::{Address, Peer, Stream, TransportError};
+    use crate::{Address, Peer, Permissions, Stream, TransportError};
 
     struct Told(AtomicUsize, Peer);
 
@@ -132,6 +141,10 @@ mod tests {
         (Strangers::new(connection.clone()), connection)
     }
 
+    fn grant() -> Grant {
+        Grant::new("somebody", Permissions::all())
+    }
+
     fn enter(strangers: &Arc<Strangers>) -> Option<Stranger> {
         strangers.room().now_or_never().map(|room| strangers.meet(room))
     }
@@ -142,11 +155,11 @@ mod tests {
         let mut there: Vec<_> = std::iter::from_fn(|| enter(&strangers)).collect();
         assert_eq!(there.len(), UNKNOWN_STREAMS_MAX);
         assert!(!strangers.are_known());
-        there.pop().unwrap().welcome();
+        there.pop().unwrap().welcome(&grant());
         assert!(strangers.are_known());
         there.extend(std::iter::from_fn(|| enter(&strangers)));
         assert_eq!(there.len(), KNOWN_STREAMS_MAX);
-        there.pop().unwrap().welcome();
+        there.pop().unwrap().welcome(&grant());
         assert_eq!(connection.0.load(Ordering::Relaxed), 1, "it was told, once");
         assert!(enter(&strangers).is_some());
     }
@@ -160,7 +173,7 @@ mod tests {
         }
         assert!(hopeless.are_hopeless());
         let (strangers, _) = strangers();
-        enter(&strangers).unwrap().welcome();
+        enter(&strangers).unwrap().welcome(&grant());
         for _ in 0..10 * FAILED_STREAMS_MAX {
             drop(enter(&strangers).unwrap());
         }

@@ -109,7 +109,7 @@ pub struct Limits {
     /// The most connections at a time from one address; those of this machine are not counted.
     /// Default: 1,000.
     pub connections_per_address_max: usize,
-    /// The most streams of a connection. Default: 1,024.
+    /// The most streams of a connection. Default: 256.
     pub streams_max: usize,
     /// The most subscriptions of a stream. Default: 4,096.
     pub subscriptions_max: u32,

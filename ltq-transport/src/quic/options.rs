@@ -40,7 +40,7 @@ pub struct QuicOptions {
     pub send_window: u32,
     /// What the windows of all accepted connections, both ways, come to at most, but for 64 KiB each way
     /// that every connection has. One that is welcomed while little is left gets an eighth of that
-    /// each way. Default 512 MiB: twelve connections have windows of 16 MiB, and some fifty after them
+    /// each way; those of one address have a quarter at most, this machine's own aside. Default 512 MiB: twelve connections have windows of 16 MiB, and some fifty after them
     /// more than 64 KiB.
     pub windows_bytes_max: u64,
     /// By what this side judges how fast the path takes what it sends. Default

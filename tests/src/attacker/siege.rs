@@ -34,6 +34,8 @@ pub struct Siege {
 pub struct Report {
     /// What it followed from.
     pub seed: u64,
+    /// Whether attackers were held back, so that honest clients can be asked what they waited for.
+    pub is_paced: bool,
     /// What became of the attacks.
     pub tally: Tally,
     /// How long they took.
@@ -129,6 +131,7 @@ impl Siege {
             .collect();
         Ok(Report {
             seed: self.seed,
+            is_paced: self.per_second.is_some(),
             files: [&before, &after].map(|held| held.descriptors - held.sockets),
             topics,
             threads: [before.threads, after.threads],
@@ -163,6 +166,19 @@ impl Report {
         );
         let [before, after] = self.threads;
         assert!(after <= before + THREADS_MORE, "promise 9: {after} threads, {before} before");
+        if !self.is_paced {
+            // What honest clients waited for then is the machine that they share with the attackers.
+            return;
+        }
+        for Account { topic, latencies: [calm, siege], .. } in &self.honest {
+            let bound = (2.0 * calm.p99).max(P99_FLOOR_MS);
+            assert!(
+                siege.p99 <= bound,
+                "promise 10: {topic}: a p99 of {:.2} ms, {:.2} ms when it is calm",
+                siege.p99,
+                calm.p99
+            );
+        }
     }
 }
 
@@ -209,5 +225,7 @@ impl fmt::Display for Report {
     }
 }
 
+/// A p99 that is no worse than this nobody has to be ashamed of, however calm it was before.
+const P99_FLOOR_MS: f64 = 20.0;
 /// Threads that a runtime may start for files, and end by itself.
 const THREADS_MORE: u64 = 64;

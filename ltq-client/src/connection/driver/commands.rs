@@ -42,6 +42,11 @@ impl Driver {
             {
                 command.abandon();
             }
+            Command::Connect => {
+                if let Phase::Waiting(until) = &mut self.phase {
+                    *until = now;
+                }
+            }
             Command::OpenProducer(producer) => {
                 // Those closed before it make room for it.
                 self.close_producers(now);

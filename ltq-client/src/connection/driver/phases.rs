@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use ltq_core::RefusalCode;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -153,14 +154,20 @@ impl Driver {
         self.failures = self.failures.saturating_add(1);
         let servers = u32::try_from(self.hub.config.servers.len()).unwrap_or(u32::MAX).max(1);
         let round_over = self.failures.is_multiple_of(servers);
+        self.unwelcome = if is_unwelcome(&error) { self.unwelcome.saturating_add(1) } else { 0 };
         warn!(%error, attempt = self.failures, "cannot connect");
         if round_over && let Some(first) = self.first.take() {
             self.shut();
             drop(first.send(Err(error)));
             return;
         }
-        // All servers are tried before anything waits.
-        let retry_in = if round_over { self.wait(self.failures / servers) } else { Duration::ZERO };
+        // Mostly all servers are tried before anything waits: a connection that was lost counts as one
+        // that was tried.
+        let mut retry_in =
+            if round_over { self.wait(self.failures / servers) } else { Duration::ZERO };
+        if round_over && self.unwelcome >= servers {
+            retry_in = retry_in.max(self.hub.config.wait_unwelcome());
+        }
         self.wait_to_dial(error, retry_in, now);
     }
 
@@ -215,6 +222,16 @@ impl Driver {
         let retry_in = self.wait(self.failures + 1);
         self.wait_to_dial(ConnectError::Lost { address, cause }, retry_in, now);
         self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// Whether a server was there and does not want this client: it would say the same again soon.
+const fn is_unwelcome(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Refused { refusal, .. } => {
+            matches!(refusal.code, RefusalCode::Unauthorized | RefusalCode::VersionUnsupported)
+        }
+        _ => false,
     }
 }
 
