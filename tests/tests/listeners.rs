@@ -1,0 +1,128 @@
+//! What keeps a node from taking connections in passes, and then it takes them in.
+#![cfg(target_os = "linux")]
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use ltq_client::Client;
+use ltq_tests::{NodeProcess, within};
+use ltq_transport::ClientTrust;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// A path of the node's HTTP interface: what it answers.
+async fn http(node: &NodeProcess, path: &str) -> io::Result<String> {
+    let at = node.said("http://").expect("HTTP");
+    let at: SocketAddr = at.trim_start_matches("http://").parse().map_err(io::Error::other)?;
+    let mut stream = TcpStream::connect(at).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: ltq\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn published(client: &Client) {
+    let producer = within("a producer", client.producer("t")).await.expect("a producer");
+    let message = ltq_client::Message::new("x");
+    within("a receipt", producer.send(message)).await.expect("stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unix_socket_whose_file_somebody_removes_is_there_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ltq.sock");
+    let socket = format!("unix://{}", path.display());
+    let more = ["--listen", &socket, "--http", "127.0.0.1:0"];
+    let node = NodeProcess::start(&folder.path().join("data"), 0, &more).await.expect("a node");
+    let before = within("connecting", Client::connect(&socket)).await.expect("connected");
+    published(&before).await;
+    for round in 1..=2 {
+        fs::remove_file(&path).expect("it was there");
+        within("the socket to come back", async {
+            while !path.exists() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        let after = within("connecting", Client::connect(&socket)).await.expect("connected");
+        published(&after).await;
+        // Whoever was connected stays so.
+        published(&before).await;
+        let metrics = http(&node, "/metrics").await.expect("metrics");
+        let line = format!("\nltq_listener_reopened_total {round}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+/// The most descriptors that a process may have open, by their numbers.
+fn limit_descriptors(node: &NodeProcess, most: Option<u64>) {
+    let pid = node.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let of = |current| Rlimit { current, maximum: Some(4096) };
+    prlimit(pid, Resource::Nofile, of(most)).expect("a limit");
+}
+
+/// The number that its next one would have.
+fn next_descriptor(node: &NodeProcess) -> u64 {
+    let folder = format!("/proc/{}/fd", node.pid().expect("a process"));
+    (0..).find(|number| !Path::new(&format!("{folder}/{number}")).exists()).expect("one")
+}
+
+async fn node_of_all(data: &Path) -> NodeProcess {
+    let more = ["--listen", "tls://127.0.0.1:0", "--listen", "quic://127.0.0.1:0", "--dev-tls"];
+    let more: Vec<_> = more.into_iter().chain(["--http", "127.0.0.1:0"]).collect();
+    NodeProcess::start(data, 0, &more).await.expect("a node")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_10_a_node_that_runs_out_of_descriptors_takes_connections_in_when_it_has_some_again()
+ {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = node_of_all(&folder.path().join("data")).await;
+    let trust = || {
+        let fingerprint = node.fingerprint().expect("a certificate").parse().expect("one");
+        ClientTrust::fingerprint(fingerprint).expect("trust")
+    };
+    let tcp = node.address().to_string();
+    let (tls, quic) = (node.said("tls://").expect("TLS"), node.said("quic://").expect("QUIC"));
+    let connect = |server: &str| {
+        let builder = Client::builder().server(server).trust(trust());
+        builder.connect_timeout(Duration::from_secs(2)).connect()
+    };
+    let before = connect(&tcp).await.expect("connected");
+    published(&before).await;
+
+    limit_descriptors(&node, Some(next_descriptor(&node)));
+    // What it closes meanwhile is taken by these; the system completes the others by itself.
+    let mut filling = Vec::new();
+    for _ in 0..20 {
+        filling.push(TcpStream::connect(("127.0.0.1", node.port())).await.expect("connected"));
+    }
+    for server in [&*tcp, tls] {
+        assert!(connect(server).await.is_err(), "{server}");
+    }
+    let asked = timeout(Duration::from_secs(1), http(&node, "/healthz")).await;
+    assert!(!matches!(&asked, Ok(Ok(answer)) if answer.contains("200 OK")), "{asked:?}");
+    // Those who are there are served, and a connection over QUIC needs no descriptor.
+    published(&before).await;
+    published(&connect(quic).await.expect("connected over QUIC")).await;
+
+    limit_descriptors(&node, Some(4096));
+    let freed = Instant::now();
+    for server in [&*tcp, tls, quic] {
+        published(&within("connecting", connect(server)).await.expect("connected")).await;
+    }
+    let answer = within("HTTP", http(&node, "/healthz")).await.expect("an answer");
+    assert!(answer.contains("200 OK"), "{answer}");
+    assert!(freed.elapsed() < Duration::from_secs(15), "{:?}", freed.elapsed());
+    drop(filling);
+    assert!(node.terminate().await.expect("it ends").success());
+}
