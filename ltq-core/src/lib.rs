@@ -39,7 +39,7 @@ pub use name::{ChannelName, EPHEMERAL, NAME_BYTES_MAX, NameError, ProducerName, 
 pub use origin::Origin;
 pub use permissions::{Action, PatternError, Permissions, TopicPattern};
 pub use records::{RecordBatch, Records, RecordsBuilder, RecordsError, TABLE_ENTRY_BYTES};
-pub use refusal::{Effect, Refusal, RefusalCode};
+pub use refusal::{Effect, Limit, Refusal, RefusalCode};
 pub use retention::{Keep, Retention, RetentionChange, RetentionError, UnknownKeep};
 pub use store::{
     Bounds, Committed, KEY_BYTES_MAX, LOG_NAME_BYTES_MAX, LogInfo, LogName, LogOptions, ReadLimits,

@@ -14,12 +14,75 @@ pub struct Refusal {
     pub code: RefusalCode,
     /// What was refused and why, in words. Not for programs.
     pub detail: String,
+    /// Which limit was reached, where one was. It stays in the process of the broker, for its figures.
+    #[serde(skip)]
+    pub limit: Option<Limit>,
 }
 
 impl Refusal {
     /// A refusal of this kind with these words.
     pub fn new(code: RefusalCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), limit: None }
+    }
+
+    /// A refusal for want of room under this limit, with these words.
+    pub fn limit(limit: Limit, detail: impl Into<String>) -> Self {
+        Self { limit: Some(limit), ..Self::new(RefusalCode::LimitReached, detail) }
+    }
+}
+
+/// A limit by which something is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`topics_max`](crate::BrokerSettings::topics_max)
+    Topics,
+    /// [`topics_per_minute_max`](crate::BrokerSettings::topics_per_minute_max)
+    TopicsPerMinute,
+    /// [`channels_max`](crate::model::ModelSettings::channels_max) of a topic
+    Channels,
+    /// [`consumers_max`](crate::model::ModelSettings::consumers_max) of a channel
+    Consumers,
+    /// [`producers_known_max`](crate::model::ModelSettings::producers_known_max) of a topic
+    ProducersKnown,
+    /// [`producers_max`](crate::BrokerSettings::producers_max) of a stream
+    Producers,
+    /// [`subscriptions_max`](crate::BrokerSettings::subscriptions_max) of a stream
+    Subscriptions,
+    /// Requests of operators that a stream has unanswered.
+    Requests,
+    /// An answer to an operator that is longer than the frames that he reads.
+    Answer,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Topics,
+        Self::TopicsPerMinute,
+        Self::Channels,
+        Self::Consumers,
+        Self::ProducersKnown,
+        Self::Producers,
+        Self::Subscriptions,
+        Self::Requests,
+        Self::Answer,
+    ];
+
+    /// What it is called in settings and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Topics => "topics_max",
+            Self::TopicsPerMinute => "topics_per_minute_max",
+            Self::Channels => "channels_max",
+            Self::Consumers => "consumers_max",
+            Self::ProducersKnown => "producers_known_max",
+            Self::Producers => "producers_max",
+            Self::Subscriptions => "subscriptions_max",
+            Self::Requests => "requests",
+            Self::Answer => "answer",
+        }
     }
 }
 

@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use ltq_core::{
-    BrokerSettings, Credit, Durability, RefusalCode, TopicName, TopicSettings,
+    BrokerSettings, Credit, Durability, Limit, RefusalCode, Store, TopicName, TopicSettings,
     model::ModelSettings,
     protocol::{Frame, Hello},
 };
 use ltq_store::MemoryStore;
 use ltq_tests::{Gated, RawPeer, Served, within};
+
+/// By which limits peers were refused something, and how often.
+fn reached<S: Store>(served: &Served<S>) -> Vec<(Limit, u64)> {
+    served.broker.limits_reached().into_iter().filter(|(_, count)| *count > 0).collect()
+}
 
 const CREDIT: Credit = Credit { messages: 10, bytes: 1 << 20 };
 
@@ -112,6 +117,26 @@ async fn topics_max_bounds_topics() {
     let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, RefusalCode::LimitReached);
     assert!(refusal.detail.contains('2'), "{refusal}");
+    assert_eq!(reached(&served), [(Limit::Topics, 1)]);
+}
+
+#[tokio::test]
+async fn channels_max_and_consumers_max_bound_a_topic_and_a_channel() {
+    let model = ModelSettings { channels_max: 1, consumers_max: 1, ..ModelSettings::default() };
+    let served = Served::start(BrokerSettings { model, ..Served::settings() }).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.send(RawPeer::subscribe(1, "t", "c", CREDIT)).await;
+    assert!(matches!(peer.next().await, Some(Frame::Subscribed { .. })));
+    for (handle, channel) in [(2, "c"), (3, "another")] {
+        peer.send(RawPeer::subscribe(handle, "t", channel, CREDIT)).await;
+        let answer = peer.next().await;
+        let Some(Frame::SubscribeRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(refusal.code, RefusalCode::LimitReached);
+    }
+    assert_eq!(reached(&served), [(Limit::Channels, 1), (Limit::Consumers, 1)]);
+    // Another topic has its own.
+    peer.send(RawPeer::subscribe(4, "u", "another", CREDIT)).await;
+    assert!(matches!(peer.next().await, Some(Frame::Subscribed { .. })));
 }
 
 #[tokio::test]
@@ -125,6 +150,7 @@ async fn producers_max_bounds_the_producers_of_a_stream() {
     let answer = peer.next().await;
     let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, RefusalCode::LimitReached);
+    assert_eq!(reached(&served), [(Limit::Producers, 1)]);
     peer.send(Frame::CloseProducer { handle: 1, forget: false }).await;
     peer.send(second).await;
     assert!(matches!(peer.next().await, Some(Frame::ProducerOpened { handle: 2, .. })));
@@ -141,6 +167,7 @@ async fn subscriptions_max_bounds_the_subscriptions_of_a_stream() {
     let answer = peer.next().await;
     let Some(Frame::SubscribeRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, RefusalCode::LimitReached);
+    assert_eq!(reached(&served), [(Limit::Subscriptions, 1)]);
     peer.send(Frame::Unsubscribe { handle: 1 }).await;
     assert!(matches!(peer.next().await, Some(Frame::SubscriptionClosed { .. })));
     peer.send(RawPeer::subscribe(2, "t", "c", CREDIT)).await;

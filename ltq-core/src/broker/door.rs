@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::{by_address::ByAddress, shared::Counters};
 use crate::{
-    Access, Action, Address, Denied, Grant, Origin, Peer, Refusal, RefusalCode, TOKEN_BYTES_MAX,
-    TopicName,
+    Access, Action, Address, Denied, Grant, Limit, Origin, Peer, Refusal, RefusalCode,
+    TOKEN_BYTES_MAX, TopicName,
 };
 
 /// Asks [`Access`] who may come in, and keeps what must be known of addresses: who brought wrong
@@ -135,7 +135,7 @@ impl Door {
             "topic {topic} would be made by use; the limit of {per_minute} a minute for one \
              address is reached"
         );
-        Err(Refusal::new(RefusalCode::LimitReached, detail))
+        Err(Refusal::limit(Limit::TopicsPerMinute, detail))
     }
 
     /// Counts a connection, unless its address has `max` of them.

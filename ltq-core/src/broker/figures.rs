@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Refusal, RefusalCode};
+use crate::{Limit, Refusal, RefusalCode};
 
 /// What peers hold of a broker's limits at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,26 +17,41 @@ pub struct BrokerUse {
     pub partial_bytes: u64,
 }
 
-/// How often peers were told each kind of refusal.
+/// How often peers were told each kind of refusal, and by which limits.
 #[derive(Debug)]
-pub(super) struct Refusals([AtomicU64; RefusalCode::ALL.len()]);
+pub(super) struct Refusals {
+    by_code: [AtomicU64; RefusalCode::ALL.len()],
+    by_limit: [AtomicU64; Limit::ALL.len()],
+}
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+        let (by_code, by_limit) = (
+            std::array::from_fn(|_| AtomicU64::new(0)),
+            std::array::from_fn(|_| AtomicU64::new(0)),
+        );
+        Self { by_code, by_limit }
     }
 }
 
 impl Refusals {
     pub(super) fn count(&self, refusal: &Refusal) {
-        let place = RefusalCode::ALL.iter().position(|code| *code == refusal.code);
-        if let Some(count) = place.and_then(|place| self.0.get(place)) {
+        let code = RefusalCode::ALL.iter().position(|code| *code == refusal.code);
+        let limit = refusal.limit.and_then(|limit| Limit::ALL.iter().position(|it| *it == limit));
+        let by_code = code.and_then(|place| self.by_code.get(place));
+        let by_limit = limit.and_then(|place| self.by_limit.get(place));
+        for count in by_code.into_iter().chain(by_limit) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     pub(super) fn all(&self) -> Vec<(RefusalCode, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self.by_code.iter().map(|count| count.load(Ordering::Relaxed));
         RefusalCode::ALL.iter().copied().zip(counts).collect()
+    }
+
+    pub(super) fn by_limit(&self) -> Vec<(Limit, u64)> {
+        let counts = self.by_limit.iter().map(|count| count.load(Ordering::Relaxed));
+        Limit::ALL.iter().copied().zip(counts).collect()
     }
 }

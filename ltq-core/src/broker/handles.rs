@@ -21,7 +21,7 @@ use super::{
     waiters::Ticket,
 };
 use crate::{
-    Action, Address, ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder,
+    Action, Address, ChannelName, Credit, Durability, Limit, ProducerName, Records, RecordsBuilder,
     Refusal, RefusalCode, StartAt, TopicName,
     model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
     protocol::Frame,
@@ -148,7 +148,7 @@ impl Handles {
         let opened = if self.producers.contains(handle) {
             Err(in_use("producer", handle))
         } else if self.producers.len() >= max as usize {
-            Err(limit("producers", max))
+            Err(limit(Limit::Producers, "producers", max))
         } else {
             self.standing.permit(Action::Publish, topic).and_then(|()| self.slot(topic))
         };
@@ -263,7 +263,7 @@ impl Handles {
         let subscribed = if self.subscriptions.contains_key(&handle) {
             Err(in_use("subscription", handle))
         } else if self.subscriptions.len() >= max as usize {
-            Err(limit("subscriptions", max))
+            Err(limit(Limit::Subscriptions, "subscriptions", max))
         } else if credit.messages > credit_max.messages || credit.bytes > credit_max.bytes {
             Err(credit_refusal(credit, credit_max))
         } else if timeout.is_some_and(|timeout| timeout > timeout_max || timeout.is_zero()) {
@@ -333,7 +333,9 @@ impl Handles {
 
     fn admin(&mut self, request: u32, action: crate::AdminRequest) {
         let permitted = match self.requests {
-            REQUESTS_MAX.. => Err(limit("unanswered operators' requests", REQUESTS_MAX)),
+            REQUESTS_MAX.. => {
+                Err(limit(Limit::Requests, "unanswered operators' requests", REQUESTS_MAX))
+            }
             _ => self.standing.permit_request(&action),
         };
         if let Err(refusal) = permitted {

@@ -53,8 +53,8 @@ pub use figures::BrokerUse;
 pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
-    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Listener, NodeStats,
-    Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
+    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Limit, Listener,
+    NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
         keys::{self, Key},
@@ -233,6 +233,12 @@ impl<S: Store> Broker<S> {
     #[must_use]
     pub fn refusals(&self) -> Vec<(RefusalCode, u64)> {
         self.shared.refusals.all()
+    }
+
+    /// Of those, how many were for want of room under each limit.
+    #[must_use]
+    pub fn limits_reached(&self) -> Vec<(Limit, u64)> {
+        self.shared.refusals.by_limit()
     }
 
     /// What peers hold of the limits now.

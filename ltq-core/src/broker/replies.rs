@@ -1,7 +1,7 @@
 //! Replies as the frames that tell them.
 
 use crate::{
-    Refusal, RefusalCode,
+    Limit, Refusal,
     model::{Reply, SequenceRange},
     protocol::{Frame, WriteQueue, encode},
 };
@@ -34,7 +34,7 @@ pub(super) fn write(reply: Reply, frame_bytes_max: u32, into: &mut WriteQueue) {
                     "the answer has {bytes} bytes and the client reads frames of up to \
                      {frame_bytes_max}; ask for one topic at a time"
                 );
-                Err(Refusal::new(RefusalCode::LimitReached, detail))
+                Err(Refusal::limit(Limit::Answer, detail))
             };
             Frame::AdminAnswered { request, result }
         }

@@ -21,7 +21,7 @@ use super::{
     topic_task,
 };
 use crate::{
-    Environment, Grant, Origin, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
+    Environment, Grant, Limit, Origin, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
     model::{Event, ModelSettings, SessionId, Topic},
 };
 
@@ -205,7 +205,7 @@ impl Shared {
                 "topic {name} would be one more than the limit of {}",
                 self.settings.topics_max
             );
-            return Err(Refusal::new(RefusalCode::LimitReached, detail));
+            return Err(Refusal::limit(Limit::Topics, detail));
         }
         let most = self.store.durability_max();
         if settings.durability > most {

@@ -11,7 +11,7 @@ use super::{
     wish::Wish,
 };
 use crate::{
-    AdminResponse, ChannelName, Credit, Offset, Refusal, RefusalCode, Settlement, StartAt,
+    AdminResponse, ChannelName, Credit, Limit, Offset, Refusal, RefusalCode, Settlement, StartAt,
     StoreError,
 };
 
@@ -136,7 +136,7 @@ impl Topic {
                 "channel {} of topic {} has {limit} consumers, the most it may",
                 channel.name, self.name
             );
-            let refusal = Refusal::new(RefusalCode::LimitReached, detail);
+            let refusal = Refusal::limit(Limit::Consumers, detail);
             return self.refuse_subscriber(consumer, serial, refusal);
         }
         let Some(Subscription::Waiting(waiting)) = self.consumers.get(&consumer) else { return };

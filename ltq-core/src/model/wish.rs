@@ -14,7 +14,9 @@ use super::{
     state::{self, TopicState},
     topic::Stage,
 };
-use crate::{AdminResponse, ChannelName, Durability, ProducerName, Refusal, RefusalCode, StartAt};
+use crate::{
+    AdminResponse, ChannelName, Durability, Limit, ProducerName, Refusal, RefusalCode, StartAt,
+};
 
 /// Something that waits for its place in a commit.
 #[derive(Debug)]
@@ -202,7 +204,7 @@ impl Topic {
                  are open",
                 self.name
             );
-            return self.refuse_producer(id, Refusal::new(RefusalCode::LimitReached, detail));
+            return self.refuse_producer(id, Refusal::limit(Limit::ProducersKnown, detail));
         }
         let entry = self.producers.add(&self.name, Some(name));
         self.new_epoch(entry, self.first_epoch());
@@ -313,7 +315,7 @@ impl Topic {
                 "channel {name}: topic {} has {limit} channels, the most it may",
                 self.name
             );
-            return Err(Refusal::new(RefusalCode::LimitReached, detail));
+            return Err(Refusal::limit(Limit::Channels, detail));
         }
         let (first, end) = (self.first_kept(), self.end_ahead());
         let start = match start {

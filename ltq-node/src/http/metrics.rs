@@ -301,6 +301,11 @@ fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
     for (code, count) in broker.refusals() {
         let _ = writeln!(text, "{name}{} {count}", labels(&[("code", code.as_str())]));
     }
+    let name = "ltq_limits_reached_total";
+    head(text, name, "Of those with the code limit_reached, how many each limit caused.");
+    for (limit, count) in broker.limits_reached() {
+        let _ = writeln!(text, "{name}{} {count}", labels(&[("limit", limit.as_str())]));
+    }
 }
 
 fn reloads(text: &mut String, reloader: &Reloader) {
