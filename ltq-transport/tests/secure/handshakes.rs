@@ -1,8 +1,4 @@
 //! What a handshake is not let through with, and how long it may take.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails panics")]
-
-#[cfg(test)]
-mod support;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,11 +8,12 @@ use rustls::{
     ClientConfig, HandshakeKind, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use support::{Authority, HERE, Kind, meet, open, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
 };
+
+use crate::support::{self, Authority, HERE, Kind, meet, open, within};
 
 fn port_of(address: &Address) -> SocketAddr {
     address.rest().parse().unwrap()

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails panics")]
 
 #[cfg(test)]
+mod handshakes;
+#[cfg(test)]
 mod support;
 
 use std::{
