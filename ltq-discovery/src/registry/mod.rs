@@ -9,12 +9,15 @@
 //! nodes and not a list of changes: one that is slow is told of less, and costs no more memory than the
 //! nodes that there are.
 
+mod protocol;
 mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
 mod watchers;
+mod wire;
 
+pub use protocol::{REGISTRY_FRAME_BYTES_MAX, REGISTRY_PROTOCOL, SILENT_BEATS};
 pub use settings::{RegistrySettings, RegistrySettingsError};
 pub use state::{
     AnnounceError, NodeChange, NotAnnounced, Registry, SessionId, TooManyWatchers, UpdateError,
