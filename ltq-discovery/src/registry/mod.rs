@@ -9,7 +9,10 @@
 //! nodes and not a list of changes: one that is slow is told of less, and costs no more memory than the
 //! nodes that there are.
 
+mod client;
+mod link;
 mod protocol;
+mod server;
 mod settings;
 mod state;
 #[cfg(test)]
@@ -17,7 +20,9 @@ mod tests;
 mod watchers;
 mod wire;
 
+pub use client::{Registries, RegistriesBuilder, RegistriesError};
 pub use protocol::{REGISTRY_FRAME_BYTES_MAX, REGISTRY_PROTOCOL, SILENT_BEATS};
+pub use server::{RegistryServer, RegistryServerSettings};
 pub use settings::{RegistrySettings, RegistrySettingsError};
 pub use state::{
     AnnounceError, NodeChange, NotAnnounced, Registry, SessionId, TooManyWatchers, UpdateError,
