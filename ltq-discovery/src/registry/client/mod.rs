@@ -3,6 +3,8 @@
 mod announcing;
 mod merged;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod watching;
 
 use std::{fmt, sync::Arc, time::Duration};
