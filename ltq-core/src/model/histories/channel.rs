@@ -356,9 +356,20 @@ impl Channel {
     }
 
     /// Whether it may have so many runs that it delivers nothing new, and nothing else is due.
-    pub(super) fn may_be_full(&self, limits: &ModelSettings) -> bool {
+    pub(super) fn may_be_full(&self, limits: &ModelSettings, discarded: &BTreeSet<u64>) -> bool {
         let due = |state: &State| matches!(state, State::Due { .. });
-        self.runs_at_most() >= limits.channel_runs_max && !self.states.iter().any(due)
+        if self.states.iter().any(due) {
+            return false;
+        }
+        // Looking for the next message it has passed over what was discarded before it.
+        let mut passed = self.clone();
+        let waits = |offset: &u64| {
+            matches!(self.states.get(*offset as usize), None | Some(State::Waiting))
+                && !discarded.contains(offset)
+        };
+        let next = (self.start..).find(waits).unwrap_or(self.start);
+        passed.pass_over(next, discarded);
+        passed.runs_at_most() >= limits.channel_runs_max
     }
 
     fn first(&self, end: u64, which: impl Fn(&State) -> bool) -> Option<u64> {

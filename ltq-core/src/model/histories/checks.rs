@@ -164,7 +164,8 @@ impl Oracle {
     pub(super) fn check_nobody_waits(&self, stats: &TopicStats) {
         for told in stats.channels.iter().filter(|told| told.waiting > 0 && !told.paused) {
             let name = told.channel.as_str();
-            if self.channels.get(name).is_some_and(|channel| channel.may_be_full(&self.limits)) {
+            let full = |channel: &Channel| channel.may_be_full(&self.limits, &self.discarded);
+            if self.channels.get(name).is_some_and(full) {
                 continue;
             }
             for (id, consumer) in &self.consumers {

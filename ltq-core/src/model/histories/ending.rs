@@ -150,6 +150,7 @@ impl History {
         }
         self.world.stored = saved.contents.clone();
         self.world.restore();
+        self.told = self.world.now;
         self.given_up.clear();
         self.locates.clear();
         (self.stopping, self.stopped, self.unsaved) = (false, false, false);
@@ -192,6 +193,7 @@ impl History {
     fn make_new(&mut self) {
         let (name, limits) = (self.world.topic.name.clone(), self.world.topic.limits.clone());
         self.world.topic = Topic::create(name, self.settings, limits.clone(), self.world.now);
+        self.told = self.world.now;
         (self.world.commit, self.world.loads) = (None, Vec::new());
         self.world.damaged = Default::default();
         self.oracle = super::oracle::Oracle::new((*limits).clone());

@@ -15,7 +15,7 @@ use super::{
     words::{self, Words},
 };
 use crate::{
-    AdminResponse, Durability, Monotonic, ProducerName, RecordBatch, RefusalCode, StoreError,
+    AdminResponse, Durability, Monotonic, Now, ProducerName, RecordBatch, RefusalCode, StoreError,
     TagRange, Timestamp, TopicSettings,
     model::{
         Command, ConsumerId, Event, LoadTicket, ProducerId, Reply, SessionId, TopicAction,
@@ -54,6 +54,8 @@ pub(super) struct History {
     pub(super) given_up: Vec<ProducerName>,
     /// Names that a producer was to open under, since the topic was made.
     pub(super) names: BTreeSet<ProducerName>,
+    /// What the topic takes for the time: it may not have been told of any for a while.
+    pub(super) told: Now,
     /// Whether names may be forgotten since what was stored under them is lost.
     pub(super) may_forget: bool,
     /// A producer was told that it is open, since the topic was made.
@@ -125,6 +127,7 @@ impl History {
             requests: 0,
             given_up: Vec::new(),
             names: BTreeSet::new(),
+            told: START,
             may_forget: false,
             opened: false,
             gathering: 0,
@@ -170,6 +173,7 @@ impl History {
             return;
         }
         self.note("", || words::event(&event));
+        self.passes_to(self.world.now);
         self.world.topic.handle(event, self.world.now);
     }
 
@@ -202,7 +206,7 @@ impl History {
 
     fn carry_out(&mut self, command: Command) {
         self.note("topic:", || words::command(&command));
-        self.oracle.hears(&command, &self.world.topic, self.world.now);
+        self.oracle.hears(&command, &self.world.topic, self.told);
         match command {
             Command::Commit { batch, durability } => self.begin_commit(batch, durability),
             Command::Load { .. } => {
@@ -458,14 +462,20 @@ impl History {
         }
     }
 
+    /// The topic is told of a time: to it none passes backwards but on the wall.
+    fn passes_to(&mut self, now: Now) {
+        self.told = Now { monotonic: self.told.monotonic.max(now.monotonic), ..now };
+    }
+
     /// Tells of time.
-    fn wake(&mut self, now: crate::Now) {
+    fn wake(&mut self, now: Now) {
         if self.dark {
             return;
         }
+        self.passes_to(now);
         self.world.topic.handle_timeout(now);
         if self.world.topic.stage != Stage::Over {
-            self.oracle.expire(self.world.topic.now.monotonic);
+            self.oracle.expire(self.told.monotonic);
         }
         self.run();
     }

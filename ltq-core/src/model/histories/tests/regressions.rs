@@ -11,8 +11,11 @@ fn plays(steps: Vec<Step>) {
 }
 
 fn plays_with(ephemeral: bool, steps: Vec<Step>) {
+    plays_in(Narrow::default(), ephemeral, steps);
+}
+
+fn plays_in(narrow: Narrow, ephemeral: bool, steps: Vec<Step>) {
     let settings = TopicSettings { durability: Durability::Disk, retention: Retention::default() };
-    let narrow = Narrow::default();
     play(&Scenario { settings, ephemeral, narrow, reach: Durability::Disk, steps }, None, None);
 }
 
@@ -154,5 +157,48 @@ fn promise_9_pausing_a_channel_whose_state_could_not_be_stored_gives_up_what_it_
             answer: false,
             parts: vec![Part { back: 0, count: 0, verdict: Verdict::Ack }],
         },
+    ]);
+}
+
+#[test]
+fn promise_16_a_channel_that_is_full_of_what_was_discarded_before_it_waits_for_an_ack() {
+    let comes = |consumer, channel, messages| {
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
+    };
+    let settle = |back, count, verdict| Step::Settle {
+        consumer: 0,
+        answer: false,
+        parts: vec![Part { back, count, verdict }],
+    };
+    let narrow = Narrow { runs: Some(4), ..Narrow::default() };
+    // 1 to 4 and 6 to 7 are done for the one channel that there is; 0 and 5 are not.
+    let steps = vec![
+        OPEN,
+        comes(0, 1, 9),
+        publish(0, 8, None),
+        settle(6, 3, Verdict::Ack),
+        settle(1, 1, Verdict::Ack),
+        publish(0, 1, None),
+        comes(1, 2, 9),
+        Step::Settle {
+            consumer: 1,
+            answer: false,
+            parts: vec![Part { back: 1, count: 0, verdict: Verdict::Ack }],
+        },
+    ];
+    plays_in(narrow, true, steps);
+}
+
+#[test]
+fn promise_12_a_delay_goes_on_from_the_time_that_the_topic_knew_when_it_was_stored() {
+    plays(vec![
+        OPEN,
+        publish(0, 1, None),
+        subscribe(0),
+        settle(Verdict::Requeue { delay_ms: u64::MAX }),
+        Step::Oversleep { millis: 387 },
+        Step::Nudge { back_ms: 1 },
+        Step::Restart { how: Restart::Failing(Failure::Full), keeps: 0, away_ms: 0 },
     ]);
 }
