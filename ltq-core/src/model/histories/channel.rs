@@ -109,21 +109,24 @@ impl Channel {
     /// So many in all were given up because they could not be read: finds out which.
     pub(super) fn give_up(
         &mut self,
-        told: u64,
+        told: &ChannelStats,
         end: u64,
         (damaged, discarded): (&BTreeSet<u64>, &BTreeSet<u64>),
     ) {
-        for _ in self.count(|state| *state == State::Damaged)..told {
+        for _ in self.count(|state| *state == State::Damaged)..told.damaged {
             let among = |channel: &Self, which: fn(&State) -> bool| {
                 let state = |at: u64| *channel.states.get(at as usize).unwrap_or(&State::Waiting);
                 let mut range = damaged.range(channel.start..end).copied();
                 range.find(|&offset| which(&state(offset)))
             };
-            let offset = among(self, |state| matches!(state, State::Due { .. }))
+            // What was damaged first and discarded then may have been taken for passed over.
+            let acked = |state: &State| *state == State::Acked;
+            let taken = (self.count(acked) > told.acked).then(|| among(self, acked)).flatten();
+            let offset = taken
+                .or_else(|| among(self, |state| matches!(state, State::Due { .. })))
                 .or_else(|| among(self, |state| *state == State::Waiting))
                 .or_else(|| among(self, |state| *state == State::Dropped))
-                // It was damaged first and discarded then.
-                .or_else(|| among(self, |state| *state == State::Acked))
+                .or_else(|| among(self, acked))
                 .filter(|offset| {
                     self.states.get(*offset as usize) != Some(&State::Acked)
                         || discarded.contains(offset)
@@ -284,7 +287,13 @@ impl Channel {
     }
 
     /// Whether it came through a clean restart as `before`; the node stopped at `then`.
-    pub(super) fn is_as_kept(&self, before: &Self, then: Now, now: Now) -> bool {
+    pub(super) fn is_as_kept(
+        &self,
+        before: &Self,
+        then: Now,
+        now: Now,
+        discarded: &BTreeSet<u64>,
+    ) -> bool {
         let away = now.wall.since(then.wall);
         let kept = |before: State, after: State| match (before, after) {
             (State::Delayed { attempts, due }, State::Delayed { attempts: kept, due: after }) => {
@@ -299,10 +308,18 @@ impl Channel {
             (before, State::Dropped) => before != State::Acked,
             (before, after) => before == after,
         };
+        // What was discarded before the channel came to it may be passed over or dropped: it is gone.
+        let gone = |offset: u64, state: State| {
+            discarded.contains(&offset)
+                && matches!(state, State::Waiting | State::Acked | State::Dropped)
+        };
         let mut after = self.clone();
         let states = (before.start..).zip(before.states.iter().skip(before.start as usize));
         self.start == before.start
-            && states.into_iter().all(|(offset, state)| kept(*state, *after.at(offset)))
+            && states.into_iter().all(|(offset, &state)| {
+                let after = *after.at(offset);
+                kept(state, after) || gone(offset, state) && gone(offset, after)
+            })
     }
 
     /// As it is read back at `now` when it was stored at `then`.

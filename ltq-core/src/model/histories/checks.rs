@@ -135,7 +135,7 @@ impl Oracle {
             let (name, end) = (told.channel.as_str(), self.end());
             let known = self.channels.get_mut(name);
             let channel = known.unwrap_or_else(|| panic!("no {name}"));
-            channel.give_up(told.damaged, end, (&self.damaged, &self.discarded));
+            channel.give_up(told, end, (&self.damaged, &self.discarded));
             channel.check(told, end, &self.discarded);
             let consumers = self.inside(name) as u64;
             assert_eq!(told.consumers, consumers, "promise 13: {told:?}");

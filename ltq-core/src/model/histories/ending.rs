@@ -126,7 +126,7 @@ impl History {
         let kept = |name: &str| at_once && stored && !was_new && !name.ends_with("#ephemeral");
         for (name, before) in before.iter().filter(|(name, _)| kept(name)) {
             let after = self.oracle.channels.get(name).expect("the channel");
-            let kept = after.is_as_kept(before, then, self.world.now);
+            let kept = after.is_as_kept(before, then, self.world.now, &self.oracle.discarded);
             assert!(kept, "promises 12 and 14: {before:?} {after:?}");
         }
     }
@@ -315,7 +315,7 @@ impl History {
         }
         for (name, before) in before.iter().filter(|(name, _)| !name.ends_with("#ephemeral")) {
             let after = self.oracle.channels.get(name).expect("the channel");
-            let kept = after.is_as_kept(before, then, self.world.now);
+            let kept = after.is_as_kept(before, then, self.world.now, &self.oracle.discarded);
             assert!(kept, "promise 12: {before:?} {after:?}");
         }
         self.check();

@@ -229,7 +229,7 @@ impl Oracle {
         for told in topic.stats().channels.iter().filter(|told| told.channel.is_ephemeral()) {
             let end = self.end();
             if let Some(channel) = self.channels.get_mut(told.channel.as_str()) {
-                channel.give_up(told.damaged, end, (&self.damaged, &self.discarded));
+                channel.give_up(told, end, (&self.damaged, &self.discarded));
             }
         }
         let appended: usize = batch
@@ -250,8 +250,8 @@ impl Oracle {
                         let name = name.as_str().to_owned();
                         let end = self.log.len() as u64;
                         if let Some(channel) = self.channels.get_mut(&name) {
-                            let damaged = stored.expect("a channel").damaged;
-                            channel.give_up(damaged, end, (&self.damaged, &self.discarded));
+                            let told = stored.expect("a channel").stats(bounds.end);
+                            channel.give_up(&told, end, (&self.damaged, &self.discarded));
                         }
                         let channel = self.channels.get(&name).cloned();
                         states.push((name, channel.map(|channel| Rc::new((channel, now)))));

@@ -1,5 +1,7 @@
 //! Histories in which something was wrong once, as short as they could be made.
 
+use std::time::Duration;
+
 use super::super::{
     play,
     scenario::{Failure, Narrow, Part, Restart, Scenario, Start, Step, Terms},
@@ -200,5 +202,52 @@ fn promise_12_a_delay_goes_on_from_the_time_that_the_topic_knew_when_it_was_stor
         Step::Oversleep { millis: 387 },
         Step::Nudge { back_ms: 1 },
         Step::Restart { how: Restart::Failing(Failure::Full), keeps: 0, away_ms: 0 },
+    ]);
+}
+
+#[test]
+fn promise_13_what_was_damaged_and_discarded_then_is_damaged_for_a_channel_made_later() {
+    let comes = |consumer, channel, messages| {
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
+    };
+    plays(vec![
+        OPEN,
+        publish(0, 1, None),
+        publish(0, 6, None),
+        publish(0, 4, None),
+        publish(0, 4, None),
+        Step::Damage { back: 1, count: 1 },
+        Step::Damage { back: 7, count: 1 },
+        comes(0, 1, 5),
+        comes(1, 1, 4),
+        Step::Advance { millis: 20 },
+        comes(2, 0, 9),
+    ]);
+}
+
+#[test]
+fn promise_12_what_was_discarded_before_a_channel_was_made_and_aged_out_then_is_no_news() {
+    let comes = |consumer, channel, start, messages| {
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        Step::Subscribe { consumer, channel, start, create: true, terms }
+    };
+    let settle = |back, verdict| Step::Settle {
+        consumer: 2,
+        answer: false,
+        parts: vec![Part { back, count: 0, verdict }],
+    };
+    let age_max = Some(Duration::from_millis(200));
+    plays(vec![
+        OPEN,
+        publish(0, 3, None),
+        comes(2, 2, Start::Latest, 6),
+        publish(0, 6, None),
+        settle(0, Verdict::Ack),
+        Step::Open { producer: 1, resume: false },
+        settle(1, Verdict::Requeue { delay_ms: 837 }),
+        settle(2, Verdict::Requeue { delay_ms: 901 }),
+        comes(0, 0, Start::Back(1), 0),
+        Step::Alter(Retention { age_max, ..Retention::default() }),
     ]);
 }
