@@ -114,10 +114,13 @@ impl Channel {
         (damaged, discarded): (&BTreeSet<u64>, &BTreeSet<u64>),
     ) {
         for _ in self.count(|state| *state == State::Damaged)..told.damaged {
+            let above = self.above_the_dropped(told.dropped);
             let among = |channel: &Self, which: fn(&State) -> bool| {
                 let state = |at: u64| *channel.states.get(at as usize).unwrap_or(&State::Waiting);
-                let mut range = damaged.range(channel.start..end).copied();
-                range.find(|&offset| which(&state(offset)))
+                let first = |from| {
+                    damaged.range(from..end.max(from)).copied().find(|&at| which(&state(at)))
+                };
+                first(above).or_else(|| first(channel.start))
             };
             // What was damaged first and discarded then may have been taken for passed over.
             let acked = |state: &State| *state == State::Acked;
@@ -134,6 +137,19 @@ impl Channel {
             let offset = offset.expect("promise 8: more were given up than were damaged");
             *self.at(offset) = State::Damaged;
         }
+    }
+
+    /// Where those end that a limit took, so many in all, as far as that was not heard yet.
+    fn above_the_dropped(&self, told: u64) -> u64 {
+        let mut more = told.saturating_sub(self.count(|state| *state == State::Dropped));
+        let mut offset = self.start;
+        while more > 0 {
+            let state = self.states.get(offset as usize);
+            more -=
+                u64::from(!matches!(state, Some(State::Acked | State::Dropped | State::Damaged)));
+            offset += 1;
+        }
+        offset
     }
 
     /// The next message to be delivered.

@@ -251,3 +251,30 @@ fn promise_12_what_was_discarded_before_a_channel_was_made_and_aged_out_then_is_
         Step::Alter(Retention { age_max, ..Retention::default() }),
     ]);
 }
+
+#[test]
+fn promise_13_what_a_limit_takes_while_what_follows_is_found_damaged_is_dropped() {
+    let comes = |consumer, channel, messages| {
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
+    };
+    let limit = |bytes_max| Step::Alter(Retention { bytes_max, ..Retention::default() });
+    plays_with(
+        true,
+        vec![
+            Step::Open { producer: 1, resume: false },
+            Step::Publish { producer: 1, back: 0, count: 3, durability: None },
+            comes(0, 1, 0),
+            OPEN,
+            Step::HoldCommits(true),
+            Step::Damage { back: 2, count: 2 },
+            Step::Open { producer: 2, resume: false },
+            publish(0, 1, None),
+            Step::Publish { producer: 2, back: 0, count: 4, durability: None },
+            comes(2, 1, 1),
+            comes(1, 2, 1),
+            limit(Some(100)),
+            limit(None),
+        ],
+    );
+}
