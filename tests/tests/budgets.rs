@@ -407,3 +407,53 @@ async fn a_peer_that_sends_no_more_still_gets_what_it_is_owed() {
     assert_eq!(peer.next().await, Some(Frame::Pong { nonce: 1 }));
     assert_eq!(peer.next().await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_what_peers_do_not_read_is_bounded_in_all_and_who_reads_goes_on() {
+    const LIMIT: usize = 2 * MIB;
+    const LAZY: usize = 8;
+    const COUNT: u64 = 200;
+    let settings = BrokerSettings { delivery_bytes_total_max: LIMIT, ..small() };
+    let run = settings.model.run_bytes_max;
+    let local = Local::start(settings).await;
+    let mut producer = local.peer().await;
+    producer.open_producer(1, "t").await;
+    for sequence in 1..=COUNT {
+        producer.send(publish(1, sequence, 60 * KIB)).await;
+        assert!(matches!(producer.next().await, Some(Frame::Confirmed { .. })));
+    }
+    let mut lazy = Vec::new();
+    for n in 0..LAZY {
+        let mut peer = local.peer().await;
+        for handle in 0..10 {
+            let channel = format!("lazy-{n}-{handle}");
+            peer.send(RawPeer::subscribe(handle, "t", &channel, CREDIT)).await;
+        }
+        lazy.push(peer);
+    }
+    let waiting = || local.broker.in_use().delivery_bytes as usize;
+    // The clock stands still: nobody is given up for not reading.
+    while waiting() <= LIMIT {
+        tokio::task::yield_now().await;
+    }
+    let mut diligent = local.peer().await;
+    for handle in [1, 2] {
+        let channel = format!("diligent-{handle}");
+        diligent.send(RawPeer::subscribe(handle, "t", &channel, CREDIT)).await;
+    }
+    let (mut got, mut most) = ([0; 2], 0);
+    while got != [COUNT; 2] {
+        most = most.max(waiting());
+        if let Some(Frame::Deliver { handle, batch, .. }) = diligent.next().await {
+            got[handle as usize - 1] += batch.records.count() as u64;
+        }
+    }
+    // Each connection has a run at most beyond the limit, and what is on its way to the link.
+    let bound = LIMIT + (LAZY + 1) * (run + 64 * KIB);
+    assert!(LIMIT < most && most < bound, "{most} of {bound}");
+    drop(lazy);
+    drop(diligent);
+    while waiting() > 0 {
+        tokio::task::yield_now().await;
+    }
+}

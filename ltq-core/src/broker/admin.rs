@@ -4,7 +4,7 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc};
 
 use super::{
     inbox::{Entry, Inbox},
-    outbox::{Outbox, Outgoing},
+    outbox::Outgoing,
     refuse::gone,
     shared::Shared,
 };
@@ -68,7 +68,7 @@ pub(super) async fn perform(
 pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
     // It is never closed; and if it were, nothing would be wrong but the order.
     let _turn = shared.surveys.acquire().await;
-    let outbox = Outbox::new();
+    let outbox = shared.outbox();
     let asked = |inbox: Arc<Inbox>| inbox.push(Entry::Show(outbox.clone())).is_ok();
     let mut open = shared.inboxes().into_iter().map(asked).filter(|asked| *asked).count();
     let mut topics: Vec<TopicStats> = Vec::with_capacity(open);
@@ -118,7 +118,7 @@ async fn ask(
     action: TopicAction,
 ) -> Result<AdminResponse, Refusal> {
     let asker = Asker { inbox, session: shared.new_session() };
-    let outbox = Outbox::new();
+    let outbox = shared.outbox();
     let request = RequestId { session: asker.session, request: 0 };
     let closed = |_| gone(inbox.topic(), shared.is_stopping());
     inbox.push(Entry::Attach(asker.session, outbox.clone())).map_err(closed)?;

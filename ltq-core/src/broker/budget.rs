@@ -1,4 +1,4 @@
-//! The two limits that all sessions of a broker share.
+//! The limits that all sessions of a broker share.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,8 @@ use super::waiters::{Ticket, Waiters};
 
 /// Bytes of publishes that are in the inboxes and commits of all topics. Those who have read them
 /// count them, topics count them down, and whoever wants to read more waits for room first, so
-/// that the limit is passed by at most one read of each.
+/// that the limit is passed by at most one read of each. Deliveries that wait for their peers are
+/// counted in one of its own, which nobody waits for: see [`Together`](super::together::Together).
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
@@ -82,6 +83,11 @@ impl Budget {
     /// Bytes that are counted now.
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
+    }
+
+    /// Whether they are more than they should be.
+    pub(super) fn is_full(&self) -> bool {
+        self.used() > self.limit
     }
 }
 

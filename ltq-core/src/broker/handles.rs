@@ -21,8 +21,8 @@ use super::{
     waiters::Ticket,
 };
 use crate::{
-    Action, Address, ChannelName, Credit, Durability, Limit, ProducerName, Records, RecordsBuilder,
-    Refusal, RefusalCode, StartAt, TopicName,
+    Action, ChannelName, Credit, Durability, Limit, ProducerName, Records, RecordsBuilder, Refusal,
+    RefusalCode, StartAt, TopicName,
     model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
     protocol::Frame,
 };
@@ -72,13 +72,13 @@ struct Subscription {
 
 impl Handles {
     pub(super) fn new(
+        standing: Standing,
         shared: Arc<Shared>,
-        peer: Address,
         session: SessionId,
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
-            standing: Standing::new(shared.clone(), peer),
+            standing,
             shared,
             session,
             outbox,
@@ -381,12 +381,6 @@ impl Handles {
         if let Some(subscription) = self.subscriptions.get_mut(&handle) {
             subscription.delivered += messages;
         }
-    }
-
-    /// Lets a topic deliver again to a consumer that it held.
-    pub(super) fn release(inbox: &Inbox, consumer: ConsumerId) {
-        // A closed topic delivers no more.
-        let _ = inbox.push(Entry::Event(Event::Hold { consumer, held: false }));
     }
 
     /// Ready when the session may read on.

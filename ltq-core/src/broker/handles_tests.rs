@@ -7,14 +7,15 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    AdminRequest, Message, Peer, Settlement, Tag, TagRange, Verdict,
+    Address, AdminRequest, Message, Peer, Settlement, Tag, TagRange, Verdict,
     broker::testing::{self, topic},
 };
 
 /// The handles of a session whose hello was accepted.
 fn greeted(shared: &Arc<Shared>, session: SessionId, outbox: &Arc<Outbox>) -> Handles {
     let peer = Peer { address: Address::new("in-process", "peer"), identity: None };
-    let mut handles = Handles::new(shared.clone(), peer.address.clone(), session, outbox.clone());
+    let standing = Standing::new(shared.clone(), shared.together(), peer.address.clone());
+    let mut handles = Handles::new(standing, shared.clone(), session, outbox.clone());
     handles.standing().admitted(shared.admit(&peer, None, None).unwrap());
     handles
 }
@@ -114,7 +115,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (shared, gate) = testing::shared(true);
-        let outbox = Outbox::new();
+        let outbox = shared.outbox();
         let handles = greeted(&shared, shared.new_session(), &outbox);
         Self { shared, gate, handles, outbox, next: [1; 4], deleting: JoinSet::new() }
     }
@@ -173,7 +174,7 @@ impl World {
                 return;
             }
             Step::NewSession => {
-                self.outbox = Outbox::new();
+                self.outbox = self.shared.outbox();
                 let session = self.shared.new_session();
                 self.handles = greeted(&self.shared, session, &self.outbox);
                 return;

@@ -8,7 +8,7 @@ use std::{
 use super::*;
 use crate::{
     Message, Records, Settlement, Tag, TagRange, Verdict,
-    broker::testing::topic,
+    broker::{testing::topic, together::Together},
     model::{ConsumerId, ProducerId, SessionId},
 };
 
@@ -47,7 +47,7 @@ fn the_reader_is_woken_once_and_gets_everything_in_order() {
     let context = Context::from_waker(&waker);
     let mut taken = Vec::new();
     assert!(inbox.poll_drain(&context, &mut taken).is_pending());
-    let attach = Entry::Attach(SessionId(7), Outbox::new());
+    let attach = Entry::Attach(SessionId(7), Outbox::new(Together::new(Arc::new(Budget::new(0)))));
     inbox.push(attach).unwrap();
     assert_eq!(inbox.push_all(&mut vec![publish(), other()]), Ok(false));
     assert_eq!(woken.0.load(SeqCst), 1, "it was awake by then");

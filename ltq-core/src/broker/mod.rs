@@ -26,6 +26,7 @@ mod settings;
 mod shared;
 mod standing;
 mod strangers;
+mod together;
 mod topic_task;
 mod unconfirmed;
 mod waiters;

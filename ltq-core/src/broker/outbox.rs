@@ -9,8 +9,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::inbox::Inbox;
-use crate::model::{ConsumerId, Delivery, Reply};
+use super::{
+    inbox::{Entry, Inbox},
+    together::Together,
+};
+use crate::model::{ConsumerId, Delivery, Event, Reply};
 
 /// One entry of an [`Outbox`].
 #[derive(Debug)]
@@ -26,27 +29,44 @@ pub(super) enum Outgoing {
 }
 
 /// The one way to a session. Topics add to it without waiting; what they may add is bounded by
-/// what the session asked for, and deliveries by [`OUTBOX_BYTES_HIGH`] as well: beyond it topics
-/// hold the session's consumers until it has written enough.
-#[derive(Debug, Default)]
+/// what the session asked for, and deliveries by the room that there is: topics ask for it before
+/// each of them, and what they had no room for they are told of when there is some again.
+///
+/// There is room while no more than [`OUTBOX_BYTES_HIGH`] wait for the session; and where all
+/// sessions together have more waiting than the broker is to keep, while nothing waits for any
+/// stream of its connection. So a session that reads gets one run after another even then.
+#[derive(Debug)]
 pub(super) struct Outbox {
+    together: Arc<Together>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Outgoing>,
-    /// Bytes of deliveries in `queue`, and those that the session took and has not written.
+    /// Bytes of deliveries that were let in and are on their way here, of those in `queue`, and of
+    /// those that the session took and has not written.
+    admitted_bytes: usize,
     queued_bytes: usize,
     unwritten_bytes: usize,
-    held: Vec<(Arc<Inbox>, ConsumerId)>,
+    held: Vec<Held>,
     reader: Option<Waker>,
     closed: bool,
 }
 
+/// A consumer that there was no room for, and its topic.
+type Held = (Arc<Inbox>, ConsumerId);
+
+impl State {
+    const fn delivery_bytes(&self) -> usize {
+        self.admitted_bytes + self.queued_bytes + self.unwritten_bytes
+    }
+}
+
 impl Outbox {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::default()
+    /// Of one stream of those that share `together`.
+    pub(super) fn new(together: Arc<Together>) -> Arc<Self> {
+        Arc::new(Self { together, state: Mutex::default() })
     }
 
     /// Adds anything but a delivery. The caller wakes the session when its turn is over: see
@@ -58,27 +78,41 @@ impl Outbox {
         }
     }
 
-    /// Adds a delivery, and says whether the topic must hold that consumer from now on: then the
-    /// session will release it through `inbox`.
-    pub(super) fn push_delivery(
-        &self,
-        consumer: ConsumerId,
-        delivery: Delivery,
+    /// Whether there is room for a delivery of so many bytes, which is taken if so. If not, `inbox`
+    /// hears when there may be.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        id: ConsumerId,
+        bytes: usize,
         inbox: &Arc<Inbox>,
     ) -> bool {
         let mut state = self.state.lock();
         if state.closed {
+            // Whatever comes is forgotten.
+            return true;
+        }
+        let own = state.delivery_bytes();
+        if own > OUTBOX_BYTES_HIGH || self.together.must_wait(self, own) {
+            if !state.held.iter().any(|(_, held)| *held == id) {
+                state.held.push((inbox.clone(), id));
+            }
             return false;
         }
-        state.queued_bytes += delivery.batch.records.byte_len();
-        state.queue.push_back(Outgoing::Delivery(consumer.handle, delivery));
-        if state.queued_bytes + state.unwritten_bytes <= OUTBOX_BYTES_HIGH {
-            return false;
-        }
-        if !state.held.iter().any(|(_, held)| *held == consumer) {
-            state.held.push((inbox.clone(), consumer));
-        }
+        state.admitted_bytes += bytes;
+        self.together.take(bytes);
         true
+    }
+
+    /// Adds a delivery that was [admitted](Self::admit).
+    pub(super) fn push_delivery(&self, handle: u32, delivery: Delivery) {
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        let bytes = delivery.batch.records.byte_len();
+        state.admitted_bytes = state.admitted_bytes.saturating_sub(bytes);
+        state.queued_bytes += bytes;
+        state.queue.push_back(Outgoing::Delivery(handle, delivery));
     }
 
     /// Tells the session that there is something, if it sleeps.
@@ -111,36 +145,62 @@ impl Outbox {
         Poll::Ready(())
     }
 
-    /// Says how many bytes the session still has to write, and returns the consumers to be
-    /// released when these are few.
-    pub(super) fn written(&self, unwritten_bytes: usize) -> Vec<(Arc<Inbox>, ConsumerId)> {
+    /// Says how many bytes the session still has to write: topics are told if these are few.
+    pub(super) fn written(&self, unwritten_bytes: usize) {
         let mut state = self.state.lock();
-        state.unwritten_bytes = unwritten_bytes;
-        if state.held.is_empty() || state.queued_bytes + unwritten_bytes > OUTBOX_BYTES_LOW {
-            return Vec::new();
+        if state.closed {
+            return;
         }
-        mem::take(&mut state.held)
+        let before = mem::replace(&mut state.unwritten_bytes, unwritten_bytes);
+        self.together.change(before, unwritten_bytes);
+        let own = state.delivery_bytes();
+        let enough = own == 0 || own <= OUTBOX_BYTES_LOW && !self.together.is_crowded();
+        let held = if enough { mem::take(&mut state.held) } else { Vec::new() };
+        drop(state);
+        release(held);
+        self.together.relieve();
+    }
+
+    /// There is room again on its connection.
+    pub(super) fn release_held(&self) {
+        let held = mem::take(&mut self.state.lock().held);
+        release(held);
     }
 
     /// The session is over: nothing is kept for it any more.
     pub(super) fn close(&self) {
         let state =
             mem::replace(&mut *self.state.lock(), State { closed: true, ..State::default() });
+        self.together.change(state.delivery_bytes(), 0);
+        self.together.relieve();
         // Not under the lock: there may be much of it.
         drop(state);
     }
 }
 
-/// Bytes of deliveries that wait for one session, above which its consumers are held. Held
-/// consumers get nothing more, so that a session keeps at most this and one run for each of its
-/// subscriptions.
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        // A session that never began is not closed either.
+        self.close();
+    }
+}
+
+fn release(held: Vec<Held>) {
+    for (inbox, consumer) in held {
+        // A closed topic delivers no more.
+        let _ = inbox.push(Entry::Event(Event::Release { consumer }));
+    }
+}
+
+/// Bytes of deliveries that wait for one session, above which it is given no more: it keeps at most
+/// this and one run.
 const OUTBOX_BYTES_HIGH: usize = 1 << 20;
-/// Bytes at which they are released: low enough to make a full write worth it, high enough for
-/// the socket never to run dry.
+/// Bytes at which topics may go on: low enough to make a full write worth it, high enough for the
+/// socket never to run dry.
 const OUTBOX_BYTES_LOW: usize = 256 << 10;
 /// Room for this many entries is kept while the session rests.
 const QUEUE_KEPT: usize = 4;
 
 #[cfg(test)]
 #[path = "outbox_tests.rs"]
-mod tests;
+pub(super) mod tests;

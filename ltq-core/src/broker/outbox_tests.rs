@@ -25,6 +25,37 @@ fn inbox() -> Arc<Inbox> {
     Inbox::new(topic("t"), Arc::new(Budget::new(0)))
 }
 
+fn outbox() -> Arc<Outbox> {
+    Outbox::new(Together::new(Arc::new(Budget::new(usize::MAX))))
+}
+
+/// As topics do it: says whether there was room.
+pub(in crate::broker) fn deliver(
+    outbox: &Arc<Outbox>,
+    consumer: ConsumerId,
+    bytes: usize,
+    inbox: &Arc<Inbox>,
+) -> bool {
+    let delivery = delivery(bytes);
+    let admitted = outbox.admit(consumer, delivery.batch.records.byte_len(), inbox);
+    if admitted {
+        outbox.push_delivery(consumer.handle, delivery);
+    }
+    admitted
+}
+
+/// Which consumers a topic was told of.
+pub(in crate::broker) fn released(inbox: &Inbox) -> Vec<u32> {
+    let mut entries = Vec::new();
+    let context = Context::from_waker(Waker::noop());
+    let _ = inbox.poll_drain(&context, &mut entries);
+    let handle = |entry| match entry {
+        Entry::Event(Event::Release { consumer }) => consumer.handle,
+        other => panic!("{other:?}"),
+    };
+    entries.into_iter().map(handle).collect()
+}
+
 fn consumer(handle: u32) -> ConsumerId {
     ConsumerId { session: SessionId(1), handle }
 }
@@ -51,14 +82,14 @@ fn handles(queue: &VecDeque<Outgoing>) -> Vec<u32> {
 
 #[test]
 fn what_topics_say_comes_in_order_after_one_wake_up() {
-    let (outbox, inbox) = (Outbox::new(), inbox());
+    let (outbox, inbox) = (outbox(), inbox());
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let context = Context::from_waker(&waker);
     let mut taken = VecDeque::new();
     assert!(outbox.poll_drain(&context, &mut taken).is_pending());
     outbox.push(reply(1));
-    assert!(!outbox.push_delivery(consumer(2), delivery(10), &inbox));
+    assert!(deliver(&outbox, consumer(2), 10, &inbox));
     assert_eq!(woken.0.load(SeqCst), 0, "one wake-up for everything");
     outbox.wake();
     outbox.wake();
@@ -70,35 +101,52 @@ fn what_topics_say_comes_in_order_after_one_wake_up() {
 }
 
 #[test]
-fn promise_9_consumers_are_held_when_much_waits_and_released_when_little_is_left() {
-    let (outbox, inbox) = (Outbox::new(), inbox());
+fn promise_9_there_is_no_room_when_much_waits_and_there_is_when_little_is_left() {
+    let (outbox, inbox) = (outbox(), inbox());
     let context = Context::from_waker(Waker::noop());
     let mut taken = VecDeque::new();
     let half = OUTBOX_BYTES_HIGH / 2;
-    assert!(!outbox.push_delivery(consumer(1), delivery(half), &inbox));
+    assert!(deliver(&outbox, consumer(1), half, &inbox));
     assert!(outbox.poll_drain(&context, &mut taken).is_ready());
     // What was taken and not written counts on.
-    assert!(outbox.push_delivery(consumer(1), delivery(half), &inbox));
-    assert!(outbox.push_delivery(consumer(1), delivery(1), &inbox));
-    assert!(outbox.push_delivery(consumer(2), delivery(1), &inbox));
-    assert_eq!(outbox.written(0).len(), 0, "half of it was not even taken");
+    assert!(deliver(&outbox, consumer(1), half, &inbox));
+    for handle in [1, 1, 2] {
+        assert!(!deliver(&outbox, consumer(handle), 1, &inbox));
+    }
+    outbox.written(0);
+    assert_eq!(released(&inbox), [], "half of it was not even taken");
     taken.clear();
     assert!(outbox.poll_drain(&context, &mut taken).is_ready());
-    assert_eq!(outbox.written(OUTBOX_BYTES_LOW + 1).len(), 0);
-    let released: Vec<_> =
-        outbox.written(OUTBOX_BYTES_LOW).into_iter().map(|(_, consumer)| consumer.handle).collect();
-    assert_eq!(released, [1, 2], "each once");
-    assert_eq!(outbox.written(0).len(), 0);
-    assert!(!outbox.push_delivery(consumer(1), delivery(1), &inbox));
+    outbox.written(OUTBOX_BYTES_LOW + 1);
+    assert_eq!(released(&inbox), []);
+    outbox.written(OUTBOX_BYTES_LOW);
+    assert_eq!(released(&inbox), [1, 2], "each once");
+    outbox.written(0);
+    assert_eq!(released(&inbox), []);
+    assert!(deliver(&outbox, consumer(1), 1, &inbox));
 }
 
 #[test]
 fn promise_9_a_closed_outbox_keeps_nothing_and_holds_nobody() {
-    let (outbox, inbox) = (Outbox::new(), inbox());
-    outbox.push_delivery(consumer(1), delivery(2 * OUTBOX_BYTES_HIGH), &inbox);
+    let budget = Arc::new(Budget::new(usize::MAX));
+    let (outbox, inbox) = (Outbox::new(Together::new(budget.clone())), inbox());
+    assert!(deliver(&outbox, consumer(1), 2 * OUTBOX_BYTES_HIGH, &inbox));
+    assert!(budget.used() > 2 * OUTBOX_BYTES_HIGH && !outbox.admit(consumer(1), 1, &inbox));
     outbox.close();
+    assert_eq!(budget.used(), 0);
     outbox.push(reply(1));
-    assert!(!outbox.push_delivery(consumer(1), delivery(2 * OUTBOX_BYTES_HIGH), &inbox));
+    assert!(deliver(&outbox, consumer(1), 2 * OUTBOX_BYTES_HIGH, &inbox));
     let state = outbox.state.lock();
-    assert!(state.queue.is_empty() && state.held.is_empty() && state.queued_bytes == 0);
+    assert!(state.queue.is_empty() && state.held.is_empty() && state.delivery_bytes() == 0);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn promise_9_a_delivery_that_is_let_in_and_never_comes_is_given_back_with_the_session() {
+    let budget = Arc::new(Budget::new(usize::MAX));
+    let outbox = Outbox::new(Together::new(budget.clone()));
+    assert!(outbox.admit(consumer(1), 100, &inbox()));
+    assert_eq!(budget.used(), 100);
+    drop(outbox);
+    assert_eq!(budget.used(), 0);
 }

@@ -48,7 +48,7 @@ pub(super) fn refuse(event: &Event, refusal: &Refusal) -> Option<(SessionId, Rep
         Event::Unsubscribe { .. }
         | Event::CloseProducer { .. }
         | Event::Credit { .. }
-        | Event::Hold { .. }
+        | Event::Release { .. }
         | Event::SessionEnded { .. }
         | Event::Committed { .. }
         | Event::Loaded { .. }

@@ -95,7 +95,8 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
     };
     match stream {
         Ok(Ok(Some(stream))) => {
-            let ended = session::run(shared.clone(), connection.peer(), stream, None).await;
+            let (together, peer) = (shared.together(), connection.peer());
+            let ended = session::run(shared.clone(), peer, stream, together, None).await;
             report(shared, connection, ended);
         }
         Ok(Ok(None)) => {}
@@ -107,7 +108,7 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
 /// A connection of many streams: one session each.
 async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
     let connection: Arc<dyn Connection> = Arc::from(connection);
-    let strangers = Strangers::new(connection.clone());
+    let (strangers, together) = (Strangers::new(connection.clone()), shared.together());
     let hello_timeout = shared.settings.hello_timeout;
     let mut sessions = JoinSet::new();
     let mut closing = pin!(shared.closing());
@@ -142,9 +143,10 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         let Ok(Some(stream)) = stream else { break };
         let stranger = strangers.meet(room);
         let (shared, connection) = (shared.clone(), connection.clone());
+        let together = together.clone();
         sessions.spawn(async move {
             let peer = connection.peer();
-            let ended = session::run(shared.clone(), peer, stream, Some(stranger)).await;
+            let ended = session::run(shared.clone(), peer, stream, together, Some(stranger)).await;
             report(&shared, &*connection, ended);
         });
     }

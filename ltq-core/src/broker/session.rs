@@ -25,7 +25,9 @@ use super::{
     outbox::{Outbox, Outgoing},
     replies,
     shared::Shared,
+    standing::Standing,
     strangers::Stranger,
+    together::Together,
     watch::{Attention, Watch},
 };
 use crate::{
@@ -49,9 +51,10 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     peer: &Peer,
     stream: Stream,
+    together: Arc<Together>,
     stranger: Option<Stranger>,
 ) -> Result<(), SessionError> {
-    let mut session = Session::new(shared, peer, stream);
+    let mut session = Session::new(shared, peer, stream, together);
     session.stranger = stranger;
     let result = poll_fn(|context| session.poll(context)).await;
     // Whatever happened, topics learn at once that the session is gone, before the goodbye.
@@ -90,8 +93,10 @@ struct Session {
     /// How much the next read may take.
     read_bytes: usize,
     memory: ReadMemory,
-    /// What of `read` is counted as half-read.
+    /// What of `read` is counted as half-read, against the node's limit or as free.
     partial: Partial,
+    together: Arc<Together>,
+    half_read: usize,
     write: WriteQueue,
     /// What topics said last, and what of all that is not encoded.
     heard: VecDeque<Outgoing>,
@@ -115,13 +120,18 @@ struct ReadMemory {
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, peer: &Peer, stream: Stream) -> Self {
-        let (id, outbox) = (shared.new_session(), Outbox::new());
+    fn new(shared: Arc<Shared>, peer: &Peer, stream: Stream, together: Arc<Together>) -> Self {
+        let (id, outbox) = (shared.new_session(), Outbox::new(together.clone()));
         shared.enter(id, &outbox);
         let settings = &shared.settings;
         Self {
             id,
-            handles: Handles::new(shared.clone(), peer.address.clone(), id, outbox.clone()),
+            handles: Handles::new(
+                Standing::new(shared.clone(), together.clone(), peer.address.clone()),
+                shared.clone(),
+                id,
+                outbox.clone(),
+            ),
             peer: peer.clone(),
             outbox,
             send: stream.send,
@@ -132,6 +142,8 @@ impl Session {
             read_bytes: READ_BYTES_MIN,
             memory: ReadMemory::default(),
             partial: Partial::default(),
+            together,
+            half_read: 0,
             write: WriteQueue::new(),
             heard: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -253,9 +265,7 @@ impl Session {
         }
         let unwritten = self.write.len() + self.outgoing_bytes;
         self.delivering = unwritten > 0;
-        for (inbox, consumer) in self.outbox.written(unwritten) {
-            Handles::release(&inbox, consumer);
-        }
+        self.outbox.written(unwritten);
     }
 
     /// Reads once and hands on all frames that are complete.
@@ -348,11 +358,14 @@ impl Session {
         }
     }
 
-    /// Counts a long frame that is not there whole against the node's limit for them.
+    /// Counts a frame that is not there whole against the node's limit for them, if it is long or if
+    /// its connection has many.
     fn count_partial(&mut self) {
-        let long = self.read.len() > PARTIAL_BYTES_FREE;
-        let bytes = if long { self.read.capacity() } else { 0 };
-        self.shared.partials.set(&mut self.partial, bytes);
+        let bytes = if self.read.is_empty() { 0 } else { self.read.capacity() };
+        let short = if self.read.len() > PARTIAL_BYTES_FREE { 0 } else { bytes };
+        let before = std::mem::replace(&mut self.half_read, short);
+        let free = self.together.half_read(before, short);
+        self.shared.partials.set(&mut self.partial, if free { bytes - short } else { bytes });
     }
 
     fn handle(&mut self, frame: Frame) -> Result<(), SessionError> {
@@ -468,6 +481,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.shared.partials.set(&mut self.partial, 0);
+        self.together.half_read(self.half_read, 0);
         self.shared.leave(self.id);
         self.outbox.close();
     }
@@ -497,7 +511,7 @@ const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 /// Publishes that keep a read's memory are at least this part of it, or else they are copied.
 const PINNED_PART_MIN: usize = 4;
-/// Half-read frames up to this size are free: each connection may have one.
+/// Half-read frames up to this size are free, up to a limit for each connection.
 const PARTIAL_BYTES_FREE: usize = 64 << 10;
 /// Bytes that are encoded and not written, above which the session neither encodes nor reads
 /// more: a peer that sends requests and reads no answers stops itself.

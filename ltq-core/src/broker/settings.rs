@@ -30,7 +30,7 @@ pub struct BrokerSettings {
     /// here. Default: 1,000.
     pub connections_per_address_max: usize,
     /// The most streams of one connection at a time, where the transport carries several.
-    /// Default: 1,024.
+    /// Default: 256.
     pub streams_max: usize,
     /// The largest encoded message, in bytes. Default: 1 MiB.
     pub message_bytes_max: u32,
@@ -40,9 +40,9 @@ pub struct BrokerSettings {
     pub subscriptions_max: u32,
     /// The most open producers of one stream. Default: 4,096.
     pub producers_max: u32,
-    /// The most frames of one stream within a second that cost work and bring nothing: pings,
+    /// The most frames of one connection within a second that cost work and bring nothing: pings,
     /// requests that are refused, numbers that name nothing, credit that was given before. Beyond it
-    /// the stream is ended. Default: 10,000.
+    /// the stream that sent the last is ended. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by using them, at once and in each minute;
     /// beyond it such use is refused. Peers of this machine are not counted. Default: 1,000.
@@ -54,10 +54,16 @@ pub struct BrokerSettings {
     /// The same for all streams together, those that are gone included; beyond it the broker
     /// reads no more from any stream that has publishes unconfirmed. Default: 256 MiB.
     pub publish_bytes_total_max: usize,
-    /// Bytes of half-read frames longer than 64 KiB, over all streams; beyond it streams that
+    /// Bytes of half-read frames longer than 64 KiB, and of shorter ones as far as one connection has
+    /// more than 256 KiB of them, over all streams; beyond it streams that
     /// are in the middle of such a frame go on one after another, and others do not notice.
     /// Default: 128 MiB.
     pub partial_bytes_total_max: usize,
+    /// Bytes of deliveries that wait to be read by the peers of all streams, and by the program's own
+    /// consumers, a message counting once for each of them. Beyond it a connection that has read
+    /// everything gets one run, and the next when it has read that; others get nothing more. However
+    /// much this allows, no stream has more than 1 MiB and a run waiting. Default: 512 MiB.
+    pub delivery_bytes_total_max: usize,
     /// How long a peer may take to say hello, and a connection to open a stream. 100 ms to a day,
     /// as all times here. Default: 5 s.
     pub hello_timeout: Duration,
@@ -94,6 +100,7 @@ impl fmt::Debug for BrokerSettings {
             publish_bytes_max,
             publish_bytes_total_max,
             partial_bytes_total_max,
+            delivery_bytes_total_max,
             hello_timeout,
             heartbeat,
             stall_timeout,
@@ -117,6 +124,7 @@ impl fmt::Debug for BrokerSettings {
             .field("publish_bytes_max", publish_bytes_max)
             .field("publish_bytes_total_max", publish_bytes_total_max)
             .field("partial_bytes_total_max", partial_bytes_total_max)
+            .field("delivery_bytes_total_max", delivery_bytes_total_max)
             .field("hello_timeout", hello_timeout)
             .field("heartbeat", heartbeat)
             .field("stall_timeout", stall_timeout)
@@ -146,6 +154,7 @@ impl Default for BrokerSettings {
             publish_bytes_max: 16 << 20,
             publish_bytes_total_max: 256 << 20,
             partial_bytes_total_max: 128 << 20,
+            delivery_bytes_total_max: 512 << 20,
             hello_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
@@ -232,6 +241,7 @@ impl BrokerSettings {
         for (setting, bytes) in [
             ("publish_bytes_total_max", self.publish_bytes_total_max),
             ("partial_bytes_total_max", self.partial_bytes_total_max),
+            ("delivery_bytes_total_max", self.delivery_bytes_total_max),
         ] {
             rule(
                 bytes as u64 >= least,

@@ -18,6 +18,7 @@ use super::{
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     settings::BrokerSettings,
+    together::Together,
     topic_task,
 };
 use crate::{
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     /// One copy for all topics.
     pub(super) model: Arc<ModelSettings>,
     pub(super) published: Arc<Budget>,
+    pub(super) delivered: Arc<Budget>,
     pub(super) partials: Partials,
     topics: Mutex<BTreeMap<TopicName, Arc<Inbox>>>,
     sessions: AtomicU64,
@@ -82,6 +84,7 @@ impl Shared {
     ) -> Self {
         Self {
             published: Arc::new(Budget::new(settings.publish_bytes_total_max)),
+            delivered: Arc::new(Budget::new(settings.delivery_bytes_total_max)),
             partials: Partials::new(settings.partial_bytes_total_max),
             store,
             environment,
@@ -105,7 +108,18 @@ impl Shared {
             streams: self.open.lock().len() as u64,
             publish_bytes: self.published.used() as u64,
             partial_bytes: self.partials.used() as u64,
+            delivery_bytes: self.delivered.used() as u64,
         }
+    }
+
+    /// What the streams of a new connection share.
+    pub(super) fn together(&self) -> Arc<Together> {
+        Together::new(self.delivered.clone())
+    }
+
+    /// The way to somebody who is alone with it.
+    pub(super) fn outbox(&self) -> Arc<Outbox> {
+        Outbox::new(self.together())
     }
 
     pub(super) fn new_session(&self) -> SessionId {

@@ -1,13 +1,8 @@
 //! What a stream's peer may do, and how much it asked for that brings nothing.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use tokio::time::Instant;
-
-use super::{door, producers::Producers, shared::Shared};
+use super::{door, producers::Producers, shared::Shared, together::Together};
 use crate::{
     Action, Address, AdminRequest, AdminResponse, Grant, Origin, Refusal, RefusalCode, TopicName,
     model::{Reply, Topic},
@@ -24,8 +19,9 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn new(shared: Arc<Shared>, peer: Address) -> Self {
-        let futile = Futile::new(shared.settings.futile_frames_max);
+    /// Of one stream of those that share `together`.
+    pub(super) fn new(shared: Arc<Shared>, together: Arc<Together>, peer: Address) -> Self {
+        let futile = Futile::new(together, shared.settings.futile_frames_max);
         Self { shared, peer, grant: None, futile }
     }
 
@@ -115,13 +111,11 @@ impl Standing {
     }
 }
 
-/// Counts frames that cost the node work and bring nothing. The clock is looked at once for as many
-/// of them as are allowed in a second.
+/// Counts frames that cost the node work and bring nothing, over all streams of a connection.
 #[derive(Debug)]
 struct Futile {
+    together: Arc<Together>,
     max: u32,
-    count: u32,
-    began: Option<Instant>,
     /// So many more that are not the peer's fault.
     spared: u64,
     /// There were too many.
@@ -129,8 +123,8 @@ struct Futile {
 }
 
 impl Futile {
-    const fn new(max: u32) -> Self {
-        Self { max, count: 0, began: None, spared: 0, flood: None }
+    const fn new(together: Arc<Together>, max: u32) -> Self {
+        Self { together, max, spared: 0, flood: None }
     }
 
     fn note(&mut self, what: &str) {
@@ -138,20 +132,13 @@ impl Futile {
             self.spared -= 1;
             return;
         }
-        let began = *self.began.get_or_insert_with(Instant::now);
-        self.count += 1;
-        if self.count <= self.max {
-            return;
-        }
-        if began.elapsed() < WINDOW {
+        if self.together.futile(self.max) {
             let detail = format!(
                 "more than {} frames within a second that bring nothing; the last was {what}",
                 self.max
             );
             self.flood = Some(Refusal::new(RefusalCode::Flooding, detail));
-            return;
         }
-        (self.count, self.began) = (1, Some(Instant::now()));
     }
 
     fn spare(&mut self, frames: u64) {
@@ -161,14 +148,20 @@ impl Futile {
 
 /// Settlements and credit that a client may have sent for a subscription when it hears of its end.
 const CROSSING_FRAMES: u64 = 64;
-const WINDOW: Duration = Duration::from_secs(1);
 /// Frames that a client may have on their way when what they are for is closed: publishes without
 /// content, as many as one stream may have unconfirmed, twice.
 const SPARED_MAX: u64 = 1 << 17;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::broker::budget::Budget;
+
+    fn of_at_most(max: u32) -> Futile {
+        Futile::new(Together::new(Arc::new(Budget::new(0))), max)
+    }
 
     /// How many are allowed at once.
     fn until_flood(futile: &mut Futile) -> u32 {
@@ -183,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn promise_10_a_flood_is_noticed_and_a_steady_stream_below_the_limit_is_not() {
-        let mut futile = Futile::new(100);
+        let mut futile = of_at_most(100);
         for _ in 0..50 {
             for _ in 0..90 {
                 futile.note("a ping");
@@ -191,7 +184,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(futile.flood, None);
-        let mut futile = Futile::new(100);
+        let mut futile = of_at_most(100);
         assert_eq!(until_flood(&mut futile), 100);
         let refusal = futile.flood.unwrap();
         assert_eq!(refusal.code, RefusalCode::Flooding);
@@ -200,10 +193,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_crosses_the_news_of_an_end_is_no_flood() {
-        let mut futile = Futile::new(100);
+        let mut futile = of_at_most(100);
         futile.spare(1_000);
         assert_eq!(until_flood(&mut futile), 1_100);
-        let mut futile = Futile::new(100);
+        let mut futile = of_at_most(100);
         for _ in 0..1_000 {
             futile.spare(1 << 40);
         }

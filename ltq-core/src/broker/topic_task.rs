@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     AdminResponse, Monotonic, Now, Offset, RecordBatch, StoreError,
-    model::{Command, Event, LoadTicket, Removed, Reply, SessionId, Topic},
+    model::{Command, ConsumerId, Event, LoadTicket, Removed, Reply, SessionId, Topic},
 };
 
 /// Runs a topic until it is deleted or has stopped.
@@ -250,7 +250,11 @@ impl TopicTask {
 
     /// Does what the model says until it says no more.
     fn carry_out(&mut self, context: &mut Context<'_>) {
-        while let Some(command) = self.topic.poll_command() {
+        while let Some(command) = self.topic.poll_command(&mut |consumer: ConsumerId, bytes| {
+            // Nothing is kept for a session that is gone.
+            let outbox = self.outboxes.get(&consumer.session);
+            outbox.is_none_or(|outbox| outbox.admit(consumer, bytes, &self.inbox))
+        }) {
             match command {
                 Command::Commit { .. } if self.cut => {
                     self.handle(Event::Committed { result: Err(StoreError::Closed) });
@@ -281,9 +285,7 @@ impl TopicTask {
                 }
                 Command::Deliver { consumer, delivery } => {
                     let Some(outbox) = self.outboxes.get(&consumer.session) else { continue };
-                    if outbox.push_delivery(consumer, delivery, &self.inbox) {
-                        self.handle(Event::Hold { consumer, held: true });
-                    }
+                    outbox.push_delivery(consumer.handle, delivery);
                     self.touch(consumer.session);
                 }
                 Command::Reply { session, reply } => {

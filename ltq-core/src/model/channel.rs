@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Command, ConsumerId, Delivery,
+    Command, ConsumerId, Delivery, Gate,
     consumers::Consumers,
     in_flight::{InFlight, Returned, Slot},
     redelivery::Redelivery,
@@ -79,6 +79,7 @@ pub(super) struct Marks {
 pub(super) struct Planning<'a> {
     pub(super) window: &'a mut Window,
     pub(super) out: &'a mut VecDeque<Command>,
+    pub(super) gate: &'a mut dyn Gate,
     /// The committed end of the log.
     pub(super) end: Offset,
     pub(super) now: Monotonic,
@@ -250,8 +251,8 @@ impl Channel {
         (self.cursor < p.end && !full).then(|| (Run::new(self.cursor, p.end), 0))
     }
 
-    /// Sends the start of a stretch to the consumer whose turn it is, if the records are in
-    /// memory. Says whether they came straight from a commit.
+    /// Sends the start of a stretch to the consumer whose turn it is, if the records are in memory,
+    /// or holds that consumer if there is no room for it. Says whether nothing came out of the store.
     fn deliver(
         &mut self,
         p: &mut Planning<'_>,
@@ -272,6 +273,10 @@ impl Channel {
         }
         let batch = batch.slice(run.first, run.end);
         let (consumer, timeout) = (consumer.id, consumer.timeout);
+        if !p.gate.admit(consumer, batch.records.byte_len()) {
+            self.consumers.hold(slot);
+            return Some(true);
+        }
         let first_tag = self.consumers.delivered(count, batch.records.payload().len() as u64);
         let attempt = attempts.saturating_add(1);
         self.in_flight.deliver(slot, first_tag, Returned { run, attempt }, p.now, timeout);
@@ -367,10 +372,10 @@ impl Channel {
         &mut self,
         id: ConsumerId,
         timeout: Duration,
-        (credit, held): (Credit, bool),
+        credit: Credit,
         settings: &ModelSettings,
     ) -> Slot {
-        self.consumers.add(id, timeout, credit, held, settings.credit_max)
+        self.consumers.add(id, timeout, credit, settings.credit_max)
     }
 
     /// Below this the log is not needed for it, once the commit under way has succeeded.

@@ -69,7 +69,6 @@ impl Consumers {
         id: ConsumerId,
         timeout: Duration,
         credit: Credit,
-        held: bool,
         credit_max: Credit,
     ) -> Slot {
         let consumer = Consumer {
@@ -77,7 +76,7 @@ impl Consumers {
             timeout,
             granted: Credit::default(),
             used: Credit::default(),
-            held,
+            held: false,
             willing: false,
             before: None,
             behind: None,
@@ -136,8 +135,17 @@ impl Consumers {
         self.reconsider(slot);
     }
 
-    /// A consumer is to get nothing (or something again), whatever its credit.
-    pub(super) fn hold(&mut self, slot: Slot, held: bool) {
+    /// A consumer is to get nothing, whatever its credit.
+    pub(super) fn hold(&mut self, slot: Slot) {
+        self.set_held(slot, true);
+    }
+
+    /// It may get something again.
+    pub(super) fn release(&mut self, slot: Slot) {
+        self.set_held(slot, false);
+    }
+
+    fn set_held(&mut self, slot: Slot, held: bool) {
         let Some(consumer) = self.get_mut(slot) else { return };
         consumer.held = held;
         self.reconsider(slot);
@@ -217,7 +225,7 @@ mod tests {
         let mut consumers = Consumers::default();
         for handle in 0..3 {
             let id = ConsumerId { handle, ..ConsumerId::default() };
-            consumers.add(id, Duration::ZERO, credit(10, 500), false, MAX);
+            consumers.add(id, Duration::ZERO, credit(10, 500), MAX);
         }
         consumers
     }
@@ -254,13 +262,13 @@ mod tests {
     #[test]
     fn who_is_held_or_gone_gets_no_turn() {
         let mut consumers = three();
-        consumers.hold(0, true);
+        consumers.hold(0);
         consumers.remove(1).unwrap();
         assert_eq!((consumers.count(), consumers.willing()), (2, 1));
         assert_eq!(consumers.next().unwrap().0, 2);
         let id = ConsumerId { handle: 9, ..ConsumerId::default() };
-        assert_eq!(consumers.add(id, Duration::ZERO, credit(10, 10), false, MAX), 1);
-        consumers.hold(0, false);
+        assert_eq!(consumers.add(id, Duration::ZERO, credit(10, 10), MAX), 1);
+        consumers.release(0);
         let mut turns = Vec::new();
         for _ in 0..4 {
             turns.push(consumers.next().unwrap().0);

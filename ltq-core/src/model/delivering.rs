@@ -1,10 +1,10 @@
 //! How channels come to deliver: one look at each that has a reason.
 
-use super::{Topic, channel::Planning, topic::Stage};
+use super::{Gate, Topic, channel::Planning, topic::Stage};
 
 impl Topic {
     /// Looks after every channel that was touched: deliveries, states to store, deadlines.
-    pub(super) fn deliver(&mut self) {
+    pub(super) fn deliver(&mut self, gate: &mut dyn Gate) {
         let open = !self.paused && !self.stopping && self.stage == Stage::Live;
         while let Some(index) = self.channels.next_touched() {
             let Some(channel) = self.channels.get_mut(index) else { continue };
@@ -13,6 +13,7 @@ impl Topic {
                 let planned = channel.plan(&mut Planning {
                     window: &mut self.window,
                     out: &mut self.out,
+                    gate: &mut *gate,
                     end: self.bounds.end,
                     now: self.now.monotonic,
                     settings: &self.limits,

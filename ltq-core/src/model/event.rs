@@ -117,13 +117,11 @@ pub enum Event {
         /// The new total; a smaller one than before changes nothing.
         total: Credit,
     },
-    /// What was sent to a consumer piles up (or no longer does): deliver nothing more (again),
-    /// whatever its credit.
-    Hold {
+    /// There may be room again for deliveries to a consumer that the [`Gate`](super::Gate) had none
+    /// for.
+    Release {
         /// Which.
         consumer: ConsumerId,
-        /// Whether to hold back.
-        held: bool,
     },
     /// A consumer says what became of deliveries.
     Settle {

@@ -16,6 +16,7 @@ mod delivering;
 mod discarding;
 mod ending;
 mod event;
+mod gate;
 mod in_flight;
 mod limits;
 mod marks;
@@ -44,6 +45,7 @@ pub use event::{
     Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Removed, Reply, RequestId,
     SequenceRange, SessionId, TopicAction,
 };
+pub use gate::Gate;
 pub use marks::Limit;
 pub use settings::ModelSettings;
 pub use state::RestoreError;

@@ -31,7 +31,6 @@ pub(super) struct Waiting {
     serial: u64,
     timeout: Duration,
     credit: Credit,
-    held: bool,
 }
 
 impl Topic {
@@ -49,7 +48,7 @@ impl Topic {
         }
         self.last_serial += 1;
         let serial = self.last_serial;
-        let waiting = Waiting { serial, timeout, credit, held: false };
+        let waiting = Waiting { serial, timeout, credit };
         self.consumers.insert(consumer, Subscription::Waiting(Box::new(waiting)));
         if let Some(index) = self.channels.find(&channel) {
             return self.join(index, consumer, serial);
@@ -140,8 +139,8 @@ impl Topic {
             return self.refuse_subscriber(consumer, serial, refusal);
         }
         let Some(Subscription::Waiting(waiting)) = self.consumers.get(&consumer) else { return };
-        let &Waiting { timeout, credit, held, .. } = &**waiting;
-        let slot = channel.join(consumer, timeout, (credit, held), &self.limits);
+        let &Waiting { timeout, credit, .. } = &**waiting;
+        let slot = channel.join(consumer, timeout, credit, &self.limits);
         self.consumers.insert(consumer, Subscription::Active { channel: index, slot });
         self.channels.touch(index);
         let handle = consumer.handle;
@@ -185,16 +184,12 @@ impl Topic {
         }
     }
 
-    pub(super) fn hold(&mut self, consumer: ConsumerId, held: bool) {
-        match self.consumers.get_mut(&consumer) {
-            Some(&mut Subscription::Active { channel: index, slot }) => {
-                if let Some(channel) = self.channels.get_mut(index) {
-                    channel.consumers.hold(slot, held);
-                    self.channels.touch(index);
-                }
-            }
-            Some(Subscription::Waiting(waiting)) => waiting.held = held,
-            None => {}
+    pub(super) fn release(&mut self, consumer: ConsumerId) {
+        if let Some(&Subscription::Active { channel: index, slot }) = self.consumers.get(&consumer)
+            && let Some(channel) = self.channels.get_mut(index)
+        {
+            channel.consumers.release(slot);
+            self.channels.touch(index);
         }
     }
 

@@ -9,7 +9,12 @@
     reason = "what is wrong with a test is to be seen at once"
 )]
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -120,6 +125,8 @@ pub(super) struct World {
     /// Loads wait until [`load`](Self::load).
     pub(super) hold_loads: bool,
     pub(super) damaged: RunSet,
+    /// Consumers that the gate has no room for.
+    pub(super) full: BTreeSet<ConsumerId>,
     /// Loads fail.
     pub(super) unreadable: bool,
     pub(super) commit: Option<(WriteBatch, Durability)>,
@@ -194,6 +201,7 @@ impl World {
             hold_commits: false,
             hold_loads: false,
             damaged: RunSet::default(),
+            full: BTreeSet::new(),
             unreadable: false,
             commit: None,
             loads: Vec::new(),
@@ -212,7 +220,9 @@ impl World {
     /// Carries out whatever is to be done.
     pub(super) fn run(&mut self) {
         let mut commands = 0;
-        while let Some(command) = self.topic.poll_command() {
+        while let Some(command) =
+            self.topic.poll_command(&mut |consumer, _| !self.full.contains(&consumer))
+        {
             commands += 1;
             assert!(commands < 100_000, "there is no end to {command:?}");
             match command {

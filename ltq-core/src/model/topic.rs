@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Command, ConsumerId, Event, LoadTicket, Reply, SessionId,
+    Command, ConsumerId, Event, Gate, LoadTicket, Reply, SessionId,
     channels::Channels,
     commit::CommitSlot,
     discarding::Discarding,
@@ -253,7 +253,7 @@ impl Topic {
                 self.subscribe(consumer, (channel, start, create), timeout, credit);
             }
             Event::Credit { consumer, total } => self.grant(consumer, total),
-            Event::Hold { consumer, held } => self.hold(consumer, held),
+            Event::Release { consumer } => self.release(consumer),
             Event::Settle { consumer, request, settlements } => {
                 self.settle(consumer, request, &settlements);
             }
@@ -309,8 +309,9 @@ impl Topic {
         deadlines.into_iter().flatten().min()
     }
 
-    /// What is to be done next; `None` when there is nothing more for now.
-    pub fn poll_command(&mut self) -> Option<Command> {
+    /// What is to be done next; `None` when there is nothing more for now. The gate is asked about
+    /// every delivery before it is decided on.
+    pub fn poll_command(&mut self, gate: &mut dyn Gate) -> Option<Command> {
         loop {
             if let Some(command) = self.out.pop_front() {
                 return Some(command);
@@ -318,7 +319,7 @@ impl Topic {
             if self.stage == Stage::Over {
                 return None;
             }
-            self.decide();
+            self.decide(gate);
             let stuck = self.commit.outstanding || self.wishes.is_empty();
             if self.out.is_empty() && stuck {
                 self.relax();
@@ -397,7 +398,7 @@ impl Topic {
     }
 
     /// Decides on everything that was told since the last time.
-    fn decide(&mut self) {
+    fn decide(&mut self, gate: &mut dyn Gate) {
         while !self.commit.outstanding && self.stage != Stage::Over && !self.wishes.is_empty() {
             if self.states_overdue_apart() {
                 break;
@@ -405,7 +406,7 @@ impl Topic {
             self.build();
         }
         self.apply_limits();
-        self.deliver();
+        self.deliver(gate);
         if !self.commit.outstanding && self.stage != Stage::Over {
             self.put_states_if_due();
         }

@@ -129,6 +129,8 @@ pub struct Limits {
     pub publish_bytes_total_max: ByteSize,
     /// Bytes of half-read long frames over all streams. Default: 128 MiB.
     pub partial_bytes_total_max: ByteSize,
+    /// Bytes of deliveries that wait for peers to read them.
+    pub delivery_bytes_total_max: ByteSize,
     /// How long a peer may take to say hello. Default: 5 s.
     pub hello_timeout: Period,
     /// How often either side of a stream says something at least. Default: 15 s.
@@ -290,6 +292,7 @@ impl Default for Limits {
             publish_bytes_max: ByteSize(broker.publish_bytes_max),
             publish_bytes_total_max: ByteSize(broker.publish_bytes_total_max as u64),
             partial_bytes_total_max: ByteSize(broker.partial_bytes_total_max as u64),
+            delivery_bytes_total_max: ByteSize(broker.delivery_bytes_total_max as u64),
             hello_timeout: Period(broker.hello_timeout),
             heartbeat: Period(broker.heartbeat),
             stall_timeout: Period(broker.stall_timeout),
@@ -409,6 +412,7 @@ impl Config {
             publish_bytes_max: limits.publish_bytes_max.0,
             publish_bytes_total_max: word(limits.publish_bytes_total_max),
             partial_bytes_total_max: word(limits.partial_bytes_total_max),
+            delivery_bytes_total_max: word(limits.delivery_bytes_total_max),
             hello_timeout: limits.hello_timeout.0,
             heartbeat: limits.heartbeat.0,
             stall_timeout: limits.stall_timeout.0,

@@ -83,6 +83,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.publish_bytes_max", "\"32MiB\"", "32MiB"),
     ("limits.publish_bytes_total_max", "\"32MiB\"", "32MiB"),
     ("limits.partial_bytes_total_max", "\"32MiB\"", "32MiB"),
+    ("limits.delivery_bytes_total_max", "\"32MiB\"", "32MiB"),
     ("limits.hello_timeout", "\"7s\"", "7s"),
     ("limits.heartbeat", "\"7s\"", "7s"),
     ("limits.stall_timeout", "\"7s\"", "7s"),

@@ -68,7 +68,7 @@ impl Link {
         from: Option<Origin>,
     ) -> Result<Self, DirectError> {
         let inbox = shared.topic_by_use(topic, from)?;
-        let (session, outbox) = (shared.new_session(), Outbox::new());
+        let (session, outbox) = (shared.new_session(), shared.outbox());
         let link =
             Self { shared: shared.clone(), inbox, session, outbox, outgoing: VecDeque::new() };
         let attach = Entry::Attach(session, link.outbox.clone());
@@ -94,9 +94,7 @@ impl Link {
             let (outbox, outgoing) = (&self.outbox, &mut self.outgoing);
             poll_fn(|context| outbox.poll_drain(context, outgoing)).await;
             // What is taken is the program's; its credit alone bounds it.
-            for (inbox, consumer) in self.outbox.written(0) {
-                let _ = inbox.push(Entry::Event(Event::Hold { consumer, held: false }));
-            }
+            self.outbox.written(0);
         }
     }
 }

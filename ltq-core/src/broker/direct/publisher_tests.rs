@@ -11,6 +11,7 @@ use crate::{
         inbox::Inbox,
         outbox::Outbox,
         testing::{self, topic},
+        together::Together,
     },
     model::SessionId,
 };
@@ -21,7 +22,7 @@ fn publisher() -> Publisher {
         shared,
         inbox: Inbox::new(topic("t"), Arc::new(Budget::new(usize::MAX))),
         session: SessionId(1),
-        outbox: Outbox::new(),
+        outbox: Outbox::new(Together::new(Arc::new(Budget::new(usize::MAX)))),
         outgoing: VecDeque::new(),
     };
     Publisher {

@@ -194,7 +194,9 @@ impl History {
             {
                 self.commit_one();
             }
-            let Some(command) = self.world.topic.poll_command() else { break };
+            let held = |id| self.oracle.consumers.get(&id).is_some_and(|known| known.held);
+            let command = self.world.topic.poll_command(&mut |id, _| !held(id));
+            let Some(command) = command else { break };
             commands += 1;
             assert!(commands < 100_000, "there is no end to {command:?}");
             self.carry_out(command);
@@ -313,7 +315,13 @@ impl History {
                 let consumer = consumer(index);
                 if let Some(known) = self.oracle.consumers.get_mut(&consumer) {
                     known.held = held;
-                    self.tell(Event::Hold { consumer, held });
+                    if held {
+                        self.note("", || {
+                            format!("there is no room for {}", words::consumer(consumer))
+                        });
+                    } else {
+                        self.tell(Event::Release { consumer });
+                    }
                 }
             }
             Step::Settle { consumer: index, answer, ref parts } => {

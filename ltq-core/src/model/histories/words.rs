@@ -32,7 +32,7 @@ fn producer(id: ProducerId) -> String {
     format!("producer p{} of session {}", id.handle, id.session.0)
 }
 
-fn consumer(id: ConsumerId) -> String {
+pub(super) fn consumer(id: ConsumerId) -> String {
     format!("consumer c{}", id.handle)
 }
 
@@ -66,8 +66,8 @@ pub(super) fn event(event: &Event) -> String {
             let (messages, bytes) = (total.messages, total.bytes);
             format!("{} takes {messages} messages, {bytes} bytes in all", consumer(*id))
         }
-        Event::Hold { consumer: id, held } => {
-            format!("{} {}", consumer(*id), if *held { "is held" } else { "is held no more" })
+        Event::Release { consumer: id } => {
+            format!("there is room again for {}", consumer(*id))
         }
         Event::Settle { consumer: id, settlements, .. } => {
             let said: Vec<_> = settlements.iter().map(settlement).collect();

@@ -135,7 +135,7 @@ fn a_consumer_may_speak_before_its_channel_exists() {
     world.said.clear();
     world.hold_commits = true;
     world.subscribe(1, "c", 0);
-    world.event(Event::Hold { consumer: consumer(1), held: true });
+    world.full.insert(consumer(1));
     world.grant(1, 5);
     world.settle(1, 7, 1, 1, Verdict::Ack);
     world.subscribe(2, "c", 3);
@@ -149,7 +149,8 @@ fn a_consumer_may_speak_before_its_channel_exists() {
         "c2 subscribed",
         "c2 got 0-0 tag 1 try 1",
     ]);
-    world.event(Event::Hold { consumer: consumer(1), held: false });
+    world.full.clear();
+    world.event(Event::Release { consumer: consumer(1) });
     world.expect(&["c1 got 1-5 tag 1 try 1"]);
 }
 
@@ -240,10 +241,11 @@ fn a_run_is_bounded_in_bytes() {
 fn who_is_held_gets_nothing_until_released() {
     let mut world = World::ready();
     world.subscribe(1, "c", 100);
-    world.event(Event::Hold { consumer: consumer(1), held: true });
+    world.full.insert(consumer(1));
     world.publish(1, 1, 2);
     world.said.clear();
-    world.event(Event::Hold { consumer: consumer(1), held: false });
+    world.full.clear();
+    world.event(Event::Release { consumer: consumer(1) });
     world.expect(&["c1 got 0-1 tag 1 try 1"]);
 }
 

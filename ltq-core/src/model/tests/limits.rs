@@ -162,7 +162,7 @@ fn promise_13_what_is_removed_unacked_is_counted_for_each_channel_and_told_once(
     // One acked, one delayed, one given back, two in flight, five waiting.
     world.ack(1, 2, 2);
     world.requeue(1, 1, 1, 60_000);
-    world.event(Event::Hold { consumer: consumer(1), held: true });
+    world.full.insert(consumer(1));
     world.requeue(1, 4, 4, 0);
     world.said.clear();
     world.advance_ms(10_500);
