@@ -193,6 +193,10 @@ impl Oracle {
                     to.used.0 += 1;
                     to.last_tag += 1;
                     assert!(to.used.0 <= to.granted.0, "delivered beyond the credit");
+                    if *channel.at(offset) == State::Damaged {
+                        // Which one was given up is a guess until everything was said.
+                        *channel.at(offset) = State::Waiting;
+                    }
                     channel.pass_over(offset, &self.discarded);
                     let mut expected = channel.next(end).expect("nothing to deliver");
                     while expected != offset && self.damaged.contains(&expected) {

@@ -278,3 +278,24 @@ fn promise_13_what_a_limit_takes_while_what_follows_is_found_damaged_is_dropped(
         ],
     );
 }
+
+#[test]
+fn promise_13_one_of_two_damaged_ones_is_given_up_and_the_other_delivered_from_memory() {
+    let comes = |consumer, channel, messages| {
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
+    };
+    plays_with(
+        true,
+        vec![
+            OPEN,
+            publish(0, 4, None),
+            comes(0, 0, 0),
+            Step::Damage { back: 1, count: 1 },
+            comes(1, 0, 2),
+            Step::Damage { back: 2, count: 1 },
+            Step::PauseTopic(true),
+            comes(2, 2, 4),
+        ],
+    );
+}
