@@ -134,6 +134,17 @@ impl Records {
         &self.payload
     }
 
+    /// The same in memory of their own, which keeps nothing else alive.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let (table, payload) = (&self.table, &self.payload);
+        Self {
+            base: self.base,
+            table: Bytes::copy_from_slice(table),
+            payload: Bytes::copy_from_slice(payload),
+        }
+    }
+
     /// The size of the largest record's encoded bytes; 0 when empty.
     #[must_use]
     pub fn largest(&self) -> usize {

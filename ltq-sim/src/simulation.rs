@@ -87,7 +87,8 @@ impl<S: Stores> Simulation<S> {
     }
 
     /// The broker's settings. No timeout, delay or interval of them should be longer than some seconds:
-    /// a play waits for two minutes until everything due is delivered.
+    /// a play waits for two minutes until everything due is delivered. Of
+    /// [`delivery_bytes_total_max`](BrokerSettings::delivery_bytes_total_max) many seeds leave little.
     ///
     /// # Errors
     /// [`SimulationError::Settings`] for settings that no broker takes.

@@ -82,12 +82,17 @@ impl<S: Stores> World<S> {
         let (disk, chance) = (SimulatedDisk::default(), Seeded::of(seed, NODE));
         let usual_latency = chance.millis(20);
         disk.set_latency_max(usual_latency);
+        // Often deliveries find no room, or little.
+        let room = Seeded::of(seed, "room").pick(&[usize::MAX, usize::MAX, 0, 300, 3_000]);
         let node = Node {
             stores,
             disk,
             network,
             wrap,
-            settings,
+            settings: BrokerSettings {
+                delivery_bytes_total_max: room.min(settings.delivery_bytes_total_max),
+                ..settings
+            },
             clock: clock.clone(),
             chance,
             history: history.clone(),

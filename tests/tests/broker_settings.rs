@@ -279,7 +279,6 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ("publish_bytes_max", BrokerSettings { publish_bytes_max: 1, ..good() }),
         ("publish_bytes_total_max", BrokerSettings { publish_bytes_total_max: 1, ..good() }),
         ("partial_bytes_total_max", BrokerSettings { partial_bytes_total_max: 1, ..good() }),
-        ("delivery_bytes_total_max", BrokerSettings { delivery_bytes_total_max: 1, ..good() }),
         ("hello_timeout", BrokerSettings { hello_timeout: Duration::ZERO, ..good() }),
         ("heartbeat", BrokerSettings { heartbeat: Duration::ZERO, ..good() }),
         ("stall_timeout", BrokerSettings { stall_timeout: Duration::ZERO, ..good() }),

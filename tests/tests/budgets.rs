@@ -446,6 +446,7 @@ async fn promise_9_what_peers_do_not_read_is_bounded_in_all_and_who_reads_goes_o
         most = most.max(waiting());
         if let Some(Frame::Deliver { handle, batch, .. }) = diligent.next().await {
             got[handle as usize - 1] += batch.records.count() as u64;
+            assert!(got[0].abs_diff(got[1]) <= 16, "they take turns: {got:?}");
         }
     }
     // Each connection has a run at most beyond the limit, and what is on its way to the link.

@@ -192,7 +192,8 @@ impl Inbox {
 }
 
 /// Entries above which sessions wait. A session adds at most what one read held, so that the
-/// inbox is bounded by this and one read of each session. Publishes are bounded in bytes besides.
+/// inbox is bounded by this, one read of each session, and the consumers that wait for room in its
+/// outbox, some at a time. Publishes are bounded in bytes besides.
 const ENTRIES_MAX: usize = 8192;
 /// Settlements that take as much memory as one entry does, about.
 const SETTLEMENTS_OF_ENTRY: usize = 8;

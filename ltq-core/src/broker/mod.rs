@@ -28,6 +28,7 @@ mod standing;
 mod strangers;
 mod together;
 mod topic_task;
+mod turns;
 mod unconfirmed;
 mod waiters;
 mod watch;

@@ -7,11 +7,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     inbox::{Entry, Inbox},
     together::Together,
+    turns::{Held, Turns},
 };
 use crate::model::{ConsumerId, Delivery, Event, Reply};
 
@@ -32,9 +33,10 @@ pub(super) enum Outgoing {
 /// what the session asked for, and deliveries by the room that there is: topics ask for it before
 /// each of them, and what they had no room for they are told of when there is some again.
 ///
-/// There is room while no more than [`OUTBOX_BYTES_HIGH`] wait for the session; and where all
-/// sessions together have more waiting than the broker is to keep, while nothing waits for any
-/// stream of its connection. So a session that reads gets one run after another even then.
+/// There is room while no more than [`OUTBOX_BYTES_HIGH`] wait for the session; and in a crowd, when
+/// all sessions together have more waiting than the broker is to keep, while nothing waits for any
+/// stream of its connection. So a session that reads gets one run after another even then, and its
+/// consumers take [`Turns`].
 #[derive(Debug)]
 pub(super) struct Outbox {
     together: Arc<Together>,
@@ -49,13 +51,10 @@ struct State {
     admitted_bytes: usize,
     queued_bytes: usize,
     unwritten_bytes: usize,
-    held: Vec<Held>,
+    turns: Turns,
     reader: Option<Waker>,
     closed: bool,
 }
-
-/// A consumer that there was no room for, and its topic.
-type Held = (Arc<Inbox>, ConsumerId);
 
 impl State {
     const fn delivery_bytes(&self) -> usize {
@@ -79,10 +78,10 @@ impl Outbox {
     }
 
     /// Whether there is room for a delivery of so many bytes, which is taken if so. If not, `inbox`
-    /// hears when there may be.
+    /// hears when there may be. Of no bytes: whether it is worth reading what is to be delivered.
     pub(super) fn admit(
         self: &Arc<Self>,
-        id: ConsumerId,
+        consumer: ConsumerId,
         bytes: usize,
         inbox: &Arc<Inbox>,
     ) -> bool {
@@ -92,25 +91,33 @@ impl Outbox {
             return true;
         }
         let own = state.delivery_bytes();
-        if own > OUTBOX_BYTES_HIGH || self.together.must_wait(self, own) {
-            if !state.held.iter().any(|(_, held)| *held == id) {
-                state.held.push((inbox.clone(), id));
-            }
-            return false;
+        let admitted = own <= OUTBOX_BYTES_HIGH && self.together.admit(self, own, bytes);
+        if !admitted {
+            state.turns.refuse(inbox, consumer);
+        } else if bytes == 0 {
+            state.turns.reads(consumer.handle);
+        } else {
+            state.admitted_bytes += bytes;
+            state.turns.end(consumer.handle);
+            let next = self.next_turns(&mut state);
+            drop(state);
+            self.release(next);
         }
-        state.admitted_bytes += bytes;
-        self.together.take(bytes);
-        true
+        admitted
     }
 
     /// Adds a delivery that was [admitted](Self::admit).
-    pub(super) fn push_delivery(&self, handle: u32, delivery: Delivery) {
+    pub(super) fn push_delivery(&self, handle: u32, mut delivery: Delivery) {
         let mut state = self.state.lock();
         if state.closed {
             return;
         }
         let bytes = delivery.batch.records.byte_len();
         state.admitted_bytes = state.admitted_bytes.saturating_sub(bytes);
+        if bytes < COPIED_BYTES_MAX && state.delivery_bytes() > COPIED_BYTES_MAX {
+            // It may stay, and with it the much larger block that it was read in.
+            delivery.batch.records = delivery.batch.records.copied();
+        }
         state.queued_bytes += bytes;
         state.queue.push_back(Outgoing::Delivery(handle, delivery));
     }
@@ -146,31 +153,101 @@ impl Outbox {
     }
 
     /// Says how many bytes the session still has to write: topics are told if these are few.
-    pub(super) fn written(&self, unwritten_bytes: usize) {
+    pub(super) fn written(self: &Arc<Self>, unwritten_bytes: usize) {
         let mut state = self.state.lock();
         if state.closed {
             return;
         }
         let before = mem::replace(&mut state.unwritten_bytes, unwritten_bytes);
         self.together.change(before, unwritten_bytes);
-        let own = state.delivery_bytes();
-        let enough = own == 0 || own <= OUTBOX_BYTES_LOW && !self.together.is_crowded();
-        let held = if enough { mem::take(&mut state.held) } else { Vec::new() };
+        self.go_on(state);
+    }
+
+    /// A topic that was told of room for a consumer has come to rest.
+    pub(super) fn turn_over(self: &Arc<Self>, handle: u32) {
+        let mut state = self.state.lock();
+        if state.turns.over(handle) {
+            self.go_on(state);
+        }
+    }
+
+    /// One of the session's subscriptions has ended.
+    pub(super) fn forget(self: &Arc<Self>, handle: u32) {
+        let mut state = self.state.lock();
+        if state.turns.forget(handle) {
+            self.go_on(state);
+        }
+    }
+
+    /// Lets those go on that wait for somebody whose topic said nothing: as it does when what it was
+    /// reading turned out to be gone. To be called once in a while.
+    pub(super) fn nudge(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if !state.turns.is_empty() {
+            state.turns.end_all();
+            self.go_on(state);
+        }
+    }
+
+    /// There may be room: in a crowd the streams of a connection take turns, as the consumers of a
+    /// stream do.
+    fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let crowded = self.together.is_crowded();
+        let next = if crowded { Vec::new() } else { self.next_turns(&mut state) };
+        let waits = crowded && state.delivery_bytes() == 0 && !state.turns.is_empty();
         drop(state);
-        release(held);
+        if waits {
+            self.together.wait(self);
+        }
+        self.release(next);
         self.together.relieve();
     }
 
-    /// There is room again on its connection.
-    pub(super) fn release_held(&self) {
-        let held = mem::take(&mut self.state.lock().held);
-        release(held);
+    /// It is this stream's turn. Says whether it let somebody go on, and whether others wait here.
+    pub(super) fn take_turn(&self) -> (bool, bool) {
+        let mut state = self.state.lock();
+        let next = self.next_turns(&mut state);
+        let others = !state.turns.is_empty();
+        drop(state);
+        let any = !next.is_empty();
+        self.release(next);
+        (any, others)
+    }
+
+    /// Those who may ask for room now.
+    fn next_turns(&self, state: &mut State) -> Vec<Held> {
+        if state.turns.is_empty() {
+            return Vec::new();
+        }
+        let own = state.delivery_bytes();
+        let at_once = match self.together.is_crowded() {
+            true => usize::from(own == 0),
+            false if own <= OUTBOX_BYTES_LOW => TURNS_AT_ONCE,
+            false => 0,
+        };
+        state.turns.next(at_once)
+    }
+
+    fn release(&self, next: Vec<Held>) {
+        let mut next = VecDeque::from(next);
+        while let Some((inbox, consumer)) = next.pop_front() {
+            if inbox.push(Entry::Event(Event::Release { consumer })).is_err() {
+                // A closed topic delivers no more.
+                let mut state = self.state.lock();
+                state.turns.end(consumer.handle);
+                next.extend(self.next_turns(&mut state));
+            }
+        }
     }
 
     /// The session is over: nothing is kept for it any more.
     pub(super) fn close(&self) {
         let state =
             mem::replace(&mut *self.state.lock(), State { closed: true, ..State::default() });
+        if state.closed {
+            return;
+        }
+        self.together.leave(self);
         self.together.change(state.delivery_bytes(), 0);
         self.together.relieve();
         // Not under the lock: there may be much of it.
@@ -185,19 +262,16 @@ impl Drop for Outbox {
     }
 }
 
-fn release(held: Vec<Held>) {
-    for (inbox, consumer) in held {
-        // A closed topic delivers no more.
-        let _ = inbox.push(Entry::Event(Event::Release { consumer }));
-    }
-}
-
 /// Bytes of deliveries that wait for one session, above which it is given no more: it keeps at most
 /// this and one run.
 const OUTBOX_BYTES_HIGH: usize = 1 << 20;
 /// Bytes at which topics may go on: low enough to make a full write worth it, high enough for the
 /// socket never to run dry.
 const OUTBOX_BYTES_LOW: usize = 256 << 10;
+/// Consumers that may ask for room at one time.
+const TURNS_AT_ONCE: usize = 16;
+/// Deliveries smaller than this are copied while more than this waits before them.
+const COPIED_BYTES_MAX: usize = 16 << 10;
 /// Room for this many entries is kept while the session rests.
 const QUEUE_KEPT: usize = 4;
 

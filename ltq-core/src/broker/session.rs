@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     Peer, RecvStream, Refusal, RefusalCode, SendStream, Stream,
-    model::{Delivery, SessionId},
+    model::{Delivery, Reply, SessionId},
     protocol::{DecodeError, Decoder, FRAME_BYTES_MIN, Frame, Hello, WriteQueue, encode},
 };
 
@@ -59,6 +59,8 @@ pub(super) async fn run(
     let result = poll_fn(|context| session.poll(context)).await;
     // Whatever happened, topics learn at once that the session is gone, before the goodbye.
     session.handles.end();
+    // Nor does what waited for it keep others waiting.
+    session.outbox.close();
     match &result {
         Ok(()) => {}
         Err(SessionError::Refused(refusal)) => {
@@ -223,6 +225,11 @@ impl Session {
                     self.delivering = true;
                 }
                 Outgoing::Reply(reply) => {
+                    if let Reply::SubscriptionClosed { handle, .. }
+                    | Reply::SubscribeRefused { handle, .. } = reply
+                    {
+                        self.outbox.forget(*handle);
+                    }
                     if self.handles.replied(reply).is_err() {
                         continue;
                     }
@@ -361,7 +368,9 @@ impl Session {
     /// Counts a frame that is not there whole against the node's limit for them, if it is long or if
     /// its connection has many.
     fn count_partial(&mut self) {
-        let bytes = if self.read.is_empty() { 0 } else { self.read.capacity() };
+        // As much as was allocated, though the frames before this one took their part of it.
+        let allocated = self.memory.capacity.max(self.read.capacity());
+        let bytes = if self.read.is_empty() { 0 } else { allocated };
         let short = if self.read.len() > PARTIAL_BYTES_FREE { 0 } else { bytes };
         let before = std::mem::replace(&mut self.half_read, short);
         let free = self.together.half_read(before, short);
@@ -426,6 +435,7 @@ impl Session {
             return Err(Refusal::new(RefusalCode::PeerTimeout, detail));
         }
         self.handles.standing().check()?;
+        self.outbox.nudge();
         let nonce = self.watch.tick(self.heartbeat, settings.stall_timeout)?;
         let pause = self.tick_pause();
         self.tick.as_mut().reset(Instant::now() + pause);

@@ -1,9 +1,10 @@
 //! What the streams of one connection share.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -21,8 +22,10 @@ pub(super) struct Together {
     delivered: Arc<Budget>,
     /// Those that wait for sessions of this connection.
     delivery_bytes: AtomicUsize,
-    /// Streams that were given nothing because others of the connection had something waiting.
-    waiting: Mutex<Vec<Weak<Outbox>>>,
+    /// Streams that want a turn, in order, and whether there is any. That is set before the counts are
+    /// looked at for the last time, and looked at after they have become less.
+    waiting: Mutex<VecDeque<Weak<Outbox>>>,
+    waited_for: AtomicBool,
     /// Memory of short frames that are there in part.
     half_read_bytes: AtomicUsize,
     futile: Mutex<Futile>,
@@ -42,6 +45,7 @@ impl Together {
             delivered,
             delivery_bytes: AtomicUsize::new(0),
             waiting: Mutex::default(),
+            waited_for: AtomicBool::new(false),
             half_read_bytes: AtomicUsize::new(0),
             futile: Mutex::default(),
         })
@@ -52,22 +56,54 @@ impl Together {
         self.delivered.is_full()
     }
 
-    /// Whether a stream that `own` bytes wait for is to get nothing more for now. One that nothing
-    /// waits for hears of it when that has changed; others see it themselves.
-    pub(super) fn must_wait(&self, stream: &Arc<Outbox>, own: usize) -> bool {
-        if !self.is_crowded() || self.delivery_bytes.load(SeqCst) == 0 {
-            return false;
-        }
-        if own > 0 {
+    /// Whether there is room for so many bytes to a stream that `own` bytes wait for, which are taken
+    /// if so. One that nothing waits for gets a turn when there is room again; others see it themselves.
+    pub(super) fn admit(&self, stream: &Arc<Outbox>, own: usize, bytes: usize) -> bool {
+        if !self.is_crowded() {
+            self.take(bytes);
             return true;
         }
-        let (mut waiting, stream) = (self.waiting.lock(), Arc::downgrade(stream));
-        if !waiting.iter().any(|known| known.ptr_eq(&stream)) {
-            waiting.push(stream);
+        if own > 0 {
+            return false;
         }
-        drop(waiting);
+        if self.take_alone(bytes) {
+            return true;
+        }
+        self.wait(stream);
         // Who took the last bytes away meanwhile may have looked at the list before.
-        self.delivery_bytes.load(SeqCst) > 0
+        let admitted = match self.is_crowded() {
+            true => self.take_alone(bytes),
+            false => {
+                self.take(bytes);
+                true
+            }
+        };
+        if admitted {
+            self.leave(stream);
+        }
+        admitted
+    }
+
+    /// A stream wants a turn.
+    pub(super) fn wait(&self, stream: &Arc<Outbox>) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.iter().any(|known| known.as_ptr() == Arc::as_ptr(stream)) {
+            waiting.push_back(Arc::downgrade(stream));
+        }
+        self.waited_for.store(true, SeqCst);
+    }
+
+    /// A stream wants none any more.
+    pub(super) fn leave(&self, stream: &Outbox) {
+        self.waiting.lock().retain(|known| !std::ptr::eq(known.as_ptr(), stream));
+    }
+
+    fn take_alone(&self, bytes: usize) -> bool {
+        let alone = self.delivery_bytes.compare_exchange(0, bytes, SeqCst, SeqCst).is_ok();
+        if alone {
+            self.delivered.take(bytes);
+        }
+        alone
     }
 
     /// Deliveries are let in.
@@ -86,14 +122,27 @@ impl Together {
         }
     }
 
-    /// Lets streams go on that waited, if there is room now.
+    /// Lets streams go on that wait for a turn, if there is room now: in a crowd the first that has
+    /// use for it, which comes last then.
     pub(super) fn relieve(&self) {
-        if self.delivery_bytes.load(SeqCst) > 0 && self.is_crowded() {
-            return;
-        }
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        for stream in waiting.iter().filter_map(Weak::upgrade) {
-            stream.release_held();
+        while self.waited_for.load(SeqCst) {
+            let crowded = self.is_crowded();
+            if crowded && self.delivery_bytes.load(SeqCst) > 0 {
+                return;
+            }
+            let mut waiting = self.waiting.lock();
+            let stream = waiting.pop_front();
+            self.waited_for.store(!waiting.is_empty(), SeqCst);
+            drop(waiting);
+            let Some(stream) = stream else { return };
+            let Some(stream) = stream.upgrade() else { continue };
+            let (any, others) = stream.take_turn();
+            if crowded && any {
+                if others {
+                    self.wait(&stream);
+                }
+                return;
+            }
         }
     }
 

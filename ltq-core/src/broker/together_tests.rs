@@ -24,59 +24,128 @@ fn consumer(handle: u32) -> ConsumerId {
 }
 
 /// A session reads all that there is.
-fn read(outbox: &Outbox) {
+fn read(outbox: &Arc<Outbox>) {
     let context = Context::from_waker(Waker::noop());
     let _ = outbox.poll_drain(&context, &mut VecDeque::new());
     outbox.written(0);
 }
 
+/// A crowd: one that does not read.
+fn crowd(inbox: &Arc<Inbox>) -> (Arc<Budget>, Arc<Outbox>) {
+    let budget = Arc::new(Budget::new(10_000));
+    let lazy = Outbox::new(Together::new(budget.clone()));
+    while deliver(&lazy, consumer(1), 1_000, inbox) {}
+    assert!(budget.is_full() && budget.used() < 12_000, "{}", budget.used());
+    (budget, lazy)
+}
+
 #[test]
 fn promise_9_in_a_crowd_who_reads_gets_run_after_run_and_who_does_not_gets_one() {
-    let (budget, inbox) = (Arc::new(Budget::new(10_000)), inbox());
-    let alone = || Outbox::new(Together::new(budget.clone()));
-    let lazy = alone();
-    while deliver(&lazy, consumer(1), 1_000, &inbox) {}
-    assert!(budget.is_full() && budget.used() < 12_000, "{}", budget.used());
-    let diligent = alone();
-    for _ in 0..100 {
-        assert!(deliver(&diligent, consumer(2), 1_000, &inbox));
-        assert!(!deliver(&diligent, consumer(2), 1_000, &inbox));
-        assert!(!deliver(&diligent, consumer(3), 1_000, &inbox));
+    let inbox = inbox();
+    let (budget, lazy) = crowd(&inbox);
+    let diligent = Outbox::new(Together::new(budget.clone()));
+    assert!(deliver(&diligent, consumer(2), 1_000, &inbox));
+    for handle in [2, 3, 4] {
+        assert!(!deliver(&diligent, consumer(handle), 1_000, &inbox));
+    }
+    for round in 0..100 {
         read(&diligent);
-        assert_eq!(released(&inbox), [2, 3], "whoever had something waiting is asked again");
+        let turn = 2 + round % 3;
+        assert_eq!(released(&inbox), [turn], "one at a time, and each in its turn");
+        assert!(deliver(&diligent, consumer(turn), 1_000, &inbox));
+        assert!(!deliver(&diligent, consumer(turn), 1_000, &inbox));
     }
     read(&lazy);
-    assert_eq!((released(&inbox), budget.used()), (vec![1], 0));
+    assert_eq!((released(&inbox), budget.used()), (vec![1], 1_009));
+    read(&diligent);
+    assert_eq!(released(&inbox), [3, 4, 2], "there is room for all of them");
+}
+
+#[test]
+fn promise_16_a_turn_is_passed_on_where_there_was_nothing_for_it() {
+    let inbox = inbox();
+    let (budget, _lazy) = crowd(&inbox);
+    let diligent = Outbox::new(Together::new(budget));
     assert!(deliver(&diligent, consumer(2), 1_000, &inbox));
-    assert!(deliver(&diligent, consumer(2), 1_000, &inbox));
+    for handle in [2, 3, 4, 5, 6] {
+        assert!(!deliver(&diligent, consumer(handle), 1_000, &inbox));
+    }
+    read(&diligent);
+    assert_eq!(released(&inbox), [2]);
+    diligent.turn_over(2);
+    assert_eq!(released(&inbox), [3], "others took it");
+    diligent.forget(3);
+    assert_eq!(released(&inbox), [4], "it is no consumer any more");
+    // Its topic reads what there is for it, and may find that it is gone.
+    assert!(diligent.admit(consumer(4), 0, &inbox));
+    diligent.turn_over(4);
+    assert_eq!(released(&inbox), []);
+    diligent.nudge();
+    assert_eq!(released(&inbox), [5]);
+    diligent.forget(6);
+    diligent.turn_over(5);
+    assert_eq!(released(&inbox), [], "nobody is left");
+}
+
+#[test]
+fn promise_16_a_closed_topic_takes_no_turn() {
+    let (closed, inbox) = (inbox(), inbox());
+    let (budget, _lazy) = crowd(&inbox);
+    let diligent = Outbox::new(Together::new(budget));
+    assert!(deliver(&diligent, consumer(2), 1_000, &closed));
+    assert!(!deliver(&diligent, consumer(2), 1_000, &closed));
+    assert!(!deliver(&diligent, consumer(3), 1_000, &inbox));
+    closed.close(drop);
+    read(&diligent);
+    assert_eq!(released(&inbox), [3]);
 }
 
 #[test]
 fn promise_9_in_a_crowd_the_streams_of_one_connection_get_one_run_together() {
-    let (budget, inbox) = (Arc::new(Budget::new(10_000)), inbox());
-    let lazy = Outbox::new(Together::new(budget.clone()));
-    while deliver(&lazy, consumer(1), 1_000, &inbox) {}
+    let inbox = inbox();
+    let (budget, lazy) = crowd(&inbox);
     let together = Together::new(budget);
     let [one, other, third] = [(); 3].map(|()| Outbox::new(together.clone()));
     assert!(deliver(&one, consumer(2), 1_000, &inbox));
-    for _ in 0..10 {
-        assert!(!deliver(&other, consumer(3), 1_000, &inbox));
-        assert!(!deliver(&third, consumer(4), 1_000, &inbox));
-    }
+    assert!(!deliver(&other, consumer(3), 1_000, &inbox));
+    assert!(!deliver(&other, consumer(4), 1_000, &inbox));
+    assert!(!deliver(&third, consumer(5), 1_000, &inbox));
     read(&one);
-    assert_eq!(released(&inbox), [3, 4], "all of them are asked again");
-    assert!(deliver(&other, consumer(3), 1_000, &inbox));
-    assert!(!deliver(&third, consumer(4), 1_000, &inbox));
+    assert_eq!(released(&inbox), [3]);
+    // It had nothing: it is the next stream's turn, and then the first one's again.
+    other.turn_over(3);
+    assert_eq!(released(&inbox), [5]);
+    assert!(deliver(&third, consumer(5), 1_000, &inbox));
+    read(&third);
+    assert_eq!(released(&inbox), [4]);
+    assert!(deliver(&other, consumer(4), 1_000, &inbox));
+    assert!(!deliver(&third, consumer(5), 1_000, &inbox));
     // The end of a stream is as good as its reading.
     drop(other);
-    assert_eq!(released(&inbox), [4]);
-    assert!(deliver(&third, consumer(4), 1_000, &inbox));
-    // When it is crowded no more, a stream need not wait for the others.
+    assert_eq!(released(&inbox), [5]);
+    assert!(deliver(&third, consumer(5), 1_000, &inbox));
     assert!(!deliver(&one, consumer(2), 1_000, &inbox));
+    // When it is crowded no more, nobody need wait for the others.
     read(&lazy);
     assert_eq!(released(&inbox), [1]);
     read(&third);
     assert_eq!(released(&inbox), [2]);
+    assert!(together.waiting.lock().is_empty());
+}
+
+#[test]
+fn promise_9_streams_that_came_and_went_leave_nothing_behind() {
+    let inbox = inbox();
+    let (budget, _lazy) = crowd(&inbox);
+    let together = Together::new(budget);
+    let one = Outbox::new(together.clone());
+    assert!(deliver(&one, consumer(2), 1_000, &inbox));
+    for handle in 3..100 {
+        let other = Outbox::new(together.clone());
+        assert!(!deliver(&other, consumer(handle), 1_000, &inbox));
+        other.close();
+    }
+    assert!(together.waiting.lock().is_empty());
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(super) fn run(
         inbox,
         topic,
         outboxes: HashMap::new(),
+        released: Vec::new(),
         dirty: Vec::new(),
         entries: Vec::new(),
         commit: None,
@@ -68,6 +69,8 @@ struct TopicTask {
     inbox: Arc<Inbox>,
     topic: Topic,
     outboxes: HashMap<SessionId, Arc<Outbox>>,
+    /// Consumers that there may be room for again, as was heard in this turn.
+    released: Vec<ConsumerId>,
     /// Sessions that were told something in this turn.
     dirty: Vec<SessionId>,
     entries: Vec<Entry>,
@@ -113,6 +116,7 @@ impl Future for TopicTask {
             progress |= task.poll_timer(context);
             if std::mem::take(&mut progress) {
                 task.carry_out(context);
+                task.end_turns();
                 task.count();
                 task.wake_sessions();
                 if task.stage == Stage::Ended {
@@ -154,6 +158,9 @@ impl TopicTask {
             Entry::Event(event) => {
                 if let Event::SessionEnded { session } = event {
                     self.outboxes.remove(&session);
+                }
+                if let Event::Release { consumer } = event {
+                    self.released.push(consumer);
                 }
                 self.topic.handle(event, now);
             }
@@ -365,6 +372,15 @@ impl TopicTask {
         }
     }
 
+    /// Lets others go on where there was nothing for those who might have got something.
+    fn end_turns(&mut self) {
+        for consumer in self.released.drain(..) {
+            if let Some(outbox) = self.outboxes.get(&consumer.session) {
+                outbox.turn_over(consumer.handle);
+            }
+        }
+    }
+
     fn wake_sessions(&mut self) {
         for session in self.dirty.drain(..) {
             if let Some(outbox) = self.outboxes.get(&session) {
@@ -376,7 +392,7 @@ impl TopicTask {
     /// Gives back what a burst needed.
     fn rest(&mut self) {
         self.entries = Vec::new();
-        self.dirty = Vec::new();
+        (self.released, self.dirty) = (Vec::new(), Vec::new());
         if self.outboxes.is_empty() && self.outboxes.capacity() > 0 {
             self.outboxes = HashMap::new();
         }

@@ -217,6 +217,9 @@ impl Channel {
             match self.deliver(p, part, attempts, share) {
                 Some(fresh) => drained |= !fresh,
                 None => {
+                    if self.is_next_refused(p.gate) {
+                        continue;
+                    }
                     let records = match attempts {
                         0 => self.demand().min(stretch.len()),
                         _ => stretch.len(),
@@ -288,6 +291,16 @@ impl Channel {
         let delivery = Delivery { first_tag, attempt, batch };
         p.out.push_back(Command::Deliver { consumer, delivery });
         Some(fresh)
+    }
+
+    /// Holds the consumer whose turn it is if there is no room for anything.
+    fn is_next_refused(&mut self, gate: &mut dyn Gate) -> bool {
+        let Some((slot, consumer)) = self.consumers.next() else { return false };
+        let refused = !gate.admit(consumer.id, 0);
+        if refused {
+            self.consumers.hold(slot);
+        }
+        refused
     }
 
     /// Takes the start of the next stretch off where it waited.

@@ -9,7 +9,8 @@ use super::ConsumerId;
 pub trait Gate {
     /// Whether there is room for a delivery of so many bytes (of encoded records) to a consumer. If
     /// so, the delivery follows with one of the next commands; if not, the consumer gets nothing,
-    /// whatever its credit, until [`Event::Release`](super::Event::Release).
+    /// whatever its credit, until [`Event::Release`](super::Event::Release). Asked for no bytes:
+    /// whether there is room for anything, before it is read from the store.
     fn admit(&mut self, consumer: ConsumerId, bytes: usize) -> bool;
 }
 

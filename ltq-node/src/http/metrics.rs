@@ -294,9 +294,9 @@ fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
     figure(text, "ltq_streams", "Streams that are served.", used.streams);
     let help = "Bytes of publishes that are not answered, of which there is a limit.";
     figure(text, "ltq_publish_bytes", help, used.publish_bytes);
-    let help = "Bytes of half-read long frames, of which there is a limit.";
+    let help = "Bytes of half-read frames, of which there is a limit.";
     figure(text, "ltq_partial_bytes", help, used.partial_bytes);
-    let help = "Bytes of deliveries that peers have still to read, of which there is a limit.";
+    let help = "Bytes of deliveries that wait to be sent, of which there is a limit.";
     figure(text, "ltq_delivery_bytes", help, used.delivery_bytes);
     let name = "ltq_refusals_total";
     head(text, name, "Refusals that peers were told over their streams, by code.");
