@@ -21,6 +21,9 @@ if [ -z "$bin" ]; then
     cargo build --release -q -p ltq-node -p ltq-benches $features
     bin=${CARGO_TARGET_DIR:-$PWD/target}/release
 fi
+# Where the node listens, and what its clients need to know it.
+address=tcp://127.0.0.1:7450
+trust=()
 scratch=$(mktemp -d ${SCRATCH:+-p "$SCRATCH"})
 node=
 stop_node() {
@@ -36,12 +39,12 @@ start_node() { # more flags of ltq-node
 
 run_node() { # more flags of ltq-node; the data stays
     : >"$scratch/node.log"
-    "$bin/ltq-node" --data-dir "$scratch/data" --listen tcp://127.0.0.1:7450 --http off \
+    "$bin/ltq-node" --data-dir "$scratch/data" --listen "$address" --http off \
         --store "$store" "$@" \
         >"$scratch/node.log" 2>&1 &
     node=$!
     for _ in $(seq 2000); do
-        grep -q 'listens on' "$scratch/node.log" && return
+        grep -q 'listens on' "$scratch/node.log" && know_node && return
         kill -0 "$node" 2>/dev/null || break
         sleep 0.01
     done
@@ -49,17 +52,27 @@ run_node() { # more flags of ltq-node; the data stays
     return 1
 }
 
+serve_by() { # tcp, tls or quic: nodes that are started afterwards
+    address=$1://127.0.0.1:7450
+}
+
+know_node() {
+    trust=()
+    [ "${address%%:*}" = tcp ] ||
+        trust=(--tls-fingerprint "$(sed -n 's/.*--tls-fingerprint \(sha256:[0-9a-f]*\).*/\1/p' "$scratch/node.log" | head -1)")
+}
+
 bench() { # name, flags of ltq bench
     local name=$1
     shift
     printf '\n## %s\nltq bench %s\n' "$name" "$*"
-    "$bin/ltq" --server tcp://127.0.0.1:7450 bench "$@" --server-pid "$node"
+    ltq bench "$@" --server-pid "$node"
 }
 
 wanted() { [ ${#only[@]} -eq 0 ] || printf '%s\n' "${only[@]}" | grep -qx "$1"; }
 only=("$@")
 
-ltq() { "$bin/ltq" --server tcp://127.0.0.1:7450 "$@"; }
+ltq() { "$bin/ltq" --server "$address" "${trust[@]}" "$@"; }
 
 # A count, divided.
 n() { echo $(($1 / divide > 100 ? $1 / divide : 100)); }

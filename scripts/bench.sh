@@ -26,6 +26,20 @@ row latency-disk disk latency --rate 5000 --duration 15s
 row latency-memory-spin memory latency --rate 5000 --duration 15s --spin
 row latency-disk-spin disk latency --rate 5000 --duration 15s --spin
 row wait-1-os-spin os pub --count $(n 200000) --batch 1 --wait-each --size 1024 --spin
+if wanted curve-transports; then
+    curve 'curve-transports (publishing and consuming at once, in memory)' transport
+    # Each three times, in turns: what is compared has had the same hour.
+    for _ in 1 2 3; do
+        for scheme in tcp tls quic; do
+            serve_by "$scheme"
+            flags=(--durability memory)
+            [ "$scheme" = tcp ] || flags+=(--dev-tls)
+            start_node "${flags[@]}"
+            point "$scheme" e2e --count $(n 5000000) --batch 200
+        done
+    done
+    serve_by tcp
+fi
 if wanted curve-topics; then
     curve curve-topics topics
     for topics in 1 10 100 1000; do

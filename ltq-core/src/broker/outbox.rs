@@ -114,7 +114,7 @@ impl Outbox {
         }
         let bytes = delivery.batch.records.byte_len();
         state.admitted_bytes = state.admitted_bytes.saturating_sub(bytes);
-        if bytes < COPIED_BYTES_MAX && state.delivery_bytes() > COPIED_BYTES_MAX {
+        if bytes < COPIED_BYTES_MAX && state.delivery_bytes() > 0 {
             // It may stay, and with it the much larger block that it was read in.
             delivery.batch.records = delivery.batch.records.copied();
         }
@@ -163,10 +163,15 @@ impl Outbox {
         self.go_on(state);
     }
 
-    /// A topic that was told of room for a consumer has come to rest.
-    pub(super) fn turn_over(self: &Arc<Self>, handle: u32) {
+    /// A topic that was told of room for a consumer has come to rest, or has `read` what it was going
+    /// to deliver to it.
+    pub(super) fn turn_over(self: &Arc<Self>, handle: u32, read: bool) {
         let mut state = self.state.lock();
-        if state.turns.over(handle) {
+        let ended = match read {
+            true => state.turns.end(handle),
+            false => state.turns.over(handle),
+        };
+        if ended {
             self.go_on(state);
         }
     }
@@ -179,12 +184,11 @@ impl Outbox {
         }
     }
 
-    /// Lets those go on that wait for somebody whose topic said nothing: as it does when what it was
-    /// reading turned out to be gone. To be called once in a while.
+    /// Ends turns of which nothing was heard, as of a topic that keeps reading in vain, and looks for
+    /// room that others made. To be called once in a while.
     pub(super) fn nudge(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if !state.turns.is_empty() {
-            state.turns.end_all();
+        if state.turns.end_all() || !state.turns.is_empty() {
             self.go_on(state);
         }
     }
@@ -209,9 +213,7 @@ impl Outbox {
         let next = self.next_turns(&mut state);
         let others = !state.turns.is_empty();
         drop(state);
-        let any = !next.is_empty();
-        self.release(next);
-        (any, others)
+        (self.release(next), others)
     }
 
     /// Those who may ask for room now.
@@ -228,16 +230,20 @@ impl Outbox {
         state.turns.next(at_once)
     }
 
-    fn release(&self, next: Vec<Held>) {
-        let mut next = VecDeque::from(next);
+    /// Tells their topics, and says whether any heard it.
+    fn release(&self, next: Vec<Held>) -> bool {
+        let (mut next, mut any) = (VecDeque::from(next), false);
         while let Some((inbox, consumer)) = next.pop_front() {
             if inbox.push(Entry::Event(Event::Release { consumer })).is_err() {
                 // A closed topic delivers no more.
                 let mut state = self.state.lock();
                 state.turns.end(consumer.handle);
                 next.extend(self.next_turns(&mut state));
+            } else {
+                any = true;
             }
         }
+        any
     }
 
     /// The session is over: nothing is kept for it any more.
@@ -270,7 +276,7 @@ const OUTBOX_BYTES_HIGH: usize = 1 << 20;
 const OUTBOX_BYTES_LOW: usize = 256 << 10;
 /// Consumers that may ask for room at one time.
 const TURNS_AT_ONCE: usize = 16;
-/// Deliveries smaller than this are copied while more than this waits before them.
+/// Deliveries smaller than this are copied while anything waits before them.
 const COPIED_BYTES_MAX: usize = 16 << 10;
 /// Room for this many entries is kept while the session rests.
 const QUEUE_KEPT: usize = 4;

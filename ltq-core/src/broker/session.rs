@@ -61,6 +61,7 @@ pub(super) async fn run(
     session.handles.end();
     // Nor does what waited for it keep others waiting.
     session.outbox.close();
+    (session.heard, session.outgoing) = Default::default();
     match &result {
         Ok(()) => {}
         Err(SessionError::Refused(refusal)) => {
@@ -307,7 +308,7 @@ impl Session {
         let frames = self.take_frames();
         self.pin();
         self.handles.hand_over();
-        self.count_partial();
+        self.count_partial(matches!(frames, Ok(true)));
         frames?;
         Ok(Read::Some)
     }
@@ -337,7 +338,8 @@ impl Session {
         Ok(())
     }
 
-    fn take_frames(&mut self) -> Result<(), SessionError> {
+    /// Says whether there was any.
+    fn take_frames(&mut self) -> Result<bool, SessionError> {
         let mut any = false;
         while let Some(frame) =
             self.decoder.decode(&mut self.read).map_err(|error| refusal_of(&error))?
@@ -347,7 +349,7 @@ impl Session {
             self.handle(frame)?;
         }
         self.watch.received(any, !self.read.is_empty());
-        Ok(())
+        Ok(any)
     }
 
     /// Publishes are slices of what was read, and keep all of it. Where that is much more than
@@ -365,16 +367,23 @@ impl Session {
         }
     }
 
-    /// Counts a frame that is not there whole against the node's limit for them, if it is long or if
-    /// its connection has many.
-    fn count_partial(&mut self) {
-        // As much as was allocated, though the frames before this one took their part of it.
-        let allocated = self.memory.capacity.max(self.read.capacity());
-        let bytes = if self.read.is_empty() { 0 } else { allocated };
-        let short = if self.read.len() > PARTIAL_BYTES_FREE { 0 } else { bytes };
-        let before = std::mem::replace(&mut self.half_read, short);
-        let free = self.together.half_read(before, short);
-        self.shared.partials.set(&mut self.partial, if free { bytes - short } else { bytes });
+    /// Counts a long frame that is not there whole against the node's limit for them. One that follows
+    /// whole frames has its place behind those that began before it.
+    fn count_partial(&mut self, after_whole: bool) {
+        let long = self.read.len() > PARTIAL_BYTES_FREE;
+        if after_whole || long || self.read.is_empty() {
+            self.count_short(0);
+        }
+        if long {
+            self.shared.partials.set(&mut self.partial, self.read.capacity());
+        }
+    }
+
+    /// Counts what is kept for a short one, if its connection has much of that.
+    fn count_short(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.half_read, bytes);
+        let free = self.together.half_read(before, bytes);
+        self.shared.partials.set(&mut self.partial, if free { 0 } else { bytes });
     }
 
     fn handle(&mut self, frame: Frame) -> Result<(), SessionError> {
@@ -455,6 +464,16 @@ impl Session {
     fn rest(&mut self) {
         if self.read.is_empty() && self.read.capacity() > 0 {
             self.read = BytesMut::new();
+        }
+        let left = self.read.len();
+        if (1..=PARTIAL_BYTES_FREE).contains(&left) {
+            let allocated = self.memory.capacity.max(self.read.capacity());
+            if allocated > 2 * left + READ_BYTES_MIN {
+                // The rest may take long to come, and was read with much that is gone.
+                self.read = BytesMut::from(&self.read[..]);
+                self.memory = ReadMemory { capacity: self.read.capacity(), pinned: 0 };
+            }
+            self.count_short(self.memory.capacity.max(self.read.capacity()));
         }
         if self.write.is_empty() {
             self.write.shrink();

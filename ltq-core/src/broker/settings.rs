@@ -62,9 +62,8 @@ pub struct BrokerSettings {
     /// Bytes of deliveries that wait to be read by the peers of all streams, and by the program's own
     /// consumers, a message counting once for each of them. Beyond it a connection that has read
     /// everything gets one run, and the next when it has read that; others get nothing more. However
-    /// much this allows, no stream has more than 1 MiB and a run waiting. What small messages keep in
-    /// memory is little more than themselves; slices of 16 KiB and more of what was read from a store may
-    /// keep the block that they were read in. Default: 512 MiB.
+    /// much this allows, no stream has more than 1 MiB and a run waiting. Runs of 16 KiB and more, and
+    /// the first that waits, may keep the whole block in memory that they were read in. Default: 512 MiB.
     pub delivery_bytes_total_max: usize,
     /// How long a peer may take to say hello, and a connection to open a stream. 100 ms to a day,
     /// as all times here. Default: 5 s.

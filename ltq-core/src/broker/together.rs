@@ -78,7 +78,7 @@ impl Together {
                 true
             }
         };
-        if admitted {
+        if admitted && bytes > 0 {
             self.leave(stream);
         }
         admitted
@@ -123,7 +123,8 @@ impl Together {
     }
 
     /// Lets streams go on that wait for a turn, if there is room now: in a crowd the first that has
-    /// use for it, which comes last then.
+    /// use for it, which comes last then. Said when something here has become less; of a crowd that
+    /// ends elsewhere streams hear with their next heartbeat.
     pub(super) fn relieve(&self) {
         while self.waited_for.load(SeqCst) {
             let crowded = self.is_crowded();

@@ -72,18 +72,20 @@ fn promise_16_a_turn_is_passed_on_where_there_was_nothing_for_it() {
     }
     read(&diligent);
     assert_eq!(released(&inbox), [2]);
-    diligent.turn_over(2);
+    diligent.turn_over(2, false);
     assert_eq!(released(&inbox), [3], "others took it");
     diligent.forget(3);
     assert_eq!(released(&inbox), [4], "it is no consumer any more");
     // Its topic reads what there is for it, and may find that it is gone.
     assert!(diligent.admit(consumer(4), 0, &inbox));
-    diligent.turn_over(4);
+    diligent.turn_over(4, false);
     assert_eq!(released(&inbox), []);
-    diligent.nudge();
+    diligent.turn_over(4, true);
     assert_eq!(released(&inbox), [5]);
-    diligent.forget(6);
-    diligent.turn_over(5);
+    diligent.nudge();
+    assert_eq!(released(&inbox), [6], "nothing was heard of the other's topic");
+    diligent.turn_over(6, false);
+    diligent.nudge();
     assert_eq!(released(&inbox), [], "nobody is left");
 }
 
@@ -113,7 +115,7 @@ fn promise_9_in_a_crowd_the_streams_of_one_connection_get_one_run_together() {
     read(&one);
     assert_eq!(released(&inbox), [3]);
     // It had nothing: it is the next stream's turn, and then the first one's again.
-    other.turn_over(3);
+    other.turn_over(3, false);
     assert_eq!(released(&inbox), [5]);
     assert!(deliver(&third, consumer(5), 1_000, &inbox));
     read(&third);

@@ -42,6 +42,8 @@ pub(super) fn run(
         topic,
         outboxes: HashMap::new(),
         released: Vec::new(),
+        reading: Vec::new(),
+        has_read: false,
         dirty: Vec::new(),
         entries: Vec::new(),
         commit: None,
@@ -71,6 +73,10 @@ struct TopicTask {
     outboxes: HashMap<SessionId, Arc<Outbox>>,
     /// Consumers that there may be room for again, as was heard in this turn.
     released: Vec<ConsumerId>,
+    /// Consumers that there was room for, so that something is read for them.
+    reading: Vec<ConsumerId>,
+    /// Something was read.
+    has_read: bool,
     /// Sessions that were told something in this turn.
     dirty: Vec<SessionId>,
     entries: Vec<Entry>,
@@ -115,8 +121,12 @@ impl Future for TopicTask {
             progress |= task.poll_store(context);
             progress |= task.poll_timer(context);
             if std::mem::take(&mut progress) {
+                let read = match std::mem::take(&mut task.has_read) {
+                    true => std::mem::take(&mut task.reading),
+                    false => Vec::new(),
+                };
                 task.carry_out(context);
-                task.end_turns();
+                task.end_turns(read);
                 task.count();
                 task.wake_sessions();
                 if task.stage == Stage::Ended {
@@ -259,8 +269,12 @@ impl TopicTask {
     fn carry_out(&mut self, context: &mut Context<'_>) {
         while let Some(command) = self.topic.poll_command(&mut |consumer: ConsumerId, bytes| {
             // Nothing is kept for a session that is gone.
-            let outbox = self.outboxes.get(&consumer.session);
-            outbox.is_none_or(|outbox| outbox.admit(consumer, bytes, &self.inbox))
+            let Some(outbox) = self.outboxes.get(&consumer.session) else { return true };
+            let admitted = outbox.admit(consumer, bytes, &self.inbox);
+            if admitted && bytes == 0 && !self.reading.contains(&consumer) {
+                self.reading.push(consumer);
+            }
+            admitted
         }) {
             match command {
                 Command::Commit { .. } if self.cut => {
@@ -326,6 +340,7 @@ impl TopicTask {
     }
 
     fn handle(&mut self, event: Event) {
+        self.has_read |= matches!(event, Event::Loaded { .. });
         let (doing, failure) = match &event {
             Event::Committed { result } => ("committing", result.as_ref().err()),
             // That nothing is left there is an answer.
@@ -373,10 +388,12 @@ impl TopicTask {
     }
 
     /// Lets others go on where there was nothing for those who might have got something.
-    fn end_turns(&mut self) {
-        for consumer in self.released.drain(..) {
+    fn end_turns(&mut self, mut read: Vec<ConsumerId>) {
+        read.retain(|consumer| !self.reading.contains(consumer));
+        let released = self.released.drain(..).map(|consumer| (consumer, false));
+        for (consumer, read) in released.chain(read.into_iter().map(|consumer| (consumer, true))) {
             if let Some(outbox) = self.outboxes.get(&consumer.session) {
-                outbox.turn_over(consumer.handle);
+                outbox.turn_over(consumer.handle, read);
             }
         }
     }
@@ -393,6 +410,9 @@ impl TopicTask {
     fn rest(&mut self) {
         self.entries = Vec::new();
         (self.released, self.dirty) = (Vec::new(), Vec::new());
+        if self.reading.is_empty() {
+            self.reading = Vec::new();
+        }
         if self.outboxes.is_empty() && self.outboxes.capacity() > 0 {
             self.outboxes = HashMap::new();
         }

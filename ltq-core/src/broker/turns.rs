@@ -1,6 +1,6 @@
 //! Whose turn it is to ask for room.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use super::inbox::Inbox;
 use crate::model::ConsumerId;
@@ -65,12 +65,15 @@ impl Turns {
     pub(super) fn next(&mut self, at_once: usize) -> Vec<Held> {
         let count = at_once.saturating_sub(self.released.len()).min(self.held.len());
         let next: Vec<_> = self.held.drain(..count).collect();
+        if self.held.is_empty() {
+            self.held = VecDeque::new();
+        }
         self.released.extend(next.iter().map(|(_, consumer)| (consumer.handle, false)));
         next
     }
 
-    /// Whoever had a turn has none any more.
-    pub(super) fn end_all(&mut self) {
-        self.released.clear();
+    /// Whoever had a turn has none any more. Says whether anybody had.
+    pub(super) fn end_all(&mut self) -> bool {
+        !mem::take(&mut self.released).is_empty()
     }
 }
