@@ -20,10 +20,12 @@
 
 mod discovery;
 mod node;
+pub mod registry;
 mod static_list;
 
 pub use discovery::{Announced, Announcement, Discovery, DiscoveryError, Watch};
 pub use node::{
-    NODE_ID_BYTES_MAX, NodeId, NodeIdError, NodeInfo, NodeInfoError, NodeSet, NodeState,
+    Epoch, Load, NODE_ID_BYTES_MAX, NodeId, NodeIdError, NodeInfo, NodeInfoError, NodeSet,
+    NodeState, VERSION_BYTES_MAX,
 };
 pub use static_list::{StaticList, StaticListError};
