@@ -1,0 +1,81 @@
+//! What watches give, and when.
+
+use super::trial::{CaseResult, Trial, ensure, has, ids, poll_once};
+
+pub(super) async fn the_first_set_is_given_at_once(trial: Trial) -> CaseResult {
+    let mut watch = trial.watch(None).await?;
+    let nodes = trial.first(&mut watch).await?;
+    // And it is the same for whoever comes later, as nothing happens.
+    let mut again = trial.watch(None).await?;
+    let same = trial.first(&mut again).await?;
+    ensure(nodes == same, || format!("first {nodes:?}, then {same:?}"))
+}
+
+pub(super) async fn nothing_new_is_waited_for(trial: Trial) -> CaseResult {
+    let mut watch = trial.watch(None).await?;
+    trial.first(&mut watch).await?;
+    for _ in 0..100 {
+        let polled = poll_once(watch.changed()).await;
+        ensure(polled.is_pending(), || format!("nothing changed, and it gave {polled:?}"))?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_dropped_call_loses_no_set(trial: Trial) -> CaseResult {
+    let mut watch = trial.watch(None).await?;
+    // Given up before it could give anything, or after; what it gave is used up then.
+    let given = poll_once(watch.changed()).await;
+    if given.is_pending() {
+        trial.first(&mut watch).await?;
+    }
+    let node = Trial::node("one", &[])?;
+    let polled = poll_once(watch.changed()).await;
+    ensure(polled.is_pending(), || format!("nothing changed, and it gave {polled:?}"))?;
+    let _announcement = trial.announce(node).await?;
+    trial.until("it was announced", &mut watch, |nodes| has(nodes, "one", |_| true)).await?;
+    Ok(())
+}
+
+pub(super) async fn a_watch_of_a_topic_leaves_others_out(trial: Trial) -> CaseResult {
+    let (orders, mail) = (trial.topic("orders")?, trial.topic("mail")?);
+    let _one = trial.announce(Trial::node("one", &["orders"])?).await?;
+    let _two = trial.announce(Trial::node("two", &["mail"])?).await?;
+    let _both = trial.announce(Trial::node("both", &["mail", "orders"])?).await?;
+    for (topic, wanted) in [(&orders, ["both", "one"]), (&mail, ["both", "two"])] {
+        let mut watch = trial.watch(Some(topic)).await?;
+        trial.until("two have the topic", &mut watch, |nodes| ids(nodes) == wanted).await?;
+    }
+    let mut watch = trial.watch(None).await?;
+    trial.until("there are three", &mut watch, |nodes| nodes.len() == 3).await?;
+    Ok(())
+}
+
+pub(super) async fn a_node_of_unknown_topics_is_in_every_watch(trial: Trial) -> CaseResult {
+    let orders = trial.topic("orders")?;
+    let _bare = trial.announce(Trial::bare_node(1, "bare")?).await?;
+    for topic in [Some(&orders), None] {
+        let mut watch = trial.watch(topic).await?;
+        trial.until("it is there", &mut watch, |nodes| ids(nodes) == ["bare"]).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn all_watches_hear_the_same(trial: Trial) -> CaseResult {
+    let mut watches = Vec::new();
+    for _ in 0..20 {
+        let mut watch = trial.watch(None).await?;
+        trial.first(&mut watch).await?;
+        watches.push(watch);
+    }
+    let announcement = trial.announce(Trial::node("one", &[])?).await?;
+    for watch in &mut watches {
+        trial.until("it was announced", watch, |nodes| has(nodes, "one", |_| true)).await?;
+    }
+    drop(watches.split_off(10));
+    drop(announcement);
+    for watch in &mut watches {
+        trial.until("it is gone", watch, |nodes| !has(nodes, "one", |_| true)).await?;
+    }
+    Ok(())
+}
