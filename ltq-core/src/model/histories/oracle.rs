@@ -193,8 +193,9 @@ impl Oracle {
                     to.used.0 += 1;
                     to.last_tag += 1;
                     assert!(to.used.0 <= to.granted.0, "delivered beyond the credit");
-                    if *channel.at(offset) == State::Damaged {
-                        // Which one was given up is a guess until everything was said.
+                    if to.channel.ends_with("#ephemeral") && *channel.at(offset) == State::Damaged {
+                        // Which one was given up is a guess until everything of its turn was said: what
+                        // such a channel stores does not tell.
                         *channel.at(offset) = State::Waiting;
                     }
                     channel.pass_over(offset, &self.discarded);
