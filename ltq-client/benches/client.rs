@@ -25,12 +25,13 @@ use std::{
 };
 
 use bytes::BytesMut;
-use ltq_client::{Client, Message, Producer};
+use ltq_client::{Client, Cluster, Message, Producer};
 use ltq_core::{
     Credit, Durability, Offset, RecordBatch, Records, Stream, Tag, Timestamp, Transport,
     model::SequenceRange,
     protocol::{Decoder, Features, Frame, PeerLimits, Welcome, WriteQueue, encode},
 };
+use ltq_discovery::StaticList;
 use ltq_transport::Tcp;
 
 const BODY_BYTES: usize = 100;
@@ -44,6 +45,7 @@ fn main() {
     runtime.block_on(async {
         let client = Client::connect(&address).await.unwrap();
         publish(&client).await;
+        publish_by_cluster(&address).await;
         consume(&client).await;
         latency(&client).await;
     });
@@ -89,6 +91,42 @@ async fn publish(client: &Client) {
     let tasks: Vec<_> = (0..64).map(|_| sender(&producer, &message, count / 64)).collect();
     futures::future::join_all(tasks).await;
     watch.tell("send, 64 tasks", count);
+}
+
+/// The same by way of a cluster of one node.
+async fn publish_by_cluster(address: &str) {
+    let nodes: StaticList = address.parse().unwrap();
+    let cluster = Cluster::builder().discovery(nodes).connect().await.unwrap();
+    let message = Message::new(vec![7; BODY_BYTES]);
+    for (ids, what) in
+        [(false, "cluster: enqueue, without ids"), (true, "cluster: enqueue, with ids")]
+    {
+        let builder = cluster.producer_builder("t").window_messages(50_000).window_bytes(32 << 20);
+        let producer = builder.ids(ids).open().await.unwrap();
+        let watch = Watch::start();
+        for _ in 0..MESSAGES {
+            drop(producer.enqueue(message.clone()).await.unwrap());
+        }
+        producer.flush().await.unwrap();
+        watch.tell(what, MESSAGES);
+    }
+    let producer = cluster.producer("t").await.unwrap();
+    let batch = vec![message; 1_000];
+    let watch = Watch::start();
+    for _ in 0..MESSAGES / 1_000 {
+        drop(producer.enqueue_batch(&batch).await.unwrap());
+    }
+    producer.flush().await.unwrap();
+    watch.tell("cluster: enqueue_batch, with ids", MESSAGES);
+    let mut times = Vec::new();
+    for _ in 0..20_000 {
+        let start = Instant::now();
+        producer.send(Message::new("x")).await.unwrap();
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    let half = times.get(times.len() / 2);
+    println!("cluster: a lone send, there and back: half within {half:?}");
 }
 
 fn sender(producer: &Producer, message: &Message, count: u64) -> tokio::task::JoinHandle<()> {

@@ -19,6 +19,7 @@ use crate::{
 };
 
 /// Sets a client up: [`Client::builder`].
+#[derive(Clone)]
 #[must_use = "nothing happens before `connect`"]
 pub struct ClientBuilder {
     servers: Vec<Result<Address, AddressError>>,
@@ -32,6 +33,8 @@ pub struct ClientBuilder {
     backoff: Backoff,
     frame_bytes_max: u32,
     entropy: Arc<dyn Entropy>,
+    /// All servers are one node, which remembers its producers whatever address it is reached by.
+    is_one_node: bool,
 }
 
 impl Default for ClientBuilder {
@@ -48,6 +51,7 @@ impl Default for ClientBuilder {
             backoff: Backoff::default(),
             frame_bytes_max: 8 << 20,
             entropy: Arc::new(SystemEntropy),
+            is_one_node: false,
         }
     }
 }
@@ -208,10 +212,54 @@ impl ClientBuilder {
             backoff: self.backoff,
             frame_bytes_max: self.frame_bytes_max,
             entropy: self.entropy,
+            is_one_node: self.is_one_node,
         }));
         let client = Client::new(Arc::new(Lease::new(hub.clone())));
         tokio::spawn(DriverTask::new(Driver::new(hub, first)));
         Ok(client)
+    }
+}
+
+/// What a cluster asks of the one by which it makes a client for each node.
+impl ClientBuilder {
+    /// Whether a server is named.
+    pub(crate) const fn has_servers(&self) -> bool {
+        !self.servers.is_empty()
+    }
+
+    /// The servers are these addresses of one node.
+    pub(crate) fn node(mut self, addresses: impl IntoIterator<Item = Address>) -> Self {
+        self.servers = addresses.into_iter().map(Ok).collect();
+        self.is_one_node = true;
+        self
+    }
+
+    pub(crate) const fn get_transports(&self) -> &Transports {
+        &self.transports
+    }
+
+    pub(crate) const fn get_connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    pub(crate) const fn get_request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    pub(crate) const fn get_backoff(&self) -> Backoff {
+        self.backoff
+    }
+
+    pub(crate) const fn get_entropy(&self) -> &Arc<dyn Entropy> {
+        &self.entropy
+    }
+
+    pub(crate) fn get_token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    pub(crate) fn set_token(&mut self, token: Option<String>) {
+        self.token = token;
     }
 }
 

@@ -131,6 +131,15 @@ impl Client {
         self.lease.hub().state()
     }
 
+    /// There is a reason to connect now, if it waits to do so again.
+    pub(crate) fn hurry(&self) {
+        self.lease.hub().command(Command::Connect);
+    }
+
+    pub(crate) const fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     /// Closes the client with all its clones, producers and consumers: waits until everything
     /// that was enqueued is answered, sends the last settlements, gives back what is unsettled,
     /// and ends the connection. Calls made meanwhile or later fail as closed.

@@ -1,6 +1,7 @@
 //! The client of the LTQ message broker: producers whose every message ends in a receipt or in an
 //! error that says whether it may have happened, consumers that settle what they were given, and
-//! one connection under all of them that comes back by itself and loses and repeats nothing.
+//! one connection under all of them that comes back by itself and loses and repeats nothing. A
+//! [`Cluster`] publishes to many nodes, which it finds by a discovery scheme.
 //!
 //! ```no_run
 //! use ltq_client::{Client, Message};
@@ -36,6 +37,7 @@ mod admin;
 mod backoff;
 mod builder;
 mod client;
+mod cluster;
 mod connection;
 mod consumer;
 mod error;
@@ -46,8 +48,15 @@ pub use admin::Admin;
 pub use backoff::Backoff;
 pub use builder::ClientBuilder;
 pub use client::Client;
+pub use cluster::{
+    Availability, Choice, Cluster, ClusterBatchError, ClusterBatchReceipt, ClusterBuilder,
+    ClusterError, ClusterFigures, ClusterPendingBatch, ClusterPendingReceipt, ClusterProducer,
+    ClusterProducerBuilder, ClusterPublishError, ClusterReceipt, Failover, ID_HEADER, NodeFigures,
+    NodeNotUsed, NodeStatus, NodesNotUsed,
+};
 pub use consumer::{
-    Batch, Consumer, ConsumerBuilder, Delivery, ForEach, ForEachSummary, Received, StopHandle,
+    Batch, Consumer, ConsumerBuilder, CreditUse, Delivery, ForEach, ForEachSummary, Received,
+    StopHandle,
 };
 pub use error::{
     BatchError, CloseError, ConnectError, ConsumeError, Outcome, PublishError, RequestError,
@@ -60,6 +69,8 @@ pub use state::ConnectionState;
 
 #[cfg(any(feature = "tls", feature = "quic"))]
 pub use ltq_transport::{ClientTrust, Fingerprint, Pem, TrustError};
+
+pub use ltq_discovery::{Discovery, NodeId, NodeInfo, NodeSet};
 
 pub use ltq_core::{
     ChannelName, ChannelStats, Credit, Durability, Keep, Message, NodeStats, Offset, ProducerName,

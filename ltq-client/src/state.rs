@@ -24,6 +24,14 @@ pub enum ConnectionState {
         /// The broker's name.
         node: String,
     },
+    /// It is up, and the broker is about to end it: it takes nothing new, and still answers what it
+    /// was asked before.
+    Leaving {
+        /// To where.
+        address: Address,
+        /// The broker's name.
+        node: String,
+    },
     /// It is down; another attempt follows.
     Disconnected {
         /// Attempts that failed, and connections that did not last, in a row.
@@ -41,6 +49,16 @@ impl ConnectionState {
     /// Whether it is up.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
-        matches!(self, Self::Connected { .. })
+        matches!(self, Self::Connected { .. } | Self::Leaving { .. })
+    }
+
+    /// Whether the last thing known of it is that it is not up: it was lost, or could not be made.
+    #[must_use]
+    pub const fn is_down(&self) -> bool {
+        match self {
+            Self::Connecting { attempt, .. } => *attempt > 1,
+            Self::Disconnected { .. } | Self::Closed => true,
+            Self::Connected { .. } | Self::Leaving { .. } => false,
+        }
     }
 }

@@ -44,13 +44,57 @@ impl FromStr for StartAt {
 }
 
 /// How much more a consumer will take. As a grant it counts from the start of the subscription,
-/// so that repeating a grant changes nothing.
+/// so that repeating a grant changes nothing, and a smaller one takes back what is not used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credit {
     /// Messages.
     pub messages: u64,
     /// Bytes of encoded messages. The message that uses up the last of them may go beyond.
     pub bytes: u64,
+}
+
+impl Credit {
+    /// The smaller of both in messages, and in bytes.
+    #[must_use]
+    pub const fn at_most(self, most: Self) -> Self {
+        Self {
+            messages: if self.messages < most.messages { self.messages } else { most.messages },
+            bytes: if self.bytes < most.bytes { self.bytes } else { most.bytes },
+        }
+    }
+
+    /// The larger of both in messages, and in bytes.
+    #[must_use]
+    pub const fn at_least(self, least: Self) -> Self {
+        Self {
+            messages: if self.messages > least.messages { self.messages } else { least.messages },
+            bytes: if self.bytes > least.bytes { self.bytes } else { least.bytes },
+        }
+    }
+
+    /// Whether this is no more than `most`, neither in messages nor in bytes.
+    #[must_use]
+    pub const fn is_within(self, most: Self) -> bool {
+        self.messages <= most.messages && self.bytes <= most.bytes
+    }
+
+    /// The sum of both, as far as numbers go.
+    #[must_use]
+    pub const fn plus(self, more: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_add(more.messages),
+            bytes: self.bytes.saturating_add(more.bytes),
+        }
+    }
+
+    /// What is left of this without `less`; none where that is more.
+    #[must_use]
+    pub const fn minus(self, less: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(less.messages),
+            bytes: self.bytes.saturating_sub(less.bytes),
+        }
+    }
 }
 
 /// Which delivery of which message to one consumer: its deliveries are numbered from 1 without

@@ -29,8 +29,9 @@ pub use admin::{
     AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicOptions, TopicSettings, TopicStats,
 };
 pub use broker::{
-    Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, DirectError, Publisher,
-    PublisherOptions, Receipt, Received, SettingsError, SubscribeOptions, Subscription,
+    Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, CatalogueChanges,
+    CatalogueWatch, DirectError, Publisher, PublisherOptions, Receipt, Received, SettingsError,
+    SubscribeOptions, Subscription,
 };
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};

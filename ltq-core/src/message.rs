@@ -1,7 +1,7 @@
 //! A message as a program sees it, and its one encoding.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
 /// What a producer publishes and a consumer gets: a body, and optionally a key and headers.
@@ -56,20 +56,32 @@ impl Message {
 
     /// Appends the encoding: the length of the meta part as a varint, the meta part (absent
     /// without key and headers; else postcard of key and headers), the body.
-    pub(crate) fn encode(&self, into: &mut BytesMut) {
-        if self.key.is_none() && self.headers.is_empty() {
+    /// With `more` it has one more header, behind its own.
+    pub(crate) fn encode(&self, more: Option<(&str, &[u8])>, into: &mut BytesMut) {
+        let headers = || {
+            let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref()));
+            own.chain(more)
+        };
+        let count = self.headers.len() + usize::from(more.is_some());
+        if self.key.is_none() && count == 0 {
             into.reserve(1 + self.body.len());
             into.put_u8(0);
         } else {
-            let meta = MetaRef {
-                key: self.key.as_deref(),
-                headers: self.headers.iter().map(|(n, v)| (n.as_str(), v.as_ref())).collect(),
-            };
-            // Writing to a growing vector cannot fail, and the types have no fallible encoder.
-            let meta = postcard::to_stdvec(&meta).unwrap_or_default();
-            put_varint(into, meta.len() as u32);
-            into.reserve(meta.len() + self.body.len());
-            into.extend_from_slice(&meta);
+            // Postcard's encoding, written in one go: this is done for each message.
+            let of = |bytes: &[u8]| varint_len(bytes.len()) + bytes.len();
+            let key = self.key.as_deref();
+            let in_headers: usize =
+                headers().map(|(name, value)| of(name.as_bytes()) + of(value)).sum();
+            let meta = 1 + key.map_or(0, of) + varint_len(count) + in_headers;
+            into.reserve(VARINT_BYTES_MAX + meta + self.body.len());
+            put_varint(into, meta as u32);
+            into.put_u8(u8::from(key.is_some()));
+            key.into_iter().for_each(|key| put_bytes(into, key));
+            put_varint(into, count as u32);
+            for (name, value) in headers() {
+                put_bytes(into, name.as_bytes());
+                put_bytes(into, value);
+            }
         }
         into.extend_from_slice(&self.body);
     }
@@ -104,7 +116,8 @@ impl Message {
 #[error("the record's key and headers are not in LTQ's encoding")]
 pub struct MessageError;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 struct MetaRef<'a> {
     #[serde(borrow)]
     key: Option<&'a [u8]>,
@@ -120,6 +133,16 @@ fn put_varint(into: &mut BytesMut, mut value: u32) {
         value >>= 7;
     }
     into.put_u8(value as u8);
+}
+
+fn put_bytes(into: &mut BytesMut, bytes: &[u8]) {
+    put_varint(into, bytes.len() as u32);
+    into.extend_from_slice(bytes);
+}
+
+const fn varint_len(value: usize) -> usize {
+    let bits = usize::BITS - value.leading_zeros();
+    if bits == 0 { 1 } else { bits.div_ceil(7) as usize }
 }
 
 fn take_varint(from: &[u8]) -> Option<(u32, usize)> {
@@ -139,7 +162,7 @@ mod tests {
 
     fn round_trip(message: &Message) {
         let mut buffer = BytesMut::new();
-        message.encode(&mut buffer);
+        message.encode(None, &mut buffer);
         assert!(buffer.len() <= message.encoded_len_max());
         assert_eq!(&Message::decode(&buffer.freeze()).unwrap(), message);
     }
@@ -151,6 +174,35 @@ mod tests {
         round_trip(&Message::new("body").with_key(""));
         round_trip(&Message::new(vec![7; 300]).with_key(vec![1; 200]).with_header("a", "b"));
         round_trip(&Message::new("").with_header("", "").with_header("", "x"));
+    }
+
+    #[test]
+    fn the_meta_part_is_postcards_encoding() {
+        let long = vec![3; 20_000];
+        for key in [None, Some(&b""[..]), Some(&[1; 127]), Some(&[1; 128]), Some(&long)] {
+            for headers in [vec![], vec![("", &b""[..])], vec![("a", &[2; 300]); 130]] {
+                let mut message = Message::new("body");
+                message.key = key.map(Bytes::copy_from_slice);
+                let own = headers.iter().map(|(n, v)| ((*n).to_owned(), Bytes::copy_from_slice(v)));
+                message.headers = own.collect();
+                for more in [None, Some(("more", &[9; 3][..]))] {
+                    let mut expected = BytesMut::new();
+                    let headers: Vec<_> = headers.iter().copied().chain(more).collect();
+                    if key.is_none() && headers.is_empty() {
+                        expected.put_u8(0);
+                    } else {
+                        let meta = postcard::to_stdvec(&MetaRef { key, headers }).unwrap();
+                        put_varint(&mut expected, meta.len() as u32);
+                        expected.extend_from_slice(&meta);
+                    }
+                    expected.extend_from_slice(b"body");
+                    let mut encoded = BytesMut::new();
+                    message.encode(more, &mut encoded);
+                    assert_eq!(encoded, expected);
+                }
+            }
+        }
+        assert_eq!([0, 1, 127, 128, 16_383, 16_384].map(varint_len), [1, 1, 1, 2, 2, 3]);
     }
 
     #[test]

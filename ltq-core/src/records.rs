@@ -289,8 +289,17 @@ impl RecordsBuilder {
 
     /// Encodes one more message. The caller bounds the whole below 4 GiB.
     pub fn push(&mut self, message: &Message) {
+        self.push_with(message, None);
+    }
+
+    /// The same, with one more header behind those of the message.
+    pub fn push_with_header(&mut self, message: &Message, name: &str, value: &[u8]) {
+        self.push_with(message, Some((name, value)));
+    }
+
+    fn push_with(&mut self, message: &Message, header: Option<(&str, &[u8])>) {
         let start = self.payload.len();
-        message.encode(&mut self.payload);
+        message.encode(header, &mut self.payload);
         let crc = crc32c::crc32c(self.payload.get(start..).unwrap_or_default());
         self.table.put_u32_le(self.payload.len() as u32);
         self.table.put_u32_le(crc);

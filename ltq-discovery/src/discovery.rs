@@ -4,6 +4,7 @@ use std::{error::Error, fmt};
 
 use async_trait::async_trait;
 use ltq_core::TopicName;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{NodeInfo, NodeSet};
@@ -51,13 +52,47 @@ pub trait Discovery: Send + Sync + 'static {
     /// [`DiscoveryError`]; then nothing was announced, or it is forgotten soon.
     async fn announce(&self, node: NodeInfo) -> Result<Announced, DiscoveryError>;
 
-    /// Watches the nodes that have `topic`, or may have it; with `None` all nodes.
+    /// Watches the nodes that are of interest, each with as much of it as is.
     ///
     /// Draining nodes are among them, marked so.
     ///
     /// # Errors
     /// [`DiscoveryError`], when not even a first set can be had.
-    async fn watch(&self, topic: Option<&TopicName>) -> Result<Box<dyn Watch>, DiscoveryError>;
+    async fn watch(&self, interest: &Interest) -> Result<Box<dyn Watch>, DiscoveryError>;
+}
+
+/// What somebody who watches wants to know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Interest {
+    /// All nodes, without their topics: for who brings messages somewhere. Whoever may do anything at
+    /// all may know it. What it costs does not grow with the topics.
+    Nodes,
+    /// The nodes that have this topic, or may, each with no other: for who consumes.
+    Topic(TopicName),
+    /// All nodes with all their topics and channels: for operators.
+    Everything,
+}
+
+impl Interest {
+    /// As much of the node as is of interest, if anything is.
+    #[must_use]
+    pub fn view(&self, node: &NodeInfo) -> Option<NodeInfo> {
+        match self {
+            Self::Nodes => Some(node.without_topics()),
+            Self::Topic(topic) => node.may_have(topic).then(|| node.with_topic_only(topic)),
+            Self::Everything => Some(node.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes => f.write_str("all nodes"),
+            Self::Topic(topic) => write!(f, "the nodes that have {topic}"),
+            Self::Everything => f.write_str("all nodes and their topics"),
+        }
+    }
 }
 
 /// What became of an announcement.

@@ -1,4 +1,5 @@
-//! How LTQ's clients find its nodes: the contract [`Discovery`], and [`StaticList`].
+//! How LTQ's clients find its nodes: the contract [`Discovery`], a fixed list ([`StaticList`]), DNS names
+//! ([`DnsNames`]), and the [`registry`].
 //!
 //! A node announces what it is; a client watches for the nodes of a topic. What stands between
 //! the two is up to the implementation: nothing but a list, or a registry that hears heartbeats.
@@ -6,10 +7,10 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use ltq_core::TopicName;
-//! use ltq_discovery::{Discovery, StaticList};
+//! use ltq_discovery::{Discovery, Interest, StaticList};
 //!
 //! let list: StaticList = "tcp://10.0.0.1:7440, tcp://10.0.0.2:7440".parse()?;
-//! let mut watch = list.watch(Some(&TopicName::new("orders")?)).await?;
+//! let mut watch = list.watch(&Interest::Topic(TopicName::new("orders")?)).await?;
 //! for node in watch.changed().await?.iter() {
 //!     println!("{} at {:?}", node.id(), node.address("tcp"));
 //! }
@@ -18,12 +19,18 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod discovery;
+mod dns;
 mod node;
+pub mod registry;
 mod static_list;
 
-pub use discovery::{Announced, Announcement, Discovery, DiscoveryError, Watch};
+pub use discovery::{Announced, Announcement, Discovery, DiscoveryError, Interest, Watch};
+pub use dns::{DnsNames, DnsNamesError, Resolve, SystemResolver};
 pub use node::{
-    NODE_ID_BYTES_MAX, NodeId, NodeIdError, NodeInfo, NodeInfoError, NodeSet, NodeState,
+    Epoch, Load, NODE_ID_BYTES_MAX, NodeId, NodeIdError, NodeInfo, NodeInfoError, NodeSet,
+    NodeState, VERSION_BYTES_MAX,
 };
 pub use static_list::{StaticList, StaticListError};

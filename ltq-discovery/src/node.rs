@@ -10,8 +10,13 @@ use std::{
 use ltq_core::{Address, ChannelName, TopicName};
 use thiserror::Error;
 
+use crate::Interest;
+
 /// The longest [`NodeId`], in bytes.
 pub const NODE_ID_BYTES_MAX: usize = 255;
+
+/// The longest version of a node's program, in bytes.
+pub const VERSION_BYTES_MAX: usize = 64;
 
 /// Which node. It stays the same over restarts and changes of address.
 ///
@@ -87,6 +92,29 @@ pub enum NodeState {
     Draining,
 }
 
+/// Which run of a node: of two under one id, the greater one was started later.
+///
+/// Clocks may be wrong, so that a later run can have the smaller epoch: it counts as the newer one
+/// once nothing is heard of the other any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch {
+    /// When it was started, in milliseconds since 1970.
+    pub started: u64,
+    /// Tells two runs of one moment apart: by chance.
+    pub instance: u64,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:x}", self.started, self.instance)
+    }
+}
+
+/// How busy a node is, as it says itself: 0 at rest, and twice as much where twice as much waits. It
+/// means something only beside that of another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Load(pub u32);
+
 /// Why a node cannot be described so.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NodeInfoError {
@@ -101,6 +129,14 @@ pub enum NodeInfoError {
         /// The address as text.
         address: String,
     },
+    /// The version is longer than [`VERSION_BYTES_MAX`].
+    #[error("node {node} has a version of {bytes} bytes; the limit is {VERSION_BYTES_MAX}")]
+    LongVersion {
+        /// The node.
+        node: NodeId,
+        /// How long it is.
+        bytes: usize,
+    },
 }
 
 /// A node: who it is, where, and what it has.
@@ -110,10 +146,15 @@ pub struct NodeInfo {
     addresses: Vec<Address>,
     topics: Option<BTreeMap<TopicName, BTreeSet<ChannelName>>>,
     state: NodeState,
+    epoch: Epoch,
+    load: Load,
+    version: Option<Arc<str>>,
+    is_suspected: bool,
 }
 
 impl NodeInfo {
-    /// A node that is ready, at these addresses, the preferred ones first; its topics are unknown.
+    /// A node that is ready and at rest, at these addresses, the preferred ones first; its topics and
+    /// version are unknown, and its epoch is the least.
     ///
     /// # Errors
     /// [`NodeInfoError`] without an address, or with one that is malformed.
@@ -132,7 +173,16 @@ impl NodeInfo {
                 return Err(NodeInfoError::BadAddress { node: id, address: text });
             }
         }
-        Ok(Self { id, addresses, topics: None, state: NodeState::Ready })
+        Ok(Self {
+            id,
+            addresses,
+            topics: None,
+            state: NodeState::Ready,
+            epoch: Epoch::default(),
+            load: Load::default(),
+            version: None,
+            is_suspected: false,
+        })
     }
 
     /// The node with these topics, each with its channels.
@@ -140,6 +190,66 @@ impl NodeInfo {
     pub fn with_topics(mut self, topics: BTreeMap<TopicName, BTreeSet<ChannelName>>) -> Self {
         self.topics = Some(topics);
         self
+    }
+
+    /// This run of the node.
+    #[must_use]
+    pub const fn with_epoch(mut self, epoch: Epoch) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// The node with so much to do.
+    #[must_use]
+    pub const fn with_load(mut self, load: Load) -> Self {
+        self.load = load;
+        self
+    }
+
+    /// The node of this version of its program.
+    ///
+    /// # Errors
+    /// [`NodeInfoError::LongVersion`].
+    pub fn with_version(mut self, version: &str) -> Result<Self, NodeInfoError> {
+        let bytes = version.len();
+        if bytes > VERSION_BYTES_MAX {
+            return Err(NodeInfoError::LongVersion { node: self.id, bytes });
+        }
+        self.version = Some(version.into());
+        Ok(self)
+    }
+
+    /// The node, suspected or not.
+    #[must_use]
+    pub const fn with_suspicion(mut self, is_suspected: bool) -> Self {
+        self.is_suspected = is_suspected;
+        self
+    }
+
+    /// The node with this one of its topics at most.
+    #[must_use]
+    pub fn with_topic_only(&self, topic: &TopicName) -> Self {
+        let topics = self.topics.as_ref().map(|topics| {
+            let only = topics.get_key_value(topic);
+            only.map(|(name, channels)| (name.clone(), channels.clone())).into_iter().collect()
+        });
+        Self { topics, ..self.without_topics() }
+    }
+
+    /// The node, of which it is not said what topics it has.
+    #[must_use]
+    pub fn without_topics(&self) -> Self {
+        let Self { id, addresses, state, epoch, load, version, is_suspected, topics: _ } = self;
+        Self {
+            id: id.clone(),
+            addresses: addresses.clone(),
+            topics: None,
+            state: *state,
+            epoch: *epoch,
+            load: *load,
+            version: version.clone(),
+            is_suspected: *is_suspected,
+        }
     }
 
     /// The node in this state.
@@ -179,6 +289,58 @@ impl NodeInfo {
         self.state
     }
 
+    /// Which run of it this is.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How busy it is.
+    #[must_use]
+    pub const fn load(&self) -> Load {
+        self.load
+    }
+
+    /// Of which version its program is, where that is known.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Whether it missed heartbeats, and is avoided where there is a choice. It may be well, and out of
+    /// sight of who says so.
+    #[must_use]
+    pub const fn is_suspected(&self) -> bool {
+        self.is_suspected
+    }
+
+    /// Adds topics, or puts others in the place of those of the same name.
+    pub(crate) fn add_topics(
+        &mut self,
+        topics: impl IntoIterator<Item = (TopicName, BTreeSet<ChannelName>)>,
+    ) {
+        self.topics.get_or_insert_default().extend(topics);
+    }
+
+    /// Takes a topic away.
+    pub(crate) fn remove_topic(&mut self, topic: &TopicName) {
+        if let Some(topics) = &mut self.topics {
+            topics.remove(topic);
+        }
+    }
+
+    pub(crate) const fn set_state(&mut self, state: NodeState) {
+        self.state = state;
+    }
+
+    pub(crate) const fn set_load(&mut self, load: Load) {
+        self.load = load;
+    }
+
+    pub(crate) const fn set_suspicion(&mut self, is_suspected: bool) {
+        self.is_suspected = is_suspected;
+    }
+
     /// Whether it has the topic, as far as is known: where its topics are unknown it may.
     #[must_use]
     pub fn may_have(&self, topic: &TopicName) -> bool {
@@ -191,12 +353,12 @@ impl NodeInfo {
 pub struct NodeSet(Arc<[NodeInfo]>);
 
 impl NodeSet {
-    /// The nodes of which `topic` is of interest, or with `None` all of them.
+    /// As much of it as is of interest.
     #[must_use]
-    pub fn of_topic(&self, topic: Option<&TopicName>) -> Self {
-        match topic {
-            Some(topic) => self.iter().filter(|node| node.may_have(topic)).cloned().collect(),
-            None => self.clone(),
+    pub fn view(&self, interest: &Interest) -> Self {
+        match interest {
+            Interest::Everything => self.clone(),
+            interest => self.iter().filter_map(|node| interest.view(node)).collect(),
         }
     }
 
@@ -289,9 +451,12 @@ mod tests {
         let has = node("has").with_topics(topics(&["orders", "mail"]));
         let has_not = node("has-not").with_topics(topics(&["mail"]));
         let unknown = node("unknown");
-        let all: NodeSet = [has.clone(), has_not, unknown.clone()].into_iter().collect();
-        let orders = all.of_topic(Some(&"orders".parse().unwrap()));
-        assert_eq!(orders, [has, unknown].into_iter().collect());
-        assert_eq!(all.of_topic(None), all);
+        let all: NodeSet = [has, has_not, unknown.clone()].into_iter().collect();
+        let orders = all.view(&Interest::Topic("orders".parse().unwrap()));
+        let has_one = node("has").with_topics(topics(&["orders"]));
+        assert_eq!(orders, [has_one, unknown.clone()].into_iter().collect());
+        assert_eq!(all.view(&Interest::Everything), all);
+        let plain = [node("has"), node("has-not"), unknown].into_iter().collect();
+        assert_eq!(all.view(&Interest::Nodes), plain);
     }
 }

@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, future::pending, str::FromStr};
 
 use async_trait::async_trait;
-use ltq_core::{Address, AddressError, TopicName};
+use ltq_core::{Address, AddressError};
 use thiserror::Error;
 
 use crate::{
-    Announced, Discovery, DiscoveryError, NodeId, NodeIdError, NodeInfo, NodeInfoError, NodeSet,
-    Watch,
+    Announced, Discovery, DiscoveryError, Interest, NodeId, NodeIdError, NodeInfo, NodeInfoError,
+    NodeSet, Watch,
 };
 
 /// Why a list of nodes is none.
@@ -101,8 +101,8 @@ impl Discovery for StaticList {
         Ok(Announced::NotTaken("clients have a fixed list of nodes"))
     }
 
-    async fn watch(&self, topic: Option<&TopicName>) -> Result<Box<dyn Watch>, DiscoveryError> {
-        Ok(Box::new(Once(Some(self.nodes.of_topic(topic)))))
+    async fn watch(&self, interest: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
+        Ok(Box::new(Once(Some(self.nodes.view(interest)))))
     }
 }
 
@@ -135,8 +135,8 @@ mod tests {
     #[tokio::test]
     async fn a_watch_gives_the_list_once_and_is_quiet_then() {
         let list: StaticList = "tcp://b:1, a:1 ,in-process://broker".parse().unwrap();
-        for topic in [None, Some(&TopicName::new("orders").unwrap())] {
-            let mut watch = list.watch(topic).await.unwrap();
+        for interest in [Interest::Nodes, Interest::Topic("orders".parse().unwrap())] {
+            let mut watch = list.watch(&interest).await.unwrap();
             // A call that was given up without being polled has used nothing up.
             drop(watch.changed());
             let ids: Vec<_> =
@@ -155,7 +155,7 @@ mod tests {
             NodeInfo::new(id.parse().unwrap(), [address]).unwrap().with_topics(topics)
         };
         let list = StaticList::of_nodes([node("a", "orders"), node("b", "mail")]).unwrap();
-        let mut watch = list.watch(Some(&"mail".parse().unwrap())).await.unwrap();
+        let mut watch = list.watch(&Interest::Topic("mail".parse().unwrap())).await.unwrap();
         assert_eq!(watch.changed().await.unwrap(), [node("b", "mail")].into_iter().collect());
     }
 
@@ -165,7 +165,10 @@ mod tests {
         let node = NodeInfo::new("n".parse().unwrap(), ["tcp://n:1".parse().unwrap()]).unwrap();
         let announced = list.announce(node).await.unwrap();
         assert!(matches!(announced, Announced::NotTaken(why) if why.contains("fixed list")));
-        assert_eq!(list.watch(None).await.unwrap().changed().await.unwrap().len(), 1);
+        assert_eq!(
+            list.watch(&Interest::Everything).await.unwrap().changed().await.unwrap().len(),
+            1
+        );
     }
 
     #[test]

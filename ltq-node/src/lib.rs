@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 
 pub mod access;
+mod announcer;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -12,9 +13,12 @@ pub mod http;
 mod listening;
 pub mod logging;
 pub mod node;
+mod node_json;
 pub mod output;
 mod record_json;
+pub mod registry;
 pub mod reload;
+mod signals;
 pub mod tools;
 pub mod watched_store;
 

@@ -1,12 +1,14 @@
 //! The reference broker.
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
 use clap::Parser;
 use ltq_node::{
-    config::{ConfigSource, Flags},
-    logging, node, output, tools,
+    config::{Config, ConfigSource, Flags, Instead, LogFormat, LogLevel, Settings},
+    logging, node, output,
+    registry::{self, RegistryConfig},
+    tools,
 };
 
 #[global_allocator]
@@ -14,33 +16,56 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let mut flags = Flags::parse();
-    if let Some(tool) = flags.tool.take() {
-        return tools::run(tool);
+    match flags.instead.take() {
+        Some(Instead::Tool(tool)) => tools::run(tool),
+        Some(Instead::Registry(flags)) => {
+            let print_config = flags.print_config;
+            let of =
+                |config: &RegistryConfig| (config.to_toml(), config.log_format, config.log_level);
+            run(flags, print_config, of, async |config, source| {
+                registry::run(&config, source).await
+            })
+        }
+        None => {
+            let print_config = flags.print_config;
+            let of = |config: &Config| (config.to_toml(), config.log_format, config.log_level);
+            run(flags, print_config, of, async |config, source| node::run(&config, source).await)
+        }
     }
-    let print_config = flags.print_config;
-    let source = ConfigSource::new(flags, std::env::vars_os());
+}
+
+/// Reads the configuration, and prints it or runs what it is for. `of` says how it is printed, and how logs
+/// are written.
+fn run<S: Settings, E: Display>(
+    flags: S::Flags,
+    print_config: bool,
+    of: impl FnOnce(&S) -> (String, LogFormat, LogLevel),
+    run: impl AsyncFnOnce(S, ConfigSource<S>) -> Result<(), E>,
+) -> ExitCode {
+    let source = ConfigSource::<S>::new(flags, std::env::vars_os());
     let config = match source.load() {
         Ok(config) => config,
         Err(error) => return failed(&error, BAD_USAGE),
     };
+    let (text, format, level) = of(&config);
     if print_config {
-        return match output::line(config.to_toml().trim_end()) {
+        return match output::line(text.trim_end()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error, FAILED),
         };
     }
-    logging::start(config.log_format, config.log_level);
+    logging::start(format, level);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error, FAILED),
     };
-    match runtime.block_on(node::run(&config, source)) {
+    match runtime.block_on(run(config, source)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error, FAILED),
     }
 }
 
-fn failed(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+fn failed(error: &dyn Display, code: u8) -> ExitCode {
     output::note(format_args!("ltq-node: {error}"));
     ExitCode::from(code)
 }

@@ -25,17 +25,19 @@ use tracing::{error, info, warn};
 use crate::{
     NodeBroker,
     access::NodeAccess,
+    announcer::Announcer,
     config::{Config, ConfigSource, StoreKind},
     descriptors,
     http::{self, HttpOptions, HttpServer},
     listening::Wires,
     output,
     reload::Reloader,
+    signals::Signals,
     tools,
     watched_store::{Figures, Files, WatchedStore},
 };
 
-pub use crate::listening::CertificateError;
+pub use crate::{announcer::AnnouncerError, listening::CertificateError};
 
 /// Why a node did not start, or did not stop as it should.
 #[derive(Debug, Error)]
@@ -52,6 +54,9 @@ pub enum NodeError {
     /// Its certificates cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// It cannot be announced to registries.
+    #[error(transparent)]
+    Announcer(#[from] AnnouncerError),
     /// It cannot serve HTTP.
     #[error("serving HTTP on {address} failed: {source}{}", taken(Some(source.kind()), "--http"))]
     Http {
@@ -71,7 +76,7 @@ pub enum NodeError {
     Signals(io::Error),
 }
 
-fn io_kind(error: &TransportError) -> Option<io::ErrorKind> {
+pub(crate) fn io_kind(error: &TransportError) -> Option<io::ErrorKind> {
     match error {
         TransportError::Io { source, .. } => Some(source.kind()),
         _ => None,
@@ -79,7 +84,7 @@ fn io_kind(error: &TransportError) -> Option<io::ErrorKind> {
 }
 
 /// What to do about an address that is taken, in words that follow the error's.
-fn taken(kind: Option<io::ErrorKind>, flag: &str) -> String {
+pub(crate) fn taken(kind: Option<io::ErrorKind>, flag: &str) -> String {
     if kind != Some(io::ErrorKind::AddrInUse) {
         return String::new();
     }
@@ -93,6 +98,7 @@ pub struct Node {
     wires: Wires,
     listening: Vec<Address>,
     http: Option<(SocketAddr, JoinHandle<()>)>,
+    announcer: Option<Announcer>,
     serving: JoinSet<()>,
     stopping: watch::Sender<bool>,
     /// Where the messages are, for people.
@@ -160,7 +166,7 @@ impl Node {
 
         let (stopping, _) = watch::channel(false);
         let mut serving = JoinSet::new();
-        let listening = listeners.iter().map(|listener| listener.local_address()).collect();
+        let listening: Vec<_> = listeners.iter().map(|listener| listener.local_address()).collect();
         for listener in listeners {
             let broker = broker.clone();
             serving.spawn(async move {
@@ -170,6 +176,14 @@ impl Node {
                 }
             });
         }
+        // What is served can be found.
+        let announcer = match Announcer::start(config, &broker, &listening) {
+            Ok(announcer) => announcer,
+            Err(error) => {
+                let _failed = broker.stop(config.stop_timeout.0).await;
+                return Err(error.into());
+            }
+        };
         let http = http.map(|(local, listener)| {
             let options = HttpOptions {
                 connections_max: config.limits.http_connections_max,
@@ -180,8 +194,18 @@ impl Node {
             };
             let told = stopping.subscribe();
             let (broker, figures) = (broker.clone(), wires.figures().clone());
-            let router = http::router(broker, reloader.clone(), figures, &options, told);
-            let server = HttpServer::new(listener, router, &options);
+            let places = http::Places::new(&options);
+            let registries = announcer.as_ref().map(|it| it.registries().clone());
+            let router = http::router(
+                broker,
+                reloader.clone(),
+                figures,
+                registries,
+                places.clone(),
+                &options,
+                told,
+            );
+            let server = HttpServer::new(listener, router, places, &options);
             (local, tokio::spawn(server.run(stopping.subscribe())))
         });
         Ok(Self {
@@ -189,6 +213,7 @@ impl Node {
             wires,
             listening,
             http,
+            announcer,
             serving,
             stopping,
             kept: kept(config),
@@ -265,6 +290,9 @@ impl Node {
     pub async fn stop(mut self) -> Result<(), NodeError> {
         let deadline = Instant::now() + self.stop_timeout;
         self.stopping.send_replace(true);
+        if let Some(announcer) = self.announcer.take() {
+            announcer.withdraw().await;
+        }
         let stopped = self.broker.stop(self.stop_timeout).await;
         // Requests are answered by now, as done or as refused; what does not read its answer is
         // cut off.
@@ -365,7 +393,7 @@ fn kept(config: &Config) -> String {
 }
 
 /// The address as a client on this machine uses it.
-fn reachable(address: &Address) -> String {
+pub(crate) fn reachable(address: &Address) -> String {
     match address.rest().parse::<SocketAddr>() {
         Ok(SocketAddr::V4(v4)) if v4.ip().is_unspecified() => {
             format!("{}://{}:{}", address.scheme(), Ipv4Addr::LOCALHOST, v4.port())
@@ -374,33 +402,6 @@ fn reachable(address: &Address) -> String {
             format!("{}://[{}]:{}", address.scheme(), Ipv6Addr::LOCALHOST, v6.port())
         }
         _ => address.to_string(),
-    }
-}
-
-/// The signals that ask for a stop, and one that does not.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    /// Of a file that grows beyond what the process may write. Unless somebody takes it it ends the
-    /// process; the write fails anyway, which a store takes for a full device.
-    _file_too_large: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            _file_too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
-        })
-    }
-
-    /// The next one's name. Cancel safe.
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
     }
 }
 

@@ -17,23 +17,23 @@ use tracing::{error, info, warn};
 
 use crate::{
     access::NodeAccess,
-    config::{Config, ConfigError, ConfigSource, fixed_differences},
+    config::{Config, ConfigError, ConfigSource, Settings, fixed_differences},
 };
 
 /// Takes over what may change while a node runs, and counts how that went.
 #[derive(Debug)]
-pub struct Reloader {
-    /// What the node runs with, but for tokens and identities.
-    started: Config,
+pub struct Reloader<S: Settings = Config> {
+    /// What it runs with, but for tokens and identities.
+    started: S,
     access: Arc<NodeAccess>,
     reloads: AtomicU64,
     failed: AtomicBool,
 }
 
-impl Reloader {
-    /// For a node that was started with this configuration and access.
+impl<S: Settings> Reloader<S> {
+    /// For what was started with this configuration and access.
     #[must_use]
-    pub const fn new(started: Config, access: Arc<NodeAccess>) -> Self {
+    pub const fn new(started: S, access: Arc<NodeAccess>) -> Self {
         let (reloads, failed) = (AtomicU64::new(0), AtomicBool::new(false));
         Self { started, access, reloads, failed }
     }
@@ -42,10 +42,10 @@ impl Reloader {
     /// be, or that has neither where there were some, leaves everything as it is: a node never opens
     /// itself to everybody while it runs. What else is different in it is named in the log: it takes a
     /// restart.
-    pub fn take(&self, read: Result<Config, ConfigError>) {
+    pub fn take(&self, read: Result<S, ConfigError>) {
         let config = match read {
             // A file that is being written may have no tokens yet, or be empty.
-            Ok(config) if self.access.asks() && !config.authenticates() => {
+            Ok(config) if self.access.asks() && !config.as_node().authenticates() => {
                 self.failed.store(true, Ordering::Relaxed);
                 error!("the file has no tokens any more; to let everybody in takes a restart");
                 return;
@@ -57,7 +57,7 @@ impl Reloader {
                 return;
             }
         };
-        let changes = self.access.change(&config);
+        let changes = self.access.change(&config.as_node());
         self.failed.store(false, Ordering::Relaxed);
         self.reloads.fetch_add(1, Ordering::Relaxed);
         info!(
@@ -85,7 +85,7 @@ impl Reloader {
 
     /// Reads the file again whenever it has changed or a signal comes; never ends. `source` is what
     /// the node was started by.
-    pub(crate) async fn watch(self: Arc<Self>, source: ConfigSource, mut hangup: Signal) {
+    pub(crate) async fn watch(self: Arc<Self>, source: ConfigSource<S>, mut hangup: Signal) {
         let file = source.file();
         // What was read last, and what was there at the last look: a file is read once it rests, as
         // one that is being written is not what anybody means.

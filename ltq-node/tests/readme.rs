@@ -39,6 +39,16 @@ async fn encrypted() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+async fn on_several_nodes() -> Result<(), Box<dyn Error>> {
+    use ltq_client::{Cluster, Message};
+
+    let cluster = Cluster::builder().registry("tcp://127.0.0.1:7450").connect().await?;
+    let producer = cluster.producer("orders").await?;
+    let receipt = producer.send(Message::new("one coffee")).await?;
+    println!("stored on {}, {}", receipt.node, receipt.receipt.durability);
+    Ok(())
+}
+
 async fn embedded() -> Result<(), Box<dyn Error>> {
     use ltq_core::{Broker, BrokerSettings, Durability, Environment, Message, TopicSettings};
     use ltq_store::MemoryStore;
@@ -122,7 +132,7 @@ fn each_rust_block_of_the_readme_is_here() {
         assert!(here.contains(&squeezed(block)), "not here as it stands there:\n{block}");
         blocks += 1;
     }
-    assert_eq!(blocks, 6);
+    assert_eq!(blocks, 7);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_client::{Batch, Client, ConsumeError, Consumer, Delivery, Message, Offset};
+use ltq_client::{Batch, Client, ConsumeError, Consumer, Credit, Delivery, Message, Offset};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -125,7 +125,7 @@ impl Consuming {
         &self,
         id: u64,
         mut consumer: Consumer,
-        credit: u64,
+        mut credit: u64,
         run: &watch::Receiver<bool>,
     ) {
         let chance = &self.part.chance;
@@ -136,6 +136,11 @@ impl Consuming {
         for _ in 0..most {
             if !*run.borrow() {
                 break;
+            }
+            if chance.one_in(40) {
+                credit = 1 + chance.below(40);
+                self.note(format!("takes up to {credit} from now on"));
+                consumer.set_credit(Credit { messages: credit, bytes: 1 << 20 });
             }
             // What it forgot it never answers: its time must run out. But it cannot work without credit.
             if self.is_diligent() && held.len() as u64 * 2 > credit {

@@ -37,6 +37,12 @@ impl Transports {
         self
     }
 
+    /// Whether there is a transport for addresses like this one.
+    #[must_use]
+    pub fn knows(&self, address: &Address) -> bool {
+        self.members.iter().any(|member| member.scheme() == address.scheme())
+    }
+
     fn of(&self, address: &Address) -> Result<&dyn Transport, TransportError> {
         let member = self.members.iter().find(|member| member.scheme() == address.scheme());
         member.map(|member| &**member).ok_or_else(|| TransportError::Address {

@@ -9,11 +9,13 @@ mod gated;
 pub mod kill;
 mod node_process;
 mod raw_peer;
+mod registry_process;
 mod served;
 
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};
 pub use raw_peer::{RawPeer, answers, answers_over, bytes_of};
+pub use registry_process::RegistryProcess;
 pub use served::{Local, Served};
 
 use std::time::Duration;

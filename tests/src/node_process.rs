@@ -122,6 +122,16 @@ impl NodeProcess {
         self.child.kill().await
     }
 
+    /// SIGSTOP or SIGCONT: it stands still, or goes on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn pause(&self, paused: bool) -> io::Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(pid.ok_or_else(|| io::Error::other("it has ended"))?, signal)?)
+    }
+
     /// SIGTERM, and waits for its end.
     ///
     /// # Errors
@@ -134,7 +144,7 @@ impl NodeProcess {
     }
 }
 
-fn word_of<'a>(line: &'a str, start: &str) -> Option<&'a str> {
+pub(crate) fn word_of<'a>(line: &'a str, start: &str) -> Option<&'a str> {
     let word = line.split_whitespace().find(|word| word.starts_with(start))?;
     Some(word.trim_end_matches([',', ';', '.', ')']))
 }

@@ -180,3 +180,17 @@ async fn a_subscriber_that_is_interrupted_leaves_cleanly() {
     assert!(both == text, "promises 11 and 12: both together differ from what was published");
     assert!(node.terminate().await.expect("it stops").success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_servers_the_first_that_is_there_takes_the_connection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = NodeProcess::start(&folder.path().join("data"), 0, &[]).await.expect("a node");
+    let server = format!("tcp://127.0.0.1:1, {}", node.address());
+    let shell = Shell { folder, server };
+    let mut publishing = shell.ltq(&["pub", "t", "hello"]).spawn().expect("ltq pub");
+    assert!(ends("ltq pub", &mut publishing).await.success());
+    let none = Shell { server: "tcp://127.0.0.1:1,tcp://127.0.0.1:2".to_owned(), ..shell };
+    let mut publishing =
+        none.ltq(&["pub", "t", "hello"]).stderr(Stdio::null()).spawn().expect("it");
+    assert!(!ends("ltq pub", &mut publishing).await.success());
+}

@@ -37,13 +37,19 @@ async fn promise_10_floods_of_what_brings_nothing_are_cut_off_by_name() {
         tags: TagRange { first: Tag(1 << 40), last: Tag(1 << 40) },
         verdict: Verdict::Ack,
     };
-    let floods: [(&str, Prepare, Frame); 13] = [
+    let floods: [(&str, Prepare, Frame); 14] = [
         ("a ping", None, Frame::Ping { nonce: 1 }),
         ("a pong", None, Frame::Pong { nonce: 1 }),
         ("credit for no subscription", None, Frame::Credit { handle: 9, total: CREDIT }),
         (
             "credit that was given before",
             Some(RawPeer::subscribe(1, "t", "c", zero)),
+            Frame::Credit { handle: 1, total: zero },
+        ),
+        (
+            // Each time with a grant in between.
+            "credit that was taken back",
+            Some(RawPeer::subscribe(1, "t", "c", CREDIT)),
             Frame::Credit { handle: 1, total: zero },
         ),
         ("the end of no subscription", None, Frame::Unsubscribe { handle: 9 }),
@@ -90,12 +96,16 @@ async fn promise_10_floods_of_what_brings_nothing_are_cut_off_by_name() {
             peer.send(prepare).await;
             peer.next().await.expect("an answer");
         }
-        let flood: Vec<u8> = std::iter::repeat_n(bytes_of(&frame), 300).flatten().collect();
+        let mut once = bytes_of(&frame);
+        if what == "credit that was taken back" {
+            once.extend(bytes_of(&Frame::Credit { handle: 1, total: CREDIT }));
+        }
+        let flood: Vec<u8> = std::iter::repeat_n(once, 300).flatten().collect();
         peer.send_bytes(&flood).await.expect("sent");
         let detail = peer.expect_goodbye(RefusalCode::Flooding).await;
         assert!(detail.contains(what) && detail.contains("200"), "{detail}");
     }
-    assert_eq!(served.broker.counters().streams_flooding, 13);
+    assert_eq!(served.broker.counters().streams_flooding, 14);
     let answer = other.publish(1, 1, &[b"still here"]).await;
     assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
 }

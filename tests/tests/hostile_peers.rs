@@ -8,7 +8,7 @@ use ltq_core::{
     BrokerSettings, Credit, Offset, RefusalCode, Settlement, SharedToken, Tag, TagRange, Verdict,
     protocol::{Frame, Hello, PROTOCOL_MAJOR},
 };
-use ltq_tests::{RawPeer, Served, within};
+use ltq_tests::{RawPeer, Served, bytes_of, within};
 
 const CREDIT: Credit = Credit { messages: 10, bytes: 1 << 20 };
 
@@ -174,6 +174,60 @@ async fn credits_of_zero_and_of_the_maximum_have_their_answers() {
     // Too much later ends the stream.
     peer.send(Frame::Credit { handle: 1, total: max }).await;
     peer.expect_goodbye(RefusalCode::OutOfRange).await;
+}
+
+#[tokio::test]
+async fn promise_9_credit_that_is_taken_back_is_answered_behind_what_was_sent() {
+    let served = Served::start(Served::settings()).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    peer.open_producer(1, "t").await;
+    for sequence in 1..=4 {
+        peer.publish(1, sequence, &[b"a"]).await;
+    }
+    let credit = |messages| Credit { messages, bytes: CREDIT.bytes };
+    let take = |messages| Frame::Credit { handle: 1, total: credit(messages) };
+    // All in one piece: it is told of both, in their order, and gets no more than the last.
+    let frames = [RawPeer::subscribe(1, "t", "c", CREDIT), take(2), take(3), take(1)];
+    let bytes: Vec<u8> = frames.iter().flat_map(bytes_of).collect();
+    peer.send_bytes(&bytes).await.expect("sent");
+    let (mut got, mut told, mut subscribed) = (0, Vec::new(), false);
+    while told.len() < 2 || !subscribed {
+        match peer.next().await {
+            Some(Frame::Subscribed { handle: 1, .. }) => subscribed = true,
+            Some(Frame::Deliver { handle: 1, batch, .. }) => got += batch.records.count() as u64,
+            Some(Frame::Credited { handle: 1, total }) => told.push((total.messages, got)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, [(2.max(told[0].1), told[0].1), (1.max(told[1].1), told[1].1)]);
+    let last = told[1].0;
+    peer.send(Frame::Credit { handle: 1, total: credit(last) }).await;
+    peer.send(Frame::Ping { nonce: 7 }).await;
+    loop {
+        match peer.next().await {
+            // While the channel is made, answers do not wait for it.
+            Some(Frame::Subscribed { handle: 1, .. }) => {}
+            Some(Frame::Deliver { batch, .. }) => got += batch.records.count() as u64,
+            Some(Frame::Pong { nonce: 7 }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(got <= last, "{got} came, {last} were left");
+
+    // Of no subscription, or of one that has ended: nothing is said.
+    peer.send(Frame::Credit { handle: 9, total: credit(0) }).await;
+    peer.send(Frame::Unsubscribe { handle: 1 }).await;
+    peer.send(take(0)).await;
+    peer.send(Frame::Ping { nonce: 8 }).await;
+    loop {
+        match peer.next().await {
+            Some(
+                Frame::SubscriptionClosed { handle: 1, refusal: None } | Frame::Deliver { .. },
+            ) => {}
+            Some(Frame::Pong { nonce: 8 }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -113,6 +113,11 @@ impl Driver {
                     consumer.handle_deliver(first_tag, attempt, batch, now)?;
                 }
             }
+            Frame::Credited { handle, total } => {
+                if let Some(consumer) = self.consumer(lane, handle)? {
+                    consumer.handle_credited(total)?;
+                }
+            }
             Frame::Settled { handle, request, stale } => {
                 let consumer = match self.unsubscribing.get(&handle) {
                     Some(consumer) => Some(check_place(lane, &consumer.place).map(|()| consumer)?),

@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) backoff: Backoff,
     pub(crate) frame_bytes_max: u32,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// All servers are one node.
+    pub(crate) is_one_node: bool,
 }
 
 impl Config {

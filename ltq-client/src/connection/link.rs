@@ -34,7 +34,8 @@ pub(super) struct Link {
     connection: Arc<dyn Connection>,
     pub(super) address: Address,
     pub(super) node: String,
-    /// Node and address: nodes that share a name share nothing else.
+    /// Node and address: nodes that share a name share nothing else. Where all addresses are one
+    /// node's, its name alone.
     pub(super) server: String,
     pub(super) up_since: Instant,
     /// By number. One whose turn it is, is taken out meanwhile.
@@ -53,6 +54,8 @@ pub(super) struct Link {
     taken: Vec<LaneNumber>,
     /// The broker said that it will end the connection soon, and when it said so.
     goodbye: Option<(Refusal, Instant)>,
+    /// Whoever watches the connection was told so.
+    goodbye_told: bool,
     /// No lane's timeout is earlier.
     next_timeout: Instant,
 }
@@ -74,7 +77,10 @@ impl Link {
         let first = Box::new(Lane::first(first, &welcome, waker, now));
         let mut link = Self {
             connection: Arc::from(connection),
-            server: format!("{} at {}", welcome.node, address),
+            server: match hub.config.is_one_node {
+                true => welcome.node.clone(),
+                false => format!("{} at {}", welcome.node, address),
+            },
             address,
             node: welcome.node,
             up_since: now,
@@ -88,6 +94,7 @@ impl Link {
             woken,
             taken: Vec::new(),
             goodbye: None,
+            goodbye_told: false,
         };
         link.touch(LaneNumber::FIRST);
         link
@@ -191,6 +198,11 @@ impl Link {
 
     pub(super) const fn is_ending(&self) -> bool {
         self.goodbye.is_some()
+    }
+
+    /// Whether it is since the last time that the broker is about to end it.
+    pub(super) const fn begins_to_end(&mut self) -> bool {
+        self.goodbye.is_some() && !std::mem::replace(&mut self.goodbye_told, true)
     }
 
     /// Nothing more is sent, on no lane. Returns whether the broker was told that on all.

@@ -18,12 +18,13 @@ use std::{
 };
 
 use futures::Stream;
-use ltq_core::{ChannelName, RecordsError, TopicName};
+use ltq_core::{ChannelName, Credit, RecordsError, TopicName};
 use tokio::time::Instant;
 use tracing::debug;
 
 pub use batch::Batch;
 pub use builder::ConsumerBuilder;
+pub use credit::CreditUse;
 pub use delivery::{Delivery, Received};
 pub use for_each::{ForEach, ForEachSummary, StopHandle};
 pub(crate) use shared::ConsumerShared;
@@ -50,7 +51,7 @@ use shared::{End, Run, credit_bytes};
 /// A delivery's time runs from when the broker sent it. What comes faster than it is taken waits
 /// here; what waits until its time is up is not returned, since others have it then. Where a
 /// message takes long, ask for as little [credit](ConsumerBuilder::credit) as keeps the consumer
-/// busy.
+/// busy; it can be [changed](Self::set_credit) while the consumer runs.
 ///
 /// Dropping it ends the subscription: what it has not settled is given back at once, and
 /// deliveries that somebody still holds become void.
@@ -140,6 +141,25 @@ impl Consumer {
     #[must_use]
     pub fn stale(&self) -> u64 {
         self.shared.stale()
+    }
+
+    /// Makes the [credit](ConsumerBuilder::credit) larger or smaller: how much may be delivered and not
+    /// settled at once from now on, over reconnections too. At least 1 of each; a broker that allows
+    /// less is asked for what it allows. Does not wait.
+    ///
+    /// What a larger one brings is granted at once. A smaller one takes back what the broker has not
+    /// used; until it has answered, which takes one round trip, it may send as much as before. What
+    /// was delivered stays, so that there may be more than the new credit for as long as it is not
+    /// settled, and nothing new comes until it is: [`credit_use`](Self::credit_use) tells.
+    pub fn set_credit(&self, credit: Credit) {
+        self.shared.set_credit(credit);
+    }
+
+    /// What the credit stands at: how much of it is open, and how much is taken up by what is not
+    /// settled.
+    #[must_use]
+    pub fn credit_use(&self) -> CreditUse {
+        self.shared.credit_use()
     }
 
     /// The next delivery; `None` when the client was closed, or behind the error that told why the

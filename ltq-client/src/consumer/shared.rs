@@ -14,12 +14,12 @@ use ltq_core::{
     ChannelName, Credit, RecordBatch, Refusal, RefusalCode, Settlement, StartAt, Tag, TagRange,
     TopicName, Verdict, protocol::Frame,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::debug;
 
 use super::{
-    credit::CreditWindow,
+    credit::{CreditUse, CreditWindow},
     settling::{Settling, tags},
 };
 use crate::{
@@ -239,6 +239,28 @@ impl ConsumerShared {
         Ok(())
     }
 
+    /// The window of deliveries that are not settled is to be so large.
+    pub(super) fn set_credit(&self, credit: Credit) {
+        let mut core = self.core.lock();
+        core.credit.resize(credit);
+        self.speak_of_credit(core);
+    }
+
+    /// What its credit stands at.
+    pub(super) fn credit_use(&self) -> CreditUse {
+        self.core.lock().credit.usage()
+    }
+
+    /// Sees to it that what is due to be said of credit is.
+    fn speak_of_credit(&self, mut core: MutexGuard<'_, Core>) {
+        let due = core.generation != 0 && core.credit.is_due(core.runs.is_empty());
+        let wake = due && !std::mem::replace(&mut core.queued, true);
+        drop(core);
+        if wake {
+            self.hub.ready(Ready::Consumer(self.handle));
+        }
+    }
+
     /// Whoever closes it wants to hear when that is done; at once if it is over already.
     pub(super) fn set_closing(&self, mut request: Request<()>) {
         let mut core = self.core.lock();
@@ -348,6 +370,16 @@ impl ConsumerShared {
         if known { Ok(()) } else { Err(Violation("an answer to settlements that were not sent")) }
     }
 
+    pub(crate) fn handle_credited(&self, total: Credit) -> Result<(), Violation> {
+        let mut core = self.core.lock();
+        if core.end.is_some() || core.generation == 0 {
+            return Ok(());
+        }
+        core.credit.handle_credited(total)?;
+        self.speak_of_credit(core);
+        Ok(())
+    }
+
     /// The next frame to send. Without one the consumer waits until it says that it is ready.
     pub(crate) fn poll_frame(&self, settlements_max: usize) -> Option<Frame> {
         let handle = self.handle;
@@ -418,6 +450,7 @@ impl ConsumerShared {
         self.generation.store(0, Ordering::Release);
         core.opening.again();
         core.runs.clear();
+        core.credit.stop();
         core.settling.clear(|waiter, sent| {
             let unknown = SettleError::Unknown(UnknownCause::ConnectionLost);
             drop(waiter.send(Err(if sent { unknown } else { SettleError::Stale })));

@@ -6,7 +6,7 @@ use ltq_core::{Durability, NameError, ProducerName, TopicName};
 
 use super::{
     Producer, ProducerLease,
-    calls::Room,
+    room::{Room, Rooms},
     shared::{ProducerShared, Settings},
 };
 use crate::{
@@ -108,14 +108,14 @@ impl ProducerBuilder {
             name,
             auto_name,
             durability: self.durability,
-            window: self.window,
             timeout: self.timeout,
             linger: self.linger,
         };
         let doing = format!("opening a producer for {}", settings.topic);
         let (opening, opened) = Opening::new();
         let hub = self.client.hub();
-        let shared = Arc::new(ProducerShared::new(hub.clone(), settings, opening));
+        let rooms = Arc::new(Rooms::new(self.window));
+        let shared = Arc::new(ProducerShared::new(hub.clone(), settings, opening, rooms, None));
         // From here on dropping this future closes the producer.
         let lease = Arc::new(ProducerLease { handle: shared.handle, client: self.client.clone() });
         hub.command(Command::OpenProducer(shared.clone()));
@@ -125,4 +125,4 @@ impl ProducerBuilder {
 }
 
 /// What a semaphore's permits can count in 32 bits, with room to spare.
-const WINDOW_MAX: usize = 1_000_000_000;
+pub(crate) const WINDOW_MAX: usize = 1_000_000_000;

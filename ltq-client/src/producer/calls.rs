@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use ltq_core::{Durability, Effect, Refusal, model::SequenceRange};
+use ltq_core::{Durability, Effect, Records, Refusal, model::SequenceRange};
 use tokio::time::Instant;
 
+use super::room::Room;
 use crate::UnknownCause;
 
 /// Calls in the order of their messages' positions. A call is answered once: when all of its
@@ -49,16 +50,9 @@ impl<R> Call<R> {
     }
 }
 
-/// Room in a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Room {
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
-}
-
 /// Why a call's messages are not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Refused, nothing happened.
     Refused(Refusal),
     /// Its time was up before it was sent.
@@ -80,6 +74,18 @@ impl Failure {
     }
 }
 
+/// What of a call may be published by another producer: messages of which it is known that they are not
+/// stored by this one, or will not be sent by it again.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rest {
+    /// The messages, in order.
+    pub(crate) records: Vec<Records>,
+    /// The room that they have, which is not given back.
+    pub(crate) room: Room,
+    /// The call's.
+    pub(crate) deadline: Instant,
+}
+
 /// The answer to one call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer<R> {
@@ -90,17 +96,19 @@ pub(super) struct Answer<R> {
     pub(super) durability: Durability,
     /// What became of the others.
     pub(super) failure: Option<Failure>,
+    /// The others themselves, where another producer may publish them.
+    pub(super) rest: Option<Rest>,
 }
 
 /// Like a vector of ranges, without its allocation for the one that there mostly is.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct RangeList {
-    pub(super) first: Option<SequenceRange>,
-    pub(super) more: Vec<SequenceRange>,
+pub(crate) struct RangeList {
+    pub(crate) first: Option<SequenceRange>,
+    pub(crate) more: Vec<SequenceRange>,
 }
 
 impl RangeList {
-    pub(super) fn into_vec(self) -> Vec<SequenceRange> {
+    pub(crate) fn into_vec(self) -> Vec<SequenceRange> {
         self.first.into_iter().chain(self.more).collect()
     }
 
@@ -211,7 +219,8 @@ impl<R> Calls<R> {
     }
 
     /// Fails every call that has a message among `count` from `position` on, with whatever it has
-    /// left, and tells of what of them lies at `cursor` or behind it.
+    /// left, and tells of what of them lies at `cursor` or behind it. `keep` copies what is left of
+    /// one for another producer, where it is to go to one.
     pub(super) fn fail(
         &mut self,
         position: u64,
@@ -219,6 +228,7 @@ impl<R> Calls<R> {
         cursor: u64,
         failure: &Failure,
         mut withdrawn: impl FnMut(Range<u64>),
+        mut keep: impl FnMut(Range<u64>) -> Option<Vec<Records>>,
     ) {
         let end = position.saturating_add(count);
         let mut index = self.calls.partition_point(|call| call.end() <= position);
@@ -227,10 +237,16 @@ impl<R> Calls<R> {
             if call.end() > cursor && !call.is_settled() {
                 withdrawn(call.position.max(cursor)..call.end());
             }
+            let left = call.next()..call.end();
             call.settled = call.count;
             if call.reply.is_some() {
                 self.pending -= 1;
-                answer(call, Some(failure), &mut self.answers, &mut self.first_failure);
+                let records = if left.is_empty() { None } else { keep(left) };
+                let rest = records.map(|records| {
+                    let room = std::mem::take(&mut call.room);
+                    Rest { records, room, deadline: call.deadline }
+                });
+                answer(call, Some(failure), rest, &mut self.answers, &mut self.first_failure);
             }
         }
         self.pop_settled();
@@ -262,7 +278,7 @@ impl<R> Calls<R> {
             }
             let failure = if sent { Failure::Late } else { Failure::NotSent };
             self.pending -= 1;
-            answer(call, Some(&failure), &mut self.answers, &mut self.first_failure);
+            answer(call, Some(&failure), None, &mut self.answers, &mut self.first_failure);
         }
         let freed = &mut self.freed;
         self.calls.retain(|call| {
@@ -274,6 +290,12 @@ impl<R> Calls<R> {
             keep
         });
         self.pop_settled();
+    }
+
+    /// What is left of the calls that are not answered, in order.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let open = self.calls.iter().filter(|call| call.reply.is_some() && !call.is_settled());
+        open.map(|call| call.next()..call.end())
     }
 
     /// The messages of calls that are settled, but not taken off yet because one before is not.
@@ -290,7 +312,7 @@ impl<R> Calls<R> {
             if call.reply.is_some() {
                 self.pending -= 1;
                 let failure = if call.count == 0 { self.first_failure.take() } else { None };
-                answer(&mut call, failure.as_ref(), &mut self.answers, &mut None);
+                answer(&mut call, failure.as_ref(), None, &mut self.answers, &mut None);
             }
         }
         if self.pending == 0 {
@@ -302,6 +324,7 @@ impl<R> Calls<R> {
 fn answer<R>(
     call: &mut Call<R>,
     failure: Option<&Failure>,
+    rest: Option<Rest>,
     answers: &mut Vec<Answer<R>>,
     first_failure: &mut Option<Failure>,
 ) {
@@ -311,7 +334,7 @@ fn answer<R>(
     }
     let stored = std::mem::take(&mut call.stored);
     let durability = if stored.first.is_some() { call.durability } else { Durability::Memory };
-    answers.push(Answer { reply, stored, durability, failure: failure.cloned() });
+    answers.push(Answer { reply, stored, durability, failure: failure.cloned(), rest });
 }
 
 /// The range without its first messages.

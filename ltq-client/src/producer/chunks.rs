@@ -1,6 +1,6 @@
 //! The encoded messages of a producer that are not answered yet, found by position.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use ltq_core::{Message, Records, RecordsBuilder};
 
@@ -77,6 +77,17 @@ impl Chunks {
         let start = position.checked_sub(chunk.position)?;
         let end = end.min(chunk.end()).checked_sub(chunk.position)?;
         Some(chunk.records.slice(start as usize..end as usize)).filter(|r| !r.is_empty())
+    }
+
+    /// All messages of a range; `None` when some are in no closed chunk.
+    pub(super) fn copy(&self, mut range: Range<u64>) -> Option<Vec<Records>> {
+        let mut parts = Vec::new();
+        while range.start < range.end {
+            let part = self.get(range.start, range.end)?;
+            range.start += part.count() as u64;
+            parts.push(part);
+        }
+        Some(parts)
     }
 
     /// Forgets the chunks that lie wholly before `position`.

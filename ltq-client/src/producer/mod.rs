@@ -3,7 +3,10 @@
 mod builder;
 mod calls;
 mod chunks;
+mod elsewhere;
+mod lent;
 mod receipt;
+mod room;
 mod shared;
 mod window;
 
@@ -18,17 +21,21 @@ use ltq_core::{Message, ProducerName, Records, RecordsBuilder, TABLE_ENTRY_BYTES
 use tokio::{sync::oneshot, time::Instant};
 
 pub use builder::ProducerBuilder;
+pub(crate) use builder::WINDOW_MAX;
+pub(crate) use calls::{Failure, Rest};
+pub(crate) use elsewhere::{Elsewhere, Fault};
+pub(crate) use lent::{Lending, Lent, Load, Stored};
 pub use receipt::{BatchReceipt, PendingBatch, PendingReceipt, Receipt, Receipts};
-pub(crate) use shared::{Again, ProducerShared, passes};
+pub(crate) use room::{NoRoom, Room, Rooms};
+pub(crate) use shared::{Again, ProducerShared, Settings, Then, passes};
 pub(crate) use window::{FrameLimits, Violation, publish_bytes};
 
 use crate::{
     BatchError, PublishError, UnknownCause,
     connection::{Command, Lease, deadline},
 };
-use calls::Failure;
 use chunks::CHUNK_BYTES;
-use shared::{Reply, Then};
+use shared::Reply;
 use window::message_too_large;
 
 /// Publishes to one topic.
@@ -253,16 +260,23 @@ impl Producer {
 }
 
 /// Encodes messages in parts of which each fits a frame, and memory is given back part by part.
-fn encode<I>(messages: I) -> Vec<Records>
+pub(crate) fn encode<I>(messages: I) -> Vec<Records>
 where
     I: IntoIterator,
     I::Item: Borrow<Message>,
 {
-    let messages = messages.into_iter();
+    encode_by(messages, |builder, message| builder.push(message.borrow()))
+}
+
+/// The same, where each is pushed in a way of its own.
+pub(crate) fn encode_by<I: IntoIterator>(
+    messages: I,
+    mut push: impl FnMut(&mut RecordsBuilder, I::Item),
+) -> Vec<Records> {
     let mut parts = Vec::new();
     let mut builder = RecordsBuilder::new();
     for message in messages {
-        builder.push(message.borrow());
+        push(&mut builder, message);
         if builder.byte_len() >= CHUNK_BYTES {
             parts.push(builder.finish());
         }
@@ -274,4 +288,4 @@ where
 }
 
 /// Messages larger than this are not copied under the producer's lock, and travel alone.
-const ALONE_BYTES: usize = 16 << 10;
+pub(crate) const ALONE_BYTES: usize = 16 << 10;

@@ -9,32 +9,32 @@ use ltq_core::{
     model::SequenceRange, protocol::Frame,
 };
 use parking_lot::Mutex;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit, TryAcquireError, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    calls::{Answer, Failure, Room},
+    calls::{Answer, Failure},
+    elsewhere::Elsewhere,
+    lent::{Done, Stored},
     receipt::{BatchReceipt, Receipt},
+    room::{NoRoom, Permits, Room, Rooms},
     window::{FrameLimits, Violation, Window},
 };
 use crate::{
     BatchError, PublishError, UnknownCause,
+    cluster::{Behalf, Errand},
     connection::{Hub, Opening, Place, Ready},
 };
 
 /// How a producer was asked to be.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) topic: TopicName,
-    pub(super) name: ProducerName,
+pub(crate) struct Settings {
+    pub(crate) topic: TopicName,
+    pub(crate) name: ProducerName,
     /// The name is the client's and not the user's, and nobody comes back under it.
-    pub(super) auto_name: bool,
-    pub(super) durability: Option<Durability>,
-    pub(super) window: Room,
-    pub(super) timeout: Duration,
-    pub(super) linger: Duration,
+    pub(crate) auto_name: bool,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) timeout: Duration,
+    pub(crate) linger: Duration,
 }
 
 pub(crate) struct ProducerShared {
@@ -42,8 +42,9 @@ pub(crate) struct ProducerShared {
     pub(crate) place: Place,
     pub(super) settings: Settings,
     hub: Arc<Hub>,
-    free_messages: Semaphore,
-    free_bytes: Semaphore,
+    rooms: Arc<Rooms>,
+    /// For whom it works; nobody but its own handles mostly.
+    behalf: Option<Arc<Behalf>>,
     pub(super) last_sequence: AtomicU64,
     core: Mutex<Core>,
 }
@@ -57,6 +58,8 @@ struct Core {
     identity: Option<(String, u64)>,
     /// The handles are gone: to be closed once every call is answered.
     closing: bool,
+    /// Takes nothing for a while.
+    is_resting: bool,
 }
 
 /// Where the answer to one call goes.
@@ -65,39 +68,43 @@ pub(super) enum Reply {
     One(oneshot::Sender<Result<Receipt, PublishError>>),
     Batch(oneshot::Sender<Result<BatchReceipt, BatchError>>),
     Flush(oneshot::Sender<Result<(), PublishError>>),
+    /// To whom it works for.
+    Errand(Errand),
 }
 
 /// What a caller does when its message is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(crate) enum Then {
     /// It waits for the answer.
     Wait,
     /// It may bring more.
     More,
 }
 
-/// Room that a call has and has not used yet.
-pub(super) struct Permits<'a> {
-    room: Room,
-    permits: [SemaphorePermit<'a>; 2],
-}
-
 impl ProducerShared {
-    pub(super) fn new(hub: Arc<Hub>, settings: Settings, opening: Opening) -> Self {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        settings: Settings,
+        opening: Opening,
+        rooms: Arc<Rooms>,
+        behalf: Option<Arc<Behalf>>,
+    ) -> Self {
+        let elsewhere = behalf.as_ref().map_or(Elsewhere::Nothing, |behalf| behalf.elsewhere());
         Self {
             handle: hub.next_handle(),
             place: Place::nowhere(),
-            free_messages: Semaphore::new(settings.window.messages),
-            free_bytes: Semaphore::new(settings.window.bytes),
+            rooms,
+            behalf,
             settings,
             hub,
             last_sequence: AtomicU64::new(0),
             core: Mutex::new(Core {
-                window: Window::new(),
+                window: Window::new(elsewhere),
                 queued: false,
                 opening,
                 identity: None,
                 closing: false,
+                is_resting: false,
             }),
         }
     }
@@ -109,31 +116,11 @@ impl ProducerShared {
         messages: usize,
         bytes: usize,
     ) -> Result<Permits<'_>, PublishError> {
-        let window = self.settings.window;
-        let room = Room { messages: messages.min(window.messages), bytes: bytes.min(window.bytes) };
-        let messages = self.permit(&self.free_messages, deadline, room.messages).await?;
-        let bytes = self.permit(&self.free_bytes, deadline, room.bytes).await?;
-        Ok(Permits { room, permits: [messages, bytes] })
-    }
-
-    async fn permit<'a>(
-        &self,
-        free: &'a Semaphore,
-        deadline: Instant,
-        count: usize,
-    ) -> Result<SemaphorePermit<'a>, PublishError> {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        match free.try_acquire_many(count) {
-            Ok(permit) => Ok(permit),
-            Err(TryAcquireError::Closed) => Err(self.closed()),
-            Err(TryAcquireError::NoPermits) => {
-                match timeout_at(deadline, free.acquire_many(count)).await {
-                    Ok(Ok(permit)) => Ok(permit),
-                    Ok(Err(_)) => Err(self.closed()),
-                    Err(_) => Err(self.error(&Failure::NotSent)),
-                }
-            }
-        }
+        let permits = self.rooms.take(deadline, messages, bytes).await;
+        permits.map_err(|no| match no {
+            NoRoom::Late => self.error(&Failure::NotSent),
+            NoRoom::Closed => self.closed(),
+        })
     }
 
     pub(super) fn push(
@@ -168,14 +155,28 @@ impl ProducerShared {
         then: Then,
         push: impl FnOnce(&mut Window<Reply>, Room),
     ) -> Result<(), PublishError> {
+        self.put(permits, then, |window, permits| push(window, permits.keep()))
+            .map_err(|(failure, _)| self.error(&failure))
+    }
+
+    /// Puts something in the window, and sees to it that it is sent; gives it back where nothing is
+    /// taken.
+    pub(super) fn put<W>(
+        &self,
+        what: W,
+        then: Then,
+        push: impl FnOnce(&mut Window<Reply>, W),
+    ) -> Result<(), (Failure, W)> {
         let mut core = self.core.lock();
         if let Some(failure) = core.window.ended() {
-            return Err(self.error(failure));
+            return Err((failure.clone(), what));
+        }
+        if core.is_resting {
+            return Err((Failure::Closed, what));
         }
         // The task keeps time for as long as a call is unanswered, and no longer.
         let is_timed = core.window.pending() > 0;
-        push(&mut core.window, permits.room);
-        permits.permits.into_iter().for_each(SemaphorePermit::forget);
+        push(&mut core.window, what);
         let wake = !std::mem::replace(&mut core.queued, true);
         self.finish(core);
         match then {
@@ -211,14 +212,23 @@ impl ProducerShared {
     fn finish(&self, mut core: parking_lot::MutexGuard<'_, Core>) {
         let (answers, freed) = core.window.take_answers();
         drop(core);
+        let is_news = !answers.is_empty() || freed != Room::default();
         for answer in answers {
             self.answer(answer);
         }
-        self.free_messages.add_permits(freed.messages);
-        self.free_bytes.add_permits(freed.bytes);
+        self.rooms.give_back(freed);
+        if is_news && let Some(behalf) = &self.behalf {
+            behalf.answered(freed);
+        }
     }
 
     fn answer(&self, answer: Answer<Reply>) {
+        if let Reply::Errand(errand) = answer.reply {
+            let Answer { stored: ranges, durability, failure, rest, .. } = answer;
+            let topic = self.settings.topic.clone();
+            let stored = Stored { topic, ranges, durability };
+            return self.answer_errand(errand, Done { stored, failure, rest });
+        }
         let error = answer.failure.as_ref().map(|failure| self.error(failure));
         // Whoever does not wait for an answer any more does not need it.
         match answer.reply {
@@ -243,6 +253,7 @@ impl ProducerShared {
                 }));
             }
             Reply::Flush(reply) => drop(reply.send(error.map_or(Ok(()), Err))),
+            Reply::Errand(_) => {}
         }
     }
 }
@@ -308,14 +319,16 @@ impl ProducerShared {
                 core.opening.again();
                 core.window.handle_cut();
                 self.finish(core);
+                if !forgotten && let Some(behalf) = &self.behalf {
+                    behalf.refused(refusal);
+                }
                 return if forgotten { Again::Now } else { Again::Later };
             }
         }
         core.opening.answer(Err(refusal.clone()));
         core.window.handle_ended(&Failure::Refused(refusal.clone()));
         self.finish(core);
-        self.free_messages.close();
-        self.free_bytes.close();
+        self.close_rooms();
         Again::Never
     }
 
@@ -336,8 +349,14 @@ impl ProducerShared {
         refusal: Refusal,
     ) -> Result<u64, Violation> {
         let mut core = self.core.lock();
+        let is_stopping = refusal.code == RefusalCode::Stopping;
         let result = core.window.handle_refused(sequence, count, refusal);
-        self.after_answers(core, result)
+        let result = self.after_answers(core, result);
+        if is_stopping && let Some(behalf) = &self.behalf {
+            // What comes back for that waits in the window.
+            behalf.look_here();
+        }
+        result
     }
 
     fn after_answers(
@@ -394,8 +413,7 @@ impl ProducerShared {
     /// Takes nothing more; what was taken is still sent and answered.
     pub(crate) fn close(&self) {
         self.core.lock().closing = true;
-        self.free_messages.close();
-        self.free_bytes.close();
+        self.close_rooms();
     }
 
     /// Whether it was closed and has nothing left to do.
@@ -437,14 +455,49 @@ impl ProducerShared {
 
     /// Answers everything now: there will be no connection any more.
     pub(crate) fn abandon(&self) {
+        self.end(&UnknownCause::Closed);
+    }
+
+    /// Answers everything now, what was sent with `cause`, and sends nothing more.
+    pub(super) fn end(&self, cause: &UnknownCause) {
         let mut core = self.core.lock();
         core.opening.abandon();
-        core.window.abandon();
+        core.window.abandon(cause);
         // Nobody takes word of it any more.
         core.queued = true;
         self.finish(core);
-        self.free_messages.close();
-        self.free_bytes.close();
+        self.close_rooms();
+    }
+}
+
+/// What a cluster's producer has it do.
+impl ProducerShared {
+    pub(super) fn behalf(&self) -> Option<&Behalf> {
+        self.behalf.as_deref()
+    }
+
+    /// Takes nothing more, and answers every call of which nothing is on its way.
+    pub(super) fn rest(&self) {
+        let mut core = self.core.lock();
+        core.is_resting = true;
+        core.window.withdraw();
+        self.finish(core);
+    }
+
+    pub(super) fn wake(&self) {
+        self.core.lock().is_resting = false;
+    }
+
+    /// Whether it takes nothing ever again.
+    pub(super) fn is_over(&self) -> bool {
+        self.core.lock().window.ended().is_some()
+    }
+
+    /// Nobody gets room any more, unless others share it.
+    fn close_rooms(&self) {
+        if self.behalf.is_none() {
+            self.rooms.close();
+        }
     }
 }
 

@@ -3,14 +3,19 @@
 
 mod answers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 use ltq_core::{Message, Records, Refusal, RefusalCode};
 use tokio::time::Instant;
 
 use super::{
-    calls::{Answer, Calls, Failure, Room},
+    calls::{Answer, Calls, Failure},
     chunks::Chunks,
+    elsewhere::Elsewhere,
+    room::Room,
 };
 use crate::UnknownCause;
 
@@ -53,6 +58,8 @@ pub(super) struct Window<R> {
     ended: Option<Failure>,
     linger_until: Option<Instant>,
     answered_bytes: u64,
+    /// What of that which fails here another producer may publish.
+    elsewhere: Elsewhere,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +90,7 @@ pub(crate) struct FrameLimits {
 pub(crate) struct Violation(pub(crate) &'static str);
 
 impl<R> Window<R> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(elsewhere: Elsewhere) -> Self {
         Self {
             calls: Calls::default(),
             chunks: Chunks::default(),
@@ -100,6 +107,7 @@ impl<R> Window<R> {
             ended: None,
             linger_until: None,
             answered_bytes: 0,
+            elsewhere,
         }
     }
 
@@ -349,9 +357,9 @@ impl<R> Window<R> {
         self.release();
     }
 
-    /// Answers every call now.
-    pub(super) fn abandon(&mut self) {
-        self.forget_frames(&UnknownCause::Closed);
+    /// Answers every call now, what was sent with `cause`. Nothing is sent any more.
+    pub(super) fn abandon(&mut self, cause: &UnknownCause) {
+        self.forget_frames(cause);
         self.handle_ended(&Failure::Closed);
         self.fail(0, u64::MAX, &Failure::Closed);
     }
@@ -376,11 +384,31 @@ impl<R> Window<R> {
         self.release();
     }
 
+    /// Answers every call of which nothing is on its way: it was never sent, or came back.
+    pub(super) fn withdraw(&mut self) {
+        let frames = &self.frames;
+        let on_its_way = |call: &Range<u64>| {
+            let next = frames.partition_point(|frame| frame.position + frame.count <= call.start);
+            frames.get(next).is_some_and(|frame| frame.position < call.end)
+        };
+        let unsent: Vec<_> = self.calls.unanswered().filter(|call| !on_its_way(call)).collect();
+        for call in unsent {
+            self.fail(call.start, call.end - call.start, &Failure::Closed);
+        }
+        self.release();
+    }
+
     fn fail(&mut self, position: u64, count: u64, failure: &Failure) {
-        let holes = &mut self.holes;
-        self.calls.fail(position, count, self.cursor, failure, |hole| {
+        let (holes, chunks) = (&mut self.holes, &mut self.chunks);
+        let goes_on = self.elsewhere.takes(failure);
+        if goes_on {
+            chunks.close();
+        }
+        let hole = |hole: Range<u64>| {
             holes.insert(hole.start, hole.end);
-        });
+        };
+        let keep = |left| if goes_on { chunks.copy(left) } else { None };
+        self.calls.fail(position, count, self.cursor, failure, hole, keep);
     }
 
     /// Refuses the message at the cursor, and its call, before it is sent.

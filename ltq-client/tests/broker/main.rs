@@ -1,6 +1,10 @@
 //! The client and a real broker on a memory store, over in-process links and TCP.
 
 #[cfg(test)]
+mod board;
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod lanes;
 #[cfg(test)]
 mod node;
@@ -13,6 +17,7 @@ mod watched;
 mod one_stream {
     use ltq_transport::InProcess;
 
+    mod credit;
     mod cuts;
     mod restarts;
     mod round_trips;
@@ -29,6 +34,7 @@ mod one_stream {
 mod many_streams {
     use ltq_transport::InProcess;
 
+    mod credit;
     mod cuts;
     mod restarts;
     mod round_trips;

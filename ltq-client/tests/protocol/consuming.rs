@@ -206,6 +206,54 @@ async fn credit_comes_back_as_deliveries_are_settled() {
 }
 
 #[tokio::test]
+async fn credit_is_made_smaller_and_larger_while_a_consumer_runs() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let builder = client.consumer_builder("orders", "c").credit(100, 1 << 20);
+    let (consumer, (handle, _)) = tokio::join!(builder.open(), peer.subscribed());
+    let mut consumer = consumer.unwrap();
+    let credit = |messages| Credit { messages, bytes: 1 << 20 };
+    consumer.set_credit(credit(3));
+    assert_eq!(peer.recv().await, Frame::Credit { handle, total: credit(3) });
+    // On its way before the broker hears of it: the old total counts.
+    peer.deliver(handle, 1, 1, &["a", "b", "c", "d", "e"]).await;
+    for _ in 0..5 {
+        within(consumer.next()).await.unwrap().unwrap().ack().unwrap();
+    }
+    assert_eq!(peer.settle().await.1, [(1, 5, Verdict::Ack)]);
+    // Set again before the answer: nothing is said until it comes.
+    consumer.set_credit(credit(4));
+    peer.send(&Frame::Ping { nonce: 1 }).await;
+    assert_eq!(peer.recv().await, Frame::Pong { nonce: 1 });
+    peer.send(&Frame::Credited { handle, total: Credit { messages: 5, bytes: 1 << 20 } }).await;
+    let total = Credit { messages: 9, bytes: (1 << 20) + 10 };
+    assert_eq!(peer.recv().await, Frame::Credit { handle, total });
+    assert_eq!(consumer.credit_use().open, credit(4));
+    assert!(!consumer.credit_use().is_exhausted() && consumer.credit_use().is_idle());
+    // What is not connected has nothing open, and the newest size holds on the next connection.
+    drop(peer);
+    let mut peer = fake.welcome().await;
+    assert_eq!(peer.subscribed().await, (handle, credit(4)));
+}
+
+#[tokio::test]
+async fn a_broker_that_takes_credit_back_otherwise_than_asked_is_cut_off() {
+    for total in [2, 4] {
+        let mut fake = Fake::start().await;
+        let (client, mut peer) = fake.connected().await;
+        let builder = client.consumer_builder("orders", "c").credit(100, 1 << 20);
+        let (consumer, (handle, _)) = tokio::join!(builder.open(), peer.subscribed());
+        let consumer = consumer.unwrap();
+        consumer.set_credit(Credit { messages: 3, bytes: 1 << 20 });
+        peer.recv().await;
+        let total = Credit { messages: total, bytes: 1 << 20 };
+        peer.send(&Frame::Credited { handle, total }).await;
+        peer.ended().await;
+        fake.welcome().await;
+    }
+}
+
+#[tokio::test]
 async fn a_consumer_that_holds_some_and_has_nothing_to_do_gets_the_rest_of_its_credit() {
     let mut fake = Fake::start().await;
     let (client, mut peer) = fake.connected().await;

@@ -80,6 +80,8 @@ async fn frames_that_break_the_protocol_cut_the_connection() {
         Frame::SubscriptionClosed { handle: 99, refusal: None },
         settled(1, 77),
         settled(99, 0),
+        Frame::Credited { handle: 1, total: Credit::default() },
+        Frame::Credited { handle: 99, total: Credit::default() },
         Frame::AdminAnswered { request: 77, result: Err(refusal(RefusalCode::Internal)) },
         Frame::Goodbye { refusal: refusal(RefusalCode::Malformed) },
     ];

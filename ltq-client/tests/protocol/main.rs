@@ -2,9 +2,14 @@
 //! right or wrong. The broker here does as the test tells it.
 
 #[cfg(test)]
+#[path = "../broker/board.rs"]
+mod board;
+#[cfg(test)]
 mod cancelling;
 #[cfg(test)]
 mod closing;
+#[cfg(test)]
+mod cluster;
 #[cfg(test)]
 mod connecting;
 #[cfg(test)]
@@ -15,6 +20,8 @@ mod fake;
 mod for_each;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod members;
 #[cfg(test)]
 mod publishing;
 #[cfg(test)]

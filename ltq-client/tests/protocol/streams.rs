@@ -150,14 +150,13 @@ async fn promise_11_a_broker_that_is_going_answers_on_each_stream_what_it_took()
     stream.publish().await;
     let refusal = Refusal::new(RefusalCode::Stopping, "for a test");
     peer.send(&Frame::Goodbye { refusal: refusal.clone() }).await;
-    let mut state = client.state();
-    state.mark_unchanged();
+    let state = client.state();
     drop_stream(peer).await;
     // The end of one stream is not that of the others.
     stream.confirm(0, 1, 1, 0).await;
     let receipt = within(pending).await.unwrap();
     assert_eq!(receipt.sequence, 1);
-    assert!(!state.has_changed().unwrap(), "{:?}", state.borrow());
+    assert!(matches!(*state.borrow(), ConnectionState::Leaving { .. }), "{:?}", state.borrow());
     stream.send(&Frame::Goodbye { refusal }).await;
     drop_stream(stream).await;
     let cause = cause_of_loss(&client).await;

@@ -1,6 +1,7 @@
 //! A session's producers and subscriptions, and the topics that they belong to.
 
 use std::{
+    mem,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -65,7 +66,7 @@ struct TopicSlot {
 struct Subscription {
     slot: usize,
     delivered: u64,
-    /// The most credit that it was given.
+    /// The credit that it was given last.
     credit: Credit,
     leaving: bool,
 }
@@ -264,7 +265,7 @@ impl Handles {
             Err(in_use("subscription", handle))
         } else if self.subscriptions.len() >= max as usize {
             Err(limit(Limit::Subscriptions, "subscriptions", max))
-        } else if credit.messages > credit_max.messages || credit.bytes > credit_max.bytes {
+        } else if !credit.is_within(credit_max) {
             Err(credit_refusal(credit, credit_max))
         } else if timeout.is_some_and(|timeout| timeout > timeout_max || timeout.is_zero()) {
             let detail = format!(
@@ -302,16 +303,16 @@ impl Handles {
         if open > credit_max.messages {
             return Err(credit_refusal(Credit { messages: open, ..total }, credit_max));
         }
-        let before = subscription.credit;
-        if total.messages <= before.messages && total.bytes <= before.bytes {
+        let before = mem::replace(&mut subscription.credit, total);
+        let slot = subscription.slot;
+        if total == before {
             self.standing.futile("credit that was given before");
             return Ok(());
         }
-        subscription.credit = Credit {
-            messages: total.messages.max(before.messages),
-            bytes: total.bytes.max(before.bytes),
-        };
-        let slot = subscription.slot;
+        if !before.is_within(total) {
+            // It may be needed, but is answered, and could go up and down for ever.
+            self.standing.futile("credit that was taken back");
+        }
         self.tell(slot, Event::Credit { consumer: self.consumer(handle), total });
         Ok(())
     }
@@ -367,7 +368,7 @@ impl Handles {
                 self.requests = self.requests.saturating_sub(1);
                 None
             }
-            Reply::Subscribed { .. } | Reply::Settled { .. } => None,
+            Reply::Subscribed { .. } | Reply::Settled { .. } | Reply::Credited { .. } => None,
             reply => self.producers.replied(reply)?,
         };
         if let Some(slot) = left {
@@ -445,7 +446,7 @@ impl Handles {
                     }
                 }
                 Err(_) => {
-                    let events = std::mem::take(&mut slot.events);
+                    let events = mem::take(&mut slot.events);
                     let topic = slot.inbox.topic();
                     // The next use of its name finds another one.
                     if self.slots.get(topic) == Some(&index) {
@@ -461,7 +462,7 @@ impl Handles {
                 }
             }
         }
-        if std::mem::take(&mut self.spoke) {
+        if mem::take(&mut self.spoke) {
             self.outbox.wake();
         }
     }

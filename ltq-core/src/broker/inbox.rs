@@ -27,6 +27,8 @@ pub(super) enum Entry {
     Event(Event),
     /// Tell this one the topic's figures now.
     Show(Arc<Outbox>),
+    /// Tell the catalogue of its channels.
+    Tell,
     /// The time to come to rest is over: whatever the store still does is not waited for.
     Cut,
 }
@@ -36,7 +38,7 @@ impl Entry {
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Event(event) => weight(event),
-            Self::Attach(..) | Self::Show(_) | Self::Cut => 0,
+            Self::Attach(..) | Self::Show(_) | Self::Tell | Self::Cut => 0,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod budget;
 mod by_address;
+mod catalogue;
 mod direct;
 mod door;
 mod figures;
@@ -48,6 +49,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+pub use catalogue::{CatalogueChanges, CatalogueWatch};
 pub use direct::{
     DirectError, Publisher, PublisherOptions, Receipt, Received, SubscribeOptions, Subscription,
 };
@@ -247,6 +249,12 @@ impl<S: Store> Broker<S> {
     #[must_use]
     pub fn in_use(&self) -> BrokerUse {
         self.shared.in_use()
+    }
+
+    /// Watches which topics and channels there are, for whoever tells others of them.
+    #[must_use]
+    pub fn catalogue(&self) -> CatalogueWatch {
+        self.shared.watch_catalogue()
     }
 
     /// Counts since the start.

@@ -50,6 +50,7 @@ pub(super) fn write(reply: Reply, frame_bytes_max: u32, into: &mut WriteQueue) {
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         },
         Reply::SubscribeRefused { handle, refusal } => Frame::SubscribeRefused { handle, refusal },
+        Reply::Credited { handle, total } => Frame::Credited { handle, total },
         Reply::SubscriptionClosed { handle, refusal } => {
             Frame::SubscriptionClosed { handle, refusal }
         }

@@ -41,8 +41,8 @@ pub struct BrokerSettings {
     /// The most open producers of one stream. Default: 4,096.
     pub producers_max: u32,
     /// The most frames of one connection within a second that cost work and bring nothing: pings,
-    /// requests that are refused, numbers that name nothing, credit that was given before. Beyond it
-    /// the stream that sent the last is ended. Default: 10,000.
+    /// requests that are refused, numbers that name nothing, credit that was given before or is taken
+    /// back. Beyond it the stream that sent the last is ended. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by using them, at once and in each minute;
     /// beyond it such use is refused. Peers of this machine are not counted. Default: 1,000.

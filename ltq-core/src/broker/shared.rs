@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     budget::{Budget, Partials},
+    catalogue::{Catalogue, CatalogueWatch},
     door::Door,
     figures::{BrokerUse, Refusals},
     inbox::{Entry, Inbox},
@@ -49,6 +50,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) refusals: Refusals,
     pub(super) door: Door,
+    pub(super) catalogue: Arc<Catalogue>,
 }
 
 /// How far a broker is on its way out.
@@ -100,6 +102,7 @@ impl Shared {
             counters: Counters::default(),
             refusals: Refusals::default(),
             door: Door::default(),
+            catalogue: Arc::default(),
         }
     }
 
@@ -248,6 +251,9 @@ impl Shared {
     ) -> Arc<Inbox> {
         let inbox = Inbox::new(topic.name().clone(), self.published.clone());
         topics.insert(topic.name().clone(), inbox.clone());
+        if self.catalogue.is_kept() {
+            self.catalogue.put(topic.name(), topic.channel_names());
+        }
         self.tasks.send_modify(|tasks| *tasks += 1);
         tokio::spawn(topic_task::run(self.clone(), inbox.clone(), topic));
         inbox
@@ -258,6 +264,7 @@ impl Shared {
         let mut topics = self.topics.lock();
         if topics.get(inbox.topic()).is_some_and(|known| Arc::ptr_eq(known, inbox)) {
             topics.remove(inbox.topic());
+            self.catalogue.remove(inbox.topic());
         }
     }
 
@@ -277,6 +284,19 @@ impl Shared {
     /// The ways to all topics, in no order.
     pub(super) fn inboxes(&self) -> Vec<Arc<Inbox>> {
         self.topics.lock().values().cloned().collect()
+    }
+
+    /// Watches which topics and channels there are.
+    pub(super) fn watch_catalogue(&self) -> CatalogueWatch {
+        let (watch, asked) = self.catalogue.watch(|| self.topic_names());
+        for name in asked {
+            let topics = self.topics.lock();
+            let told = topics.get(&name).is_some_and(|inbox| inbox.push(Entry::Tell).is_ok());
+            if !told {
+                self.catalogue.remove(&name);
+            }
+        }
+        watch
     }
 
     /// Lets all topics come to rest, and waits until they do.

@@ -126,6 +126,7 @@ impl Future for TopicTask {
                     false => Vec::new(),
                 };
                 task.carry_out(context);
+                task.tell_channels();
                 task.end_turns(read);
                 task.count();
                 task.wake_sessions();
@@ -178,6 +179,9 @@ impl TopicTask {
                 let stats = AdminResponse::Topic(Box::new(self.topic.stats()));
                 outbox.push(Outgoing::Own(Reply::Admin { request: 0, result: Ok(stats) }));
                 outbox.wake();
+            }
+            Entry::Tell => {
+                self.shared.catalogue.put(self.inbox.topic(), self.topic.channel_names())
             }
             Entry::Cut => {
                 self.cut = true;
@@ -345,6 +349,11 @@ impl TopicTask {
             Event::Committed { result } => ("committing", result.as_ref().err()),
             // That nothing is left there is an answer.
             Event::Loaded { result: Err(StoreError::Discarded { .. }), .. } => ("", None),
+            Event::Loaded { result: Err(StoreError::NoSuchLog(_)), .. }
+                if self.topic.is_giving_up_log() =>
+            {
+                ("", None)
+            }
             // The topic gave up what it had asked for.
             Event::Loaded { result: Err(StoreError::OutOfRange { bounds, .. }), .. }
                 if self.topic.gave_up_before(bounds.first) =>
@@ -384,6 +393,16 @@ impl TopicTask {
     fn touch(&mut self, session: SessionId) {
         if self.dirty.last() != Some(&session) {
             self.dirty.push(session);
+        }
+    }
+
+    /// Tells whoever wants to know of channels that came or went.
+    fn tell_channels(&mut self) {
+        if self.topic.take_channels_changed()
+            && self.stage == Stage::Running
+            && self.shared.catalogue.is_kept()
+        {
+            self.shared.catalogue.put(self.inbox.topic(), self.topic.channel_names());
         }
     }
 
@@ -448,7 +467,7 @@ impl TopicTask {
                     outbox.push(Outgoing::Own(Reply::Admin { request: 0, result }));
                     asked.push(outbox);
                 }
-                Entry::Cut => {}
+                Entry::Tell | Entry::Cut => {}
             }
         });
         asked.iter().for_each(|outbox| outbox.wake());

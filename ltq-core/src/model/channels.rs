@@ -14,6 +14,8 @@ pub(super) struct Channels {
     slots: Vec<Option<Box<Channel>>>,
     free: Vec<Index>,
     names: BTreeMap<ChannelName, Index>,
+    /// Some came or went, and nobody was told.
+    is_changed: bool,
     /// Those to look at before the topic comes to rest.
     touched: VecDeque<Index>,
     /// Those whose consumers wait for the next publish.
@@ -50,6 +52,16 @@ impl Channels {
         self.names.values().filter_map(|&index| self.get(index))
     }
 
+    /// Their names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &ChannelName> {
+        self.names.keys()
+    }
+
+    /// Whether some came or went since this was asked last.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
+    }
+
     /// All places that are taken.
     pub(super) fn indexes(&self) -> Vec<Index> {
         self.names.values().copied().collect()
@@ -65,6 +77,7 @@ impl Channels {
             *slot = Some(Box::new(channel));
         }
         self.names.insert(name, index);
+        self.is_changed = true;
         self.touch(index);
         index
     }
@@ -72,6 +85,7 @@ impl Channels {
     pub(super) fn remove(&mut self, index: Index) -> Option<Box<Channel>> {
         let channel = self.slots.get_mut(index as usize)?.take()?;
         self.names.remove(&channel.name);
+        self.is_changed = true;
         if let Some(timer) = channel.marks.timer {
             self.timers.remove(&(timer, index));
         }

@@ -1,6 +1,6 @@
 //! The consumers of one channel: their credit, and whose turn it is.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::{ConsumerId, in_flight::Slot};
 use crate::{Credit, Tag};
@@ -11,7 +11,8 @@ pub(super) struct Consumer {
     pub(super) id: ConsumerId,
     /// How long a delivery to it may stay unsettled.
     pub(super) timeout: Duration,
-    /// What it granted since it subscribed.
+    /// What it granted since it subscribed. It may have taken back so much that this is less than
+    /// what it got.
     granted: Credit,
     /// What it got.
     used: Credit,
@@ -28,10 +29,7 @@ pub(super) struct Consumer {
 impl Consumer {
     /// What it will take now.
     pub(super) const fn open(&self) -> Credit {
-        Credit {
-            messages: self.granted.messages.saturating_sub(self.used.messages),
-            bytes: self.granted.bytes.saturating_sub(self.used.bytes),
-        }
+        self.granted.minus(self.used)
     }
 
     const fn wants(&self) -> bool {
@@ -124,15 +122,14 @@ impl Consumers {
     }
 
     /// A consumer takes up to `total` since it subscribed, as far as the limit on open credit
-    /// goes. Never less than before.
-    pub(super) fn grant(&mut self, slot: Slot, total: Credit, open_max: Credit) {
-        let Some(consumer) = self.get_mut(slot) else { return };
-        let cut = |total: u64, used: u64, open_max: u64| total.min(used.saturating_add(open_max));
-        let messages = cut(total.messages, consumer.used.messages, open_max.messages);
-        let bytes = cut(total.bytes, consumer.used.bytes, open_max.bytes);
-        consumer.granted.messages = consumer.granted.messages.max(messages);
-        consumer.granted.bytes = consumer.granted.bytes.max(bytes);
+    /// goes. If that is less than before, returns what holds now: what it got is not taken back.
+    pub(super) fn grant(&mut self, slot: Slot, total: Credit, open_max: Credit) -> Option<Credit> {
+        let consumer = self.get_mut(slot)?;
+        let used = consumer.used;
+        let granted = total.at_most(used.plus(open_max));
+        let before = mem::replace(&mut consumer.granted, granted);
         self.reconsider(slot);
+        (!before.is_within(granted)).then(|| granted.at_least(used))
     }
 
     /// A consumer is to get nothing, whatever its credit.
@@ -246,17 +243,57 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_cut_to_the_limit_and_never_taken_back() {
+    fn credit_is_cut_to_the_limit() {
         let mut consumers = three();
         consumers.grant(0, credit(u64::MAX, 2_000), MAX);
-        assert_eq!(consumers.get(0).unwrap().open(), MAX);
-        consumers.grant(0, credit(1, 1), MAX);
         assert_eq!(consumers.get(0).unwrap().open(), MAX);
         consumers.delivered(60, 5_000);
         assert_eq!(consumers.get(0).unwrap().open(), credit(40, 0));
         assert_eq!(consumers.willing(), 2, "no bytes, no messages");
-        consumers.grant(0, credit(160, 6_000), MAX);
+        assert_eq!(consumers.grant(0, credit(160, 6_000), MAX), None);
         assert_eq!(consumers.get(0).unwrap().open(), MAX);
+    }
+
+    #[test]
+    fn credit_is_taken_back_as_far_as_it_is_not_used() {
+        let mut consumers = three();
+        consumers.delivered(4, 40);
+        assert_eq!(consumers.grant(0, credit(6, 500), MAX), Some(credit(6, 500)));
+        assert_eq!(consumers.get(0).unwrap().open(), credit(2, 460));
+        // In one and not in the other.
+        assert_eq!(consumers.grant(0, credit(9, 300), MAX), Some(credit(9, 300)));
+        assert_eq!(consumers.grant(0, credit(1, 1), MAX), Some(credit(4, 40)));
+        assert_eq!(consumers.get(0).unwrap().open(), credit(0, 0));
+        assert_eq!(consumers.willing(), 2, "who takes nothing stands in no line");
+        // It counts from what was said last, not from what it came to.
+        assert_eq!(consumers.grant(0, credit(3, 39), MAX), None);
+        assert_eq!((consumers.get(0).unwrap().open(), consumers.willing()), (credit(0, 0), 2));
+        assert_eq!(consumers.grant(0, credit(3, 39), MAX), None, "the same again");
+        assert_eq!(consumers.grant(0, credit(5, 41), MAX), None);
+        assert_eq!((consumers.get(0).unwrap().open(), consumers.willing()), (credit(1, 1), 3));
+        assert_eq!(consumers.grant(7, credit(0, 0), MAX), None, "of nobody");
+    }
+
+    #[test]
+    fn who_takes_credit_back_leaves_the_line_wherever_it_stands_held_or_not() {
+        for slot in 0..3 {
+            let mut consumers = three();
+            consumers.grant(slot, credit(0, 500), MAX).unwrap();
+            let mut turns = Vec::new();
+            for _ in 0..4 {
+                turns.push(consumers.next().unwrap().0);
+                consumers.delivered(1, 1);
+            }
+            let others: Vec<Slot> = (0..3).filter(|other| *other != slot).collect();
+            assert_eq!(turns, [&others[..], &others[..]].concat());
+        }
+        let mut consumers = three();
+        consumers.hold(1);
+        assert_eq!(consumers.grant(1, credit(0, 0), MAX), Some(credit(0, 0)));
+        consumers.release(1);
+        assert_eq!(consumers.willing(), 2);
+        consumers.grant(1, credit(1, 1), MAX);
+        assert_eq!(consumers.willing(), 3);
     }
 
     #[test]

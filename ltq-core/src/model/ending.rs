@@ -101,6 +101,11 @@ impl Topic {
         }
     }
 
+    /// Whether the commit under way takes its log, or took it: then a read that finds none came too late.
+    pub(crate) fn is_giving_up_log(&self) -> bool {
+        self.commit.deletes || self.stage == Stage::Over
+    }
+
     /// Ends for good: tells everyone, and that the topic is gone.
     pub(super) fn end(&mut self, refusal: &Refusal) {
         let locating = std::mem::take(&mut self.locating).into_iter().map(|(_, wish)| wish);

@@ -110,11 +110,13 @@ pub enum Event {
         /// How much it takes at first.
         credit: Credit,
     },
-    /// A consumer takes more: the total that it has granted since it subscribed.
+    /// How much a consumer takes: the total that it has granted since it subscribed. One that is
+    /// smaller than before takes back what it did not get yet, and is answered by
+    /// [`Reply::Credited`].
     Credit {
         /// Which.
         consumer: ConsumerId,
-        /// The new total; a smaller one than before changes nothing.
+        /// The new total.
         total: Credit,
     },
     /// There may be room again for deliveries to a consumer that the [`Gate`](super::Gate) had none
@@ -341,6 +343,13 @@ pub enum Reply {
         handle: u32,
         /// Why.
         refusal: Refusal,
+    },
+    /// Credit was taken back.
+    Credited {
+        /// Whose.
+        handle: u32,
+        /// The total that holds now: as asked, and at least what it got.
+        total: Credit,
     },
     /// Settlements were handled; those of `stale` were not: the messages had been settled, given
     /// back or delivered anew, or were never delivered.

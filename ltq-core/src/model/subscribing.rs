@@ -1,6 +1,6 @@
 //! Consumers come, grant credit, settle and leave.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::{
     Command, ConsumerId, LoadTicket, Reply, RequestId, SessionId, Topic, TopicAction,
@@ -48,6 +48,7 @@ impl Topic {
         }
         self.last_serial += 1;
         let serial = self.last_serial;
+        let credit = credit.at_most(self.limits.credit_max);
         let waiting = Waiting { serial, timeout, credit };
         self.consumers.insert(consumer, Subscription::Waiting(Box::new(waiting)));
         if let Some(index) = self.channels.find(&channel) {
@@ -169,18 +170,24 @@ impl Topic {
     }
 
     pub(super) fn grant(&mut self, consumer: ConsumerId, total: Credit) {
-        match self.consumers.get_mut(&consumer) {
+        let credit_max = self.limits.credit_max;
+        let taken_back = match self.consumers.get_mut(&consumer) {
             Some(&mut Subscription::Active { channel: index, slot }) => {
-                if let Some(channel) = self.channels.get_mut(index) {
-                    channel.consumers.grant(slot, total, self.limits.credit_max);
-                    self.channels.touch(index);
-                }
+                let Some(channel) = self.channels.get_mut(index) else { return };
+                let taken_back = channel.consumers.grant(slot, total, credit_max);
+                self.channels.touch(index);
+                taken_back
             }
             Some(Subscription::Waiting(waiting)) => {
-                waiting.credit.messages = waiting.credit.messages.max(total.messages);
-                waiting.credit.bytes = waiting.credit.bytes.max(total.bytes);
+                let total = total.at_most(credit_max);
+                let before = mem::replace(&mut waiting.credit, total);
+                (!before.is_within(total)).then_some(total)
             }
-            None => {}
+            None => None,
+        };
+        if let Some(total) = taken_back {
+            let handle = consumer.handle;
+            self.reply(consumer.session, Reply::Credited { handle, total });
         }
     }
 

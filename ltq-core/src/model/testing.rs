@@ -556,6 +556,9 @@ pub(super) fn short(command: &Command) -> String {
                 stale.iter().map(|tags| format!("{}-{}", tags.first.0, tags.last.0)).collect();
             format!("c{handle} settled {request} stale [{}]", stale.join(" "))
         }
+        Reply::Credited { handle, total: Credit { messages, bytes } } => {
+            format!("c{handle} credited {messages}, {bytes} bytes")
+        }
         Reply::SubscriptionClosed { handle, refusal: None } => format!("c{handle} closed"),
         Reply::SubscriptionClosed { handle, refusal: Some(refusal) } => {
             format!("c{handle} closed: {}", refusal.code)

@@ -1,7 +1,7 @@
 //! One topic: the events that it is told and the commands that it gives.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -24,8 +24,8 @@ use super::{
     wish::Wish,
 };
 use crate::{
-    Bounds, Durability, LogName, Monotonic, Now, Offset, Refusal, RefusalCode, TopicName,
-    TopicSettings, TopicStats,
+    Bounds, ChannelName, Durability, LogName, Monotonic, Now, Offset, Refusal, RefusalCode,
+    TopicName, TopicSettings, TopicStats,
 };
 
 /// A topic with its channels, producers and consumers, as a machine without a clock, a disk or a
@@ -375,6 +375,17 @@ impl Topic {
             && self.states_due().is_none()
             && self.discards_due().is_none()
             && self.vanish_at.is_none()
+    }
+
+    /// The names of its channels.
+    #[must_use]
+    pub fn channel_names(&self) -> BTreeSet<ChannelName> {
+        self.channels.names().cloned().collect()
+    }
+
+    /// Whether channels came or went since this was asked last.
+    pub fn take_channels_changed(&mut self) -> bool {
+        self.channels.take_changed()
     }
 
     /// Its figures and those of its channels.

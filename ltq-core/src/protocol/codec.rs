@@ -64,6 +64,8 @@ pub enum FrameType {
     Unsubscribe = 39,
     /// [`Frame::SubscriptionClosed`]
     SubscriptionClosed = 40,
+    /// [`Frame::Credited`]
+    Credited = 41,
     /// [`Frame::Admin`]
     Admin = 48,
     /// [`Frame::AdminAnswered`]
@@ -71,7 +73,7 @@ pub enum FrameType {
 }
 
 impl FrameType {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Hello,
         Self::Welcome,
         Self::Goodbye,
@@ -93,6 +95,7 @@ impl FrameType {
         Self::Settled,
         Self::Unsubscribe,
         Self::SubscriptionClosed,
+        Self::Credited,
         Self::Admin,
         Self::AdminAnswered,
     ];
@@ -208,6 +211,7 @@ pub fn encode(frame: &Frame, into: &mut WriteQueue) {
             plain(into, T::SubscribeRefused, &(handle, refusal));
         }
         Frame::Credit { handle, total } => plain(into, T::Credit, &(handle, total)),
+        Frame::Credited { handle, total } => plain(into, T::Credited, &(handle, total)),
         Frame::Deliver { handle, first_tag, attempt, batch } => {
             let header = DeliverHeader {
                 handle: *handle,
@@ -363,6 +367,10 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
         T::Credit => {
             let (handle, total) = header(kind, &frame)?;
             Frame::Credit { handle, total }
+        }
+        T::Credited => {
+            let (handle, total) = header(kind, &frame)?;
+            Frame::Credited { handle, total }
         }
         T::Deliver => {
             let (header, rest): (DeliverHeader, _) = header_and_rest(kind, &frame)?;

@@ -227,11 +227,27 @@ pub enum Frame {
         /// Why.
         refusal: Refusal,
     },
-    /// Client: takes more; the total since it subscribed.
+    /// Client: how much it takes; the total since it subscribed.
+    ///
+    /// A total that is larger than the one before, the first being that of
+    /// [`Subscribe`](Self::Subscribe), grants the difference. One that is smaller, in messages or in
+    /// bytes, takes back what the broker has not used yet: what it sent counts as used. Until the
+    /// [`Credited`](Self::Credited) that answers it, the client must be ready for everything that it
+    /// had granted before.
     Credit {
         /// The subscription.
         handle: u32,
         /// The total.
+        total: Credit,
+    },
+    /// Broker: credit was taken back. The answer to each [`Credit`](Self::Credit) that is smaller than
+    /// the one before, in their order and behind all that was sent until then; to no other. A
+    /// subscription that is over gets none: its end is the answer. It may come before
+    /// [`Subscribed`](Self::Subscribed), as the channel may have to be made first.
+    Credited {
+        /// The subscription.
+        handle: u32,
+        /// The total that holds now: as asked, and at least what was sent.
         total: Credit,
     },
     /// Broker: messages.

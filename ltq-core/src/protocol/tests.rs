@@ -297,6 +297,10 @@ fn frame() -> impl Strategy<Value = Frame> {
             handle,
             total: Credit { messages, bytes }
         }),
+        (handle(), any::<(u64, u64)>()).prop_map(|(handle, (messages, bytes))| Frame::Credited {
+            handle,
+            total: Credit { messages, bytes }
+        }),
         (handle(), any::<(u64, u32, u64, u64)>(), messages()).prop_map(
             |(handle, (tag, attempt, first, time), records)| Frame::Deliver {
                 handle,

@@ -114,26 +114,27 @@ pub(super) async fn consume(
         // Messages that were published together were due together.
         let (mut due, mut of_due) = (0, 0);
         for received in batch.iter() {
-            count += 1;
+            let mut is_new = true;
             match received.map_err(|error| error.to_string()) {
                 Ok(received) => match run.bodies.verify(&received.message) {
                     Ok(head) => {
-                        consumed.ledger.mark(head.producer, head.sequence);
+                        let attempt = received.attempt;
+                        is_new = consumed.ledger.mark(head.producer, head.sequence, attempt);
                         if head.due != due {
                             consumed.record(now, due, of_due);
                             (due, of_due) = (head.due, 0);
                         }
-                        of_due += 1;
+                        of_due += u64::from(is_new);
                     }
                     Err(what) => consumed.note(format!("at offset {}: {what}", received.offset)),
                 },
                 Err(error) => consumed.note(error),
             }
+            count += u64::from(is_new);
         }
         consumed.record(now, due, of_due);
-        if batch.ack_all().is_err() {
-            consumed.note("an ack came too late".to_owned());
-        }
+        // What is too late is delivered again, which counts.
+        let _late = batch.ack_all();
         consumed.received += count;
         run.received.fetch_add(count, Ordering::Relaxed);
         channel.add(count);

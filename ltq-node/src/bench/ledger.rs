@@ -13,6 +13,9 @@ pub(super) struct Ledger {
     repeated: u64,
     /// Messages that came before one with a lower sequence of their producer.
     misplaced: u64,
+    /// Messages that were delivered again by the broker, as it does when it was not told that they are
+    /// done with.
+    redelivered: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -23,7 +26,9 @@ struct Seen {
 }
 
 impl Ledger {
-    pub(super) fn mark(&mut self, producer: u32, sequence: u64) {
+    /// A message came, by its so-manieth delivery. Says whether it counts: not one that is delivered again
+    /// and had come before.
+    pub(super) fn mark(&mut self, producer: u32, sequence: u64, attempt: u32) -> bool {
         if self.seen.get(self.last).is_none_or(|(id, _)| *id != producer) {
             self.last = match self.seen.iter().position(|(id, _)| *id == producer) {
                 Some(at) => at,
@@ -33,27 +38,41 @@ impl Ledger {
                 }
             };
         }
-        let Some((_, seen)) = self.seen.get_mut(self.last) else { return };
-        self.misplaced += u64::from(sequence < seen.next);
+        let Some((_, seen)) = self.seen.get_mut(self.last) else { return true };
+        let again = attempt > 1;
+        self.redelivered += u64::from(again);
+        // One that was given back has its place behind others.
+        self.misplaced += u64::from(!again && sequence < seen.next);
         seen.next = seen.next.max(sequence.saturating_add(1));
         let (word, bit) = ((sequence / 64) as usize, 1 << (sequence % 64));
         if word >= seen.bits.len() {
             // A sequence out of all proportion cannot be one of the run's; it is not worth memory.
             if word > WORDS_MAX {
                 self.repeated += 1;
-                return;
+                return true;
             }
             seen.bits.resize((word + 1).next_power_of_two(), 0);
         }
         if let Some(bits) = seen.bits.get_mut(word) {
-            self.repeated += u64::from(*bits & bit != 0);
+            let has_come = *bits & bit != 0;
+            self.repeated += u64::from(has_come && !again);
             *bits |= bit;
+            return !(has_come && again);
         }
+        true
+    }
+
+    /// Messages that were delivered again.
+    pub(super) const fn redelivered(&self) -> u64 {
+        self.redelivered
     }
 
     /// Takes in what another consumer of the same channel got. Order means nothing then.
     pub(super) fn merge(&mut self, other: &Self) {
         self.repeated += other.repeated;
+        self.redelivered += other.redelivered;
+        // One that another consumer did not finish with comes to both.
+        let mut excused = self.redelivered;
         for (producer, theirs) in &other.seen {
             let at = self.seen.iter().position(|(id, _)| id == producer).unwrap_or_else(|| {
                 self.seen.push((*producer, Seen::default()));
@@ -64,7 +83,9 @@ impl Ledger {
                 ours.bits.resize(theirs.bits.len(), 0);
             }
             for (mine, other) in ours.bits.iter_mut().zip(&theirs.bits) {
-                self.repeated += u64::from((*mine & other).count_ones());
+                let both = u64::from((*mine & other).count_ones());
+                self.repeated += both.saturating_sub(excused);
+                excused = excused.saturating_sub(both);
                 *mine |= other;
             }
         }
@@ -138,7 +159,7 @@ mod tests {
     fn ledger(messages: &[(u32, u64)]) -> Ledger {
         let mut ledger = Ledger::default();
         for (producer, sequence) in messages {
-            ledger.mark(*producer, *sequence);
+            ledger.mark(*producer, *sequence, 1);
         }
         ledger
     }
@@ -170,6 +191,20 @@ mod tests {
         assert_eq!(swapped.check(&published, false), Ok(()));
         let error = swapped.check(&published, true).unwrap_err();
         assert_eq!(error, "1 messages came out of order");
+    }
+
+    #[test]
+    fn what_the_broker_delivers_again_is_no_fault_and_counts_once() {
+        let published = BTreeMap::from([(1, 4)]);
+        let mut cut = ledger(&[(1, 0), (1, 3)]);
+        // Those between were on their way to a connection that was lost, and the first was not acked.
+        assert!(cut.mark(1, 1, 2) && cut.mark(1, 2, 2) && !cut.mark(1, 0, 2));
+        assert_eq!(cut.check(&published, true), Ok(()));
+        assert_eq!(cut.redelivered(), 3);
+        let mut other = Ledger::default();
+        other.mark(1, 3, 2);
+        other.merge(&ledger(&[(1, 0), (1, 1), (1, 2), (1, 3)]));
+        assert_eq!(other.check(&published, false), Ok(()));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) struct Report {
     messages: u64,
     published: u64,
     delivered: u64,
+    /// Deliveries of what the broker had delivered before, beside those.
+    redelivered: u64,
     seconds: f64,
     messages_per_second: f64,
     /// Of bodies.
@@ -106,6 +108,7 @@ impl Report {
             messages,
             published: outcome.published,
             delivered: outcome.delivered,
+            redelivered: outcome.redelivered,
             seconds: outcome.seconds,
             messages_per_second: messages as f64 / seconds,
             bytes_per_second: messages as f64 * plan.size as f64 / seconds,
@@ -151,6 +154,10 @@ impl Report {
                 ),
             ),
         ];
+        if self.redelivered > 0 {
+            let again = grouped(self.redelivered as f64);
+            rows.push(("delivered again", format!("{again}, which is none of that")));
+        }
         if let Some(durability) = self.durability {
             rows.push(("durability", durability.to_string()));
         }

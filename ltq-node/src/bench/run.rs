@@ -34,6 +34,8 @@ use crate::cli::CliError;
 pub(super) struct Outcome {
     pub(super) published: u64,
     pub(super) delivered: u64,
+    /// Messages that the broker delivered again.
+    pub(super) redelivered: u64,
     pub(super) seconds: f64,
     pub(super) durability: Option<Durability>,
     /// To the receipt.
@@ -175,6 +177,7 @@ impl Runner<'_> {
         let mut outcome = Outcome {
             published: produced.iter().map(|produced| produced.published).sum(),
             delivered: consumed.iter().map(|consumed| consumed.received).sum(),
+            redelivered: consumed.iter().map(|consumed| consumed.ledger.redelivered()).sum(),
             seconds,
             durability: produced.iter().filter_map(|produced| produced.durability).min(),
             receipts: histogram(),

@@ -38,7 +38,8 @@ pub struct Cli {
 /// Which node, and how to get in.
 #[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
-    /// The node to talk to.
+    /// The node to talk to. Of several, separated by commas, the first that takes the connection, and the next
+    /// when it is lost: nodes share nothing, so that each of them has to serve the same purpose.
     #[arg(
         long,
         global = true,
@@ -75,6 +76,13 @@ pub struct ServerArgs {
     pub timeout: Duration,
 }
 
+impl ServerArgs {
+    /// The nodes, in the order in which they are tried.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &str> {
+        self.server.split(',').map(str::trim)
+    }
+}
+
 /// The commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -103,6 +111,14 @@ pub enum Command {
     Channel(ChannelCommand),
     /// Shows the figures of the node, its topics and their channels.
     Stats,
+    /// Shows the nodes that registries know.
+    #[command(
+        long_about = "Shows the nodes that registries know: where they are, what they do, and how \
+        many topics they have; with --json one object a node, with the topics and channels, all \
+        of them in an array. The token is for the registries; it has to permit to administer *, or, \
+        with --topic, anything on the topic."
+    )]
+    Nodes(NodesArgs),
     /// Measures a node, and verifies every message while it does.
     // Said here: what the arguments' own type says gives way to the line above.
     #[command(
@@ -112,6 +128,26 @@ pub enum Command {
         afterwards. Results go to standard output, as a table or with --json as one object."
     )]
     Bench(Box<BenchArgs>),
+}
+
+/// What `ltq nodes` takes.
+#[derive(Clone, Debug, Args)]
+pub struct NodesArgs {
+    /// The registry to ask. Of several, what they tell is merged.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LTQ_REGISTRY",
+        value_delimiter = ',',
+        default_value = crate::registry::DEFAULT_REGISTRY
+    )]
+    pub registry: Vec<String>,
+    /// Shows only the nodes that have this topic, or may.
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<TopicName>,
+    /// Shows them again whenever something changes, until Ctrl-C.
+    #[arg(long)]
+    pub follow: bool,
 }
 
 /// What `ltq pub` takes.

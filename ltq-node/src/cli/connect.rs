@@ -10,15 +10,17 @@ use super::{CliError, args::ServerArgs};
 /// A client of the node, not connected yet.
 pub(crate) fn builder(args: &ServerArgs) -> Result<ClientBuilder, CliError> {
     let mut builder = Client::builder()
-        .server(&args.server)
         .name(concat!("ltq/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(args.timeout.min(ATTEMPT_MAX))
         .request_timeout(args.timeout);
+    for server in args.servers() {
+        builder = builder.server(server);
+    }
     if let Some(token) = &args.token {
         builder = builder.token(&token.0);
     }
     #[cfg(any(feature = "tls", feature = "quic"))]
-    if let Some(transports) = args.tls.transports(&args.server)? {
+    if let Some(transports) = args.tls.transports(args.servers())? {
         builder = builder.transports(transports);
     }
     Ok(builder)

@@ -5,6 +5,7 @@ mod args;
 mod connect;
 mod input;
 mod interrupt;
+mod nodes;
 mod publish;
 mod render;
 mod subscribe;
@@ -22,7 +23,9 @@ use thiserror::Error;
 
 use crate::{bench, output};
 
-pub use args::{ChannelCommand, Cli, Command, Format, PubArgs, ServerArgs, SubArgs, TopicCommand};
+pub use args::{
+    ChannelCommand, Cli, Command, Format, NodesArgs, PubArgs, ServerArgs, SubArgs, TopicCommand,
+};
 pub(crate) use connect::{attempts, builder, connect};
 pub(crate) use interrupt::interrupted;
 #[cfg(any(feature = "tls", feature = "quic"))]
@@ -116,6 +119,7 @@ pub fn run(cli: Cli) -> ExitCode {
             Command::Topic(command) => admin::topic(&server, command, json).await,
             Command::Channel(command) => admin::channel(&server, command, json).await,
             Command::Stats => admin::stats(&server, json).await,
+            Command::Nodes(args) => nodes::run(&server, &args, json).await,
             Command::Bench(args) => bench::run(&server, *args, json).await,
         };
         #[cfg(feature = "quic")]

@@ -1,9 +1,12 @@
 //! Figures as tables for people.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ltq_client::{ChannelStats, Keep, NodeStats, Retention, TopicStats};
+use ltq_discovery::NodeSet;
+
+use crate::node_json;
 
 /// A node, a line for each channel of each topic.
 pub(super) fn node(stats: &NodeStats) -> String {
@@ -29,6 +32,35 @@ pub(super) fn node(stats: &NodeStats) -> String {
         lines.push(channels(&stats.topics));
     }
     lines.join("\n")
+}
+
+/// A line for each node.
+pub(super) fn nodes(nodes: &NodeSet) -> String {
+    let names = ["node", "state", "addresses", "topics", "channels", "load", "version"];
+    let mut table = plain(names.iter());
+    for node in nodes.iter() {
+        let suspected = if node.is_suspected() { ", suspected" } else { "" };
+        let addresses: Vec<_> = node.addresses().iter().map(ToString::to_string).collect();
+        let counts = node.topics().map(|topics| {
+            [topics.len(), topics.values().map(BTreeSet::len).sum()].map(|count| count.to_string())
+        });
+        let [topics, channels] = counts.unwrap_or_else(|| ["-"; 2].map(str::to_owned));
+        table.add_row([
+            node.id().to_string(),
+            format!("{}{suspected}", node_json::state(node)),
+            addresses.join(" "),
+            topics,
+            channels,
+            node.load().0.to_string(),
+            node.version().unwrap_or("-").to_owned(),
+        ]);
+    }
+    for at in 3..6 {
+        if let Some(column) = table.column_mut(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    text(&table)
 }
 
 /// A topic's figures, and a line for each of its channels.

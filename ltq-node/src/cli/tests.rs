@@ -32,7 +32,7 @@ fn the_node_is_named_anywhere_on_the_line() {
         "stats --server tcp://a:1 --token t --timeout 3s --json",
     ] {
         let cli = parse(line);
-        assert_eq!(cli.server.server, "tcp://a:1");
+        assert!(cli.server.servers().eq(["tcp://a:1"]));
         assert_eq!(cli.server.token, Some("t".into()));
         assert_eq!(cli.server.timeout, Duration::from_secs(3));
         assert!(cli.json);

@@ -1,13 +1,13 @@
 //! Whom the command line trusts at `tls://` and `quic://` addresses, and what it proves.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 #[cfg(feature = "quic")]
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 #[cfg(feature = "tls")]
 use ltq_transport::Tls;
-use ltq_transport::{ClientTrust, Fingerprint, Pem, Transports, TrustError};
+use ltq_transport::{ClientTrust, Fingerprint, Pem, Tcp, Transports, TrustError, Unix};
 #[cfg(feature = "quic")]
 use ltq_transport::{Quic, QuicOptions};
 
@@ -83,26 +83,42 @@ pub struct TlsArgs {
 }
 
 impl TlsArgs {
-    /// What connects to this server; `None` where it takes no certificate.
+    /// What connects to these servers; `None` where none takes a certificate.
     ///
     /// # Errors
     /// [`CliError::Usage`] when nobody is trusted, or a file cannot be used.
-    pub(crate) fn transports(&self, server: &str) -> Result<Option<Transports>, CliError> {
-        let transports = Transports::new();
-        let transports = match server.split_once("://") {
-            #[cfg(feature = "tls")]
-            Some(("tls", _)) => transports.with(Tls::default().trusting(self.trust(server)?)),
-            #[cfg(feature = "quic")]
-            Some(("quic", _)) => {
-                let options =
-                    QuicOptions { congestion: self.congestion.into(), ..QuicOptions::default() };
-                let quic = Quic::new(options).trusting(self.trust(server)?);
-                self.used.lock().push(quic.clone());
-                transports.with(quic)
+    pub(crate) fn transports<'s>(
+        &self,
+        servers: impl Iterator<Item = &'s str>,
+    ) -> Result<Option<Transports>, CliError> {
+        let (mut schemes, mut transports) = (BTreeSet::new(), None);
+        for server in servers {
+            let Some((scheme, _)) = server.split_once("://") else { continue };
+            if !schemes.insert(scheme) {
+                continue;
             }
-            _ => return Ok(None),
-        };
-        Ok(Some(transports))
+            // Those that need no word of the user may stand beside it.
+            let plain = || Transports::new().with(Tcp::default()).with(Unix::default());
+            match scheme {
+                #[cfg(feature = "tls")]
+                "tls" => {
+                    let tls = Tls::default().trusting(self.trust(server)?);
+                    transports = Some(transports.unwrap_or_else(plain).with(tls));
+                }
+                #[cfg(feature = "quic")]
+                "quic" => {
+                    let options = QuicOptions {
+                        congestion: self.congestion.into(),
+                        ..QuicOptions::default()
+                    };
+                    let quic = Quic::new(options).trusting(self.trust(server)?);
+                    self.used.lock().push(quic.clone());
+                    transports = Some(transports.unwrap_or_else(plain).with(quic));
+                }
+                _ => {}
+            }
+        }
+        Ok(transports)
     }
 
     /// Waits, for a second at most, until nodes know of connections that were closed.

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use toml::Value;
 
 use super::{
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
     units::Token,
 };
-use crate::tools::ToolCommand;
+use crate::{registry::RegistryFlags, tools::ToolCommand};
 
 /// The flags of `ltq-node`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -51,6 +51,22 @@ pub struct Flags {
     /// takes any free one. Beyond this machine it asks for tokens. [default: tcp://127.0.0.1:7440] [variable: LTQ_LISTEN, separated by commas]
     #[arg(long, value_name = "URL")]
     pub listen: Vec<String>,
+
+    /// Names the node, for clients, logs and registries, which tell nodes apart by it. [default: ltq; to
+    /// registries the first of its addresses] [variable: LTQ_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Announces the node to the registry at this address, so that clients find it there: tcp://HOST:PORT
+    /// or tls://HOST:PORT. Give it several times for several registries. [variable: LTQ_REGISTRY, separated by commas]
+    #[arg(long, value_name = "URL")]
+    pub registry: Vec<String>,
+
+    /// Announces the node as being at this address, where clients reach it by another one than it listens
+    /// on. Give it several times, the preferred one first. [default: where it listens] [variable:
+    /// LTQ_ADVERTISE, separated by commas]
+    #[arg(long, value_name = "URL")]
+    pub advertise: Vec<String>,
 
     /// Proves with the certificate in this PEM file, at tls:// and quic:// addresses, who the node is;
     /// those that lead to its authority stand behind it. It is read again when it changes. [variable:
@@ -99,20 +115,45 @@ pub struct Flags {
 
     /// What to do instead of running a node.
     #[command(subcommand)]
-    pub tool: Option<ToolCommand>,
+    pub instead: Option<Instead>,
+}
+
+/// What `ltq-node` does instead of running a node.
+#[derive(Clone, Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
+pub enum Instead {
+    /// Runs a registry, where nodes announce themselves and clients find them.
+    #[command(
+        long_about = "Runs a registry, where nodes announce themselves by heartbeat (ltq-node --registry \
+        URL) and clients find them. It keeps nothing on disk: nodes that are there tell it again. Run \
+        several for each other's sake; they know nothing of each other, nodes announce themselves to \
+        all of them, and clients merge what they hear. While none can be reached, producers and \
+        consumers go on with the nodes that they know.\n\nSettings come from their defaults, then from \
+        the file, then from LTQ_REGISTRY_* variables, then from flags; --print-config shows all of \
+        them.\n\nExit codes: 0 stopped, 2 bad usage or configuration, 1 anything else.",
+        max_term_width = 100
+    )]
+    Registry(RegistryFlags),
+    /// A tool.
+    #[command(flatten)]
+    Tool(ToolCommand),
 }
 
 impl Flags {
     /// The settings that were given, by their keys.
     pub(super) fn values(&self) -> Vec<(&'static str, Value)> {
         let text = |key, value: &Option<String>| Some((key, Value::from(value.as_deref()?)));
-        let listen =
-            (!self.listen.is_empty()).then(|| ("listen", Value::from(self.listen.clone())));
+        let list = |key, values: &Vec<String>| {
+            (!values.is_empty()).then(|| (key, Value::from(values.clone())))
+        };
         [
             text("data_dir", &self.data_dir),
             text("store", &self.store),
             text("durability", &self.durability),
-            listen,
+            text("node", &self.node),
+            list("listen", &self.listen),
+            list("registry", &self.registry),
+            list("advertise", &self.advertise),
             text("tls.certificate", &self.tls_certificate),
             text("tls.key", &self.tls_key),
             text("tls.client_authorities", &self.tls_client_authorities),

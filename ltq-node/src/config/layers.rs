@@ -1,23 +1,49 @@
 //! Where settings come from, one layer over the other: defaults, a file, variables, flags.
+//!
+//! The same for a node and a registry: what kind of settings they are is their [`Settings`].
 
-use std::{
-    path::{Path, PathBuf},
-    sync::LazyLock,
-};
+use std::{borrow::Cow, ffi::OsString, fmt, path::Path};
 
-use ltq_core::Retention;
-use serde::Deserialize;
+use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{
     ConfigError,
-    choice::DurabilityChoice,
-    grants::{IdentitySettings, TokenHash, TokenSettings},
-    listening::TlsSettings,
-    settings::{Config, FileStoreSettings, RetentionSettings, RocksDbStoreSettings},
+    settings::Config,
     suggest::{nearest, nearest_key},
-    units::Period,
 };
+
+/// All settings of one kind of process.
+pub trait Settings:
+    Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// Its command line.
+    type Flags: Clone + fmt::Debug + Send + Sync + 'static;
+    /// What its variables begin with.
+    const PREFIX: &'static str;
+    /// Variables that begin so and are somebody else's.
+    const NOT_OURS: &'static [&'static str];
+    /// The same for what they begin with.
+    const NOT_OURS_PREFIXES: &'static [&'static str];
+
+    /// A table that has a value for each key.
+    fn every_key() -> &'static Table;
+
+    /// The settings that a command line gives, by their keys.
+    fn given(flags: &Self::Flags) -> Vec<(&'static str, Value)>;
+
+    /// The file that a command line names.
+    fn file(flags: &Self::Flags) -> Option<&Path>;
+
+    /// Checks that the settings can be, each and together.
+    ///
+    /// # Errors
+    /// The first [`ConfigError::Value`] found.
+    fn check(&self) -> Result<(), ConfigError>;
+
+    /// What of it is as in a node: where it listens, with which certificates, and whom it lets in.
+    fn as_node(&self) -> Cow<'_, Config>;
+}
 
 /// Some settings, and where they come from.
 #[derive(Clone, Debug)]
@@ -46,21 +72,25 @@ impl Layer {
     }
 
     /// What one `LTQ_*` variable says; `None` when it is not meant for the node.
-    pub(super) fn from_variable(name: &str, text: &str) -> Result<Option<Self>, ConfigError> {
-        let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
-        if NOT_OURS.contains(&name) || NOT_OURS_PREFIXES.iter().any(|p| name.starts_with(p)) {
+    pub(super) fn from_variable<S: Settings>(
+        name: &str,
+        text: &str,
+    ) -> Result<Option<Self>, ConfigError> {
+        let Some(rest) = name.strip_prefix(S::PREFIX) else { return Ok(None) };
+        if S::NOT_OURS.contains(&name) || S::NOT_OURS_PREFIXES.iter().any(|p| name.starts_with(p)) {
             return Ok(None);
         }
         let wanted = rest.to_ascii_lowercase();
-        let keys = || known_keys().iter().filter(|key| !FILE_ONLY.contains(&key.as_str()));
+        let keys =
+            || known_keys::<S>().into_iter().filter(|key| !FILE_ONLY.contains(&key.as_str()));
         let Some(key) = keys().find(|key| key.replace('.', "_") == wanted) else {
-            let names: Vec<String> = keys().map(|key| variable(key)).collect();
+            let names: Vec<String> = keys().map(|key| variable::<S>(&key)).collect();
             return Err(ConfigError::UnknownVariable {
                 name: name.to_owned(),
                 nearest: nearest(name, names.iter().map(String::as_str)).map(str::to_owned),
             });
         };
-        let value = match look_up(&EVERY_KEY, key) {
+        let value = match look_up(S::every_key(), &key) {
             Some(Value::Integer(_)) => text.parse().map(Value::Integer).ok(),
             Some(Value::Boolean(_)) => text.parse().map(Value::Boolean).ok(),
             Some(Value::Array(_)) => {
@@ -70,7 +100,7 @@ impl Layer {
         };
         // What is no number or truth value is left a text: reading the key says what it should be.
         let value = value.unwrap_or_else(|| text.into());
-        Ok(Some(Self { origin: name.to_owned(), table: nested(key, value) }))
+        Ok(Some(Self { origin: name.to_owned(), table: nested(&key, value) }))
     }
 
     /// What flags say.
@@ -83,10 +113,11 @@ impl Layer {
     }
 
     /// Checks that each key is one, and each value can be read.
-    fn check(&self) -> Result<(), ConfigError> {
+    fn check<S: Settings>(&self) -> Result<(), ConfigError> {
+        let known = known_keys::<S>();
         for (key, value) in leaves(&self.table) {
-            if known_keys().contains(&key) {
-                Config::deserialize(nested(&key, value.clone())).map_err(|error| {
+            if known.contains(&key) {
+                S::deserialize(nested(&key, value.clone())).map_err(|error| {
                     ConfigError::Unreadable {
                         origin: self.origin.clone(),
                         key: key.clone(),
@@ -95,14 +126,14 @@ impl Layer {
                 })?;
                 continue;
             }
-            if let Some(Value::Table(_)) = look_up(&EVERY_KEY, &key) {
+            if let Some(Value::Table(_)) = look_up(S::every_key(), &key) {
                 if value.is_table() {
                     continue; // It is empty.
                 }
                 let error = format!("it is a table; write its settings below [{key}]");
                 return Err(ConfigError::Unreadable { origin: self.origin.clone(), key, error });
             }
-            let nearest = nearest_key(&key, known_keys().iter().map(String::as_str));
+            let nearest = nearest_key(&key, known.iter().map(String::as_str));
             let nearest = nearest.map(str::to_owned);
             return Err(ConfigError::UnknownKey { origin: self.origin.clone(), key, nearest });
         }
@@ -111,80 +142,69 @@ impl Layer {
 }
 
 /// Puts layers over the defaults, later ones over earlier ones.
-pub(super) fn merge(layers: &[Layer]) -> Result<Config, ConfigError> {
+pub(super) fn merge<S: Settings>(layers: &[Layer]) -> Result<S, ConfigError> {
     let mut merged = Table::new();
     for layer in layers {
-        layer.check()?;
+        layer.check::<S>()?;
         overlay(&mut merged, &layer.table);
     }
-    Config::deserialize(merged).map_err(|error| ConfigError::Syntax {
+    S::deserialize(merged).map_err(|error| ConfigError::Syntax {
         origin: "the settings".to_owned(),
         error: first_line(&error.to_string()),
     })
 }
 
 /// The dotted names of all settings.
-pub(super) fn known_keys() -> &'static [String] {
-    static KEYS: LazyLock<Vec<String>> =
-        LazyLock::new(|| leaves(&EVERY_KEY).into_iter().map(|(key, _)| key).collect());
-    &KEYS
+pub(crate) fn known_keys<S: Settings>() -> Vec<String> {
+    leaves(S::every_key()).into_iter().map(|(key, _)| key).collect()
 }
 
-/// A setting's value as a file would say it; `None` when it is not set, or secret.
-pub(super) fn shown(config: &Config, key: &str) -> Option<String> {
-    let table = Table::try_from(config).ok()?;
+/// Reads settings from all their sources: the file that `flags` or a variable names, `variables` such as
+/// those of [`std::env::vars_os`], and `flags`.
+pub(super) fn load<S: Settings>(
+    flags: &S::Flags,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<S, ConfigError> {
+    let mut config_file = S::file(flags).map(Path::to_owned);
+    let named = format!("{}CONFIG", S::PREFIX);
+    let mut from_variables = Vec::new();
+    for (name, value) in variables {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(S::PREFIX)) else {
+            continue;
+        };
+        if name == named {
+            config_file.get_or_insert_with(|| value.into());
+            continue;
+        }
+        let value = value.to_str().ok_or_else(|| ConfigError::NotText { name: name.to_owned() })?;
+        from_variables.extend(Layer::from_variable::<S>(name, value)?);
+    }
+    let mut layers = Vec::new();
+    if let Some(path) = &config_file {
+        layers.push(Layer::from_file(path)?);
+    }
+    layers.extend(from_variables);
+    layers.push(Layer::from_flags(S::given(flags)));
+    let settings: S = merge(&layers)?;
+    settings.check()?;
+    Ok(settings)
+}
+
+/// A setting's value as a file would say it; `None` when it is not set, a list of nothing, or secret.
+pub(crate) fn shown<S: Settings>(settings: &S, key: &str) -> Option<String> {
+    let table = Table::try_from(settings).ok()?;
     match look_up(&table, key)? {
-        _ if key == "token" => None,
+        _ if key == "token" || key.ends_with(".token") => None,
+        Value::Array(none) if none.is_empty() => None,
         Value::String(text) => Some(text.clone()),
         value => Some(value.to_string()),
     }
 }
 
 /// The variable of a key.
-pub(super) fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+pub(crate) fn variable<S: Settings>(key: &str) -> String {
+    format!("{}{}", S::PREFIX, key.replace('.', "_").to_ascii_uppercase())
 }
-
-/// A configuration that has a value for each key.
-static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
-    let default = FileStoreSettings::default();
-    let some_limit = Some(default.journal_bytes_max);
-    let config = Config {
-        file_store: FileStoreSettings { disk_bytes_max: some_limit, ..default },
-        retention: RetentionSettings {
-            age_max: Some(Period(Retention::AGE_MAX)),
-            bytes_max: some_limit,
-            ..RetentionSettings::default()
-        },
-        rocksdb_store: RocksDbStoreSettings {
-            disk_bytes_max: some_limit,
-            ..RocksDbStoreSettings::default()
-        },
-        tls: TlsSettings {
-            certificate: Some(PathBuf::new()),
-            key: Some(PathBuf::new()),
-            client_authorities: Some(PathBuf::new()),
-            ..TlsSettings::default()
-        },
-        tokens: vec![TokenSettings {
-            name: String::new(),
-            sha256: TokenHash([0; 32]),
-            publish: Vec::new(),
-            consume: Vec::new(),
-            administer: Vec::new(),
-        }],
-        identities: vec![IdentitySettings {
-            identity: String::new(),
-            publish: Vec::new(),
-            consume: Vec::new(),
-            administer: Vec::new(),
-        }],
-        token: Some("".into()),
-        durability: Some(DurabilityChoice::Disk),
-        ..Config::default()
-    };
-    Table::try_from(&config).unwrap_or_default()
-});
 
 fn leaves(table: &Table) -> Vec<(String, &Value)> {
     let mut found = Vec::new();
@@ -246,16 +266,4 @@ fn first_line(text: &str) -> String {
 }
 
 /// Tables that are lists, which no variable can say.
-pub(super) const FILE_ONLY: [&str; 2] = ["tokens", "identities"];
-const PREFIX: &str = "LTQ_";
-/// Variables of the `ltq` command, and the one that names the file.
-const NOT_OURS: [&str; 6] = [
-    "LTQ_SERVER",
-    "LTQ_CONFIG",
-    "LTQ_TLS_CA",
-    "LTQ_TLS_FINGERPRINT",
-    "LTQ_TLS_CLIENT_CERT",
-    "LTQ_TLS_CLIENT_KEY",
-];
-/// What a container platform sets by itself for a service that is called `ltq`.
-const NOT_OURS_PREFIXES: [&str; 2] = ["LTQ_SERVICE_", "LTQ_PORT"];
+pub(crate) const FILE_ONLY: [&str; 2] = ["tokens", "identities"];

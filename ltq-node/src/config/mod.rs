@@ -1,9 +1,11 @@
 //! A node's configuration: defaults, then a TOML file, then `LTQ_*` variables, then flags.
 
 mod choice;
+mod discovery;
 mod flags;
 mod grants;
-mod layers;
+mod keys;
+pub(crate) mod layers;
 mod listening;
 mod ranges;
 mod settings;
@@ -18,9 +20,12 @@ use std::fmt::Write as _;
 use thiserror::Error;
 
 pub use choice::{CongestionChoice, DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
-pub use flags::Flags;
+pub use discovery::DiscoverySettings;
+pub use flags::{Flags, Instead};
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
+pub use layers::Settings;
 pub use listening::{QuicSettings, TlsSettings};
+pub(crate) use ranges::within;
 pub use settings::{
     Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, RetentionSettings,
     RocksDbStoreSettings,
@@ -30,6 +35,15 @@ pub(crate) use source::fixed_differences;
 pub use units::{ByteSize, FileMode, Period, Token};
 
 use layers::Layer;
+
+/// Checks what nodes and registries have in common: where they listen, and whom they let in.
+pub(crate) fn check_shared(config: &Config) -> Result<(), ConfigError> {
+    listening::check(config)?;
+    if let Some(http) = config.http_address() {
+        listening::check_host_port(config, "http", http, http)?;
+    }
+    grants::check(config)
+}
 
 /// Why there is no configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -117,29 +131,7 @@ impl Config {
         flags: &Flags,
         variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     ) -> Result<Self, ConfigError> {
-        let mut config_file = flags.config.clone();
-        let mut from_variables = Vec::new();
-        for (name, value) in variables {
-            let Some(name) = name.to_str().filter(|name| name.starts_with("LTQ_")) else {
-                continue;
-            };
-            if name == "LTQ_CONFIG" {
-                config_file.get_or_insert_with(|| value.into());
-                continue;
-            }
-            let value =
-                value.to_str().ok_or_else(|| ConfigError::NotText { name: name.to_owned() })?;
-            from_variables.extend(Layer::from_variable(name, value)?);
-        }
-        let mut layers = Vec::new();
-        if let Some(path) = &config_file {
-            layers.push(Layer::from_file(path)?);
-        }
-        layers.extend(from_variables);
-        layers.push(Layer::from_flags(flags.values()));
-        let config = layers::merge(&layers)?;
-        config.check()?;
-        Ok(config)
+        layers::load(flags, variables)
     }
 
     /// Reads the configuration from the text of a file alone. Errors call it `origin`.
@@ -147,13 +139,13 @@ impl Config {
     /// # Errors
     /// A [`ConfigError`] that names the setting at fault, and shows no value of a line that is no TOML.
     pub fn from_text(origin: &str, text: &str) -> Result<Self, ConfigError> {
-        let config = layers::merge(&[Layer::from_text(origin, text)?])?;
+        let config: Self = layers::merge(&[Layer::from_text(origin, text)?])?;
         config.check()?;
         Ok(config)
     }
 
     /// The configuration as a TOML file that says the same. Of `tokens` there are only hashes. The
-    /// plain `token` is left out, since what is
+    /// plain `token` and that for registries are left out, since what is
     /// printed is easily passed on; a line says whether there is one.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -166,7 +158,8 @@ impl Config {
             ltq_core::Durability::Os => DurabilityChoice::Os,
             ltq_core::Durability::Memory => DurabilityChoice::Memory,
         };
-        let shown = Self { token: None, durability: Some(durability), ..self.clone() };
+        let discovery = DiscoverySettings { token: None, ..self.discovery.clone() };
+        let shown = Self { token: None, durability: Some(durability), discovery, ..self.clone() };
         match toml::to_string(&shown) {
             Ok(body) => text.push_str(&body),
             // A path that is not text has no place in a TOML file.

@@ -105,12 +105,13 @@ fn frames_fit_the_journal(config: &Config) -> Result<(), ConfigError> {
 
 /// The key of a broker's setting.
 pub(super) fn key_of(setting: &str) -> String {
-    let keys = layers::known_keys();
+    let keys = layers::known_keys::<Config>();
     let ends_so = |key: &&String| key.rsplit('.').next() == Some(setting);
     keys.iter().find(ends_so).cloned().unwrap_or_else(|| setting.to_owned())
 }
 
-fn within<T: PartialOrd + Display + Copy>(
+/// Checks the range of one setting.
+pub(crate) fn within<T: PartialOrd + Display + Copy>(
     key: &str,
     value: T,
     min: T,

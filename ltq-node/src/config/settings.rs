@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::access::NodeAccess;
 
 use super::{
-    ConfigError,
+    ConfigError, check_shared,
     choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind},
-    grants::{self, IdentitySettings, TokenSettings},
+    discovery::{self, DiscoverySettings},
+    grants::{IdentitySettings, TokenSettings},
     layers,
-    listening::{self, QuicSettings, TlsSettings},
+    listening::{QuicSettings, TlsSettings},
     ranges,
     units::{ByteSize, FileMode, Period, Token},
 };
@@ -26,7 +27,8 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The node's name, told to clients. Default: `ltq`.
+    /// The node's name, told to clients, and to registries its id. Default: `ltq`, and to registries the
+    /// first address that it is announced with.
     pub node: String,
     /// Where the file store, or RocksDB, keeps its files. Default: `./ltq-data`.
     pub data_dir: PathBuf,
@@ -38,6 +40,10 @@ pub struct Config {
     pub durability: Option<DurabilityChoice>,
     /// Where the node listens. Default: `tcp://127.0.0.1:7440`.
     pub listen: Vec<String>,
+    /// The registries where the node announces itself. Default: none.
+    pub registry: Vec<String>,
+    /// The addresses that it is announced with, the preferred ones first. Default: where it listens.
+    pub advertise: Vec<String>,
     /// How soon a listener that has failed is opened again. Default: 1 s.
     pub listen_retry: Period,
     /// Who may connect to Unix sockets that it listens on: the permissions of their files. Default:
@@ -64,6 +70,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// From which severity on. Default: `info`.
     pub log_level: LogLevel,
+    /// How registries are talked to.
+    pub discovery: DiscoverySettings,
     /// Certificates, for `tls://` and `quic://` addresses.
     pub tls: TlsSettings,
     /// Connections over QUIC.
@@ -246,6 +254,8 @@ impl Default for Config {
             store: StoreKind::File,
             durability: None,
             listen: vec!["tcp://127.0.0.1:7440".to_owned()],
+            registry: Vec::new(),
+            advertise: Vec::new(),
             listen_retry: Period(Duration::from_secs(1)),
             unix_mode: FileMode(0o600),
             dev_tls: false,
@@ -258,6 +268,7 @@ impl Default for Config {
             stop_timeout: Period(Duration::from_secs(30)),
             log_format: LogFormat::Human,
             log_level: LogLevel::Info,
+            discovery: DiscoverySettings::default(),
             tls: TlsSettings::default(),
             quic: QuicSettings::default(),
             limits: Limits::default(),
@@ -509,11 +520,8 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir", &"", "name a directory, such as \"./ltq-data\"".to_owned());
         }
-        listening::check(self)?;
-        if let Some(http) = self.http_address() {
-            listening::check_host_port(self, "http", http, http)?;
-        }
-        grants::check(self)?;
+        check_shared(self)?;
+        discovery::check(self)?;
         ranges::check(self)?;
         let broker = self.broker_settings();
         broker.check().or_else(|error| {

@@ -1,20 +1,23 @@
-//! Where a configuration came from, so that it can be looked at again.
+//! Where settings came from, so that they can be looked at again.
 
 use std::{ffi::OsString, path::PathBuf};
 
-use super::{Config, ConfigError, Flags, layers};
+use super::{
+    Config, ConfigError,
+    layers::{self, Settings},
+};
 
 /// The flags and variables of a process, by which its configuration is read, and read again when
 /// the file has changed.
 #[derive(Clone, Debug)]
-pub struct ConfigSource {
-    flags: Flags,
+pub struct ConfigSource<S: Settings = Config> {
+    flags: S::Flags,
     variables: Vec<(OsString, OsString)>,
 }
 
-impl ConfigSource {
+impl<S: Settings> ConfigSource<S> {
     /// Of these flags and variables, such as those of [`std::env::vars_os`].
-    pub fn new(flags: Flags, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+    pub fn new(flags: S::Flags, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self { flags, variables: variables.into_iter().collect() }
     }
 
@@ -22,29 +25,31 @@ impl ConfigSource {
     ///
     /// # Errors
     /// A [`ConfigError`] that names the setting at fault.
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(&self.flags, self.variables.iter().cloned())
+    pub fn load(&self) -> Result<S, ConfigError> {
+        layers::load(&self.flags, self.variables.iter().cloned())
     }
 
     /// The file, if there is one.
     #[must_use]
     pub fn file(&self) -> Option<PathBuf> {
+        let variable = layers::variable::<S>("config");
         let named = || {
-            let (_, path) = self.variables.iter().find(|(name, _)| name == "LTQ_CONFIG")?;
+            let (_, path) = self.variables.iter().find(|(name, _)| *name == *variable)?;
             Some(path.into())
         };
-        self.flags.config.clone().or_else(named)
+        S::file(&self.flags).map(Into::into).or_else(named)
     }
 }
 
-/// The settings that differ and that a running node does not take over: all but tokens and
+/// The settings that differ and that a running process does not take over: all but tokens and
 /// identities.
-pub(crate) fn fixed_differences(before: &Config, after: &Config) -> Vec<&'static str> {
-    let differs = |key: &&'static str| {
-        !CHANGEABLE.contains(key) && layers::shown(before, key) != layers::shown(after, key)
+pub(crate) fn fixed_differences<S: Settings>(before: &S, after: &S) -> Vec<String> {
+    let differs = |key: &String| {
+        !CHANGEABLE.contains(&key.as_str())
+            && layers::shown(before, key) != layers::shown(after, key)
     };
-    layers::known_keys().iter().map(String::as_str).filter(differs).collect()
+    layers::known_keys::<S>().into_iter().filter(differs).collect()
 }
 
-/// What a running node takes over when its file changes.
+/// What a running process takes over when its file changes.
 const CHANGEABLE: [&str; 3] = ["token", "tokens", "identities"];

@@ -39,6 +39,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("store", "\"memory\"", "memory"),
     ("durability", "\"os\"", "os"),
     ("listen", "[\"tcp://127.0.0.1:1\", \"tcp://[::1]:2\"]", "tcp://127.0.0.1:1, tcp://[::1]:2"),
+    ("registry", "[\"tcp://r1:1\", \"r2:2\"]", "tcp://r1:1, r2:2"),
+    ("advertise", "[\"tcp://a:1\"]", "tcp://a:1"),
     ("listen_retry", "\"7s\"", "7s"),
     ("unix_mode", "\"640\"", "0640"),
     ("dev_tls", "true", "true"),
@@ -57,6 +59,9 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("stop_timeout", "\"7s\"", "7s"),
     ("log_format", "\"json\"", "json"),
     ("log_level", "\"debug\"", "debug"),
+    ("discovery.token", "\"secret\"", "secret"),
+    ("discovery.tls_ca", "\"/tmp/ca.pem\"", "/tmp/ca.pem"),
+    ("discovery.tls_fingerprint", "\"aa\"", "aa"),
     ("tls.certificate", "\"/tmp/certificate.pem\"", "/tmp/certificate.pem"),
     ("tls.key", "\"/tmp/key.pem\"", "/tmp/key.pem"),
     ("tls.client_authorities", "\"/tmp/authorities.pem\"", "/tmp/authorities.pem"),
@@ -130,7 +135,7 @@ fn beside(key: &str) -> &'static [&'static str] {
 #[test]
 fn every_setting_is_read_from_the_file_and_from_its_variable() {
     let mut tested: Vec<_> = OTHERS.iter().map(|(key, ..)| (*key).to_owned()).collect();
-    let mut known = known_keys().to_vec();
+    let mut known = known_keys::<Config>();
     tested.sort();
     known.sort();
     assert_eq!(tested, known, "each setting needs a line in OTHERS");
@@ -142,7 +147,7 @@ fn every_setting_is_read_from_the_file_and_from_its_variable() {
         if layers::FILE_ONLY.contains(key) {
             continue;
         }
-        let name = layers::variable(key);
+        let name = layers::variable::<Config>(key);
         let from_variable = load(None, &[(&name, as_variable)], beside(key)).unwrap();
         assert_eq!(from_variable, from_file, "{name} does not say what {key} in the file does");
     }
@@ -179,8 +184,10 @@ fn effects(config: &Config) -> String {
     #[cfg(not(feature = "quic"))]
     let quic = &config.quic;
     let secure = (files, tls, quic);
+    let found = (&config.registry, config.advertised(&[]), config.registry_token());
+    let found = (found, &config.discovery);
     let (broker, file) = (config.broker_settings(), config.file_store_options());
-    format!("{node:?} {secure:?} {access:?} {broker:?} {file:?} {rocksdb:?}")
+    format!("{node:?} {found:?} {secure:?} {access:?} {broker:?} {file:?} {rocksdb:?}")
 }
 
 #[test]
@@ -501,8 +508,9 @@ fn the_printed_configuration_says_the_same_and_keeps_the_secret() {
     let mut table = "";
     for (key, value, _) in OTHERS {
         // The store that is not the default cannot confirm as the durability here, and there is a
-        // certificate already.
-        if ["token", "store", "dev_tls"].contains(key) {
+        // certificate already, and an authority.
+        let apart = ["token", "discovery.token", "store", "dev_tls", "discovery.tls_fingerprint"];
+        if apart.contains(key) {
             continue;
         }
         match key.split_once('.') {
@@ -519,6 +527,8 @@ fn the_printed_configuration_says_the_same_and_keeps_the_secret() {
     let config = load(Some(&text), &[], &[]).unwrap();
     assert_eq!(load(Some(&config.to_toml()), &[], &[]).unwrap(), config);
 
+    let announces = load(None, &[("LTQ_DISCOVERY_TOKEN", "s3cr3t")], &[]).unwrap();
+    assert!(!format!("{announces:?} {}", announces.to_toml()).contains("s3cr3t"));
     let secret = load(None, &[("LTQ_TOKEN", "s3cr3t")], &[]).unwrap();
     assert!(!format!("{secret:?} {:?}", secret.broker_settings()).contains("s3cr3t"));
     assert!(!secret.to_toml().contains("s3cr3t"), "{}", secret.to_toml());

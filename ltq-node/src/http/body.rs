@@ -30,6 +30,13 @@ impl BodyBudget {
         Self { room: Arc::new(Semaphore::new(units.clamp(1, Semaphore::MAX_PERMITS))), limit }
     }
 
+    /// Bytes that are held now, in whole units.
+    pub(super) fn held(&self) -> u64 {
+        let units = usize::try_from(self.limit / UNIT).unwrap_or(usize::MAX);
+        let units = units.clamp(1, Semaphore::MAX_PERMITS);
+        units.saturating_sub(self.room.available_permits()) as u64 * UNIT
+    }
+
     /// Reads a body of up to `max` bytes. A body that comes slowly holds room only for what has
     /// come, so that it takes none from others; the caller bounds the time. Cancel safe.
     pub(super) async fn read(&self, mut body: Body, max: u64) -> Result<HeldBody, ApiError> {
@@ -147,8 +154,9 @@ mod tests {
         let held = budget.read(Body::from(large), 1 << 20).await.unwrap();
         let error = budget.read(Body::from(large), 1 << 20).await.err().unwrap();
         assert_eq!((error.status.as_u16(), error.code), (429, "limit_reached"));
+        assert_eq!(budget.held(), 3 * UNIT);
         drop(held);
         budget.read(Body::from(large), 1 << 20).await.unwrap();
-        assert_eq!(budget.room.available_permits(), 4);
+        assert_eq!((budget.room.available_permits(), budget.held()), (4, 0));
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// A refusal with its HTTP status.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     pub(super) status: StatusCode,
     /// A [`RefusalCode`]'s text, or one of HTTP's own.
     pub(super) code: &'static str,
@@ -18,11 +18,11 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into() }
     }
 
-    pub(super) fn refused(code: RefusalCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn refused(code: RefusalCode, detail: impl Into<String>) -> Self {
         Refusal::new(code, detail).into()
     }
 }

@@ -15,13 +15,13 @@ use ltq_core::{
     SystemClock, TopicStats, WallClock as _,
 };
 
-use super::{Answers, Api};
-use crate::{
-    bench::Usage,
-    listening::ListenFigures,
-    reload::Reloader,
-    watched_store::{BUCKETS, WatchedStore},
+use ltq_discovery::registry::Registries;
+
+use super::{
+    Answers, Api,
+    exposition::{figure, head, labels, listening, process, reloads},
 };
+use crate::watched_store::{BUCKETS, WatchedStore};
 
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     let stats = api.broker.stats().await;
@@ -35,8 +35,13 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
         figure(&mut text, own.name, own.help, own.value);
     }
     limits(&mut text, &api.broker);
-    reloads(&mut text, &api.reloader);
+    reloads(&mut text, api.reloader.reloads(), api.reloader.has_failed());
     listening(&mut text, &api.listening);
+    announced(&mut text, api.registries.as_ref());
+    let help = "Open HTTP connections, of which there is a limit.";
+    figure(&mut text, "ltq_http_connections", help, api.places.taken());
+    let help = "Bytes of HTTP request bodies that are held, of which there is a limit.";
+    figure(&mut text, "ltq_http_body_bytes", help, api.bodies.held());
     answers(&mut text, &api.answers);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -279,6 +284,17 @@ fn commits(text: &mut String, store: &WatchedStore) {
     }
 }
 
+/// Which registries have the node.
+fn announced(text: &mut String, registries: Option<&Registries>) {
+    let Some(registries) = registries else { return };
+    let name = "ltq_registry_announced";
+    head(text, name, "1 while a registry has this node, as far as the node knows.");
+    for (address, has) in registries.announced() {
+        let labels = labels(&[("registry", &address.to_string())]);
+        let _ = writeln!(text, "{name}{labels} {}", u64::from(has));
+    }
+}
+
 fn answers(text: &mut String, answers: &Answers) {
     let name = "ltq_http_answers_total";
     head(text, name, "Answers to HTTP requests, by the hundred of their status.");
@@ -310,70 +326,6 @@ fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
     }
 }
 
-fn reloads(text: &mut String, reloader: &Reloader) {
-    let help = "Times that tokens and identities were read again.";
-    figure(text, "ltq_config_reloads_total", help, reloader.reloads());
-    let help = "1 while the newest configuration file is not in force because it is broken.";
-    figure(text, "ltq_config_reload_failed", help, u64::from(reloader.has_failed()));
-}
-
-fn listening(text: &mut String, figures: &ListenFigures) {
-    let name = "ltq_listener_connections_total";
-    head(text, name, "Connections that came in, by the scheme of the address that they came to.");
-    for (scheme, count) in figures.by_scheme() {
-        let _ = writeln!(text, "{name}{} {count}", labels(&[("scheme", &scheme)]));
-    }
-    let help = "Times that a listener which had failed was opened again.";
-    figure(text, "ltq_listener_reopened_total", help, figures.reopened());
-    #[cfg(any(feature = "tls", feature = "quic"))]
-    {
-        let name = "ltq_handshakes_failed_total";
-        head(text, name, "Handshakes that came to nothing, by scheme and reason.");
-        for (scheme, reason, count) in figures.handshakes_failed() {
-            let labels = labels(&[("scheme", scheme), ("reason", reason)]);
-            let _ = writeln!(text, "{name}{labels} {count}");
-        }
-        #[cfg(feature = "quic")]
-        {
-            let help = "Bytes that connections over QUIC may hold by their windows, of which there is a limit.";
-            figure(text, "ltq_quic_window_bytes", help, figures.quic_window_bytes());
-        }
-        if let Some(expires) = figures.certificate_expires() {
-            let name = "ltq_certificate_expires_timestamp_seconds";
-            figure(text, name, "The second since 1970 until which it is good.", expires);
-        }
-        let (done, failed) = figures.certificate_reloads();
-        let help = "Times that changed certificates were taken up.";
-        figure(text, "ltq_certificate_reloads_total", help, done);
-        let help = "Times that changed certificates could not be used; those before stayed.";
-        figure(text, "ltq_certificate_reloads_failed_total", help, failed);
-    }
-}
-
-/// The process, under the names that all exporters use; nothing where the system does not say.
-fn process(text: &mut String) {
-    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let help = "Tasks that the runtime has: some for each connection, stream, topic and listener.";
-    figure(text, "ltq_tasks", help, tasks as u64);
-    if let Ok(usage) = Usage::of(std::process::id()) {
-        let help = "Processor time of the process, user and system.";
-        figure(text, "process_cpu_seconds_total", help, usage.cpu_seconds);
-        let help = "Memory of the process.";
-        figure(text, "process_resident_memory_bytes", help, usage.rss_bytes);
-    }
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        figure(text, "process_open_fds", "Open files and connections.", open.count());
-    }
-    if let Some(max) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-        figure(text, "process_max_fds", "The most that may be open.", max);
-    }
-}
-
-fn figure(text: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
-    head(text, name, help);
-    let _ = writeln!(text, "{name} {value}");
-}
-
 fn figures<T>(text: &mut String, figures: &[Figure<T>], of: &[(String, &T)]) {
     for (name, help, get) in figures {
         if of.is_empty() {
@@ -386,29 +338,11 @@ fn figures<T>(text: &mut String, figures: &[Figure<T>], of: &[(String, &T)]) {
     }
 }
 
-fn head(text: &mut String, name: &str, help: &str) {
-    let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-fn labels(pairs: &[(&str, &str)]) -> String {
-    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let pairs: Vec<_> =
-        pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
-    format!("{{{}}}", pairs.join(","))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
-
-    #[test]
-    fn labels_are_escaped() {
-        assert_eq!(labels(&[("a", "x\\y\"z\n")]), r#"{a="x\\y\"z\n"}"#);
-        assert_eq!(labels(&[("a", "1"), ("b", "#")]), r##"{a="1",b="#"}"##);
-    }
 
     #[test]
     fn names_are_given_once_and_keep_the_rule() {

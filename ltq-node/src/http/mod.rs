@@ -16,7 +16,8 @@
 //! happened; a 500 or 504 that it may have.
 
 mod body;
-mod error;
+pub(crate) mod error;
+pub(crate) mod exposition;
 mod idle;
 mod metrics;
 mod publish;
@@ -27,6 +28,7 @@ mod stall;
 mod tests;
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -47,6 +49,7 @@ use ltq_core::{
     Action, Address, Durability, Grant, Peer, Records, Refusal, RefusalCode, Store, TopicName,
     model::SequenceRange,
 };
+use ltq_discovery::registry::Registries;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -58,7 +61,7 @@ use body::{BodyBudget, HeldBody};
 use error::ApiError;
 use publishers::Publishers;
 
-pub use server::HttpServer;
+pub use server::{HttpServer, Places};
 
 /// The bounds of the HTTP server.
 #[derive(Clone, Debug)]
@@ -80,8 +83,10 @@ struct Api {
     broker: NodeBroker,
     reloader: Arc<Reloader>,
     listening: Arc<ListenFigures>,
+    registries: Option<Registries>,
     publishers: Publishers,
     bodies: BodyBudget,
+    places: Places,
     request_timeout: Duration,
     metrics_series_max: usize,
     answers: Answers,
@@ -94,6 +99,8 @@ pub(crate) fn router(
     broker: NodeBroker,
     reloader: Arc<Reloader>,
     listening: Arc<ListenFigures>,
+    registries: Option<Registries>,
+    places: Places,
     options: &HttpOptions,
     stopping: watch::Receiver<bool>,
 ) -> Router {
@@ -102,6 +109,8 @@ pub(crate) fn router(
         broker,
         reloader,
         listening,
+        registries,
+        places,
         bodies: BodyBudget::new(options.body_bytes_total_max),
         request_timeout: options.request_timeout,
         metrics_series_max: options.metrics_series_max,
@@ -178,11 +187,7 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
 /// Lets a request in that brings a token, as the broker lets in a hello, and passes on what it may
 /// do.
 async fn authorize(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    let given = given.and_then(|value| {
-        let (scheme, secret) = value.split_at_checked(b"bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then(|| String::from_utf8_lossy(secret))
-    });
+    let given = token_of(&request).map(Cow::into_owned);
     let peer = peer_of(&request);
     match api.broker.admit(&peer, given.as_deref()) {
         Ok(grant) => {
@@ -206,8 +211,15 @@ async fn administer(State(api): State<Arc<Api>>, request: Request, next: Next) -
     }
 }
 
+/// The token that a request brings, if it brings one.
+pub(crate) fn token_of(request: &Request) -> Option<Cow<'_, str>> {
+    let value = request.headers().get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, secret) = value.split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| String::from_utf8_lossy(secret))
+}
+
 /// Who asks. The server notes it with each request.
-fn peer_of(request: &Request) -> Peer {
+pub(crate) fn peer_of(request: &Request) -> Peer {
     let noted = request.extensions().get::<Peer>().cloned();
     noted.unwrap_or_else(|| Peer { address: Address::new("http", "unknown"), identity: None })
 }

@@ -33,14 +33,35 @@ use super::{
     stall::StallLimited,
 };
 
+/// The places for connections, and how many are taken: shared by a server and who shows its figures.
+#[derive(Clone, Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Places {
+    /// So many as `options` say.
+    #[must_use]
+    pub fn new(options: &HttpOptions) -> Self {
+        let all = options.connections_max;
+        Self { free: Arc::new(Semaphore::new(all)), all }
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.all.saturating_sub(self.free.available_permits())
+    }
+}
+
 /// Serves routes on a listener until it is told to stop.
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
     router: Router,
     request_timeout: Duration,
-    connections_max: usize,
-    room: Arc<Semaphore>,
+    places: Places,
     idle: IdleConnections,
     not_accepted: AtomicU64,
 }
@@ -48,13 +69,17 @@ pub struct HttpServer {
 impl HttpServer {
     /// A server that does nothing before it is [run](Self::run).
     #[must_use]
-    pub fn new(listener: TcpListener, router: Router, options: &HttpOptions) -> Self {
+    pub fn new(
+        listener: TcpListener,
+        router: Router,
+        places: Places,
+        options: &HttpOptions,
+    ) -> Self {
         Self {
             listener,
             router,
             request_timeout: options.request_timeout,
-            connections_max: options.connections_max,
-            room: Arc::new(Semaphore::new(options.connections_max)),
+            places,
             idle: IdleConnections::default(),
             not_accepted: AtomicU64::new(0),
         }
@@ -103,13 +128,13 @@ impl HttpServer {
     /// A place for one more. Cancel safe.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
         loop {
-            if let Ok(room) = self.room.clone().try_acquire_owned() {
+            if let Ok(room) = self.places.free.clone().try_acquire_owned() {
                 return Some(room);
             }
             // Those who say nothing must not keep others out: a probe of health least of all.
             let made = self.idle.give_up_one();
-            debug!(limit = self.connections_max, made, "as many HTTP connections as allowed");
-            if let Ok(room) = timeout(LOOK_AGAIN, self.room.clone().acquire_owned()).await {
+            debug!(limit = self.places.all, made, "as many HTTP connections as allowed");
+            if let Ok(room) = timeout(LOOK_AGAIN, self.places.free.clone().acquire_owned()).await {
                 return room.ok();
             }
         }

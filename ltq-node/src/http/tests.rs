@@ -259,7 +259,16 @@ async fn promise_13_metrics_add_up() {
     for _ in 0..2 {
         subscription.receive().await.unwrap();
     }
-    let text = ask(&node, "GET /metrics", "").await;
+    // A connection that says nothing is one too.
+    let _silent = tokio::net::TcpStream::connect(node.http().unwrap()).await.unwrap();
+    let text = loop {
+        let text = ask(&node, "GET /metrics", "").await;
+        let open = text.body.lines().find_map(|line| line.strip_prefix("ltq_http_connections "));
+        if open.unwrap().parse::<u64>().unwrap() == 2 {
+            break text;
+        }
+        tokio::task::yield_now().await;
+    };
     assert!(text.head.contains("content-type: text/plain; version=0.0.4"), "{}", text.head);
     let figure = |name: &str| -> u64 {
         let line = text.body.lines().find(|line| line.starts_with(&format!("{name}{{")));
@@ -294,6 +303,7 @@ async fn the_page_on_operation_tells_of_each_metric() {
         config.data_dir = folder.path().join("data");
         config.listen.push("tls://127.0.0.1:0".to_owned());
         config.dev_tls = true;
+        config.registry.push("tcp://127.0.0.1:1".to_owned());
     })
     .await;
     ask(&node, "POST /pub?topic=t", "x").await;

@@ -249,7 +249,7 @@ pub(super) fn answer(chance: &mut SmallRng) -> Frame {
         RefusalCode::ALL[chance.random_range(0..RefusalCode::ALL.len())],
         "x".repeat(chance.random_range(0..100)),
     );
-    match chance.random_range(0..13) {
+    match chance.random_range(0..14) {
         0 => Frame::Welcome(Welcome {
             major: PROTOCOL_MAJOR,
             minor: PROTOCOL_MINOR,
@@ -291,6 +291,7 @@ pub(super) fn answer(chance: &mut SmallRng) -> Frame {
         }
         10 => Frame::Settled { handle, request: 1, stale: Vec::new() },
         11 => Frame::SubscriptionClosed { handle, refusal: Some(refusal) },
+        12 => Frame::Credited { handle, total: credit(chance) },
         _ => Frame::AdminAnswered { request: 1, result: Ok(AdminResponse::Done) },
     }
 }

@@ -97,6 +97,12 @@ impl Driver {
             Phase::Up(mut link) => {
                 let result = self.exchange(&mut link, context, now);
                 self.timer.no_later_than(link.next_timeout());
+                if link.begins_to_end() {
+                    self.hub.state.send_replace(ConnectionState::Leaving {
+                        address: link.address.clone(),
+                        node: link.node.clone(),
+                    });
+                }
                 self.phase = Phase::Up(link);
                 match result {
                     Ok(more) => more,

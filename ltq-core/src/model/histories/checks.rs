@@ -8,7 +8,7 @@ use super::{
     saved::{Saved, Snapshots},
 };
 use crate::{
-    Durability, Monotonic, Now, TopicStats,
+    Credit, Durability, Monotonic, Now, TopicStats,
     model::{ConsumerId, Topic, keys, state::decode_channel, testing::channel},
 };
 
@@ -189,11 +189,26 @@ impl Oracle {
     pub(super) fn grant(&mut self, id: ConsumerId, messages: u64, bytes: u64) {
         if let Some(consumer) = self.consumers.get_mut(&id) {
             let most = self.limits.credit_max;
-            let messages = messages.min(consumer.used.0 + most.messages);
-            let bytes = bytes.min(consumer.used.1 + most.bytes);
-            let granted = &mut consumer.granted;
-            *granted = (granted.0.max(messages), granted.1.max(bytes));
+            let (before, used) = (consumer.granted, consumer.used);
+            let total = (messages.min(used.0 + most.messages), bytes.min(used.1 + most.bytes));
+            consumer.granted = total;
+            if total.0 < before.0 || total.1 < before.1 {
+                consumer.taken_back = Some((total.0.max(used.0), total.1.max(used.1)));
+            }
         }
+    }
+
+    /// A consumer is told that it has taken credit back.
+    pub(super) fn credited(&mut self, id: ConsumerId, total: Credit) {
+        let consumer = self.consumers.get_mut(&id).expect("credit of nobody");
+        let foretold = consumer.taken_back.take();
+        assert_eq!(foretold, Some((total.messages, total.bytes)), "promise 9: of {id:?}");
+    }
+
+    /// Who takes credit back is told what holds, if it is still there.
+    pub(super) fn check_credited(&self, id: ConsumerId) {
+        let owed = self.consumers.get(&id).and_then(|consumer| consumer.taken_back);
+        assert_eq!(owed, None, "promise 15: {id:?} does not hear what credit it has");
     }
 
     pub(super) fn subscribes(
@@ -206,7 +221,9 @@ impl Oracle {
         self.answers.subscribes(id);
         let channel = channel.to_owned();
         let (used, last_tag, held, joined) = ((0, 0), 0, false, false);
-        let consumer = Consumer { channel, granted, used, last_tag, held, timeout, joined };
+        let taken_back = None;
+        let consumer =
+            Consumer { channel, granted, taken_back, used, last_tag, held, timeout, joined };
         self.consumers.insert(id, consumer);
     }
 }

@@ -182,9 +182,25 @@ impl History {
     pub(super) fn grant(&mut self, consumer: ConsumerId, messages: u64, bytes: u64) {
         if let Some(known) = self.oracle.consumers.get(&consumer) {
             let granted = known.granted;
-            let total = Credit { messages: granted.0 + messages, bytes: granted.1 + bytes };
-            self.oracle.grant(consumer, total.messages, total.bytes);
-            self.tell(Event::Credit { consumer, total });
+            self.credit(consumer, granted.0 + messages, granted.1 + bytes);
+        }
+    }
+
+    pub(super) fn take_back(&mut self, consumer: ConsumerId, messages: u64, bytes: u64) {
+        if let Some(known) = self.oracle.consumers.get(&consumer) {
+            let granted = known.granted;
+            let (messages, bytes) =
+                (granted.0.saturating_sub(messages), granted.1.saturating_sub(bytes));
+            self.credit(consumer, messages, bytes);
+        }
+    }
+
+    fn credit(&mut self, consumer: ConsumerId, messages: u64, bytes: u64) {
+        self.oracle.grant(consumer, messages, bytes);
+        self.tell(Event::Credit { consumer, total: Credit { messages, bytes } });
+        // It is answered before anything else happens, unless the topic is over.
+        if !self.dark && !self.gone {
+            self.oracle.check_credited(consumer);
         }
     }
 

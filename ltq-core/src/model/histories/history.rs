@@ -311,6 +311,9 @@ impl History {
             Step::Grant { consumer: index, messages, bytes } => {
                 self.grant(consumer(index), messages, bytes);
             }
+            Step::TakeBack { consumer: index, messages, bytes } => {
+                self.take_back(consumer(index), messages, bytes);
+            }
             Step::Hold { consumer: index, held } => {
                 let consumer = consumer(index);
                 if let Some(known) = self.oracle.consumers.get_mut(&consumer) {

@@ -28,6 +28,8 @@ use crate::{
 pub(super) struct Consumer {
     pub(super) channel: String,
     pub(super) granted: (u64, u64),
+    /// What it must be told to have left of what it had.
+    pub(super) taken_back: Option<(u64, u64)>,
     pub(super) used: (u64, u64),
     pub(super) last_tag: u64,
     pub(super) held: bool,
@@ -421,6 +423,9 @@ impl Oracle {
                     }
                     _ => {}
                 }
+            }
+            Reply::Credited { handle, total } => {
+                self.credited(ConsumerId { session, handle: *handle }, *total);
             }
             Reply::Settled { .. } => {}
         }

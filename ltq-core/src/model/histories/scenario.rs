@@ -77,6 +77,12 @@ pub(super) enum Step {
         messages: u64,
         bytes: u64,
     },
+    /// Credit is made smaller, by so much.
+    TakeBack {
+        consumer: usize,
+        messages: u64,
+        bytes: u64,
+    },
     Hold {
         consumer: usize,
         held: bool,
@@ -306,6 +312,7 @@ fn consuming() -> impl Strategy<Value = Step> {
     let (c, ch) = (0..CONSUMERS, 0..CHANNELS.len());
     let create = prop_oneof![9 => Just(true), 1 => Just(false)];
     let bytes = prop_oneof![4 => Just(1u64 << 20), 1 => 0u64..200];
+    let less = prop_oneof![2 => Just(0u64), 1 => 0u64..200, 1 => (1u64 << 20) - 100..1 << 20];
     let parts = prop_oneof![
         4 => part().prop_map(|part| vec![part]),
         1 => prop::collection::vec(part(), 2..4),
@@ -320,6 +327,8 @@ fn consuming() -> impl Strategy<Value = Step> {
         2 => (0..CONSUMERS).prop_map(|session| Step::SessionEnded { session }),
         12 => (c.clone(), 1u64..12, bytes)
             .prop_map(|(consumer, messages, bytes)| Step::Grant { consumer, messages, bytes }),
+        4 => (c.clone(), 0u64..20, less)
+            .prop_map(|(consumer, messages, bytes)| Step::TakeBack { consumer, messages, bytes }),
         4 => (c.clone(), any::<bool>()).prop_map(|(consumer, held)| Step::Hold { consumer, held }),
         28 => (c, any::<bool>(), parts)
             .prop_map(|(consumer, answer, parts)| Step::Settle { consumer, answer, parts }),

@@ -216,11 +216,54 @@ fn credit_in_messages_and_bytes_is_kept() {
     world.expect(&["c1 subscribed", "c1 got 0-0 tag 1 try 1"]);
     world.event(Event::Credit { consumer: consumer(1), total: credit(100, 5) });
     world.expect(&[]);
-    world.event(Event::Credit { consumer: consumer(1), total: credit(3, 1_000) });
-    world.event(Event::Credit { consumer: consumer(1), total: credit(1, 1) });
-    assert_eq!(world.stats("c").in_flight, 10, "a smaller grant takes nothing back");
+    world.event(Event::Credit { consumer: consumer(1), total: credit(100, 1_000) });
+    assert_eq!(world.stats("c").in_flight, 10);
     world.publish(1, 11, 95);
     assert_eq!(world.stats("c").in_flight, 100);
+}
+
+#[test]
+fn promise_9_nothing_is_sent_beyond_what_credit_was_made_smaller_to() {
+    let mut world = World::ready();
+    world.subscribe(1, "c", 10);
+    world.publish(1, 1, 4);
+    world.said.clear();
+    world.grant(1, 6);
+    world.expect(&["c1 credited 6, 1048576 bytes"]);
+    world.publish(1, 5, 4);
+    world.expect(&["p1 confirmed 5+4@4 disk", "c1 got 4-5 tag 5 try 1"]);
+    // What was sent is not taken back.
+    world.grant(1, 1);
+    world.expect(&["c1 credited 6, 1048576 bytes"]);
+    // The line goes on without it, and it stands in it again when it takes more.
+    world.subscribe(2, "c", 1);
+    world.expect(&["c2 subscribed", "c2 got 6-6 tag 1 try 1"]);
+    world.grant(1, 6);
+    world.expect(&[]);
+    world.grant(1, 7);
+    world.expect(&["c1 got 7-7 tag 7 try 1"]);
+    world.ack(1, 1, 7);
+    world.ack(2, 1, 1);
+    assert_eq!(world.stats("c").acked, 8);
+}
+
+#[test]
+fn credit_is_taken_back_from_who_is_gone_or_waits_for_its_channel() {
+    let mut world = World::ready();
+    world.hold_commits = true;
+    world.subscribe(1, "c", 10);
+    world.grant(1, 3);
+    world.grant(1, 2);
+    world.grant(1, 2);
+    world.expect(&["c1 credited 3, 1048576 bytes", "c1 credited 2, 1048576 bytes"]);
+    world.hold_commits = false;
+    world.commit();
+    world.expect(&["c1 subscribed"]);
+    world.publish(1, 1, 5);
+    world.expect(&["p1 confirmed 1+5@0 disk", "c1 got 0-1 tag 1 try 1"]);
+    world.event(Event::Unsubscribe { consumer: consumer(1) });
+    world.grant(1, 0);
+    world.expect(&["c1 closed"]);
 }
 
 #[test]

@@ -82,6 +82,23 @@ fn a_topic_that_could_not_be_deleted_goes_on() {
 }
 
 #[test]
+fn a_read_that_the_end_of_its_topic_overtook_is_no_failure() {
+    let mut world = World::ready();
+    world.publish(1, 1, 1);
+    assert!(!world.topic.is_giving_up_log());
+    world.hold_commits = true;
+    for _ in 0..2 {
+        world.admin(1, TopicAction::Delete);
+        assert!(world.topic.is_giving_up_log(), "the commit takes the log");
+        world.fail(full());
+        assert!(!world.topic.is_giving_up_log(), "the log is there still");
+    }
+    world.admin(1, TopicAction::Delete);
+    world.commit();
+    assert!(world.topic.is_giving_up_log());
+}
+
+#[test]
 fn a_topic_that_could_not_be_made_is_gone() {
     for (error, code, behind) in
         [(full(), "store_full", "store_full"), (failed(), "outcome_unknown", "store_failed")]

@@ -24,7 +24,7 @@ fn rows() -> BTreeMap<String, Vec<String>> {
 #[test]
 fn every_setting_has_its_row() {
     let rows = rows();
-    let mut known = known_keys().to_vec();
+    let mut known = known_keys::<Config>();
     known.sort();
     assert_eq!(rows.keys().cloned().collect::<Vec<_>>(), known);
     let flags = Flags::command();
@@ -39,7 +39,7 @@ fn every_setting_has_its_row() {
         assert_eq!(*flag, expected, "{key}");
         let expected = match layers::FILE_ONLY.contains(&&**key) {
             true => String::new(),
-            false => format!("`{}`", layers::variable(key)),
+            false => format!("`{}`", layers::variable::<Config>(key)),
         };
         assert_eq!(*variable, expected, "{key}");
         assert!(words.ends_with('.'), "{key}: {words}");

@@ -1,0 +1,253 @@
+//! Why a cluster could not do what it was asked, and what is left of it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use ltq_core::{NameError, Refusal, TopicName};
+use ltq_discovery::{DiscoveryError, NodeId, registry::RegistriesError};
+use thiserror::Error;
+
+use super::ClusterBatchReceipt;
+use crate::{Outcome, PublishError, RequestError};
+
+/// Why there is no cluster, or no producer of it.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// Nothing tells which nodes there are.
+    #[error(
+        "neither a registry nor another discovery scheme was given; it tells which nodes there are"
+    )]
+    NoDiscovery,
+    /// Registries were named beside a discovery scheme.
+    #[error("registries were named beside a discovery scheme; give one of them")]
+    TwoDiscoveries,
+    /// The registries are none.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
+    /// The client that says how nodes are talked to names a server.
+    #[error("the client of a cluster names a server; its servers are what discovery tells")]
+    ServerNamed,
+    /// The discovery scheme did not say in time which nodes there are.
+    #[error("no word of the nodes within {after:?}{}", because(source.as_ref()))]
+    NoWord {
+        /// The time that it had.
+        after: Duration,
+        /// What it said last.
+        source: Option<Arc<DiscoveryError>>,
+    },
+    /// There is no such node, or no transport knows any of its addresses.
+    #[error("node {0} is not known, or has no address that a transport of this client knows")]
+    NoSuchNode(NodeId),
+    /// A name is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No node has opened the producer in time.
+    #[error("no node has opened a producer for {topic} within {after:?}: {nodes}")]
+    NoNode {
+        /// The topic.
+        topic: TopicName,
+        /// The time that it had.
+        after: Duration,
+        /// What is the matter with each.
+        nodes: NodesNotUsed,
+    },
+    /// Every node that there is refuses the producer.
+    #[error("node {node} refuses a producer for {topic}, and so does every other: {refusal}")]
+    Refused {
+        /// The topic.
+        topic: TopicName,
+        /// One of them.
+        node: NodeId,
+        /// Its reason.
+        refusal: Refusal,
+    },
+    /// The cluster is closed.
+    #[error("the cluster is closed")]
+    Closed,
+}
+
+fn because(source: Option<&Arc<DiscoveryError>>) -> String {
+    source.map_or_else(String::new, |error| format!(": {error}"))
+}
+
+impl From<RequestError> for ClusterError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Name(error) => Self::Name(error),
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// Why a message that was given to a cluster's producer has no receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClusterPublishError {
+    /// A node's answer, or the lack of one, that ends it.
+    #[error("on node {node}: {error}")]
+    Node {
+        /// The node.
+        node: NodeId,
+        /// What it came to there.
+        error: PublishError,
+    },
+    /// A node may have stored it, and what was tried elsewhere after that failed.
+    #[error("node {node} may have stored it; later: {later}")]
+    MaybeStored {
+        /// The node that may have it.
+        node: NodeId,
+        /// What came after that.
+        later: Box<Self>,
+    },
+    /// Its time was up before a node would take it: nothing happened.
+    #[error("publishing to {topic}: no node took it within {after:?}: {nodes}")]
+    NoNode {
+        /// The topic.
+        topic: TopicName,
+        /// The time that it had.
+        after: Duration,
+        /// What is the matter with each.
+        nodes: NodesNotUsed,
+    },
+    /// Its time was up while the window was full: nothing happened.
+    #[error("publishing to {topic}: there was no room in the window within {after:?}")]
+    NoRoom {
+        /// The topic.
+        topic: TopicName,
+        /// The time that it had.
+        after: Duration,
+    },
+    /// What has the same order went to another node before: nothing happened. It is said once; what is
+    /// published from now on goes to the new node.
+    #[error("publishing to {topic}: its order moves from node {from} to node {to}")]
+    OrderMoved {
+        /// The topic.
+        topic: TopicName,
+        /// The node that has what was published before.
+        from: NodeId,
+        /// The node that has what is published from now on.
+        to: NodeId,
+    },
+    /// An ordered producer was given a batch whose messages do not all belong to one node: nothing
+    /// happened.
+    #[error("publishing to {topic}: a batch of an ordered producer holds keys of several slots")]
+    MixedBatch {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// The producer or cluster is closed: nothing happened.
+    #[error("publishing to {topic}: the producer is closed")]
+    Closed {
+        /// The topic.
+        topic: TopicName,
+    },
+    /// The runtime that the producer works in was shut down: it may have happened.
+    #[error("publishing to {topic}: the runtime of the producer was shut down")]
+    Abandoned {
+        /// The topic.
+        topic: TopicName,
+    },
+}
+
+impl ClusterPublishError {
+    /// Whether it may have happened.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Node { error, .. } => error.outcome(),
+            Self::MaybeStored { .. } | Self::Abandoned { .. } => Outcome::Unknown,
+            Self::NoNode { .. }
+            | Self::NoRoom { .. }
+            | Self::OrderMoved { .. }
+            | Self::MixedBatch { .. }
+            | Self::Closed { .. } => Outcome::Nothing,
+        }
+    }
+
+    /// The node that it is about, where it is about one: that which refused it, may have it, or is to
+    /// have what comes next.
+    #[must_use]
+    pub const fn node(&self) -> Option<&NodeId> {
+        match self {
+            Self::Node { node, .. } | Self::MaybeStored { node, .. } => Some(node),
+            Self::OrderMoved { to, .. } => Some(to),
+            _ => None,
+        }
+    }
+
+    /// A node's refusal, where there is one.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Node { error, .. } => error.refusal(),
+            Self::MaybeStored { later, .. } => later.refusal(),
+            _ => None,
+        }
+    }
+}
+
+/// Why a batch was not stored whole. Of its messages a first part may have been.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{error} (the first {} messages of the batch were stored)", stored.len())]
+pub struct ClusterBatchError {
+    /// The messages from the front that are certainly stored.
+    pub stored: ClusterBatchReceipt,
+    /// What became of all others.
+    pub error: ClusterPublishError,
+}
+
+impl ClusterBatchError {
+    /// Whether those that are not in `stored` may have been stored all the same.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.error.outcome()
+    }
+}
+
+/// Why a node is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NodeNotUsed {
+    /// It says that it drains.
+    #[error("draining")]
+    Draining,
+    /// No transport of this client knows any of its addresses.
+    #[error("no address of a known transport")]
+    NoAddress,
+    /// The connection to it is down, or ends.
+    #[error("not connected")]
+    NotConnected,
+    /// It refused the producer or a message, and is passed over for a while.
+    #[error("passed over: {0}")]
+    PassedOver(Refusal),
+    /// It has not answered yet.
+    #[error("no answer yet")]
+    NoAnswer,
+    /// Nothing is the matter with it; the order of what is published asks for another one, or for what
+    /// came before to be answered first.
+    #[error("not its turn")]
+    NotItsTurn,
+}
+
+/// Why none of the nodes is used: each with its reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodesNotUsed(pub Arc<[(NodeId, NodeNotUsed)]>);
+
+impl fmt::Display for NodesNotUsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("there is no node");
+        }
+        for (index, (node, why)) in self.0.iter().take(SHOWN_MAX).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{node} ({why})")?;
+        }
+        match self.0.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// How many nodes a message of an error names.
+const SHOWN_MAX: usize = 8;

@@ -1,0 +1,298 @@
+//! The nodes that there are, and a client for each of those that are used.
+
+use std::{
+    collections::BTreeMap,
+    fmt, mem,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use ltq_core::Address;
+use ltq_discovery::{Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet, Watch};
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{ClusterError, NodeStatus};
+use crate::{Client, ClientBuilder, connection::Lease};
+
+/// What all producers and consumers of a cluster share: which nodes there are, as far as is known, and
+/// a client for each that is used.
+///
+/// A client is made when it is first asked for, and connects in the background. It goes when its node
+/// is gone and nobody uses it any more; a node that comes back meanwhile has the same one again.
+pub(crate) struct Members {
+    shared: Arc<Shared>,
+    following: AbortHandle,
+}
+
+struct Shared {
+    discovery: Arc<dyn Discovery>,
+    /// `None` until the first set is there.
+    nodes: watch::Sender<Option<NodeSet>>,
+    state: Mutex<State>,
+    runtime: Handle,
+}
+
+struct State {
+    template: ClientBuilder,
+    members: BTreeMap<NodeId, Member>,
+    is_closed: bool,
+}
+
+/// A node that has, or had, a client.
+struct Member {
+    addresses: Vec<Address>,
+    epoch: Epoch,
+    /// While the node is there.
+    held: Option<Client>,
+    /// Whoever uses it after the node is gone keeps it.
+    lease: Weak<Lease>,
+}
+
+impl Member {
+    fn client(&self) -> Option<Client> {
+        self.held.clone().or_else(|| self.lease.upgrade().map(Client::new))
+    }
+
+    /// Whether it is this client that a node with these addresses is to have.
+    fn fits(&self, addresses: &[Address]) -> bool {
+        self.addresses.len() == addresses.len()
+            && addresses.iter().all(|address| self.addresses.contains(address))
+    }
+}
+
+impl Members {
+    /// Follows what the discovery scheme says of the nodes, and waits for its first word.
+    ///
+    /// Dropping the future ends it.
+    pub(super) async fn follow(
+        discovery: Arc<dyn Discovery>,
+        template: ClientBuilder,
+    ) -> Result<Self, ClusterError> {
+        let after = template.get_connect_timeout();
+        let state = State { template, members: BTreeMap::new(), is_closed: false };
+        let shared = Arc::new(Shared {
+            discovery,
+            nodes: watch::Sender::new(None),
+            state: Mutex::new(state),
+            runtime: Handle::current(),
+        });
+        let (told, mut trouble) = watch::channel(None);
+        let mut nodes = shared.nodes.subscribe();
+        let following = tokio::spawn(follow(shared.clone(), told)).abort_handle();
+        let members = Self { shared, following };
+        match timeout(after, nodes.wait_for(Option::is_some)).await {
+            Ok(_) => Ok(members),
+            Err(_) => {
+                let source = trouble.borrow_and_update().clone();
+                Err(ClusterError::NoWord { after, source })
+            }
+        }
+    }
+
+    /// The nodes as far as is known.
+    pub(crate) fn nodes(&self) -> NodeSet {
+        self.shared.nodes.borrow().clone().unwrap_or_default()
+    }
+
+    /// The nodes now and whenever they change; always some set.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<NodeSet>> {
+        self.shared.nodes.subscribe()
+    }
+
+    /// The client by which a node is talked to, which is made if there is none. `None` for a node that
+    /// is not there, one that has no address that a transport knows, and when the cluster is closed.
+    pub(crate) fn client(&self, id: &NodeId) -> Option<Client> {
+        let nodes = self.nodes();
+        let mut state = self.shared.state.lock();
+        if state.is_closed {
+            return None;
+        }
+        let Some(node) = nodes.get(id) else {
+            return state.members.get(id).and_then(Member::client);
+        };
+        let addresses = known(&state.template, node);
+        if let Some(member) = state.members.get_mut(id).filter(|member| member.fits(&addresses))
+            && let Some(client) = member.client()
+        {
+            member.held = Some(client.clone());
+            return Some(client);
+        }
+        if addresses.is_empty() {
+            return None;
+        }
+        let _in_its_runtime = self.shared.runtime.enter();
+        let made = state.template.clone().node(addresses.clone()).connect_in_background();
+        // It fails without an address only.
+        let client = made.ok()?;
+        let lease = Arc::downgrade(client.lease());
+        let member = Member { addresses, epoch: node.epoch(), held: Some(client.clone()), lease };
+        let before = state.members.insert(id.clone(), member);
+        drop(state);
+        drop(before);
+        Some(client)
+    }
+
+    /// A node's client if it has one, for a look at its connection.
+    pub(crate) fn used_client(&self, id: &NodeId) -> Option<Client> {
+        self.shared.state.lock().members.get(id).and_then(Member::client)
+    }
+
+    /// Whether a node can be reached at all: whether a transport knows one of its addresses.
+    pub(crate) fn is_reachable(&self, node: &NodeInfo) -> bool {
+        let state = self.shared.state.lock();
+        node.addresses().iter().any(|address| state.template.get_transports().knows(address))
+    }
+
+    /// What is known of each node.
+    pub(super) fn statuses(&self) -> Vec<NodeStatus> {
+        let nodes = self.nodes();
+        let status = |node: &NodeInfo| NodeStatus {
+            connection: self.used_client(node.id()).map(|client| client.state().borrow().clone()),
+            node: node.clone(),
+        };
+        nodes.iter().map(status).collect()
+    }
+
+    /// Every client says this token from now on, and those that are made later.
+    pub(super) fn set_token(&self, token: Option<String>) {
+        let mut state = self.shared.state.lock();
+        for client in state.members.values().filter_map(Member::client) {
+            client.set_token(token.clone());
+        }
+        state.template.set_token(token);
+    }
+
+    /// How a client is set up, without its servers.
+    pub(crate) fn template(&self) -> ClientBuilder {
+        self.shared.state.lock().template.clone()
+    }
+
+    /// Makes no more clients, and gives back those that there are.
+    pub(super) fn close(&self) -> Vec<Client> {
+        self.following.abort();
+        let mut state = self.shared.state.lock();
+        state.is_closed = true;
+        mem::take(&mut state.members).into_values().filter_map(|member| member.client()).collect()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.shared.state.lock().is_closed
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Members").field("nodes", &self.nodes().len()).finish_non_exhaustive()
+    }
+}
+
+/// The addresses of a node that a transport knows, the preferred ones first.
+fn known(template: &ClientBuilder, node: &NodeInfo) -> Vec<Address> {
+    let transports = template.get_transports();
+    node.addresses().iter().filter(|address| transports.knows(address)).cloned().collect()
+}
+
+impl Shared {
+    /// There are these nodes now.
+    fn update(&self, nodes: NodeSet) {
+        let mut gone = Vec::new();
+        let mut state = self.state.lock();
+        let State { template, members, .. } = &mut *state;
+        members.retain(|id, member| {
+            match nodes.get(id) {
+                Some(node) if member.fits(&known(template, node)) => {
+                    if member.epoch != node.epoch() {
+                        member.epoch = node.epoch();
+                        // It has just begun to serve.
+                        member.client().iter().for_each(Client::hurry);
+                    }
+                    member.held = member.client();
+                    true
+                }
+                // Elsewhere now: the next who asks gets another client.
+                Some(_) => {
+                    gone.extend(member.held.take());
+                    false
+                }
+                None => {
+                    gone.extend(member.held.take());
+                    member.lease.strong_count() > 0
+                }
+            }
+        });
+        drop(state);
+        drop(gone);
+        self.nodes.send_replace(Some(nodes));
+    }
+}
+
+/// Keeps the set of nodes up to date. The last one stays in force whatever goes wrong.
+async fn follow(shared: Arc<Shared>, told: watch::Sender<Option<Arc<DiscoveryError>>>) {
+    let mut failures = 0_u32;
+    loop {
+        match shared.discovery.watch(&Interest::Nodes).await {
+            Ok(mut watch) => {
+                failures = 0;
+                read(&shared, &mut *watch, &told).await;
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                if failures == 1 {
+                    warn!(%error, "the nodes cannot be watched; trying again");
+                }
+                told.send_replace(Some(Arc::new(error)));
+            }
+        }
+        sleep(shared.wait(failures)).await;
+    }
+}
+
+/// Reads a watch for as long as it is of any use.
+async fn read(
+    shared: &Shared,
+    watch: &mut dyn Watch,
+    told: &watch::Sender<Option<Arc<DiscoveryError>>>,
+) {
+    let mut errors = 0;
+    while errors < ERRORS_MAX {
+        match watch.changed().await {
+            Ok(nodes) => {
+                errors = 0;
+                debug!(nodes = nodes.len(), "the nodes");
+                shared.update(nodes);
+            }
+            Err(error) => {
+                errors += 1;
+                if errors == 1 {
+                    warn!(%error, "lost sight of the nodes; those known last stay in use");
+                }
+                told.send_replace(Some(Arc::new(error)));
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn wait(&self, failures: u32) -> Duration {
+        let state = self.state.lock();
+        let random = state.template.get_entropy().next();
+        state.template.get_backoff().wait(failures, random)
+    }
+}
+
+/// A watch tells of each loss of sight once. One that says so again and again without a set between is
+/// replaced by a new one.
+const ERRORS_MAX: u32 = 16;

@@ -1,0 +1,198 @@
+//! Many nodes as one: [`Cluster`].
+//!
+//! Nodes share nothing and know nothing of each other. What is here stands on top of the client, one for
+//! each node: [`Members`] says which nodes there are and has their clients, and producers choose among
+//! them.
+
+mod builder;
+mod choice;
+mod error;
+mod members;
+mod order;
+mod producer;
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use futures::future::join_all;
+use ltq_core::TopicName;
+use ltq_discovery::{NodeId, NodeInfo, NodeSet};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+pub use builder::ClusterBuilder;
+pub use choice::Choice;
+pub use error::{ClusterBatchError, ClusterError, ClusterPublishError, NodeNotUsed, NodesNotUsed};
+pub(crate) use members::Members;
+pub use order::Availability;
+pub(crate) use producer::{Behalf, Errand};
+pub use producer::{
+    ClusterBatchReceipt, ClusterFigures, ClusterPendingBatch, ClusterPendingReceipt,
+    ClusterProducer, ClusterProducerBuilder, ClusterReceipt, Failover, ID_HEADER, NodeFigures,
+};
+
+use crate::{Admin, CloseError, ConnectionState, RequestError, admin::named, connection::deadline};
+use producer::Shared;
+
+/// The nodes that a discovery scheme tells of, as one place to publish to.
+///
+/// Cheap to clone; clones share what is known of the nodes, and one connection to each node that is
+/// used. It follows the discovery scheme for as long as there are handles; where that loses sight of
+/// the nodes, what is known stays in use. A node is connected to when it is first used, at the first of
+/// its addresses that answers and whose transport the client knows; a node that is gone keeps its
+/// connection until nobody uses it any more.
+///
+/// ```no_run
+/// use ltq_client::{Client, Cluster, Message};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let cluster = Cluster::builder()
+///     .registry("tcp://10.0.0.9:7450")
+///     .client(Client::builder().token("secret"))
+///     .connect()
+///     .await?;
+/// let producer = cluster.producer("orders").await?;
+/// let receipt = producer.send(Message::new("hello")).await?;
+/// println!("stored on {}", receipt.node);
+/// cluster.close().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    members: Arc<Members>,
+    /// `None` once the cluster is closed.
+    producers: Mutex<Option<Vec<Weak<Shared>>>>,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// What the discovery scheme tells of it.
+    pub node: NodeInfo,
+    /// What the connection to it is doing; `None` for a node that was not used yet.
+    pub connection: Option<ConnectionState>,
+}
+
+impl Cluster {
+    /// Sets a cluster up.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::default()
+    }
+
+    pub(crate) fn new(members: Arc<Members>) -> Self {
+        Self { inner: Arc::new(Inner { members, producers: Mutex::new(Some(Vec::new())) }) }
+    }
+
+    pub(crate) fn members(&self) -> &Arc<Members> {
+        &self.inner.members
+    }
+
+    /// A producer that is to be closed with the cluster.
+    fn register(&self, producer: &Arc<Shared>) -> Result<(), ClusterError> {
+        let mut producers = self.inner.producers.lock();
+        let Some(producers) = &mut *producers else { return Err(ClusterError::Closed) };
+        producers.retain(|one| one.strong_count() > 0);
+        producers.push(Arc::downgrade(producer));
+        Ok(())
+    }
+
+    /// Opens a producer for a topic, with everything else at its default.
+    ///
+    /// # Cancellation
+    /// As for [`ClusterProducerBuilder::open`].
+    ///
+    /// # Errors
+    /// As for [`ClusterProducerBuilder::open`].
+    pub async fn producer<N>(&self, topic: N) -> Result<ClusterProducer, ClusterError>
+    where
+        N: TryInto<TopicName>,
+        RequestError: From<N::Error>,
+    {
+        self.producer_builder(topic).open().await
+    }
+
+    /// Sets a producer up. A name that is none is an error of
+    /// [`open`](ClusterProducerBuilder::open).
+    pub fn producer_builder<N>(&self, topic: N) -> ClusterProducerBuilder
+    where
+        N: TryInto<TopicName>,
+        RequestError: From<N::Error>,
+    {
+        ClusterProducerBuilder::new(self.clone(), named(topic))
+    }
+
+    /// The nodes, as the discovery scheme told last.
+    #[must_use]
+    pub fn nodes(&self) -> NodeSet {
+        self.inner.members.nodes()
+    }
+
+    /// What is known of each node, in the order of their ids.
+    #[must_use]
+    pub fn state(&self) -> Vec<NodeStatus> {
+        self.inner.members.statuses()
+    }
+
+    /// An operator's requests to one node, which is connected to for that if it was not used yet.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoSuchNode`], [`ClusterError::Closed`].
+    pub fn admin(&self, node: &NodeId) -> Result<Admin, ClusterError> {
+        match self.inner.members.client(node) {
+            Some(client) => Ok(client.admin()),
+            None if self.inner.members.is_closed() => Err(ClusterError::Closed),
+            None => Err(ClusterError::NoSuchNode(node.clone())),
+        }
+    }
+
+    /// Says another token to every node from now on, or none; see
+    /// [`Client::set_token`](crate::Client::set_token).
+    pub fn set_token(&self, token: Option<String>) {
+        self.inner.members.set_token(token);
+    }
+
+    /// Closes the cluster with all its clones and producers: waits until everything that was enqueued is
+    /// answered, and ends the connections. Calls made meanwhile or later fail as closed.
+    ///
+    /// # Cancellation
+    /// Once polled it takes nothing more; dropped before its end, the connections go when nobody uses
+    /// them any more.
+    ///
+    /// # Errors
+    /// [`CloseError`] when not everything was answered within the request timeout, or a connection could
+    /// not be ended in that time; the cluster is closed all the same. Its `publishes` counts messages.
+    pub async fn close(self) -> Result<(), CloseError> {
+        let after = self.inner.members.template().get_request_timeout();
+        let by = deadline(Instant::now(), after);
+        let producers = self.inner.producers.lock().take().unwrap_or_default();
+        let producers: Vec<_> = producers.iter().filter_map(Weak::upgrade).collect();
+        producers.iter().for_each(|producer| producer.close());
+        let unanswered = join_all(producers.iter().map(|producer| producer.closed_by(by))).await;
+        let mut publishes: usize = unanswered.into_iter().sum();
+        let mut subscriptions = 0;
+        let mut is_clean = publishes == 0;
+        let clients = self.inner.members.close();
+        for result in join_all(clients.into_iter().map(crate::Client::close)).await {
+            if let Err(error) = result {
+                is_clean = false;
+                publishes += error.publishes;
+                subscriptions += error.subscriptions;
+            }
+        }
+        if is_clean { Ok(()) } else { Err(CloseError { publishes, subscriptions, after }) }
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("members", &self.inner.members).finish_non_exhaustive()
+    }
+}

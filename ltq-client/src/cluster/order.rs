@@ -1,0 +1,258 @@
+//! Which node keeps the order of what, and when that changes. No IO, no clock.
+
+use std::collections::BTreeMap;
+
+use ltq_core::TopicName;
+use ltq_discovery::NodeId;
+use sha2::{Digest, Sha256};
+
+/// What an ordered producer does while the node of an order cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Availability {
+    /// It waits for that node, and fails when the publish timeout is up.
+    Fail,
+    /// It goes on at the next node: the order moves there, and back when the node is there again.
+    Move,
+}
+
+/// What shares one order: the messages of a topic without a key, or those whose keys fall on the same
+/// of 4,096 slots. Slots bound what a producer remembers; all keys of one move together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Slot(u16);
+
+impl Slot {
+    /// That of a message: by its key, or by its topic where it has none. A key has the same slot in
+    /// every topic.
+    pub(crate) fn of(topic: &TopicName, key: Option<&[u8]>) -> Self {
+        let hash = hash(&[key.unwrap_or_else(|| topic.as_str().as_bytes())]);
+        Self((hash % u64::from(SLOTS)) as u16)
+    }
+}
+
+/// How many slots there are.
+pub(crate) const SLOTS: u16 = 4_096;
+
+/// The first 64 bits of SHA-256: the same in every program, version and language.
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut hasher = Sha256::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    let digest = hasher.finalize();
+    digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+}
+
+/// How much a node wants a slot.
+fn weight(slot: Slot, node: &NodeId) -> u64 {
+    hash(&[&slot.0.to_be_bytes(), node.as_str().as_bytes()])
+}
+
+/// The node of a slot: the one of the greatest weight. A node that joins takes its share of slots from
+/// all the others, and one that leaves gives its own to all of them; no other slot moves.
+///
+/// Rendezvous hashing: D. Thaler and C. Ravishankar, "Using name-based mappings to increase hit rates",
+/// IEEE/ACM Transactions on Networking 6(1), 1998.
+pub(crate) fn rendezvous(slot: Slot, nodes: &[NodeId]) -> Option<&NodeId> {
+    nodes.iter().max_by_key(|node| (weight(slot, node), *node))
+}
+
+/// Where each slot's order is kept, and what of it is under way.
+#[derive(Debug)]
+pub(crate) struct Order {
+    nodes: Vec<NodeId>,
+    /// How often `nodes` has changed.
+    generation: u64,
+    slots: BTreeMap<Slot, SlotState>,
+    moves_silently: bool,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    /// Its node, as of this generation.
+    home: Option<(u64, Option<NodeId>)>,
+    /// Where the last message went.
+    last: Option<NodeId>,
+    /// At that node.
+    unanswered: usize,
+    /// For their turn.
+    waiting: usize,
+}
+
+/// What the next message of a slot is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Go to this node.
+    Go(NodeId),
+    /// Wait: there is no node, or what went to another one is not answered.
+    Wait,
+    /// Be told that the order moves. The next one may go.
+    Moved { from: NodeId, to: NodeId },
+}
+
+impl Order {
+    pub(crate) const fn new(moves_silently: bool) -> Self {
+        Self { nodes: Vec::new(), generation: 0, slots: BTreeMap::new(), moves_silently }
+    }
+
+    /// These are the nodes that may have slots.
+    pub(crate) fn set_nodes(&mut self, nodes: Vec<NodeId>) {
+        if self.nodes != nodes {
+            self.nodes = nodes;
+            self.generation += 1;
+        }
+    }
+
+    /// What a message of this slot is to do that nobody waits before.
+    pub(crate) fn turn(&mut self, slot: Slot) -> Turn {
+        let (nodes, generation) = (&self.nodes, self.generation);
+        let state = self.slots.entry(slot).or_default();
+        let home = match &state.home {
+            Some((of, home)) if *of == generation => home.clone(),
+            _ => {
+                let home = rendezvous(slot, nodes).cloned();
+                state.home = Some((generation, home.clone()));
+                home
+            }
+        };
+        let Some(to) = home else { return Turn::Wait };
+        match &state.last {
+            Some(from) if *from != to => {
+                if state.unanswered > 0 {
+                    return Turn::Wait;
+                }
+                let from = from.clone();
+                state.last = Some(to.clone());
+                if self.moves_silently { Turn::Go(to) } else { Turn::Moved { from, to } }
+            }
+            _ => Turn::Go(to),
+        }
+    }
+
+    /// A message of the slot is on its way to a node.
+    pub(crate) fn sent(&mut self, slot: Slot, to: &NodeId) {
+        let state = self.slots.entry(slot).or_default();
+        state.last = Some(to.clone());
+        state.unanswered += 1;
+    }
+
+    /// It is no more. Returns whether somebody may have waited for that.
+    pub(crate) fn answered(&mut self, slot: Slot) -> bool {
+        let Some(state) = self.slots.get_mut(&slot) else { return false };
+        state.unanswered = state.unanswered.saturating_sub(1);
+        state.unanswered == 0 && state.waiting > 0
+    }
+
+    /// One more of the slot waits for its turn.
+    pub(crate) fn wait(&mut self, slot: Slot) {
+        self.slots.entry(slot).or_default().waiting += 1;
+    }
+
+    /// One of them waits no more.
+    pub(crate) fn waited(&mut self, slot: Slot) {
+        if let Some(state) = self.slots.get_mut(&slot) {
+            state.waiting = state.waiting.saturating_sub(1);
+        }
+    }
+
+    /// Whether messages of the slot wait.
+    pub(crate) fn is_waiting(&self, slot: Slot) -> bool {
+        self.slots.get(&slot).is_some_and(|state| state.waiting > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nodes(count: usize) -> Vec<NodeId> {
+        (0..count).map(|n| format!("node-{n}").parse().unwrap()).collect()
+    }
+
+    fn topic() -> TopicName {
+        "orders".parse().unwrap()
+    }
+
+    /// Other programs may count on these.
+    #[test]
+    fn slots_and_homes_are_the_same_for_ever() {
+        // The first eight bytes of SHA-256 of "abc", from FIPS 180-4's example.
+        assert_eq!(hash(&[b"a", b"bc"]), 0xba78_16bf_8f01_cfea);
+        assert_eq!(Slot::of(&topic(), Some(b"abc")), Slot(0xfea));
+        assert_eq!(Slot::of(&topic(), None), Slot::of(&topic(), Some(b"orders")));
+        let nodes = nodes(5);
+        let homes = [0, 1, 2, 4_095].map(|slot| rendezvous(Slot(slot), &nodes).unwrap().as_str());
+        assert_eq!(homes, PINNED);
+    }
+
+    const PINNED: [&str; 4] = ["node-3", "node-4", "node-1", "node-4"];
+
+    #[test]
+    fn each_node_has_about_its_share() {
+        let nodes = nodes(8);
+        let mut counts = BTreeMap::<&NodeId, usize>::new();
+        for slot in 0..SLOTS {
+            *counts.entry(rendezvous(Slot(slot), &nodes).unwrap()).or_default() += 1;
+        }
+        assert_eq!(counts.len(), 8);
+        assert!(counts.values().all(|count| (400..=624).contains(count)), "{counts:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(6))]
+        #[test]
+        fn a_node_that_joins_moves_its_share_and_nothing_else(count in 1..20_usize, seed: u32) {
+            let before: Vec<NodeId> =
+                (0..count).map(|n| format!("n-{seed}-{n}").parse().unwrap()).collect();
+            let new: NodeId = format!("n-{seed}-new").parse().unwrap();
+            let after: Vec<_> = before.iter().cloned().chain([new.clone()]).collect();
+            let mut moved = 0_u32;
+            for slot in (0..SLOTS).map(Slot) {
+                let (old, now) = (rendezvous(slot, &before), rendezvous(slot, &after));
+                if old != now {
+                    prop_assert_eq!(now, Some(&new));
+                    moved += 1;
+                }
+            }
+            let share = u32::from(SLOTS) / (count as u32 + 1);
+            prop_assert!(moved.abs_diff(share) <= share / 4 + 60, "{} of {}", moved, share);
+        }
+    }
+
+    #[test]
+    fn a_move_is_told_once_for_each_slot_when_the_old_node_has_answered() {
+        let all = nodes(2);
+        let mut order = Order::new(false);
+        let slot = Slot(1);
+        assert_eq!(order.turn(slot), Turn::Wait, "there is no node");
+        order.set_nodes(vec![all[0].clone()]);
+        assert_eq!(order.turn(slot), Turn::Go(all[0].clone()));
+        order.sent(slot, &all[0]);
+        order.wait(slot);
+        order.set_nodes(vec![all[1].clone()]);
+        assert_eq!(order.turn(slot), Turn::Wait, "one is unanswered at the old node");
+        assert!(order.answered(slot));
+        let moved = Turn::Moved { from: all[0].clone(), to: all[1].clone() };
+        assert_eq!(order.turn(slot), moved);
+        order.waited(slot);
+        assert!(!order.is_waiting(slot));
+        for _ in 0..3 {
+            assert_eq!(order.turn(slot), Turn::Go(all[1].clone()), "it was told");
+        }
+        assert_eq!(order.turn(Slot(2)), Turn::Go(all[1].clone()), "nothing of it went before");
+        order.set_nodes(vec![all[0].clone()]);
+        let back = Turn::Moved { from: all[1].clone(), to: all[0].clone() };
+        assert_eq!(order.turn(slot), back);
+    }
+
+    #[test]
+    fn who_wants_not_to_be_told_is_not() {
+        let all = nodes(2);
+        let mut order = Order::new(true);
+        order.set_nodes(vec![all[0].clone()]);
+        order.sent(Slot(9), &all[0]);
+        order.answered(Slot(9));
+        order.set_nodes(vec![all[1].clone()]);
+        assert_eq!(order.turn(Slot(9)), Turn::Go(all[1].clone()));
+    }
+}

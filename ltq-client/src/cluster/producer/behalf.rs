@@ -1,0 +1,198 @@
+//! What a producer on one node tells the cluster's producer that it works for.
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use ltq_core::{Refusal, RefusalCode};
+use ltq_discovery::NodeId;
+use tokio::sync::Notify;
+
+use super::{errand::Errand, shared::Shared};
+use crate::{
+    ClusterPublishError, PublishError, UnknownCause,
+    producer::{Elsewhere, Failure, Fault, Rest, Room, Stored},
+};
+
+/// For whom a producer on a node works, and what it does there.
+pub(crate) struct Behalf {
+    pub(super) node: NodeId,
+    pub(super) shared: Weak<Shared>,
+    pub(super) signal: Arc<Signal>,
+    pub(super) elsewhere: Elsewhere,
+    pub(super) counts: Arc<NodeCounts>,
+    /// Bytes that are with it and not answered.
+    held: AtomicUsize,
+}
+
+/// Wakes the task of a cluster's producer.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    notify: Notify,
+    /// The task wants to know of every answer.
+    attentive: AtomicBool,
+}
+
+impl Signal {
+    pub(super) fn look_here(&self) {
+        self.notify.notify_one();
+    }
+
+    pub(super) async fn wait(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(super) fn set_attentive(&self, attentive: bool) {
+        self.attentive.store(attentive, Ordering::SeqCst);
+    }
+}
+
+/// What was done on one node.
+#[derive(Debug, Default)]
+pub(super) struct NodeCounts {
+    pub(super) stored: AtomicU64,
+    pub(super) moved_away: AtomicU64,
+    pub(super) maybe_repeated: AtomicU64,
+    /// It is passed over, or was before it stored anything.
+    pub(super) is_doubted: AtomicBool,
+}
+
+impl Behalf {
+    pub(super) fn new(
+        node: NodeId,
+        shared: &Arc<Shared>,
+        elsewhere: Elsewhere,
+        counts: Arc<NodeCounts>,
+    ) -> Self {
+        Self {
+            node,
+            shared: Arc::downgrade(shared),
+            signal: shared.signal.clone(),
+            elsewhere,
+            counts,
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// Which node.
+    pub(crate) const fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// What of that which fails there goes elsewhere.
+    pub(crate) const fn elsewhere(&self) -> Elsewhere {
+        self.elsewhere
+    }
+
+    /// So many bytes more are with it.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many are not any more.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that are with it and not answered.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Calls were answered, and this room is free again.
+    pub(crate) fn answered(&self, freed: Room) {
+        self.release(freed.bytes);
+        if self.signal.attentive.load(Ordering::SeqCst) {
+            self.look_here();
+        }
+    }
+
+    /// There is something new with it.
+    pub(crate) fn look_here(&self) {
+        self.signal.look_here();
+    }
+
+    /// The node refuses the producer, or what it was sent.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        if let Some(shared) = self.shared.upgrade() {
+            self.counts.is_doubted.store(true, Ordering::Relaxed);
+            shared.pass_over(&self.node, refusal);
+        }
+    }
+
+    /// All of an errand is stored.
+    pub(crate) fn stored(&self, errand: Errand, stored: Stored) {
+        let count = stored.ranges.first.iter().chain(&stored.ranges.more).map(|range| range.count);
+        self.counts.stored.fetch_add(count.sum(), Ordering::Relaxed);
+        if self.counts.is_doubted.load(Ordering::Relaxed)
+            && let Some(shared) = self.shared.upgrade()
+        {
+            self.counts.is_doubted.store(!shared.trust(&self.node), Ordering::Relaxed);
+        }
+        self.let_others(&errand);
+        errand.succeed(&self.node, stored);
+    }
+
+    /// Some of an errand is not stored, or nobody knows.
+    pub(crate) fn failed(
+        &self,
+        mut errand: Errand,
+        stored: Stored,
+        rest: Option<Rest>,
+        failure: &Failure,
+        error: PublishError,
+    ) {
+        let count = stored.ranges.first.iter().chain(&stored.ranges.more).map(|range| range.count);
+        self.counts.stored.fetch_add(count.sum(), Ordering::Relaxed);
+        let node = self.node.clone();
+        if rest.is_none() {
+            self.let_others(&errand);
+        }
+        match failure {
+            Failure::Refused(refusal) | Failure::Unknown(UnknownCause::Broker(refusal)) => {
+                if Fault::of(refusal.code).is_nodes() {
+                    self.refused(refusal);
+                } else if refusal.code == RefusalCode::Fenced
+                    && let Some(shared) = self.shared.upgrade()
+                {
+                    shared.end(&ClusterPublishError::Node {
+                        node: node.clone(),
+                        error: error.clone(),
+                    });
+                }
+            }
+            _ => {}
+        }
+        let is_unknown = matches!(failure, Failure::Unknown(_));
+        errand.leave(&node, stored, rest.is_some() && is_unknown);
+        match (rest, self.shared.upgrade()) {
+            (Some(rest), Some(shared)) => {
+                let messages = rest.records.iter().map(|part| part.count() as u64).sum();
+                self.counts.moved_away.fetch_add(messages, Ordering::Relaxed);
+                if is_unknown {
+                    self.counts.maybe_repeated.fetch_add(messages, Ordering::Relaxed);
+                }
+                shared.take_back(errand, rest);
+            }
+            (rest, shared) => {
+                let error = ClusterPublishError::Node { node, error };
+                match shared {
+                    Some(shared) => {
+                        shared.fail(errand, rest.map(|rest| rest.room), error);
+                    }
+                    None => drop(errand.fail(error)),
+                }
+            }
+        }
+    }
+
+    /// Those that wait for an answer to this one may go on.
+    fn let_others(&self, errand: &Errand) {
+        if let Some(slot) = errand.slot
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.slot_answered(slot);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Where the next message of a cluster's producer goes, and what waits for a node. No IO, no clock of
+//! its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use ltq_core::Refusal;
+use ltq_discovery::NodeId;
+use tokio::time::Instant;
+
+use super::errand::Errand;
+use crate::{
+    Choice, ClusterPublishError,
+    cluster::{
+        choice::Chooser,
+        order::{Order, Slot, Turn},
+    },
+    producer::{Fault, Lent, Rest},
+};
+
+/// What all handles of a producer, its task and its producers on the nodes look at, under one lock.
+#[derive(Debug)]
+pub(super) struct Router {
+    /// Nothing more is published.
+    pub(super) ended: Option<ClusterPublishError>,
+    chooser: Chooser,
+    /// In the order of their ids.
+    candidates: Vec<Candidate>,
+    pub(super) order: Option<Order>,
+    /// What waits for a node, by its number.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Nothing that waits has an earlier deadline.
+    earliest: Option<Instant>,
+    /// Nodes that were chosen, and have no producer that could take a message.
+    wanted: BTreeSet<NodeId>,
+    /// There are more of them since the task looked.
+    is_more_wanted: bool,
+    passed: BTreeMap<NodeId, PassedOver>,
+}
+
+/// A node that may be given messages.
+pub(super) struct Candidate {
+    pub(super) id: NodeId,
+    /// How much waits there, as it says, in KiB.
+    pub(super) load: u64,
+    /// The producer on it, if it can take a message now.
+    pub(super) lent: Option<Arc<Lent>>,
+}
+
+impl Candidate {
+    fn to_do(&self) -> u64 {
+        let held = self.lent.as_ref().map_or(0, |lent| lent.behalf().held());
+        self.load.saturating_add(held as u64 >> 10)
+    }
+}
+
+impl std::fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Candidate").field(&self.id).finish()
+    }
+}
+
+/// A call without a node.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) errand: Errand,
+    pub(super) rest: Rest,
+}
+
+/// A node that refused something.
+#[derive(Clone, Debug)]
+pub(super) struct PassedOver {
+    pub(super) refusal: Refusal,
+    /// `None` for good.
+    pub(super) until: Option<Instant>,
+    /// In a row.
+    pub(super) failures: u32,
+}
+
+impl PassedOver {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+
+    /// Whether another node would say the same, or this one always will.
+    pub(super) const fn is_final(&self) -> bool {
+        self.until.is_none() || !matches!(Fault::of(self.refusal.code), Fault::Node)
+    }
+}
+
+/// Where a message goes.
+pub(super) enum Spot {
+    At(Arc<Lent>),
+    /// Nowhere yet.
+    Waits,
+    /// Nowhere, and its publisher is told that the order moves.
+    Moved {
+        from: NodeId,
+        to: NodeId,
+    },
+}
+
+impl Router {
+    pub(super) const fn new(choice: Choice, order: Option<Order>) -> Self {
+        Self {
+            ended: None,
+            chooser: Chooser::new(choice),
+            candidates: Vec::new(),
+            order,
+            waiting: BTreeMap::new(),
+            earliest: None,
+            wanted: BTreeSet::new(),
+            is_more_wanted: false,
+            passed: BTreeMap::new(),
+        }
+    }
+
+    /// Where a message goes that nobody waits before.
+    pub(super) fn spot(&mut self, slot: Option<Slot>, mut random: impl FnMut() -> u64) -> Spot {
+        let (Some(slot), Some(order)) = (slot, &mut self.order) else {
+            let candidates = &self.candidates;
+            let load = |index: usize| candidates.get(index).map_or(0, Candidate::to_do);
+            let chosen = self.chooser.choose(candidates.len(), load, &mut random);
+            let Some(chosen) = chosen.and_then(|index| candidates.get(index)) else {
+                return Spot::Waits;
+            };
+            if let Some(lent) = &chosen.lent {
+                return Spot::At(lent.clone());
+            }
+            if !self.wanted.contains(&chosen.id) {
+                self.wanted.insert(chosen.id.clone());
+                self.is_more_wanted = true;
+            }
+            // It is opened beside; this message goes to one that is open.
+            let open: Vec<_> = candidates.iter().filter(|one| one.lent.is_some()).collect();
+            let load = |index: usize| open.get(index).map_or(0, |one| one.to_do());
+            let chosen = self.chooser.choose(open.len(), load, random);
+            let lent = chosen.and_then(|index| open.get(index)?.lent.clone());
+            return lent.map_or(Spot::Waits, Spot::At);
+        };
+        match order.turn(slot) {
+            Turn::Wait => Spot::Waits,
+            Turn::Moved { from, to } => Spot::Moved { from, to },
+            Turn::Go(to) => {
+                let found = self.candidates.binary_search_by(|one| one.id.cmp(&to));
+                let lent = found.ok().and_then(|index| self.candidates.get(index)?.lent.clone());
+                let Some(lent) = lent else {
+                    self.is_more_wanted |= self.wanted.insert(to);
+                    return Spot::Waits;
+                };
+                order.sent(slot, &to);
+                Spot::At(lent)
+            }
+        }
+    }
+
+    /// Whether something waits that a new message of this slot must not overtake.
+    pub(super) fn waits_before(&self, slot: Option<Slot>) -> bool {
+        match (&self.order, slot) {
+            (Some(order), Some(slot)) => order.is_waiting(slot),
+            _ => false,
+        }
+    }
+
+    /// What was sent to a node is with it no more. Returns whether somebody may have waited for that.
+    pub(super) fn answered(&mut self, slot: Option<Slot>) -> bool {
+        match (&mut self.order, slot) {
+            (Some(order), Some(slot)) => order.answered(slot),
+            _ => false,
+        }
+    }
+
+    /// A producer takes nothing any more.
+    pub(super) fn lost(&mut self, lent: &Arc<Lent>) {
+        for candidate in &mut self.candidates {
+            if candidate.lent.as_ref().is_some_and(|one| Arc::ptr_eq(one, lent)) {
+                candidate.lent = None;
+            }
+        }
+    }
+
+    pub(super) fn wait(&mut self, waiting: Waiting) {
+        let deadline = waiting.rest.deadline;
+        self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
+        if let (Some(order), Some(slot)) = (&mut self.order, waiting.errand.slot) {
+            order.wait(slot);
+        }
+        self.waiting.insert(waiting.errand.number, waiting);
+    }
+
+    /// The first that waits from this number on: its number and slot.
+    pub(super) fn next_waiting(&self, from: u64) -> Option<(u64, Option<Slot>)> {
+        let (number, waiting) = self.waiting.range(from..).next()?;
+        Some((*number, waiting.errand.slot))
+    }
+
+    pub(super) fn take_waiting(&mut self, number: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&number)?;
+        if let (Some(order), Some(slot)) = (&mut self.order, waiting.errand.slot) {
+            order.waited(slot);
+        }
+        if self.waiting.is_empty() {
+            self.earliest = None;
+        }
+        Some(waiting)
+    }
+
+    /// All that waits, or all of a slot.
+    pub(super) fn take_all_waiting(&mut self, slot: Option<Slot>) -> Vec<Waiting> {
+        let all = self.waiting.iter();
+        let of_slot = all.filter(|(_, one)| slot.is_none() || one.errand.slot == slot);
+        let numbers: Vec<_> = of_slot.map(|(number, _)| *number).collect();
+        numbers.into_iter().filter_map(|number| self.take_waiting(number)).collect()
+    }
+
+    /// Those whose time is up.
+    pub(super) fn take_late(&mut self, now: Instant) -> Vec<Waiting> {
+        if self.earliest.is_none_or(|earliest| now < earliest) {
+            return Vec::new();
+        }
+        let all = self.waiting.iter();
+        let late = all.filter(|(_, one)| one.rest.deadline <= now).map(|(number, _)| *number);
+        let late: Vec<_> = late.collect();
+        let late = late.into_iter().filter_map(|number| self.take_waiting(number)).collect();
+        self.earliest = self.waiting.values().map(|one| one.rest.deadline).min();
+        late
+    }
+
+    pub(super) const fn earliest(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    pub(super) fn is_anything_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// These may be given messages from now on; in the order of their ids.
+    pub(super) fn set_candidates(&mut self, candidates: Vec<Candidate>) {
+        self.candidates = candidates;
+        let candidates = &self.candidates;
+        self.wanted.retain(|id| {
+            let found = candidates.binary_search_by(|one| one.id.cmp(id));
+            found.ok().and_then(|index| candidates.get(index)).is_some_and(|one| one.lent.is_none())
+        });
+    }
+
+    pub(super) fn wanted(&mut self) -> BTreeSet<NodeId> {
+        self.is_more_wanted = false;
+        self.wanted.clone()
+    }
+
+    /// Whether the task has to be told of those that are wanted.
+    pub(super) const fn is_more_wanted(&self) -> bool {
+        self.is_more_wanted
+    }
+
+    pub(super) fn passed(&self, node: &NodeId) -> Option<&PassedOver> {
+        self.passed.get(node)
+    }
+
+    /// A node refused something. `wait` tells for how long it is passed over after so many refusals in
+    /// a row; those of one moment count as one.
+    pub(super) fn pass_over(
+        &mut self,
+        node: &NodeId,
+        refusal: &Refusal,
+        now: Instant,
+        wait: impl FnOnce(u32) -> Instant,
+    ) {
+        let before = self.passed.get(node);
+        if before.is_some_and(|before| !before.is_over(now)) {
+            return;
+        }
+        let failures = before.map_or(0, |before| before.failures).saturating_add(1);
+        let until = match Fault::of(refusal.code) {
+            Fault::NodeForGood => None,
+            Fault::Node | Fault::Publisher => Some(wait(failures)),
+        };
+        let passed = PassedOver { refusal: refusal.clone(), until, failures };
+        self.passed.insert(node.clone(), passed);
+    }
+
+    /// A node stored something. Returns whether nothing is held against it any more.
+    pub(super) fn trust(&mut self, node: &NodeId, now: Instant) -> bool {
+        if self.passed.get(node).is_some_and(|passed| passed.is_over(now)) {
+            self.passed.remove(node);
+        }
+        !self.passed.contains_key(node)
+    }
+
+    /// Forgets what is known of nodes that are gone.
+    pub(super) fn retain_passed(&mut self, keep: impl Fn(&NodeId) -> bool) {
+        self.passed.retain(|node, _| keep(node));
+    }
+
+    /// When the next node is to be tried again.
+    pub(super) fn next_trial(&self, now: Instant) -> Option<Instant> {
+        self.passed.values().filter_map(|passed| passed.until).filter(|until| *until > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ltq_core::{Message, Records, RefusalCode};
+    use tokio::sync::oneshot;
+
+    use super::{super::errand::To, *};
+    use crate::{cluster::Availability, producer::Room};
+
+    fn id(text: &str) -> NodeId {
+        text.parse().unwrap()
+    }
+
+    fn router(ordered: Option<Availability>) -> Router {
+        Router::new(Choice::RoundRobin, ordered.map(|_| Order::new(false)))
+    }
+
+    fn candidate(text: &str) -> Candidate {
+        Candidate { id: id(text), load: 0, lent: None }
+    }
+
+    fn waiting(number: u64, slot: Option<Slot>, deadline: Instant) -> Waiting {
+        let records = vec![Records::encode([&Message::new("m")])];
+        let errand = Errand::new(number, slot, To::One(oneshot::channel().0));
+        let room = Room { messages: 1, bytes: 1 };
+        Waiting { errand, rest: Rest { records, room, deadline } }
+    }
+
+    fn slot(key: &str) -> Option<Slot> {
+        Some(Slot::of(&"t".parse().unwrap(), Some(key.as_bytes())))
+    }
+
+    #[test]
+    fn a_node_without_a_producer_is_asked_for_once_and_given_nothing() {
+        let mut router = router(None);
+        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        router.set_candidates(vec![candidate("a"), candidate("b")]);
+        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        assert!(router.is_more_wanted());
+        assert_eq!(router.wanted(), [id("a")].into());
+        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        assert_eq!(router.wanted(), [id("a"), id("b")].into(), "the other one in its turn");
+        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        assert!(!router.is_more_wanted(), "both were asked for");
+        router.set_candidates(vec![candidate("b")]);
+        assert_eq!(router.wanted(), [id("b")].into(), "one that will not do is wanted no more");
+    }
+
+    #[test]
+    fn what_waits_does_so_in_order_and_until_its_time_is_up() {
+        let mut router = router(None);
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        router.wait(waiting(5, None, after(2)));
+        router.wait(waiting(3, None, after(1)));
+        router.wait(waiting(4, None, after(3)));
+        assert_eq!(router.next_waiting(0).map(|next| next.0), Some(3), "what came back first");
+        assert_eq!(router.next_waiting(4).map(|next| next.0), Some(4));
+        assert!(router.take_late(now).is_empty());
+        let late: Vec<_> = router.take_late(after(2)).iter().map(|one| one.errand.number).collect();
+        assert_eq!(late, [3, 5]);
+        assert_eq!(router.earliest(), Some(after(3)));
+        assert_eq!(router.take_all_waiting(None).len(), 1);
+        assert_eq!((router.earliest(), router.is_anything_waiting()), (None, false));
+    }
+
+    #[test]
+    fn nobody_overtakes_what_waits_in_the_same_slot() {
+        let mut router = router(Some(Availability::Fail));
+        let now = Instant::now();
+        router.wait(waiting(1, slot("a"), now));
+        assert!(router.waits_before(slot("a")));
+        assert!(!router.waits_before(slot("b")));
+        router.wait(waiting(2, slot("a"), now));
+        router.take_waiting(1);
+        assert!(router.waits_before(slot("a")));
+        assert_eq!(router.take_all_waiting(slot("a")).len(), 1);
+        assert!(!router.waits_before(slot("a")));
+    }
+
+    #[test]
+    fn a_node_is_passed_over_longer_each_time_it_refuses_anew() {
+        let mut router = router(None);
+        let start = Instant::now();
+        let full = Refusal::new(RefusalCode::StoreFull, "");
+        let node = id("a");
+        let second = Duration::from_secs(1);
+        let refuse = |router: &mut Router, now| {
+            router.pass_over(&node, &full, now, |failures| now + second * failures);
+            router.passed(&node).unwrap().until.unwrap().duration_since(start).as_secs()
+        };
+        assert_eq!(refuse(&mut router, start), 1);
+        assert_eq!(refuse(&mut router, start), 1, "it is the same refusal");
+        assert_eq!(refuse(&mut router, start + second), 3, "it was tried again");
+        let late = start + second * 2;
+        assert!(!router.trust(&node, late), "what is stored now it took before");
+        assert_eq!(router.next_trial(late), Some(start + second * 3));
+        assert!(router.trust(&node, start + second * 3));
+        assert!(router.passed(&node).is_none(), "it begins anew");
+        let deleted = Refusal::new(RefusalCode::TopicDeleted, "");
+        router.pass_over(&node, &deleted, start, |_| start);
+        let passed = router.passed(&node).unwrap();
+        assert!(passed.is_final() && !passed.is_over(start + second * 1_000));
+    }
+}

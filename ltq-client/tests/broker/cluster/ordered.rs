@@ -1,0 +1,142 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use ltq_client::{Availability, ClusterPublishError, Message, Outcome};
+
+use super::Field;
+use crate::{board::node, node::within};
+
+fn message(key: usize, n: usize) -> Message {
+    Message::new(n.to_string()).with_key(format!("key-{key}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_5_an_ordered_producer_keeps_the_order_of_each_key_over_lost_connections() {
+    let field = Field::with(&["a", "b", "c"]).await;
+    let builder = field.cluster.producer_builder("orders").ordered(Availability::Fail);
+    let producer = within(builder.window_messages(500).open()).await.unwrap();
+    const KEYS: usize = 40;
+    const EACH: usize = 100;
+    let mut pending = Vec::new();
+    for n in 0..EACH {
+        for key in 0..KEYS {
+            pending.push((key, within(producer.enqueue(message(key, n))).await.unwrap()));
+        }
+        if n % 20 == 10 {
+            ["a", "b", "c"].iter().for_each(|name| field.net.cut(name));
+        }
+    }
+    let mut homes = BTreeMap::<usize, BTreeSet<String>>::new();
+    for (key, one) in pending {
+        let receipt = within(one).await.unwrap();
+        homes.entry(key).or_default().insert(receipt.node.to_string());
+    }
+    assert!(homes.values().all(|nodes| nodes.len() == 1), "{homes:?}");
+    let used: BTreeSet<_> = homes.values().flatten().collect();
+    assert_eq!(used.len(), 3, "keys are spread");
+    let mut by_key = BTreeMap::<String, Vec<usize>>::new();
+    for one in field.all_found().await.into_values().flatten() {
+        by_key.entry(one.key.unwrap()).or_default().push(one.body.parse().unwrap());
+    }
+    assert_eq!(by_key.len(), KEYS);
+    for (key, numbers) in by_key {
+        assert_eq!(numbers, (0..EACH).collect::<Vec<_>>(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_move_of_the_order_is_told_once_for_each_slot() {
+    let mut field = Field::with(&["a", "b"]).await;
+    let builder = field.cluster.producer_builder("orders").ordered(Availability::Fail);
+    let producer = within(builder.open()).await.unwrap();
+    const KEYS: usize = 60;
+    let mut homes = Vec::new();
+    for key in 0..KEYS {
+        let first = within(producer.send(message(key, 0))).await.unwrap();
+        let second = within(producer.send(message(key, 1))).await.unwrap();
+        assert_eq!(first.node, second.node);
+        homes.push(first.node);
+    }
+    field.start("c").await;
+    field.board.put(&node("c"));
+    let some_moved = async {
+        // Word of the new node takes a moment: until then everything stays.
+        let mut n = 2;
+        loop {
+            match producer.send(message(0, n)).await {
+                Err(ClusterPublishError::OrderMoved { .. }) => return true,
+                Ok(receipt) if receipt.node != homes[0] => panic!("it was not told"),
+                Ok(_) if field.cluster.nodes().len() == 3 && n > 200 => return false,
+                Ok(_) => n += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let first_moved = within(some_moved).await;
+    let mut moved = usize::from(first_moved);
+    for (key, home) in homes.iter().enumerate().skip(1) {
+        match within(producer.send(message(key, 1_000))).await {
+            Ok(receipt) => assert_eq!(receipt.node, *home, "only to the new node it moves"),
+            Err(error) => {
+                let ClusterPublishError::OrderMoved { from, to, .. } = &error else {
+                    panic!("{error}")
+                };
+                assert_eq!((from, to.as_str()), (home, "c"));
+                assert_eq!(error.outcome(), Outcome::Nothing);
+                moved += 1;
+                let receipt = within(producer.send(message(key, 1_001))).await.unwrap();
+                assert_eq!(receipt.node.as_str(), "c", "it was told, and goes there");
+            }
+        }
+    }
+    assert!((8..=35).contains(&moved), "{moved} of {KEYS} for one node of three");
+    assert_eq!(producer.figures().order_moves as usize, moved);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_reached_fails_its_keys_or_hands_them_on() {
+    for availability in [Availability::Fail, Availability::Move] {
+        let field = Field::with(&["a", "b"]).await;
+        let builder = field.cluster.producer_builder("orders").ordered(availability);
+        let builder = builder.timeout(std::time::Duration::from_millis(1_500));
+        let producer = within(builder.open()).await.unwrap();
+        let mut key = 0;
+        // One of b's.
+        while within(producer.send(message(key, 0))).await.unwrap().node.as_str() != "b" {
+            key += 1;
+        }
+        field.net.take_away("b");
+        let error = within(producer.send(message(key, 1))).await.unwrap_err();
+        match availability {
+            Availability::Move => {
+                // Whether it was sent before the link was seen to be cut is chance.
+                let error = match error.outcome() {
+                    Outcome::Unknown => within(producer.send(message(key, 2))).await.unwrap_err(),
+                    Outcome::Nothing => error,
+                };
+                let moved = matches!(error, ClusterPublishError::OrderMoved { .. });
+                assert!(moved, "{error}");
+                let receipt = within(producer.send(message(key, 3))).await.unwrap();
+                assert_eq!(receipt.node.as_str(), "a");
+            }
+            _ => {
+                let again = within(producer.send(message(key, 2))).await.unwrap_err();
+                assert!(matches!(again, ClusterPublishError::NoNode { .. }), "{again}");
+                assert_eq!(again.outcome(), Outcome::Nothing);
+                assert!(again.to_string().contains("b (not connected)"), "{again}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_an_ordered_producer_has_one_key() {
+    let field = Field::with(&["a", "b"]).await;
+    let builder = field.cluster.producer_builder("orders").ordered(Availability::Fail);
+    let producer = within(builder.open()).await.unwrap();
+    let same: Vec<_> = (0..10).map(|n| message(7, n)).collect();
+    assert_eq!(within(producer.send_batch(&same)).await.unwrap().len(), 10);
+    let mixed: Vec<_> = (0..10).map(|n| message(n, n)).collect();
+    let error = within(producer.send_batch(&mixed)).await.unwrap_err();
+    assert!(matches!(error.error, ClusterPublishError::MixedBatch { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Nothing);
+}

@@ -1,0 +1,254 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use ltq_client::{Choice, ClusterPublishError, Failover, Message, Outcome};
+use ltq_core::Durability;
+use ltq_discovery::NodeState;
+
+use super::{Field, Found, WARM};
+use crate::{board::node, node::within};
+
+const COUNT: usize = 10_000;
+
+/// Publishes many messages, and does something once a part of them is confirmed.
+async fn publish_around(
+    field: &Field,
+    failover: Failover,
+    amid: impl AsyncFnOnce(&Field),
+) -> Vec<Result<ltq_client::ClusterReceipt, ClusterPublishError>> {
+    let builder = field.cluster.producer_builder("orders").failover(failover);
+    let producer = within(builder.window_messages(1_000).open()).await.unwrap();
+    // Each node is in use before anything happens to one.
+    let mut warm = 0;
+    let all_used = async {
+        let mut used = BTreeSet::new();
+        while used.len() < field.brokers.len() {
+            used.insert(producer.send(Message::new(WARM)).await.unwrap().node);
+            warm += 1;
+        }
+    };
+    within(all_used).await;
+    let mut pending = Vec::new();
+    let mut results = Vec::new();
+    let mut amid = Some(amid);
+    for n in 0..COUNT {
+        pending.push(within(producer.enqueue(Message::new(n.to_string()))).await.unwrap());
+        if n == COUNT / 3 {
+            // The last thousand of these are on their way.
+            amid.take().unwrap()(field).await;
+        }
+    }
+    // Nobody has polled for any of them until now.
+    for one in pending {
+        results.push(within(one).await);
+    }
+    let figures = producer.figures();
+    let stored: u64 = figures.nodes.values().map(|node| node.stored).sum();
+    assert_eq!(stored as usize, warm + results.iter().filter(|result| result.is_ok()).count());
+    results
+}
+
+fn bodies(found: &BTreeMap<String, Vec<Found>>) -> BTreeMap<&str, Vec<(&str, &Found)>> {
+    let mut bodies = BTreeMap::<_, Vec<_>>::new();
+    for (name, all) in found {
+        for one in all {
+            bodies.entry(one.body.as_str()).or_default().push((name.as_str(), one));
+        }
+    }
+    bodies
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_2_nothing_is_lost_when_a_node_is_cut_off_and_repeats_can_be_told() {
+    let field = Field::with(&["a", "b", "c"]).await;
+    let cut = async |field: &Field| field.net.take_away("b");
+    let results = publish_around(&field, Failover::AtLeastOnce, cut).await;
+    let found = field.all_found().await;
+    let bodies = bodies(&found);
+    for (n, result) in results.iter().enumerate() {
+        let receipt = result.as_ref().unwrap();
+        let places = &bodies[n.to_string().as_str()];
+        assert!(places.iter().any(|(name, _)| *name == receipt.node.as_str()), "{n}: {receipt:?}");
+        assert!(places.iter().all(|(_, one)| one.id == places[0].1.id && one.id.is_some()));
+    }
+    assert_eq!(bodies.len(), COUNT);
+    let ids: BTreeSet<_> = bodies.values().map(|places| &places[0].1.id).collect();
+    assert_eq!(ids.len(), COUNT, "each message has an id of its own");
+    assert!(found.values().all(|all| !all.is_empty()), "every node was used");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_11_a_node_that_stops_costs_nothing_and_nobody_notices() {
+    let field = Field::with(&["a", "b", "c"]).await;
+    let stop = async |field: &Field| {
+        let broker = field.brokers["b"].broker.clone();
+        tokio::spawn(async move { broker.stop(Duration::from_secs(10)).await });
+    };
+    let results = publish_around(&field, Failover::AtLeastOnce, stop).await;
+    let mut nodes = BTreeMap::<_, usize>::new();
+    for (n, result) in results.into_iter().enumerate() {
+        let receipt = result.unwrap_or_else(|error| panic!("{n}: {error}"));
+        *nodes.entry(receipt.node.to_string()).or_default() += 1;
+    }
+    // What the stopped one took is in its store; the rest is found on the others, each once.
+    let mut found = BTreeSet::new();
+    for name in ["a", "c"] {
+        let all = field.found(name).await;
+        assert_eq!(all.len(), nodes[name], "{name}");
+        assert!(all.into_iter().all(|one| found.insert(one.body)));
+    }
+    assert_eq!(found.len() + nodes["b"], COUNT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_6_on_the_same_node_everything_is_stored_once_over_cuts() {
+    let field = Field::with(&["a", "b", "c"]).await;
+    let cut = async |field: &Field| ["a", "b", "c"].iter().for_each(|name| field.net.cut(name));
+    let results = publish_around(&field, Failover::SameNode, cut).await;
+    let found = field.all_found().await;
+    let bodies = bodies(&found);
+    for (n, result) in results.iter().enumerate() {
+        let receipt = result.as_ref().unwrap();
+        let places = &bodies[n.to_string().as_str()];
+        assert_eq!(places.len(), 1, "{n} is there more than once");
+        assert_eq!(places[0].0, receipt.node.as_str());
+    }
+    assert_eq!(bodies.len(), COUNT);
+}
+
+#[tokio::test]
+async fn a_node_that_joins_gets_its_share() {
+    for choice in [Choice::LeastLoaded, Choice::RoundRobin, Choice::Random] {
+        let mut field = Field::with(&["a", "b"]).await;
+        let builder = field.cluster.producer_builder("orders").choice(choice);
+        let producer = within(builder.open()).await.unwrap();
+        for _ in 0..100 {
+            within(producer.send(Message::new("before"))).await.unwrap();
+        }
+        field.start("c").await;
+        field.board.put(&node("c"));
+        // Opening it takes a moment, in which others are used.
+        let first =
+            async { while producer.send(Message::new("x")).await.unwrap().node.as_str() != "c" {} };
+        within(first).await;
+        let mut counts = BTreeMap::<_, usize>::new();
+        for _ in 0..1_200 {
+            let receipt = within(producer.send(Message::new("after"))).await.unwrap();
+            *counts.entry(receipt.node.to_string()).or_default() += 1;
+        }
+        assert!(counts.values().all(|count| *count >= 300), "{choice:?}: {counts:?}");
+        assert_eq!(counts.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_drains_gets_nothing_more() {
+    let field = Field::with(&["a", "b"]).await;
+    let producer = within(field.cluster.producer("orders")).await.unwrap();
+    let builder = field.cluster.producer_builder("orders").timeout(Duration::from_millis(300));
+    let impatient = within(builder.open()).await.unwrap();
+    let both = async {
+        let mut used = BTreeSet::new();
+        while used.len() < 2 {
+            used.insert(producer.send(Message::new("x")).await.unwrap().node);
+        }
+    };
+    within(both).await;
+    field.board.put(&node("b").with_state(NodeState::Draining));
+    // Word of it takes a moment.
+    let mut in_a_row = 0;
+    let only_a = async {
+        while in_a_row < 100 {
+            let receipt = producer.send(Message::new("x")).await.unwrap();
+            in_a_row = if receipt.node.as_str() == "a" { in_a_row + 1 } else { 0 };
+        }
+    };
+    within(only_a).await;
+    let before = field.count("b").await;
+    for _ in 0..500 {
+        let receipt = within(producer.send(Message::new("y"))).await.unwrap();
+        assert_eq!(receipt.node.as_str(), "a");
+    }
+    assert_eq!(field.count("b").await, before);
+    // Nor where there is no other.
+    field.board.remove("a");
+    let error = async {
+        loop {
+            match impatient.send(Message::new("z")).await {
+                Ok(receipt) => assert_eq!(receipt.node.as_str(), "a"),
+                Err(error) => return error,
+            }
+        }
+    };
+    let error = within(error).await;
+    assert!(error.to_string().contains("b (draining)"), "{error}");
+    assert_eq!(error.outcome(), Outcome::Nothing);
+    assert_eq!(field.count("b").await, before);
+}
+
+#[tokio::test]
+async fn batches_go_to_one_node_as_a_whole() {
+    let field = Field::with(&["a", "b", "c"]).await;
+    let producer = within(field.cluster.producer("orders")).await.unwrap();
+    for size in [0, 1, 700] {
+        let messages: Vec<_> = (0..size).map(|n: usize| Message::new(n.to_string())).collect();
+        let receipt = within(producer.send_batch(&messages)).await.unwrap();
+        assert_eq!(receipt.len(), size);
+        assert_eq!(receipt.parts().len(), size.min(1));
+        assert_eq!(receipt.durability(), (size > 0).then_some(Durability::Memory));
+        let offsets: Vec<_> = receipt.iter().map(|one| one.receipt.offset.unwrap().0).collect();
+        assert!(offsets.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    }
+}
+
+#[tokio::test]
+async fn promise_15_closing_answers_everything_and_takes_nothing_more() {
+    let field = Field::with(&["a", "b"]).await;
+    let producer = within(field.cluster.producer("orders")).await.unwrap();
+    let mut pending = Vec::new();
+    for n in 0..1_000 {
+        pending.push(producer.enqueue(Message::new(n.to_string())).await.unwrap());
+    }
+    within(field.cluster.clone().close()).await.unwrap();
+    for one in pending {
+        within(one).await.unwrap();
+    }
+    let error = within(producer.send(Message::new("late"))).await.unwrap_err();
+    assert!(matches!(error, ClusterPublishError::Closed { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Nothing);
+    assert!(within(field.cluster.producer("orders")).await.is_err());
+    assert!(field.cluster.admin(&"a".parse().unwrap()).is_err());
+}
+
+#[tokio::test]
+async fn a_producer_that_is_dropped_still_publishes_what_it_took() {
+    let field = Field::with(&["a", "b"]).await;
+    let producer = within(field.cluster.producer("orders")).await.unwrap();
+    let mut pending = Vec::new();
+    for n in 0..100 {
+        pending.push(producer.enqueue(Message::new(n.to_string())).await.unwrap());
+    }
+    drop(producer);
+    for one in pending {
+        within(one).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn flush_tells_the_first_failure_and_waits_for_all() {
+    let field = Field::with(&["a", "b"]).await;
+    let builder = field.cluster.producer_builder("orders").ids(false);
+    let producer = within(builder.open()).await.unwrap();
+    for n in 0..500 {
+        drop(producer.enqueue(Message::new(n.to_string())).await.unwrap());
+    }
+    drop(producer.enqueue(Message::new(vec![0; 3 << 20])).await.unwrap());
+    let error = within(producer.flush()).await.unwrap_err();
+    assert_eq!(error.refusal().unwrap().code, ltq_client::RefusalCode::MessageTooLarge);
+    within(producer.flush()).await.unwrap();
+    let found = field.all_found().await;
+    assert_eq!(found.values().map(Vec::len).sum::<usize>(), 500);
+    assert!(found.values().flatten().all(|one| one.id.is_none()), "ids were turned off");
+}

@@ -1,0 +1,217 @@
+//! The tests that every discovery scheme has to pass (feature `conformance`).
+//!
+//! Each case is one promise of the contract in [`Discovery`](crate::Discovery) and its neighbours. Say
+//! how to make the scheme, with a backend that nobody else uses, and mount every case as a test of its
+//! own:
+//!
+//! ```
+//! use ltq_discovery::{StaticList, conformance::Harness};
+//!
+//! async fn harness() -> Harness {
+//!     let list: StaticList = "tcp://10.0.0.1:7440, tcp://10.0.0.2:7440".parse().unwrap();
+//!     Harness::new(list)
+//! }
+//! # #[cfg(test)]
+//! mod my_scheme_conforms {
+//!     ltq_discovery::discovery_conformance_tests!(super::harness());
+//! }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! // Or run them all and look at the report.
+//! let report = ltq_discovery::conformance::run_all(|| Box::pin(harness())).await;
+//! assert!(report.is_ok(), "{report}");
+//! # })
+//! ```
+//!
+//! Every wait has a deadline, so that a scheme that hangs fails by name. A case that does not apply is
+//! reported as skipped, with the reason.
+
+mod announcing;
+mod harness;
+mod report;
+mod sight;
+mod trial;
+mod watching;
+
+use std::{fmt, panic::resume_unwind};
+
+use futures::future::BoxFuture;
+
+use trial::{CaseResult, Stop, Trial};
+
+pub use harness::{Backend, Harness};
+pub use report::{Outcome, Report};
+
+/// One test of the suite.
+pub struct Case {
+    name: &'static str,
+    promise: &'static str,
+    run: fn(Trial) -> BoxFuture<'static, CaseResult>,
+}
+
+impl Case {
+    /// Its name, which is the name of the test that
+    /// [`discovery_conformance_tests`](crate::discovery_conformance_tests) mounts.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it checks, in a sentence.
+    #[must_use]
+    pub const fn promise(&self) -> &'static str {
+        self.promise
+    }
+
+    /// Runs it, on a tokio runtime with time enabled. A panic of the scheme is a failure.
+    pub async fn run(&self, harness: Harness) -> Outcome {
+        match tokio::spawn((self.run)(Trial::new(harness))).await {
+            Ok(Ok(())) => Outcome::Passed,
+            Ok(Err(Stop::Skipped(why))) => Outcome::Skipped(why),
+            Ok(Err(Stop::Failed(why))) => Outcome::Failed(why),
+            Err(error) => match error.try_into_panic() {
+                Err(error) => Outcome::Failed(format!("did not end: {error}")),
+                Ok(panic) => {
+                    let text = panic.downcast_ref::<String>().map(String::as_str);
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                    Outcome::Failed(format!("panicked: {}", text.unwrap_or("without a text")))
+                }
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+macro_rules! cases {
+    ($($module:ident::$name:ident: $promise:literal)*) => {
+        /// All cases, in the order in which they are run.
+        #[must_use]
+        pub fn cases() -> &'static [Case] {
+            &[$(Case {
+                name: stringify!($name),
+                promise: $promise,
+                run: |trial| Box::pin($module::$name(trial)),
+            }),*]
+        }
+    };
+}
+
+cases! {
+    watching::the_first_set_is_given_at_once: "the first call gives the nodes as they are"
+    watching::nothing_new_is_waited_for: "a later call waits while nothing differs"
+    watching::a_dropped_call_loses_no_set: "a call that is given up loses nothing"
+    watching::a_watch_of_a_topic_leaves_others_out: "nodes that lack the topic are not told of"
+    watching::a_watch_of_nodes_tells_no_topics: "who asks for the nodes alone is told of nothing else"
+    watching::a_watch_of_a_topic_tells_no_other: "a node is told of with the topic of interest alone"
+    watching::a_node_of_unknown_topics_is_in_every_watch: "a node may have what it does not name"
+    watching::all_watches_hear_the_same: "watches do not take from each other"
+    announcing::an_announced_node_is_found: "an announced node is told of as it was announced"
+    announcing::topics_that_came_are_told: "an update tells what is different now"
+    announcing::topics_that_went_are_told: "a topic that is gone from a node takes it out of its watches"
+    announcing::a_draining_node_is_told_and_marked: "draining nodes are among the others, marked so"
+    announcing::the_last_of_quick_updates_counts: "of several quick updates the last one counts"
+    announcing::an_update_for_another_id_is_refused: "the id must be the announced one"
+    announcing::a_withdrawn_node_is_gone: "a node that is withdrawn is told of no more"
+    announcing::a_dropped_announcement_withdraws: "dropping an announcement withdraws its node"
+    announcing::a_later_announcement_takes_the_place: "of two announcements under one id the later one counts"
+    announcing::the_end_of_an_earlier_announcement_harms_no_later_one: "what was replaced withdraws nothing"
+    announcing::many_nodes_are_all_told_of: "no node is lost among many that change at once"
+    sight::losing_sight_takes_no_node_away: "the last set stays in force until the backend says otherwise"
+    sight::what_changed_out_of_sight_is_told_afterwards: "nothing is missed by losing sight"
+    sight::an_announcement_comes_through_an_outage: "an announced node is found when the backend is back"
+}
+
+/// Runs all cases, one after another, each on a harness of its own, whatever becomes of the ones before.
+pub async fn run_all(harness: impl Fn() -> BoxFuture<'static, Harness>) -> Report {
+    let mut report = Report::default();
+    for case in cases() {
+        report.add(case, case.run(harness().await).await);
+    }
+    report
+}
+
+/// Runs one case on a runtime of its own, for
+/// [`discovery_conformance_tests`](crate::discovery_conformance_tests).
+///
+/// # Panics
+/// When the case fails, or there is none of this name.
+#[doc(hidden)]
+pub fn run_mounted<F: Future<Output = Harness>>(name: &str, harness: impl FnOnce() -> F) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => resume_unwind(Box::new(format!("no runtime for the test: {error}"))),
+    };
+    let outcome = runtime.block_on(async {
+        match cases().iter().find(|case| case.name == name) {
+            Some(case) => case.run(harness().await).await,
+            None => Outcome::Failed("there is no such case".to_owned()),
+        }
+    });
+    report_mounted(name, &outcome);
+}
+
+#[expect(clippy::panic, clippy::print_stdout, reason = "a test fails and tells in no other way")]
+fn report_mounted(name: &str, outcome: &Outcome) {
+    match outcome {
+        Outcome::Passed => {}
+        Outcome::Skipped(why) => println!("{name} was skipped: {why}"),
+        Outcome::Failed(why) => panic!("{name}: {why}"),
+    }
+}
+
+/// Mounts every case of the suite as a `#[test]` of its own, in the module where it stands. The
+/// argument is a future of a [`Harness`](crate::conformance::Harness); it is awaited within a tokio
+/// runtime, once per test.
+#[macro_export]
+macro_rules! discovery_conformance_tests {
+    ($harness:expr) => {
+        $crate::__discovery_conformance_tests! { $harness;
+            the_first_set_is_given_at_once
+            nothing_new_is_waited_for
+            a_dropped_call_loses_no_set
+            a_watch_of_a_topic_leaves_others_out
+            a_watch_of_nodes_tells_no_topics
+            a_watch_of_a_topic_tells_no_other
+            a_node_of_unknown_topics_is_in_every_watch
+            all_watches_hear_the_same
+            an_announced_node_is_found
+            topics_that_came_are_told
+            topics_that_went_are_told
+            a_draining_node_is_told_and_marked
+            the_last_of_quick_updates_counts
+            an_update_for_another_id_is_refused
+            a_withdrawn_node_is_gone
+            a_dropped_announcement_withdraws
+            a_later_announcement_takes_the_place
+            the_end_of_an_earlier_announcement_harms_no_later_one
+            many_nodes_are_all_told_of
+            losing_sight_takes_no_node_away
+            what_changed_out_of_sight_is_told_afterwards
+            an_announcement_comes_through_an_outage
+        }
+    };
+}
+
+/// The inside of [`discovery_conformance_tests`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __discovery_conformance_tests {
+    ($harness:expr; $($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            $crate::conformance::run_mounted(stringify!($name), || $harness);
+        })*
+
+        #[test]
+        fn every_case_is_mounted() {
+            let mounted = [$(stringify!($name)),*];
+            let cases = $crate::conformance::cases();
+            assert!(cases.iter().map(|case| case.name()).eq(mounted));
+        }
+    };
+}

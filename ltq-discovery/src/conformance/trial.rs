@@ -1,0 +1,168 @@
+//! One run of one case: its nodes, its deadlines and how it stops.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use ltq_core::{ChannelName, TopicName};
+use tokio::time::timeout;
+
+use super::{Backend, Harness};
+use crate::{Announced, Announcement, DiscoveryError, Epoch, Interest, NodeInfo, NodeSet, Watch};
+
+/// Why a case stopped before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Failed(String),
+    Skipped(String),
+}
+
+pub(super) type CaseResult<T = ()> = Result<T, Stop>;
+
+pub(super) fn fail<T>(why: impl Into<String>) -> CaseResult<T> {
+    Err(Stop::Failed(why.into()))
+}
+
+pub(super) fn ensure(condition: bool, why: impl FnOnce() -> String) -> CaseResult {
+    if condition { Ok(()) } else { fail(why()) }
+}
+
+/// Fails the case on an error of what should have worked.
+pub(super) fn worked<T, E: Display>(what: &str, result: Result<T, E>) -> CaseResult<T> {
+    result.or_else(|error| fail(format!("{what} failed: {error}")))
+}
+
+/// Polls once and gives up.
+pub(super) async fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
+    let mut future = pin!(future);
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
+pub(super) struct Trial {
+    pub(super) harness: Harness,
+}
+
+impl Trial {
+    pub(super) const fn new(harness: Harness) -> Self {
+        Self { harness }
+    }
+
+    /// Fails the case when this takes too long.
+    pub(super) async fn within<T>(
+        &self,
+        what: &str,
+        future: impl Future<Output = T>,
+    ) -> CaseResult<T> {
+        let patience = self.harness.patience;
+        match timeout(patience, future).await {
+            Ok(outcome) => Ok(outcome),
+            Err(_) => fail(format!("{what} took more than {patience:?}")),
+        }
+    }
+
+    /// A topic's name, if the scheme knows of topics.
+    pub(super) fn topic(&self, name: &str) -> CaseResult<TopicName> {
+        if !self.harness.tells_topics {
+            return Err(Stop::Skipped("the harness says that topics are not told".to_owned()));
+        }
+        worked("making a name", TopicName::new(name))
+    }
+
+    pub(super) fn backend(&self) -> CaseResult<Arc<dyn Backend>> {
+        let none = || Stop::Skipped("the harness has no backend that can be taken away".to_owned());
+        self.harness.backend.clone().ok_or_else(none)
+    }
+
+    /// A node of the first epoch, with these topics.
+    pub(super) fn node(id: &str, topics: &[&str]) -> CaseResult<NodeInfo> {
+        Self::run_of_node(1, id, topics)
+    }
+
+    /// The so-manieth run of a node.
+    pub(super) fn run_of_node(run: u64, id: &str, topics: &[&str]) -> CaseResult<NodeInfo> {
+        let channels = worked("making a name", ChannelName::new("c"))?;
+        let mut by_name = BTreeMap::new();
+        for topic in topics {
+            let name = worked("making a name", TopicName::new(topic))?;
+            by_name.insert(name, BTreeSet::from([channels.clone()]));
+        }
+        Ok(Self::bare_node(run, id)?.with_topics(by_name))
+    }
+
+    /// A node that says nothing of topics.
+    pub(super) fn bare_node(run: u64, id: &str) -> CaseResult<NodeInfo> {
+        let id_of = worked("making an id", id.parse())?;
+        let address = worked("making an address", format!("tcp://{id}.invalid:7440").parse())?;
+        let node = worked("describing a node", NodeInfo::new(id_of, [address]))?;
+        Ok(node.with_epoch(Epoch { started: run, instance: 7 }))
+    }
+
+    /// Announces a node, or skips the case where that is not taken.
+    pub(super) async fn announce(&self, node: NodeInfo) -> CaseResult<Box<dyn Announcement>> {
+        let announcing = self.within("announce", self.harness.discovery.announce(node)).await?;
+        match worked("announcing", announcing)? {
+            Announced::Known(announcement) => Ok(announcement),
+            Announced::NotTaken(why) => {
+                Err(Stop::Skipped(format!("announcements are not taken: {why}")))
+            }
+        }
+    }
+
+    pub(super) async fn watch(&self, interest: &Interest) -> CaseResult<Box<dyn Watch>> {
+        let watching = self.within("watch", self.harness.discovery.watch(interest)).await?;
+        worked("watching", watching)
+    }
+
+    /// Waits until a watch gives a set that is as wanted; a loss of sight on the way is no end.
+    pub(super) async fn until(
+        &self,
+        what: &str,
+        watch: &mut Box<dyn Watch>,
+        wanted: impl Fn(&NodeSet) -> bool,
+    ) -> CaseResult<NodeSet> {
+        let mut last = None;
+        let waiting = async {
+            loop {
+                // One that always has something to say must not keep the deadline from passing.
+                tokio::task::yield_now().await;
+                match watch.changed().await {
+                    Ok(nodes) if wanted(&nodes) => return nodes,
+                    Ok(nodes) => last = Some(Ok(nodes)),
+                    Err(error) => last = Some(Err(error)),
+                }
+            }
+        };
+        match timeout(self.harness.patience, waiting).await {
+            Ok(nodes) => Ok(nodes),
+            Err(_) => fail(format!("it was not told that {what}; the last was {last:?}")),
+        }
+    }
+
+    /// The set that a new watch gives first.
+    pub(super) async fn first(&self, watch: &mut Box<dyn Watch>) -> CaseResult<NodeSet> {
+        worked("the first call", self.within("the first call", watch.changed()).await?)
+    }
+}
+
+/// The ids of a set.
+pub(super) fn ids(nodes: &NodeSet) -> Vec<&str> {
+    nodes.iter().map(|node| node.id().as_str()).collect()
+}
+
+/// Whether a node is told of, and how.
+pub(super) fn has(nodes: &NodeSet, id: &str, is: impl Fn(&NodeInfo) -> bool) -> bool {
+    nodes.iter().any(|node| node.id().as_str() == id && is(node))
+}
+
+/// That an update may not have been told yet is no failure of it.
+pub(super) fn told_or_later(result: Result<(), DiscoveryError>) -> CaseResult {
+    match result {
+        Err(DiscoveryError::Refused { backend, why }) => fail(format!("{backend} refused: {why}")),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,304 @@
+//! A client that is told by registries which nodes there are.
+
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use ltq_core::{Address, ChannelName, TopicName};
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{
+    Config,
+    merged::Merged,
+    talk::{Talk, TalkError},
+};
+use crate::{
+    DiscoveryError, Interest, NodeId, NodeInfo, NodeSet, Watch,
+    registry::protocol::{self, Ask, Part, Say},
+};
+
+/// The nodes that are of interest.
+pub(super) struct Watching {
+    shared: Arc<Shared>,
+    news: watch::Receiver<Standing>,
+    given: Option<NodeSet>,
+    /// Whether the caller knows that no registry is heard.
+    is_loss_told: bool,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    config: Arc<Config>,
+    interest: Interest,
+    merged: Mutex<Merged>,
+    standing: watch::Sender<Standing>,
+}
+
+/// How it stands with the registries.
+#[derive(Clone, Debug, Default)]
+struct Standing {
+    /// Counts what was told.
+    news: u64,
+    /// Registries that are heard.
+    heard: usize,
+    /// Why the last one that was asked could not be.
+    why: Option<(Address, String)>,
+    /// How many will not answer, however often they are asked.
+    refused: usize,
+}
+
+impl Watching {
+    /// Begins, and waits until one registry has told what it knows.
+    pub(super) async fn start(
+        config: Arc<Config>,
+        interest: Interest,
+    ) -> Result<Self, DiscoveryError> {
+        let merged = Mutex::new(Merged::new(config.addresses.len()));
+        let (standing, mut news) = watch::channel(Standing::default());
+        let shared = Arc::new(Shared { config: Arc::clone(&config), interest, merged, standing });
+        let mut tasks = JoinSet::new();
+        for (registry, address) in config.addresses.iter().enumerate() {
+            let listener =
+                Listening { shared: Arc::clone(&shared), registry, address: address.clone() };
+            tasks.spawn(listener.run());
+        }
+        let all = config.addresses.len();
+        let known = |standing: &Standing| standing.news > 0 || standing.refused == all;
+        let _ = timeout(config.patience, news.wait_for(known)).await;
+        if !shared.merged.lock().is_known() {
+            return Err(shared.lost());
+        }
+        Ok(Self { shared, news, given: None, is_loss_told: false, _tasks: tasks })
+    }
+}
+
+impl Shared {
+    /// Why nothing is known, or no more is heard.
+    fn lost(&self) -> DiscoveryError {
+        let Standing { why, refused, .. } = self.standing.borrow().clone();
+        let nobody = || ("registries".to_owned(), "no answer yet".to_owned());
+        let (backend, why) =
+            why.map_or_else(nobody, |(address, why)| (format!("registry {address}"), why));
+        match refused == self.config.addresses.len() {
+            true => DiscoveryError::Refused { backend, why },
+            false => DiscoveryError::Unreachable { backend, source: why.into() },
+        }
+    }
+
+    fn tell(&self, registry: usize, tell: impl FnOnce(&mut Merged)) {
+        tell(&mut self.merged.lock());
+        self.standing.send_modify(|standing| standing.news += 1);
+        debug!(registry, "told of nodes");
+    }
+}
+
+#[async_trait]
+impl Watch for Watching {
+    async fn changed(&mut self) -> Result<NodeSet, DiscoveryError> {
+        loop {
+            let heard = self.news.borrow_and_update().heard;
+            let (now, mut next) = (Instant::now(), None);
+            {
+                let merged = self.shared.merged.lock();
+                if merged.is_known() {
+                    next = merged.next_timeout(now);
+                    let nodes = merged.nodes(now);
+                    if self.given.as_ref() != Some(&nodes) {
+                        self.given = Some(nodes.clone());
+                        return Ok(nodes);
+                    }
+                }
+            }
+            if heard > 0 {
+                self.is_loss_told = false;
+            } else if !mem::replace(&mut self.is_loss_told, true) {
+                return Err(self.shared.lost());
+            }
+            let later = async {
+                match next {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = self.news.changed() => {}
+                () = later => {}
+            }
+        }
+    }
+}
+
+/// Listens to one registry.
+struct Listening {
+    shared: Arc<Shared>,
+    registry: usize,
+    address: Address,
+}
+
+/// What was told of a node whose topics come in parts.
+struct Begun {
+    node: NodeInfo,
+    topics: BTreeMap<TopicName, std::collections::BTreeSet<ChannelName>>,
+}
+
+impl Listening {
+    async fn run(self) {
+        let (mut failures, mut is_refused) = (0, false);
+        loop {
+            let began = Instant::now();
+            let mut is_heard = None;
+            let error = self.listen(&mut is_heard).await;
+            let refuses = error.is_final();
+            if let Some(memory) = is_heard {
+                self.shared.merged.lock().lost(self.registry, Instant::now() + memory);
+            }
+            let why = (self.address.clone(), error.to_string());
+            self.shared.standing.send_modify(|standing| {
+                standing.why = Some(why);
+                standing.heard -= usize::from(is_heard.is_some());
+                standing.refused += usize::from(refuses && !is_refused);
+                standing.refused -= usize::from(!refuses && is_refused);
+            });
+            is_refused = refuses;
+            warn!(registry = %self.address, %error, "a registry is not heard");
+            if began.elapsed() > STABLE {
+                failures = 0;
+            }
+            let config = &self.shared.config;
+            sleep(if refuses { config.retry.1 } else { config.wait(failures) }).await;
+            failures = failures.saturating_add(1);
+        }
+    }
+
+    /// Until that ends, and why it does. `is_heard` is how long what it told counts then.
+    async fn listen(&self, is_heard: &mut Option<Duration>) -> TalkError {
+        match self.try_listen(is_heard).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    async fn try_listen(
+        &self,
+        is_heard: &mut Option<Duration>,
+    ) -> Result<std::convert::Infallible, TalkError> {
+        let mut talk = Talk::begin(&self.shared.config, &self.address).await?;
+        let (beat, patience) = (talk.heartbeat, talk.patience());
+        let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
+        mouth.say(&Ask::Watch { watch: WATCH, interest: self.shared.interest.clone() })?;
+        let (mut heard, mut beaten) = (Instant::now(), Instant::now());
+        let mut first: Option<BTreeMap<NodeId, NodeInfo>> = None;
+        let mut begun: Option<Begun> = None;
+        loop {
+            let said = tokio::select! {
+                biased;
+                said = ear.hear() => said?,
+                () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience)),
+                sent = mouth.send_some() => {
+                    sent?;
+                    continue;
+                }
+                () = sleep_until(beaten + beat) => {
+                    beaten = Instant::now();
+                    mouth.say(&Ask::Beat)?;
+                    continue;
+                }
+            };
+            heard = Instant::now();
+            let part = match said {
+                Say::Told { watch: WATCH, part } => part,
+                Say::Goodbye { code, detail } => return Err(TalkError::Goodbye { code, detail }),
+                Say::NotWatched { detail, .. } => {
+                    let code = protocol::GoodbyeCode::Forbidden;
+                    return Err(TalkError::Goodbye { code, detail });
+                }
+                _ => continue,
+            };
+            let done = match part {
+                Part::Anew => {
+                    (first, begun) = (Some(BTreeMap::new()), None);
+                    continue;
+                }
+                Part::Complete => {
+                    let Some(nodes) = first.take() else {
+                        return Err(TalkError::Protocol("the end of nothing that was begun"));
+                    };
+                    if is_heard.replace(beat * MEMORY_BEATS).is_none() {
+                        self.shared.standing.send_modify(|standing| standing.heard += 1);
+                    }
+                    self.shared.tell(self.registry, |merged| merged.told(self.registry, nodes));
+                    continue;
+                }
+                Part::Gone(id) => {
+                    let id =
+                        NodeId::new(&id).map_err(|_| TalkError::Protocol("a node without id"))?;
+                    (id, None)
+                }
+                Part::Node { node, topics, is_suspected, more } => {
+                    let node =
+                        node.node().map_err(|_| TalkError::Protocol("a node that is none"))?;
+                    let node = node.with_suspicion(is_suspected);
+                    let Some(part) = topics else {
+                        self.add(&mut first, node.id().clone(), Some(node));
+                        continue;
+                    };
+                    let mut topics = BTreeMap::new();
+                    protocol::join(&mut topics, part);
+                    begun = Some(Begun { node, topics });
+                    if more {
+                        continue;
+                    }
+                    let Some(Begun { node, topics }) = begun.take() else { continue };
+                    (node.id().clone(), Some(node.with_topics(topics)))
+                }
+                Part::Topics { topics, more } => {
+                    let Some(begun_node) = &mut begun else {
+                        return Err(TalkError::Protocol("topics of no node"));
+                    };
+                    protocol::join(&mut begun_node.topics, topics);
+                    if begun_node.topics.len() > TOPICS_MAX {
+                        return Err(TalkError::Protocol("a node with too many topics"));
+                    }
+                    if more {
+                        continue;
+                    }
+                    let Some(Begun { node, topics }) = begun.take() else { continue };
+                    (node.id().clone(), Some(node.with_topics(topics)))
+                }
+            };
+            self.add(&mut first, done.0, done.1);
+        }
+    }
+
+    /// A node as it is now: part of what a watch begins with, or a change of it.
+    fn add(
+        &self,
+        first: &mut Option<BTreeMap<NodeId, NodeInfo>>,
+        id: NodeId,
+        node: Option<NodeInfo>,
+    ) {
+        match first {
+            Some(first) => match node {
+                Some(node) => drop(first.insert(id, node)),
+                None => drop(first.remove(&id)),
+            },
+            None => {
+                self.shared.tell(self.registry, |merged| merged.changed(self.registry, id, node))
+            }
+        }
+    }
+}
+
+/// There is one on each connection.
+const WATCH: u32 = 0;
+/// For so many heartbeats what a registry told counts beside others when it is not heard any more.
+const MEMORY_BEATS: u32 = 30;
+/// More topics of one node nobody has.
+const TOPICS_MAX: usize = 10_000_000;
+/// A connection that lasted so long is a success.
+const STABLE: Duration = Duration::from_secs(5);

@@ -1,0 +1,340 @@
+//! A registry that others connect to.
+
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ltq_core::{
+    Access, Connection, Entropy, Everybody, Listener, Monotonic, Origin, TransportError,
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{
+    settings::{RegistrySettings, RegistrySettingsError},
+    state::Registry,
+    watchers::WatcherId,
+};
+
+/// What can be set on a [`RegistryServer`].
+#[derive(Clone)]
+pub struct RegistryServerSettings {
+    /// The rules' own.
+    pub registry: RegistrySettings,
+    /// Who may come in. Whoever may administer all topics may announce nodes and watch
+    /// [everything](crate::Interest::Everything); whoever may do anything with a topic may watch the nodes that
+    /// have it, and whoever may do anything at all which nodes there are. Default: everybody may everything.
+    pub access: Arc<dyn Access>,
+    /// How long a connection may take until it has said hello. Default 5 s.
+    pub hello_timeout: Duration,
+    /// The most connections. Default 20,000.
+    pub connections_max: usize,
+    /// The most from one address, this machine's own aside. Default 5,000.
+    pub connections_per_address_max: usize,
+    /// The most watches of one connection. Default 1,024.
+    pub watches_max: usize,
+}
+
+impl Default for RegistryServerSettings {
+    fn default() -> Self {
+        Self {
+            registry: RegistrySettings::default(),
+            access: Arc::new(Everybody),
+            hello_timeout: Duration::from_secs(5),
+            connections_max: 20_000,
+            connections_per_address_max: 5_000,
+            watches_max: 1_024,
+        }
+    }
+}
+
+/// A registry: it takes connections in on any number of listeners, and goes by [`Registry`]'s rules.
+///
+/// Cheap to clone; clones are the same. Registries know nothing of each other: nodes announce
+/// themselves to all of them, and clients merge what they hear.
+#[derive(Clone)]
+pub struct RegistryServer(Arc<Shared>);
+
+/// What all sessions have in common.
+struct Shared {
+    registry: Mutex<Registry>,
+    settings: RegistryServerSettings,
+    /// Tells this registry, in this run, from others.
+    id: u64,
+    started: Instant,
+    /// Whom to wake for a watcher.
+    wake: Mutex<BTreeMap<WatcherId, Arc<Notify>>>,
+    /// The next deadline may be another.
+    rescheduled: Notify,
+    names: AtomicU64,
+    connections: AtomicUsize,
+    by_origin: Mutex<HashMap<Origin, usize>>,
+    counts: Counts,
+    stopping: watch::Sender<bool>,
+}
+
+/// What a registry has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistryFigures {
+    /// Connections that were taken in.
+    pub accepted: u64,
+    /// Connections that were turned away, there being too many.
+    pub refused: u64,
+    /// Peers that were turned away for their token or identity.
+    pub denied: u64,
+    /// Announcements of whole nodes that were taken in.
+    pub announced: u64,
+    /// Announcements and changes that were not.
+    pub not_taken: u64,
+    /// Changes of nodes that were taken in.
+    pub changes: u64,
+    /// Beats of nodes.
+    pub heartbeats: u64,
+    /// Nodes that watchers were told of, each time counted.
+    pub told: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    denied: AtomicU64,
+    announced: AtomicU64,
+    not_taken: AtomicU64,
+    changes: AtomicU64,
+    heartbeats: AtomicU64,
+    told: AtomicU64,
+}
+
+fn count(one: &AtomicU64) -> u64 {
+    one.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+impl RegistryServer {
+    /// A registry that knows nobody yet. It needs a tokio runtime with time enabled, and a task that
+    /// [runs](Self::run) it.
+    ///
+    /// # Errors
+    /// A setting that is out of its bounds.
+    pub fn new(
+        settings: RegistryServerSettings,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, RegistrySettingsError> {
+        let registry = Mutex::new(Registry::new(settings.registry.clone())?);
+        Ok(Self(Arc::new(Shared {
+            registry,
+            settings,
+            id: entropy.next(),
+            started: Instant::now(),
+            wake: Mutex::default(),
+            rescheduled: Notify::new(),
+            names: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            by_origin: Mutex::default(),
+            counts: Counts::default(),
+            stopping: watch::Sender::new(false),
+        })))
+    }
+
+    /// Lets time pass for the registry, until it is stopped: nodes that are not heard of are
+    /// suspected, and forgotten.
+    pub async fn run(&self) {
+        let mut stopping = self.0.stopping.subscribe();
+        loop {
+            let next = self.0.change(|registry, now| {
+                registry.tick(now);
+                registry.next_timeout()
+            });
+            let due = async {
+                match next {
+                    Some(at) => sleep_until(self.0.started + Duration::from_micros(at.0)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                () = self.0.rescheduled.notified() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+        }
+    }
+
+    /// Takes connections in until the registry is stopped or the listener is closed.
+    ///
+    /// # Errors
+    /// None as long as the listener says that it is closed in as many words; other failures are logged
+    /// and passed over after a pause.
+    pub async fn serve(&self, mut listener: Box<dyn Listener>) -> Result<(), TransportError> {
+        let mut stopping = self.0.stopping.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(connection) => self.take_in(connection),
+                Err(TransportError::Closed) => return Ok(()),
+                Err(error) => {
+                    warn!(address = %listener.local_address(), %error, "accept failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Ends all sessions with a word on why, and takes nobody in any more.
+    pub fn stop(&self) {
+        self.0.stopping.send_replace(true);
+    }
+
+    /// Looks at what the registry knows.
+    pub fn look<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
+        look(&self.0.registry.lock())
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::Relaxed)
+    }
+
+    /// What it has done since it was made.
+    #[must_use]
+    pub fn figures(&self) -> RegistryFigures {
+        let Counts { accepted, refused, denied, announced, not_taken, changes, heartbeats, told } =
+            &self.0.counts;
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        RegistryFigures {
+            accepted: now(accepted),
+            refused: now(refused),
+            denied: now(denied),
+            announced: now(announced),
+            not_taken: now(not_taken),
+            changes: now(changes),
+            heartbeats: now(heartbeats),
+            told: now(told),
+        }
+    }
+
+    fn take_in(&self, connection: Box<dyn Connection>) {
+        let shared = Arc::clone(&self.0);
+        let peer = &connection.peer().address;
+        let Some(open) = Open::one_more(shared, Origin::of(peer)) else {
+            let count = count(&self.0.counts.refused);
+            if count.is_power_of_two() {
+                warn!(%peer, count, "refused: too many connections, in all or from there");
+            }
+            return;
+        };
+        count(&self.0.counts.accepted);
+        tokio::spawn(async move {
+            let peer = connection.peer().clone();
+            let patience = open.shared.settings.hello_timeout;
+            match timeout(patience, connection.accept_stream()).await {
+                Ok(Ok(Some(stream))) => {
+                    session::run(&open.shared, &peer, &*connection, stream).await
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => debug!(peer = %peer.address, %error, "connection lost"),
+                Err(_) => debug!(peer = %peer.address, ?patience, "no stream came"),
+            }
+        });
+    }
+}
+
+impl std::fmt::Debug for RegistryServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryServer")
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Does something with the registry, and wakes whoever has to be told of it.
+    fn change<T>(&self, change: impl FnOnce(&mut Registry, Monotonic) -> T) -> T {
+        let now = Monotonic(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let mut registry = self.registry.lock();
+        let before = registry.next_timeout();
+        let outcome = change(&mut registry, now);
+        let is_sooner = match (before, registry.next_timeout()) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(before), Some(after)) => after < before,
+        };
+        let ready: BTreeSet<_> = registry.take_ready();
+        drop(registry);
+        if is_sooner {
+            self.rescheduled.notify_one();
+        }
+        if !ready.is_empty() {
+            let wake = self.wake.lock();
+            ready.iter().filter_map(|id| wake.get(id)).for_each(|session| session.notify_one());
+        }
+        outcome
+    }
+
+    /// A number that nobody had.
+    fn name(&self) -> u64 {
+        self.names.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A connection that counts, until it is dropped.
+struct Open {
+    shared: Arc<Shared>,
+    origin: Option<Origin>,
+}
+
+impl Open {
+    /// One more, if that is not too many.
+    fn one_more(shared: Arc<Shared>, origin: Option<Origin>) -> Option<Self> {
+        let RegistryServerSettings { connections_max, connections_per_address_max, .. } =
+            shared.settings;
+        let mut by_origin = shared.by_origin.lock();
+        let from_there = origin.map_or(0, |origin| by_origin.get(&origin).copied().unwrap_or(0));
+        if from_there >= connections_per_address_max
+            || shared.connections.load(Ordering::Acquire) >= connections_max
+        {
+            return None;
+        }
+        if let Some(origin) = origin {
+            *by_origin.entry(origin).or_default() += 1;
+        }
+        shared.connections.fetch_add(1, Ordering::AcqRel);
+        drop(by_origin);
+        Some(Self { shared, origin })
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut by_origin = self.shared.by_origin.lock();
+        if let Some(origin) = self.origin
+            && let Some(count) = by_origin.get_mut(&origin)
+        {
+            *count -= 1;
+            if *count == 0 {
+                by_origin.remove(&origin);
+            }
+        }
+        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// How long a listener rests after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

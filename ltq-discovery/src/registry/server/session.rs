@@ -1,0 +1,406 @@
+//! What one connection says and is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use ltq_core::{Action, ChannelName, Connection, Grant, Peer, Permissions, Stream, TopicName};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{Shared, count};
+use crate::{
+    Interest, Load, NodeInfo,
+    registry::{
+        link::{Link, LinkError, Mouth},
+        protocol::{
+            self, Ask, GoodbyeCode, MAGIC, Part, Parts, PlainNode, REGISTRY_PROTOCOL, SILENT_BEATS,
+            Say,
+        },
+        state::{AnnounceError, NodeChange, SessionId, UpdateError},
+        watchers::{Told, WatcherId},
+    },
+};
+
+/// Why a session ends.
+enum End {
+    Link(LinkError),
+    /// With these last words.
+    Goodbye(GoodbyeCode, String),
+}
+
+impl From<LinkError> for End {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Wire(error) => Self::Goodbye(GoodbyeCode::Protocol, error.to_string()),
+            error => Self::Link(error),
+        }
+    }
+}
+
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    connection: &dyn Connection,
+    stream: Stream,
+) {
+    let mut link = Link::new(stream);
+    let greeting = greet(shared, peer, &mut link);
+    let greeted = match timeout(shared.settings.hello_timeout, greeting).await {
+        Ok(greeted) => greeted,
+        Err(_) => Err(goodbye(GoodbyeCode::Silent, "no hello came in time")),
+    };
+    let ended = match greeted {
+        Ok(grant) => {
+            connection.welcomed();
+            let mut session = Session::new(Arc::clone(shared), grant);
+            session.serve(&mut link).await
+        }
+        Err(end) => Err(end),
+    };
+    match ended {
+        Ok(()) => {}
+        Err(End::Link(error)) => debug!(peer = %peer.address, %error, "session ended"),
+        Err(End::Goodbye(code, detail)) => {
+            debug!(peer = %peer.address, ?code, detail, "session ended");
+            // Whoever does not take it has it coming.
+            if link.mouth.say(&Say::Goodbye { code, detail }).is_ok() {
+                let _gone = timeout(LAST_WORDS, link.mouth.finish()).await;
+            }
+        }
+    }
+}
+
+fn goodbye(code: GoodbyeCode, detail: impl Into<String>) -> End {
+    End::Goodbye(code, detail.into())
+}
+
+async fn greet(shared: &Shared, peer: &Peer, link: &mut Link) -> Result<Grant, End> {
+    // Whoever has not said who it is makes nobody keep much.
+    let hello = link.ear.hear_at_most(HELLO_BYTES_MAX).await?;
+    let Ask::Hello { magic, version, token } = hello else {
+        return Err(goodbye(GoodbyeCode::Protocol, "the first frame must be a hello"));
+    };
+    if magic != MAGIC {
+        return Err(goodbye(GoodbyeCode::Protocol, "this is a registry of LTQ"));
+    }
+    if version != REGISTRY_PROTOCOL {
+        let detail =
+            format!("this registry speaks version {REGISTRY_PROTOCOL}, the client {version}");
+        return Err(goodbye(GoodbyeCode::Version, detail));
+    }
+    let Ok(grant) = shared.settings.access.admit(peer, token.as_deref()) else {
+        count(&shared.counts.denied);
+        return Err(goodbye(GoodbyeCode::Unauthorized, "a valid token is needed"));
+    };
+    let heartbeat = shared.settings.registry.heartbeat;
+    let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX);
+    link.mouth.say(&Say::Welcome {
+        version: REGISTRY_PROTOCOL,
+        registry: shared.id,
+        heartbeat_ms,
+    })?;
+    Ok(grant)
+}
+
+/// A node that is being announced, in parts.
+struct Announcing {
+    node: NodeInfo,
+    topics: Option<Topics>,
+    /// Of its topics and channels, so far.
+    count: usize,
+}
+
+type Topics = BTreeMap<TopicName, BTreeSet<ChannelName>>;
+
+struct Session {
+    shared: Arc<Shared>,
+    id: SessionId,
+    grant: Grant,
+    news: Arc<Notify>,
+    announcing: Option<Announcing>,
+    /// By the numbers that the client gave them.
+    watches: BTreeMap<u32, WatcherId>,
+    /// Those who may be owed something.
+    owed: BTreeSet<u32>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let watchers: Vec<_> = self.watches.values().copied().collect();
+        let mut wake = self.shared.wake.lock();
+        watchers.iter().for_each(|id| drop(wake.remove(id)));
+        drop(wake);
+        self.shared.change(|registry, now| {
+            watchers.iter().for_each(|id| registry.unwatch(*id));
+            registry.session_ended(now, self.id);
+        });
+    }
+}
+
+/// What a session comes to next.
+enum Next {
+    Asked(Ask),
+    Sent,
+    News,
+    Beat,
+}
+
+impl Session {
+    fn new(shared: Arc<Shared>, grant: Grant) -> Self {
+        let id = SessionId(shared.name());
+        Self {
+            shared,
+            id,
+            grant,
+            news: Arc::new(Notify::new()),
+            announcing: None,
+            watches: BTreeMap::new(),
+            owed: BTreeSet::new(),
+        }
+    }
+
+    async fn serve(&mut self, Link { mouth, ear }: &mut Link) -> Result<(), End> {
+        let beat = self.shared.settings.registry.heartbeat;
+        let patience = beat * SILENT_BEATS;
+        let mut stopping = self.shared.stopping.subscribe();
+        let start = Instant::now();
+        let (mut heard, mut progress, mut beaten) = (start, start, start);
+        loop {
+            self.tell(mouth)?;
+            let is_sending = mouth.unsent() > 0;
+            let next = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => {
+                    return Err(goodbye(GoodbyeCode::Stopping, "the registry is stopping"));
+                }
+                () = sleep_until(heard + patience) => {
+                    let detail = format!("nothing came for {patience:?}");
+                    return Err(goodbye(GoodbyeCode::Silent, detail));
+                }
+                () = sleep_until(progress + patience), if is_sending => {
+                    return Err(goodbye(GoodbyeCode::Silent, "nothing was read"));
+                }
+                () = sleep_until(beaten + beat) => Next::Beat,
+                sent = mouth.send_some() => sent.map(|()| Next::Sent)?,
+                // Nothing more is asked of one that does not read the answers.
+                asked = ear.hear(), if mouth.unsent() < UNSENT_BYTES_MAX => Next::Asked(asked?),
+                () = self.news.notified() => Next::News,
+            };
+            let now = Instant::now();
+            match next {
+                Next::Sent => progress = now,
+                Next::News => self.owed.extend(self.watches.keys()),
+                Next::Asked(asked) => {
+                    heard = now;
+                    self.asked(asked, mouth)?;
+                }
+                Next::Beat => {
+                    beaten = now;
+                    if self.grant.is_revoked() {
+                        let detail = "what the token permitted was taken back";
+                        return Err(goodbye(GoodbyeCode::Unauthorized, detail));
+                    }
+                    if !is_sending {
+                        mouth.say(&Say::Beat)?;
+                    }
+                }
+            }
+            if !is_sending {
+                progress = now;
+            }
+        }
+    }
+
+    /// Tells watchers what they are owed, for as long as there is room.
+    fn tell(&mut self, mouth: &mut Mouth) -> Result<(), End> {
+        while mouth.unsent() < UNSENT_BYTES_MAX {
+            let Some(&watch) = self.owed.first() else { break };
+            let Some(&id) = self.watches.get(&watch) else {
+                self.owed.remove(&watch);
+                continue;
+            };
+            let told = self.shared.registry.lock().tell_watcher(id, TOLD_AT_ONCE);
+            if told.is_empty() {
+                self.owed.remove(&watch);
+            }
+            for told in told {
+                count(&self.shared.counts.told);
+                say_told(mouth, watch, told)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn asked(&mut self, asked: Ask, mouth: &mut Mouth) -> Result<(), End> {
+        let shared = Arc::clone(&self.shared);
+        let may_announce = || self.grant.permits(Action::Administer, None);
+        match asked {
+            Ask::Hello { .. } => {
+                return Err(goodbye(GoodbyeCode::Protocol, "hello was said before"));
+            }
+            Ask::Beat => {}
+            Ask::Announce { node, topics_known } => {
+                if !may_announce() {
+                    let detail = "the permission is missing: administer on *";
+                    return Err(goodbye(GoodbyeCode::Forbidden, detail));
+                }
+                let node =
+                    node.node().map_err(|bad| goodbye(GoodbyeCode::Protocol, bad.to_string()))?;
+                let topics = topics_known.then(Topics::new);
+                self.announcing = Some(Announcing { node, topics, count: 0 });
+            }
+            Ask::Topics(part) => {
+                let max =
+                    shared.settings.registry.topics_max + shared.settings.registry.channels_max;
+                let Some(Announcing { topics: Some(topics), count, .. }) = &mut self.announcing
+                else {
+                    return Err(goodbye(GoodbyeCode::Protocol, "topics of no announced node"));
+                };
+                *count += part.iter().map(|topic| 1 + topic.channels.len()).sum::<usize>();
+                if *count > max {
+                    let detail = format!("a node has {max} topics and channels at most");
+                    return Err(goodbye(GoodbyeCode::Full, detail));
+                }
+                protocol::join(topics, part);
+            }
+            Ask::Announced => {
+                let Some(Announcing { node, topics, .. }) = self.announcing.take() else {
+                    return Err(goodbye(GoodbyeCode::Protocol, "the end of no announcement"));
+                };
+                let node = match topics {
+                    Some(topics) => node.with_topics(topics),
+                    None => node,
+                };
+                let (id, epoch) = (node.id().clone(), node.epoch());
+                let taken = shared.change(|registry, now| registry.announce(now, self.id, node));
+                match taken {
+                    Ok(()) => {
+                        count(&shared.counts.announced);
+                        info!(node = %id, %epoch, "announced");
+                        mouth.say(&Say::Taken)?;
+                    }
+                    Err(error) => {
+                        count(&shared.counts.not_taken);
+                        warn!(node = %id, %epoch, %error, "not announced");
+                        mouth.say(&not_taken(&error))?;
+                    }
+                }
+            }
+            Ask::Change { state, has, lacks } => {
+                let mut topics = Topics::new();
+                if has.iter().any(|topic| topic.adds) {
+                    return Err(goodbye(GoodbyeCode::Protocol, "a changed topic in parts"));
+                }
+                protocol::join(&mut topics, has);
+                let state = state.map(protocol::State::state);
+                let change = NodeChange { state, has: topics.into_iter().collect(), lacks };
+                match shared.change(|registry, _| registry.update(self.id, change)) {
+                    Ok(()) => drop(count(&shared.counts.changes)),
+                    Err(UpdateError::NotAnnounced(_)) => mouth.say(&Say::NotAnnounced)?,
+                    Err(UpdateError::Announce(error)) => {
+                        count(&shared.counts.not_taken);
+                        mouth.say(&not_taken(&error))?;
+                    }
+                }
+            }
+            Ask::Heartbeat { load } => {
+                let heard =
+                    shared.change(|registry, now| registry.heartbeat(now, self.id, Load(load)));
+                match heard {
+                    Ok(()) => drop(count(&shared.counts.heartbeats)),
+                    Err(_) => mouth.say(&Say::NotAnnounced)?,
+                }
+            }
+            Ask::Withdraw => {
+                let withdrawn = shared.change(|registry, _| registry.withdraw(self.id));
+                mouth.say(&if withdrawn.is_ok() { Say::Taken } else { Say::NotAnnounced })?;
+            }
+            Ask::Watch { watch, interest } => self.watch(watch, interest, mouth)?,
+            Ask::Unwatch { watch } => {
+                if let Some(id) = self.watches.remove(&watch) {
+                    shared.wake.lock().remove(&id);
+                    shared.registry.lock().unwatch(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, watch: u32, interest: Interest, mouth: &mut Mouth) -> Result<(), End> {
+        let permitted = match &interest {
+            // Where to bring messages is to be known by whoever may do anything with any.
+            Interest::Nodes => {
+                let Permissions { publish, consume, administer } = self.grant.permissions();
+                let some = [publish, consume, administer].iter().any(|those| !those.is_empty());
+                some && !self.grant.is_revoked()
+            }
+            Interest::Topic(topic) => {
+                !self.grant.is_revoked() && self.grant.permissions().see(topic)
+            }
+            Interest::Everything => self.grant.permits(Action::Administer, None),
+        };
+        let max = self.shared.settings.watches_max;
+        let refused = if !permitted {
+            Some(format!("the permission is missing to know of {interest}"))
+        } else if self.watches.len() >= max && !self.watches.contains_key(&watch) {
+            Some(format!("a connection may have {max} watches"))
+        } else {
+            let name = self.shared.name();
+            let id = *self.watches.entry(watch).or_insert(WatcherId(name));
+            self.shared.wake.lock().insert(id, Arc::clone(&self.news));
+            let watched = self.shared.registry.lock().watch(id, interest);
+            watched.err().map(|error| error.to_string())
+        };
+        match refused {
+            None => drop(self.owed.insert(watch)),
+            Some(detail) => mouth.say(&Say::NotWatched { watch, detail })?,
+        }
+        Ok(())
+    }
+}
+
+fn not_taken(error: &AnnounceError) -> Say {
+    let superseded = matches!(error, AnnounceError::Superseded { .. });
+    Say::NotTaken { superseded, detail: error.to_string() }
+}
+
+/// Says one thing to a watcher, in as many frames as it takes.
+fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), End> {
+    let mut say = |part: Part| mouth.say(&Say::Told { watch, part });
+    match told {
+        Told::Anew => say(Part::Anew)?,
+        Told::Gone(id) => say(Part::Gone(id.to_string()))?,
+        Told::Complete => say(Part::Complete)?,
+        Told::Node(node) => {
+            let (plain, is_suspected) = (PlainNode::of(&node), node.is_suspected());
+            let Some(topics) = node.topics() else {
+                say(Part::Node { node: plain, topics: None, is_suspected, more: false })?;
+                return Ok(());
+            };
+            let mut parts = Parts::of(topics);
+            let (first, mut more) = (parts.next_part(), !parts.is_over());
+            say(Part::Node { node: plain, topics: Some(first), is_suspected, more })?;
+            while more {
+                let topics = parts.next_part();
+                more = !parts.is_over();
+                say(Part::Topics { topics, more })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What may wait to be sent; a node with many topics goes beyond it.
+const UNSENT_BYTES_MAX: usize = 256 << 10;
+/// Nodes that a watcher is told of before the lock is given back.
+const TOLD_AT_ONCE: usize = 16;
+/// A hello has a token of 1,024 bytes at most.
+const HELLO_BYTES_MAX: usize = 4 << 10;
+/// How long a goodbye may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,0 +1,290 @@
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::{Deref, DerefMut},
+};
+
+use async_trait::async_trait;
+use ltq_core::{
+    Address, Denied, Grant, Peer, Permissions, SystemEntropy, TopicPattern, Transport as _,
+};
+use ltq_transport::InProcess;
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    Announced, Discovery as _, DiscoveryError, Epoch, Interest, NodeInfo,
+    registry::{
+        Registries,
+        link::{Link, LinkError},
+        protocol::{Ask, MAGIC, PlainNode, REGISTRY_PROTOCOL, Say},
+    },
+};
+
+/// Lets in by the token: "all" may everything, "orders" may publish to orders, "nothing" is known and may
+/// nothing.
+struct ByToken;
+
+#[async_trait]
+impl Access for ByToken {
+    fn admit(&self, _: &Peer, token: Option<&str>) -> Result<Grant, Denied> {
+        let token = token.ok_or(Denied::NoToken)?;
+        let permissions = match token {
+            "all" => Permissions::all(),
+            "orders" => Permissions {
+                publish: vec![TopicPattern::new("orders").unwrap()],
+                ..Permissions::default()
+            },
+            "nothing" => Permissions::default(),
+            _ => return Err(Denied::WrongToken),
+        };
+        Ok(Grant::new(token, permissions))
+    }
+}
+
+struct Served {
+    network: InProcess,
+    server: RegistryServer,
+}
+
+async fn serve(settings: RegistryServerSettings) -> Served {
+    let network = InProcess::new();
+    let server = RegistryServer::new(settings, &SystemEntropy).unwrap();
+    let listener = network.listen(&Address::new("in-process", "r")).await.unwrap();
+    let (runs, serves) = (server.clone(), server.clone());
+    tokio::spawn(async move { runs.run().await });
+    tokio::spawn(async move { serves.serve(listener).await });
+    Served { network, server }
+}
+
+/// A connection and its stream.
+struct Held {
+    link: Link,
+    _connection: Box<dyn Connection>,
+}
+
+impl Deref for Held {
+    type Target = Link;
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Link {
+        &mut self.link
+    }
+}
+
+impl Served {
+    fn registries(&self, token: &str) -> Registries {
+        let patience = Duration::from_secs(20);
+        let builder = Registries::builder(self.network.clone()).registry("in-process://r");
+        builder.token(token).patience(patience).build().unwrap()
+    }
+
+    async fn link(&self) -> Held {
+        let address = Address::new("in-process", "r");
+        let connection = self.network.connect(&address).await.unwrap();
+        let stream = connection.open_stream().await.unwrap();
+        Held { link: Link::new(stream), _connection: connection }
+    }
+
+    /// One that has been let in.
+    async fn welcomed(&self, token: &str) -> Held {
+        let mut link = self.link().await;
+        say(&mut link, &hello(Some(token))).await;
+        let said = hear(&mut link).await.unwrap();
+        assert!(matches!(said, Say::Welcome { .. }), "{said:?}");
+        link
+    }
+}
+
+fn hello(token: Option<&str>) -> Ask {
+    let token = token.map(str::to_owned);
+    Ask::Hello { magic: MAGIC, version: REGISTRY_PROTOCOL, token }
+}
+
+async fn say(link: &mut Link, ask: &Ask) {
+    link.mouth.say(ask).unwrap();
+    while link.mouth.unsent() > 0 {
+        link.mouth.send_some().await.unwrap();
+    }
+}
+
+async fn hear(link: &mut Link) -> Result<Say, LinkError> {
+    loop {
+        let said = timeout(Duration::from_secs(20), link.ear.hear()).await.expect("an answer");
+        if !matches!(said, Ok(Say::Beat)) {
+            return said;
+        }
+    }
+}
+
+async fn goodbye(link: &mut Link) -> String {
+    match hear(link).await {
+        Ok(Say::Goodbye { detail, .. }) => detail,
+        other => panic!("it said {other:?}"),
+    }
+}
+
+fn node(id: &str, topics: &[&str]) -> NodeInfo {
+    let topics = topics.iter().map(|name| (name.parse().unwrap(), BTreeSet::new())).collect();
+    let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
+    node.with_epoch(Epoch { started: 1, instance: 1 }).with_topics(topics)
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_sees_what_it_may_and_nothing_else() {
+    let access = Arc::new(ByToken);
+    let served = serve(RegistryServerSettings { access, ..Default::default() }).await;
+    let all = served.registries("all");
+    let Announced::Known(_node) = all.announce(node("n1", &["orders", "mail"])).await.unwrap()
+    else {
+        panic!("not taken")
+    };
+    let topic = |name: &str| Interest::Topic(name.parse().unwrap());
+    for (token, interest, may) in [
+        ("all", Interest::Everything, true),
+        ("all", Interest::Nodes, true),
+        ("all", topic("mail"), true),
+        ("orders", Interest::Everything, false),
+        ("orders", Interest::Nodes, true),
+        ("orders", topic("orders"), true),
+        ("orders", topic("mail"), false),
+        ("nothing", Interest::Nodes, false),
+        ("nothing", topic("orders"), false),
+        ("guess", Interest::Nodes, false),
+    ] {
+        let watched = served.registries(token).watch(&interest).await;
+        match watched {
+            Ok(mut watch) if may => assert_eq!(watch.changed().await.unwrap().len(), 1),
+            Err(DiscoveryError::Refused { .. }) if !may => {}
+            other => panic!("{token} for {interest}: {:?}", other.map(|_| ())),
+        }
+    }
+    // What is not there and what may not be known look the same to nobody who may ask.
+    let mut none = served.registries("orders").watch(&topic("orders")).await.unwrap();
+    let nodes = none.changed().await.unwrap();
+    assert_eq!(nodes.iter().next().unwrap().topics().unwrap().len(), 1);
+    let refused = served.registries("orders").announce(node("n2", &[])).await;
+    assert!(matches!(refused, Err(DiscoveryError::Refused { .. })), "{refused:?}");
+    assert_eq!(served.server.look(|registry| registry.nodes().count()), 1);
+    assert!(served.server.figures().denied >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_breaks_the_protocol_is_told_so_and_is_gone() {
+    let served = serve(RegistryServerSettings::default()).await;
+    for (ask, why) in [
+        (Ask::Beat, "must be a hello"),
+        (Ask::Hello { magic: *b"LTQ1", version: 1, token: None }, "a registry of LTQ"),
+        (Ask::Hello { magic: MAGIC, version: 77, token: None }, "version"),
+        (hello(Some(&"x".repeat(5_000))), "the limit is 4096"),
+    ] {
+        let mut link = served.link().await;
+        say(&mut link, &ask).await;
+        let said = goodbye(&mut link).await;
+        assert!(said.contains(why), "{said} is not {why}");
+    }
+    let bad = NodeInfo::new("n".parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
+    for (asks, why) in [
+        (vec![hello(None)], "said before"),
+        (vec![Ask::Topics(Vec::new())], "no announced node"),
+        (vec![Ask::Announced], "end of no announcement"),
+        (
+            vec![
+                Ask::Announce { node: PlainNode::of(&bad), topics_known: false },
+                Ask::Topics(Vec::new()),
+            ],
+            "no announced node",
+        ),
+    ] {
+        let mut link = served.welcomed("any").await;
+        for ask in &asks {
+            say(&mut link, ask).await;
+        }
+        let said = goodbye(&mut link).await;
+        assert!(said.contains(why), "{said} is not {why}");
+    }
+    // What is about no node is answered, and ends nothing.
+    let mut link = served.welcomed("any").await;
+    for ask in [Ask::Heartbeat { load: 1 }, Ask::Withdraw] {
+        say(&mut link, &ask).await;
+        assert_eq!(hear(&mut link).await.unwrap(), Say::NotAnnounced);
+    }
+    drop(link);
+    timeout(Duration::from_secs(20), async {
+        while served.server.connections() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("nobody is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_gone_and_its_node_is_suspected() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let mut silent = served.link().await;
+    assert!(goodbye(&mut silent).await.contains("no hello came in time"));
+    let mut link = served.welcomed("any").await;
+    let plain = PlainNode::of(&node("n", &[]));
+    say(&mut link, &Ask::Announce { node: plain, topics_known: true }).await;
+    say(&mut link, &Ask::Announced).await;
+    assert_eq!(hear(&mut link).await.unwrap(), Say::Taken);
+    assert!(goodbye(&mut link).await.contains("nothing came for 4s"));
+    let suspected = |registry: &Registry| registry.counts().suspected;
+    assert_eq!(served.server.look(suspected), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_and_connections_have_their_limits() {
+    let settings =
+        RegistryServerSettings { watches_max: 2, connections_max: 3, ..Default::default() };
+    let served = serve(settings).await;
+    let mut link = served.welcomed("any").await;
+    for watch in 0..2 {
+        say(&mut link, &Ask::Watch { watch, interest: Interest::Nodes }).await;
+    }
+    say(&mut link, &Ask::Watch { watch: 9, interest: Interest::Nodes }).await;
+    let detail = loop {
+        match hear(&mut link).await.unwrap() {
+            Say::NotWatched { watch: 9, detail } => break detail,
+            Say::Told { .. } => {}
+            other => panic!("it said {other:?}"),
+        }
+    };
+    assert!(detail.contains("2 watches"), "{detail}");
+    // One that is given up makes room, and one that is there may ask for something else.
+    say(&mut link, &Ask::Unwatch { watch: 0 }).await;
+    for watch in [1, 9] {
+        say(&mut link, &Ask::Watch { watch, interest: Interest::Everything }).await;
+        let told = hear(&mut link).await.unwrap();
+        assert!(matches!(told, Say::Told { .. }), "{told:?}");
+    }
+    let _others = (served.welcomed("any").await, served.welcomed("any").await);
+    let mut one_more = served.link().await;
+    let _failed = one_more.mouth.say(&hello(None));
+    let ended = timeout(Duration::from_secs(20), one_more.ear.hear::<Say>()).await.expect("an end");
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(served.server.figures().refused, 1);
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_the_places() {
+    let settings = RegistryServerSettings {
+        connections_max: 5,
+        connections_per_address_max: 2,
+        ..Default::default()
+    };
+    let server = RegistryServer::new(settings, &SystemEntropy).unwrap();
+    let from = |last: u8| Origin::of_ip(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+    let one = |origin| Open::one_more(Arc::clone(&server.0), origin);
+    let crowd: Vec<_> = (0..4).filter_map(|_| one(from(1))).collect();
+    assert_eq!(crowd.len(), 2);
+    let others = (one(from(2)).unwrap(), one(None).unwrap(), one(None).unwrap());
+    assert!(one(from(3)).is_none(), "five are there");
+    drop((crowd, others));
+    assert_eq!(server.connections(), 0);
+    assert!(server.0.by_origin.lock().is_empty());
+}

@@ -1,0 +1,523 @@
+//! The rules of the registry.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use ltq_core::{ChannelName, Monotonic, TopicName};
+use thiserror::Error;
+
+use super::{
+    settings::{RegistrySettings, RegistrySettingsError},
+    watchers::{Told, WatcherId, Watchers},
+};
+use crate::{Epoch, Interest, Load, NodeId, NodeInfo, NodeState};
+
+/// By which connection something is said: whatever number tells it from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What is different about a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    /// What it does now; `None` if that is as it was.
+    pub state: Option<NodeState>,
+    /// Topics that came, or whose channels changed, each with all its channels.
+    pub has: Vec<(TopicName, BTreeSet<ChannelName>)>,
+    /// Topics that went.
+    pub lacks: Vec<TopicName>,
+}
+
+impl NodeChange {
+    /// What makes one description of a node another; `None` where a change cannot say it, and the node
+    /// has to be announced anew. A load is none.
+    #[must_use]
+    pub fn between(old: &NodeInfo, new: &NodeInfo) -> Option<Self> {
+        let same = old.id() == new.id()
+            && old.epoch() == new.epoch()
+            && old.addresses() == new.addresses()
+            && old.version() == new.version();
+        let (before, after) = match (old.topics(), new.topics()) {
+            _ if !same => return None,
+            (None, None) => (None, None),
+            (Some(before), Some(after)) => (Some(before), Some(after)),
+            _ => return None,
+        };
+        let (before, after) = (before.into_iter().flatten(), after.into_iter().flatten());
+        let (mut has, mut lacks) = (Vec::new(), Vec::new());
+        let (mut before, mut after) = (before.peekable(), after.peekable());
+        loop {
+            match (before.peek(), after.peek()) {
+                (None, None) => break,
+                (Some((gone, _)), later) if later.is_none_or(|(name, _)| *gone < *name) => {
+                    lacks.push((*gone).clone());
+                    before.next();
+                }
+                (Some((known, old)), Some((name, new))) if known == name => {
+                    if old != new {
+                        has.push(((*name).clone(), (*new).clone()));
+                    }
+                    before.next();
+                    after.next();
+                }
+                (_, Some((name, new))) => {
+                    has.push(((*name).clone(), (*new).clone()));
+                    after.next();
+                }
+                (Some(_), None) => break,
+            }
+        }
+        let state = (old.state() != new.state()).then_some(new.state());
+        Some(Self { state, has, lacks })
+    }
+}
+
+/// How much a registry knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistryCounts {
+    /// Nodes.
+    pub nodes: usize,
+    /// Of those, which missed beats.
+    pub suspected: usize,
+    /// Topics, each counted at each of its nodes.
+    pub topics: usize,
+    /// Channels, counted the same.
+    pub channels: usize,
+    /// Those who are told of changes.
+    pub watchers: usize,
+}
+
+/// Why a node is not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AnnounceError {
+    /// Another run of it was started later, and is heard of. Two nodes have one id, or this one should
+    /// have ended.
+    #[error(
+        "node {node} of epoch {epoch} is not taken in: one of epoch {known} was started after it and is there"
+    )]
+    Superseded {
+        /// The node.
+        node: NodeId,
+        /// Of this run.
+        epoch: Epoch,
+        /// Of the one that is there.
+        known: Epoch,
+    },
+    /// There are as many of something as there may be.
+    #[error("node {node} is not taken in: of {what} there are {count}, and {max} is the most")]
+    TooMany {
+        /// The node.
+        node: NodeId,
+        /// Of what.
+        what: &'static str,
+        /// How many there would be.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+}
+
+/// What was said is about a node that this connection has not announced, or that was forgotten or taken
+/// over meanwhile. It is to be announced as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no node is announced by this connection")]
+pub struct NotAnnounced;
+
+#[derive(Debug)]
+struct Entry {
+    node: NodeInfo,
+    /// `None` once the connection is gone.
+    session: Option<SessionId>,
+    heard: Monotonic,
+    /// When it is suspected, or if it is, forgotten.
+    deadline: Monotonic,
+}
+
+/// The registry's rules: who announced what, who is to be told, and what time makes of it.
+///
+/// Time is an argument and never goes back. Nothing blocks, and nothing fails but what the peer asked.
+#[derive(Debug)]
+pub struct Registry {
+    settings: RegistrySettings,
+    nodes: BTreeMap<NodeId, Entry>,
+    by_session: BTreeMap<SessionId, NodeId>,
+    deadlines: BTreeSet<(Monotonic, NodeId)>,
+    watchers: Watchers,
+    topics: usize,
+    channels: usize,
+}
+
+impl Registry {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// A setting that is out of its bounds.
+    pub fn new(settings: RegistrySettings) -> Result<Self, RegistrySettingsError> {
+        settings.check()?;
+        Ok(Self {
+            settings,
+            nodes: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            watchers: Watchers::default(),
+            topics: 0,
+            channels: 0,
+        })
+    }
+
+    /// What is set.
+    #[must_use]
+    pub const fn settings(&self) -> &RegistrySettings {
+        &self.settings
+    }
+
+    /// The nodes, in the order of their ids.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.nodes.values().map(|entry| &entry.node)
+    }
+
+    /// How much it knows.
+    #[must_use]
+    pub fn counts(&self) -> RegistryCounts {
+        RegistryCounts {
+            nodes: self.nodes.len(),
+            suspected: self.nodes().filter(|node| node.is_suspected()).count(),
+            topics: self.topics,
+            channels: self.channels,
+            watchers: self.watchers.len(),
+        }
+    }
+
+    /// How many watch.
+    #[must_use]
+    pub fn watchers(&self) -> usize {
+        self.watchers.len()
+    }
+
+    /// A node is there, and is all that `node` says. Takes the place of what this connection said
+    /// before, of an earlier run under the same id, and of any run that is not heard of any more.
+    ///
+    /// # Errors
+    /// [`AnnounceError`]; nothing is changed then.
+    pub fn announce(
+        &mut self,
+        now: Monotonic,
+        from: SessionId,
+        mut node: NodeInfo,
+    ) -> Result<(), AnnounceError> {
+        let known = self.nodes.get(node.id());
+        if let Some(Entry { node: known, .. }) = known
+            && known.epoch() > node.epoch()
+            && !known.is_suspected()
+        {
+            return Err(AnnounceError::Superseded {
+                node: node.id().clone(),
+                epoch: node.epoch(),
+                known: known.epoch(),
+            });
+        }
+        let nodes = self.nodes.len() + usize::from(known.is_none());
+        let before = known.map(|entry| sizes(&entry.node)).unwrap_or_default();
+        let after = sizes(&node);
+        let (topics, channels) =
+            (self.topics - before.0 + after.0, self.channels - before.1 + after.1);
+        let RegistrySettings { nodes_max, topics_max, channels_max, .. } = self.settings;
+        let counts = [
+            ("nodes", nodes, nodes_max),
+            ("topics at nodes", topics, topics_max),
+            ("channels at nodes", channels, channels_max),
+        ];
+        if let Some((what, count, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
+            return Err(AnnounceError::TooMany { node: node.id().clone(), what, count, max });
+        }
+        // What this connection announced under another id it has not any more.
+        let other = self.by_session.get(&from).filter(|id| *id != node.id()).cloned();
+        if let Some(other) = other {
+            self.remove(&other);
+        }
+        let id = node.id().clone();
+        let before = self.take_out(&id);
+        node.set_suspicion(false);
+        self.tell_all_of(&id, before.as_ref(), Some(&node));
+        (self.topics, self.channels) = (self.topics + after.0, self.channels + after.1);
+        let deadline = now.plus(self.settings.suspected_behind());
+        self.by_session.insert(from, id.clone());
+        self.deadlines.insert((deadline, id.clone()));
+        self.nodes.insert(id, Entry { node, session: Some(from), heard: now, deadline });
+        Ok(())
+    }
+
+    /// The node that this connection announced is there still. What it costs does not grow with its
+    /// topics, but where it was suspected.
+    ///
+    /// # Errors
+    /// [`NotAnnounced`].
+    pub fn heartbeat(
+        &mut self,
+        now: Monotonic,
+        from: SessionId,
+        load: Load,
+    ) -> Result<(), NotAnnounced> {
+        let id = self.by_session.get(&from).ok_or(NotAnnounced)?.clone();
+        let behind = self.settings.suspected_behind();
+        let Some(entry) = self.nodes.get_mut(&id) else { return Err(NotAnnounced) };
+        self.deadlines.remove(&(entry.deadline, id.clone()));
+        (entry.heard, entry.deadline) = (now, now.plus(behind));
+        self.deadlines.insert((entry.deadline, id.clone()));
+        let is_new = entry.node.is_suspected() || is_told(entry.node.load(), load);
+        entry.node.set_suspicion(false);
+        if is_new {
+            entry.node.set_load(load);
+            self.tell(&id);
+        }
+        Ok(())
+    }
+
+    /// The node that this connection announced is different in this.
+    ///
+    /// # Errors
+    /// [`NotAnnounced`]; [`AnnounceError::TooMany`] where it has too much by now. Nothing is changed then.
+    pub fn update(&mut self, from: SessionId, change: NodeChange) -> Result<(), UpdateError> {
+        let id = self.by_session.get(&from).ok_or(NotAnnounced)?.clone();
+        let Some(entry) = self.nodes.get_mut(&id) else { return Err(NotAnnounced.into()) };
+        let (mut topics, mut channels) = (self.topics, self.channels);
+        let (mut went, mut came) = (BTreeMap::new(), BTreeMap::new());
+        let has = |topic: &TopicName| entry.node.topics().and_then(|topics| topics.get(topic));
+        for topic in &change.lacks {
+            if let Some(channels) = has(topic) {
+                went.insert(topic.clone(), channels.len());
+            }
+        }
+        for (topic, new) in change.has {
+            let old = has(&topic);
+            went.remove(&topic);
+            if old == Some(&new) {
+                continue;
+            }
+            if let Some(old) = old {
+                went.insert(topic.clone(), old.len());
+            }
+            came.insert(topic, new);
+        }
+        topics = topics - went.len() + came.len();
+        channels = channels - went.values().sum::<usize>()
+            + came.values().map(BTreeSet::len).sum::<usize>();
+        let RegistrySettings { topics_max, channels_max, .. } = self.settings;
+        let counts = [
+            ("topics at nodes", topics, topics_max),
+            ("channels at nodes", channels, channels_max),
+        ];
+        if let Some((what, count, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
+            return Err(AnnounceError::TooMany { node: id, what, count, max }.into());
+        }
+        (self.topics, self.channels) = (topics, channels);
+        let is_state_new = change.state.is_some_and(|state| state != entry.node.state());
+        if let Some(state) = change.state {
+            entry.node.set_state(state);
+        }
+        let was_unknown = entry.node.topics().is_none() && !came.is_empty();
+        went.keys().for_each(|topic| entry.node.remove_topic(topic));
+        let different: BTreeSet<_> = went.into_keys().chain(came.keys().cloned()).collect();
+        if !came.is_empty() {
+            entry.node.add_topics(came);
+        }
+        if was_unknown {
+            // It might have had any topic, and has these.
+            self.watchers.changed_in_any(&id);
+            self.watchers.changed_in_topics(&id);
+        } else if is_state_new {
+            self.tell(&id);
+        } else if !different.is_empty() {
+            self.watchers.changed_in_topics(&id);
+        }
+        different.iter().for_each(|topic| self.watchers.changed_in(&id, topic));
+        Ok(())
+    }
+
+    /// The node that this connection announced is no more.
+    ///
+    /// # Errors
+    /// [`NotAnnounced`]: there is nothing to be withdrawn.
+    pub fn withdraw(&mut self, from: SessionId) -> Result<(), NotAnnounced> {
+        let id = self.by_session.get(&from).ok_or(NotAnnounced)?.clone();
+        self.remove(&id);
+        Ok(())
+    }
+
+    /// The connection is gone without a word. The node may be there: it is suspected, until it comes
+    /// back or is forgotten.
+    pub fn session_ended(&mut self, now: Monotonic, from: SessionId) {
+        let Some(id) = self.by_session.remove(&from) else { return };
+        if let Some(entry) = self.nodes.get_mut(&id) {
+            entry.session = None;
+        }
+        self.suspect(now, &id);
+    }
+
+    /// What is due by now happens.
+    pub fn tick(&mut self, now: Monotonic) {
+        while let Some((at, id)) = self.deadlines.first().cloned() {
+            if at > now {
+                break;
+            }
+            match self.nodes.get(&id).is_some_and(|entry| entry.node.is_suspected()) {
+                true => self.remove(&id),
+                false => self.suspect(now, &id),
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) is to be called next, if nothing else happens.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Monotonic> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Somebody watches what is of this interest. Takes the place of what the same one watched before.
+    ///
+    /// # Errors
+    /// [`TooManyWatchers`].
+    pub fn watch(&mut self, who: WatcherId, interest: Interest) -> Result<(), TooManyWatchers> {
+        let max = self.settings.watchers_max;
+        if self.watchers.len() >= max && !self.watchers.has(who) {
+            return Err(TooManyWatchers { max });
+        }
+        let of_interest = |node: &&NodeInfo| match &interest {
+            Interest::Topic(topic) => node.may_have(topic),
+            Interest::Nodes | Interest::Everything => true,
+        };
+        let nodes = self.nodes().filter(of_interest).map(|node| node.id().clone()).collect();
+        self.watchers.add(who, interest, nodes);
+        Ok(())
+    }
+
+    /// Somebody watches no more.
+    pub fn unwatch(&mut self, who: WatcherId) {
+        self.watchers.remove(who);
+    }
+
+    /// Those who have to be told something. Each is named once, and again when there is more after he
+    /// was told all by [`tell_watcher`](Self::tell_watcher).
+    #[must_use]
+    pub fn take_ready(&mut self) -> BTreeSet<WatcherId> {
+        self.watchers.take_ready()
+    }
+
+    /// What a watcher is to be told next, of `most` nodes or, when his watching begins, of twice as
+    /// many. Nothing when he was told all.
+    #[must_use]
+    pub fn tell_watcher(&mut self, who: WatcherId, most: usize) -> Vec<Told> {
+        let nodes = &self.nodes;
+        self.watchers.tell(who, most.max(1), |id| nodes.get(id).map(|entry| &entry.node))
+    }
+
+    fn suspect(&mut self, now: Monotonic, id: &NodeId) {
+        let more = self.settings.forgotten_behind();
+        let Some(entry) = self.nodes.get_mut(id) else { return };
+        self.deadlines.remove(&(entry.deadline, id.clone()));
+        // One whose connection ended late in life has its time still.
+        entry.deadline = entry.heard.plus(more).max(now.plus(Duration::from_micros(1)));
+        self.deadlines.insert((entry.deadline, id.clone()));
+        if !entry.node.is_suspected() {
+            entry.node.set_suspicion(true);
+            self.tell(id);
+        }
+    }
+
+    fn remove(&mut self, id: &NodeId) {
+        let before = self.take_out(id);
+        self.tell_all_of(id, before.as_ref(), None);
+    }
+
+    /// Takes a node out, and tells nobody.
+    fn take_out(&mut self, id: &NodeId) -> Option<NodeInfo> {
+        let Entry { node, session, deadline, .. } = self.nodes.remove(id)?;
+        self.deadlines.remove(&(deadline, id.clone()));
+        if let Some(session) = session {
+            self.by_session.remove(&session);
+        }
+        let (topics, channels) = sizes(&node);
+        (self.topics, self.channels) = (self.topics - topics, self.channels - channels);
+        Some(node)
+    }
+
+    /// Something of a node changed that matters to all who know of it.
+    fn tell(&mut self, id: &NodeId) {
+        let Some(entry) = self.nodes.get(id) else { return };
+        tell_of(&mut self.watchers, &entry.node);
+        self.watchers.changed(id);
+    }
+
+    /// A node came, went, or is another.
+    fn tell_all_of(&mut self, id: &NodeId, before: Option<&NodeInfo>, after: Option<&NodeInfo>) {
+        for node in before.into_iter().chain(after) {
+            tell_of(&mut self.watchers, node);
+        }
+        self.watchers.changed(id);
+    }
+}
+
+/// Tells those who watch a topic of this node.
+fn tell_of(watchers: &mut Watchers, node: &NodeInfo) {
+    match node.topics() {
+        None => watchers.changed_in_any(node.id()),
+        Some(topics) if watchers.are_fewer_topics_than(topics.len()) => {
+            let watched: Vec<_> =
+                watchers.topics().filter(|topic| topics.contains_key(*topic)).cloned().collect();
+            watched.iter().for_each(|topic| watchers.changed_in(node.id(), topic));
+        }
+        Some(topics) => topics.keys().for_each(|topic| watchers.changed_in(node.id(), topic)),
+    }
+}
+
+/// Topics and channels.
+fn sizes(node: &NodeInfo) -> (usize, usize) {
+    let topics = node.topics().into_iter().flatten();
+    topics.fold((0, 0), |(topics, channels), (_, of)| (topics + 1, channels + of.len()))
+}
+
+/// Whether watchers have to know: a load that is twice or half as much, and not each that differs; little is as
+/// good as none, or all would be told of the ups and downs of every node that has next to nothing to do.
+fn is_told(known: Load, new: Load) -> bool {
+    let class = |load: Load| u32::BITS - (load.0 / LITTLE_LOAD).leading_zeros();
+    class(known) != class(new) && known.0.abs_diff(new.0).saturating_mul(2) > known.0.min(new.0)
+}
+
+/// Of a load, in whatever unit nodes tell it: KiB that wait, those of LTQ.
+const LITTLE_LOAD: u32 = 64;
+
+/// Why nothing of a node is changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// There is none.
+    #[error(transparent)]
+    NotAnnounced(#[from] NotAnnounced),
+    /// It would not be taken in.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
+}
+
+/// There are as many watchers as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{max} watch already, which is the most")]
+pub struct TooManyWatchers {
+    /// How many there may be.
+    pub max: usize,
+}
+
+#[cfg(test)]
+impl Registry {
+    /// What is kept twice agrees.
+    pub(super) fn assert_consistent(&self) {
+        let all = self.nodes().map(sizes).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+        assert_eq!((self.topics, self.channels), all);
+        let deadlines = self.nodes.iter().map(|(id, entry)| (entry.deadline, id.clone()));
+        assert_eq!(self.deadlines, deadlines.collect());
+        let sessions =
+            self.nodes.iter().filter_map(|(id, entry)| Some((entry.session?, id.clone())));
+        assert_eq!(self.by_session, sessions.collect());
+    }
+}

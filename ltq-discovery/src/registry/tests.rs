@@ -1,0 +1,398 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use ltq_core::{ChannelName, Monotonic, TopicName};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Epoch, Interest, Load, NodeId, NodeInfo, NodeState};
+
+const BEAT: Duration = Duration::from_secs(1);
+
+fn registry() -> Registry {
+    Registry::new(RegistrySettings::default()).unwrap()
+}
+
+fn at(millis: u64) -> Monotonic {
+    Monotonic(millis * 1_000)
+}
+
+fn topic(name: &str) -> TopicName {
+    name.parse().unwrap()
+}
+
+fn topics(names: &[&str]) -> BTreeMap<TopicName, BTreeSet<ChannelName>> {
+    names.iter().map(|name| (topic(name), BTreeSet::new())).collect()
+}
+
+fn node(id: &str, epoch: u64) -> NodeInfo {
+    let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
+    node.with_epoch(Epoch { started: epoch, instance: 0 }).with_topics(BTreeMap::new())
+}
+
+/// One who watches and keeps what he is told.
+#[derive(Default)]
+struct Keeper {
+    nodes: BTreeMap<NodeId, NodeInfo>,
+    is_complete: bool,
+}
+
+impl Keeper {
+    fn take(&mut self, told: Vec<Told>) {
+        for told in told {
+            match told {
+                Told::Anew => *self = Self::default(),
+                Told::Node(node) => drop(self.nodes.insert(node.id().clone(), *node)),
+                Told::Gone(id) => drop(self.nodes.remove(&id)),
+                Told::Complete => self.is_complete = true,
+            }
+        }
+    }
+
+    /// Takes all that there is.
+    fn drain(&mut self, registry: &mut Registry, who: WatcherId) {
+        loop {
+            let told = registry.tell_watcher(who, 2);
+            if told.is_empty() {
+                break;
+            }
+            self.take(told);
+        }
+    }
+}
+
+const ALICE: WatcherId = WatcherId(1);
+const BOB: WatcherId = WatcherId(2);
+
+#[test]
+fn who_asks_for_the_nodes_alone_is_not_told_that_topics_changed() {
+    let mut registry = registry();
+    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.watch(ALICE, Interest::Nodes).unwrap();
+    let mut alice = Keeper::default();
+    alice.drain(&mut registry, ALICE);
+    let plain = alice.nodes.get(&"n1".parse().unwrap()).unwrap();
+    assert!(alice.is_complete && plain.topics().is_none());
+    let _ = registry.take_ready();
+    let has = vec![(topic("orders"), BTreeSet::new())];
+    let more = NodeChange { has, ..NodeChange::default() };
+    registry.update(SessionId(1), more).unwrap();
+    assert!(registry.take_ready().is_empty() && registry.tell_watcher(ALICE, 9).is_empty());
+    let drains = NodeChange { state: Some(NodeState::Draining), ..NodeChange::default() };
+    registry.update(SessionId(1), drains).unwrap();
+    assert_eq!(registry.take_ready(), BTreeSet::from([ALICE]));
+    alice.drain(&mut registry, ALICE);
+    let plain = alice.nodes.get(&"n1".parse().unwrap()).unwrap();
+    assert!(plain.state() == NodeState::Draining && plain.topics().is_none());
+}
+
+#[test]
+fn a_watcher_is_told_what_there_is_and_then_what_changes() {
+    let mut registry = registry();
+    let n1 = node("n1", 1).with_topics(topics(&["orders", "mail"]));
+    registry.announce(at(0), SessionId(1), n1.clone()).unwrap();
+    registry.announce(at(0), SessionId(2), node("n2", 1)).unwrap();
+    registry.watch(ALICE, Interest::Topic(topic("orders"))).unwrap();
+    assert_eq!(registry.take_ready(), [ALICE].into());
+    let only = n1.with_topics(topics(&["orders"]));
+    let first = registry.tell_watcher(ALICE, 10);
+    assert_eq!(first, [Told::Anew, Told::Node(Box::new(only)), Told::Complete]);
+    assert!(registry.tell_watcher(ALICE, 10).is_empty() && registry.take_ready().is_empty());
+
+    // Another topic is none of Alice's concern.
+    let mail = NodeChange {
+        has: vec![(topic("mail"), ["c".parse().unwrap()].into())],
+        ..Default::default()
+    };
+    registry.update(SessionId(1), mail).unwrap();
+    assert!(registry.take_ready().is_empty());
+    let orders = NodeChange { has: vec![(topic("orders"), BTreeSet::new())], ..Default::default() };
+    registry.update(SessionId(2), orders.clone()).unwrap();
+    registry.update(SessionId(2), orders).unwrap();
+    assert_eq!(registry.take_ready(), [ALICE].into());
+    let told = registry.tell_watcher(ALICE, 10);
+    let n2 = node("n2", 1).with_topics(topics(&["orders"]));
+    assert_eq!(told, [Told::Node(Box::new(n2))]);
+    let gone = NodeChange { lacks: vec![topic("orders")], ..Default::default() };
+    registry.update(SessionId(2), gone).unwrap();
+    assert_eq!(registry.tell_watcher(ALICE, 10), [Told::Gone("n2".parse().unwrap())]);
+    registry.withdraw(SessionId(1)).unwrap();
+    assert_eq!(registry.tell_watcher(ALICE, 10), [Told::Gone("n1".parse().unwrap())]);
+    assert_eq!(registry.withdraw(SessionId(1)), Err(NotAnnounced));
+}
+
+#[test]
+fn one_that_is_slow_is_told_how_it_is_and_not_how_it_came_to_it() {
+    let mut registry = registry();
+    registry.watch(ALICE, Interest::Everything).unwrap();
+    let mut keeper = Keeper::default();
+    for round in 0..1_000 {
+        registry.announce(at(round), SessionId(1), node("n1", 1)).unwrap();
+        let state = [NodeState::Draining, NodeState::Ready][round as usize % 2];
+        let change = NodeChange { state: Some(state), ..Default::default() };
+        registry.update(SessionId(1), change).unwrap();
+    }
+    let told = registry.tell_watcher(ALICE, 10);
+    assert_eq!(told.len(), 3, "{told:?}");
+    keeper.take(told);
+    assert_eq!(keeper.nodes[&"n1".parse().unwrap()].state(), NodeState::Ready);
+}
+
+#[test]
+fn who_misses_beats_is_suspected_then_forgotten_and_welcome_again() {
+    let mut registry = registry();
+    registry.watch(ALICE, Interest::Everything).unwrap();
+    let mut keeper = Keeper::default();
+    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    for beat in 1..=10 {
+        registry.tick(at(beat * 1_000));
+        registry.heartbeat(at(beat * 1_000), SessionId(1), Load(0)).unwrap();
+    }
+    keeper.drain(&mut registry, ALICE);
+    let _ = registry.take_ready();
+    assert_eq!(registry.next_timeout(), Some(at(12_500)));
+    registry.tick(at(12_499));
+    assert!(registry.take_ready().is_empty());
+    registry.tick(at(12_500));
+    assert_eq!(registry.take_ready(), [ALICE].into());
+    keeper.drain(&mut registry, ALICE);
+    assert!(keeper.nodes.values().all(NodeInfo::is_suspected));
+    registry.heartbeat(at(13_000), SessionId(1), Load(0)).unwrap();
+    keeper.drain(&mut registry, ALICE);
+    assert!(!keeper.nodes.values().any(NodeInfo::is_suspected));
+    registry.tick(at(15_500));
+    assert_eq!(registry.next_timeout(), Some(at(13_000).plus(30 * BEAT + BEAT / 2)));
+    registry.tick(at(43_500));
+    keeper.drain(&mut registry, ALICE);
+    assert!(keeper.nodes.is_empty() && registry.nodes().next().is_none());
+    assert_eq!(registry.heartbeat(at(43_501), SessionId(1), Load(0)), Err(NotAnnounced));
+    assert_eq!(registry.next_timeout(), None);
+    registry.announce(at(43_502), SessionId(1), node("n1", 1)).unwrap();
+    keeper.drain(&mut registry, ALICE);
+    assert_eq!(keeper.nodes.len(), 1);
+}
+
+#[test]
+fn a_node_whose_connection_is_gone_is_suspected_at_once_and_back_with_another() {
+    let mut registry = registry();
+    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.session_ended(at(100), SessionId(1));
+    assert!(registry.nodes().all(NodeInfo::is_suspected));
+    registry.announce(at(200), SessionId(2), node("n1", 1)).unwrap();
+    assert!(!registry.nodes().any(NodeInfo::is_suspected));
+    // The old connection's end is no news of the node any more.
+    registry.session_ended(at(300), SessionId(1));
+    assert!(!registry.nodes().any(NodeInfo::is_suspected));
+}
+
+#[test]
+fn of_two_runs_the_later_one_stays_and_of_one_that_is_gone_nobody_waits() {
+    let mut registry = registry();
+    registry.announce(at(0), SessionId(1), node("n1", 5)).unwrap();
+    registry.announce(at(1), SessionId(2), node("n1", 7)).unwrap();
+    assert_eq!(registry.heartbeat(at(2), SessionId(1), Load(0)), Err(NotAnnounced));
+    let refused = registry.announce(at(3), SessionId(1), node("n1", 5)).unwrap_err();
+    let words =
+        "node n1 of epoch 5-0 is not taken in: one of epoch 7-0 was started after it and is there";
+    assert_eq!(refused.to_string(), words);
+    registry.heartbeat(at(4), SessionId(2), Load(0)).unwrap();
+    // Started again on a machine whose clock went back.
+    registry.session_ended(at(5), SessionId(2));
+    registry.announce(at(6), SessionId(3), node("n1", 6)).unwrap();
+    assert_eq!(registry.nodes().next().unwrap().epoch().started, 6);
+    assert_eq!(registry.nodes().count(), 1);
+}
+
+#[test]
+fn a_connection_has_one_node() {
+    let mut registry = registry();
+    registry.watch(ALICE, Interest::Everything).unwrap();
+    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), node("n2", 1)).unwrap();
+    let mut keeper = Keeper::default();
+    keeper.drain(&mut registry, ALICE);
+    assert_eq!(keeper.nodes.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["n2"]);
+}
+
+#[test]
+fn watchers_hear_of_a_load_that_doubles_and_not_of_each() {
+    let mut registry = registry();
+    registry.watch(ALICE, Interest::Everything).unwrap();
+    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    Keeper::default().drain(&mut registry, ALICE);
+    let _ = registry.take_ready();
+    let mut told = 0;
+    for load in 0..=1_000 {
+        registry.heartbeat(at(1), SessionId(1), Load(load)).unwrap();
+        told += registry.take_ready().len();
+    }
+    assert!((3..=5).contains(&told), "{told}");
+    Keeper::default().drain(&mut registry, ALICE);
+    // Around a boundary nothing is told, and little is as good as none.
+    for load in [511, 513, 511, 513] {
+        registry.heartbeat(at(1), SessionId(1), Load(load)).unwrap();
+    }
+    assert!(registry.take_ready().len() <= 1);
+    registry.heartbeat(at(1), SessionId(1), Load(0)).unwrap();
+    let _ = registry.take_ready();
+    for load in [1, 9, 0, 63, 3] {
+        registry.heartbeat(at(1), SessionId(1), Load(load)).unwrap();
+    }
+    assert!(registry.take_ready().is_empty());
+    registry.heartbeat(at(1), SessionId(1), Load(u32::MAX)).unwrap();
+    registry.heartbeat(at(1), SessionId(1), Load(0)).unwrap();
+    assert_eq!(registry.nodes().next().unwrap().load(), Load(0));
+}
+
+#[test]
+fn there_are_as_many_as_there_may_be_and_no_more() {
+    let settings = RegistrySettings {
+        nodes_max: 2,
+        topics_max: 3,
+        channels_max: 2,
+        watchers_max: 1,
+        ..RegistrySettings::default()
+    };
+    let mut registry = Registry::new(settings).unwrap();
+    registry.announce(at(0), SessionId(1), node("n1", 1).with_topics(topics(&["a", "b"]))).unwrap();
+    registry.announce(at(0), SessionId(2), node("n2", 1).with_topics(topics(&["a"]))).unwrap();
+    let error = registry.announce(at(0), SessionId(3), node("n3", 1)).unwrap_err();
+    assert!(error.to_string().contains("of nodes there are 3, and 2 is the most"), "{error}");
+    let more = NodeChange { has: vec![(topic("c"), BTreeSet::new())], ..Default::default() };
+    let error = registry.update(SessionId(1), more.clone()).unwrap_err().to_string();
+    assert!(error.contains("of topics at nodes there are 4, and 3 is the most"), "{error}");
+    let channels = (0..3).map(|n| format!("c{n}").parse().unwrap()).collect();
+    let wide = NodeChange { has: vec![(topic("a"), channels)], ..Default::default() };
+    let error = registry.update(SessionId(1), wide).unwrap_err().to_string();
+    assert!(error.contains("channels at nodes"), "{error}");
+    let other = NodeChange { lacks: vec![topic("a")], ..more };
+    registry.update(SessionId(1), other).unwrap();
+    let of = registry.nodes().next().unwrap().topics().unwrap().clone();
+    assert_eq!(of, topics(&["b", "c"]));
+    registry.watch(ALICE, Interest::Everything).unwrap();
+    registry.watch(ALICE, Interest::Topic(topic("a"))).unwrap();
+    assert_eq!(registry.watch(BOB, Interest::Everything), Err(TooManyWatchers { max: 1 }));
+    registry.unwatch(ALICE);
+    registry.watch(BOB, Interest::Everything).unwrap();
+}
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+enum Step {
+    Announce { session: u64, node: usize, epoch: u64, topics: Option<BTreeSet<usize>> },
+    Beat { session: u64, load: u32 },
+    Update { session: u64, drains: Option<bool>, has: BTreeMap<usize, u8>, lacks: BTreeSet<usize> },
+    Withdraw { session: u64 },
+    Ends { session: u64 },
+    Passes { millis: u64 },
+    Watch { who: u64, interest: Interest },
+    Unwatch { who: u64 },
+    Tell { who: u64, most: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use Step::*;
+    let topics = || proptest::collection::btree_set(0..5_usize, 0..4);
+    let has = proptest::collection::btree_map(0..5_usize, 0..3_u8, 0..3);
+    prop_oneof![
+        3 => (0..4_u64, 0..4_usize, 0..3_u64, proptest::option::weighted(0.8, topics()))
+            .prop_map(|(session, node, epoch, topics)| Announce { session, node, epoch, topics }),
+        3 => (0..4_u64, 0..50_u32).prop_map(|(session, load)| Beat { session, load }),
+        4 => (0..4_u64, proptest::option::of(any::<bool>()), has, topics())
+            .prop_map(|(session, drains, has, lacks)| Update { session, drains, has, lacks }),
+        1 => (0..4_u64).prop_map(|session| Withdraw { session }),
+        1 => (0..4_u64).prop_map(|session| Ends { session }),
+        2 => (0..20_000_u64).prop_map(|millis| Passes { millis }),
+        2 => (0..4_u64, interest()).prop_map(|(who, interest)| Watch { who, interest }),
+        1 => (0..4_u64).prop_map(|who| Unwatch { who }),
+        3 => (0..4_u64, 0..3_usize).prop_map(|(who, most)| Tell { who, most }),
+    ]
+}
+
+fn interest() -> impl Strategy<Value = Interest> {
+    prop_oneof![
+        Just(Interest::Nodes),
+        (0..5_usize).prop_map(|number| Interest::Topic(named(number))),
+        Just(Interest::Everything),
+    ]
+}
+
+fn named(number: usize) -> TopicName {
+    topic(&format!("t{number}"))
+}
+
+proptest! {
+    /// Whoever took all that he was told has what the registry has; and a registry that has been told
+    /// nothing more knows nobody in the end.
+    #[test]
+    fn watchers_end_with_what_there_is(steps in proptest::collection::vec(step(), 0..120)) {
+        let mut registry = registry();
+        let (mut now, mut watched, mut keepers) = (0, BTreeMap::new(), BTreeMap::new());
+        for step in steps {
+            match step {
+                Step::Announce { session, node: number, epoch, topics } => {
+                    let mut info = node(&format!("n{number}"), epoch);
+                    if let Some(topics) = topics {
+                        info = info.with_topics(topics.into_iter().map(|it| (named(it), BTreeSet::new())).collect());
+                    } else {
+                        info = NodeInfo::new(info.id().clone(), info.addresses().to_vec()).unwrap().with_epoch(info.epoch());
+                    }
+                    let _ = registry.announce(at(now), SessionId(session), info);
+                }
+                Step::Beat { session, load } => drop(registry.heartbeat(at(now), SessionId(session), Load(load))),
+                Step::Update { session, drains, has, lacks } => {
+                    let state = drains.map(|drains| if drains { NodeState::Draining } else { NodeState::Ready });
+                    let channels = |count: u8| (0..count).map(|n| format!("c{n}").parse().unwrap()).collect();
+                    let has = has.into_iter().map(|(it, count)| (named(it), channels(count))).collect();
+                    let lacks = lacks.into_iter().map(named).collect();
+                    let _ = registry.update(SessionId(session), NodeChange { state, has, lacks });
+                }
+                Step::Withdraw { session } => drop(registry.withdraw(SessionId(session))),
+                Step::Ends { session } => registry.session_ended(at(now), SessionId(session)),
+                Step::Passes { millis } => {
+                    now += millis;
+                    registry.tick(at(now));
+                }
+                Step::Watch { who, interest } => {
+                    registry.watch(WatcherId(who), interest.clone()).unwrap();
+                    watched.insert(who, interest);
+                    keepers.entry(who).or_insert_with(Keeper::default);
+                }
+                Step::Unwatch { who } => {
+                    registry.unwatch(WatcherId(who));
+                    watched.remove(&who);
+                    prop_assert!(registry.tell_watcher(WatcherId(who), 5).is_empty());
+                }
+                Step::Tell { who, most } => {
+                    let told = registry.tell_watcher(WatcherId(who), most);
+                    if let Some(keeper) = keepers.get_mut(&who) {
+                        keeper.take(told);
+                    }
+                }
+            }
+            registry.assert_consistent();
+        }
+        // Who is owed something is named, or has been and was not told all since.
+        for (who, interest) in &watched {
+            let keeper = keepers.get_mut(who).unwrap();
+            keeper.drain(&mut registry, WatcherId(*who));
+            prop_assert!(keeper.is_complete);
+            let expected: BTreeMap<_, _> = registry
+                .nodes()
+                .filter_map(|node| Some((node.id().clone(), interest.view(node)?)))
+                .collect();
+            prop_assert_eq!(&keeper.nodes, &expected);
+        }
+        registry.tick(at(now + 200_000));
+        registry.tick(at(now + 400_000));
+        prop_assert_eq!(registry.nodes().count(), 0);
+        registry.assert_consistent();
+        for who in watched.keys() {
+            let keeper = keepers.get_mut(who).unwrap();
+            keeper.drain(&mut registry, WatcherId(*who));
+            prop_assert!(keeper.nodes.is_empty());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Who is to be told of which nodes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ltq_core::TopicName;
+
+use crate::{Interest, NodeId, NodeInfo};
+
+/// Somebody who watches: whatever number tells him from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WatcherId(pub u64);
+
+/// What a watcher is told, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// All that was told before counts no more: what follows, up to [`Complete`](Self::Complete), is
+    /// all that there is.
+    Anew,
+    /// A node as it is now, with as much of it as is of interest.
+    Node(Box<NodeInfo>),
+    /// A node that is gone, or of no interest any more. It may never have been told of.
+    Gone(NodeId),
+    /// The nodes are told that there were when the watching began.
+    Complete,
+}
+
+/// One who watches.
+#[derive(Debug)]
+struct Watcher {
+    interest: Interest,
+    /// Nodes that he has to be told of.
+    owed: BTreeSet<NodeId>,
+    /// Of those, how many are left of the beginning; `None` once all were told.
+    beginning: Option<Beginning>,
+}
+
+/// What there was when somebody began to watch.
+#[derive(Debug)]
+struct Beginning {
+    is_said: bool,
+    left: BTreeSet<NodeId>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    watchers: BTreeMap<WatcherId, Watcher>,
+    of_topic: HashMap<TopicName, BTreeSet<WatcherId>>,
+    of_nodes: BTreeSet<WatcherId>,
+    of_everything: BTreeSet<WatcherId>,
+    /// Those who are owed something and were not named since.
+    ready: BTreeSet<WatcherId>,
+}
+
+impl Watchers {
+    pub(super) fn len(&self) -> usize {
+        self.watchers.len()
+    }
+
+    pub(super) fn has(&self, id: WatcherId) -> bool {
+        self.watchers.contains_key(&id)
+    }
+
+    /// One begins, with these nodes to be told first.
+    pub(super) fn add(&mut self, id: WatcherId, interest: Interest, nodes: BTreeSet<NodeId>) {
+        self.remove(id);
+        match &interest {
+            Interest::Nodes => self.of_nodes.insert(id),
+            Interest::Topic(topic) => self.of_topic.entry(topic.clone()).or_default().insert(id),
+            Interest::Everything => self.of_everything.insert(id),
+        };
+        let beginning = Some(Beginning { is_said: false, left: nodes });
+        self.watchers.insert(id, Watcher { interest, owed: BTreeSet::new(), beginning });
+        self.ready.insert(id);
+    }
+
+    pub(super) fn remove(&mut self, id: WatcherId) {
+        let Some(watcher) = self.watchers.remove(&id) else { return };
+        self.ready.remove(&id);
+        self.of_nodes.remove(&id);
+        self.of_everything.remove(&id);
+        if let Interest::Topic(topic) = watcher.interest
+            && let Some(of_topic) = self.of_topic.get_mut(&topic)
+        {
+            of_topic.remove(&id);
+            if of_topic.is_empty() {
+                self.of_topic.remove(&topic);
+            }
+        }
+    }
+
+    /// A node is not what it was, beside its topics: for those who watch all nodes.
+    pub(super) fn changed(&mut self, node: &NodeId) {
+        for id in self.of_nodes.iter().chain(&self.of_everything) {
+            owe(&mut self.watchers, &mut self.ready, *id, node);
+        }
+    }
+
+    /// It has other topics or channels: for those who watch everything.
+    pub(super) fn changed_in_topics(&mut self, node: &NodeId) {
+        for id in &self.of_everything {
+            owe(&mut self.watchers, &mut self.ready, *id, node);
+        }
+    }
+
+    /// The same for those who watch this topic.
+    pub(super) fn changed_in(&mut self, node: &NodeId, topic: &TopicName) {
+        for id in self.of_topic.get(topic).into_iter().flatten() {
+            owe(&mut self.watchers, &mut self.ready, *id, node);
+        }
+    }
+
+    /// The same for those who watch any topic.
+    pub(super) fn changed_in_any(&mut self, node: &NodeId) {
+        for id in self.of_topic.values().flatten() {
+            owe(&mut self.watchers, &mut self.ready, *id, node);
+        }
+    }
+
+    /// Whether fewer topics are watched than this.
+    pub(super) fn are_fewer_topics_than(&self, count: usize) -> bool {
+        self.of_topic.len() < count
+    }
+
+    /// The topics that somebody watches.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &TopicName> {
+        self.of_topic.keys()
+    }
+
+    /// Those who have to be told something, each once until he has been told all.
+    pub(super) fn take_ready(&mut self) -> BTreeSet<WatcherId> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// What a watcher is to be told next: so many nodes at most.
+    pub(super) fn tell<'n>(
+        &mut self,
+        id: WatcherId,
+        most: usize,
+        nodes: impl Fn(&NodeId) -> Option<&'n NodeInfo>,
+    ) -> Vec<Told> {
+        let Some(watcher) = self.watchers.get_mut(&id) else { return Vec::new() };
+        let mut told = Vec::new();
+        let tell = |id: NodeId| match nodes(&id).and_then(|node| watcher.interest.view(node)) {
+            Some(node) => Told::Node(Box::new(node)),
+            None => Told::Gone(id),
+        };
+        if let Some(beginning) = &mut watcher.beginning {
+            if !std::mem::replace(&mut beginning.is_said, true) {
+                told.push(Told::Anew);
+            }
+            for _ in 0..most {
+                let Some(node) = beginning.left.pop_first() else { break };
+                // As it is now: what changed of it since is told with it.
+                watcher.owed.remove(&node);
+                told.push(tell(node));
+            }
+            if !beginning.left.is_empty() {
+                return told;
+            }
+            told.push(Told::Complete);
+            watcher.beginning = None;
+        }
+        for _ in 0..most {
+            let Some(node) = watcher.owed.pop_first() else { break };
+            told.push(tell(node));
+        }
+        told
+    }
+}
+
+fn owe(
+    watchers: &mut BTreeMap<WatcherId, Watcher>,
+    ready: &mut BTreeSet<WatcherId>,
+    id: WatcherId,
+    node: &NodeId,
+) {
+    if let Some(watcher) = watchers.get_mut(&id) {
+        watcher.owed.insert(node.clone());
+        ready.insert(id);
+    }
+}

@@ -1,0 +1,276 @@
+//! A node that announces itself to registries: what it is, which topics and channels it has, and how busy it
+//! is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use ltq_core::{
+    Address, CatalogueChanges, CatalogueWatch, ChannelName, Entropy as _, SystemClock,
+    SystemEntropy, TopicName, WallClock as _,
+};
+use ltq_discovery::{
+    Announced, Announcement, Discovery as _, Epoch, Load, NodeId, NodeInfo, NodeInfoError,
+    registry::{Registries, RegistriesError},
+};
+#[cfg(feature = "tls")]
+use ltq_transport::{ClientTrust, Fingerprint, Pem, Tls, TrustError};
+use ltq_transport::{Tcp, Transports};
+use thiserror::Error;
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tracing::{error, info, warn};
+
+use crate::{NodeBroker, config::Config};
+
+/// Why a node cannot be announced.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AnnouncerError {
+    /// The registries are none.
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
+    /// The node cannot be described.
+    #[error(transparent)]
+    Node(#[from] NodeInfoError),
+    /// Its name is no id.
+    #[error("the node cannot be announced by the name {0:?}; name it with --node")]
+    Id(String),
+    /// Whom to trust at `tls://` addresses cannot be read.
+    #[cfg(feature = "tls")]
+    #[error("trusting registries: {0}")]
+    Trust(#[from] TrustError),
+}
+
+/// Announces a node for as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    registries: Registries,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Announcer {
+    /// Begins to announce the node that listens there, where the configuration names registries. Does not
+    /// wait for them: a node may start before its registries.
+    pub(crate) fn start(
+        config: &Config,
+        broker: &NodeBroker,
+        listening: &[Address],
+    ) -> Result<Option<Self>, AnnouncerError> {
+        if config.registry.is_empty() {
+            return Ok(None);
+        }
+        let mut registries = Registries::builder(transports(config)?);
+        for address in &config.registry {
+            registries = registries.registry(address);
+        }
+        if let Some(token) = config.registry_token() {
+            registries = registries.token(&*token.0);
+        }
+        let registries = registries.build()?;
+        let advertised = config.advertised(listening);
+        let id: NodeId =
+            config.node_id(&advertised).ok_or_else(|| AnnouncerError::Id(config.node.clone()))?;
+        let epoch = Epoch { started: SystemClock.now().0, instance: SystemEntropy.next() };
+        let node = NodeInfo::new(id, advertised)?
+            .with_epoch(epoch)
+            .with_version(env!("CARGO_PKG_VERSION"))?;
+        info!(node = %node.id(), %epoch, registries = config.registry.join(", "), "announcing");
+        let (stop, stopped) = oneshot::channel();
+        let announcing = Announcing {
+            registries: registries.clone(),
+            node,
+            topics: BTreeMap::new(),
+            catalogue: broker.catalogue(),
+            broker: broker.clone(),
+            load: Smoothed::default(),
+        };
+        let task = tokio::spawn(announcing.run(stopped));
+        Ok(Some(Self { registries, stop: Some(stop), task }))
+    }
+
+    /// The registries, each with whether it has the node.
+    pub(crate) const fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// Withdraws the node, and waits until registries know it, for a second at most.
+    pub(crate) async fn withdraw(mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ended = stop.send(());
+        }
+        if timeout(WITHDRAW_MAX, &mut self.task).await.is_err() {
+            warn!("not every registry knows that the node is gone; it is forgotten later");
+            self.task.abort();
+        }
+    }
+}
+
+/// How registries are connected to.
+fn transports(config: &Config) -> Result<Transports, AnnouncerError> {
+    let transports = Transports::new().with(Tcp::default());
+    #[cfg(feature = "tls")]
+    {
+        let of = &config.discovery;
+        let trust = match (&of.tls_ca, &of.tls_fingerprint) {
+            (Some(authorities), _) => Some(ClientTrust::authorities(Pem::file(authorities))?),
+            (None, Some(text)) => Some(ClientTrust::fingerprint(text.parse::<Fingerprint>()?)?),
+            (None, None) => None,
+        };
+        if let Some(trust) = trust {
+            return Ok(transports.with(Tls::default().trusting(trust)));
+        }
+    }
+    #[cfg(not(feature = "tls"))]
+    let _ = config;
+    Ok(transports)
+}
+
+type Topics = BTreeMap<TopicName, BTreeSet<ChannelName>>;
+
+/// What the announcer's task goes by.
+struct Announcing {
+    registries: Registries,
+    /// Without its topics.
+    node: NodeInfo,
+    topics: Topics,
+    catalogue: CatalogueWatch,
+    broker: NodeBroker,
+    load: Smoothed,
+}
+
+impl Announcing {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+        let first = self.catalogue.changed().await;
+        self.take(first);
+        let mut announced: Box<dyn Announcement> = loop {
+            let announcing = self.registries.announce(self.now());
+            let result = tokio::select! {
+                result = announcing => result,
+                _ = &mut stopped => return,
+            };
+            match result {
+                Ok(Announced::Known(announced)) => break announced,
+                Ok(Announced::NotTaken(why)) => {
+                    error!(why, "the node is not announced");
+                    return;
+                }
+                // Whatever it is, it may be mended: the other node of this name stopped, the token changed.
+                Err(error) => error!(%error, "the node is not announced"),
+            }
+            tokio::select! {
+                () = sleep(REFUSED_PAUSE) => {}
+                _ = &mut stopped => return,
+            }
+        };
+        let mut looks = interval(LOOK_PAUSE);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut not_before = Instant::now();
+        let mut is_new = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stopped => break,
+                () = sleep_until(not_before), if is_new => {
+                    is_new = false;
+                    not_before = Instant::now() + UPDATE_PAUSE;
+                    if let Err(error) = announced.update(self.now()).await {
+                        warn!(%error, "a change of the node was not announced");
+                    }
+                }
+                changes = self.catalogue.changed() => {
+                    self.take(changes);
+                    is_new = true;
+                }
+                _ = looks.tick() => {
+                    let bytes = self.broker.in_use().publish_bytes;
+                    // It goes with the next beat.
+                    is_new |= self.load.look(bytes);
+                }
+            }
+        }
+        if let Err(error) = announced.withdraw().await {
+            warn!(%error, "the node is not withdrawn everywhere; it is forgotten later");
+        }
+    }
+
+    fn take(&mut self, changes: CatalogueChanges) {
+        for (topic, channels) in changes {
+            match channels {
+                Some(channels) => {
+                    self.topics.insert(topic, Arc::unwrap_or_clone(channels));
+                }
+                None => drop(self.topics.remove(&topic)),
+            }
+        }
+    }
+
+    /// The node as it is.
+    fn now(&self) -> NodeInfo {
+        let node = self.node.clone().with_load(self.load.load());
+        node.with_topics(self.topics.clone())
+    }
+}
+
+/// How many KiB of publishes wait for their confirms, smoothed over a second or so: what grows when the node
+/// is behind, be it for its disk or its processors, and is next to nothing while it is not.
+#[derive(Debug, Default)]
+struct Smoothed {
+    kib: f64,
+    told: u32,
+}
+
+impl Smoothed {
+    /// Takes a look in, and says whether the load is worth telling again.
+    fn look(&mut self, bytes: u64) -> bool {
+        self.kib += (bytes as f64 / 1024.0 - self.kib) * WEIGHT;
+        let now = self.load().0;
+        let is_new = now.abs_diff(self.told).saturating_mul(4) > self.told.max(4);
+        if is_new {
+            self.told = now;
+        }
+        is_new
+    }
+
+    fn load(&self) -> Load {
+        Load(self.kib.round() as u32)
+    }
+}
+
+/// Of a new look beside all before it.
+const WEIGHT: f64 = 0.3;
+/// How often it is looked how busy the node is.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// Changes that come quickly are told together.
+const UPDATE_PAUSE: Duration = Duration::from_millis(50);
+/// How long to wait after all registries refused the node.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// What a withdrawal may take: what was not told is forgotten by itself.
+const WITHDRAW_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_follows_what_waits_and_small_changes_are_not_told() {
+        let mut load = Smoothed::default();
+        assert!(!load.look(0));
+        assert!(load.look(1 << 20), "much waits at once");
+        for _ in 0..20 {
+            load.look(1 << 20);
+        }
+        assert!((1_000..=1_024).contains(&load.load().0), "{load:?}");
+        assert!(!load.look(1 << 20) && !load.look((1 << 20) + 9_000));
+        for _ in 0..40 {
+            load.look(0);
+        }
+        assert_eq!(load.load(), Load(0));
+    }
+}

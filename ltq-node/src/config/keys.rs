@@ -1,0 +1,104 @@
+//! The settings of a node as a table of keys.
+
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
+
+use ltq_core::Retention;
+use toml::{Table, Value};
+
+use super::{
+    ConfigError, Flags,
+    choice::DurabilityChoice,
+    discovery::DiscoverySettings,
+    grants::{IdentitySettings, TokenHash, TokenSettings},
+    layers::Settings,
+    listening::TlsSettings,
+    settings::{Config, FileStoreSettings, RetentionSettings, RocksDbStoreSettings},
+    units::Period,
+};
+
+impl Settings for Config {
+    type Flags = Flags;
+    const PREFIX: &'static str = "LTQ_";
+    /// Those of the `ltq` command.
+    const NOT_OURS: &'static [&'static str] = &[
+        "LTQ_SERVER",
+        "LTQ_TLS_CA",
+        "LTQ_TLS_FINGERPRINT",
+        "LTQ_TLS_CLIENT_CERT",
+        "LTQ_TLS_CLIENT_KEY",
+    ];
+    /// Those of a registry, and what a container platform sets by itself for a service that is called
+    /// `ltq`.
+    const NOT_OURS_PREFIXES: &'static [&'static str] =
+        &["LTQ_REGISTRY_", "LTQ_SERVICE_", "LTQ_PORT"];
+
+    fn every_key() -> &'static Table {
+        &EVERY_KEY
+    }
+
+    fn given(flags: &Flags) -> Vec<(&'static str, Value)> {
+        flags.values()
+    }
+
+    fn file(flags: &Flags) -> Option<&Path> {
+        flags.config.as_deref()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        Self::check(self)
+    }
+
+    fn as_node(&self) -> Cow<'_, Config> {
+        Cow::Borrowed(self)
+    }
+}
+
+/// A configuration that has a value for each key.
+static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
+    let default = FileStoreSettings::default();
+    let some_limit = Some(default.journal_bytes_max);
+    let config = Config {
+        file_store: FileStoreSettings { disk_bytes_max: some_limit, ..default },
+        retention: RetentionSettings {
+            age_max: Some(Period(Retention::AGE_MAX)),
+            bytes_max: some_limit,
+            ..RetentionSettings::default()
+        },
+        rocksdb_store: RocksDbStoreSettings {
+            disk_bytes_max: some_limit,
+            ..RocksDbStoreSettings::default()
+        },
+        tls: TlsSettings {
+            certificate: Some(PathBuf::new()),
+            key: Some(PathBuf::new()),
+            client_authorities: Some(PathBuf::new()),
+            ..TlsSettings::default()
+        },
+        tokens: vec![TokenSettings {
+            name: String::new(),
+            sha256: TokenHash([0; 32]),
+            publish: Vec::new(),
+            consume: Vec::new(),
+            administer: Vec::new(),
+        }],
+        identities: vec![IdentitySettings {
+            identity: String::new(),
+            publish: Vec::new(),
+            consume: Vec::new(),
+            administer: Vec::new(),
+        }],
+        token: Some("".into()),
+        discovery: DiscoverySettings {
+            token: Some("".into()),
+            tls_ca: Some(PathBuf::new()),
+            tls_fingerprint: Some(String::new()),
+        },
+        durability: Some(DurabilityChoice::Disk),
+        ..Config::default()
+    };
+    Table::try_from(&config).unwrap_or_default()
+});

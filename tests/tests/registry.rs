@@ -1,0 +1,205 @@
+//! Real nodes announce themselves to real registries: what is told of them, and what becomes of it when either
+//! of them stops, is killed or stands still.
+#![cfg(target_os = "linux")]
+
+use std::process::Stdio;
+
+use ltq_client::{Client, Message};
+use ltq_tests::{NodeProcess, RegistryProcess, binary, within};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
+
+/// Whether there are these nodes and no others.
+fn are(ids: &[&str]) -> impl Fn(&[Value]) -> bool {
+    let ids: Vec<_> = ids.iter().map(|id| (*id).to_owned()).collect();
+    move |nodes| nodes.iter().filter_map(|node| node["id"].as_str()).eq(&ids)
+}
+
+async fn node(folder: &tempfile::TempDir, name: &str, registries: &[&str]) -> NodeProcess {
+    let mut more = vec!["--node", name];
+    for registry in registries {
+        more.extend(["--registry", registry]);
+    }
+    NodeProcess::start(&folder.path().join(name), 0, &more).await.expect("a node")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_found_with_what_it_has_and_gone_once_it_stops() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &[]).await.expect("a registry");
+    let at = registry.address().to_string();
+    let one = node(&folder, "n1", &[&at]).await;
+    let nodes = registry.until("n1 is there", are(&["n1"])).await;
+    assert_eq!(nodes[0]["addresses"], serde_json::json!([one.address().to_string()]));
+    assert_eq!((&nodes[0]["state"], &nodes[0]["suspected"]), (&"ready".into(), &false.into()));
+    assert_eq!(nodes[0]["topics"], serde_json::json!({}));
+    // What comes is told at once, and what goes.
+    let client = Client::connect(&one.address().to_string()).await.expect("connected");
+    let producer = client.producer("orders").await.expect("a producer");
+    producer.send(Message::new("x")).await.expect("stored");
+    let _consumer = client.consumer("orders", "billing").await.expect("a consumer");
+    let has = serde_json::json!({ "orders": ["billing"] });
+    registry.until("the channel is told", |nodes| nodes[0]["topics"] == has).await;
+    client.admin().delete_topic("orders").await.expect("deleted");
+    let none = serde_json::json!({});
+    registry.until("the topic is gone", |nodes| nodes[0]["topics"] == none).await;
+    assert!(one.terminate().await.expect("it ends").success());
+    // It withdrew itself: nobody waits for its beats.
+    let nodes = registry.nodes().await.expect("an answer");
+    assert_eq!(nodes, Vec::<Value>::new());
+    assert!(registry.terminate().await.expect("it ends").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ltq_nodes_shows_what_registries_know_and_follows_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &["--token", "secret"]).await.expect("a registry");
+    let at = format!("{}, tcp://127.0.0.1:1", registry.address());
+    let ltq = |more: &[&str]| {
+        let mut command = Command::new(binary("ltq"));
+        command.args(["nodes", "--registry", &at, "--token", "secret"]).args(more);
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        command
+    };
+    let mut following = ltq(&["--json", "--follow"]).spawn().expect("ltq nodes");
+    let mut shown = BufReader::new(following.stdout.take().expect("its output")).lines();
+    let mut next = async || -> Vec<Value> {
+        let line = within("a line", shown.next_line()).await.expect("output").expect("a line");
+        serde_json::from_str(&line).expect("nodes")
+    };
+    assert_eq!(next().await, Vec::<Value>::new());
+    let more = ["--node", "n1", "--registry", &registry.address().to_string(), "--token", "secret"];
+    let node = NodeProcess::start(&folder.path().join("n1"), 0, &more).await.expect("a node");
+    assert!(are(&["n1"])(&next().await));
+    let once = within("the table", ltq(&[]).output()).await.expect("it ends");
+    let table = String::from_utf8(once.stdout).expect("text");
+    assert!(once.status.success() && table.contains(&node.address().to_string()), "{table}");
+    let topic = within("no node", ltq(&["--topic", "none"]).output()).await.expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&topic.stdout).trim(), "no nodes");
+    drop(node);
+    let guess = |token: &str| {
+        let mut command = Command::new(binary("ltq"));
+        command.args(["nodes", "--registry", &registry.address().to_string(), "--token", token]);
+        command.kill_on_drop(true);
+        command
+    };
+    let refused = within("a refusal", guess("guess").output()).await.expect("it ends");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && why.contains("a valid token is needed"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_killed_or_stands_still_is_suspected_and_then_forgotten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &["--heartbeat", "200ms"]).await.expect("a registry");
+    let at = registry.address().to_string();
+    let (killed, paused) = (node(&folder, "n1", &[&at]).await, node(&folder, "n2", &[&at]).await);
+    registry.until("both are there", are(&["n1", "n2"])).await;
+    let suspected = |which: usize, is: bool| {
+        move |nodes: &[Value]| nodes.get(which).is_some_and(|node| node["suspected"] == is)
+    };
+    paused.pause(true).expect("paused");
+    registry.until("n2 is suspected", suspected(1, true)).await;
+    paused.pause(false).expect("goes on");
+    registry.until("n2 is well again", suspected(1, false)).await;
+    killed.kill().await.expect("killed");
+    registry.until("n1 is suspected", suspected(0, true)).await;
+    registry.until("n1 is forgotten", are(&["n2"])).await;
+    // Another run of it is another node of the same name.
+    let _again = node(&folder, "n1", &[&at]).await;
+    registry.until("n1 is back", are(&["n1", "n2"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registries_come_and_go_and_each_knows_all_nodes_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [one, two] = [(); 2].map(|()| RegistryProcess::start(0, &[]));
+    let (one, two) = (one.await.expect("a registry"), two.await.expect("a registry"));
+    let (first, second) = (one.address().to_string(), two.address().to_string());
+    let a = node(&folder, "a", &[&first, &second]).await;
+    let _b = node(&folder, "b", &[&first, &second]).await;
+    for registry in [&one, &two] {
+        registry.until("both are there", are(&["a", "b"])).await;
+    }
+    let port = one.port();
+    one.kill().await.expect("killed");
+    // A node that starts meanwhile does not wait for the one that is gone.
+    let _c = node(&folder, "c", &[&first, &second]).await;
+    two.until("all are there", are(&["a", "b", "c"])).await;
+    let client = Client::connect(&a.address().to_string()).await.expect("connected");
+    client.producer("t").await.expect("a node serves while a registry is gone");
+    let one = RegistryProcess::start(port, &[]).await.expect("the same one");
+    let nodes = one.until("it knows all again", are(&["a", "b", "c"])).await;
+    assert_eq!(nodes[0]["topics"], serde_json::json!({ "t": [] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_nodes_with_one_id_the_later_one_is_taken_in_and_no_other_node_suffers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &[]).await.expect("a registry");
+    let at = registry.address().to_string();
+    let _well = node(&folder, "well", &[&at]).await;
+    let _early = node(&folder, "twice", &[&at]).await;
+    registry.until("both are there", are(&["twice", "well"])).await;
+    let other = tempfile::tempdir().expect("a folder");
+    let late = node(&other, "twice", &[&at]).await;
+    let of_late = late.address().to_string();
+    let taken = |nodes: &[Value]| nodes[0]["addresses"][0] == of_late && nodes.len() == 2;
+    registry.until("the later one is there", taken).await;
+    // The earlier one is told so, and stays out however often it comes again.
+    within("it to be refused", async {
+        loop {
+            let (_, metrics) = registry.get("/metrics", None).await.expect("figures");
+            let name = "ltq_registry_announcements_refused_total ";
+            let refused = metrics.lines().find_map(|line| line.strip_prefix(name));
+            if refused.is_some_and(|count| count != "0") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(taken(&registry.nodes().await.expect("an answer")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_with_a_token_lets_in_who_has_it_and_shows_nothing_to_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &["--token", "secret"]).await.expect("a registry");
+    let at = registry.address().to_string();
+    for path in ["/nodes", "/metrics", "/nodes?topic=t"] {
+        assert_eq!(registry.get(path, None).await.expect("an answer").0, 401, "{path}");
+        assert_eq!(registry.get(path, Some("guess")).await.expect("an answer").0, 401, "{path}");
+    }
+    assert_eq!(registry.get("/healthz", None).await.expect("an answer").0, 200);
+    let with = |name: &str, token: &'static str| {
+        let (data, name, at) = (folder.path().join(name), name.to_owned(), at.clone());
+        async move {
+            let more = ["--node", &name, "--registry", &at, "--token", token];
+            NodeProcess::start(&data, 0, &more).await.expect("a node")
+        }
+    };
+    let _wrong = with("wrong", "guess").await;
+    let _right = with("right", "secret").await;
+    within("the right one to be there", async {
+        loop {
+            let (status, body) = registry.get("/nodes", Some("secret")).await.expect("an answer");
+            let nodes: Vec<Value> = serde_json::from_str(&body).expect("nodes");
+            assert_eq!(status, 200);
+            if are(&["right"])(&nodes) {
+                break;
+            }
+            assert!(nodes.is_empty(), "{nodes:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let (_, body) = registry.get("/nodes?topic=t", Some("secret")).await.expect("an answer");
+    assert_eq!(body, "[]");
+    let (status, why) =
+        registry.get("/nodes?topic=a%20b", Some("secret")).await.expect("an answer");
+    assert!(status == 400 && why.contains("the topic"), "{status} {why}");
+}
