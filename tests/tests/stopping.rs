@@ -292,3 +292,48 @@ async fn promise_11_publishes_that_wait_for_a_commit_are_stored_before_the_stop_
     assert_eq!(again.stats().await.topics[0].end.0, 10);
     assert_eq!(again.store().health(), Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_11_a_peer_that_is_behind_hears_what_is_stored_before_the_goodbye() {
+    let (store, gate) = Gated::lasting(MemoryStore::new(64 << 20));
+    let local = Local::on(Arc::new(store), Served::settings()).await;
+    let mut peer = local.peer().await;
+    peer.open_producer(1, "u").await;
+    peer.open_producer(3, "t").await;
+    let none = Credit { messages: 0, bytes: 0 };
+    peer.send(RawPeer::subscribe(2, "t", "c", none)).await;
+    assert!(matches!(peer.next().await, Some(Frame::Subscribed { .. })));
+    for sequence in 1..=4 {
+        peer.publish(3, sequence, &[&[1; 1_000_000]]).await;
+    }
+    gate.send_replace(false);
+    for sequence in 1..=10 {
+        let records = ltq_core::Records::encode([&Message::new("x")]);
+        peer.send(Frame::Publish { handle: 1, sequence, durability: None, records }).await;
+    }
+    // From here on it does not read, and more is on its way than the stream takes.
+    let credit = Credit { messages: 100, bytes: 8 << 20 };
+    peer.send(Frame::Credit { handle: 2, total: credit }).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gate.send_replace(true);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let broker = local.broker.clone();
+    let stop = tokio::spawn(async move { broker.stop(DEADLINE).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut confirmed = 0;
+    loop {
+        match peer.any().await {
+            Some(Frame::Confirmed { handle: 1, ranges, .. }) => {
+                confirmed += ranges.iter().map(|range| range.count).sum::<u64>();
+            }
+            Some(Frame::Goodbye { refusal }) => {
+                assert_eq!(refusal.code, RefusalCode::Stopping);
+                break;
+            }
+            Some(_) => {}
+            None => panic!("no goodbye"),
+        }
+    }
+    assert_eq!(confirmed, 10, "stored, so the publisher knows it");
+    stop.await.expect("no panic").expect("a clean stop");
+}

@@ -57,6 +57,11 @@ pub(super) async fn run(
     let mut session = Session::new(shared, peer, stream, together);
     session.stranger = stranger;
     let result = poll_fn(|context| session.poll(context)).await;
+    // A peer that is refused hears what was answered before: what is stored and not said to be is
+    // published again.
+    if matches!(result, Err(SessionError::Refused(_))) {
+        session.say_answers();
+    }
     // Whatever happened, topics learn at once that the session is gone, before the goodbye.
     session.handles.end();
     // Nor does what waited for it keep others waiting.
@@ -263,6 +268,25 @@ impl Session {
                 replies::write(reply, frame_bytes_max, &mut self.write);
             }
             Outgoing::Closing => {}
+        }
+    }
+
+    /// Encodes all answers that were heard, and no delivery.
+    fn say_answers(&mut self) {
+        for outgoing in std::mem::take(&mut self.outgoing) {
+            if !matches!(outgoing, Outgoing::Delivery(..)) {
+                self.write_out(outgoing);
+            }
+        }
+        for mut outgoing in std::mem::take(&mut self.heard) {
+            let is_answer = match &mut outgoing {
+                Outgoing::Reply(reply) => self.handles.replied(reply).is_ok(),
+                Outgoing::Own(_) => true,
+                Outgoing::Delivery(..) | Outgoing::Closing => false,
+            };
+            if is_answer {
+                self.write_out(outgoing);
+            }
         }
     }
 
