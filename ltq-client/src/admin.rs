@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ltq_core::{
-    AdminRequest, AdminResponse, ChannelName, NodeStats, RetentionChange, StartAt, TopicName,
-    TopicOptions, TopicStats,
+    AdminRequest, AdminResponse, ChannelName, DrainOptions, NodeStats, RetentionChange, StartAt,
+    TopicName, TopicOptions, TopicStats,
 };
 
 use crate::{
@@ -237,5 +237,23 @@ impl Admin {
             AdminResponse::Stats(stats) => Ok(*stats),
             _ => Err(RequestError::WrongAnswer { doing }),
         }
+    }
+
+    /// Has the node take in nothing more, and end once what it has is consumed or handed over. It says that
+    /// it will, and does it after: [`stats`](Self::stats) shows what is left.
+    ///
+    /// # Errors
+    /// A [`RequestError`]; [`RefusalCode::OutOfRange`](crate::RefusalCode::OutOfRange) for options that
+    /// cannot be, and from a broker whose program does not drain it.
+    pub async fn drain(&self, options: DrainOptions) -> Result<(), RequestError> {
+        self.done("draining the node".to_owned(), AdminRequest::Drain { options }).await
+    }
+
+    /// Takes a drain back that is not over: the node takes in again.
+    ///
+    /// # Errors
+    /// As for [`drain`](Self::drain).
+    pub async fn end_drain(&self) -> Result<(), RequestError> {
+        self.done("ending the node's drain".to_owned(), AdminRequest::EndDrain).await
     }
 }

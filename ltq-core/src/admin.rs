@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelName, Durability, Offset, Retention, RetentionChange, StartAt, StoreStats, TopicName,
+    Address, ChannelName, Durability, Offset, Refusal, RefusalCode, Retention, RetentionChange,
+    StartAt, StoreStats, TopicName,
 };
 
 /// Settings of a topic.
@@ -107,6 +108,53 @@ pub enum AdminRequest {
     },
     /// The node's and all topics' figures.
     Stats,
+    /// Has the node take in nothing more, and end once what it has is consumed or handed over. A node
+    /// that drains already goes on by the new options.
+    Drain {
+        /// How.
+        options: DrainOptions,
+    },
+    /// Takes a drain back that is not over: the node takes in again.
+    EndDrain,
+}
+
+/// How a node is drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainOptions {
+    /// The addresses of the nodes to which the backlog is forwarded. None: as the node is set, and where
+    /// that names none, its consumers have to finish it. At most [`HAND_OVER_TO_MAX`](Self::HAND_OVER_TO_MAX),
+    /// of at most [`ADDRESS_BYTES_MAX`](Self::ADDRESS_BYTES_MAX) bytes each.
+    pub hand_over_to: Vec<String>,
+    /// After how many milliseconds the node ends with what is left, which it keeps. `None`: as the node is
+    /// set.
+    pub timeout_ms: Option<u64>,
+}
+
+impl DrainOptions {
+    /// The most addresses.
+    pub const HAND_OVER_TO_MAX: usize = 64;
+    /// The longest address, in bytes.
+    pub const ADDRESS_BYTES_MAX: usize = 512;
+
+    /// Checks them against their bounds.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        let bad = |detail| Err(Refusal::new(RefusalCode::OutOfRange, detail));
+        let count = self.hand_over_to.len();
+        if count > Self::HAND_OVER_TO_MAX {
+            let max = Self::HAND_OVER_TO_MAX;
+            return bad(format!("{count} addresses to hand over to; {max} at most"));
+        }
+        for text in &self.hand_over_to {
+            if text.len() > Self::ADDRESS_BYTES_MAX {
+                let max = Self::ADDRESS_BYTES_MAX;
+                return bad(format!("an address of {} bytes; {max} at most", text.len()));
+            }
+            if let Err(error) = text.parse::<Address>() {
+                return bad(error.to_string());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The answer to an [`AdminRequest`] that was not refused.
@@ -204,8 +252,27 @@ pub struct NodeStats {
     pub connections: u64,
     /// The store's figures.
     pub store: StoreStats,
+    /// Whether it takes in nothing more, to end: see [`AdminRequest::Drain`].
+    pub is_draining: bool,
     /// Why the store takes no commits, if it does not.
     pub store_failure: Option<String>,
     /// All topics, in order of their names.
     pub topics: Vec<TopicStats>,
+}
+
+impl NodeStats {
+    /// Messages that some channel has still to settle, counted once for each channel.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        let channels = self.topics.iter().flat_map(|topic| &topic.channels);
+        channels.map(ChannelStats::backlog).sum()
+    }
+}
+
+impl ChannelStats {
+    /// Messages that it has still to settle.
+    #[must_use]
+    pub const fn backlog(&self) -> u64 {
+        self.waiting.saturating_add(self.delayed).saturating_add(self.in_flight)
+    }
 }

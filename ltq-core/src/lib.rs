@@ -26,12 +26,13 @@ mod write_batch;
 
 pub use access::{Access, Denied, Everybody, Grant, SharedToken, TOKEN_BYTES_MAX, TokenError};
 pub use admin::{
-    AdminRequest, AdminResponse, ChannelStats, NodeStats, TopicOptions, TopicSettings, TopicStats,
+    AdminRequest, AdminResponse, ChannelStats, DrainOptions, NodeStats, TopicOptions,
+    TopicSettings, TopicStats,
 };
 pub use broker::{
     Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, CatalogueChanges,
-    CatalogueWatch, DirectError, Publisher, PublisherOptions, Receipt, Received, SettingsError,
-    SubscribeOptions, Subscription,
+    CatalogueWatch, DirectError, DrainWishes, Publisher, PublisherOptions, Receipt, Received,
+    SettingsError, SubscribeOptions, Subscription,
 };
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};

@@ -186,7 +186,7 @@ impl Permissions {
 pub(crate) const fn needed_for(request: &AdminRequest) -> Need<'_> {
     match request {
         AdminRequest::ListTopics => Need::Nothing,
-        AdminRequest::Stats => Need::Node,
+        AdminRequest::Stats | AdminRequest::Drain { .. } | AdminRequest::EndDrain => Need::Node,
         AdminRequest::CreateTopic { topic, .. }
         | AdminRequest::AlterTopic { topic, .. }
         | AdminRequest::ShowTopic { topic }

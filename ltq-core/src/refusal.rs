@@ -175,7 +175,7 @@ codes! {
     TopicDeleted = "topic_deleted", Nothing;
     /// The channel was deleted.
     ChannelDeleted = "channel_deleted", Nothing;
-    /// The node is stopping or draining.
+    /// The node is stopping.
     Stopping = "stopping", Nothing;
     /// The broker could not do it for a reason of its own.
     Internal = "internal", Nothing;
@@ -184,6 +184,8 @@ codes! {
     /// Too many frames within a second that brought nothing: pings, requests that were refused,
     /// numbers that name nothing.
     Flooding = "flooding", Fatal;
+    /// The node is draining: it takes nothing in, and is going to stop.
+    Draining = "draining", Nothing;
 }
 
 impl fmt::Display for RefusalCode {

@@ -13,20 +13,22 @@ use ltq_core::{
 };
 use ltq_discovery::{
     Announced, Announcement, Discovery as _, Epoch, Load, NodeId, NodeInfo, NodeInfoError,
+    NodeState,
     registry::{Registries, RegistriesError},
 };
-#[cfg(feature = "tls")]
-use ltq_transport::{ClientTrust, Fingerprint, Pem, Tls, TrustError};
-use ltq_transport::{Tcp, Transports};
 use thiserror::Error;
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tracing::{error, info, warn};
 
-use crate::{NodeBroker, config::Config};
+use crate::{
+    NodeBroker,
+    config::Config,
+    peers::{self, PeersError},
+};
 
 /// Why a node cannot be announced.
 #[derive(Debug, Error)]
@@ -41,16 +43,16 @@ pub enum AnnouncerError {
     /// Its name is no id.
     #[error("the node cannot be announced by the name {0:?}; name it with --node")]
     Id(String),
-    /// Whom to trust at `tls://` addresses cannot be read.
-    #[cfg(feature = "tls")]
-    #[error("trusting registries: {0}")]
-    Trust(#[from] TrustError),
+    /// They cannot be reached as is set.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
 }
 
 /// Announces a node for as long as it is there.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     registries: Registries,
+    state: State,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -66,7 +68,9 @@ impl Announcer {
         if config.registry.is_empty() {
             return Ok(None);
         }
-        let mut registries = Registries::builder(transports(config)?);
+        let of = &config.discovery;
+        let transports = peers::transports(of.tls_ca.as_deref(), of.tls_fingerprint.as_deref())?;
+        let mut registries = Registries::builder(transports);
         for address in &config.registry {
             registries = registries.registry(address);
         }
@@ -83,6 +87,8 @@ impl Announcer {
             .with_version(env!("CARGO_PKG_VERSION"))?;
         info!(node = %node.id(), %epoch, registries = config.registry.join(", "), "announcing");
         let (stop, stopped) = oneshot::channel();
+        let (wanted, to_be) = watch::channel(NodeState::Ready);
+        let (is, told) = watch::channel(NodeState::Ready);
         let announcing = Announcing {
             registries: registries.clone(),
             node,
@@ -90,14 +96,22 @@ impl Announcer {
             catalogue: broker.catalogue(),
             broker: broker.clone(),
             load: Smoothed::default(),
+            to_be,
+            is,
         };
+        let state = State { wanted: Arc::new(wanted), told };
         let task = tokio::spawn(announcing.run(stopped));
-        Ok(Some(Self { registries, stop: Some(stop), task }))
+        Ok(Some(Self { registries, state, stop: Some(stop), task }))
     }
 
     /// The registries, each with whether it has the node.
     pub(crate) const fn registries(&self) -> &Registries {
         &self.registries
+    }
+
+    /// By which they are told what the node is doing.
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
     }
 
     /// Withdraws the node, and waits until registries know it, for a second at most.
@@ -112,24 +126,21 @@ impl Announcer {
     }
 }
 
-/// How registries are connected to.
-fn transports(config: &Config) -> Result<Transports, AnnouncerError> {
-    let transports = Transports::new().with(Tcp::default());
-    #[cfg(feature = "tls")]
-    {
-        let of = &config.discovery;
-        let trust = match (&of.tls_ca, &of.tls_fingerprint) {
-            (Some(authorities), _) => Some(ClientTrust::authorities(Pem::file(authorities))?),
-            (None, Some(text)) => Some(ClientTrust::fingerprint(text.parse::<Fingerprint>()?)?),
-            (None, None) => None,
-        };
-        if let Some(trust) = trust {
-            return Ok(transports.with(Tls::default().trusting(trust)));
-        }
+/// What registries are told that the node is doing.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    wanted: Arc<watch::Sender<NodeState>>,
+    told: watch::Receiver<NodeState>,
+}
+
+impl State {
+    /// Tells it, and waits until those registries know it that can be reached. Cancel safe: it is told all
+    /// the same.
+    pub(crate) async fn say(&self, state: NodeState) {
+        self.wanted.send_replace(state);
+        // An error means that nothing is announced any more.
+        let _ = self.told.clone().wait_for(|told| *told == state).await;
     }
-    #[cfg(not(feature = "tls"))]
-    let _ = config;
-    Ok(transports)
 }
 
 type Topics = BTreeMap<TopicName, BTreeSet<ChannelName>>;
@@ -143,6 +154,9 @@ struct Announcing {
     catalogue: CatalogueWatch,
     broker: NodeBroker,
     load: Smoothed,
+    to_be: watch::Receiver<NodeState>,
+    /// What was told.
+    is: watch::Sender<NodeState>,
 }
 
 impl Announcing {
@@ -180,10 +194,13 @@ impl Announcing {
                 () = sleep_until(not_before), if is_new => {
                     is_new = false;
                     not_before = Instant::now() + UPDATE_PAUSE;
+                    let state = *self.to_be.borrow_and_update();
                     if let Err(error) = announced.update(self.now()).await {
                         warn!(%error, "a change of the node was not announced");
                     }
+                    self.is.send_replace(state);
                 }
+                Ok(()) = self.to_be.changed() => is_new = true,
                 changes = self.catalogue.changed() => {
                     self.take(changes);
                     is_new = true;
@@ -213,7 +230,8 @@ impl Announcing {
 
     /// The node as it is.
     fn now(&self) -> NodeInfo {
-        let node = self.node.clone().with_load(self.load.load());
+        let state = *self.to_be.borrow();
+        let node = self.node.clone().with_load(self.load.load()).with_state(state);
         node.with_topics(self.topics.clone())
     }
 }

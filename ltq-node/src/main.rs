@@ -6,7 +6,7 @@ use std::{fmt::Display, process::ExitCode};
 use clap::Parser;
 use ltq_node::{
     config::{Config, ConfigSource, Flags, Instead, LogFormat, LogLevel, Settings},
-    logging, node, output,
+    drain, logging, node, output,
     registry::{self, RegistryConfig},
     tools,
 };
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let mut flags = Flags::parse();
     match flags.instead.take() {
         Some(Instead::Tool(tool)) => tools::run(tool),
+        Some(Instead::Drain(args)) => drain::command(&args),
         Some(Instead::Registry(flags)) => {
             let print_config = flags.print_config;
             let of =

@@ -3,13 +3,14 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use ltq_core::{
-    Address, Broker, BrokerError, BrokerSettings, Environment, Listener as _, Store, StoreError,
-    TransportError,
+    Address, AdminRequest, Broker, BrokerError, BrokerSettings, DrainOptions, Environment,
+    Listener as _, Store, StoreError, TransportError,
 };
 use ltq_store::{FileStore, MemoryStore};
 use thiserror::Error;
@@ -28,6 +29,7 @@ use crate::{
     announcer::Announcer,
     config::{Config, ConfigSource, StoreKind},
     descriptors,
+    drain::Drain,
     http::{self, HttpOptions, HttpServer},
     listening::Wires,
     output,
@@ -99,6 +101,7 @@ pub struct Node {
     listening: Vec<Address>,
     http: Option<(SocketAddr, JoinHandle<()>)>,
     announcer: Option<Announcer>,
+    config: Arc<Config>,
     serving: JoinSet<()>,
     stopping: watch::Sender<bool>,
     /// Where the messages are, for people.
@@ -214,6 +217,7 @@ impl Node {
             listening,
             http,
             announcer,
+            config: Arc::new(config.clone()),
             serving,
             stopping,
             kept: kept(config),
@@ -282,6 +286,14 @@ impl Node {
         Some(format!("its certificate is for development; clients trust it by {flag}"))
     }
 
+    /// Drains the node when an operator wants it ([`AdminRequest::Drain`], over the wire or by
+    /// [`Broker::admin`]), and resolves when that is over: then it is to be [stopped](Self::stop). From this
+    /// call on such requests are taken; where the future is dropped, nobody drains the node any more.
+    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
+        let state = self.announcer.as_ref().map(|it| it.state().clone());
+        Drain::new(&self.broker, self.config.clone(), state).over()
+    }
+
     /// Stops cleanly, within the time that the configuration gives.
     ///
     /// # Errors
@@ -332,9 +344,9 @@ pub async fn run(config: &Config, source: ConfigSource) -> Result<(), NodeError>
         let _ = output::line(line);
     }
     let watching = tokio::spawn(node.reloader.clone().watch(source, hangup));
-    let signal = signals.next().await;
+    let why = until_over(&node, &mut signals).await;
     watching.abort();
-    info!(signal, deadline = ?node.stop_timeout, "stopping; a second signal ends at once");
+    info!(why, deadline = ?node.stop_timeout, "stopping; a further signal ends at once");
     tokio::select! {
         stopped = node.stop() => {
             if stopped.is_ok() {
@@ -343,8 +355,31 @@ pub async fn run(config: &Config, source: ConfigSource) -> Result<(), NodeError>
             stopped
         }
         signal = signals.next() => {
-            error!(signal, "ended at once by a second signal");
+            error!(signal, "ended at once by a further signal");
             std::process::exit(1);
+        }
+    }
+}
+
+/// Waits until the node is to stop: by a signal, or because it is drained. A signal that has it drain is
+/// followed by another one that stops it.
+async fn until_over(node: &Node, signals: &mut Signals) -> &'static str {
+    let (broker, mut by_signal) = (node.broker.clone(), node.config.drain.on_signal);
+    let mut drained = pin!(node.drained());
+    loop {
+        tokio::select! {
+            signal = signals.next() => {
+                if !std::mem::take(&mut by_signal) || broker.is_draining() {
+                    return signal;
+                }
+                info!(signal, "draining before the stop; a further signal stops now");
+                let options = DrainOptions::default();
+                if let Err(refusal) = broker.admin(AdminRequest::Drain { options }).await {
+                    error!(%refusal, "cannot be drained");
+                    return signal;
+                }
+            }
+            () = &mut drained => return "drained",
         }
     }
 }

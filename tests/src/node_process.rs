@@ -136,10 +136,26 @@ impl NodeProcess {
     ///
     /// # Errors
     /// The operating system's.
-    pub async fn terminate(mut self) -> io::Result<ExitStatus> {
+    pub async fn terminate(self) -> io::Result<ExitStatus> {
+        self.tell_to_end()?;
+        self.ended().await
+    }
+
+    /// SIGTERM, once.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn tell_to_end(&self) -> io::Result<()> {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let pid = pid.ok_or_else(|| io::Error::other("it has ended"))?;
-        kill_process(pid, Signal::TERM)?;
+        Ok(kill_process(pid, Signal::TERM)?)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn ended(mut self) -> io::Result<ExitStatus> {
         within("the node's clean stop", self.child.wait()).await
     }
 }

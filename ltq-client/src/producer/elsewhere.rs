@@ -49,6 +49,7 @@ impl Fault {
             | RefusalCode::OutcomeUnknown
             | RefusalCode::LimitReached
             | RefusalCode::Stopping
+            | RefusalCode::Draining
             | RefusalCode::Internal
             | RefusalCode::NoSuchTopic
             | RefusalCode::DurabilityUnavailable

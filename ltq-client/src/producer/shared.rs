@@ -518,6 +518,7 @@ pub(crate) const fn passes(code: RefusalCode) -> bool {
             | RefusalCode::OutcomeUnknown
             | RefusalCode::LimitReached
             | RefusalCode::Stopping
+            | RefusalCode::Draining
             | RefusalCode::Internal
     )
 }

@@ -60,6 +60,8 @@ pub(super) async fn perform(
         AdminRequest::PauseChannel { topic, channel, paused } => {
             on(shared, &topic, false, TopicAction::PauseChannel(channel, paused)).await
         }
+        AdminRequest::Drain { options } => shared.draining.want(Some(options)),
+        AdminRequest::EndDrain => shared.draining.want(None),
         AdminRequest::Stats => Ok(AdminResponse::Stats(Box::new(stats(shared).await))),
     }
 }
@@ -89,6 +91,7 @@ pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
         uptime_seconds: shared.environment.now().monotonic.0 / 1_000_000,
         connections: *shared.connections.borrow() as u64,
         store: shared.store.stats(),
+        is_draining: shared.draining.is_on(),
         store_failure: shared.store.health().err().map(|error| error.to_string()),
         topics,
     }

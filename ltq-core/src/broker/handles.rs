@@ -151,6 +151,7 @@ impl Handles {
         } else if self.producers.len() >= max as usize {
             Err(limit(Limit::Producers, "producers", max))
         } else {
+            // Also while the node drains: it tells what is stored already.
             self.standing.permit(Action::Publish, topic).and_then(|()| self.slot(topic))
         };
         match opened {
@@ -188,7 +189,9 @@ impl Handles {
             self.reply(Reply::PublishRefused { handle, sequence, count, refusal });
             return Ok(());
         };
-        let refusal = bad_records(&records, self.shared.settings.message_bytes_max);
+        let refusal = self.shared.draining.refusal();
+        let bytes_max = self.shared.settings.message_bytes_max;
+        let refusal = refusal.or_else(|| bad_records(&records, bytes_max));
         let bytes = if refusal.is_none() { records.byte_len() } else { 0 };
         self.producers.published(id, sequence, count, bytes + Topic::WISH_BYTES);
         match refusal {

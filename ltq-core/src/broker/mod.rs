@@ -10,6 +10,7 @@ mod by_address;
 mod catalogue;
 mod direct;
 mod door;
+mod draining;
 mod figures;
 mod gathering;
 mod greeting;
@@ -53,6 +54,7 @@ pub use catalogue::{CatalogueChanges, CatalogueWatch};
 pub use direct::{
     DirectError, Publisher, PublisherOptions, Receipt, Received, SubscribeOptions, Subscription,
 };
+pub use draining::DrainWishes;
 pub use figures::BrokerUse;
 pub use settings::{BrokerSettings, SettingsError};
 
@@ -255,6 +257,27 @@ impl<S: Store> Broker<S> {
     #[must_use]
     pub fn catalogue(&self) -> CatalogueWatch {
         self.shared.watch_catalogue()
+    }
+
+    /// What operators want of draining ([`AdminRequest::Drain`]) from now on. Only while somebody holds
+    /// one of these are such requests taken: whoever does has to see to what follows, the announcement,
+    /// [`set_draining`](Self::set_draining), and the end.
+    #[must_use]
+    pub fn drain_wishes(&self) -> DrainWishes {
+        DrainWishes::new(&self.shared)
+    }
+
+    /// Takes in nothing more, or takes in again: publishes and new topics are refused as
+    /// [`RefusalCode::Draining`] meanwhile, and nothing of them has happened. Consumers go on. What was
+    /// on its way to a topic before is stored.
+    pub fn set_draining(&self, draining: bool) {
+        self.shared.draining.set(draining);
+    }
+
+    /// Whether it takes in nothing more: [`set_draining`](Self::set_draining).
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.is_on()
     }
 
     /// Counts since the start.

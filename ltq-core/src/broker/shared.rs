@@ -15,6 +15,7 @@ use super::{
     budget::{Budget, Partials},
     catalogue::{Catalogue, CatalogueWatch},
     door::Door,
+    draining::Draining,
     figures::{BrokerUse, Refusals},
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
@@ -51,6 +52,7 @@ pub(super) struct Shared {
     pub(super) refusals: Refusals,
     pub(super) door: Door,
     pub(super) catalogue: Arc<Catalogue>,
+    pub(super) draining: Draining,
 }
 
 /// How far a broker is on its way out.
@@ -103,6 +105,7 @@ impl Shared {
             refusals: Refusals::default(),
             door: Door::default(),
             catalogue: Arc::default(),
+            draining: Draining::default(),
         }
     }
 
@@ -213,6 +216,7 @@ impl Shared {
         if self.is_stopping() {
             return Err(Refusal::new(RefusalCode::Stopping, "the node is stopping"));
         }
+        self.draining.check()?;
         if !create {
             let detail = format!("there is no topic {name}");
             return Err(Refusal::new(RefusalCode::NoSuchTopic, detail));

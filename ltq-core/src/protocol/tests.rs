@@ -11,10 +11,10 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, Durability, Keep, Message,
-    NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal, RefusalCode, Retention,
-    RetentionChange, SendStream, Settlement, StartAt, StoreStats, Tag, TagRange, Timestamp,
-    TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DrainOptions, Durability, Keep,
+    Message, NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal, RefusalCode,
+    Retention, RetentionChange, SendStream, Settlement, StartAt, StoreStats, Tag, TagRange,
+    Timestamp, TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
 };
 
 const LIMIT: u32 = 1 << 20;
@@ -181,6 +181,13 @@ fn admin_frames() -> Vec<Frame> {
         AdminRequest::DeleteChannel { topic: topic.clone(), channel: channel.clone() },
         AdminRequest::PauseChannel { topic: topic.clone(), channel, paused: false },
         AdminRequest::Stats,
+        AdminRequest::Drain {
+            options: DrainOptions {
+                hand_over_to: vec!["tcp://n2:7440".to_owned()],
+                timeout_ms: Some(5_000),
+            },
+        },
+        AdminRequest::EndDrain,
     ];
     let answers = vec![
         Ok(AdminResponse::Done),
@@ -191,6 +198,7 @@ fn admin_frames() -> Vec<Frame> {
             uptime_seconds: 2,
             connections: 3,
             store: StoreStats { commits: 4, ..StoreStats::default() },
+            is_draining: true,
             store_failure: Some("why".to_owned()),
             topics: vec![topic_stats()],
         }))),

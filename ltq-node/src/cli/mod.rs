@@ -103,7 +103,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => {
-            return finish(Err(CliError::Io { doing: "starting the runtime", source }));
+            return finish("ltq", Err(CliError::Io { doing: "starting the runtime", source }));
         }
     };
     let result = runtime.block_on(async {
@@ -128,10 +128,10 @@ pub fn run(cli: Cli) -> ExitCode {
     });
     // A thread that still waits for standard input is left behind.
     runtime.shutdown_background();
-    finish(result)
+    finish("ltq", result)
 }
 
-fn finish(result: Result<(), CliError>) -> ExitCode {
+pub(crate) fn finish(command: &str, result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read the output has enough of it; that is how pipelines end.
@@ -139,7 +139,7 @@ fn finish(result: Result<(), CliError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            output::note(format_args!("ltq: {error}{}", error.advice()));
+            output::note(format_args!("{command}: {error}{}", error.advice()));
             ExitCode::from(error.code())
         }
     }

@@ -9,7 +9,7 @@ use super::{
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
     units::Token,
 };
-use crate::{registry::RegistryFlags, tools::ToolCommand};
+use crate::{drain::DrainArgs, registry::RegistryFlags, tools::ToolCommand};
 
 /// The flags of `ltq-node`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -134,6 +134,17 @@ pub enum Instead {
         max_term_width = 100
     )]
     Registry(RegistryFlags),
+    /// Has a running node take in nothing more, finish what it has, and stop.
+    #[command(
+        long_about = "Has a running node take in nothing more and stop once what it has is consumed, or \
+        forwarded to other nodes with --to. Registries are told first, so that producers go elsewhere; \
+        consumers go on. The command watches what is left until the node stops; Ctrl-C ends the \
+        watching and not the drain.\n\nExit codes: 0 drained (or, with --no-wait or --cancel, the node \
+        has been told), 2 bad usage, 1 anything else, such as that time was over and something is left, \
+        which the node keeps.",
+        max_term_width = 100
+    )]
+    Drain(DrainArgs),
     /// A tool.
     #[command(flatten)]
     Tool(ToolCommand),

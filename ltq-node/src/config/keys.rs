@@ -13,6 +13,7 @@ use super::{
     ConfigError, Flags,
     choice::DurabilityChoice,
     discovery::DiscoverySettings,
+    drain::DrainSettings,
     grants::{IdentitySettings, TokenHash, TokenSettings},
     layers::Settings,
     listening::TlsSettings,
@@ -96,6 +97,12 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             token: Some("".into()),
             tls_ca: Some(PathBuf::new()),
             tls_fingerprint: Some(String::new()),
+        },
+        drain: DrainSettings {
+            token: Some("".into()),
+            tls_ca: Some(PathBuf::new()),
+            tls_fingerprint: Some(String::new()),
+            ..DrainSettings::default()
         },
         durability: Some(DurabilityChoice::Disk),
         ..Config::default()

@@ -2,6 +2,7 @@
 
 mod choice;
 mod discovery;
+mod drain;
 mod flags;
 mod grants;
 mod keys;
@@ -21,6 +22,8 @@ use thiserror::Error;
 
 pub use choice::{CongestionChoice, DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
 pub use discovery::DiscoverySettings;
+pub use drain::DrainSettings;
+pub(crate) use drain::can_be_reached;
 pub use flags::{Flags, Instead};
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
 pub use layers::Settings;
@@ -145,7 +148,7 @@ impl Config {
     }
 
     /// The configuration as a TOML file that says the same. Of `tokens` there are only hashes. The
-    /// plain `token` and that for registries are left out, since what is
+    /// plain `token` and those for registries and other nodes are left out, since what is
     /// printed is easily passed on; a line says whether there is one.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -159,7 +162,9 @@ impl Config {
             ltq_core::Durability::Memory => DurabilityChoice::Memory,
         };
         let discovery = DiscoverySettings { token: None, ..self.discovery.clone() };
-        let shown = Self { token: None, durability: Some(durability), discovery, ..self.clone() };
+        let drain = DrainSettings { token: None, ..self.drain.clone() };
+        let durability = Some(durability);
+        let shown = Self { token: None, durability, discovery, drain, ..self.clone() };
         match toml::to_string(&shown) {
             Ok(body) => text.push_str(&body),
             // A path that is not text has no place in a TOML file.

@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let (hour, day, year) = (period(HOUR_MS), period(24 * HOUR_MS), period(365 * 24 * HOUR_MS));
 
     within("stop_timeout", config.stop_timeout, tenth, hour)?;
+    within("drain.timeout", config.drain.timeout, tenth, day)?;
     within("listen_retry", config.listen_retry, ten_millis, hour)?;
     within("tls.handshake_timeout", config.tls.handshake_timeout, tenth, hour)?;
     let (quic, least, most) = (&config.quic, ByteSize(64 << 10), ByteSize(1 << 30));

@@ -14,6 +14,7 @@ use super::{
     ConfigError, check_shared,
     choice::{DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind},
     discovery::{self, DiscoverySettings},
+    drain::{self, DrainSettings},
     grants::{IdentitySettings, TokenSettings},
     layers,
     listening::{QuicSettings, TlsSettings},
@@ -72,6 +73,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How registries are talked to.
     pub discovery: DiscoverySettings,
+    /// What becomes of the backlog of a node that is to end.
+    pub drain: DrainSettings,
     /// Certificates, for `tls://` and `quic://` addresses.
     pub tls: TlsSettings,
     /// Connections over QUIC.
@@ -269,6 +272,7 @@ impl Default for Config {
             log_format: LogFormat::Human,
             log_level: LogLevel::Info,
             discovery: DiscoverySettings::default(),
+            drain: DrainSettings::default(),
             tls: TlsSettings::default(),
             quic: QuicSettings::default(),
             limits: Limits::default(),
@@ -522,6 +526,7 @@ impl Config {
         }
         check_shared(self)?;
         discovery::check(self)?;
+        drain::check(self)?;
         ranges::check(self)?;
         let broker = self.broker_settings();
         broker.check().or_else(|error| {

@@ -62,6 +62,12 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("discovery.token", "\"secret\"", "secret"),
     ("discovery.tls_ca", "\"/tmp/ca.pem\"", "/tmp/ca.pem"),
     ("discovery.tls_fingerprint", "\"aa\"", "aa"),
+    ("drain.on_signal", "true", "true"),
+    ("drain.timeout", "\"7s\"", "7s"),
+    ("drain.hand_over_to", "[\"tcp://n2:1\", \"n3:2\"]", "tcp://n2:1, n3:2"),
+    ("drain.token", "\"secret\"", "secret"),
+    ("drain.tls_ca", "\"/tmp/ca.pem\"", "/tmp/ca.pem"),
+    ("drain.tls_fingerprint", "\"aa\"", "aa"),
     ("tls.certificate", "\"/tmp/certificate.pem\"", "/tmp/certificate.pem"),
     ("tls.key", "\"/tmp/key.pem\"", "/tmp/key.pem"),
     ("tls.client_authorities", "\"/tmp/authorities.pem\"", "/tmp/authorities.pem"),
@@ -186,6 +192,7 @@ fn effects(config: &Config) -> String {
     let secure = (files, tls, quic);
     let found = (&config.registry, config.advertised(&[]), config.registry_token());
     let found = (found, &config.discovery);
+    let found = (found, &config.drain, config.drain_token());
     let (broker, file) = (config.broker_settings(), config.file_store_options());
     format!("{node:?} {found:?} {secure:?} {access:?} {broker:?} {file:?} {rocksdb:?}")
 }
@@ -509,7 +516,15 @@ fn the_printed_configuration_says_the_same_and_keeps_the_secret() {
     for (key, value, _) in OTHERS {
         // The store that is not the default cannot confirm as the durability here, and there is a
         // certificate already, and an authority.
-        let apart = ["token", "discovery.token", "store", "dev_tls", "discovery.tls_fingerprint"];
+        let apart = [
+            "token",
+            "discovery.token",
+            "drain.token",
+            "store",
+            "dev_tls",
+            "discovery.tls_fingerprint",
+            "drain.tls_fingerprint",
+        ];
         if apart.contains(key) {
             continue;
         }
@@ -529,6 +544,8 @@ fn the_printed_configuration_says_the_same_and_keeps_the_secret() {
 
     let announces = load(None, &[("LTQ_DISCOVERY_TOKEN", "s3cr3t")], &[]).unwrap();
     assert!(!format!("{announces:?} {}", announces.to_toml()).contains("s3cr3t"));
+    let hands_over = load(None, &[("LTQ_DRAIN_TOKEN", "s3cr3t")], &[]).unwrap();
+    assert!(!format!("{hands_over:?} {}", hands_over.to_toml()).contains("s3cr3t"));
     let secret = load(None, &[("LTQ_TOKEN", "s3cr3t")], &[]).unwrap();
     assert!(!format!("{secret:?} {:?}", secret.broker_settings()).contains("s3cr3t"));
     assert!(!secret.to_toml().contains("s3cr3t"), "{}", secret.to_toml());

@@ -98,7 +98,9 @@ const fn status_of(code: RefusalCode) -> StatusCode {
         | RefusalCode::Fenced
         | RefusalCode::SequenceGap => StatusCode::CONFLICT,
         RefusalCode::StoreFull => StatusCode::INSUFFICIENT_STORAGE,
-        RefusalCode::StoreFailed | RefusalCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        RefusalCode::StoreFailed | RefusalCode::Stopping | RefusalCode::Draining => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -119,6 +121,7 @@ mod tests {
             (RefusalCode::OutcomeUnknown, 500),
             (RefusalCode::StoreFailed, 503),
             (RefusalCode::Stopping, 503),
+            (RefusalCode::Draining, 503),
             (RefusalCode::StoreFull, 507),
         ] {
             assert_eq!(status_of(code).as_u16(), status, "{code}");

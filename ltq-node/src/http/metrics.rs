@@ -62,6 +62,9 @@ const NODE: &[Figure<NodeStats>] = &[
     ("ltq_in_flight_messages", "Messages delivered and not settled, over all channels.", |s| {
         all_channels(s).map(|channel| channel.in_flight).sum()
     }),
+    ("ltq_draining", "1 while the node takes in nothing more, to stop.", |s| {
+        u64::from(s.is_draining)
+    }),
     ("ltq_store_healthy", "1 while the store takes commits.", |s| {
         u64::from(s.store_failure.is_none())
     }),

@@ -143,6 +143,9 @@ async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
     if *api.stopping.borrow() {
         return Err(ApiError::refused(RefusalCode::Stopping, "the node is stopping"));
     }
+    if api.broker.is_draining() {
+        return Err(ApiError::refused(RefusalCode::Draining, "the node is draining"));
+    }
     let store = api.broker.store();
     if let Err(error) = store.health() {
         return Err(ApiError::refused(RefusalCode::StoreFailed, error.to_string()));

@@ -131,6 +131,7 @@ impl Publisher {
     /// # Errors
     /// [`DirectError::Refused`], for these messages or, when it had to wait, for earlier ones.
     pub async fn enqueue(&mut self, records: Records) -> Result<u64, DirectError> {
+        self.link.shared.draining.check()?;
         let settings = &self.link.shared.settings;
         let (largest, max) = (records.largest(), settings.message_bytes_max as usize);
         if largest > max {

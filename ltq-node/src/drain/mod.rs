@@ -1,0 +1,222 @@
+//! A node that is to end gives away what it has: its drain.
+//!
+//! It is told to registries first, so that producers go elsewhere, then takes in nothing more, and waits
+//! until its consumers have finished the backlog, or forwards it to other nodes; then it stops.
+
+mod command;
+mod hand_over;
+mod runs;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ltq_core::{DrainOptions, DrainWishes, NodeStats};
+use ltq_discovery::NodeState;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+pub use command::{DrainArgs, run as command};
+
+use crate::{
+    NodeBroker,
+    announcer::State,
+    config::{Config, can_be_reached},
+};
+use hand_over::HandOver;
+
+/// Drains a node when it is told to.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    broker: NodeBroker,
+    wishes: DrainWishes,
+    config: Arc<Config>,
+    state: Option<State>,
+}
+
+/// What a drain left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Messages that some channel has still to settle, once for each.
+    backlog: u64,
+    /// The channels that have most of them.
+    channels: Vec<String>,
+    /// Topics with messages that no channel reads.
+    unread: usize,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages", self.backlog)?;
+        if !self.channels.is_empty() {
+            write!(f, ", most in {}", self.channels.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drain {
+    /// `state` is by what registries are told, where there are any.
+    pub(crate) fn new(broker: &NodeBroker, config: Arc<Config>, state: Option<State>) -> Self {
+        Self { broker: broker.clone(), wishes: broker.drain_wishes(), config, state }
+    }
+
+    /// Waits until the node is to be drained, and was. Dropping it leaves the node as it is then.
+    pub(crate) async fn over(mut self) {
+        loop {
+            let options = self.wishes.begun().await;
+            let draining = Draining::new(&self.broker, &self.config, self.state.as_ref(), &options);
+            let is_over = tokio::select! {
+                biased;
+                () = self.wishes.changed() => false,
+                () = draining.run() => true,
+            };
+            if is_over {
+                return;
+            }
+            if !self.wishes.has_begun() {
+                self.broker.set_draining(false);
+                info!("the drain is taken back; the node takes in again");
+                say(self.state.as_ref(), NodeState::Ready).await;
+            }
+        }
+    }
+}
+
+/// Tells registries, and waits until they know it, for a moment at most.
+async fn say(state: Option<&State>, now: NodeState) {
+    let Some(state) = state else { return };
+    if timeout(SAID_MAX, state.say(now)).await.is_err() {
+        warn!(?now, "not every registry knows it yet");
+    }
+}
+
+/// One drain.
+struct Draining<'a> {
+    broker: &'a NodeBroker,
+    config: &'a Config,
+    state: Option<&'a State>,
+    peers: Vec<String>,
+    after: Duration,
+}
+
+impl<'a> Draining<'a> {
+    fn new(
+        broker: &'a NodeBroker,
+        config: &'a Config,
+        state: Option<&'a State>,
+        options: &DrainOptions,
+    ) -> Self {
+        let settings = &config.drain;
+        let peers = match options.hand_over_to.is_empty() {
+            true => settings.hand_over_to.clone(),
+            false => options.hand_over_to.clone(),
+        };
+        let after = options.timeout_ms.map_or(settings.timeout.0, Duration::from_millis);
+        Self { broker, config, state, peers, after }
+    }
+
+    async fn run(self) {
+        let to = if self.peers.is_empty() { "nobody".to_owned() } else { self.peers.join(", ") };
+        info!(timeout = ?self.after, hand_over_to = to, "draining: nothing is taken in any more");
+        let ended = timeout(self.after, async {
+            say(self.state, NodeState::Draining).await;
+            self.broker.set_draining(true);
+            tokio::select! {
+                () = self.finished() => {}
+                () = self.handing_over() => {}
+            }
+        });
+        let left = match ended.await {
+            // Who watches the node sees that it is done.
+            Ok(()) => {
+                sleep(SEEN_PAUSE).await;
+                Left::default()
+            }
+            Err(_) => left(&self.broker.stats().await),
+        };
+        match left.backlog {
+            0 => info!("drained: nothing is left to be consumed"),
+            _ => warn!(%left, "the time to drain is over; what is left is kept"),
+        }
+    }
+
+    /// Waits until nothing is left.
+    async fn finished(&self) {
+        let mut was_empty = false;
+        let mut said = Instant::now();
+        loop {
+            let unconfirmed = self.broker.in_use().publish_bytes;
+            let began = Instant::now();
+            let left = left(&self.broker.stats().await);
+            // Twice, for what was just on its way in.
+            let is_empty = unconfirmed == 0 && left.backlog == 0;
+            if is_empty && was_empty {
+                if left.unread > 0 {
+                    let topics = left.unread;
+                    warn!(topics, "some topics have messages that no channel reads: they are kept");
+                }
+                return;
+            }
+            was_empty = is_empty;
+            if said.elapsed() >= SAY_PAUSE {
+                said = Instant::now();
+                info!(%left, "draining");
+            }
+            // With many topics a look takes a while; most of the time is not for looking.
+            sleep(LOOK_PAUSE.max(began.elapsed() * 4)).await;
+        }
+    }
+
+    /// Forwards what is left, for as long as it is awaited.
+    async fn handing_over(&self) {
+        if self.peers.is_empty() {
+            return std::future::pending().await;
+        }
+        for text in &self.peers {
+            if let Err(why) = can_be_reached(text, &self.config.drain) {
+                error!(address = text, why, "the backlog is not handed over");
+                return std::future::pending().await;
+            }
+        }
+        match HandOver::new(self.broker, self.config, &self.peers) {
+            Ok(hand_over) => hand_over.run().await,
+            Err(error) => {
+                error!(%error, "the backlog is not handed over");
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+/// What is left of what the figures show.
+fn left(stats: &NodeStats) -> Left {
+    let mut channels: Vec<_> = Vec::new();
+    let mut unread = 0;
+    for topic in &stats.topics {
+        unread += usize::from(topic.channels.is_empty() && topic.end > topic.first);
+        for channel in topic.channels.iter().filter(|channel| channel.backlog() > 0) {
+            channels.push((channel.backlog(), &topic.topic, &channel.channel));
+        }
+    }
+    channels.sort_unstable_by(|a, b| b.cmp(a));
+    let named = |(count, topic, channel): &(u64, _, _)| format!("{topic}/{channel} ({count})");
+    Left {
+        backlog: stats.backlog(),
+        channels: channels.iter().take(NAMED_MAX).map(named).collect(),
+        unread,
+    }
+}
+
+/// How often it is looked at what is left, at most.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// How often it is said.
+const SAY_PAUSE: Duration = Duration::from_secs(10);
+/// Channels that are named where many have something left.
+const NAMED_MAX: usize = 10;
+/// What telling registries may take before the drain goes on without.
+const SAID_MAX: Duration = Duration::from_secs(1);
+/// How long a drained node can still be looked at.
+const SEEN_PAUSE: Duration = Duration::from_millis(700);

@@ -1,0 +1,251 @@
+//! Nodes that are drained before they stop, as real processes: they are told to registries first, take in
+//! nothing more, and end once what they have is consumed or handed over; what is left then is kept.
+#![cfg(target_os = "linux")]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use ltq_client::{Client, Consumer, Message, PublishError, RefusalCode, StartAt};
+use ltq_tests::{NodeProcess, RegistryProcess, binary, within};
+use tokio::process::Command;
+
+async fn node(folder: &Path, name: &str, more: &[&str]) -> NodeProcess {
+    NodeProcess::start(&folder.join(name), 0, more).await.expect("a node")
+}
+
+/// `ltq-node drain` of a node, on its way.
+fn drain(node: &NodeProcess, more: &[&str]) -> tokio::task::JoinHandle<Output> {
+    let mut command = Command::new(binary("ltq-node"));
+    command.arg("drain").args(["--server", &node.address().to_string()]).args(more);
+    command.env_remove("LTQ_SERVER").env_remove("LTQ_TOKEN").stdin(Stdio::null());
+    command.kill_on_drop(true);
+    tokio::spawn(async move { command.output().await.expect("the command") })
+}
+
+async fn done(command: tokio::task::JoinHandle<Output>) -> (Option<i32>, String) {
+    let output = within("the command's end", command).await.expect("no panic");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+async fn client(node: &NodeProcess) -> Client {
+    Client::connect(&node.address().to_string()).await.expect("connected")
+}
+
+async fn publish(client: &Client, topic: &str, numbers: std::ops::Range<u32>) {
+    let producer = client.producer(topic).await.expect("a producer");
+    let messages = numbers.map(|number| Message::new(number.to_string()));
+    producer.send_batch(messages).await.expect("stored");
+}
+
+/// Takes and acks so many messages; says how often each body came.
+async fn take(consumer: &mut Consumer, count: usize) -> BTreeMap<String, u32> {
+    let mut taken = BTreeMap::new();
+    for _ in 0..count {
+        let delivery = within("a message", consumer.next()).await.expect("one").expect("whole");
+        let body = String::from_utf8_lossy(&delivery.message.body).into_owned();
+        *taken.entry(body).or_default() += 1;
+        delivery.ack_confirmed().await.expect("acked");
+    }
+    taken
+}
+
+async fn until_it_refuses(client: &Client, topic: &str) {
+    let producer = client.producer(topic).await.expect("a producer");
+    within("it takes in nothing more", async {
+        loop {
+            match producer.send(Message::new("late")).await {
+                Ok(_) => {}
+                Err(PublishError::Refused { refusal, .. }) => {
+                    assert_eq!(refusal.code, RefusalCode::Draining);
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await;
+}
+
+async fn depth(client: &Client, topic: &str) -> u64 {
+    client.admin().show_topic(topic).await.expect("it").channels.iter().map(|it| it.backlog()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_11_a_drained_node_is_told_and_ends_when_its_consumers_are_done() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &[]).await.expect("a registry");
+    let at = registry.address().to_string();
+    let first = node(folder.path(), "n1", &["--node", "n1", "--registry", &at]).await;
+    registry.until("it is there", |nodes| nodes.len() == 1).await;
+    let client = client(&first).await;
+    client.admin().create_channel("orders", "billing", StartAt::Earliest).await.expect("made");
+    publish(&client, "orders", 0..300).await;
+    let command = drain(&first, &[]);
+    registry.until("it drains", |nodes| nodes[0]["state"] == "draining").await;
+    until_it_refuses(&client, "orders").await;
+    let stats = client.admin().stats().await.expect("figures");
+    assert!(stats.is_draining);
+    // A new topic is refused, and a new consumer is not.
+    let made = client.admin().create_topic("new", Default::default()).await;
+    assert!(made.expect_err("refused").to_string().contains("draining"));
+    let count = usize::try_from(depth(&client, "orders").await).expect("few");
+    let mut consumer = client.consumer("orders", "billing").await.expect("a consumer");
+    take(&mut consumer, count).await;
+    let (code, said) = done(command).await;
+    assert!(code == Some(0) && said.contains("drained"), "{code:?}: {said}");
+    assert!(first.ended().await.expect("it ends").success());
+    registry.until("it is withdrawn", <[_]>::is_empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_1_a_backlog_is_handed_over_whole_to_the_first_node_that_takes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (first, second) =
+        (node(folder.path(), "n1", &[]).await, node(folder.path(), "n2", &[]).await);
+    let (from, to) = (client(&first).await, client(&second).await);
+    for channel in ["a", "b"] {
+        from.admin().create_channel("orders", channel, StartAt::Earliest).await.expect("made");
+    }
+    from.admin().create_channel("other", "a", StartAt::Earliest).await.expect("made");
+    publish(&from, "orders", 0..500).await;
+    publish(&from, "other", 0..50).await;
+    // Somebody was there already, and has read it.
+    to.admin().create_channel("orders", "b", StartAt::Earliest).await.expect("made");
+    publish(&to, "orders", 1_000..1_010).await;
+    let mut there = to.consumer("orders", "b").await.expect("a consumer");
+    take(&mut there, 10).await;
+    let mut here = from.consumer("orders", "a").await.expect("a consumer");
+    take(&mut here, 200).await;
+    here.close().await.expect("closed");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nobody_at = nobody.local_addr().expect("an address").to_string();
+    drop(nobody);
+    let address = second.address().to_string();
+    let command = drain(&first, &["--to", &nobody_at, "--to", &address]);
+    let (code, said) = done(command).await;
+    assert!(code == Some(0) && said.contains("drained"), "{code:?}: {said}");
+    assert!(first.ended().await.expect("it ends").success());
+    // Each channel sees what it had still to see; one that was ahead of another sees what that has.
+    let taken = take(&mut there, 500).await;
+    assert!((0..500).all(|number| taken.get(&number.to_string()) == Some(&1)), "{taken:?}");
+    let mut ahead = to.consumer("orders", "a").await.expect("a consumer");
+    let taken = take(&mut ahead, 500).await;
+    assert!((200..500).all(|number| taken.get(&number.to_string()) == Some(&1)), "{taken:?}");
+    let mut other = to.consumer("other", "a").await.expect("a consumer");
+    assert_eq!(take(&mut other, 50).await.len(), 50);
+    assert_eq!(depth(&to, "orders").await + depth(&to, "other").await, 0, "nothing twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_1_a_node_that_is_killed_while_it_takes_a_backlog_loses_none_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = node(folder.path(), "n1", &[]).await;
+    let mut others = Vec::new();
+    for name in ["n2", "n3"] {
+        others.push(node(folder.path(), name, &[]).await);
+    }
+    let from = client(&first).await;
+    from.admin().create_channel("orders", "a", StartAt::Earliest).await.expect("made");
+    let count = 20_000;
+    publish(&from, "orders", 0..count).await;
+    let to: Vec<_> = others.iter().map(|it| it.address().to_string()).collect();
+    let command = drain(&first, &["--to", &to[0], "--to", &to[1]]);
+    let begun = within("one of them has some", async {
+        loop {
+            for (index, other) in others.iter().enumerate() {
+                let topic = client(other).await.admin().show_topic("orders").await;
+                if topic.is_ok_and(|topic| topic.end.0 > 0) {
+                    return index;
+                }
+            }
+        }
+    })
+    .await;
+    let killed = others.remove(begun);
+    let port = killed.port();
+    killed.kill().await.expect("killed");
+    let (code, said) = done(command).await;
+    assert!(code == Some(0) && said.contains("drained"), "{code:?}: {said}");
+    assert!(first.ended().await.expect("it ends").success());
+    let name = ["n2", "n3"][begun];
+    let back = NodeProcess::start(&folder.path().join(name), port, &[]).await.expect("a node");
+    others.push(back);
+    let mut found = BTreeMap::new();
+    for other in &others {
+        let client = client(other).await;
+        if client.admin().list_topics().await.expect("topics").is_empty() {
+            continue;
+        }
+        let held = usize::try_from(depth(&client, "orders").await).expect("few");
+        let mut consumer = client.consumer("orders", "a").await.expect("a consumer");
+        for _ in 0..held {
+            let delivery = within("a message", consumer.next()).await.expect("one").expect("whole");
+            let body = String::from_utf8_lossy(&delivery.message.body).into_owned();
+            *found.entry(body).or_insert(0_u32) += 1;
+            delivery.ack().expect("in time");
+        }
+    }
+    let missing: Vec<_> = (0..count).filter(|it| !found.contains_key(&it.to_string())).collect();
+    assert!(missing.is_empty(), "lost: {missing:?}");
+    let twice = found.values().filter(|times| **times > 1).count();
+    println!("{twice} of {count} are on both, for the answer that the killed one did not give");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_1_what_a_drain_could_not_give_away_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("ltq.toml");
+    std::fs::write(&config, "[drain]\non_signal = true\ntimeout = \"2s\"\n").expect("written");
+    let more = ["--config", config.to_str().expect("a path")];
+    let first = node(folder.path(), "n1", &more).await;
+    let from = client(&first).await;
+    from.admin().create_channel("orders", "a", StartAt::Earliest).await.expect("made");
+    publish(&from, "orders", 0..100).await;
+    first.tell_to_end().expect("told");
+    until_it_refuses(&from, "orders").await;
+    // Not ended by the first signal, nor cleanly after two seconds with less than it had.
+    let held = depth(&from, "orders").await;
+    assert!(held >= 100, "{held}");
+    assert!(first.ended().await.expect("it ends").success());
+    let again = node(folder.path(), "n1", &more).await;
+    let client = client(&again).await;
+    assert_eq!(depth(&client, "orders").await, held);
+    // A drain that is taken back: the node takes in again.
+    let (code, said) = done(drain(&again, &["--within", "1h", "--no-wait"])).await;
+    assert_eq!(code, Some(0), "{said}");
+    until_it_refuses(&client, "orders").await;
+    let (code, said) = done(drain(&again, &["--cancel"])).await;
+    assert_eq!(code, Some(0), "{said}");
+    let producer = client.producer("orders").await.expect("a producer");
+    within("it takes in again", async {
+        while producer.send(Message::new("again")).await.is_err() {}
+    })
+    .await;
+    // And with a second signal it does not wait for the drain to be over.
+    let began = std::time::Instant::now();
+    again.tell_to_end().expect("told");
+    until_it_refuses(&client, "orders").await;
+    assert!(again.terminate().await.expect("it ends").success());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_makes_no_sense_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = node(folder.path(), "n1", &[]).await;
+    let (code, said) = done(drain(&first, &["--to", "://"])).await;
+    assert!(code == Some(1) && said.contains("is no address"), "{code:?}: {said}");
+    let (code, said) = done(drain(&first, &["--within", "soon"])).await;
+    assert!(code == Some(2) && said.contains("soon"), "{code:?}: {said}");
+    let tokens = ["--token", "secret"];
+    let locked = node(folder.path(), "n2", &tokens).await;
+    let (code, said) = done(drain(&locked, &[])).await;
+    assert!(code == Some(1) && said.contains("unauthorized"), "{code:?}: {said}");
+    let (code, said) = done(drain(&locked, &["--cancel", "--token", "secret"])).await;
+    assert_eq!(code, Some(0), "{said}");
+}
