@@ -11,6 +11,8 @@ mod node_process;
 mod raw_peer;
 mod registry_process;
 mod served;
+#[cfg(target_os = "linux")]
+pub mod torment;
 
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};

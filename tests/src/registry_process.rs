@@ -1,4 +1,8 @@
-use std::{io, net::SocketAddr, process::Stdio};
+use std::{
+    io,
+    net::SocketAddr,
+    process::{Command as Build, Stdio},
+};
 
 use ltq_core::Address;
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,7 +31,17 @@ impl RegistryProcess {
     /// # Errors
     /// It ended before it said where it listens.
     pub async fn start(port: u16, more: &[&str]) -> io::Result<Self> {
-        let mut command = Command::new(binary("ltq-node"));
+        let listen = Address::new("tcp", format!("127.0.0.1:{port}"));
+        Self::start_by(Build::new(binary("ltq-node")), &listen, more).await
+    }
+
+    /// Starts a registry by a command that knows how and where to, and lacks its arguments. Its HTTP is for
+    /// the host that it runs on.
+    ///
+    /// # Errors
+    /// It ended before it said where it listens.
+    pub async fn start_by(command: Build, listen: &Address, more: &[&str]) -> io::Result<Self> {
+        let mut command = Command::from(command);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LTQ_") {
                 command.env_remove(name);
@@ -35,7 +49,7 @@ impl RegistryProcess {
         }
         let mut child = command
             .arg("registry")
-            .args(["--listen", &format!("tcp://127.0.0.1:{port}"), "--http", "127.0.0.1:0"])
+            .args(["--listen", &listen.to_string(), "--http", "127.0.0.1:0"])
             .args(more)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -121,6 +135,16 @@ impl RegistryProcess {
     /// The operating system's.
     pub async fn kill(mut self) -> io::Result<()> {
         self.child.kill().await
+    }
+
+    /// SIGSTOP or SIGCONT: it stands still, or goes on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn pause(&self, paused: bool) -> io::Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        Ok(kill_process(pid.ok_or_else(|| io::Error::other("it has ended"))?, signal)?)
     }
 
     /// SIGTERM, and waits for its end.

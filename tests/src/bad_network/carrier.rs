@@ -1,4 +1,4 @@
-//! The threads that carry packets from one device to the other.
+//! The threads that carry packets between devices.
 
 use std::{
     io::{self, ErrorKind},
@@ -11,32 +11,41 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun_rs::SyncDevice;
 
 use super::{Figures, Pipe, Shape, Unavailable};
 
-/// Carries both ways until it is dropped.
+/// Carries all ways until it is dropped.
 pub(super) struct Carrier {
-    ways: [Arc<Mutex<Pipe>>; 2],
+    /// By the device that packets come from, and the one that they go to.
+    ways: Vec<Vec<Arc<Mutex<Pipe>>>>,
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Which device a packet goes to that came from this one; `None` for nobody.
+pub(super) type Route = fn(from: usize, packet: &[u8]) -> Option<usize>;
+
 impl Carrier {
     pub(super) fn start(
-        devices: [SyncDevice; 2],
+        devices: Vec<SyncDevice>,
         shape: Shape,
         seed: u64,
+        route: Route,
     ) -> Result<Self, Unavailable> {
-        let [near, far] = devices.map(Arc::new);
-        let ways = [seed, !seed].map(|seed| Arc::new(Mutex::new(Pipe::new(shape, seed))));
+        let devices: Arc<[SyncDevice]> = devices.into();
+        let count = devices.len();
+        let mut seeds = SmallRng::seed_from_u64(seed);
+        let mut pipe = || Arc::new(Mutex::new(Pipe::new(shape, seeds.random())));
+        let ways: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| pipe()).collect()).collect();
         let is_over = Arc::new(AtomicBool::new(false));
         let mut carrier = Self { ways, is_over, threads: Vec::new() };
-        let ends = [(near.clone(), far.clone()), (far, near)];
-        for (way, (from, to)) in carrier.ways.iter().zip(ends) {
-            let (way, is_over) = (way.clone(), carrier.is_over.clone());
-            let carries = move || carry(&from, &to, &way, &is_over);
+        for (from, ways) in carrier.ways.iter().enumerate() {
+            let ends = From { from, devices: devices.clone(), ways: ways.clone(), route };
+            let is_over = carrier.is_over.clone();
+            let carries = move || ends.carry(&is_over);
             let thread = thread::Builder::new().name("bad network".to_owned()).spawn(carries);
             let failed = |source| Unavailable::new("starting a thread", source);
             carrier.threads.push(thread.map_err(failed)?);
@@ -44,12 +53,21 @@ impl Carrier {
         Ok(carrier)
     }
 
+    /// All ways are so from now on.
     pub(super) fn reshape(&self, shape: Shape) {
-        self.ways.iter().for_each(|way| way.lock().reshape(shape));
+        self.ways.iter().flatten().for_each(|way| way.lock().reshape(shape));
     }
 
-    pub(super) fn figures(&self) -> [Figures; 2] {
-        self.ways.each_ref().map(|way| way.lock().figures())
+    /// One way is so from now on.
+    pub(super) fn reshape_way(&self, from: usize, to: usize, shape: Shape) {
+        if let Some(way) = self.ways.get(from).and_then(|ways| ways.get(to)) {
+            way.lock().reshape(shape);
+        }
+    }
+
+    pub(super) fn figures(&self, from: usize, to: usize) -> Figures {
+        let way = self.ways.get(from).and_then(|ways| ways.get(to));
+        way.map(|way| way.lock().figures()).unwrap_or_default()
     }
 }
 
@@ -63,25 +81,43 @@ impl Drop for Carrier {
     }
 }
 
-fn carry(from: &SyncDevice, to: &SyncDevice, way: &Mutex<Pipe>, is_over: &AtomicBool) {
-    let mut packet = vec![0; PACKET_BYTES_MAX];
-    while !is_over.load(Relaxed) {
-        let until = way.lock().next_due();
-        let wait = until.map(|at| at.saturating_duration_since(Instant::now()));
-        wait_for(from, wait.unwrap_or(LOOK).min(LOOK));
-        let mut pipe = way.lock();
-        let now = Instant::now();
-        for _ in 0..PACKETS_AT_ONCE {
-            match from.recv(&mut packet) {
-                Ok(bytes) => pipe.send(&packet[..bytes], now),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // There is no more; or the device went with its host, whose end is near too.
-                Err(_) => break,
+/// One device, and the ways from there.
+struct From {
+    from: usize,
+    devices: Arc<[SyncDevice]>,
+    ways: Vec<Arc<Mutex<Pipe>>>,
+    route: Route,
+}
+
+impl From {
+    fn carry(&self, is_over: &AtomicBool) {
+        let Some(device) = self.devices.get(self.from) else { return };
+        let mut packet = vec![0; PACKET_BYTES_MAX];
+        while !is_over.load(Relaxed) {
+            let until = self.ways.iter().filter_map(|way| way.lock().next_due()).min();
+            let wait = until.map(|at| at.saturating_duration_since(Instant::now()));
+            wait_for(device, wait.unwrap_or(LOOK).min(LOOK));
+            let now = Instant::now();
+            for _ in 0..PACKETS_AT_ONCE {
+                match device.recv(&mut packet) {
+                    Ok(bytes) => {
+                        let to = (self.route)(self.from, &packet[..bytes]);
+                        if let Some(way) = to.and_then(|to| self.ways.get(to)) {
+                            way.lock().send(&packet[..bytes], now);
+                        }
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    // There is no more; or the device went with its host, whose end is near too.
+                    Err(_) => break,
+                }
             }
-        }
-        while let Some(packet) = pipe.receive(now) {
-            // A host that has no room for it has lost it, as ever.
-            let _lost: io::Result<usize> = to.send(&packet);
+            for (way, to) in self.ways.iter().zip(&*self.devices) {
+                let mut pipe = way.lock();
+                while let Some(packet) = pipe.receive(now) {
+                    // A host that has no room for it has lost it, as ever.
+                    let _lost: io::Result<usize> = to.send(&packet);
+                }
+            }
         }
     }
 }

@@ -9,10 +9,12 @@ mod carrier;
 mod host;
 mod pipe;
 mod shape;
+mod switch;
 
 pub use host::Host;
 pub use pipe::{Figures, Pipe};
 pub use shape::Shape;
+pub use switch::Switch;
 
 use std::{
     io,
@@ -57,7 +59,7 @@ impl BadNetwork {
         let name = format!("{}-{}", process::id(), COUNT.fetch_add(1, Relaxed));
         let near = Host::new(&format!("ltq-near-{name}"), &format!("ltqn{name}"), NEAR)?;
         let far = Host::new(&format!("ltq-far-{name}"), &format!("ltqf{name}"), FAR)?;
-        let carrier = Carrier::start([near.device()?, far.device()?], shape, seed)?;
+        let carrier = Carrier::start(vec![near.device()?, far.device()?], shape, seed, other)?;
         Ok(Self { near, far, carrier })
     }
 
@@ -102,8 +104,13 @@ impl BadNetwork {
     /// What went from the near host to the far one, and back.
     #[must_use]
     pub fn figures(&self) -> [Figures; 2] {
-        self.carrier.figures()
+        [self.carrier.figures(0, 1), self.carrier.figures(1, 0)]
     }
+}
+
+/// There is one other end.
+fn other(from: usize, _packet: &[u8]) -> Option<usize> {
+    Some(1 - from.min(1))
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
