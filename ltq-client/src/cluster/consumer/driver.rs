@@ -18,7 +18,7 @@ use super::{
     shared_credit::SharedCredit,
 };
 use crate::{
-    Client, Consumer,
+    Client, Consumer, CreditUse,
     cluster::Members,
     connection::deadline,
     consumer::{ConsumerShared, End, Standing, Watcher},
@@ -56,6 +56,8 @@ struct Slot {
     is_leaving: bool,
     /// Since when it may owe credit that it was asked to give back, and what had come until then.
     owes: Option<(Instant, Credit)>,
+    /// What had come by the connection when it was looked at last.
+    received: Credit,
 }
 
 impl Driver {
@@ -158,11 +160,12 @@ impl Driver {
             }
         }
         self.credit.see(number, credit, marks, now);
-        let is_owing = !credit.open.is_within(credit.size.minus(credit.unsettled));
+        slot.received = received;
         slot.owes = match slot.owes {
-            Some((_, before)) if is_owing && before != received => Some((now, received)),
-            owes => owes.filter(|_| is_owing),
+            Some((_, before)) if before != received => Some((now, received)),
+            owes => owes,
         };
+        slot.owes = slot.owes.filter(|_| is_owing(&credit));
         let is_done = credit.is_idle() && credit.open.messages == 0;
         if slot.is_leaving && (subscribed.is_none() || is_done) {
             self.drop_slot(number);
@@ -305,6 +308,7 @@ impl Driver {
             connection: None,
             is_leaving: false,
             owes: None,
+            received: Credit::default(),
         };
         self.slots.insert(number, slot);
         self.current.insert(id.clone(), number);
@@ -312,12 +316,22 @@ impl Driver {
 
     fn move_credit(&mut self, now: Instant) {
         self.credit.set_total(self.shared.credit());
-        for (number, credit) in self.credit.rebalance(now) {
-            if let Some(slot) = self.slots.get_mut(&number)
-                && let Some(connection) = slot.connection
-            {
-                let received = slot.consumer.lend(connection, credit);
-                slot.owes.get_or_insert((now, received));
+        for _ in 0..MOVES_MAX {
+            let moves = self.credit.rebalance(now);
+            if moves.is_empty() {
+                return;
+            }
+            for (number, credit) in moves {
+                if let Some(slot) = self.slots.get_mut(&number)
+                    && let Some(connection) = slot.connection
+                    && let Some(usage) = slot.consumer.lend(connection, credit)
+                {
+                    // What was never granted is there for others at once.
+                    self.credit.lent(number, usage);
+                    if is_owing(&usage) {
+                        slot.owes.get_or_insert((now, slot.received));
+                    }
+                }
             }
         }
     }
@@ -353,6 +367,13 @@ async fn changed(sight: &mut Option<watch::Receiver<Sight>>) {
     std::future::pending().await
 }
 
+/// Whether there is more open than there is place for.
+const fn is_owing(credit: &CreditUse) -> bool {
+    !credit.open.is_within(credit.size.minus(credit.unsettled))
+}
+
+/// What was taken back and never granted may be lent to others, and what becomes free so once more.
+const MOVES_MAX: usize = 4;
 /// A node that is asked for credit back, and neither answers nor delivers for so long, is subscribed at
 /// anew where others need the credit.
 const ANSWER_MAX: Duration = Duration::from_secs(3);

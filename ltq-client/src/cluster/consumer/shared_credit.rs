@@ -30,7 +30,7 @@ pub(super) struct SharedCredit {
 struct Share {
     /// What it is lent.
     size: Credit,
-    /// What is open and unsettled there, as far as is known.
+    /// What is open and unsettled there, at most.
     out: Credit,
     unsettled: Credit,
     /// It can get nothing before something is settled or it is lent more.
@@ -76,6 +76,13 @@ impl Share {
     /// What it takes of the whole.
     const fn held(&self) -> Credit {
         self.size.at_least(self.out)
+    }
+
+    /// Makes it no larger than this.
+    fn shrink(&mut self, size: Credit) {
+        // It may have been granted all of it since it was looked at.
+        self.out = self.held();
+        self.size = self.size.at_most(size);
     }
 
     fn is_hungry(&self, now: Instant) -> bool {
@@ -156,11 +163,12 @@ impl SharedCredit {
         self.shares.values().any(|share| !share.is_leaving && waits(share))
     }
 
-    /// Shares the credit anew. Returns the new sizes of those whose size changed.
+    /// Shares the credit anew. Returns the new sizes of those whose size changed. Whoever lends them is to
+    /// [tell](Self::lent) what that came to: only then is what was taken back there for others.
     pub(super) fn rebalance(&mut self, now: Instant) -> Vec<(u64, Credit)> {
         let before: Vec<_> = self.shares.values().map(|share| share.size).collect();
         for share in self.shares.values_mut().filter(|share| share.is_leaving) {
-            share.size = Credit::default();
+            share.shrink(Credit::default());
         }
         let count = self.shares.values().filter(|share| !share.is_leaving).count() as u64;
         let places = self.total.messages.min(self.total.bytes);
@@ -173,6 +181,13 @@ impl SharedCredit {
         both.filter(|((_, share), before)| share.size != *before)
             .map(|((number, share), _)| (*number, share.size))
             .collect()
+    }
+
+    /// What a subscription's credit stands at since it was lent another size.
+    pub(super) fn lent(&mut self, number: u64, credit: CreditUse) {
+        if let Some(share) = self.shares.get_mut(&number) {
+            share.out = credit.open.plus(credit.unsettled);
+        }
     }
 
     /// When to share anew because time passed, if nothing else happens.
@@ -202,7 +217,7 @@ impl SharedCredit {
         // What nobody else could use stays where it is.
         if is_short || !lent.is_within(total) {
             for (share, target) in self.members().zip(&targets) {
-                share.size = share.size.at_most(*target);
+                share.shrink(*target);
             }
         }
         let mut free = self.free();
@@ -216,7 +231,7 @@ impl SharedCredit {
         for (share, target) in growing {
             let held = share.held();
             let size = share.size.at_least(target.at_most(held.plus(free)));
-            if is_much_more(size, share.size) {
+            if size == target || is_much_more(size, share.size) {
                 share.size = size;
                 free = free.minus(share.held().minus(held));
             }

@@ -38,15 +38,16 @@ impl ConsumerShared {
     }
 
     /// Lends it so much, which may be none, for as long as this connection lasts. Once it is gone, so is
-    /// what was lent. Returns what came by it until now.
-    pub(crate) fn lend(&self, connection: u64, credit: Credit) -> Credit {
+    /// what was lent. Returns what its credit stands at now; nothing when the connection is gone.
+    pub(crate) fn lend(&self, connection: u64, credit: Credit) -> Option<CreditUse> {
         let mut core = self.core.lock();
-        let received = core.credit.received();
-        if core.generation == connection {
-            core.credit.lend(credit);
-            self.speak_of_credit(core);
+        if core.generation != connection {
+            return None;
         }
-        received
+        core.credit.lend(credit);
+        let usage = core.credit.usage();
+        self.speak_of_credit(core);
+        Some(usage)
     }
 
     /// Whether it is subscribed by the connection that is up.

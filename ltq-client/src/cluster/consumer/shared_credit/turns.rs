@@ -42,14 +42,14 @@ impl SharedCredit {
         let Credit { messages, bytes } = self.total;
         let one = Credit { messages: messages / places.max(1), bytes: bytes / places.max(1) };
         for share in self.members() {
-            share.size = share.size.at_most(one);
+            share.shrink(one);
             if share.size.messages == 0 {
                 continue;
             }
             let ends = *share.turn.ends.get_or_insert(now + TURN);
             if share.turn.is_used || ends <= now {
                 share.turn.end();
-                share.size = Credit::default();
+                share.shrink(Credit::default());
             }
         }
         let mut free = self.free();
