@@ -168,7 +168,10 @@ impl Driver {
         slot.owes = slot.owes.filter(|_| is_owing(&credit));
         let is_done = credit.is_idle() && credit.open.messages == 0;
         if slot.is_leaving && (subscribed.is_none() || is_done) {
-            self.drop_slot(number);
+            if let Some(consumer) = self.take_slot(number) {
+                // It takes its connection with it once its last answers have been heard.
+                tokio::spawn(consumer.close());
+            }
             return true;
         }
         let is_late = slot.owes.is_some_and(|owes| deadline(owes.0, ANSWER_MAX) <= now);
@@ -198,13 +201,17 @@ impl Driver {
 
     /// Ends a subscription.
     fn drop_slot(&mut self, number: u64) {
+        drop(self.take_slot(number));
+    }
+
+    fn take_slot(&mut self, number: u64) -> Option<Consumer> {
         self.credit.leave(number);
         if let Some(slot) = self.slots.remove(&number)
             && self.current.get(&slot.node) == Some(&number)
         {
             self.current.remove(&slot.node);
         }
-        drop(self.shared.remove(number));
+        self.shared.remove(number)
     }
 
     /// The nodes to subscribe at: those that have the topic, or all that there are where that is not

@@ -67,8 +67,19 @@ impl Peak {
         self.now = self.now.at_least(peak);
     }
 
-    const fn most(&self) -> Credit {
-        self.now.at_least(self.before)
+    fn most(&self, now: Instant) -> Credit {
+        match now.saturating_duration_since(self.since) {
+            age if age < PEAK_TIME => self.now.at_least(self.before),
+            age if age < 2 * PEAK_TIME => self.now,
+            _ => Credit::default(),
+        }
+    }
+
+    /// When it is less, if nothing happens.
+    fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        let is_any = self.most(now) != Credit::default();
+        let ends = [self.since + PEAK_TIME, self.since + 2 * PEAK_TIME];
+        ends.into_iter().find(|at| is_any && *at > now)
     }
 }
 
@@ -94,7 +105,7 @@ impl Share {
         let want = if self.is_hungry(now) {
             times(self.size.at_least(self.unsettled), GROWTH)
         } else {
-            let of_late = self.peak.most().at_most(part(total, PEAK_PART));
+            let of_late = self.peak.most(now).at_most(part(total, PEAK_PART));
             self.unsettled.plus(times(of_late, 2)).plus(floor)
         };
         want.at_least(floor).at_most(self.allowed)
@@ -197,8 +208,11 @@ impl SharedCredit {
         let is_anybody_short = members().any(|share| share.is_exhausted);
         // What they are lent beyond their want may go to those that are short.
         let full = members().filter(|share| is_anybody_short && !share.is_exhausted);
-        let full = full.map(|share| share.hungry_until).filter(|until| *until > now).min();
-        turns.into_iter().chain(full).min()
+        let ends = full.flat_map(|share| {
+            let until = Some(share.hungry_until).filter(|until| *until > now);
+            [until, share.peak.next_timeout(now)]
+        });
+        turns.into_iter().chain(ends.flatten()).min()
     }
 
     fn share_fairly(&mut self, count: u64, now: Instant) {
@@ -318,7 +332,7 @@ const GROWTH: u64 = 8;
 const GRACE: Duration = Duration::from_millis(20);
 /// What a share used of late it keeps twice, so that a trickle does not exhaust it again and again; but no
 /// more than twice this part of the whole.
-const PEAK_PART: u64 = 64;
+const PEAK_PART: u64 = 128;
 const PEAK_TIME: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
