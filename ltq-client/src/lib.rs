@@ -1,7 +1,7 @@
 //! The client of the LTQ message broker: producers whose every message ends in a receipt or in an
 //! error that says whether it may have happened, consumers that settle what they were given, and
 //! one connection under all of them that comes back by itself and loses and repeats nothing. A
-//! [`Cluster`] publishes to many nodes, which it finds by a discovery scheme.
+//! [`Cluster`] publishes to many nodes, and consumes from them, which it finds by a discovery scheme.
 //!
 //! ```no_run
 //! use ltq_client::{Client, Message};
@@ -49,10 +49,12 @@ pub use backoff::Backoff;
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use cluster::{
-    Availability, Choice, Cluster, ClusterBatchError, ClusterBatchReceipt, ClusterBuilder,
-    ClusterError, ClusterFigures, ClusterPendingBatch, ClusterPendingReceipt, ClusterProducer,
-    ClusterProducerBuilder, ClusterPublishError, ClusterReceipt, Failover, ID_HEADER, NodeFigures,
-    NodeNotUsed, NodeStatus, NodesNotUsed,
+    Availability, Choice, Cluster, ClusterBatch, ClusterBatchError, ClusterBatchReceipt,
+    ClusterBuilder, ClusterConsumeError, ClusterConsumer, ClusterConsumerBuilder,
+    ClusterConsumerFigures, ClusterDelivery, ClusterError, ClusterFigures, ClusterLeaveError,
+    ClusterPendingBatch, ClusterPendingReceipt, ClusterProducer, ClusterProducerBuilder,
+    ClusterPublishError, ClusterReceipt, ConsumedNode, Failover, ID_HEADER, NodeFigures,
+    NodeNotUsed, NodeStatus, NodesNotUsed, SubscriptionState,
 };
 pub use consumer::{
     Batch, Consumer, ConsumerBuilder, CreditUse, Delivery, ForEach, ForEachSummary, Received,

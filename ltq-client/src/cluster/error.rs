@@ -2,14 +2,14 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ltq_core::{NameError, Refusal, TopicName};
+use ltq_core::{ChannelName, NameError, Refusal, TopicName};
 use ltq_discovery::{DiscoveryError, NodeId, registry::RegistriesError};
 use thiserror::Error;
 
-use super::ClusterBatchReceipt;
+use super::{ClusterBatchReceipt, ClusterConsumeError};
 use crate::{Outcome, PublishError, RequestError};
 
-/// Why there is no cluster, or no producer of it.
+/// Why there is no cluster, or no producer or consumer of it.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ClusterError {
@@ -61,6 +61,31 @@ pub enum ClusterError {
         /// Its reason.
         refusal: Refusal,
     },
+    /// An option is out of its range.
+    #[error("{what} is {got}; {allowed}")]
+    Option {
+        /// The option.
+        what: &'static str,
+        /// The value given.
+        got: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// Every node that there is refuses the consumer.
+    #[error(transparent)]
+    NotConsumed(ClusterConsumeError),
+    /// No node has let the consumer subscribe in time.
+    #[error("no subscription to {topic}, channel {channel}, within {after:?}: {nodes}")]
+    NoSubscription {
+        /// The topic.
+        topic: TopicName,
+        /// The channel.
+        channel: ChannelName,
+        /// The time that it had.
+        after: Duration,
+        /// What is the matter with each.
+        nodes: NodesNotUsed,
+    },
     /// The cluster is closed.
     #[error("the cluster is closed")]
     Closed,
@@ -74,6 +99,7 @@ impl From<RequestError> for ClusterError {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Name(error) => Self::Name(error),
+            RequestError::Option { what, got, allowed } => Self::Option { what, got, allowed },
             _ => Self::Closed,
         }
     }
@@ -217,7 +243,7 @@ pub enum NodeNotUsed {
     /// The connection to it is down, or ends.
     #[error("not connected")]
     NotConnected,
-    /// It refused the producer or a message, and is passed over for a while.
+    /// It refused the producer, a message or the consumer, and is passed over for a while.
     #[error("passed over: {0}")]
     PassedOver(Refusal),
     /// It has not answered yet.

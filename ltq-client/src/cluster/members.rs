@@ -8,17 +8,14 @@ use std::{
 };
 
 use ltq_core::Address;
-use ltq_discovery::{Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet, Watch};
+use ltq_discovery::{Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet};
 use parking_lot::Mutex;
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    task::AbortHandle,
-    time::{sleep, timeout},
-};
-use tracing::{debug, warn};
+use tokio::{runtime::Handle, sync::watch, task::AbortHandle, time::timeout};
 
-use super::{ClusterError, NodeStatus};
+use super::{
+    ClusterError, NodeStatus,
+    following::{Word, follow},
+};
 use crate::{Client, ClientBuilder, connection::Lease};
 
 /// What all producers and consumers of a cluster share: which nodes there are, as far as is known, and
@@ -85,7 +82,7 @@ impl Members {
         });
         let (told, mut trouble) = watch::channel(None);
         let mut nodes = shared.nodes.subscribe();
-        let following = tokio::spawn(follow(shared.clone(), told)).abort_handle();
+        let following = tokio::spawn(keep_up(shared.clone(), told)).abort_handle();
         let members = Self { shared, following };
         match timeout(after, nodes.wait_for(Option::is_some)).await {
             Ok(_) => Ok(members),
@@ -104,6 +101,16 @@ impl Members {
     /// The nodes now and whenever they change; always some set.
     pub(crate) fn watch(&self) -> watch::Receiver<Option<NodeSet>> {
         self.shared.nodes.subscribe()
+    }
+
+    /// What tells of the nodes.
+    pub(crate) fn discovery(&self) -> &Arc<dyn Discovery> {
+        &self.shared.discovery
+    }
+
+    /// How long to wait before asking again, after so many failures in a row.
+    pub(crate) fn wait(&self, failures: u32) -> Duration {
+        self.shared.wait(failures)
     }
 
     /// The client by which a node is talked to, which is made if there is none. `None` for a node that
@@ -240,49 +247,13 @@ impl Shared {
 }
 
 /// Keeps the set of nodes up to date. The last one stays in force whatever goes wrong.
-async fn follow(shared: Arc<Shared>, told: watch::Sender<Option<Arc<DiscoveryError>>>) {
-    let mut failures = 0_u32;
-    loop {
-        match shared.discovery.watch(&Interest::Nodes).await {
-            Ok(mut watch) => {
-                failures = 0;
-                read(&shared, &mut *watch, &told).await;
-            }
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                if failures == 1 {
-                    warn!(%error, "the nodes cannot be watched; trying again");
-                }
-                told.send_replace(Some(Arc::new(error)));
-            }
-        }
-        sleep(shared.wait(failures)).await;
-    }
-}
-
-/// Reads a watch for as long as it is of any use.
-async fn read(
-    shared: &Shared,
-    watch: &mut dyn Watch,
-    told: &watch::Sender<Option<Arc<DiscoveryError>>>,
-) {
-    let mut errors = 0;
-    while errors < ERRORS_MAX {
-        match watch.changed().await {
-            Ok(nodes) => {
-                errors = 0;
-                debug!(nodes = nodes.len(), "the nodes");
-                shared.update(nodes);
-            }
-            Err(error) => {
-                errors += 1;
-                if errors == 1 {
-                    warn!(%error, "lost sight of the nodes; those known last stay in use");
-                }
-                told.send_replace(Some(Arc::new(error)));
-            }
-        }
-    }
+async fn keep_up(shared: Arc<Shared>, told: watch::Sender<Option<Arc<DiscoveryError>>>) {
+    let wait = |failures| shared.wait(failures);
+    let hear = |word| match word {
+        Word::Nodes(nodes) => shared.update(nodes),
+        Word::Trouble(error) => drop(told.send_replace(Some(Arc::new(error)))),
+    };
+    follow(shared.discovery.clone(), Interest::Nodes, wait, hear).await;
 }
 
 impl Shared {
@@ -292,7 +263,3 @@ impl Shared {
         state.template.get_backoff().wait(failures, random)
     }
 }
-
-/// A watch tells of each loss of sight once. One that says so again and again without a set between is
-/// replaced by a new one.
-const ERRORS_MAX: u32 = 16;

@@ -1,12 +1,14 @@
 //! Many nodes as one: [`Cluster`].
 //!
 //! Nodes share nothing and know nothing of each other. What is here stands on top of the client, one for
-//! each node: [`Members`] says which nodes there are and has their clients, and producers choose among
-//! them.
+//! each node: [`Members`] says which nodes there are and has their clients, producers choose among them, and
+//! consumers take from all.
 
 mod builder;
 mod choice;
+mod consumer;
 mod error;
+mod following;
 mod members;
 mod order;
 mod producer;
@@ -17,13 +19,17 @@ use std::{
 };
 
 use futures::future::join_all;
-use ltq_core::TopicName;
+use ltq_core::{ChannelName, TopicName};
 use ltq_discovery::{NodeId, NodeInfo, NodeSet};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use builder::ClusterBuilder;
 pub use choice::Choice;
+pub use consumer::{
+    ClusterBatch, ClusterConsumeError, ClusterConsumer, ClusterConsumerBuilder,
+    ClusterConsumerFigures, ClusterDelivery, ClusterLeaveError, ConsumedNode, SubscriptionState,
+};
 pub use error::{ClusterBatchError, ClusterError, ClusterPublishError, NodeNotUsed, NodesNotUsed};
 pub(crate) use members::Members;
 pub use order::Availability;
@@ -36,7 +42,7 @@ pub use producer::{
 use crate::{Admin, CloseError, ConnectionState, RequestError, admin::named, connection::deadline};
 use producer::Shared;
 
-/// The nodes that a discovery scheme tells of, as one place to publish to.
+/// The nodes that a discovery scheme tells of, as one place to publish to and to consume from.
 ///
 /// Cheap to clone; clones share what is known of the nodes, and one connection to each node that is
 /// used. It follows the discovery scheme for as long as there are handles; where that loses sight of
@@ -56,6 +62,13 @@ use producer::Shared;
 /// let producer = cluster.producer("orders").await?;
 /// let receipt = producer.send(Message::new("hello")).await?;
 /// println!("stored on {}", receipt.node);
+///
+/// let mut consumer = cluster.consumer("orders", "billing").await?;
+/// while let Some(delivery) = consumer.next().await {
+///     let delivery = delivery?;
+///     println!("{} bytes from {}", delivery.message.body.len(), delivery.node());
+///     delivery.ack()?;
+/// }
 /// cluster.close().await?;
 /// # Ok(())
 /// # }
@@ -68,7 +81,14 @@ pub struct Cluster {
 struct Inner {
     members: Arc<Members>,
     /// `None` once the cluster is closed.
-    producers: Mutex<Option<Vec<Weak<Shared>>>>,
+    handles: Mutex<Option<Handles>>,
+}
+
+/// Those that are closed with the cluster.
+#[derive(Default)]
+struct Handles {
+    producers: Vec<Weak<Shared>>,
+    consumers: Vec<Weak<consumer::Shared>>,
 }
 
 /// What is known of a node.
@@ -88,7 +108,7 @@ impl Cluster {
     }
 
     pub(crate) fn new(members: Arc<Members>) -> Self {
-        Self { inner: Arc::new(Inner { members, producers: Mutex::new(Some(Vec::new())) }) }
+        Self { inner: Arc::new(Inner { members, handles: Mutex::new(Some(Handles::default())) }) }
     }
 
     pub(crate) fn members(&self) -> &Arc<Members> {
@@ -97,10 +117,23 @@ impl Cluster {
 
     /// A producer that is to be closed with the cluster.
     fn register(&self, producer: &Arc<Shared>) -> Result<(), ClusterError> {
-        let mut producers = self.inner.producers.lock();
-        let Some(producers) = &mut *producers else { return Err(ClusterError::Closed) };
+        let mut handles = self.inner.handles.lock();
+        let Some(Handles { producers, .. }) = &mut *handles else {
+            return Err(ClusterError::Closed);
+        };
         producers.retain(|one| one.strong_count() > 0);
         producers.push(Arc::downgrade(producer));
+        Ok(())
+    }
+
+    /// A consumer that is to be closed with the cluster.
+    fn register_consumer(&self, consumer: &Arc<consumer::Shared>) -> Result<(), ClusterError> {
+        let mut handles = self.inner.handles.lock();
+        let Some(Handles { consumers, .. }) = &mut *handles else {
+            return Err(ClusterError::Closed);
+        };
+        consumers.retain(|one| one.strong_count() > 0);
+        consumers.push(Arc::downgrade(consumer));
         Ok(())
     }
 
@@ -127,6 +160,37 @@ impl Cluster {
         RequestError: From<N::Error>,
     {
         ClusterProducerBuilder::new(self.clone(), named(topic))
+    }
+
+    /// Subscribes to a channel of a topic at all nodes that have it, with everything else at its default.
+    ///
+    /// # Cancellation
+    /// As for [`ClusterConsumerBuilder::open`].
+    ///
+    /// # Errors
+    /// As for [`ClusterConsumerBuilder::open`].
+    pub async fn consumer<N, C>(
+        &self,
+        topic: N,
+        channel: C,
+    ) -> Result<ClusterConsumer, ClusterError>
+    where
+        N: TryInto<TopicName>,
+        C: TryInto<ChannelName>,
+        RequestError: From<N::Error> + From<C::Error>,
+    {
+        self.consumer_builder(topic, channel).open().await
+    }
+
+    /// Sets a consumer up. A name that is none is an error of
+    /// [`open`](ClusterConsumerBuilder::open).
+    pub fn consumer_builder<N, C>(&self, topic: N, channel: C) -> ClusterConsumerBuilder
+    where
+        N: TryInto<TopicName>,
+        C: TryInto<ChannelName>,
+        RequestError: From<N::Error> + From<C::Error>,
+    {
+        ClusterConsumerBuilder::new(self.clone(), named(topic), named(channel))
     }
 
     /// The nodes, as the discovery scheme told last.
@@ -159,8 +223,9 @@ impl Cluster {
         self.inner.members.set_token(token);
     }
 
-    /// Closes the cluster with all its clones and producers: waits until everything that was enqueued is
-    /// answered, and ends the connections. Calls made meanwhile or later fail as closed.
+    /// Closes the cluster with all its clones, producers and consumers: waits until everything that was
+    /// enqueued is answered, sends the last settlements, gives back what is unsettled, and ends the
+    /// connections. Calls made meanwhile or later fail as closed.
     ///
     /// # Cancellation
     /// Once polled it takes nothing more; dropped before its end, the connections go when nobody uses
@@ -172,7 +237,10 @@ impl Cluster {
     pub async fn close(self) -> Result<(), CloseError> {
         let after = self.inner.members.template().get_request_timeout();
         let by = deadline(Instant::now(), after);
-        let producers = self.inner.producers.lock().take().unwrap_or_default();
+        let handles = self.inner.handles.lock().take().unwrap_or_default();
+        let Handles { producers, consumers } = handles;
+        // Their connections say when they are at their end.
+        consumers.iter().filter_map(Weak::upgrade).for_each(|consumer| consumer.close());
         let producers: Vec<_> = producers.iter().filter_map(Weak::upgrade).collect();
         producers.iter().for_each(|producer| producer.close());
         let unanswered = join_all(producers.iter().map(|producer| producer.closed_by(by))).await;

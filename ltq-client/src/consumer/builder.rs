@@ -7,9 +7,10 @@ use ltq_core::{ChannelName, Credit, StartAt, TopicName};
 use super::{
     Consumer, ConsumerLease,
     shared::{ConsumerShared, Settings},
+    watcher::Watcher,
 };
 use crate::{
-    RequestError,
+    Client, RequestError,
     connection::{Command, Lease, Opening},
 };
 
@@ -72,13 +73,7 @@ impl ConsumerBuilder {
     /// # Errors
     /// A [`RequestError`], by the client's request timeout.
     pub async fn open(self) -> Result<Consumer, RequestError> {
-        if self.timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
-            return Err(RequestError::Option {
-                what: "a consumer's timeout",
-                got: format!("{:?}", self.timeout.unwrap_or_default()),
-                allowed: "it must be at least 1 ms",
-            });
-        }
+        check_timeout(self.timeout)?;
         let settings = Settings {
             topic: self.topic?,
             channel: self.channel?,
@@ -89,11 +84,38 @@ impl ConsumerBuilder {
         let doing = format!("subscribing to {}, channel {}", settings.topic, settings.channel);
         let (opening, opened) = Opening::new();
         let hub = self.client.hub();
-        let shared = Arc::new(ConsumerShared::new(hub.clone(), settings, opening));
+        let shared = Arc::new(ConsumerShared::new(hub.clone(), settings, opening, None));
         // From here on dropping this future ends the subscription.
         let lease = ConsumerLease { handle: shared.handle, client: self.client.clone() };
         hub.command(Command::Subscribe(shared.clone()));
         opened.wait(doing, hub.config.request_timeout).await?;
         Ok(Consumer { shared, current: None, ended: false, lease })
+    }
+}
+
+/// How long a delivery may stay unsettled has a lower bound.
+pub(crate) fn check_timeout(timeout: Option<Duration>) -> Result<(), RequestError> {
+    match timeout {
+        Some(timeout) if timeout < Duration::from_millis(1) => Err(RequestError::Option {
+            what: "a consumer's timeout",
+            got: format!("{timeout:?}"),
+            allowed: "it must be at least 1 ms",
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl Consumer {
+    /// Subscribes in the background, for as long as it takes, with credit that is lent: the watcher is
+    /// told what becomes of it, a refusal included.
+    pub(crate) fn lent(client: &Client, settings: Settings, watcher: Watcher) -> Self {
+        let client = client.lease().clone();
+        let hub = client.hub().clone();
+        // Nobody waits for the answer: the watcher is told.
+        let (opening, _opened) = Opening::new();
+        let shared = Arc::new(ConsumerShared::new(hub.clone(), settings, opening, Some(watcher)));
+        let lease = ConsumerLease { handle: shared.handle, client };
+        hub.command(Command::Subscribe(shared.clone()));
+        Self { shared, current: None, ended: false, lease }
     }
 }

@@ -42,8 +42,11 @@ impl CreditUse {
 /// nothing left to do, or when the window was made larger. When it was made smaller, what the broker
 /// has not used is taken back; until it has answered, all that was granted counts, and nothing more is
 /// granted.
+///
+/// One that is lent has the size that it was lent last, which may be none, and none in each subscription
+/// before it is lent some.
 #[derive(Debug)]
-pub(super) struct CreditWindow {
+pub(crate) struct CreditWindow {
     /// As large as it was asked to be, and as the broker lets it be.
     wanted: Credit,
     allowed: Credit,
@@ -56,10 +59,21 @@ pub(super) struct CreditWindow {
     asked: Option<Credit>,
     /// It was made larger, and what that brings is not granted yet.
     grown: bool,
+    is_lent: bool,
+    marks: Marks,
+}
+
+/// What happened to a window since somebody looked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The most that was unsettled at once.
+    pub(crate) peak: Credit,
+    /// Something came that used up what was open.
+    pub(crate) was_exhausted: bool,
 }
 
 impl CreditWindow {
-    pub(super) fn new(wanted: Credit) -> Self {
+    pub(crate) fn new(wanted: Credit) -> Self {
         let none = Credit::default();
         Self {
             wanted,
@@ -70,12 +84,19 @@ impl CreditWindow {
             settled: none,
             asked: None,
             grown: false,
+            is_lent: false,
+            marks: Marks::default(),
         }
     }
 
+    /// One that is lent what it has.
+    pub(crate) fn lent() -> Self {
+        Self { is_lent: true, ..Self::new(Credit::default()) }
+    }
+
     /// A subscription begins: what it is given at first, of what the broker allows.
-    pub(super) fn start(&mut self, allowed: Credit) -> Credit {
-        *self = Self::new(self.wanted);
+    pub(crate) fn start(&mut self, allowed: Credit) -> Credit {
+        *self = Self { is_lent: self.is_lent, ..Self::new(self.wanted) };
         // Whatever a broker says it allows, less than one message is none.
         self.allowed = allowed.at_least(ONE);
         self.size = self.wanted.at_most(self.allowed);
@@ -84,27 +105,38 @@ impl CreditWindow {
     }
 
     /// The subscription is over for now, and with it all that was granted and came.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let Self { wanted, allowed, size, .. } = *self;
-        *self = Self { allowed, size, ..Self::new(wanted) };
+        *self = match self.is_lent {
+            true => Self { allowed, ..Self::lent() },
+            false => Self { allowed, size, ..Self::new(wanted) },
+        };
     }
 
     /// The window is to be so large from now on, and in subscriptions to come.
-    pub(super) fn resize(&mut self, wanted: Credit) {
-        self.wanted = wanted.at_least(ONE);
+    pub(crate) fn resize(&mut self, wanted: Credit) {
+        self.lend(wanted.at_least(ONE));
+    }
+
+    /// The same, and it may be none.
+    pub(crate) fn lend(&mut self, wanted: Credit) {
+        self.wanted = wanted;
         let size = self.wanted.at_most(self.allowed);
         self.grown |= !size.is_within(self.size);
         self.size = size;
     }
 
     /// Messages came in.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         messages: u64,
         bytes: u64,
         largest: u64,
     ) -> Result<(), Violation> {
         self.received = self.received.plus(Credit { messages, bytes });
+        let CreditUse { open, unsettled, .. } = self.usage();
+        self.marks.peak = self.marks.peak.at_least(unsettled);
+        self.marks.was_exhausted |= open.messages == 0 || open.bytes == 0;
         // The message that uses up the last bytes may go beyond.
         let allowed = self.granted.plus(Credit { messages: 0, bytes: largest });
         if self.received.is_within(allowed) {
@@ -115,13 +147,13 @@ impl CreditWindow {
     }
 
     /// Deliveries are done with, so that others may take their place.
-    pub(super) fn settle(&mut self, messages: u64, bytes: u64) {
+    pub(crate) fn settle(&mut self, messages: u64, bytes: u64) {
         self.settled = self.settled.plus(Credit { messages, bytes });
     }
 
     /// The broker has taken credit back: this is the total that holds now. It answers behind all that
     /// it sent until then, so that there is only one right answer.
-    pub(super) fn handle_credited(&mut self, total: Credit) -> Result<(), Violation> {
+    pub(crate) fn handle_credited(&mut self, total: Credit) -> Result<(), Violation> {
         let Some(asked) = self.asked.take() else {
             return Err(Violation("credit was taken back that was not to be"));
         };
@@ -134,7 +166,7 @@ impl CreditWindow {
 
     /// Whether there is something to say: more to grant, or something to take back. `starving` says
     /// that the consumer has nothing left to do.
-    pub(super) fn is_due(&self, starving: bool) -> bool {
+    pub(crate) fn is_due(&self, starving: bool) -> bool {
         self.asked.is_none() && (self.excess().is_some() || self.is_grant_due(starving))
     }
 
@@ -157,7 +189,7 @@ impl CreditWindow {
     }
 
     /// The new total to tell the broker, if it is time for one.
-    pub(super) fn poll(&mut self, starving: bool) -> Option<Credit> {
+    pub(crate) fn poll(&mut self, starving: bool) -> Option<Credit> {
         if self.asked.is_some() {
             return None;
         }
@@ -175,7 +207,31 @@ impl CreditWindow {
         Some(self.granted)
     }
 
-    pub(super) const fn usage(&self) -> CreditUse {
+    /// Whether nothing more can come before something is settled or granted.
+    pub(crate) const fn is_exhausted(&self) -> bool {
+        self.usage().is_exhausted()
+    }
+
+    /// Whether what can be settled makes room for nothing here, and so for others.
+    pub(crate) const fn is_beyond_size(&self) -> bool {
+        !self.granted.minus(self.settled).is_within(self.size)
+    }
+
+    /// What happened since this was asked last.
+    pub(crate) fn take_marks(&mut self) -> Marks {
+        let unsettled = self.usage().unsettled;
+        std::mem::replace(&mut self.marks, Marks { peak: unsettled, was_exhausted: false })
+    }
+
+    pub(crate) const fn allowed(&self) -> Credit {
+        self.allowed
+    }
+
+    pub(crate) const fn received(&self) -> Credit {
+        self.received
+    }
+
+    pub(crate) const fn usage(&self) -> CreditUse {
         let Self { size, granted, received, settled, .. } = *self;
         CreditUse { size, open: granted.minus(received), unsettled: received.minus(settled) }
     }

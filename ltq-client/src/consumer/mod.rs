@@ -7,6 +7,7 @@ mod delivery;
 mod for_each;
 mod settling;
 mod shared;
+mod watcher;
 
 use std::{
     fmt,
@@ -24,10 +25,15 @@ use tracing::debug;
 
 pub use batch::Batch;
 pub use builder::ConsumerBuilder;
+pub(crate) use builder::check_timeout;
 pub use credit::CreditUse;
+#[cfg(test)]
+pub(crate) use credit::CreditWindow;
+pub(crate) use credit::Marks;
 pub use delivery::{Delivery, Received};
 pub use for_each::{ForEach, ForEachSummary, StopHandle};
-pub(crate) use shared::ConsumerShared;
+pub(crate) use shared::{ConsumerShared, End, Settings, Standing};
+pub(crate) use watcher::{Changes, Watcher};
 
 use crate::{
     ConsumeError, RequestError,
@@ -35,7 +41,7 @@ use crate::{
 };
 use batch::Part;
 use delivery::{Token, requeue};
-use shared::{End, Run, credit_bytes};
+use shared::{Run, credit_bytes};
 
 /// Takes the messages of one channel, together with the channel's other consumers.
 ///
@@ -213,7 +219,7 @@ impl Consumer {
         asked.wait(doing, client.hub().config.request_timeout).await
     }
 
-    fn poll_delivery(
+    pub(crate) fn poll_delivery(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Delivery, ConsumeError>>> {
@@ -226,7 +232,7 @@ impl Consumer {
         }))
     }
 
-    fn poll_batch(
+    pub(crate) fn poll_batch(
         &mut self,
         context: &mut Context<'_>,
         max: usize,
@@ -253,8 +259,12 @@ impl Consumer {
         Poll::Ready(Some(Ok(Batch { parts })))
     }
 
+    pub(crate) const fn shared(&self) -> &Arc<ConsumerShared> {
+        &self.shared
+    }
+
     /// Asks for more time for everything that came and was not taken.
-    fn touch_waiting(&mut self) {
+    pub(crate) fn touch_waiting(&mut self) {
         let now = Instant::now();
         if let Some(current) = &mut self.current
             && !current.is_done()

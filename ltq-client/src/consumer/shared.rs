@@ -1,5 +1,7 @@
 //! What a consumer, its deliveries and the connection's task share.
 
+mod standing;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -21,7 +23,10 @@ use tracing::debug;
 use super::{
     credit::{CreditUse, CreditWindow},
     settling::{Settling, tags},
+    watcher::Watcher,
 };
+pub(crate) use standing::Standing;
+
 use crate::{
     SettleError, StaleError, UnknownCause,
     connection::{Hub, Opening, Place, Ready, Request, deadline},
@@ -30,12 +35,12 @@ use crate::{
 
 /// How a consumer was asked to be.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) topic: TopicName,
-    pub(super) channel: ChannelName,
-    pub(super) start: StartAt,
-    pub(super) timeout: Option<Duration>,
-    pub(super) credit: Credit,
+pub(crate) struct Settings {
+    pub(crate) topic: TopicName,
+    pub(crate) channel: ChannelName,
+    pub(crate) start: StartAt,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) credit: Credit,
 }
 
 pub(crate) struct ConsumerShared {
@@ -49,12 +54,16 @@ pub(crate) struct ConsumerShared {
     timeout_ms: AtomicU64,
     /// Answers that came too late, in messages, as the broker said.
     stale: AtomicU64,
+    /// Whoever lends it its credit.
+    watcher: Option<Watcher>,
     core: Mutex<Core>,
 }
 
 struct Core {
     opening: Opening,
     generation: u64,
+    /// The broker has said so, by the connection that is up.
+    is_subscribed: bool,
     next_tag: u64,
     runs: VecDeque<Run>,
     credit: CreditWindow,
@@ -68,7 +77,7 @@ struct Core {
 
 /// Why nothing more comes.
 #[derive(Clone, Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// It was wished.
     Closed,
     /// The broker's reason, to be told once.
@@ -94,19 +103,31 @@ impl Run {
 }
 
 impl ConsumerShared {
-    pub(super) fn new(hub: Arc<Hub>, settings: Settings, opening: Opening) -> Self {
+    /// With a watcher its credit is lent, and at first it has none.
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        settings: Settings,
+        opening: Opening,
+        watcher: Option<Watcher>,
+    ) -> Self {
+        let credit = match &watcher {
+            Some(_) => CreditWindow::lent(),
+            None => CreditWindow::new(settings.credit),
+        };
         Self {
             handle: hub.next_handle(),
             place: Place::nowhere(),
             generation: AtomicU64::new(0),
             timeout_ms: AtomicU64::new(0),
             stale: AtomicU64::new(0),
+            watcher,
             core: Mutex::new(Core {
                 opening,
                 generation: 0,
+                is_subscribed: false,
                 next_tag: 1,
                 runs: VecDeque::new(),
-                credit: CreditWindow::new(settings.credit),
+                credit,
                 settling: Settling::default(),
                 waker: None,
                 queued: false,
@@ -119,7 +140,7 @@ impl ConsumerShared {
     }
 
     /// How long a delivery may stay unsettled.
-    pub(super) fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
     }
 
@@ -130,7 +151,7 @@ impl ConsumerShared {
     }
 
     /// Messages whose answers came too late.
-    pub(super) fn stale(&self) -> u64 {
+    pub(crate) fn stale(&self) -> u64 {
         self.stale.load(Ordering::Relaxed)
     }
 
@@ -229,7 +250,11 @@ impl ConsumerShared {
         }
         add(&mut core.settling);
         if verdict != Verdict::Touch {
+            let is_others_room = core.credit.is_beyond_size();
             core.credit.settle(count, bytes);
+            if is_others_room || core.credit.usage().is_idle() {
+                self.note();
+            }
         }
         let wake = !std::mem::replace(&mut core.queued, true);
         drop(core);
@@ -302,6 +327,8 @@ impl ConsumerShared {
         }
         self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
         core.opening.answer(Ok(()));
+        core.is_subscribed = true;
+        self.note();
         Ok(())
     }
 
@@ -341,6 +368,9 @@ impl ConsumerShared {
         }
         let bytes = credit_bytes(&batch);
         core.credit.receive(count, bytes, batch.records.largest() as u64)?;
+        if core.credit.is_exhausted() {
+            self.note();
+        }
         core.next_tag = first_tag.0.saturating_add(count);
         let generation = core.generation;
         let (first_tag, until) = (first_tag.0, self.until(now));
@@ -376,6 +406,7 @@ impl ConsumerShared {
             return Ok(());
         }
         core.credit.handle_credited(total)?;
+        self.note();
         self.speak_of_credit(core);
         Ok(())
     }
@@ -447,7 +478,9 @@ impl ConsumerShared {
     /// Makes all deliveries void.
     fn void(&self, core: &mut Core) {
         core.generation = 0;
+        core.is_subscribed = false;
         self.generation.store(0, Ordering::Release);
+        self.note();
         core.opening.again();
         core.runs.clear();
         core.credit.stop();
@@ -459,6 +492,7 @@ impl ConsumerShared {
 
     fn end(&self, core: &mut Core, end: End) {
         core.end.get_or_insert(end);
+        self.note();
         if let Some(waker) = core.waker.take() {
             waker.wake();
         }

@@ -1,5 +1,6 @@
-//! Producers over several brokers.
+//! Producers and consumers over several brokers.
 
+mod consuming;
 mod net;
 mod ordered;
 mod producing;

@@ -1,0 +1,65 @@
+//! How whoever lends consumers their credit hears of them without asking.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Which of many consumers changed since somebody looked.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Each at most once.
+    numbers: Mutex<Vec<u64>>,
+    notify: Notify,
+}
+
+impl Changes {
+    /// There is another reason to look.
+    pub(crate) fn look_here(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Waits until there is something to look at; returns at once if there was since the last time.
+    /// Cancel safe.
+    pub(crate) async fn wait(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Takes the numbers of those that changed. `into` is empty, and lends its memory.
+    pub(crate) fn take(&self, into: &mut Vec<u64>) {
+        mem::swap(&mut *self.numbers.lock(), into);
+    }
+}
+
+/// Notes when its consumer comes, goes, has used up its credit, is idle, or has given credit back.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    number: u64,
+    is_noted: AtomicBool,
+    changes: Arc<Changes>,
+}
+
+impl Watcher {
+    pub(crate) const fn new(number: u64, changes: Arc<Changes>) -> Self {
+        Self { number, is_noted: AtomicBool::new(false), changes }
+    }
+
+    /// Something changed. Locks nothing that waits for anybody.
+    pub(crate) fn note(&self) {
+        if !self.is_noted.swap(true, Ordering::AcqRel) {
+            self.changes.numbers.lock().push(self.number);
+            self.changes.notify.notify_one();
+        }
+    }
+
+    /// Somebody is about to look: what changes from here on is news.
+    pub(crate) fn rest(&self) {
+        self.is_noted.swap(false, Ordering::AcqRel);
+    }
+}
