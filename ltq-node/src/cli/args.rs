@@ -157,6 +157,14 @@ pub struct PubArgs {
     pub topic: TopicName,
     /// The message. Without it, each line of standard input is one.
     pub body: Option<String>,
+    /// Publishes to the nodes that this registry tells of, in place of --server: each message to one that is
+    /// ready, and to another one when that fails. Of several, separated by commas, what they tell is merged.
+    #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "name")]
+    pub registry: Vec<String>,
+    /// With --registry, publishes messages of one key, or those without, to one node, in order for as long as
+    /// the nodes stay the same.
+    #[arg(long, requires = "registry")]
+    pub ordered: bool,
     /// Gives every message this key.
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
@@ -182,6 +190,10 @@ pub struct SubArgs {
     /// The channel. Those who read the same channel share its messages; each channel of a topic
     /// gets all of them.
     pub channel: ChannelName,
+    /// Reads from all nodes that this registry tells of, in place of --server, and from those that come
+    /// later. Of several, separated by commas, what they tell is merged.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub registry: Vec<String>,
     /// Ends after exactly this many messages. The default is to go on.
     #[arg(long, value_name = "N", value_parser = positive)]
     pub count: Option<u64>,

@@ -7,17 +7,23 @@ use tokio::time::Instant;
 
 use super::{CliError, args::ServerArgs};
 
-/// A client of the node, not connected yet.
-pub(crate) fn builder(args: &ServerArgs) -> Result<ClientBuilder, CliError> {
+/// A client of no server yet.
+pub(crate) fn template(args: &ServerArgs) -> ClientBuilder {
     let mut builder = Client::builder()
         .name(concat!("ltq/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(args.timeout.min(ATTEMPT_MAX))
         .request_timeout(args.timeout);
-    for server in args.servers() {
-        builder = builder.server(server);
-    }
     if let Some(token) = &args.token {
         builder = builder.token(&token.0);
+    }
+    builder
+}
+
+/// A client of the node, not connected yet.
+pub(crate) fn builder(args: &ServerArgs) -> Result<ClientBuilder, CliError> {
+    let mut builder = template(args);
+    for server in args.servers() {
+        builder = builder.server(server);
     }
     #[cfg(any(feature = "tls", feature = "quic"))]
     if let Some(transports) = args.tls.transports(args.servers())? {

@@ -3,6 +3,7 @@
 mod admin;
 mod args;
 mod connect;
+mod ends;
 mod input;
 mod interrupt;
 mod nodes;
@@ -17,7 +18,9 @@ mod trust;
 
 use std::{io, process::ExitCode};
 
-use ltq_client::{CloseError, ConnectError, PublishError, RequestError};
+use ltq_client::{
+    CloseError, ClusterError, ClusterPublishError, ConnectError, PublishError, RequestError,
+};
 use ltq_core::TransportError;
 use thiserror::Error;
 
@@ -50,6 +53,12 @@ pub enum CliError {
     /// A message was not published, or nobody knows.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// There is no cluster, or no way to use it.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A message was not published to a cluster, or nobody knows.
+    #[error(transparent)]
+    ClusterPublish(#[from] ClusterPublishError),
     /// The connection did not close in order.
     #[error(transparent)]
     Close(#[from] CloseError),

@@ -7,14 +7,15 @@ use std::{
 
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
-use ltq_client::{Durability, Message, PendingBatch, Producer, PublishError};
+use ltq_client::{Durability, Message};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{
     CliError,
     args::{PubArgs, ServerArgs},
-    connect, input, interrupted,
+    ends::{Ends, Pending, Publisher},
+    input, interrupted,
 };
 use crate::{output, record_json};
 
@@ -24,39 +25,32 @@ pub(super) async fn run(server: &ServerArgs, args: PubArgs, json: bool) -> Resul
         let words = "with --json each line has its own key and headers: leave --key and --header";
         return Err(CliError::Usage(words.to_owned()));
     }
-    let client = connect(server).await?;
-    let mut builder = client.producer_builder(&args.topic).timeout(server.timeout);
-    if let Some(name) = &args.name {
-        builder = builder.name(name.as_str());
-    }
-    if let Some(durability) = args.durability {
-        builder = builder.durability(durability);
-    }
-    let producer = builder.open().await?;
+    let ends = Ends::connect(server, &args.registry).await?;
+    let publisher = ends.publisher(server, &args).await?;
     let template = Template::new(&args);
     let lines = if as_json { Lines::Json } else { Lines::Bodies(&template) };
     match args.body {
         Some(body) => {
-            let receipt = producer.send(template.message(body.into())).await?;
+            let receipt = publisher.send(template.message(body.into())).await?;
             if json {
-                print_json(&json!({
-                    "topic": receipt.topic,
-                    "offset": receipt.offset,
-                    "sequence": receipt.sequence,
-                    "durability": receipt.durability,
-                }))?;
+                print_json(&receipt.shown)?;
             }
             output::note(format_args!("1 message confirmed (durability {})", receipt.durability));
         }
         None => {
-            let skip = if args.name.is_some() { producer.last_sequence() } else { 0 };
-            let result = publish_lines(&producer, &lines, skip).await;
+            let skip = if args.name.is_some() { publisher.stored() } else { 0 };
+            if skip > 0 {
+                let name = args.name.as_ref().map_or("", |name| name.as_str());
+                output::note(format_args!(
+                    "{skip} messages are stored under the name {name} already; skipping as many lines"
+                ));
+            }
+            let result = publish_lines(&publisher, args.ordered, &lines, skip).await;
             report(&result, skip, json)?;
             result.end?;
         }
     }
-    client.close().await?;
-    Ok(())
+    ends.close().await
 }
 
 /// What every message has besides its body.
@@ -123,14 +117,13 @@ struct Published {
     end: Result<(), CliError>,
 }
 
-async fn publish_lines(producer: &Producer, lines: &Lines<'_>, skip: u64) -> Published {
+async fn publish_lines(
+    publisher: &Publisher,
+    ordered: bool,
+    lines: &Lines<'_>,
+    skip: u64,
+) -> Published {
     let stdin = io::stdin();
-    if skip > 0 {
-        output::note(format_args!(
-            "{skip} messages are stored under the name {} already; skipping as many lines",
-            producer.name()
-        ));
-    }
     if stdin.is_terminal() {
         output::note(lines.hint());
     }
@@ -143,23 +136,23 @@ async fn publish_lines(producer: &Producer, lines: &Lines<'_>, skip: u64) -> Pub
         let doing = "reading standard input";
         let input = input::lines(stdin).map_err(|source| CliError::Io { doing, source })?;
         tokio::select! {
-            sent = send(producer, lines, input, skip, pending) => sent,
+            sent = send((publisher, ordered), lines, input, skip, pending) => sent,
             () = interrupted => Err(CliError::Failed("interrupted".to_owned())),
         }
     };
     // What was sent before reading ended is waited for in any case: its confirms count.
     let (sent, (durability, confirmed_all)) = tokio::join!(sending, confirming);
     bar.finish_and_clear();
-    let end = confirmed_all.map_err(CliError::from).and(sent);
+    let end = confirmed_all.and(sent);
     Published { confirmed: confirmed.into_inner(), durability, end }
 }
 
 async fn send(
-    producer: &Producer,
+    (publisher, ordered): (&Publisher, bool),
     lines: &Lines<'_>,
     mut input: mpsc::Receiver<input::Batch>,
     mut skip: u64,
-    pending: mpsc::Sender<PendingBatch>,
+    pending: mpsc::Sender<Pending>,
 ) -> Result<(), CliError> {
     let mut number = 1;
     while let Some(batch) = input.recv().await {
@@ -172,10 +165,12 @@ async fn send(
         let next = number + read.len() as u64;
         let (messages, malformed) = lines.messages(read, number);
         number = next;
-        let batch = producer.enqueue_batch(messages).await?;
-        if pending.send(batch).await.is_err() {
-            // A batch failed; the confirming side says why.
-            return Ok(());
+        for messages in publisher.batches(messages, ordered) {
+            let batch = publisher.enqueue_batch(messages).await?;
+            if pending.send(batch).await.is_err() {
+                // A batch failed; the confirming side says why.
+                return Ok(());
+            }
         }
         if let Some(malformed) = malformed {
             return Err(malformed);
@@ -186,23 +181,20 @@ async fn send(
 
 /// Awaits the receipts in order, up to the first failure.
 async fn confirm(
-    mut batches: mpsc::Receiver<PendingBatch>,
+    mut batches: mpsc::Receiver<Pending>,
     confirmed: &AtomicU64,
     bar: &ProgressBar,
-) -> (Option<Durability>, Result<(), PublishError>) {
+) -> (Option<Durability>, Result<(), CliError>) {
     let mut durability: Option<Durability> = None;
     while let Some(batch) = batches.recv().await {
-        let (receipt, failure) = match batch.await {
-            Ok(receipt) => (receipt, None),
-            Err(failed) => (failed.stored, Some(failed.error)),
-        };
-        if !receipt.is_empty() {
-            let least = durability.unwrap_or(Durability::Disk).min(receipt.durability());
-            durability = Some(least);
-            let before = confirmed.fetch_add(receipt.len() as u64, Ordering::Relaxed);
-            bar.set_position(before + receipt.len() as u64);
+        let became = batch.became().await;
+        if let Some(reached) = became.durability {
+            durability = Some(durability.unwrap_or(Durability::Disk).min(reached));
+            let count = became.confirmed as u64;
+            let before = confirmed.fetch_add(count, Ordering::Relaxed);
+            bar.set_position(before + count);
         }
-        if let Some(error) = failure {
+        if let Some(error) = became.failure {
             return (durability, Err(error));
         }
     }

@@ -2,35 +2,31 @@
 
 use std::io::{self, BufWriter, Write};
 
-use ltq_client::{Consumer, SettleError};
+use ltq_client::SettleError;
 
 use super::{
     CliError,
     args::{ServerArgs, SubArgs},
-    connect, interrupted, render,
+    ends::{Ends, NotTaken, Reader},
+    interrupted, render,
 };
 use crate::output;
 
 pub(super) async fn run(server: &ServerArgs, args: SubArgs) -> Result<(), CliError> {
-    let client = connect(server).await?;
+    let ends = Ends::connect(server, &args.registry).await?;
     // No more than are wanted are asked for, so that others need not wait for what is given back.
     let credit = args.count.map_or(args.credit, |count| count.min(args.credit));
-    let mut consumer = client
-        .consumer_builder(&args.topic, &args.channel)
-        .start(args.from)
-        .credit(credit, CREDIT_BYTES)
-        .open()
-        .await?;
+    let mut reader = ends.reader(&args, credit, CREDIT_BYTES).await?;
     let mut acked = 0;
     let ended = tokio::select! {
-        ended = consume(&mut consumer, &args, &mut acked) => ended.map(|()| true),
+        ended = consume(&mut reader, &args, &mut acked) => ended.map(|()| true),
         () = interrupted() => Ok(false),
     };
     // Acks that were said count, whatever ended it.
-    let closed = consumer.close().await;
+    let closed = reader.close().await;
     let finished = ended?;
     closed?;
-    client.close().await?;
+    ends.close().await?;
     match args.count {
         Some(count) if !finished => {
             let detail = format!("interrupted after {acked} of {count} messages");
@@ -41,7 +37,7 @@ pub(super) async fn run(server: &ServerArgs, args: SubArgs) -> Result<(), CliErr
 }
 
 /// Prints and acks until enough is acked.
-async fn consume(consumer: &mut Consumer, args: &SubArgs, acked: &mut u64) -> Result<(), CliError> {
+async fn consume(reader: &mut Reader, args: &SubArgs, acked: &mut u64) -> Result<(), CliError> {
     let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout());
     loop {
         let left = args.count.map_or(BATCH_MAX, |count| count - *acked);
@@ -49,14 +45,12 @@ async fn consume(consumer: &mut Consumer, args: &SubArgs, acked: &mut u64) -> Re
             return Ok(());
         }
         let max = usize::try_from(left.min(BATCH_MAX)).unwrap_or(1);
-        let batch = match consumer.next_batch(max).await {
+        let batch = match reader.next_batch(max).await {
             None => return Err(CliError::Failed("the connection was closed".to_owned())),
             Some(Ok(batch)) => batch,
-            Some(Err(error)) if error.is_end() => {
-                return Err(CliError::Failed(error.to_string()));
-            }
-            Some(Err(error)) => {
-                output::note(format_args!("ltq: {error}"));
+            Some(Err(NotTaken { is_end: true, why })) => return Err(CliError::Failed(why)),
+            Some(Err(NotTaken { why, .. })) => {
+                output::note(format_args!("ltq: {why}"));
                 continue;
             }
         };
@@ -72,7 +66,7 @@ async fn consume(consumer: &mut Consumer, args: &SubArgs, acked: &mut u64) -> Re
         if let Some(error) = unreadable {
             // It was not printed, so it is not acked; those beside it are.
             output::note(format_args!("ltq: {error}"));
-            for delivery in batch.into_deliveries().flatten() {
+            for delivery in batch.into_deliveries() {
                 *acked += u64::from(counted(delivery.ack_confirmed().await)?);
             }
         } else if args.count.is_some() {

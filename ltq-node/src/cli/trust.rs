@@ -121,6 +121,19 @@ impl TlsArgs {
         Ok(transports)
     }
 
+    /// What connects to these registries, and to nodes at whatever addresses they tell of, as far as it is
+    /// said whom to trust there.
+    ///
+    /// # Errors
+    /// As for [`transports`](Self::transports).
+    pub(crate) fn every_transport(&self, registries: &[String]) -> Result<Transports, CliError> {
+        let says_whom = self.authorities.is_some() || self.fingerprint.is_some();
+        let nodes = ["tls://node", "quic://node"].into_iter().filter(|_| says_whom);
+        let plain = || Transports::new().with(Tcp::default()).with(Unix::default());
+        let registries = registries.iter().map(|address| address.trim());
+        Ok(self.transports(registries.chain(nodes))?.unwrap_or_else(plain))
+    }
+
     /// Waits, for a second at most, until nodes know of connections that were closed.
     #[cfg(feature = "quic")]
     pub(crate) async fn settled(&self) {

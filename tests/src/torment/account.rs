@@ -51,7 +51,8 @@ impl Account {
         for line in journal.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             let words: Vec<_> = line.split('\t').collect();
             let [kind, topic, body, rest @ ..] = &words[..] else { continue };
-            let became = self.messages.entry(((*topic).to_owned(), (*body).to_owned())).or_default();
+            let became =
+                self.messages.entry(((*topic).to_owned(), (*body).to_owned())).or_default();
             let number = |index: usize| rest.get(index).and_then(|word| word.parse::<u64>().ok());
             let word = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
             match *kind {
@@ -116,7 +117,8 @@ impl Account {
         for ((topic, key, node), numbers) in lies {
             let numbers: Vec<_> = numbers.into_values().collect();
             if let Some(pair) = numbers.windows(2).find(|pair| pair[0] >= pair[1]) {
-                let example = format!("{topic} key {key} on {node}: {} before {}", pair[0], pair[1]);
+                let example =
+                    format!("{topic} key {key} on {node}: {} before {}", pair[0], pair[1]);
                 return Err(Unsound { count: 1, what: "are out of order", example });
             }
         }

@@ -41,6 +41,9 @@ impl Field {
         let folder = tempfile::tempdir().map_err(TormentError::io("making a folder"))?;
         let config = folder.path().join("ltq.toml");
         std::fs::write(&config, CONFIG).map_err(TormentError::io("writing a configuration"))?;
+        let config = folder.path().join("registry.toml");
+        std::fs::write(&config, REGISTRY_CONFIG)
+            .map_err(TormentError::io("writing a configuration"))?;
         let (registries, nodes) = (Self::REGISTRIES.len(), Self::NODES.len());
         let mut field = Self {
             switch,
@@ -84,8 +87,9 @@ impl Field {
             let listen = self.at(host, REGISTRY_PORT);
             let place = &mut self.registries[host - Self::REGISTRIES.start];
             if place.is_none() {
-                // Whoever was suspected is forgotten within a second or two.
-                let more = ["--heartbeat", "300ms"];
+                let config = self.folder.path().join("registry.toml");
+                let config = config.to_string_lossy().into_owned();
+                let more = ["--config", &config];
                 let started = RegistryProcess::start_by(command, &listen, &more).await;
                 *place = Some(started.map_err(TormentError::io(doing()))?);
             }
@@ -141,7 +145,9 @@ impl Field {
         if let Some(node) = self.nodes[host - Self::NODES.start].take() {
             let ended = node.terminate().await.map_err(TormentError::io(doing.clone()))?;
             if !ended.success() {
-                return Err(TormentError::io(doing)(io::Error::other(format!("it ended by {ended}"))));
+                return Err(TormentError::io(doing)(io::Error::other(format!(
+                    "it ended by {ended}"
+                ))));
             }
         }
         Ok(())
@@ -201,7 +207,7 @@ impl Field {
             loop {
                 let account = read()?;
                 if account.missing() == 0 {
-                    return Ok(account);
+                    return Ok::<_, TormentError>(account);
                 }
                 tokio::time::sleep(LOOK_PAUSE).await;
             }
@@ -238,7 +244,8 @@ impl Field {
 fn read(journals: &[impl AsRef<Path>]) -> Result<Account, TormentError> {
     let mut account = Account::default();
     for journal in journals {
-        let text = std::fs::read_to_string(journal).map_err(TormentError::io("reading a journal"))?;
+        let text =
+            std::fs::read_to_string(journal).map_err(TormentError::io("reading a journal"))?;
         account.read(&text);
     }
     Ok(account)
@@ -262,8 +269,10 @@ impl Worker {
 }
 
 /// Peers that are gone without a word are found out within three heartbeats.
-const CONFIG: &str = "[limits]\nheartbeat = \"500ms\"\n[drain]\non_signal = true\ntimeout = \"2s\"\n\
+const CONFIG: &str = "allow_unauthenticated = true\n[limits]\nheartbeat = \"500ms\"\n[drain]\non_signal = true\ntimeout = \"2s\"\n\
                       [delivery]\ntimeout = \"5s\"\n";
+/// Whoever is suspected is forgotten within seconds.
+const REGISTRY_CONFIG: &str = "allow_unauthenticated = true\nheartbeat = \"300ms\"\n";
 const REGISTRY_PORT: u16 = 7450;
 const NODE_PORT: u16 = 7440;
 /// What a worker may take to say a word: longer than any publish.

@@ -77,7 +77,8 @@ pub async fn run(args: WorkerArgs) -> Result<(), Failed> {
     }
     let ordered = builder(&ordered).ordered(Availability::Move).open().await?;
     for key in 0..KEYS {
-        let (journal, pause) = (journal.clone(), Duration::from_secs(u64::from(KEYS)) / args.rate.max(1));
+        let (journal, pause) =
+            (journal.clone(), Duration::from_secs(u64::from(KEYS)) / args.rate.max(1));
         producers.spawn(publish_ordered(ordered.clone(), key, pause, journal, told.clone()));
     }
     say("ready")?;

@@ -1,0 +1,283 @@
+//! Where messages go to and come from: one node, or those that registries tell of.
+
+use ltq_client::{
+    Availability, Batch, Client, Cluster, ClusterBatch, ClusterConsumer, ClusterPendingBatch,
+    ClusterProducer, Consumer, Delivery, Durability, Message, PendingBatch, Producer, Received,
+    SettleError, StaleError,
+};
+use serde_json::{Value, json};
+
+use super::{
+    CliError,
+    args::{PubArgs, ServerArgs, SubArgs},
+    connect::{connect, template},
+};
+
+/// A client of one node, or of many.
+pub(super) enum Ends {
+    Node(Client),
+    Cluster(Cluster),
+}
+
+impl Ends {
+    /// Of the node that `server` names, or those that registries tell of where there are any.
+    pub(super) async fn connect(
+        server: &ServerArgs,
+        registries: &[String],
+    ) -> Result<Self, CliError> {
+        if registries.is_empty() {
+            return Ok(Self::Node(connect(server).await?));
+        }
+        // The time that the whole command has, for a registry that starts together with it.
+        let client = template(server).connect_timeout(server.timeout);
+        #[cfg(any(feature = "tls", feature = "quic"))]
+        let client = client.transports(server.tls.every_transport(registries)?);
+        let mut cluster = Cluster::builder().client(client);
+        for registry in registries {
+            cluster = cluster.registry(registry.trim());
+        }
+        Ok(Self::Cluster(cluster.connect().await?))
+    }
+
+    pub(super) async fn publisher(
+        &self,
+        server: &ServerArgs,
+        args: &PubArgs,
+    ) -> Result<Publisher, CliError> {
+        match self {
+            Self::Node(client) => {
+                let mut builder = client.producer_builder(&args.topic).timeout(server.timeout);
+                if let Some(name) = &args.name {
+                    builder = builder.name(name.as_str());
+                }
+                if let Some(durability) = args.durability {
+                    builder = builder.durability(durability);
+                }
+                Ok(Publisher::Node(builder.open().await?))
+            }
+            Self::Cluster(cluster) => {
+                let mut builder = cluster.producer_builder(&args.topic).timeout(server.timeout);
+                if let Some(durability) = args.durability {
+                    builder = builder.durability(durability);
+                }
+                if args.ordered {
+                    // The lines were read already: there is nobody to wait for a backlog.
+                    builder = builder.ordered(Availability::Fail).moves_silently(true);
+                }
+                Ok(Publisher::Cluster(builder.open().await?))
+            }
+        }
+    }
+
+    pub(super) async fn reader(
+        &self,
+        args: &SubArgs,
+        messages: u64,
+        bytes: u64,
+    ) -> Result<Reader, CliError> {
+        match self {
+            Self::Node(client) => {
+                let builder = client.consumer_builder(&args.topic, &args.channel);
+                let builder = builder.start(args.from).credit(messages, bytes);
+                Ok(Reader::Node(builder.open().await?))
+            }
+            Self::Cluster(cluster) => {
+                let builder = cluster.consumer_builder(&args.topic, &args.channel);
+                let builder = builder.start(args.from).credit(messages, bytes);
+                Ok(Reader::Cluster(builder.open().await?))
+            }
+        }
+    }
+
+    pub(super) async fn close(self) -> Result<(), CliError> {
+        match self {
+            Self::Node(client) => Ok(client.close().await?),
+            Self::Cluster(cluster) => Ok(cluster.close().await?),
+        }
+    }
+}
+
+/// Publishes to one topic.
+pub(super) enum Publisher {
+    Node(Producer),
+    Cluster(ClusterProducer),
+}
+
+/// The receipt of one message.
+pub(super) struct Receipt {
+    pub(super) durability: Durability,
+    /// For programs.
+    pub(super) shown: Value,
+}
+
+impl Publisher {
+    pub(super) async fn send(&self, message: Message) -> Result<Receipt, CliError> {
+        let (receipt, node) = match self {
+            Self::Node(producer) => (producer.send(message).await?, None),
+            Self::Cluster(producer) => {
+                let sent = producer.send(message).await?;
+                (sent.receipt, Some(sent.node))
+            }
+        };
+        let mut shown = json!({
+            "topic": receipt.topic,
+            "offset": receipt.offset,
+            "sequence": receipt.sequence,
+            "durability": receipt.durability,
+        });
+        if let Some(node) = node {
+            shown["node"] = node.as_str().into();
+        }
+        Ok(Receipt { durability: receipt.durability, shown })
+    }
+
+    /// How many messages are stored under its name already, if that was given.
+    pub(super) fn stored(&self) -> u64 {
+        match self {
+            Self::Node(producer) => producer.last_sequence(),
+            // Nodes share nothing, and each knows of its own.
+            Self::Cluster(_) => 0,
+        }
+    }
+
+    pub(super) async fn enqueue_batch(&self, messages: Vec<Message>) -> Result<Pending, CliError> {
+        match self {
+            Self::Node(producer) => Ok(Pending::Node(producer.enqueue_batch(messages).await?)),
+            Self::Cluster(producer) => {
+                Ok(Pending::Cluster(producer.enqueue_batch(messages).await?))
+            }
+        }
+    }
+
+    /// The batches that messages are to be published in, for what each may hold.
+    pub(super) fn batches(&self, messages: Vec<Message>, ordered: bool) -> Vec<Vec<Message>> {
+        match self {
+            // Neighbours may have keys of different nodes.
+            Self::Cluster(_) if ordered => messages.into_iter().map(|one| vec![one]).collect(),
+            _ => vec![messages],
+        }
+    }
+}
+
+/// Messages that are on their way.
+pub(super) enum Pending {
+    Node(PendingBatch),
+    Cluster(ClusterPendingBatch),
+}
+
+/// What became of them.
+pub(super) struct Became {
+    pub(super) confirmed: usize,
+    /// The least, of those that are confirmed.
+    pub(super) durability: Option<Durability>,
+    pub(super) failure: Option<CliError>,
+}
+
+impl Pending {
+    pub(super) async fn became(self) -> Became {
+        match self {
+            Self::Node(pending) => {
+                let (receipt, failure) = match pending.await {
+                    Ok(receipt) => (receipt, None),
+                    Err(failed) => (failed.stored, Some(failed.error.into())),
+                };
+                let durability = (!receipt.is_empty()).then(|| receipt.durability());
+                Became { confirmed: receipt.len(), durability, failure }
+            }
+            Self::Cluster(pending) => {
+                let (receipt, failure) = match pending.await {
+                    Ok(receipt) => (receipt, None),
+                    Err(failed) => (failed.stored, Some(failed.error.into())),
+                };
+                Became { confirmed: receipt.len(), durability: receipt.durability(), failure }
+            }
+        }
+    }
+}
+
+/// Reads one channel.
+pub(super) enum Reader {
+    Node(Consumer),
+    Cluster(ClusterConsumer),
+}
+
+impl Reader {
+    /// The next ones of one node; an error of which nothing has to come of.
+    pub(super) async fn next_batch(&mut self, max: usize) -> Option<Result<Taken, NotTaken>> {
+        match self {
+            Self::Node(consumer) => Some(match consumer.next_batch(max).await? {
+                Ok(batch) => Ok(Taken::Node(batch)),
+                Err(error) => Err(NotTaken { is_end: error.is_end(), why: error.to_string() }),
+            }),
+            Self::Cluster(consumer) => Some(match consumer.next_batch(max).await? {
+                Ok(batch) => Ok(Taken::Cluster(batch)),
+                Err(error) => Err(NotTaken { is_end: error.is_end(), why: error.to_string() }),
+            }),
+        }
+    }
+
+    pub(super) async fn close(self) -> Result<(), CliError> {
+        match self {
+            Self::Node(consumer) => Ok(consumer.close().await?),
+            Self::Cluster(consumer) => {
+                consumer.close().await.map_err(|error| CliError::Failed(error.to_string()))
+            }
+        }
+    }
+}
+
+/// What came in place of messages.
+pub(super) struct NotTaken {
+    pub(super) is_end: bool,
+    pub(super) why: String,
+}
+
+/// Messages that came together.
+pub(super) enum Taken {
+    Node(Batch),
+    Cluster(ClusterBatch),
+}
+
+impl Taken {
+    fn batch(&self) -> &Batch {
+        match self {
+            Self::Node(batch) => batch,
+            Self::Cluster(batch) => batch,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.batch().len()
+    }
+
+    pub(super) fn iter(
+        &self,
+    ) -> impl Iterator<Item = Result<Received, ltq_client::ConsumeError>> + '_ {
+        self.batch().iter()
+    }
+
+    pub(super) fn ack_all(self) -> Result<(), StaleError> {
+        match self {
+            Self::Node(batch) => batch.ack_all(),
+            Self::Cluster(batch) => batch.ack_all(),
+        }
+    }
+
+    pub(super) async fn ack_all_confirmed(self) -> Result<(), SettleError> {
+        match self {
+            Self::Node(batch) => batch.ack_all_confirmed().await,
+            Self::Cluster(batch) => batch.ack_all_confirmed().await,
+        }
+    }
+
+    /// Those that can be read.
+    pub(super) fn into_deliveries(self) -> Vec<Delivery> {
+        match self {
+            Self::Node(batch) => batch.into_deliveries().flatten().collect(),
+            Self::Cluster(batch) => {
+                let readable = batch.into_deliveries().flatten();
+                readable.map(ltq_client::ClusterDelivery::into_delivery).collect()
+            }
+        }
+    }
+}
