@@ -88,7 +88,6 @@ impl Announcer {
         info!(node = %node.id(), %epoch, registries = config.registry.join(", "), "announcing");
         let (stop, stopped) = oneshot::channel();
         let (wanted, to_be) = watch::channel(NodeState::Ready);
-        let (is, told) = watch::channel(NodeState::Ready);
         let announcing = Announcing {
             registries: registries.clone(),
             node,
@@ -97,9 +96,8 @@ impl Announcer {
             broker: broker.clone(),
             load: Smoothed::default(),
             to_be,
-            is,
         };
-        let state = State { wanted: Arc::new(wanted), told };
+        let state = State(Arc::new(wanted));
         let task = tokio::spawn(announcing.run(stopped));
         Ok(Some(Self { registries, state, stop: Some(stop), task }))
     }
@@ -128,18 +126,12 @@ impl Announcer {
 
 /// What registries are told that the node is doing.
 #[derive(Clone, Debug)]
-pub(crate) struct State {
-    wanted: Arc<watch::Sender<NodeState>>,
-    told: watch::Receiver<NodeState>,
-}
+pub(crate) struct State(Arc<watch::Sender<NodeState>>);
 
 impl State {
-    /// Tells it, and waits until those registries know it that can be reached. Cancel safe: it is told all
-    /// the same.
-    pub(crate) async fn say(&self, state: NodeState) {
-        self.wanted.send_replace(state);
-        // An error means that nothing is announced any more.
-        let _ = self.told.clone().wait_for(|told| *told == state).await;
+    /// Tells it, without waiting until they know it.
+    pub(crate) fn say(&self, state: NodeState) {
+        self.0.send_replace(state);
     }
 }
 
@@ -155,8 +147,6 @@ struct Announcing {
     broker: NodeBroker,
     load: Smoothed,
     to_be: watch::Receiver<NodeState>,
-    /// What was told.
-    is: watch::Sender<NodeState>,
 }
 
 impl Announcing {
@@ -194,11 +184,9 @@ impl Announcing {
                 () = sleep_until(not_before), if is_new => {
                     is_new = false;
                     not_before = Instant::now() + UPDATE_PAUSE;
-                    let state = *self.to_be.borrow_and_update();
                     if let Err(error) = announced.update(self.now()).await {
                         warn!(%error, "a change of the node was not announced");
                     }
-                    self.is.send_replace(state);
                 }
                 Ok(()) = self.to_be.changed() => is_new = true,
                 changes = self.catalogue.changed() => {

@@ -365,11 +365,12 @@ pub async fn run(config: &Config, source: ConfigSource) -> Result<(), NodeError>
 /// followed by another one that stops it.
 async fn until_over(node: &Node, signals: &mut Signals) -> &'static str {
     let (broker, mut by_signal) = (node.broker.clone(), node.config.drain.on_signal);
+    let wishes = broker.drain_wishes();
     let mut drained = pin!(node.drained());
     loop {
         tokio::select! {
             signal = signals.next() => {
-                if !std::mem::take(&mut by_signal) || broker.is_draining() {
+                if !std::mem::take(&mut by_signal) || wishes.wanted().is_some() {
                     return signal;
                 }
                 info!(signal, "draining before the stop; a further signal stops now");

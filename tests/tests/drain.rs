@@ -235,6 +235,86 @@ async fn promise_1_what_a_drain_could_not_give_away_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn promise_1_a_node_that_keeps_less_than_was_promised_is_handed_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = node(folder.path(), "n1", &[]).await;
+    let in_memory = node(folder.path(), "n2", &["--store", "memory"]).await;
+    let weak = node(folder.path(), "n3", &["--durability", "os"]).await;
+    let from = client(&first).await;
+    for topic in ["orders", "others"] {
+        from.admin().create_channel(topic, "a", StartAt::Earliest).await.expect("made");
+        publish(&from, topic, 0..100).await;
+    }
+    // A topic that is there already, and confirms sooner than the first node did.
+    client(&weak).await.admin().create_topic("orders", Default::default()).await.expect("made");
+    let to = [in_memory.address().to_string(), weak.address().to_string()];
+    let more = ["--to", &to[0], "--to", &to[1], "--within", "8s"];
+    let (_, said) = done(drain(&first, &more)).await;
+    assert!(said.contains("left"), "{said}");
+    first.ended().await.expect("it ends");
+    let port = weak.port();
+    weak.kill().await.expect("killed");
+    let data = folder.path().join("n3");
+    let weak = NodeProcess::start(&data, port, &["--durability", "os"]).await.expect("a node");
+    let first = node(folder.path(), "n1", &[]).await;
+    let (here, there) = (client(&first).await, client(&weak).await);
+    for topic in ["orders", "others"] {
+        let left = depth(&here, topic).await;
+        let handed = match there.admin().show_topic(topic).await {
+            Ok(stats) => stats.end.0 - stats.first.0,
+            Err(_) => 0,
+        };
+        assert!(left + handed >= 100, "{topic}: {left} here, {handed} there");
+    }
+    // In memory is no place for what was on disk.
+    assert_eq!(client(&in_memory).await.admin().stats().await.expect("figures").backlog(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_of_many_topics_ends_soon_and_one_that_is_asked_for_again_sends_nothing_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (first, second) =
+        (node(folder.path(), "n1", &[]).await, node(folder.path(), "n2", &[]).await);
+    let (from, to) = (client(&first).await, client(&second).await);
+    for topic in 0..300 {
+        let topic = format!("t{topic}");
+        from.admin().create_channel(topic.as_str(), "a", StartAt::Earliest).await.expect("made");
+        publish(&from, &topic, 0..1).await;
+    }
+    from.admin().create_channel("large", "a", StartAt::Earliest).await.expect("made");
+    from.admin().create_channel("large", "b", StartAt::Earliest).await.expect("made");
+    for _ in 0..5 {
+        publish(&from, "large", 0..4_000).await;
+    }
+    let address = second.address().to_string();
+    let command = drain(&first, &["--to", &address]);
+    within("it is under way", async {
+        while !to.admin().show_topic("large").await.is_ok_and(|topic| topic.end.0 > 0) {}
+    })
+    .await;
+    // The same once more, and otherwise.
+    for more in [["--to", address.as_str()], ["--within", "1m"]] {
+        let more = [&more[..], &["--to", &address, "--no-wait"]].concat();
+        let (_, said) = done(drain(&first, &more)).await;
+        assert!(
+            said.contains("drains") || said.contains("gone") || said.contains("cannot connect"),
+            "{said}"
+        );
+    }
+    let (code, said) = done(command).await;
+    assert!(code == Some(0) && said.contains("drained"), "{code:?}: {said}");
+    first.ended().await.expect("it ends");
+    let stats = to.admin().stats().await.expect("figures");
+    assert_eq!(stats.topics.len(), 301);
+    for topic in stats.topics {
+        let (stored, wanted) =
+            (topic.end.0, if topic.topic.as_str() == "large" { 20_000 } else { 1 });
+        // What was under way when it was told to go on otherwise may be twice.
+        assert!((wanted..=wanted + 8_000).contains(&stored), "{}: {stored}", topic.topic);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_makes_no_sense_is_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = node(folder.path(), "n1", &[]).await;

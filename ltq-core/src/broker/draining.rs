@@ -77,13 +77,13 @@ impl DrainWishes {
         }
     }
 
-    /// Whether it is to be drained, as far as [`begun`](Self::begun) would say.
+    /// Whether and how it is to be drained now.
     #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.0.borrow().is_some()
+    pub fn wanted(&self) -> Option<DrainOptions> {
+        self.0.borrow().clone()
     }
 
-    /// Waits until it is no longer to be drained, or otherwise than [`begun`](Self::begun) said last.
+    /// Waits until an operator has said anything since the last call: [`wanted`](Self::wanted) says what.
     /// Cancel safe. Never ready once the broker is gone.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {

@@ -216,11 +216,11 @@ impl Shared {
         if self.is_stopping() {
             return Err(Refusal::new(RefusalCode::Stopping, "the node is stopping"));
         }
-        self.draining.check()?;
         if !create {
             let detail = format!("there is no topic {name}");
             return Err(Refusal::new(RefusalCode::NoSuchTopic, detail));
         }
+        self.draining.check()?;
         if topics.len() >= self.settings.topics_max {
             let detail = format!(
                 "topic {name} would be one more than the limit of {}",

@@ -88,13 +88,20 @@ async fn watch(client: &Client, patience: Duration) -> Result<(), CliError> {
                     let why = "the node no longer drains: it was started again, or told to go on";
                     return Err(CliError::Failed(why.to_owned()));
                 }
-                // It is told to registries before it shows.
                 if stats.is_draining && left != Some(stats.backlog()) {
                     left = Some(stats.backlog());
                     said(&format!("{} messages left", stats.backlog()))?;
                 }
             }
-            Ok(Err(_)) | Err(_) if !state.borrow_and_update().is_connected() => break,
+            // It was drained, and is gone; any other loss may be the network's.
+            Ok(Err(_)) | Err(_) if left == Some(0) && !state.borrow_and_update().is_connected() => {
+                break;
+            }
+            Ok(Err(_)) | Err(_)
+                if last_heard.elapsed() > patience && !state.borrow_and_update().is_connected() =>
+            {
+                break;
+            }
             Ok(Err(_)) | Err(_) if last_heard.elapsed() > patience => {
                 let why = "the node does not say any more how far it is";
                 return Err(CliError::Failed(why.to_owned()));
@@ -106,7 +113,7 @@ async fn watch(client: &Client, patience: Duration) -> Result<(), CliError> {
     match left {
         Some(0) => said("the node is drained, and stops"),
         Some(left) => Err(CliError::Failed(format!(
-            "the node stops with {left} messages left, which it keeps"
+            "the node is gone; it had {left} messages left, which it keeps"
         ))),
         None => {
             Err(CliError::Failed("the node was gone before it said what it had left".to_owned()))

@@ -1,7 +1,6 @@
 //! A node that is to end gives away what it has: its drain.
 //!
-//! It is told to registries first, so that producers go elsewhere, then takes in nothing more, and waits
-//! until its consumers have finished the backlog, or forwards it to other nodes; then it stops.
+//! It tells registries, so that producers go elsewhere, takes in nothing more, and waits until its consumers have finished the backlog, or forwards it to other nodes; then it stops.
 
 mod command;
 mod hand_over;
@@ -9,6 +8,7 @@ mod runs;
 
 use std::{
     fmt,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,7 +25,7 @@ use crate::{
     announcer::State,
     config::{Config, can_be_reached},
 };
-use hand_over::HandOver;
+use hand_over::{Done, HandOver};
 
 /// Drains a node when it is told to.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(crate) struct Drain {
     wishes: DrainWishes,
     config: Arc<Config>,
     state: Option<State>,
+    done: Done,
 }
 
 /// What a drain left.
@@ -60,70 +61,80 @@ impl fmt::Display for Left {
 impl Drain {
     /// `state` is by what registries are told, where there are any.
     pub(crate) fn new(broker: &NodeBroker, config: Arc<Config>, state: Option<State>) -> Self {
-        Self { broker: broker.clone(), wishes: broker.drain_wishes(), config, state }
+        let (broker, wishes) = (broker.clone(), broker.drain_wishes());
+        Self { broker, wishes, config, state, done: Done::default() }
     }
 
     /// Waits until the node is to be drained, and was. Dropping it leaves the node as it is then.
     pub(crate) async fn over(mut self) {
         loop {
-            let options = self.wishes.begun().await;
-            let draining = Draining::new(&self.broker, &self.config, self.state.as_ref(), &options);
-            let is_over = tokio::select! {
-                biased;
-                () = self.wishes.changed() => false,
-                () = draining.run() => true,
-            };
-            if is_over {
-                return;
+            let mut options = self.wishes.begun().await;
+            loop {
+                let draining = self.draining(&options);
+                let mut draining = pin!(draining.run());
+                let wanted = loop {
+                    tokio::select! {
+                        biased;
+                        () = self.wishes.changed() => {}
+                        () = &mut draining => return,
+                    }
+                    // Said once more it goes on.
+                    let wanted = self.wishes.wanted();
+                    if wanted.as_ref() != Some(&options) {
+                        break wanted;
+                    }
+                };
+                match wanted {
+                    Some(otherwise) => options = otherwise,
+                    None => break,
+                }
             }
-            if !self.wishes.has_begun() {
-                self.broker.set_draining(false);
-                info!("the drain is taken back; the node takes in again");
-                say(self.state.as_ref(), NodeState::Ready).await;
+            self.broker.set_draining(false);
+            info!("the drain is taken back; the node takes in again");
+            if let Some(state) = &self.state {
+                state.say(NodeState::Ready);
             }
+            // From now on topics may be deleted and made again, with other messages at these offsets.
+            self.done.clear();
         }
     }
-}
 
-/// Tells registries, and waits until they know it, for a moment at most.
-async fn say(state: Option<&State>, now: NodeState) {
-    let Some(state) = state else { return };
-    if timeout(SAID_MAX, state.say(now)).await.is_err() {
-        warn!(?now, "not every registry knows it yet");
-    }
-}
-
-/// One drain.
-struct Draining<'a> {
-    broker: &'a NodeBroker,
-    config: &'a Config,
-    state: Option<&'a State>,
-    peers: Vec<String>,
-    after: Duration,
-}
-
-impl<'a> Draining<'a> {
-    fn new(
-        broker: &'a NodeBroker,
-        config: &'a Config,
-        state: Option<&'a State>,
-        options: &DrainOptions,
-    ) -> Self {
-        let settings = &config.drain;
+    fn draining(&self, options: &DrainOptions) -> Draining {
+        let settings = &self.config.drain;
         let peers = match options.hand_over_to.is_empty() {
             true => settings.hand_over_to.clone(),
             false => options.hand_over_to.clone(),
         };
-        let after = options.timeout_ms.map_or(settings.timeout.0, Duration::from_millis);
-        Self { broker, config, state, peers, after }
+        Draining {
+            broker: self.broker.clone(),
+            config: self.config.clone(),
+            state: self.state.clone(),
+            done: self.done.clone(),
+            peers,
+            after: options.timeout_ms.map_or(settings.timeout.0, Duration::from_millis),
+        }
     }
+}
 
+/// One drain.
+struct Draining {
+    broker: NodeBroker,
+    config: Arc<Config>,
+    state: Option<State>,
+    done: Done,
+    peers: Vec<String>,
+    after: Duration,
+}
+
+impl Draining {
     async fn run(self) {
         let to = if self.peers.is_empty() { "nobody".to_owned() } else { self.peers.join(", ") };
         info!(timeout = ?self.after, hand_over_to = to, "draining: nothing is taken in any more");
+        if let Some(state) = &self.state {
+            state.say(NodeState::Draining);
+        }
+        self.broker.set_draining(true);
         let ended = timeout(self.after, async {
-            say(self.state, NodeState::Draining).await;
-            self.broker.set_draining(true);
             tokio::select! {
                 () = self.finished() => {}
                 () = self.handing_over() => {}
@@ -181,7 +192,7 @@ impl<'a> Draining<'a> {
                 return std::future::pending().await;
             }
         }
-        match HandOver::new(self.broker, self.config, &self.peers) {
+        match HandOver::new(&self.broker, &self.config, &self.peers, self.done.clone()) {
             Ok(hand_over) => hand_over.run().await,
             Err(error) => {
                 error!(%error, "the backlog is not handed over");
@@ -216,7 +227,5 @@ const LOOK_PAUSE: Duration = Duration::from_millis(250);
 const SAY_PAUSE: Duration = Duration::from_secs(10);
 /// Channels that are named where many have something left.
 const NAMED_MAX: usize = 10;
-/// What telling registries may take before the drain goes on without.
-const SAID_MAX: Duration = Duration::from_secs(1);
 /// How long a drained node can still be looked at.
 const SEEN_PAUSE: Duration = Duration::from_millis(700);
