@@ -26,7 +26,7 @@ pub(in crate::cluster) struct Shared {
     merge: Mutex<Merge>,
     troubles: Mutex<BTreeMap<NodeId, Trouble>>,
     backoff: Backoff,
-    entropy: Arc<dyn Entropy>,
+    pub(super) entropy: Arc<dyn Entropy>,
 }
 
 /// Which nodes have the topic.

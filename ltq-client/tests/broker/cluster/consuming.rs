@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    future::IntoFuture,
     time::Duration,
 };
 
@@ -548,6 +549,37 @@ async fn a_call_of_next_that_is_dropped_loses_nothing() {
         seen.extend(taken);
     }
     assert_eq!(seen.len(), 200);
+}
+
+#[tokio::test]
+async fn a_handler_is_run_for_the_messages_of_every_node() {
+    let field = Field::with(&NAMES).await;
+    for name in NAMES {
+        field.publish(name, 0..100).await;
+    }
+    let (done, mut handled) = tokio::sync::mpsc::unbounded_channel();
+    let running = field.consumer(50).await.for_each(10, move |received| {
+        let done = done.clone();
+        async move {
+            match received.attempt {
+                1 if received.offset.0 % 10 == 0 => Err("not yet"),
+                _ => done.send(received.message.body).map_err(|_| "nobody listens"),
+            }
+        }
+    });
+    let running = running.backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(5)));
+    let stop = running.stop_handle();
+    let running = tokio::spawn(running.into_future());
+    let mut bodies = BTreeSet::new();
+    while bodies.len() < 300 {
+        assert!(bodies.insert(within(handled.recv()).await.unwrap()));
+    }
+    stop.stop();
+    let summary = within(running).await.unwrap().unwrap();
+    assert_eq!((summary.acked, summary.failed, summary.stale), (300, 30, 0));
+    for name in NAMES {
+        assert_eq!(field.channel(name).await, (100, 0, 10), "{name}");
+    }
 }
 
 #[tokio::test]
