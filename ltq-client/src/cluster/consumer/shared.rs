@@ -144,7 +144,8 @@ impl Shared {
             return true;
         }
         let Why::Refused { refusal, .. } = &trouble.why else { return true };
-        if trouble.until.is_none_or(|until| now < until) {
+        // Without a time it was being tried, and what came of that is not known.
+        if trouble.until.is_some_and(|until| now < until) {
             return false;
         }
         // What an operator deleted is not to be made anew.
