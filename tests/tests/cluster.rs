@@ -295,7 +295,7 @@ fn consume(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_2_everything_confirmed_is_consumed_when_nodes_and_the_registry_are_killed_and_return()
-{
+ {
     let mut field = Field::new().await;
     // No node has the topic yet.
     let consumer = field.cluster.consumer("orders", "billing").await.expect("a consumer");

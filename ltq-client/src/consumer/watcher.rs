@@ -17,9 +17,18 @@ pub(crate) struct Changes {
     /// Each at most once.
     numbers: Mutex<Vec<u64>>,
     notify: Notify,
+    /// It is of interest too when one has settled all that it had.
+    is_attentive: AtomicBool,
 }
 
 impl Changes {
+    /// Whether it is of interest too when a consumer is idle. Returns whether it is since now: those that
+    /// are by now were not noted.
+    pub(crate) fn set_attentive(&self, is_attentive: bool) -> bool {
+        is_attentive != self.is_attentive.load(Ordering::Relaxed)
+            && !self.is_attentive.swap(is_attentive, Ordering::SeqCst)
+    }
+
     /// There is another reason to look.
     pub(crate) fn look_here(&self) {
         self.notify.notify_one();
@@ -37,7 +46,8 @@ impl Changes {
     }
 }
 
-/// Notes when its consumer comes, goes, has used up its credit, is idle, or has given credit back.
+/// Notes when its consumer comes, goes, has used up its credit, has given credit back, has settled what makes
+/// room for others, or, where somebody waits for that, is idle.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     number: u64,
@@ -55,6 +65,13 @@ impl Watcher {
         if !self.is_noted.swap(true, Ordering::AcqRel) {
             self.changes.numbers.lock().push(self.number);
             self.changes.notify.notify_one();
+        }
+    }
+
+    /// All that had come is settled.
+    pub(crate) fn note_idle(&self) {
+        if self.changes.is_attentive.load(Ordering::SeqCst) {
+            self.note();
         }
     }
 

@@ -99,6 +99,15 @@ impl Driver {
             }
             is_news = false;
             self.move_credit(now);
+            let is_waiting = self.credit.is_short(now) || self.slots.values().any(|s| s.is_leaving);
+            if shared.changes.set_attentive(is_waiting) {
+                let numbers: Vec<_> = self.slots.keys().copied().collect();
+                numbers.into_iter().for_each(|number| is_news |= self.look_at(number, now));
+                if is_news {
+                    continue;
+                }
+                self.move_credit(now);
+            }
             let next = [self.shared.next_trial(), self.credit.next_timeout(now), self.next_owed()];
             let sleep = async {
                 match next.into_iter().flatten().min() {

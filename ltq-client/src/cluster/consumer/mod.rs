@@ -25,6 +25,7 @@ use std::{
 
 use futures::{Stream, future::join_all};
 use ltq_core::{ChannelName, Credit, Entropy, TopicName};
+use ltq_discovery::NodeId;
 
 pub use builder::ClusterConsumerBuilder;
 pub use delivery::{ClusterBatch, ClusterDelivery};
@@ -32,7 +33,7 @@ pub use error::{ClusterConsumeError, ClusterLeaveError};
 pub use figures::{ClusterConsumerFigures, ConsumedNode, SubscriptionState};
 pub(in crate::cluster) use shared::Shared;
 
-use crate::{Batch, CreditUse, ForEach, Received, consumer::Source};
+use crate::{Batch, Consumer, CreditUse, ForEach, Received, consumer::Source};
 
 /// Takes the messages of one channel of a topic on all nodes that have it.
 ///
@@ -161,10 +162,10 @@ impl ClusterConsumer {
     /// [`ClusterLeaveError`] with the nodes whose connection was lost meanwhile, or that did not answer by
     /// the client's request timeout.
     pub async fn close(self) -> Result<(), ClusterLeaveError> {
-        let closing = self.shared.take_all().into_iter().map(async |(node, consumer)| {
-            let error = consumer.close().await.err()?;
-            Some((node, error))
-        });
+        let close = |(node, consumer): (NodeId, Consumer)| async move {
+            consumer.close().await.err().map(|error| (node, error))
+        };
+        let closing = self.shared.take_all().into_iter().map(close);
         let nodes: Vec<_> = join_all(closing).await.into_iter().flatten().collect();
         if nodes.is_empty() { Ok(()) } else { Err(ClusterLeaveError { nodes }) }
     }

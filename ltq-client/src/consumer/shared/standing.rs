@@ -61,4 +61,11 @@ impl ConsumerShared {
             watcher.note();
         }
     }
+
+    /// All that had come is settled.
+    pub(super) fn note_idle(&self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.note_idle();
+        }
+    }
 }
