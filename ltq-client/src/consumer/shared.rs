@@ -255,7 +255,7 @@ impl ConsumerShared {
             if is_others_room {
                 self.note();
             } else if core.credit.usage().is_idle() {
-                self.note_idle();
+                self.note_slack();
             }
         }
         let wake = !std::mem::replace(&mut core.queued, true);
@@ -423,6 +423,7 @@ impl ConsumerShared {
             }
             let starving = core.runs.is_empty();
             if let Some(total) = core.credit.poll(starving) {
+                self.note_slack();
                 return Some(Frame::Credit { handle, total });
             }
         }

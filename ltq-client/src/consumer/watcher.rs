@@ -17,13 +17,13 @@ pub(crate) struct Changes {
     /// Each at most once.
     numbers: Mutex<Vec<u64>>,
     notify: Notify,
-    /// It is of interest too when one has settled all that it had.
+    /// It is of interest too when one may need less than it did.
     is_attentive: AtomicBool,
 }
 
 impl Changes {
-    /// Whether it is of interest too when a consumer is idle. Returns whether it is since now: those that
-    /// are by now were not noted.
+    /// Whether it is of interest too when a consumer may need less than it did. Returns whether it is since
+    /// now: those that do by now were not noted.
     pub(crate) fn set_attentive(&self, is_attentive: bool) -> bool {
         is_attentive != self.is_attentive.load(Ordering::Relaxed)
             && !self.is_attentive.swap(is_attentive, Ordering::SeqCst)
@@ -47,7 +47,7 @@ impl Changes {
 }
 
 /// Notes when its consumer comes, goes, has used up its credit, has given credit back, has settled what makes
-/// room for others, or, where somebody waits for that, is idle.
+/// room for others, or, where somebody waits for that, may need less than it did.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     number: u64,
@@ -68,8 +68,8 @@ impl Watcher {
         }
     }
 
-    /// All that had come is settled.
-    pub(crate) fn note_idle(&self) {
+    /// It may need less than it did: it is idle, or was granted more.
+    pub(crate) fn note_slack(&self) {
         if self.changes.is_attentive.load(Ordering::SeqCst) {
             self.note();
         }

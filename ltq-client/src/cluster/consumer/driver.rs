@@ -101,8 +101,7 @@ impl Driver {
             self.move_credit(now);
             let is_waiting = self.credit.is_short(now) || self.slots.values().any(|s| s.is_leaving);
             if shared.changes.set_attentive(is_waiting) {
-                let numbers: Vec<_> = self.slots.keys().copied().collect();
-                numbers.into_iter().for_each(|number| is_news |= self.look_at(number, now));
+                is_news = self.look_at_all(now);
                 if is_news {
                     continue;
                 }
@@ -120,7 +119,8 @@ impl Driver {
                 () = shared.changes.wait() => {}
                 _ = self.nodes.changed() => is_news = true,
                 () = changed(&mut self.sight) => is_news = true,
-                () = sleep => {}
+                // Who needs less than he did may not have said so.
+                () = sleep => is_news = self.look_at_all(Instant::now()),
             }
         }
     }
@@ -138,6 +138,11 @@ impl Driver {
         }
         self.changed = numbers;
         is_any_over
+    }
+
+    fn look_at_all(&mut self, now: Instant) -> bool {
+        let numbers: Vec<_> = self.slots.keys().copied().collect();
+        numbers.into_iter().fold(false, |is_any, number| self.look_at(number, now) || is_any)
     }
 
     /// Looks at a subscription. Returns whether it is no more.

@@ -62,10 +62,10 @@ impl ConsumerShared {
         }
     }
 
-    /// All that had come is settled.
-    pub(super) fn note_idle(&self) {
+    /// It may need less than it did.
+    pub(super) fn note_slack(&self) {
         if let Some(watcher) = &self.watcher {
-            watcher.note_idle();
+            watcher.note_slack();
         }
     }
 }
