@@ -140,9 +140,10 @@ impl Driver {
         is_any_over
     }
 
+    /// The same for all of them.
     fn look_at_all(&mut self, now: Instant) -> bool {
         let numbers: Vec<_> = self.slots.keys().copied().collect();
-        numbers.into_iter().fold(false, |is_any, number| self.look_at(number, now) || is_any)
+        numbers.into_iter().filter(|number| self.look_at(*number, now)).count() > 0
     }
 
     /// Looks at a subscription. Returns whether it is no more.
