@@ -1,6 +1,6 @@
-//! A registry and three real nodes, and producers and consumers that know the registry's address alone: what was
-//! confirmed is there, and is consumed, when nodes are killed, when they are restarted one after the other, and when
-//! the registry is gone.
+//! A registry and three real nodes, and producers and consumers that know the registry's address alone:
+//! what was confirmed is there, and is consumed, when nodes are killed, when they are restarted one after
+//! the other, and when the registry is gone.
 #![cfg(target_os = "linux")]
 
 use std::{

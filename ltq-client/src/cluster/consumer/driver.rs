@@ -140,7 +140,7 @@ impl Driver {
         is_any_over
     }
 
-    /// The same for all of them.
+    /// Looks at every subscription. Returns whether one of them is no more.
     fn look_at_all(&mut self, now: Instant) -> bool {
         let numbers: Vec<_> = self.slots.keys().copied().collect();
         numbers.into_iter().filter(|number| self.look_at(*number, now)).count() > 0

@@ -38,9 +38,9 @@ use crate::{Batch, Consumer, CreditUse, ForEach, Received, consumer::Source};
 /// Takes the messages of one channel of a topic on all nodes that have it.
 ///
 /// A stream of deliveries, each of which says its [node](ClusterDelivery::node);
-/// [`next_batch`](Self::next_batch) is the fast way, and [`for_each`](Self::for_each) the comfortable one. Nodes have their turns: none keeps what came from
-/// another waiting. There is no order among nodes; what comes from one of them keeps the order that a
-/// [`Consumer`](crate::Consumer) of that node would see.
+/// [`next_batch`](Self::next_batch) is the fast way, and [`for_each`](Self::for_each) the comfortable one.
+/// Nodes have their turns: none keeps what came from another waiting. There is no order among nodes; what
+/// comes from one of them keeps the order that a [`Consumer`](crate::Consumer) of that node would see.
 ///
 /// # Which nodes
 /// Those that the discovery scheme says have the topic, whether they are ready, drain or are suspected: what
