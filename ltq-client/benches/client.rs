@@ -47,6 +47,7 @@ fn main() {
         publish(&client).await;
         publish_by_cluster(&address).await;
         consume(&client).await;
+        consume_by_cluster(&address).await;
         latency(&client).await;
     });
 }
@@ -162,6 +163,36 @@ async fn consume(client: &Client) {
         consumer.next().await.unwrap().unwrap().ack().unwrap();
     }
     watch.tell("next and ack", MESSAGES);
+    drop(consumer);
+}
+
+/// The same by way of a cluster of one node.
+async fn consume_by_cluster(address: &str) {
+    let nodes: StaticList = address.parse().unwrap();
+    let cluster = Cluster::builder().discovery(nodes).connect().await.unwrap();
+    let builder = || cluster.consumer_builder("t", "c").credit(20_000, 64 << 20);
+
+    let mut consumer = builder().open().await.unwrap();
+    let watch = Watch::start();
+    let (mut seen, mut bytes) = (0, 0);
+    while seen < MESSAGES {
+        let batch = consumer.next_batch(1_000).await.unwrap().unwrap();
+        for received in batch.iter() {
+            bytes += received.unwrap().message.body.len();
+        }
+        seen += batch.len() as u64;
+        batch.ack_all().unwrap();
+    }
+    watch.tell("cluster: next_batch and ack_all", seen);
+    assert_eq!(bytes as u64, seen * BODY_BYTES as u64);
+    drop(consumer);
+
+    let mut consumer = builder().open().await.unwrap();
+    let watch = Watch::start();
+    for _ in 0..MESSAGES {
+        consumer.next().await.unwrap().unwrap().ack().unwrap();
+    }
+    watch.tell("cluster: next and ack", MESSAGES);
     drop(consumer);
 }
 

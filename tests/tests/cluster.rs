@@ -1,6 +1,6 @@
-//! A registry and three real nodes, and producers that know the registry's address alone: what they were
-//! confirmed is there when nodes are killed, when they are restarted one after the other, and when the registry
-//! is gone.
+//! A registry and three real nodes, and producers and consumers that know the registry's address alone:
+//! what was confirmed is there, and is consumed, when nodes are killed, when they are restarted one after
+//! the other, and when the registry is gone.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ltq_client::{Client, Cluster, ClusterProducer, ConsumerBuilder, ID_HEADER, Message};
+use ltq_client::{
+    Client, Cluster, ClusterConsumer, ClusterProducer, ConsumerBuilder, ID_HEADER, Message,
+};
 use ltq_tests::{NodeProcess, RegistryProcess, within};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
@@ -255,4 +257,91 @@ async fn a_new_node_gets_its_share_and_one_that_stands_still_is_avoided() {
     assert!(account.failed.is_empty(), "{:?}", account.failed);
     let nodes = Arc::new(field.stored("orders").await);
     check(&account, &nodes);
+}
+
+/// Takes and acks until it is told which messages it is to have seen, and has.
+fn consume(
+    mut consumer: ClusterConsumer,
+    mut wanted: watch::Receiver<Option<BTreeSet<String>>>,
+) -> (Arc<AtomicU64>, JoinHandle<BTreeMap<String, u32>>) {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    let consuming = tokio::spawn(async move {
+        let mut seen = BTreeMap::new();
+        loop {
+            let is_done = wanted
+                .borrow_and_update()
+                .as_ref()
+                .is_some_and(|wanted| wanted.iter().all(|body| seen.contains_key(body)));
+            if is_done {
+                consumer.close().await.expect("a clean end");
+                return seen;
+            }
+            tokio::select! {
+                _ = wanted.changed() => {}
+                delivery = consumer.next() => {
+                    let delivery = delivery.expect("it goes on").expect("whole");
+                    let body = String::from_utf8_lossy(&delivery.message.body).into_owned();
+                    *seen.entry(body).or_default() += 1;
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    // Where its connection is lost it comes again.
+                    let _void = delivery.ack();
+                }
+            }
+        }
+    });
+    (count, consuming)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_2_everything_confirmed_is_consumed_when_nodes_and_the_registry_are_killed_and_return()
+ {
+    let mut field = Field::new().await;
+    // No node has the topic yet.
+    let consumer = field.cluster.consumer("orders", "billing").await.expect("a consumer");
+    let (wants, wanted) = watch::channel(None);
+    let (count, consuming) = consume(consumer, wanted);
+    let more_consumed = async |what: &str, more: u64| {
+        let from = count.load(Ordering::Relaxed);
+        within(what, async {
+            while count.load(Ordering::Relaxed) < from + more {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    };
+    let producer = field.cluster.producer("orders").await.expect("a producer");
+    let load = Load::start(&producer);
+    load.more(200).await;
+    more_consumed("all go on", 200).await;
+    let killed = field.nodes.remove("n2").expect("it");
+    let port = killed.port();
+    killed.kill().await.expect("killed");
+    load.more(200).await;
+    more_consumed("the others go on", 200).await;
+    let registry = field.registry.take().expect("it");
+    let at = registry.port();
+    registry.kill().await.expect("killed");
+    load.more(200).await;
+    more_consumed("it goes on without a registry", 200).await;
+    field.nodes.insert("n2", start(field.folder.path(), "n2", port, &field.at).await);
+    load.more(200).await;
+    let registry = RegistryProcess::start(at, &["--heartbeat", "200ms"]).await.expect("again");
+    let all = |nodes: &[Value]| nodes.len() == NAMES.len();
+    registry.until("all are there again", all).await;
+    field.registry = Some(registry);
+    load.more(200).await;
+    more_consumed("all go on again", 200).await;
+    let account = load.end().await;
+    assert!(account.failed.is_empty(), "{:?}", account.failed);
+    let confirmed: BTreeSet<_> = account.confirmed.keys().cloned().collect();
+    wants.send_replace(Some(confirmed.clone()));
+    let seen = within("everything to be consumed", consuming).await.expect("no panic");
+    let repeats: u32 = seen.values().map(|times| times - 1).sum();
+    println!("{} confirmed, {repeats} deliveries of them repeated", confirmed.len());
+    let never: Vec<_> = confirmed.iter().filter(|body| !seen.contains_key(*body)).collect();
+    assert!(never.is_empty(), "{never:?}");
+    // What was killed is n2 alone: only what it had in flight, or was sent again elsewhere, may repeat.
+    let used: BTreeSet<_> = account.confirmed.values().collect();
+    assert_eq!(used.len(), 3, "each node had its share");
 }

@@ -19,11 +19,11 @@ use tracing::{debug, error, warn};
 
 use super::{
     Consumer,
-    delivery::{Received, Token, requeue},
+    delivery::{Delivery, Received, Token, requeue},
 };
-use crate::{Backoff, ConsumeError, connection::deadline};
+use crate::{Backoff, ClusterConsumeError, ClusterConsumer, ConsumeError, connection::deadline};
 
-/// A consumer that runs a handler for each message: a future, to be awaited.
+/// A consumer, of one node or of a cluster, that runs a handler for each message: a future, to be awaited.
 ///
 /// Each message is handled in a task of its own, so that handlers run in parallel where the
 /// runtime has several threads. Returned `Ok` acks it. An error, or a panic, gives it back with a
@@ -38,7 +38,7 @@ use crate::{Backoff, ConsumeError, connection::deadline};
 /// gives their messages back.
 #[must_use = "it does nothing before it is awaited"]
 pub struct ForEach<H> {
-    consumer: Consumer,
+    source: Source,
     concurrency: usize,
     handler: H,
     backoff: Backoff,
@@ -75,10 +75,63 @@ impl StopHandle {
     }
 }
 
+/// Where the messages come from: one node, or all of a cluster.
+#[derive(Debug)]
+pub(crate) enum Source {
+    One(Box<Consumer>),
+    Many(ClusterConsumer),
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<Result<Delivery, ConsumeError>> {
+        match self {
+            Self::One(consumer) => consumer.next().await,
+            Self::Many(consumer) => Some(match consumer.next().await? {
+                Ok(delivery) => Ok(delivery.into_delivery()),
+                Err(ClusterConsumeError::Node { error, .. }) => Err(error),
+                Err(ClusterConsumeError::Refused { refusal, .. }) => {
+                    Err(ConsumeError::Ended(refusal))
+                }
+            }),
+        }
+    }
+
+    fn touch_waiting(&mut self) {
+        match self {
+            Self::One(consumer) => consumer.touch_waiting(),
+            Self::Many(consumer) => consumer.touch_waiting(),
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        match self {
+            Self::One(consumer) => consumer.timeout(),
+            Self::Many(consumer) => consumer.shortest_timeout(),
+        }
+    }
+
+    fn entropy(&self) -> Arc<dyn Entropy> {
+        match self {
+            Self::One(consumer) => consumer.shared.hub.config.entropy.clone(),
+            Self::Many(consumer) => consumer.entropy(),
+        }
+    }
+
+    async fn close(self) {
+        let lost = match self {
+            Self::One(consumer) => consumer.close().await.err().map(|error| error.to_string()),
+            Self::Many(consumer) => consumer.close().await.err().map(|error| error.to_string()),
+        };
+        if let Some(error) = lost {
+            warn!(error, "the last answers may be lost");
+        }
+    }
+}
+
 impl<H> ForEach<H> {
-    pub(super) fn new(consumer: Consumer, concurrency: usize, handler: H) -> Self {
+    pub(crate) fn new(source: Source, concurrency: usize, handler: H) -> Self {
         Self {
-            consumer,
+            source,
             concurrency,
             handler,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(60)),
@@ -103,7 +156,7 @@ impl<H> ForEach<H> {
 impl<H> fmt::Debug for ForEach<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForEach")
-            .field("consumer", &self.consumer)
+            .field("source", &self.source)
             .field("concurrency", &self.concurrency)
             .finish_non_exhaustive()
     }
@@ -129,11 +182,11 @@ where
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: fmt::Display + 'static,
 {
-    let ForEach { mut consumer, concurrency, mut handler, backoff, stop } = this;
+    let ForEach { mut source, concurrency, mut handler, backoff, stop } = this;
     let mut stopped = stop.subscribe();
-    let entropy = consumer.shared.hub.config.entropy.clone();
+    let entropy = source.entropy();
     let mut running = Running::new(backoff, entropy);
-    let mut touch_at = deadline(Instant::now(), touch_interval(&consumer));
+    let mut touch_at = deadline(Instant::now(), touch_interval(&source));
     let mut ended = Ok(());
     let mut takes_more = true;
     while takes_more || !running.is_empty() {
@@ -144,17 +197,17 @@ where
             () = sleep_until(touch_at), if !running.is_empty() => {
                 running.touch();
                 if takes_more {
-                    consumer.touch_waiting();
+                    source.touch_waiting();
                 }
-                touch_at = deadline(Instant::now(), touch_interval(&consumer));
+                touch_at = deadline(Instant::now(), touch_interval(&source));
             }
             Some(done) = running.tasks.join_next_with_id() => running.handle_done(done),
-            delivery = consumer.next(), if takes_more && running.tasks.len() < concurrency => {
+            delivery = source.next(), if takes_more && running.tasks.len() < concurrency => {
                 match delivery {
                     None => takes_more = false,
                     Some(Ok(delivery)) => {
                         if running.is_empty() {
-                            touch_at = deadline(Instant::now(), touch_interval(&consumer));
+                            touch_at = deadline(Instant::now(), touch_interval(&source));
                         }
                         let (received, token) = delivery.split();
                         let attempt = received.attempt;
@@ -174,15 +227,13 @@ where
             }
         }
     }
-    if let Err(error) = consumer.close().await {
-        warn!(%error, "the last answers may be lost");
-    }
+    source.close().await;
     ended.map(|()| running.summary)
 }
 
 /// Three touches in a delivery's time: one may be late, and one lost.
-fn touch_interval(consumer: &Consumer) -> Duration {
-    (consumer.timeout() / 3).max(Duration::from_millis(1))
+fn touch_interval(source: &Source) -> Duration {
+    (source.timeout() / 3).max(Duration::from_millis(1))
 }
 
 /// The handlers that run.

@@ -252,8 +252,10 @@ impl ConsumerShared {
         if verdict != Verdict::Touch {
             let is_others_room = core.credit.is_beyond_size();
             core.credit.settle(count, bytes);
-            if is_others_room || core.credit.usage().is_idle() {
+            if is_others_room {
                 self.note();
+            } else if core.credit.usage().is_idle() {
+                self.note_slack();
             }
         }
         let wake = !std::mem::replace(&mut core.queued, true);
@@ -421,6 +423,7 @@ impl ConsumerShared {
             }
             let starving = core.runs.is_empty();
             if let Some(total) = core.credit.poll(starving) {
+                self.note_slack();
                 return Some(Frame::Credit { handle, total });
             }
         }

@@ -17,9 +17,18 @@ pub(crate) struct Changes {
     /// Each at most once.
     numbers: Mutex<Vec<u64>>,
     notify: Notify,
+    /// It is of interest too when one may need less than it did.
+    is_attentive: AtomicBool,
 }
 
 impl Changes {
+    /// Whether it is of interest too when a consumer may need less than it did. Returns whether it is since
+    /// now: those that do by now were not noted.
+    pub(crate) fn set_attentive(&self, is_attentive: bool) -> bool {
+        is_attentive != self.is_attentive.load(Ordering::Relaxed)
+            && !self.is_attentive.swap(is_attentive, Ordering::SeqCst)
+    }
+
     /// There is another reason to look.
     pub(crate) fn look_here(&self) {
         self.notify.notify_one();
@@ -37,7 +46,8 @@ impl Changes {
     }
 }
 
-/// Notes when its consumer comes, goes, has used up its credit, is idle, or has given credit back.
+/// Notes when its consumer comes, goes, has used up its credit, has given credit back, has settled what makes
+/// room for others, or, where somebody waits for that, may need less than it did.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     number: u64,
@@ -55,6 +65,13 @@ impl Watcher {
         if !self.is_noted.swap(true, Ordering::AcqRel) {
             self.changes.numbers.lock().push(self.number);
             self.changes.notify.notify_one();
+        }
+    }
+
+    /// It may need less than it did: it is idle, or was granted more.
+    pub(crate) fn note_slack(&self) {
+        if self.changes.is_attentive.load(Ordering::SeqCst) {
+            self.note();
         }
     }
 

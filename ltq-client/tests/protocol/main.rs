@@ -11,6 +11,8 @@ mod closing;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod cluster_consuming;
+#[cfg(test)]
 mod connecting;
 #[cfg(test)]
 mod consuming;

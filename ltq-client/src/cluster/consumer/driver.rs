@@ -99,6 +99,14 @@ impl Driver {
             }
             is_news = false;
             self.move_credit(now);
+            let is_waiting = self.credit.is_short(now) || self.slots.values().any(|s| s.is_leaving);
+            if shared.changes.set_attentive(is_waiting) {
+                is_news = self.look_at_all(now);
+                if is_news {
+                    continue;
+                }
+                self.move_credit(now);
+            }
             let next = [self.shared.next_trial(), self.credit.next_timeout(now), self.next_owed()];
             let sleep = async {
                 match next.into_iter().flatten().min() {
@@ -111,7 +119,8 @@ impl Driver {
                 () = shared.changes.wait() => {}
                 _ = self.nodes.changed() => is_news = true,
                 () = changed(&mut self.sight) => is_news = true,
-                () = sleep => {}
+                // Who needs less than he did may not have said so.
+                () = sleep => is_news = self.look_at_all(Instant::now()),
             }
         }
     }
@@ -129,6 +138,12 @@ impl Driver {
         }
         self.changed = numbers;
         is_any_over
+    }
+
+    /// Looks at every subscription. Returns whether one of them is no more.
+    fn look_at_all(&mut self, now: Instant) -> bool {
+        let numbers: Vec<_> = self.slots.keys().copied().collect();
+        numbers.into_iter().filter(|number| self.look_at(*number, now)).count() > 0
     }
 
     /// Looks at a subscription. Returns whether it is no more.

@@ -20,10 +20,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::{Stream, future::join_all};
-use ltq_core::{ChannelName, Credit, TopicName};
+use ltq_core::{ChannelName, Credit, Entropy, TopicName};
+use ltq_discovery::NodeId;
 
 pub use builder::ClusterConsumerBuilder;
 pub use delivery::{ClusterBatch, ClusterDelivery};
@@ -31,14 +33,14 @@ pub use error::{ClusterConsumeError, ClusterLeaveError};
 pub use figures::{ClusterConsumerFigures, ConsumedNode, SubscriptionState};
 pub(in crate::cluster) use shared::Shared;
 
-use crate::{Batch, CreditUse};
+use crate::{Batch, Consumer, CreditUse, ForEach, Received, consumer::Source};
 
 /// Takes the messages of one channel of a topic on all nodes that have it.
 ///
 /// A stream of deliveries, each of which says its [node](ClusterDelivery::node);
-/// [`next_batch`](Self::next_batch) is the fast way. Nodes have their turns: none keeps what came from
-/// another waiting. There is no order among nodes; what comes from one of them keeps the order that a
-/// [`Consumer`](crate::Consumer) of that node would see.
+/// [`next_batch`](Self::next_batch) is the fast way, and [`for_each`](Self::for_each) the comfortable one.
+/// Nodes have their turns: none keeps what came from another waiting. There is no order among nodes; what
+/// comes from one of them keeps the order that a [`Consumer`](crate::Consumer) of that node would see.
 ///
 /// # Which nodes
 /// Those that the discovery scheme says have the topic, whether they are ready, drain or are suspected: what
@@ -119,6 +121,18 @@ impl ClusterConsumer {
         .await
     }
 
+    /// Runs `handler` for each message of all nodes, up to `concurrency` (at least 1) at a time, as
+    /// [`Consumer::for_each`](crate::Consumer::for_each) does. Where every node refuses, it ends with that
+    /// node's reason as [`ConsumeError::Ended`](crate::ConsumeError::Ended).
+    pub fn for_each<H, F, E>(self, concurrency: usize, handler: H) -> ForEach<H>
+    where
+        H: FnMut(Received) -> F,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        ForEach::new(Source::Many(self), concurrency.max(1), handler)
+    }
+
     /// Makes the [credit](ClusterConsumerBuilder::credit) of all nodes together larger or smaller; at least 1
     /// of each. Does not wait. As with [`Consumer::set_credit`](crate::Consumer::set_credit), a smaller one
     /// holds once the nodes have given back what they had not used.
@@ -148,12 +162,28 @@ impl ClusterConsumer {
     /// [`ClusterLeaveError`] with the nodes whose connection was lost meanwhile, or that did not answer by
     /// the client's request timeout.
     pub async fn close(self) -> Result<(), ClusterLeaveError> {
-        let closing = self.shared.take_all().into_iter().map(async |(node, consumer)| {
-            let error = consumer.close().await.err()?;
-            Some((node, error))
-        });
+        let close = |(node, consumer): (NodeId, Consumer)| async move {
+            consumer.close().await.err().map(|error| (node, error))
+        };
+        let closing = self.shared.take_all().into_iter().map(close);
         let nodes: Vec<_> = join_all(closing).await.into_iter().flatten().collect();
         if nodes.is_empty() { Ok(()) } else { Err(ClusterLeaveError { nodes }) }
+    }
+
+    /// Asks for more time for everything that came and was not taken.
+    pub(crate) fn touch_waiting(&self) {
+        self.shared.merge().sources().for_each(|source| source.consumer.touch_waiting());
+    }
+
+    /// The shortest time that a node gives a delivery, as far as nodes have said so.
+    pub(crate) fn shortest_timeout(&self) -> Duration {
+        let mut merge = self.shared.merge();
+        let timeouts = merge.sources().map(|source| source.consumer.timeout());
+        timeouts.filter(|timeout| !timeout.is_zero()).min().unwrap_or(UNKNOWN_TIMEOUT)
+    }
+
+    pub(crate) fn entropy(&self) -> Arc<dyn Entropy> {
+        self.shared.entropy.clone()
     }
 
     fn poll_delivery(
@@ -191,3 +221,6 @@ impl fmt::Debug for ClusterConsumer {
             .finish_non_exhaustive()
     }
 }
+
+/// While no node has said how long a delivery may take, it is not long until that is looked at again.
+const UNKNOWN_TIMEOUT: Duration = Duration::from_secs(3);

@@ -26,7 +26,7 @@ pub(in crate::cluster) struct Shared {
     merge: Mutex<Merge>,
     troubles: Mutex<BTreeMap<NodeId, Trouble>>,
     backoff: Backoff,
-    entropy: Arc<dyn Entropy>,
+    pub(super) entropy: Arc<dyn Entropy>,
 }
 
 /// Which nodes have the topic.
@@ -144,7 +144,8 @@ impl Shared {
             return true;
         }
         let Why::Refused { refusal, .. } = &trouble.why else { return true };
-        if trouble.until.is_none_or(|until| now < until) {
+        // Without a time it was being tried, and what came of that is not known.
+        if trouble.until.is_some_and(|until| now < until) {
             return false;
         }
         // What an operator deleted is not to be made anew.
@@ -270,3 +271,85 @@ const fn may_pass(code: RefusalCode) -> bool {
 
 /// How long to wait before asking a node again that refused for a reason that stays.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ltq_core::{StartAt, SystemEntropy};
+
+    use super::*;
+
+    fn shared() -> Shared {
+        let settings = Settings {
+            topic: "orders".parse().unwrap(),
+            channel: "billing".parse().unwrap(),
+            start: StartAt::Earliest,
+            timeout: None,
+            credit: Credit { messages: 1, bytes: 1 },
+        };
+        Shared::new(settings, Backoff::default(), Arc::new(SystemEntropy))
+    }
+
+    fn node() -> NodeInfo {
+        let address = "tcp://n:1".parse().unwrap();
+        NodeInfo::new("n".parse().unwrap(), [address]).unwrap()
+    }
+
+    /// A node that says that it has the topic with these channels.
+    fn with_channels(channels: &[&str]) -> NodeInfo {
+        let channels: BTreeSet<_> = channels.iter().map(|name| name.parse().unwrap()).collect();
+        node().with_topics([("orders".parse().unwrap(), channels)].into())
+    }
+
+    fn refused(node: &NodeInfo, code: RefusalCode) -> (Shared, Instant) {
+        let (shared, now) = (shared(), Instant::now());
+        shared.refused(node, &Refusal::new(code, "for a test"), now);
+        (shared, now)
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_soon_and_what_stays_seldom() {
+        for (code, soon) in [(RefusalCode::LimitReached, true), (RefusalCode::Forbidden, false)] {
+            let (shared, now) = refused(&node(), code);
+            assert!(!shared.may_try(&node(), now));
+            assert_eq!(shared.may_try(&node(), now + Duration::from_secs(1)), soon);
+            assert!(shared.may_try(&node(), now + Duration::from_secs(31)));
+            assert_eq!(shared.refused_by_all(&[node()]).is_none(), soon);
+        }
+    }
+
+    #[test]
+    fn what_was_deleted_is_tried_again_where_the_node_says_that_it_is_there() {
+        let late = Duration::from_secs(31);
+        let (shared, now) = refused(&node(), RefusalCode::ChannelDeleted);
+        assert!(!shared.may_try(&node(), now + late), "nobody knows");
+        assert!(shared.refused_by_all(&[node()]).is_some());
+        let (shared, now) = refused(&with_channels(&[]), RefusalCode::ChannelDeleted);
+        assert!(!shared.may_try(&with_channels(&[]), now + late));
+        let next = shared.next_trial().unwrap();
+        assert!(next > now + late, "it is looked at again, and not all the time");
+        assert!(shared.may_try(&with_channels(&["billing"]), next));
+    }
+
+    #[test]
+    fn a_topic_that_is_deleted_ends_nothing_where_nodes_tell_of_their_topics() {
+        let (shared, _) = refused(&with_channels(&["billing"]), RefusalCode::TopicDeleted);
+        assert!(shared.refused_by_all(&[with_channels(&[])]).is_none());
+        let (shared, _) = refused(&node(), RefusalCode::TopicDeleted);
+        assert!(shared.refused_by_all(&[node()]).is_some());
+        assert!(shared.refused_by_all(&[]).is_none(), "of no node nothing is known");
+    }
+
+    #[test]
+    fn a_node_that_was_started_again_or_whose_trial_came_to_nothing_is_tried_at_once() {
+        let (shared, now) = refused(&node(), RefusalCode::Forbidden);
+        let again = node().with_epoch(Epoch { started: 1, instance: 1 });
+        assert!(shared.may_try(&again, now));
+        let (shared, now) = refused(&node(), RefusalCode::Forbidden);
+        let later = now + Duration::from_secs(31);
+        assert!(shared.may_try(&node(), later), "it is tried");
+        assert_eq!(shared.next_trial(), None);
+        assert!(shared.may_try(&node(), later), "and left before it answered");
+    }
+}

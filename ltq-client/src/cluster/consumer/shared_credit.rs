@@ -38,6 +38,8 @@ struct Share {
     /// Having been exhausted it counts as hungry until then: what it was granted after that may be on its
     /// way to be used.
     hungry_until: Instant,
+    /// It has come so lately that nobody knows what it needs: until then an even part is its due.
+    new_until: Instant,
     /// The most that its broker lets it have.
     allowed: Credit,
     /// The most that was unsettled of late.
@@ -101,14 +103,15 @@ impl Share {
     }
 
     /// How much it could use: a hungry one much more than it has.
-    fn want(&self, total: Credit, floor: Credit, now: Instant) -> Credit {
+    fn want(&self, total: Credit, floor: Credit, even: Credit, now: Instant) -> Credit {
         let want = if self.is_hungry(now) {
             times(self.size.at_least(self.unsettled), GROWTH)
         } else {
             let of_late = self.peak.most(now).at_most(part(total, PEAK_PART));
             self.unsettled.plus(times(of_late, 2)).plus(floor)
         };
-        want.at_least(floor).at_most(self.allowed)
+        let due = if now < self.new_until { even } else { floor };
+        want.at_least(due).at_most(self.allowed)
     }
 }
 
@@ -122,7 +125,7 @@ impl SharedCredit {
         self.total = total.at_least(ONE);
     }
 
-    /// A subscription is up, and has nothing yet. It counts as hungry at first.
+    /// A subscription is up, and has nothing yet.
     pub(super) fn join(&mut self, number: u64, allowed: Credit, now: Instant) {
         let none = Credit::default();
         let turn = turns::Turn::new(self.shares.values().map(|share| &share.turn));
@@ -133,7 +136,8 @@ impl SharedCredit {
                 out: none,
                 unsettled: none,
                 is_exhausted: false,
-                hungry_until: now + GRACE,
+                hungry_until: now,
+                new_until: now + GRACE,
                 allowed: allowed.at_least(ONE),
                 peak: Peak { now: none, before: none, since: now },
                 is_leaving: false,
@@ -209,17 +213,18 @@ impl SharedCredit {
         // What they are lent beyond their want may go to those that are short.
         let full = members().filter(|share| is_anybody_short && !share.is_exhausted);
         let ends = full.flat_map(|share| {
-            let until = Some(share.hungry_until).filter(|until| *until > now);
-            [until, share.peak.next_timeout(now)]
+            let ends = [share.hungry_until, share.new_until].into_iter().filter(|at| *at > now);
+            ends.chain(share.peak.next_timeout(now))
         });
-        turns.into_iter().chain(ends.flatten()).min()
+        turns.into_iter().chain(ends).min()
     }
 
     fn share_fairly(&mut self, count: u64, now: Instant) {
         let total = self.total;
         let floor = Credit { messages: 1, bytes: (total.bytes / total.messages).max(1) };
-        let floor = floor.at_most(part(total, count));
-        let targets = self.targets(floor, now);
+        let even = part(total, count);
+        let floor = floor.at_most(even);
+        let targets = self.targets(floor, even, now);
         let mut is_short = false;
         let mut lent = Credit::default();
         for (share, target) in self.members().zip(&targets) {
@@ -253,16 +258,18 @@ impl SharedCredit {
     }
 
     /// What each member is to have: what all want as far as it goes, and what is left is for the hungry
-    /// ones, or for all where there are none.
-    fn targets(&mut self, floor: Credit, now: Instant) -> Vec<Credit> {
-        let total = self.total;
+    /// ones. Where there are none, all have the same.
+    fn targets(&mut self, floor: Credit, even: Credit, now: Instant) -> Vec<Credit> {
+        let (total, none) = (self.total, Credit::default());
         let is_any_hungry = self.members().any(|share| share.is_hungry(now));
         let (wants, more): (Vec<_>, Vec<_>) = self
             .members()
             .map(|share| {
-                let want = share.want(total, floor, now);
-                let takes_more = !is_any_hungry || share.is_hungry(now);
-                (want, if takes_more { share.allowed.minus(want) } else { Credit::default() })
+                if !is_any_hungry {
+                    return (share.allowed, none);
+                }
+                let want = share.want(total, floor, even, now);
+                (want, if share.is_hungry(now) { share.allowed.minus(want) } else { none })
             })
             .unzip();
         let of = |part: fn(&Credit) -> u64| -> Vec<u64> {

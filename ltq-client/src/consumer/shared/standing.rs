@@ -61,4 +61,11 @@ impl ConsumerShared {
             watcher.note();
         }
     }
+
+    /// It may need less than it did.
+    pub(super) fn note_slack(&self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.note_slack();
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    future::IntoFuture,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use ltq_discovery::{Announced, DiscoveryError, Interest, NodeState, Watch};
 use ltq_transport::Transports;
 use tokio::time::{sleep, timeout};
 
-use super::Field;
+use super::{Field, credit::hold};
 use crate::{
     board::{Board, node},
     node::within,
@@ -29,7 +30,7 @@ fn with_topics(name: &str, topics: &[&str]) -> NodeInfo {
 
 impl Field {
     /// Puts so many messages on one node, named after it.
-    async fn publish(&self, name: &str, numbers: std::ops::Range<usize>) {
+    pub(super) async fn publish(&self, name: &str, numbers: std::ops::Range<usize>) {
         let client = self.brokers[name].client().await;
         let producer = within(client.producer("orders")).await.unwrap();
         let messages: Vec<_> = numbers.map(|n| Message::new(format!("{name}-{n}"))).collect();
@@ -39,13 +40,13 @@ impl Field {
         within(client.close()).await.unwrap();
     }
 
-    async fn consumer(&self, credit: u64) -> ClusterConsumer {
+    pub(super) async fn consumer(&self, credit: u64) -> ClusterConsumer {
         let builder = self.cluster.consumer_builder("orders", "billing");
         within(builder.credit(credit, 16 << 20).open()).await.unwrap()
     }
 
     /// What a broker says of the channel: acked, in flight, redelivered.
-    async fn channel(&self, name: &str) -> (u64, u64, u64) {
+    pub(super) async fn channel(&self, name: &str) -> (u64, u64, u64) {
         let client = self.brokers[name].client().await;
         let shown = within(client.admin().show_topic("orders")).await.unwrap();
         let channel = shown.channels.iter().find(|channel| channel.channel.as_str() == "billing");
@@ -54,7 +55,7 @@ impl Field {
         found.unwrap_or_default()
     }
 
-    async fn in_flight(&self) -> u64 {
+    pub(super) async fn in_flight(&self) -> u64 {
         let mut all = 0;
         for name in self.brokers.keys() {
             all += self.channel(name).await.1;
@@ -69,12 +70,12 @@ impl Field {
     }
 }
 
-fn body(delivery: &ClusterDelivery) -> String {
+pub(super) fn body(delivery: &ClusterDelivery) -> String {
     String::from_utf8(delivery.message.body.to_vec()).unwrap()
 }
 
 /// Takes and acks so many, and says how often each came.
-async fn take(consumer: &mut ClusterConsumer, count: usize) -> BTreeMap<String, usize> {
+pub(super) async fn take(consumer: &mut ClusterConsumer, count: usize) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
     for _ in 0..count {
         let delivery = within(consumer.next()).await.unwrap().unwrap();
@@ -86,7 +87,7 @@ async fn take(consumer: &mut ClusterConsumer, count: usize) -> BTreeMap<String, 
 }
 
 /// Waits until something is so; looks again whenever a message comes, and every few milliseconds.
-async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     within(async {
         while !is_so().await {
             sleep(Duration::from_millis(2)).await;
@@ -95,7 +96,7 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     .await;
 }
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
+pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_4_each_message_of_three_nodes_comes_once_and_is_acked() {
@@ -323,130 +324,6 @@ async fn where_nobody_says_which_nodes_have_the_topic_all_are_consumed() {
     take(&mut consumer, 10).await;
 }
 
-/// Takes and holds until so many are held; the limit holds all the while.
-async fn hold(field: &Field, consumer: &mut ClusterConsumer, count: usize, most: u64) -> Held {
-    let mut held = Vec::new();
-    let mut looked = 0;
-    while held.len() < count {
-        held.push(within(consumer.next()).await.unwrap().unwrap());
-        let used = consumer.credit_use();
-        let both = used.open.messages + used.unsettled.messages;
-        assert!(both <= most, "{both} are open or held of {most}");
-        if held.len() >= looked + 50 {
-            looked = held.len();
-            let in_flight = field.in_flight().await;
-            assert!(in_flight <= most, "{in_flight} are in flight, with credit for {most}");
-        }
-    }
-    held
-}
-
-type Held = Vec<ClusterDelivery>;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn promise_9_the_busy_node_has_nearly_all_the_credit_and_all_nodes_together_no_more() {
-    let field = Field::with(&NAMES).await;
-    let mut consumer = field.consumer(600).await;
-    // All are subscribed, and have their share.
-    until(async || consumer.credit_use().open.messages == 600).await;
-    for busy in ["a", "c", "b"] {
-        field.publish(busy, 0..2_000).await;
-        let held = hold(&field, &mut consumer, 570, 600).await;
-        assert!(held.iter().all(|delivery| delivery.node().as_str() == busy));
-        for delivery in held {
-            delivery.ack().unwrap();
-        }
-        take(&mut consumer, 2_000 - 570).await;
-    }
-    within(consumer.close()).await.unwrap();
-    for name in NAMES {
-        assert_eq!(field.channel(name).await, (2_000, 0, 0), "{name}");
-    }
-}
-
-#[tokio::test]
-async fn credit_moves_without_any_time_passing_where_nobody_used_it() {
-    let field = Field::with(&NAMES).await;
-    let mut consumer = field.consumer(2_400).await;
-    until(async || consumer.credit_use().open.messages == 2_400).await;
-    // What they had for joining is over.
-    sleep(Duration::from_millis(50)).await;
-    field.publish("b", 0..3_000).await;
-    tokio::time::pause();
-    let began = tokio::time::Instant::now();
-    let mut held = Vec::new();
-    while held.len() < 2_380 {
-        held.push(within(consumer.next()).await.unwrap().unwrap());
-    }
-    assert_eq!(began.elapsed(), Duration::ZERO, "nothing waited for a timer");
-}
-
-#[tokio::test]
-async fn a_consumer_that_holds_all_its_credit_still_hears_from_every_node() {
-    let field = Field::with(&NAMES).await;
-    let mut consumer = field.consumer(100).await;
-    until(async || consumer.credit_use().open.messages == 100).await;
-    field.publish("a", 0..1_000).await;
-    let held = hold(&field, &mut consumer, 90, 100).await;
-    // The busy one may not have what the others keep to say that they have something.
-    field.publish("b", 0..1).await;
-    field.publish("c", 0..1).await;
-    let mut seen = BTreeSet::new();
-    while seen.len() < 2 {
-        let delivery = within(consumer.next()).await.unwrap().unwrap();
-        if delivery.node().as_str() != "a" {
-            seen.insert(delivery.node().clone());
-        }
-        delivery.ack().unwrap();
-    }
-    drop(held);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_more_nodes_than_credit_all_are_consumed_in_turns() {
-    let names = ["a", "b", "c", "d", "e"];
-    let field = Field::with(&names).await;
-    for name in names {
-        field.publish(name, 0..40).await;
-    }
-    let mut consumer = field.consumer(2).await;
-    let mut seen = BTreeSet::new();
-    while seen.len() < 200 {
-        let delivery = within(consumer.next()).await.unwrap().unwrap();
-        let used = consumer.credit_use();
-        assert!(used.open.messages + used.unsettled.messages <= 2, "{used:?}");
-        assert!(seen.insert(body(&delivery)));
-        delivery.ack().unwrap();
-    }
-    // One that was idle for long has its turn too.
-    field.publish("d", 40..41).await;
-    take(&mut consumer, 1).await;
-}
-
-#[tokio::test]
-async fn the_credit_can_be_changed_while_it_runs() {
-    let field = Field::with(&NAMES).await;
-    let mut consumer = field.consumer(10).await;
-    for name in NAMES {
-        field.publish(name, 0..500).await;
-    }
-    let held = hold(&field, &mut consumer, 10, 10).await;
-    consumer.set_credit(Credit { messages: 300, bytes: 16 << 20 });
-    let more = hold(&field, &mut consumer, 285, 300).await;
-    assert_eq!(consumer.credit_use().size.messages, 300);
-    consumer.set_credit(Credit { messages: 30, bytes: 16 << 20 });
-    for delivery in held.into_iter().chain(more) {
-        delivery.ack().unwrap();
-    }
-    until(async || {
-        let used = consumer.credit_use();
-        used.open.messages + used.unsettled.messages <= 30
-    })
-    .await;
-    let rest = hold(&field, &mut consumer, 25, 30).await;
-    drop(rest);
-}
-
 #[tokio::test]
 async fn nodes_that_drain_or_are_suspected_are_consumed() {
     let field = Field::with(&["a", "b"]).await;
@@ -548,6 +425,37 @@ async fn a_call_of_next_that_is_dropped_loses_nothing() {
         seen.extend(taken);
     }
     assert_eq!(seen.len(), 200);
+}
+
+#[tokio::test]
+async fn a_handler_is_run_for_the_messages_of_every_node() {
+    let field = Field::with(&NAMES).await;
+    for name in NAMES {
+        field.publish(name, 0..100).await;
+    }
+    let (done, mut handled) = tokio::sync::mpsc::unbounded_channel();
+    let running = field.consumer(50).await.for_each(10, move |received| {
+        let done = done.clone();
+        async move {
+            match received.attempt {
+                1 if received.offset.0 % 10 == 0 => Err("not yet"),
+                _ => done.send(received.message.body).map_err(|_| "nobody listens"),
+            }
+        }
+    });
+    let running = running.backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(5)));
+    let stop = running.stop_handle();
+    let running = tokio::spawn(running.into_future());
+    let mut bodies = BTreeSet::new();
+    while bodies.len() < 300 {
+        assert!(bodies.insert(within(handled.recv()).await.unwrap()));
+    }
+    stop.stop();
+    let summary = within(running).await.unwrap().unwrap();
+    assert_eq!((summary.acked, summary.failed, summary.stale), (300, 30, 0));
+    for name in NAMES {
+        assert_eq!(field.channel(name).await, (100, 0, 10), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Producers and consumers over several brokers.
 
 mod consuming;
+mod credit;
 mod net;
 mod ordered;
 mod producing;

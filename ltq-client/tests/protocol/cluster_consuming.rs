@@ -1,0 +1,285 @@
+//! What a cluster's consumer asks of which node, and what it makes of what becomes of it.
+
+use std::time::Duration;
+
+use ltq_client::{
+    Backoff, Client, Cluster, ClusterConsumeError, ClusterConsumer, ClusterConsumerBuilder,
+    ClusterError, Credit, RefusalCode, SubscriptionState,
+};
+use ltq_core::{Refusal, protocol::Frame};
+use ltq_transport::{InProcess, Transports};
+use tokio::time::Instant;
+
+use crate::{
+    board::{Board, node},
+    fake::{Fake, Peer, within},
+};
+
+/// Two nodes that do as they are told.
+struct Pair {
+    cluster: Cluster,
+    a: Fake,
+    b: Fake,
+}
+
+/// A subscription as a node sees it.
+struct Subscribed {
+    peer: Peer,
+    handle: u32,
+}
+
+impl Pair {
+    async fn new() -> Self {
+        let namespace = InProcess::new();
+        let board = Board::new([node("a"), node("b")]);
+        let client = Client::builder()
+            .transports(Transports::new().with(namespace.clone()))
+            .backoff(Backoff::new(Duration::from_millis(20), Duration::from_millis(20)));
+        let builder = Cluster::builder().discovery(board).client(client);
+        let cluster = within(builder.connect()).await.unwrap();
+        let (a, b) = (Fake::at(&namespace, "a").await, Fake::at(&namespace, "b").await);
+        Self { cluster, a, b }
+    }
+
+    fn builder(&self) -> ClusterConsumerBuilder {
+        self.cluster.consumer_builder("orders", "billing").credit(10, 10_000)
+    }
+
+    /// A consumer that is subscribed at both, each with half of the credit.
+    async fn open(&mut self) -> (ClusterConsumer, Subscribed, Subscribed) {
+        let builder = self.builder();
+        let both = async { tokio::join!(subscribe(&mut self.a), subscribe(&mut self.b)) };
+        let (consumer, (mut a, mut b)) = tokio::join!(builder.open(), both);
+        // Whoever was there first had all of it at first.
+        let mut granted = [0, 0];
+        while granted != [5, 5] {
+            tokio::select! {
+                total = a.credit() => {
+                    if total.messages < granted[0] {
+                        a.credited(total).await;
+                    }
+                    granted[0] = total.messages;
+                }
+                total = b.credit() => {
+                    if total.messages < granted[1] {
+                        b.credited(total).await;
+                    }
+                    granted[1] = total.messages;
+                }
+            }
+            assert!(granted[0] + granted[1] <= 10, "{granted:?} are out of 10");
+        }
+        (consumer.unwrap(), a, b)
+    }
+}
+
+async fn asked(peer: &mut Peer) -> u32 {
+    let Frame::Subscribe { handle, topic, channel, credit, .. } = peer.recv().await else {
+        panic!("no subscription")
+    };
+    assert_eq!((topic.as_str(), channel.as_str()), ("orders", "billing"));
+    assert_eq!(credit, Credit::default(), "nothing is granted before it is known to be free");
+    handle
+}
+
+async fn subscribe(fake: &mut Fake) -> Subscribed {
+    let mut peer = fake.welcome().await;
+    let handle = asked(&mut peer).await;
+    peer.send(&Frame::Subscribed { handle, timeout_ms: 60_000 }).await;
+    Subscribed { peer, handle }
+}
+
+fn refusal(code: RefusalCode) -> Refusal {
+    Refusal::new(code, "for a test")
+}
+
+async fn refuse(peer: &mut Peer, code: RefusalCode) {
+    let handle = asked(peer).await;
+    peer.send(&Frame::SubscribeRefused { handle, refusal: refusal(code) }).await;
+}
+
+impl Subscribed {
+    /// The next total of credit; settlements may come between.
+    async fn credit(&mut self) -> Credit {
+        loop {
+            match self.peer.recv().await {
+                Frame::Credit { total, .. } => return total,
+                Frame::Settle { .. } => {}
+                other => panic!("{other:?} is no credit"),
+            }
+        }
+    }
+
+    async fn credited(&mut self, total: Credit) {
+        self.peer.send(&Frame::Credited { handle: self.handle, total }).await;
+    }
+
+    async fn deliver(&mut self, first_tag: u64, bodies: &[&str]) {
+        self.peer.deliver(self.handle, first_tag, 1, bodies).await;
+    }
+}
+
+fn id(name: &str) -> ltq_client::NodeId {
+    name.parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_a_node_that_delivers_more_than_it_may_is_cut_and_the_others_go_on() {
+    let mut pair = Pair::new().await;
+    let (mut consumer, mut a, mut b) = pair.open().await;
+    a.deliver(1, &["1", "2", "3", "4", "5", "6"]).await;
+    a.peer.ended().await;
+    b.deliver(1, &["x"]).await;
+    let delivery = within(consumer.next()).await.unwrap().unwrap();
+    assert_eq!((delivery.node(), &delivery.message.body[..]), (&id("b"), &b"x"[..]));
+    assert_eq!(consumer.figures().nodes[&id("a")].credit.unsettled, Credit::default());
+    // It is subscribed at again, and has its share of what there is.
+    let mut a = subscribe(&mut pair.a).await;
+    let total = b.credit().await;
+    if total.messages < 10 {
+        // What the lost one had was the other's for a moment, or was not yet.
+        b.credited(total.at_least(Credit { messages: 1, bytes: 100 })).await;
+    }
+    drop(b);
+    let again = async { while a.credit().await.messages < 5 {} };
+    within(again).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_refuses_holds_up_no_other_and_is_asked_again_seldom() {
+    let mut pair = Pair::new().await;
+    let builder = pair.builder();
+    let Pair { a: fake_a, b: fake_b, .. } = &mut pair;
+    let refusing = async {
+        let mut peer = fake_a.welcome().await;
+        refuse(&mut peer, RefusalCode::Forbidden).await;
+        peer
+    };
+    let both = async { tokio::join!(refusing, subscribe(fake_b)) };
+    let (consumer, (mut a, mut b)) = tokio::join!(builder.open(), both);
+    let mut consumer = consumer.unwrap();
+    assert_eq!(b.credit().await.messages, 10, "it has all of the credit");
+    b.deliver(1, &["x"]).await;
+    within(consumer.next()).await.unwrap().unwrap().ack().unwrap();
+    let state = consumer.figures().nodes[&id("a")].state.clone();
+    assert_eq!(state, SubscriptionState::Refused(refusal(RefusalCode::Forbidden)));
+    let began = Instant::now();
+    // The fake gives up after 20 s, which may be too early.
+    loop {
+        match a.recv_any().await {
+            Some(Frame::Subscribe { handle, .. }) => {
+                let refusal = refusal(RefusalCode::Forbidden);
+                a.send(&Frame::SubscribeRefused { handle, refusal }).await;
+                break;
+            }
+            Some(Frame::Ping { nonce }) => {
+                a.send(&Frame::Pong { nonce }).await;
+                b.peer.send(&Frame::Ping { nonce: 1 }).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(began.elapsed() >= Duration::from_secs(15), "{:?}", began.elapsed());
+    // When nobody is left that lets it, it is over.
+    let refusal = Some(refusal(RefusalCode::Forbidden));
+    b.peer.send(&Frame::SubscriptionClosed { handle: b.handle, refusal }).await;
+    let error = within(consumer.next()).await.unwrap().unwrap_err();
+    assert!(error.is_end() && error.to_string().contains("and so does every other"), "{error}");
+    assert!(matches!(error, ClusterConsumeError::Refused { .. }), "{error}");
+    assert!(within(consumer.next()).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_every_node_refuses_is_not_opened() {
+    let mut pair = Pair::new().await;
+    let builder = pair.builder();
+    let Pair { a, b, .. } = &mut pair;
+    let refusing = async |fake: &mut Fake| {
+        let mut peer = fake.welcome().await;
+        refuse(&mut peer, RefusalCode::Forbidden).await;
+        peer
+    };
+    let both = async { tokio::join!(refusing(a), refusing(b)) };
+    let (consumer, _peers) = tokio::join!(builder.open(), both);
+    let error = consumer.unwrap_err();
+    assert!(matches!(error, ClusterError::NotConsumed(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_may_pass_is_asked_about_again_soon() {
+    let mut pair = Pair::new().await;
+    let builder = pair.builder();
+    let Pair { a, b, .. } = &mut pair;
+    let refusing = async {
+        let mut peer = a.welcome().await;
+        for code in [RefusalCode::LimitReached, RefusalCode::NoSuchTopic] {
+            refuse(&mut peer, code).await;
+        }
+        let handle = asked(&mut peer).await;
+        peer.send(&Frame::Subscribed { handle, timeout_ms: 60_000 }).await;
+        Subscribed { peer, handle }
+    };
+    let both = async { tokio::join!(refusing, subscribe(b)) };
+    let began = Instant::now();
+    let (consumer, (mut a, mut b)) = tokio::join!(builder.open(), both);
+    assert!(began.elapsed() <= Duration::from_secs(1));
+    let mut consumer = consumer.unwrap();
+    let total = b.credit().await;
+    assert_eq!(total.messages, 10);
+    let less = b.credit().await;
+    assert_eq!(less.messages, 5, "half of it is for the one that came later");
+    b.credited(less).await;
+    assert_eq!(a.credit().await.messages, 5);
+    a.deliver(1, &["x"]).await;
+    assert_eq!(within(consumer.next()).await.unwrap().unwrap().node(), &id("a"));
+    assert_eq!(consumer.figures().nodes[&id("a")].state, SubscriptionState::Subscribed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_give_credit_back_is_subscribed_at_anew_where_others_need_it() {
+    let mut pair = Pair::new().await;
+    let (mut consumer, mut a, mut b) = pair.open().await;
+    // What they have for joining is over.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    b.deliver(1, &["1", "2", "3", "4", "5"]).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(within(consumer.next()).await.unwrap().unwrap());
+    }
+    let less = a.credit().await;
+    assert_eq!(less.messages, 1, "it keeps what it needs to say that it has something");
+    // It says nothing, so that the other has to do with what it has.
+    let Frame::Unsubscribe { handle } = a.peer.recv().await else { panic!() };
+    assert_eq!(handle, a.handle);
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    let total = b.credit().await;
+    assert!((9..=10).contains(&total.messages), "{total:?}");
+    // The other way round nobody would need it.
+    let again = asked(&mut a.peer).await;
+    assert_ne!(again, a.handle);
+    assert_eq!(consumer.figures().nodes[&id("a")].state, SubscriptionState::Waiting);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_slow_to_give_credit_back_and_delivers_meanwhile_is_waited_for() {
+    let mut pair = Pair::new().await;
+    let (mut consumer, mut a, mut b) = pair.open().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    b.deliver(1, &["1", "2", "3", "4", "5"]).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(within(consumer.next()).await.unwrap().unwrap());
+    }
+    let less = a.credit().await;
+    for tag in 1..=3 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        a.deliver(tag, &["late"]).await;
+        held.push(within(consumer.next()).await.unwrap().unwrap());
+    }
+    a.credited(less.at_least(Credit { messages: 3, bytes: 0 })).await;
+    // It has used up all that it was left, so that it may have half of the whole.
+    assert_eq!(a.credit().await.messages, 5);
+    assert!(held.iter().all(|delivery| delivery.touch().is_ok()), "nothing is void");
+}
