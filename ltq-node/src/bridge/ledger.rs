@@ -85,7 +85,7 @@ impl Ledger {
         match self.done.has(key) {
             // If it comes too late once more it comes again.
             true => {
-                drop(delivery.ack());
+                let _void_again = delivery.ack();
                 News::Done
             }
             false => News::New(delivery),

@@ -9,7 +9,7 @@ use super::{
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
     units::Token,
 };
-use crate::{registry::RegistryFlags, tools::ToolCommand};
+use crate::{bridge::BridgeFlags, registry::RegistryFlags, tools::ToolCommand};
 
 /// The flags of `ltq-node`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -134,6 +134,19 @@ pub enum Instead {
         max_term_width = 100
     )]
     Registry(RegistryFlags),
+    /// Runs a bridge, which forwards topics from one node or cluster to another.
+    #[command(
+        long_about = "Runs a bridge, which forwards topics from one node or cluster to another: to a second site \
+        for when the first one is lost, or wherever their messages are wanted, too. Each message is stored at the \
+        destination at least once, and acked at the source after that, in a channel of the bridge's own; so the \
+        next bridge of the same name goes on where this one stopped, however it stopped. Bridges in both \
+        directions send nothing round in a circle: a header names the sites that a message has been at.\n\n\
+        Tokens are given by LTQ_BRIDGE_FROM_TOKEN and LTQ_BRIDGE_TO_TOKEN, or in the file. Settings come from \
+        their defaults, then from the file, then from LTQ_BRIDGE_* variables, then from flags; --print-config \
+        shows all of them.\n\nExit codes: 0 stopped, 2 bad usage or configuration, 1 anything else.",
+        max_term_width = 100
+    )]
+    Bridge(Box<BridgeFlags>),
     /// A tool.
     #[command(flatten)]
     Tool(ToolCommand),

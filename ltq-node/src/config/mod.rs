@@ -19,7 +19,9 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-pub use choice::{CongestionChoice, DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
+pub use choice::{
+    CongestionChoice, DurabilityChoice, KeepChoice, LogFormat, LogLevel, StartChoice, StoreKind,
+};
 pub use discovery::DiscoverySettings;
 pub use flags::{Flags, Instead};
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
