@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_client::{Client, Message};
+use ltq_client::{Client, Message, StartAt};
 use ltq_tests::{BridgeProcess, NodeProcess, RegistryProcess, within};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
@@ -37,6 +37,16 @@ impl Field {
         let (a, b) = (node(folder.path(), "a", 0).await, node(folder.path(), "b", 0).await);
         let bridge = Some(bridge(&a, &b).await);
         Self { folder, a, b, bridge }
+    }
+
+    /// Waits until the load has gone on, and the bridge has forwarded so much of it.
+    async fn load_goes_on(&self, load: &Load, count: u64) {
+        let bridge = self.bridge.as_ref().expect("a bridge");
+        let forwarded =
+            |routes: &Value| routes["routes"][0]["counts"]["forwarded"].as_u64().unwrap_or(0);
+        let from = forwarded(&bridge.routes().await.expect("its routes"));
+        load.more(count).await;
+        bridge.until("it forwards", |routes| forwarded(routes) >= from + count).await;
     }
 
     /// Kills the bridge, and starts another one.
@@ -163,10 +173,10 @@ async fn a_killed_bridge_loses_nothing_and_the_next_goes_on() {
     let mut field = Field::new().await;
     let load = Load::start(&field.a, "orders").await;
     for _ in 0..4 {
-        load.more(300).await;
+        field.load_goes_on(&load, 2_000).await;
         field.kill_bridge().await;
     }
-    load.more(300).await;
+    field.load_goes_on(&load, 2_000).await;
     let confirmed = load.end().await;
     field.until_forwarded("orders").await;
     let stored = stored(&field.b, "orders").await;
@@ -181,7 +191,7 @@ async fn a_bridge_that_stops_in_order_repeats_nothing() {
     let mut field = Field::new().await;
     let load = Load::start(&field.a, "orders").await;
     for _ in 0..3 {
-        load.more(300).await;
+        field.load_goes_on(&load, 2_000).await;
         let before = field.bridge.take().expect("a bridge");
         assert!(before.terminate().await.expect("an end").success());
         field.bridge = Some(bridge(&field.a, &field.b).await);
@@ -196,7 +206,7 @@ async fn a_killed_source_loses_nothing_that_it_confirmed() {
     let mut field = Field::new().await;
     let load = Load::start(&field.a, "orders").await;
     for _ in 0..3 {
-        load.more(300).await;
+        field.load_goes_on(&load, 2_000).await;
         let port = field.a.port();
         let folder = field.folder.path().to_owned();
         // Its port is the same, so that bridge and publishers find it again.
@@ -204,7 +214,7 @@ async fn a_killed_source_loses_nothing_that_it_confirmed() {
         std::mem::replace(&mut field.a, spare).kill().await.expect("killed");
         field.a = node(&folder, "a", port).await;
     }
-    load.more(300).await;
+    field.load_goes_on(&load, 2_000).await;
     let confirmed = load.end().await;
     field.until_forwarded("orders").await;
     let stored = stored(&field.b, "orders").await;
@@ -218,7 +228,7 @@ async fn a_killed_destination_loses_nothing_that_was_acked_at_the_source() {
     let mut field = Field::new().await;
     let load = Load::start(&field.a, "orders").await;
     for _ in 0..3 {
-        load.more(300).await;
+        field.load_goes_on(&load, 2_000).await;
         let port = field.b.port();
         let folder = field.folder.path().to_owned();
         let spare = node(&folder, "spare", 0).await;
@@ -226,7 +236,7 @@ async fn a_killed_destination_loses_nothing_that_was_acked_at_the_source() {
         load.more(100).await;
         field.b = node(&folder, "b", port).await;
     }
-    load.more(300).await;
+    field.load_goes_on(&load, 2_000).await;
     let confirmed = load.end().await;
     field.until_forwarded("orders").await;
     let stored = stored(&field.b, "orders").await;
@@ -281,6 +291,9 @@ async fn two_sites_with_registries_forward_to_each_other_and_end() {
     for (site, _, _, nodes) in &sites {
         for (number, node) in nodes.iter().enumerate() {
             let client = Client::connect(&node.address().to_string()).await.expect("connected");
+            // What the bridge has acked is kept for this.
+            let made = client.admin().create_channel("orders.new", "check", StartAt::Earliest);
+            made.await.expect("a channel");
             let producer = client.producer("orders.new").await.expect("a producer");
             let body = |n| Message::new(format!("{site}-{number}-{n}"));
             producer.send_batch((0..100).map(body)).await.expect("stored");
@@ -345,12 +358,82 @@ async fn a_destination_that_stands_still_takes_no_more_memory_than_the_credit() 
     let (status, why) = bridge.get("/readyz", None).await.expect("an answer");
     assert_eq!(status, 503, "{why}");
     let grown = resident(bridge).saturating_sub(before);
+    eprintln!("{} MiB while it stands still", grown >> 20);
     // 200 MiB wait. The credit is 16 MiB, held as they came and as they go.
     assert!(grown < 80 << 20, "{} MiB more", grown >> 20);
     field.b.pause(false).expect("on");
     bridge.until("the rest", forwarded(3_201)).await;
     let grown = resident(bridge).saturating_sub(before);
+    eprintln!("{} MiB after it went on", grown >> 20);
     assert!(grown < 96 << 20, "{} MiB more", grown >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_side_has_its_own_token_and_trust() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let a = NodeProcess::start(&folder.path().join("a"), 0, &["--token", "first"]).await;
+    let a = a.expect("a node");
+    let listen = ltq_core::Address::new("tls", "127.0.0.1:0");
+    let command = std::process::Command::new(ltq_tests::binary("ltq-node"));
+    let more = ["--token", "second", "--dev-tls"];
+    let b = NodeProcess::start_by(command, &folder.path().join("b"), &listen, &more).await;
+    let b = b.expect("a node");
+    let client = |node: &NodeProcess, token: &str| {
+        let trust = ltq_client::ClientTrust::fingerprint(
+            b.fingerprint().expect("a fingerprint").parse().expect("one"),
+        );
+        Client::builder().server(&node.address().to_string()).token(token).trust(trust.expect("it"))
+    };
+    let producer = client(&a, "first").connect().await.expect("connected");
+    let producer = producer.producer("orders").await.expect("a producer");
+    producer.send(Message::new("hello")).await.expect("stored");
+    let (from, to) = (a.address().to_string(), b.address().to_string());
+    let arguments = [
+        "--from",
+        &from,
+        "--to",
+        &to,
+        "--to-tls-fingerprint",
+        b.fingerprint().expect("a fingerprint"),
+        "--topic",
+        "*",
+    ];
+    let mut variables = vec![
+        ("LTQ_BRIDGE_FROM_TOKEN", "first"),
+        ("LTQ_BRIDGE_TO_TOKEN", "wrong"),
+        ("LTQ_BRIDGE_TOKEN", "third"),
+        ("LTQ_BRIDGE_REFRESH", "100ms"),
+    ];
+    let bridge = BridgeProcess::start(&arguments, &variables).await.expect("a bridge");
+    within("it is said that the destination does not let it in", async {
+        loop {
+            let (status, why) = bridge.get("/readyz", None).await.expect("an answer");
+            if status == 503 && why.contains("orders") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for (path, token, expected) in [
+        ("/healthz", None, 200),
+        ("/routes", None, 401),
+        ("/routes", Some("first"), 401),
+        ("/metrics", Some("third"), 200),
+        ("/routes", Some("third"), 200),
+        ("/nothing", None, 404),
+    ] {
+        let (status, body) = bridge.get(path, token).await.expect("an answer");
+        assert_eq!(status, expected, "{path} {token:?}: {body}");
+    }
+    bridge.kill().await.expect("killed");
+    variables[1].1 = "second";
+    let bridge = BridgeProcess::start(&arguments, &variables).await.expect("a bridge");
+    let consumer = client(&b, "second").connect().await.expect("connected");
+    let mut consumer = consumer.consumer("orders", "check").await.expect("a consumer");
+    let delivery = within("the message", consumer.next()).await.expect("one").expect("whole");
+    assert_eq!(delivery.message.body, "hello");
+    assert!(bridge.terminate().await.expect("an end").success());
 }
 
 /// The memory of a process, in bytes.

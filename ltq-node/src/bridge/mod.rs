@@ -17,6 +17,8 @@ mod route;
 mod running;
 mod side;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use budget::{Budget, Share};
 pub use config::{BridgeConfig, BridgeLimits, RouteSettings};

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_client::{Admin, Client, ClientBuilder, Cluster};
+use ltq_client::{Admin, Client, ClientBuilder, Cluster, ConnectionState};
 use ltq_core::{Address, TopicName};
 use ltq_discovery::{Discovery, DiscoveryError, Interest, NodeId, NodeInfo, NodeSet};
 use parking_lot::Mutex;
@@ -262,6 +262,17 @@ impl SourceNode {
                 self.plan.sight.note(&self.id, Some(error.to_string()));
                 None
             }
+        }
+    }
+
+    /// Says whether the node can be reached.
+    fn look_at_connection(&self, client: &Client) {
+        match &*client.state().borrow() {
+            ConnectionState::Disconnected { error, .. } => {
+                self.plan.sight.note(&self.id, Some(error.to_string()));
+            }
+            state if state.is_connected() => self.plan.sight.note(&self.id, None),
+            _ => {}
         }
     }
 

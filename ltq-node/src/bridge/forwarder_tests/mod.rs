@@ -46,6 +46,11 @@ async fn a_stopped_one_gives_back_what_it_has_and_the_next_goes_on_there() {
 #[tokio::test]
 async fn two_in_opposite_directions_end_and_each_side_has_everything_once() {
     let field = Field::new().await;
+    for node in ["a", "b"] {
+        // What the bridge has acked is kept for this.
+        let admin = field.client(node).admin();
+        admin.create_channel("orders", "check", StartAt::Earliest).await.unwrap();
+    }
     field.publish("a", "orders", 0..50).await;
     field.publish("b", "orders", 50..80).await;
     let there = field.forward("a", "b", "orders", |_| {}).await;
