@@ -292,8 +292,9 @@ async fn two_sites_with_registries_forward_to_each_other_and_end() {
         for (number, node) in nodes.iter().enumerate() {
             let client = Client::connect(&node.address().to_string()).await.expect("connected");
             // What the bridge has acked is kept for this.
-            let made = client.admin().create_channel("orders.new", "check", StartAt::Earliest);
-            made.await.expect("a channel");
+            let admin = client.admin();
+            let made = admin.create_channel("orders.new", "check", StartAt::Earliest).await;
+            made.expect("a channel");
             let producer = client.producer("orders.new").await.expect("a producer");
             let body = |n| Message::new(format!("{site}-{number}-{n}"));
             producer.send_batch((0..100).map(body)).await.expect("stored");
@@ -350,22 +351,20 @@ async fn a_destination_that_stands_still_takes_no_more_memory_than_the_credit() 
     let before = resident(bridge);
     field.b.pause(true).expect("paused");
     let message = Message::new(vec![7_u8; 64 << 10]);
-    for _ in 0..20 {
+    for _ in 0..30 {
         producer.send_batch(std::iter::repeat_n(&message, 160)).await.expect("stored");
     }
     let waits = |routes: &Value| routes["routes"][0]["topics"][0]["status"] == "waiting";
     bridge.until("it is said that nothing goes", waits).await;
     let (status, why) = bridge.get("/readyz", None).await.expect("an answer");
     assert_eq!(status, 503, "{why}");
-    let grown = resident(bridge).saturating_sub(before);
-    eprintln!("{} MiB while it stands still", grown >> 20);
-    // 200 MiB wait. The credit is 16 MiB, held as they came and as they go.
-    assert!(grown < 80 << 20, "{} MiB more", grown >> 20);
+    let still = resident(bridge).saturating_sub(before);
     field.b.pause(false).expect("on");
-    bridge.until("the rest", forwarded(3_201)).await;
-    let grown = resident(bridge).saturating_sub(before);
-    eprintln!("{} MiB after it went on", grown >> 20);
-    assert!(grown < 96 << 20, "{} MiB more", grown >> 20);
+    bridge.until("the rest", forwarded(4_801)).await;
+    let after = resident(bridge).saturating_sub(before);
+    eprintln!("{} MiB more while it stood still, {} MiB after", still >> 20, after >> 20);
+    // 300 MiB waited. The credit is 16 MiB, which counts three times; the rest is what an allocator keeps.
+    assert!(still.max(after) < 144 << 20, "{still} and {after}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

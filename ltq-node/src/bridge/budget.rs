@@ -8,9 +8,9 @@ use tokio::sync::watch;
 /// A bound on what all forwarders hold of messages at a time. Each has the same share of it, which is as large as
 /// is allowed to one while there are few of them.
 ///
-/// A message is held twice: as it came, and as it goes. Beyond the bound stand, for each forwarder, the message
-/// that uses up the last of its share, and, after its source was lost and found again, as much as its share once
-/// more until the next look at what became void.
+/// A message counts three times: as it came, once more for what else is in the buffers that it came in, and as it
+/// goes. Beyond the bound stand, for each forwarder, the message that uses up the last of its share, and, after its
+/// source was lost and found again, as much as its share once more until the next look at what became void.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -50,7 +50,7 @@ impl Budget {
     /// The least bytes that so many forwarders take.
     #[must_use]
     pub const fn least_for(forwarders: u64) -> u64 {
-        forwarders.saturating_mul(2 * SHARE_BYTES_MIN)
+        forwarders.saturating_mul(COPIES * SHARE_BYTES_MIN)
     }
 }
 
@@ -60,7 +60,8 @@ impl Share {
     pub fn credit(&self) -> Credit {
         let shared = &self.budget.shared;
         let count = (*shared.forwarders.borrow()).max(1);
-        let bytes = (shared.bytes_max / 2 / count).max(SHARE_BYTES_MIN).min(shared.each_max.bytes);
+        let bytes =
+            (shared.bytes_max / COPIES / count).max(SHARE_BYTES_MIN).min(shared.each_max.bytes);
         // What is remembered of each message is no more than a part of the share, however short messages are.
         let messages = (bytes / MESSAGE_BYTES_MIN).max(1).min(shared.each_max.messages);
         Credit { messages, bytes }
@@ -86,6 +87,8 @@ impl Drop for Share {
     }
 }
 
+/// How often a message counts.
+const COPIES: u64 = 3;
 /// The least bytes of a share.
 const SHARE_BYTES_MIN: u64 = 64 << 10;
 /// As how many bytes the shortest message counts in a share.
@@ -97,15 +100,15 @@ mod tests {
 
     #[test]
     fn shares_together_are_never_more_than_the_budget() {
-        let budget = Budget::new(64 << 20, Credit { messages: 2_500, bytes: 16 << 20 });
+        let budget = Budget::new(96 << 20, Credit { messages: 2_500, bytes: 16 << 20 });
         let mut shares = Vec::new();
         for count in 1..=512_u64 {
             shares.push(budget.share());
             let credit = shares[0].credit();
-            assert!(credit.bytes * 2 * count <= 64 << 20, "{count} of {credit:?}");
+            assert!(credit.bytes * 3 * count <= 96 << 20, "{count} of {credit:?}");
             assert!(credit.messages >= 1 && credit.messages <= 2_500);
         }
-        assert_eq!(Budget::least_for(512), 64 << 20, "there are no more than that");
+        assert_eq!(Budget::least_for(512), 96 << 20, "there are no more than that");
         assert_eq!(shares[0].credit(), Credit { messages: 256, bytes: 64 << 10 });
         shares.truncate(1);
         assert_eq!(shares[0].credit(), Credit { messages: 2_500, bytes: 16 << 20 });
@@ -113,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_share_hears_of_others_that_come_and_go() {
-        let budget = Budget::new(4 << 20, Credit { messages: 1_000, bytes: 16 << 20 });
+        let budget = Budget::new(6 << 20, Credit { messages: 1_000, bytes: 16 << 20 });
         let mut first = budget.share();
         assert_eq!(first.changed().await.bytes, 2 << 20, "the first call does not wait");
         let second = budget.share();

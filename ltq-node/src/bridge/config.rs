@@ -108,7 +108,7 @@ pub struct BridgeLimits {
     pub credit_messages: u64,
     /// The most bytes of them. Default: 16 MiB.
     pub credit_bytes: ByteSize,
-    /// The most topics, each counted at each of its nodes. Default: 2,000.
+    /// The most topics, each counted at each of its nodes. Default: 1,000.
     pub topics_max: usize,
     /// The most HTTP connections at a time. Default: 512.
     pub http_connections_max: usize,
@@ -165,7 +165,7 @@ impl Default for BridgeLimits {
             bytes_total_max: ByteSize(256 << 20),
             credit_messages: 2_500,
             credit_bytes: ByteSize(16 << 20),
-            topics_max: 2_000,
+            topics_max: 1_000,
             http_connections_max: node.http_connections_max,
             http_request_timeout: node.http_request_timeout,
         }

@@ -210,6 +210,9 @@ impl SourceNode {
                 }
                 _ = refreshes.tick() => true,
             };
+            if is_time {
+                self.look_at_connection(&client);
+            }
             let told_of =
                 info.borrow_and_update().topics().map(|all| all.keys().cloned().collect());
             let topics: Option<BTreeSet<TopicName>> = match told_of {
