@@ -120,7 +120,11 @@ impl Load {
                         break;
                     }
                     let body = format!("{who}-{number}");
-                    if producer.send(Message::new(body.clone())).await.is_ok() {
+                    if producer
+                        .send(Message::new(body.clone()).with_key(who.to_string()))
+                        .await
+                        .is_ok()
+                    {
                         mine.insert(body);
                         count.fetch_add(1, Ordering::Relaxed);
                     }
@@ -250,6 +254,61 @@ async fn a_killed_destination_loses_nothing_that_was_acked_at_the_source() {
         let number: u64 = number.parse().expect("a number");
         assert!(last.insert(who.to_owned(), number).is_none_or(|last| last < number), "{body}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_bridges_of_one_name_share_the_work_and_one_of_them_goes_on() {
+    let mut field = Field::new().await;
+    let second = bridge(&field.a, &field.b).await;
+    let load = Load::start(&field.a, "orders").await;
+    field.load_goes_on(&load, 1_000).await;
+    let forwarded =
+        |routes: &Value| routes["routes"][0]["counts"]["forwarded"].as_u64().unwrap_or(0) > 0;
+    second.until("the second one has its part", forwarded).await;
+    field.bridge.take().expect("a bridge").kill().await.expect("killed");
+    load.more(1_000).await;
+    let confirmed = load.end().await;
+    field.until_forwarded("orders").await;
+    let stored = stored(&field.b, "orders").await;
+    let repeats = check(&confirmed, &stored);
+    eprintln!("{} confirmed, {} stored, {repeats} repeats", confirmed.len(), stored.len());
+    assert!(repeats <= 2_500, "{repeats} repeats");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_of_two_nodes_goes_on_with_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let a = node(folder.path(), "a", 0).await;
+    let (b, c) = (node(folder.path(), "b", 0).await, node(folder.path(), "c", 0).await);
+    let addresses = [&a, &b, &c].map(|node| node.address().to_string());
+    let [from, to, other] = &addresses;
+    let arguments =
+        ["--from", from, "--to", to, "--to", other, "--to-site", "there", "--topic", "orders"];
+    let variables = [("LTQ_BRIDGE_REFRESH", "100ms"), ("LTQ_BRIDGE_FAILOVER_AFTER", "300ms")];
+    let bridge = BridgeProcess::start(&arguments, &variables).await.expect("a bridge");
+    let load = Load::start(&a, "orders").await;
+    let forwarded = |count: u64| {
+        move |routes: &Value| {
+            routes["routes"][0]["counts"]["forwarded"].as_u64().unwrap_or(0) >= count
+        }
+    };
+    bridge.until("it forwards", forwarded(2_000)).await;
+    let port = c.port();
+    c.kill().await.expect("killed");
+    let before = load.confirmed.load(Ordering::Relaxed);
+    load.more(2_000).await;
+    bridge.until("it goes on", forwarded(before + 2_000)).await;
+    let confirmed = load.end().await;
+    let field = Field { folder, a, b, bridge: Some(bridge) };
+    field.until_forwarded("orders").await;
+    let c = node(field.folder.path(), "c", port).await;
+    let mut all = stored(&field.b, "orders").await;
+    let on_one = all.len();
+    all.extend(stored(&c, "orders").await);
+    assert!(on_one < all.len(), "both had their part");
+    let repeats = check(&confirmed, &all);
+    eprintln!("{} confirmed, {} stored, {repeats} repeats", confirmed.len(), all.len());
+    assert!(repeats <= 2_500, "{repeats} repeats");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -202,7 +202,9 @@ pub type TopicOnNode = (NodeId, TopicName);
 
 /// What is forwarded at present, by node and topic, each with the number of its route.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<BTreeMap<TopicOnNode, (usize, Arc<TopicFigures>)>>>);
+pub struct Board(Arc<Mutex<Topics>>);
+
+type Topics = BTreeMap<TopicOnNode, (usize, Arc<TopicFigures>)>;
 
 impl Board {
     /// All of it, in order.

@@ -173,10 +173,10 @@ impl Bridge {
         if timeout(CLOSE_MAX, self.plan.destination.clone().close()).await.is_err() {
             debug!("closed without the last word of the destination");
         }
-        if let Some((_, http)) = &mut self.http {
-            if timeout(CLOSE_MAX, &mut *http).await.is_err() {
-                http.abort();
-            }
+        if let Some((_, http)) = &mut self.http
+            && timeout(CLOSE_MAX, &mut *http).await.is_err()
+        {
+            http.abort();
         }
         let settled = futures::future::join_all(self.sides.iter().map(Side::settled));
         let _late = timeout(CLOSE_MAX, settled).await;
