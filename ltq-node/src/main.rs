@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             let print_config = flags.print_config;
             let of =
                 |config: &BridgeConfig| (config.to_toml(), config.log_format, config.log_level);
-            run(*flags, print_config, of, async |config, source| bridge::run(&config, source).await)
+            run(*flags, print_config, of, async |config, _| bridge::run(&config).await)
         }
         None => {
             let print_config = flags.print_config;

@@ -1,5 +1,5 @@
-//! Bridges between real nodes, each in a process of its own: what the source has confirmed is at the destination
-//! whoever is killed, and two bridges in opposite directions end.
+//! Bridges between real nodes, each in a process of its own: what the source has confirmed is at the
+//! destination whoever is killed, and two bridges in opposite directions end.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -346,20 +346,23 @@ async fn two_sites_with_registries_forward_to_each_other_and_end() {
         ];
         bridges.push(BridgeProcess::start(&arguments, &[]).await.expect("a bridge"));
     }
-    // The topics come after the bridges.
+    // The topics come after the bridges. What these have acked is kept for a channel of the test.
+    let mut clients = Vec::new();
     for (site, _, _, nodes) in &sites {
         for (number, node) in nodes.iter().enumerate() {
             let client = Client::connect(&node.address().to_string()).await.expect("connected");
-            // What the bridge has acked is kept for this.
             let admin = client.admin();
             let made = admin.create_channel("orders.new", "check", StartAt::Earliest).await;
             made.expect("a channel");
-            let producer = client.producer("orders.new").await.expect("a producer");
-            let body = |n| Message::new(format!("{site}-{number}-{n}"));
-            producer.send_batch((0..100).map(body)).await.expect("stored");
-            let producer = client.producer("private").await.expect("a producer");
-            producer.send(Message::new("stays")).await.expect("stored");
+            clients.push((format!("{site}-{number}"), client));
         }
+    }
+    for (name, client) in &clients {
+        let producer = client.producer("orders.new").await.expect("a producer");
+        let body = |number| Message::new(format!("{name}-{number}"));
+        producer.send_batch((0..100).map(body)).await.expect("stored");
+        let producer = client.producer("private").await.expect("a producer");
+        producer.send(Message::new("stays")).await.expect("stored");
     }
     let done = |routes: &Value| {
         let counts = &routes["routes"][0]["counts"];
@@ -424,6 +427,42 @@ async fn a_destination_that_stands_still_takes_no_more_memory_than_the_credit() 
     eprintln!("{} MiB more while it stood still, {} MiB after", still >> 20, after >> 20);
     // 300 MiB waited. The credit is 16 MiB, which counts three times; the rest is what an allocator keeps.
     assert!(still.max(after) < 144 << 20, "{still} and {after}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_may_be_there_before_its_nodes_and_registries() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Places where something will be.
+    let a = node(folder.path(), "spare", 0).await;
+    let registry = RegistryProcess::start(0, &[]).await.expect("a registry");
+    let (port, from) = (a.port(), a.address().to_string());
+    let (registry_port, to) = (registry.port(), registry.address().to_string());
+    a.kill().await.expect("killed");
+    registry.kill().await.expect("killed");
+    let arguments = ["--from", &from, "--to-registry", &to, "--topic", "*"];
+    let variables = [("LTQ_BRIDGE_REFRESH", "100ms")];
+    let bridge = BridgeProcess::start(&arguments, &variables).await.expect("a bridge");
+    let (status, _) = bridge.get("/healthz", None).await.expect("an answer");
+    assert_eq!(status, 200);
+    let not_yet = |routes: &Value| routes["nodes"][&from].is_string();
+    bridge.until("it is said that the node is not there", not_yet).await;
+    let a = node(folder.path(), "a", port).await;
+    let client = Client::connect(&a.address().to_string()).await.expect("connected");
+    let producer = client.producer("orders").await.expect("a producer");
+    producer.send(Message::new("hello")).await.expect("stored");
+    let _registry = RegistryProcess::start(registry_port, &[]).await.expect("a registry");
+    let more = ["--node", "b", "--registry", &to];
+    let b = NodeProcess::start(&folder.path().join("b"), 0, &more).await.expect("a node");
+    let forwarded = |routes: &Value| routes["routes"][0]["counts"]["forwarded"] == 1;
+    bridge.until("the message", forwarded).await;
+    assert_eq!(stored(&b, "orders").await[0].0, "hello");
+    within("it is well", async {
+        while bridge.get("/readyz", None).await.expect("an answer").0 != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(bridge.terminate().await.expect("an end").success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

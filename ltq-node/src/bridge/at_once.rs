@@ -13,8 +13,8 @@ use ltq_discovery::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, No
 use tokio::time::sleep;
 use tracing::warn;
 
-/// Another discovery scheme, of which the first watch says at once that there are no nodes, and goes on with what
-/// that one says: for who is to start before it can be reached.
+/// Another discovery scheme, of which the first watch says at once that there are no nodes, and goes on with
+/// what that one says: for who is to start before it can be reached.
 pub(super) struct AtOnce {
     inner: Arc<dyn Discovery>,
     has_begun: AtomicBool,

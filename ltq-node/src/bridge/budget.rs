@@ -5,12 +5,13 @@ use std::sync::Arc;
 use ltq_core::Credit;
 use tokio::sync::watch;
 
-/// A bound on what all forwarders hold of messages at a time. Each has the same share of it, which is as large as
-/// is allowed to one while there are few of them.
+/// A bound on what all forwarders hold of messages at a time. Each has the same share of it, which is as
+/// large as is allowed to one while there are few of them.
 ///
-/// A message counts three times: as it came, once more for what else is in the buffers that it came in, and as it
-/// goes. Beyond the bound stand, for each forwarder, the message that uses up the last of its share, and, after its
-/// source was lost and found again, as much as its share once more until the next look at what became void.
+/// A message counts three times: as it came, once more for what else is in the buffers that it came in, and
+/// as it goes. Beyond the bound stand, for each forwarder, the message that uses up the last of its share,
+/// and, after its source was lost and found again, as much as its share once more until the next look at what
+/// became void.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,

@@ -60,7 +60,8 @@ pub struct BridgeConfig {
     pub route: RouteSettings,
     /// What the bridge takes in.
     pub limits: BridgeLimits,
-    /// More of what is forwarded. A topic goes by the first route that takes it. Only in the file. Default: none.
+    /// More of what is forwarded. A topic goes by the first route that takes it. Only in the file. Default:
+    /// none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSettings>,
 }
@@ -92,8 +93,8 @@ pub struct RouteSettings {
     pub durability: Option<DurabilityChoice>,
     /// Whether order is kept at the destination. Default: true.
     pub ordered: bool,
-    /// The topic at the source to which messages are moved that the destination refuses for good. Default: none,
-    /// and they are held.
+    /// The topic at the source to which messages are moved that the destination refuses for good. Default:
+    /// none, and they are held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_topic: Option<TopicName>,
 }

@@ -19,8 +19,8 @@ pub struct BridgeFlags {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Takes messages from the node at tcp://HOST:PORT, tls://HOST:PORT, quic://HOST:PORT or unix:///PATH. Give it
-    /// several times for several nodes. [variable: LTQ_BRIDGE_FROM_SERVERS, separated by commas]
+    /// Takes messages from the node at tcp://HOST:PORT, tls://HOST:PORT, quic://HOST:PORT or unix:///PATH.
+    /// Give it several times for several nodes. [variable: LTQ_BRIDGE_FROM_SERVERS, separated by commas]
     #[arg(long, value_name = "URL")]
     pub from: Vec<String>,
 
@@ -29,14 +29,14 @@ pub struct BridgeFlags {
     #[arg(long, value_name = "URL")]
     pub from_registry: Vec<String>,
 
-    /// Calls the site that messages come from so, in the header by which none goes round in a circle. Bridges in
-    /// both directions must call it the same. [default: from its first address] [variable:
+    /// Calls the site that messages come from so, in the header by which none goes round in a circle. Bridges
+    /// in both directions must call it the same. [default: from its first address] [variable:
     /// LTQ_BRIDGE_FROM_SITE]
     #[arg(long, value_name = "SITE")]
     pub from_site: Option<String>,
 
-    /// Trusts the source at tls:// and quic:// addresses if one of the authorities in this PEM file has signed
-    /// its certificate. [variable: LTQ_BRIDGE_FROM_TLS_CA]
+    /// Trusts the source at tls:// and quic:// addresses if one of the authorities in this PEM file has
+    /// signed its certificate. [variable: LTQ_BRIDGE_FROM_TLS_CA]
     #[arg(long, value_name = "FILE")]
     pub from_tls_ca: Option<String>,
 
@@ -49,8 +49,8 @@ pub struct BridgeFlags {
     #[arg(long, value_name = "URL")]
     pub to: Vec<String>,
 
-    /// Brings messages to the nodes that the registry at this address knows. Give it several times for several
-    /// registries. [variable: LTQ_BRIDGE_TO_REGISTRIES, separated by commas]
+    /// Brings messages to the nodes that the registry at this address knows. Give it several times for
+    /// several registries. [variable: LTQ_BRIDGE_TO_REGISTRIES, separated by commas]
     #[arg(long, value_name = "URL")]
     pub to_registry: Vec<String>,
 
@@ -59,8 +59,8 @@ pub struct BridgeFlags {
     #[arg(long, value_name = "SITE")]
     pub to_site: Option<String>,
 
-    /// Trusts the destination if one of the authorities in this PEM file has signed its certificate. [variable:
-    /// LTQ_BRIDGE_TO_TLS_CA]
+    /// Trusts the destination if one of the authorities in this PEM file has signed its certificate.
+    /// [variable: LTQ_BRIDGE_TO_TLS_CA]
     #[arg(long, value_name = "FILE")]
     pub to_tls_ca: Option<String>,
 
@@ -68,8 +68,8 @@ pub struct BridgeFlags {
     #[arg(long, value_name = "HEX")]
     pub to_tls_fingerprint: Option<String>,
 
-    /// Forwards this topic, or with a "*" at the end all whose names begin so. Give it several times for several.
-    /// [variable: LTQ_BRIDGE_ROUTE_TOPICS, separated by commas]
+    /// Forwards this topic, or with a "*" at the end all whose names begin so. Give it several times for
+    /// several. [variable: LTQ_BRIDGE_ROUTE_TOPICS, separated by commas]
     #[arg(long, value_name = "PATTERN")]
     pub topic: Vec<String>,
 
@@ -78,8 +78,8 @@ pub struct BridgeFlags {
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
 
-    /// Forwards only messages that have this header, or with NAME=VALUE this value of it. Given several times, all
-    /// of them. [variable: LTQ_BRIDGE_ROUTE_HEADERS, separated by commas]
+    /// Forwards only messages that have this header, or with NAME=VALUE this value of it. Given several
+    /// times, all of them. [variable: LTQ_BRIDGE_ROUTE_HEADERS, separated by commas]
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
 

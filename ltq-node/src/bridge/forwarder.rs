@@ -51,16 +51,19 @@ pub struct Rules {
 
 /// Brings the messages of one topic of one node to a destination, each of them at least once.
 ///
-/// A message is acked at the source when the destination has confirmed it, and not before. So the channel at the
-/// source knows what is still to be done, and whoever takes it up, after whatever crash, goes on there. What may
-/// be stored twice is what was sent and not acked then: at most as much as the [share](Share). A forwarder that
-/// lives on remembers what it has forwarded, and forwards none of it again for a connection that was lost.
+/// A message is acked at the source when the destination has confirmed it, and not before. So the channel at
+/// the source knows what is still to be done, and whoever takes it up, after whatever crash, goes on there.
+/// What may be stored twice is what was sent and not acked then: at most as much as the [share](Share). A
+/// forwarder that lives on remembers what it has forwarded, and forwards none of it again for a connection
+/// that was lost.
 ///
-/// Messages go in the order in which the source gives them: to a lone consumer that of its log. Where one fails,
-/// none is sent before all that were sent are answered, and then those that failed go first, one by one until
-/// they are stored. So what failed comes behind what was under way with it, and before everything else.
+/// Messages go in the order in which the source gives them: to a lone consumer that of its log. Where one
+/// fails, none is sent before all that were sent are answered, and then those that failed go first, one by
+/// one until they are stored. So what failed comes behind what was under way with it, and before everything
+/// else.
 ///
-/// While the destination is away, what was taken is kept and touched, and nothing more is taken than the share.
+/// While the destination is away, what was taken is kept and touched, and nothing more is taken than the
+/// share.
 #[derive(Debug)]
 pub struct Forwarder {
     source: Source,
@@ -194,6 +197,11 @@ impl Forwarder {
         self.figures.set_status(Status::Forwarding);
         while !((is_stopping || over.is_some()) && !ledger.has_sent()) {
             self.figures.set_unconfirmed(ledger.len());
+            if trouble.is_some() && ledger.len() == 0 {
+                // What was in trouble became void, and comes again.
+                trouble = None;
+                self.figures.set_status(Status::Forwarding);
+            }
             let is_ending = is_stopping || over.is_some();
             let is_due = trouble.as_ref().is_none_or(|trouble| {
                 !trouble.is_tried && !ledger.has_sent() && trouble.until <= Instant::now()

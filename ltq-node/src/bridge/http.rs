@@ -7,7 +7,8 @@
 //! | `GET /metrics` | figures as Prometheus text |
 //! | `GET /routes` | the routes as JSON, each with its figures and its topics |
 //!
-//! Where there is a token, the last two want it as `Authorization: Bearer TOKEN`, unless they were made public.
+//! Where there is a token, the last two want it as `Authorization: Bearer TOKEN`, unless they were made
+//! public.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 

@@ -24,9 +24,9 @@ impl Key {
     }
 }
 
-/// The messages that were taken from the source and are not acked: those that wait for their turn, in order, and
-/// those that were sent. And a memory of those that were acked of late: an ack that was lost with its connection
-/// brings a message again that the destination has.
+/// The messages that were taken from the source and are not acked: those that wait for their turn, in order,
+/// and those that were sent. And a memory of those that were acked of late: an ack that was lost with its
+/// connection brings a message again that the destination has.
 #[derive(Default)]
 pub(super) struct Ledger {
     held: HashMap<Key, Held>,
@@ -140,7 +140,8 @@ impl Ledger {
         next.is_some_and(|key| self.note(key, failure))
     }
 
-    /// Writes down why a message is to be set aside, if it is for good. Returns whether it was on its way there.
+    /// Writes down why a message is to be set aside, if it is for good. Returns whether it was on its way
+    /// there.
     fn note(&mut self, key: Key, failure: &Failure) -> bool {
         let Some(held) = self.held.get_mut(&key) else { return false };
         let was_parked = held.refusal.is_some();
@@ -150,7 +151,8 @@ impl Ledger {
         was_parked
     }
 
-    /// Waits for the answer to the message that was sent first. Cancel safe. Waits for ever when none was sent.
+    /// Waits for the answer to the message that was sent first. Cancel safe. Waits for ever when none was
+    /// sent.
     pub(super) async fn answered(&mut self) -> Outcome {
         let answer = poll_fn(|context| match self.sent.front_mut() {
             Some(sent) => Pin::new(&mut sent.answer).poll(context),
@@ -198,8 +200,8 @@ impl Ledger {
         Outcome::Stored { bytes, time, was_parked, ack: held.delivery.ack() }
     }
 
-    /// Asks for more time for everything, and lets go of what is void and was not sent: it comes again, here or
-    /// elsewhere.
+    /// Asks for more time for everything, and lets go of what is void and was not sent: it comes again, here
+    /// or elsewhere.
     pub(super) fn touch(&mut self) {
         let unsent: HashSet<Key> = self.waiting.iter().copied().collect();
         let bytes = &mut self.bytes;
@@ -213,8 +215,8 @@ impl Ledger {
         self.waiting.retain(|key| self.held.contains_key(key));
     }
 
-    /// Remembers as many as can be given out again by a node that was lost with so much unsettled, and somewhat
-    /// more.
+    /// Remembers as many as can be given out again by a node that was lost with so much unsettled, and
+    /// somewhat more.
     pub(super) fn remember(&mut self, credit: Credit) {
         self.done.keep(credit.messages.saturating_mul(2));
     }

@@ -1,7 +1,7 @@
 //! `ltq-node bridge`: forwarding topics from one node or cluster to another.
 //!
-//! The engine is [`Forwarder`]: one topic of one node, brought to a [`Destination`], each message at least once.
-//! A [`Bridge`] has one for each topic of each node of its source that a [`Route`] takes.
+//! The engine is [`Forwarder`]: one topic of one node, brought to a [`Destination`], each message at least
+//! once. A [`Bridge`] has one for each topic of each node of its source that a [`Route`] takes.
 
 mod at_once;
 mod budget;

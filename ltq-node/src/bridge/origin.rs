@@ -14,15 +14,16 @@ use thiserror::Error;
 pub const ORIGIN_HEADER: &str = "ltq-origin";
 
 /// The header that says where a message was published first: `SITE/NODE/TOPIC/OFFSET/TIME`, the time in
-/// milliseconds since 1970 as that node has it. It stays the same however often and by whatever way the message
-/// is forwarded, and no two messages have the same one, unless a node's store and its clock are set back.
+/// milliseconds since 1970 as that node has it. It stays the same however often and by whatever way the
+/// message is forwarded, and no two messages have the same one, unless a node's store and its clock are set
+/// back.
 pub const ORIGIN_ID_HEADER: &str = "ltq-origin-id";
 
 /// The most sites that a message can be let pass: what [`Sites`] takes for its bound.
 pub const HOPS_LIMIT: usize = 64;
 
-/// The name of a site: 1 to 64 of `[A-Za-z0-9._-]`. Everything that one bridge takes from, or brings to, is one
-/// site; bridges in both directions, or in a ring, must call it the same.
+/// The name of a site: 1 to 64 of `[A-Za-z0-9._-]`. Everything that one bridge takes from, or brings to, is
+/// one site; bridges in both directions, or in a ring, must call it the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Site(Arc<str>);
 
@@ -45,8 +46,8 @@ impl Site {
         }
     }
 
-    /// The name of a site that has none of its own: that of an address, with what is no letter or digit made a
-    /// `-`, and cut to its last 64 characters.
+    /// The name of a site that has none of its own: that of an address, with what is no letter or digit made
+    /// a `-`, and cut to its last 64 characters.
     #[must_use]
     pub fn of_address(address: &str) -> Self {
         let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
@@ -129,8 +130,8 @@ pub enum Passage {
     TooFar,
 }
 
-/// Why a header [`ORIGIN_HEADER`] is not used. The message is forwarded as one that comes from nowhere else, so
-/// that nothing is lost by it; the header is written anew, so that it ends what circle it may be in.
+/// Why a header [`ORIGIN_HEADER`] is not used. The message is forwarded as one that comes from nowhere else,
+/// so that nothing is lost by it; the header is written anew, so that it ends what circle it may be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Garbled {
     /// It is longer than any that a bridge writes.

@@ -50,8 +50,8 @@ pub enum Order {
     /// Messages of one key, and those without a key, go to one node in the order in which they came. What was
     /// sent to a node that is lost waits for it.
     Waiting,
-    /// The same, and what belongs to a node that is lost for so long goes to others. What was sent to it may be
-    /// there too.
+    /// The same, and what belongs to a node that is lost for so long goes to others. What was sent to it may
+    /// be there too.
     Moving(Duration),
 }
 
@@ -98,7 +98,8 @@ impl Outlet {
 
     /// Takes one message, opening the way first where that is still to be done.
     ///
-    /// Cancel safe: dropped before it returns, the message was not taken, and opening goes on with the next call.
+    /// Cancel safe: dropped before it returns, the message was not taken, and opening goes on with the next
+    /// call.
     pub(super) async fn take(&mut self, message: Message) -> Result<Answer, Failure> {
         loop {
             match &mut self.state {
@@ -233,6 +234,6 @@ impl fmt::Debug for Outlet {
     }
 }
 
-/// How long a message that was sent is waited for: a destination that comes back in that time stores once what it
-/// was sent, and later may store it twice.
+/// How long a message that was sent is waited for: a destination that comes back in that time stores once
+/// what it was sent, and later may store it twice.
 const ANSWER_MAX: Duration = Duration::from_secs(24 * 3_600);

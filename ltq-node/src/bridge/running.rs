@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     access::NodeAccess,
-    config::{ConfigError, ConfigSource, Settings as _},
+    config::{ConfigError, Settings as _},
     descriptors,
     http::{HttpOptions, HttpServer, Places},
     node::taken,
@@ -162,8 +162,8 @@ impl Bridge {
         )
     }
 
-    /// Stops in order: takes nothing more, waits for what is under way to be confirmed and acked as long as it may,
-    /// and gives back the rest.
+    /// Stops in order: takes nothing more, waits for what is under way to be confirmed and acked as long as
+    /// it may, and gives back the rest.
     pub async fn stop(mut self) {
         self.stopping.send_replace(true);
         if let Err(error) = (&mut self.following).await {
@@ -187,10 +187,7 @@ impl Bridge {
 ///
 /// # Errors
 /// A [`BridgeError`].
-pub async fn run(
-    config: &BridgeConfig,
-    _source: ConfigSource<BridgeConfig>,
-) -> Result<(), BridgeError> {
+pub async fn run(config: &BridgeConfig) -> Result<(), BridgeError> {
     let mut signals = Signals::new().map_err(BridgeError::Signals)?;
     descriptors::raise_limit();
     let bridge = tokio::select! {

@@ -175,7 +175,8 @@ impl SideSettings {
 }
 
 impl Side {
-    /// Of settings that were checked; `of` is the table's name, and `name` what the bridge calls itself there.
+    /// Of settings that were checked; `of` is the table's name, and `name` what the bridge calls itself
+    /// there.
     pub(super) fn new(
         settings: &SideSettings,
         of: &'static str,

@@ -198,7 +198,8 @@ impl SourceNode {
                         }
                         Err(error) => error!(node = %self.id, %error, "a forwarder has failed"),
                     }
-                    // Those that have ended listen no more. What is still there is taken up with the next look.
+                    // Those that have ended listen no more. What is still there is taken up with the next
+                    // look.
                     running.topics.retain(|_, stop| stop.receiver_count() > 0);
                     continue;
                 }
@@ -382,3 +383,7 @@ const WATCH_PAUSE: Duration = Duration::from_secs(1);
 const LOSSES_MAX: u32 = 16;
 /// What the last word of a node may take.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;
