@@ -6,6 +6,7 @@
 pub mod access;
 mod announcer;
 pub mod bench;
+pub mod bridge;
 pub mod cli;
 pub mod config;
 pub mod descriptors;

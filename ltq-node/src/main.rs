@@ -5,6 +5,7 @@ use std::{fmt::Display, process::ExitCode};
 
 use clap::Parser;
 use ltq_node::{
+    bridge::{self, BridgeConfig},
     config::{Config, ConfigSource, Flags, Instead, LogFormat, LogLevel, Settings},
     drain, logging, node, output,
     registry::{self, RegistryConfig},
@@ -26,6 +27,12 @@ fn main() -> ExitCode {
             run(flags, print_config, of, async |config, source| {
                 registry::run(&config, source).await
             })
+        }
+        Some(Instead::Bridge(flags)) => {
+            let print_config = flags.print_config;
+            let of =
+                |config: &BridgeConfig| (config.to_toml(), config.log_format, config.log_level);
+            run(*flags, print_config, of, async |config, _| bridge::run(&config).await)
         }
         None => {
             let print_config = flags.print_config;

@@ -5,6 +5,7 @@
 pub mod attacker;
 #[cfg(target_os = "linux")]
 pub mod bad_network;
+mod bridge_process;
 mod gated;
 pub mod kill;
 mod node_process;
@@ -14,6 +15,7 @@ mod served;
 #[cfg(target_os = "linux")]
 pub mod torment;
 
+pub use bridge_process::BridgeProcess;
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};
 pub use raw_peer::{RawPeer, answers, answers_over, bytes_of};

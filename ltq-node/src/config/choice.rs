@@ -93,6 +93,16 @@ choice!(
 );
 
 choice!(
+    /// Where a channel begins that does not exist yet.
+    StartChoice {
+        /// With the oldest message that is kept.
+        Earliest = "earliest",
+        /// With the next message that comes.
+        Latest = "latest",
+    }
+);
+
+choice!(
     /// By what a node judges how fast the path of a QUIC connection takes what it sends.
     CongestionChoice {
         /// By how much arrives in how much time.

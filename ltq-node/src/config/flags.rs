@@ -9,7 +9,7 @@ use super::{
     choice::{DurabilityChoice, LogFormat, LogLevel, StoreKind},
     units::Token,
 };
-use crate::{drain::DrainArgs, registry::RegistryFlags, tools::ToolCommand};
+use crate::{bridge::BridgeFlags, drain::DrainArgs, registry::RegistryFlags, tools::ToolCommand};
 
 /// The flags of `ltq-node`.
 #[derive(Clone, Debug, Default, Parser)]
@@ -137,7 +137,7 @@ pub enum Instead {
     /// Has a running node take in nothing more, finish what it has, and stop.
     #[command(
         long_about = "Has a running node take in nothing more and stop once what it has is consumed, or \
-        forwarded to other nodes with --to. Registries are told first, so that producers go elsewhere; \
+        forwarded to other nodes with --to. Registries are told, so that producers go elsewhere; \
         consumers go on. The command watches what is left until the node stops; Ctrl-C ends the \
         watching and not the drain.\n\nExit codes: 0 drained (or, with --no-wait or --cancel, the node \
         has been told), 2 bad usage, 1 anything else, such as that time was over and something is left, \
@@ -145,6 +145,19 @@ pub enum Instead {
         max_term_width = 100
     )]
     Drain(DrainArgs),
+    /// Runs a bridge, which forwards topics from one node or cluster to another.
+    #[command(
+        long_about = "Runs a bridge, which forwards topics from one node or cluster to another: to a second site \
+        for when the first one is lost, or wherever their messages are wanted, too. Each message is stored at the \
+        destination at least once, and acked at the source after that, in a channel of the bridge's own; so the \
+        next bridge of the same name goes on where this one stopped, however it stopped. Bridges in both \
+        directions send nothing round in a circle: a header names the sites that a message has been at.\n\n\
+        Tokens are given by LTQ_BRIDGE_FROM_TOKEN and LTQ_BRIDGE_TO_TOKEN, or in the file. Settings come from \
+        their defaults, then from the file, then from LTQ_BRIDGE_* variables, then from flags; --print-config \
+        shows all of them.\n\nExit codes: 0 stopped, 2 bad usage or configuration, 1 anything else.",
+        max_term_width = 100
+    )]
+    Bridge(Box<BridgeFlags>),
     /// A tool.
     #[command(flatten)]
     Tool(ToolCommand),

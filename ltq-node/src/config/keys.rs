@@ -32,10 +32,10 @@ impl Settings for Config {
         "LTQ_TLS_CLIENT_CERT",
         "LTQ_TLS_CLIENT_KEY",
     ];
-    /// Those of a registry, and what a container platform sets by itself for a service that is called
+    /// Those of a registry and of a bridge, and what a container platform sets by itself for a service that is called
     /// `ltq`.
     const NOT_OURS_PREFIXES: &'static [&'static str] =
-        &["LTQ_REGISTRY_", "LTQ_SERVICE_", "LTQ_PORT"];
+        &["LTQ_REGISTRY_", "LTQ_BRIDGE_", "LTQ_SERVICE_", "LTQ_PORT"];
 
     fn every_key() -> &'static Table {
         &EVERY_KEY

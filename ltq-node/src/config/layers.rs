@@ -266,4 +266,4 @@ fn first_line(text: &str) -> String {
 }
 
 /// Tables that are lists, which no variable can say.
-pub(crate) const FILE_ONLY: [&str; 2] = ["tokens", "identities"];
+pub(crate) const FILE_ONLY: [&str; 3] = ["tokens", "identities", "routes"];

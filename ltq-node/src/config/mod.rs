@@ -20,7 +20,9 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-pub use choice::{CongestionChoice, DurabilityChoice, KeepChoice, LogFormat, LogLevel, StoreKind};
+pub use choice::{
+    CongestionChoice, DurabilityChoice, KeepChoice, LogFormat, LogLevel, StartChoice, StoreKind,
+};
 pub use discovery::DiscoverySettings;
 pub use drain::DrainSettings;
 pub(crate) use drain::can_be_reached;

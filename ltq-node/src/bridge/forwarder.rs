@@ -1,0 +1,483 @@
+//! One topic of one node, brought to a destination: [`Forwarder`].
+
+use std::{sync::Arc, time::Duration};
+
+use futures::FutureExt as _;
+use ltq_client::{Backoff, Client, ConsumeError, Consumer, Delivery, RequestError};
+use ltq_core::{
+    ChannelName, Entropy as _, Message, Refusal, RefusalCode, StartAt, SystemEntropy, TopicName,
+};
+use ltq_discovery::NodeId;
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Destination, Failure, Garbled, HeaderFilter, Passage, Place, Refused, Share, Sites, Status,
+    TopicFigures,
+    figures::{add, count},
+    ledger::{Ledger, News, Outcome},
+    outlet::Outlet,
+};
+
+/// Where a forwarder takes messages from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The client of the node. It must lead to that node alone.
+    pub client: Client,
+    /// Which node it is.
+    pub node: NodeId,
+    /// The topic.
+    pub topic: TopicName,
+    /// The channel that keeps the place. It is made where it does not exist.
+    pub channel: ChannelName,
+    /// Where it begins then.
+    pub start: StartAt,
+}
+
+/// Which messages are forwarded, and what becomes of those that are not wanted.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Between which sites; `None` leaves messages as they are, and forwards all.
+    pub sites: Option<Sites>,
+    /// The headers that a message must have.
+    pub headers: Vec<HeaderFilter>,
+    /// What becomes of a message that the destination refuses for good.
+    pub refused: Refused,
+}
+
+/// Brings the messages of one topic of one node to a destination, each of them at least once.
+///
+/// A message is acked at the source when the destination has confirmed it, and not before. So the channel at
+/// the source knows what is still to be done, and whoever takes it up, after whatever crash, goes on there.
+/// What may be stored twice is what was sent and not acked then: at most as much as the [share](Share). A
+/// forwarder that lives on remembers what it has forwarded, and forwards none of it again for a connection
+/// that was lost.
+///
+/// Messages go in the order in which the source gives them: to a lone consumer that of its log. Where one
+/// fails, none is sent before all that were sent are answered, and then those that failed go first, one by
+/// one until they are stored. So what failed comes behind what was under way with it, and before everything
+/// else.
+///
+/// While the destination is away, what was taken is kept and touched, and nothing more is taken than the
+/// share.
+#[derive(Debug)]
+pub struct Forwarder {
+    source: Source,
+    rules: Rules,
+    share: Share,
+    figures: Arc<TopicFigures>,
+    outlet: Outlet,
+    park: Option<Outlet>,
+    backoff: Backoff,
+}
+
+/// Why a forwarder has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Ended {
+    /// It was told to.
+    #[error("stopped")]
+    Stopped,
+    /// There is no such topic any more.
+    #[error("the topic is gone: {0}")]
+    Gone(Refusal),
+    /// The source's client was closed.
+    #[error("the client was closed")]
+    Closed,
+}
+
+/// Something failed; until when to wait before a message is sent again.
+struct Trouble {
+    failures: u32,
+    until: Instant,
+    /// One message is under way, to see whether it is over.
+    is_tried: bool,
+}
+
+impl Forwarder {
+    /// A forwarder that does nothing before it is [run](Self::run).
+    #[must_use]
+    pub fn new(
+        source: Source,
+        destination: Destination,
+        rules: Rules,
+        share: Share,
+        figures: Arc<TopicFigures>,
+    ) -> Self {
+        let window = share.credit_max();
+        let park = match &rules.refused {
+            Refused::Hold => None,
+            Refused::Park(topic) => {
+                let (client, topic) = (source.client.clone(), topic.clone());
+                let there = Destination::Node { client, topic, durability: None };
+                Some(Outlet::new(there, window))
+            }
+        };
+        let outlet = Outlet::new(destination, window);
+        let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        Self { source, rules, share, figures, outlet, park, backoff }
+    }
+
+    /// Waits so long after failures. Default: from 100 ms to 10 s.
+    #[must_use]
+    pub const fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Forwards until `stop` becomes true, or there is no such topic. Then it takes nothing more, waits until
+    /// what was sent is answered, gives back what was not, and waits until the source knows all of that.
+    ///
+    /// # Cancellation
+    /// Dropped, it gives back at once what is not acked; of that the destination may have some.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
+        loop {
+            let consumer = match self.subscribe(&mut stop).await {
+                Ok(consumer) => consumer,
+                Err(ended) => return ended,
+            };
+            match self.forward(consumer, &mut stop).await {
+                Ok(()) => {
+                    if let Err(ended) = self.pause(1, &mut stop).await {
+                        return ended;
+                    }
+                }
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    /// Subscribes, for as long as it takes.
+    async fn subscribe(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Consumer, Ended> {
+        for failures in 1.. {
+            let Source { client, topic, channel, start, .. } = &self.source;
+            let credit = self.share.credit();
+            let opening = client
+                .consumer_builder(topic, channel)
+                .start(*start)
+                .credit(credit.messages, credit.bytes)
+                .open();
+            let error = tokio::select! {
+                biased;
+                () = told(stop) => return Err(Ended::Stopped),
+                opened = opening => match opened {
+                    Ok(consumer) => return Ok(consumer),
+                    Err(error) => error,
+                },
+            };
+            match error {
+                RequestError::Closed { .. } => return Err(Ended::Closed),
+                error => match error.refusal().filter(|refusal| is_gone(refusal.code)) {
+                    Some(refusal) => return Err(Ended::Gone(refusal.clone())),
+                    None => self.failed(Status::Waiting(error.to_string())),
+                },
+            }
+            self.pause(failures, stop).await?;
+        }
+        Err(Ended::Stopped)
+    }
+
+    /// Forwards what comes. Returns when the subscription is over and another one may be made.
+    async fn forward(
+        &mut self,
+        mut consumer: Consumer,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), Ended> {
+        let mut ledger = Ledger::default();
+        let mut trouble: Option<Trouble> = None;
+        let mut is_stopping = false;
+        let mut over: Option<Refusal> = None;
+        let mut touches = interval((consumer.timeout() / 3).max(TOUCH_MIN));
+        touches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(LOOK_PAUSE);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.figures.set_status(Status::Forwarding);
+        while !((is_stopping || over.is_some()) && !ledger.has_sent()) {
+            self.figures.set_unconfirmed(ledger.len());
+            if trouble.is_some() && ledger.len() == 0 {
+                // What was in trouble became void, and comes again.
+                trouble = None;
+                self.figures.set_status(Status::Forwarding);
+            }
+            let is_ending = is_stopping || over.is_some();
+            let is_due = trouble.as_ref().is_none_or(|trouble| {
+                !trouble.is_tried && !ledger.has_sent() && trouble.until <= Instant::now()
+            });
+            // None is taken from the ledger before it was given away.
+            let next = if is_ending || !is_due { None } else { ledger.next() };
+            let waits_until = trouble.as_ref().filter(|_| !is_due && !ledger.has_sent());
+            let waits_until = waits_until.map_or_else(Instant::now, |trouble| trouble.until);
+            let credit = self.share.credit();
+            tokio::select! {
+                biased;
+                () = told(stop), if !is_stopping => is_stopping = true,
+                outcome = ledger.answered(), if ledger.has_sent() => {
+                    let mut outcome = Some(outcome);
+                    while let Some(one) = outcome {
+                        self.settle(one, &mut trouble);
+                        outcome = ledger.try_answered();
+                    }
+                }
+                _ = touches.tick() => ledger.touch(),
+                credit = self.share.changed() => {
+                    consumer.set_credit(credit);
+                    ledger.remember(credit);
+                }
+                _ = looks.tick(), if ledger.has_sent() => self.look_at_time(&ledger),
+                given = give(&mut self.outlet, &mut self.park, next.as_ref()), if next.is_some() => {
+                    match given {
+                        Ok(answer) => {
+                            ledger.sent(answer);
+                            match &mut trouble {
+                                Some(trouble) => trouble.is_tried = true,
+                                None => self.fill(&mut ledger),
+                            }
+                        }
+                        Err(failure) => {
+                            let was_parked = ledger.not_taken(&failure);
+                            self.fail(&failure, was_parked, &mut trouble);
+                        }
+                    }
+                }
+                () = sleep_until(waits_until), if !is_due && !ledger.has_sent() => {}
+                batch = consumer.next_batch(TAKE_MAX),
+                    if !is_ending && ledger.has_room(credit) => match batch {
+                    Some(Ok(batch)) => {
+                        for delivery in batch.into_deliveries() {
+                            match delivery {
+                                Ok(delivery) => self.take(delivery, &mut ledger),
+                                Err(error) => self.unreadable(&error),
+                            }
+                        }
+                    }
+                    Some(Err(ConsumeError::Ended(refusal))) => over = Some(refusal),
+                    Some(Err(error)) => self.unreadable(&error),
+                    None => return Err(Ended::Closed),
+                },
+            }
+        }
+        self.figures.set_unconfirmed(0);
+        match over {
+            Some(refusal) if is_gone(refusal.code) => Err(Ended::Gone(refusal)),
+            Some(refusal) if !is_stopping => {
+                self.failed(Status::Waiting(refusal.to_string()));
+                Ok(())
+            }
+            _ => {
+                // What was not sent is given back, before the end of the subscription is confirmed.
+                drop(ledger);
+                if let Err(error) = consumer.close().await {
+                    debug!(%error, "the last acks may be lost");
+                }
+                Err(Ended::Stopped)
+            }
+        }
+    }
+
+    /// Takes a delivery in.
+    fn take(&self, delivery: Delivery, ledger: &mut Ledger) {
+        let mut delivery = match ledger.look(delivery) {
+            News::New(delivery) => delivery,
+            News::Held => return,
+            News::Done => return count(&self.figures.route().skipped_repeat),
+        };
+        let figures = self.figures.route();
+        if !self.rules.headers.iter().all(|filter| filter.matches(&delivery.message)) {
+            return self.skip(delivery, &figures.skipped_filter);
+        }
+        if let Some(sites) = &self.rules.sites {
+            let Source { node, topic, .. } = &self.source;
+            let (offset, time) = (delivery.offset(), delivery.time());
+            let message = std::mem::take(&mut delivery.message);
+            match sites.pass(message, Place { node, topic, offset, time }) {
+                Passage::On { message, garbled } => {
+                    delivery.message = message;
+                    if let Some(garbled) = garbled {
+                        self.garbled(&delivery, garbled);
+                    }
+                }
+                Passage::Back => return self.skip(delivery, &figures.skipped_loop),
+                Passage::TooFar => {
+                    let (node, topic) = (&self.source.node, &self.source.topic);
+                    if figures.skipped_hops.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+                        warn!(%node, %topic, %offset, "a message has passed as many sites as it may; is \
+                              a site called by two names?");
+                    }
+                    return self.skip(delivery, &figures.skipped_hops);
+                }
+            }
+        }
+        ledger.hold(delivery);
+    }
+
+    fn skip(&self, delivery: Delivery, figure: &std::sync::atomic::AtomicU64) {
+        count(figure);
+        if delivery.ack().is_err() {
+            count(&self.figures.route().late_acks);
+        }
+    }
+
+    fn garbled(&self, delivery: &Delivery, garbled: Garbled) {
+        count(&self.figures.route().garbled_origins);
+        let (node, topic) = (&self.source.node, &self.source.topic);
+        debug!(%node, %topic, offset = %delivery.offset(), %garbled, "forwarded as from nowhere else");
+    }
+
+    fn unreadable(&self, error: &ConsumeError) {
+        count(&self.figures.route().unreadable);
+        let (node, topic) = (&self.source.node, &self.source.topic);
+        debug!(%node, %topic, %error, "a message stays at the source");
+    }
+
+    /// Gives away what can be without waiting.
+    fn fill(&mut self, ledger: &mut Ledger) {
+        while let Some(next) = ledger.next() {
+            match give(&mut self.outlet, &mut self.park, Some(&next)).now_or_never() {
+                Some(Ok(answer)) => ledger.sent(answer),
+                // A failure comes again where it is looked at.
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome, trouble: &mut Option<Trouble>) {
+        let figures = self.figures.route();
+        match outcome {
+            Outcome::Stored { bytes, time, was_parked, ack } => {
+                if was_parked {
+                    count(&figures.parked);
+                } else {
+                    count(&figures.forwarded);
+                    add(&figures.forwarded_bytes, bytes);
+                }
+                if ack.is_err() {
+                    count(&figures.late_acks);
+                }
+                self.figures.set_reached(time);
+                if trouble.as_ref().is_none_or(|trouble| trouble.is_tried) {
+                    *trouble = None;
+                    if self.figures.set_status(Status::Forwarding) {
+                        let (node, topic) = (&self.source.node, &self.source.topic);
+                        info!(%node, %topic, "forwarding again");
+                    }
+                }
+            }
+            Outcome::Failed { failure, was_parked } => self.fail(&failure, was_parked, trouble),
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure, was_parked: bool, trouble: &mut Option<Trouble>) {
+        let (status, is_at_once) = match failure {
+            Failure::Refused(refusal) => {
+                count(&self.figures.route().refusals);
+                // It goes aside at once, unless it is refused there, too.
+                let is_parked = self.park.is_some() && !was_parked;
+                ((!is_parked).then(|| Status::Held(refusal.to_string())), is_parked)
+            }
+            Failure::Later(why) => {
+                // What is wrong may be with the producer: its topic was deleted, say.
+                self.outlet.close();
+                self.park.iter_mut().for_each(Outlet::close);
+                (Some(Status::Waiting(why.clone())), false)
+            }
+        };
+        let failures = match trouble {
+            // Those that were under way with the first one that failed are of the same failure.
+            Some(trouble) if !trouble.is_tried => return,
+            Some(trouble) => trouble.failures.saturating_add(1),
+            None => 1,
+        };
+        let wait = self.backoff.wait(failures, SystemEntropy.next());
+        let until = if is_at_once { Instant::now() } else { Instant::now() + wait };
+        *trouble = Some(Trouble { failures, until, is_tried: false });
+        if let Some(status) = status {
+            self.failed(status);
+        }
+    }
+
+    /// Says that nothing is heard of what was sent.
+    fn look_at_time(&self, ledger: &Ledger) {
+        let age = ledger.oldest_sent().map(|since| since.elapsed()).unwrap_or_default();
+        if age >= SILENCE {
+            let (status, _) = self.figures.status();
+            if status == Status::Forwarding {
+                let why = "the destination does not answer".to_owned();
+                self.say(Status::Waiting(why));
+            }
+        }
+    }
+
+    fn failed(&self, status: Status) {
+        count(&self.figures.route().failures);
+        self.say(status);
+    }
+
+    fn say(&self, status: Status) {
+        let (node, topic) = (&self.source.node, &self.source.topic);
+        let (word, why) = (status.word(), status.why().unwrap_or_default().to_owned());
+        if self.figures.set_status(status) {
+            warn!(%node, %topic, why, "{word}; trying again");
+        }
+    }
+
+    async fn pause(
+        &mut self,
+        failures: u32,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(), Ended> {
+        let wait = self.backoff.wait(failures, SystemEntropy.next());
+        tokio::select! {
+            biased;
+            () = told(stop) => Err(Ended::Stopped),
+            () = tokio::time::sleep(wait) => Ok(()),
+        }
+    }
+}
+
+/// Gives a message to where it goes: to the destination, or, refused there, aside if it may. Cancel safe.
+async fn give(
+    outlet: &mut Outlet,
+    park: &mut Option<Outlet>,
+    next: Option<&(Message, Option<Refusal>)>,
+) -> Result<super::outlet::Answer, Failure> {
+    match (next, park) {
+        (Some((message, Some(refusal))), Some(park)) => {
+            let why = refusal.to_string();
+            park.take(message.clone().with_header(REFUSED_HEADER, why)).await
+        }
+        (Some((message, _)), _) => outlet.take(message.clone()).await,
+        (None, _) => std::future::pending().await,
+    }
+}
+
+/// Waits until `stop` becomes true. Cancel safe.
+pub(super) async fn told(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody can tell any more, which is the end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Whether a refusal says that there is no such topic.
+const fn is_gone(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::NoSuchTopic | RefusalCode::TopicDeleted)
+}
+
+/// The header of a message that was moved aside that says why.
+pub const REFUSED_HEADER: &str = "ltq-bridge-refused";
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How many are taken from the consumer at once: a turn of the task is short.
+const TAKE_MAX: usize = 512;
+/// A consumer's timeout that is next to nothing must not become work without an end.
+const TOUCH_MIN: Duration = Duration::from_millis(10);
+/// How often it is looked whether answers come.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// After how long without an answer it is said that there is none.
+const SILENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+#[path = "forwarder_tests/mod.rs"]
+mod tests;

@@ -1,0 +1,200 @@
+//! Brokers of this process, and forwarders between them.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use ltq_client::{ClientBuilder, Cluster, Consumer};
+use ltq_core::{
+    Address, Broker, BrokerSettings, ChannelStats, Credit, Durability, Environment, TopicSettings,
+    TopicStats, Transport as _,
+};
+use ltq_discovery::StaticList;
+use ltq_store::MemoryStore;
+use ltq_transport::InProcess;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::bridge::{Budget, Order, RouteCounts, RouteFigures, Site};
+
+/// Two brokers, `a` and `b`, each with a client.
+pub(super) struct Field {
+    namespace: InProcess,
+    clients: BTreeMap<&'static str, Client>,
+    pub(super) budget: Budget,
+}
+
+/// What a forwarder is made of, for a test to change.
+pub(super) struct Change {
+    pub(super) destination: Destination,
+    pub(super) rules: Rules,
+}
+
+/// A forwarder that runs.
+pub(super) struct Forwarding {
+    pub(super) figures: Arc<TopicFigures>,
+    stop: watch::Sender<bool>,
+    pub(super) task: JoinHandle<Ended>,
+}
+
+impl Forwarding {
+    pub(super) async fn stop(self) -> Ended {
+        self.stop.send_replace(true);
+        within("the stop", self.task).await.unwrap()
+    }
+
+    /// Stops, and says what was done.
+    pub(super) async fn end(self) -> RouteCounts {
+        let figures = self.figures.clone();
+        assert_eq!(self.stop().await, Ended::Stopped);
+        figures.route().counts()
+    }
+}
+
+impl Field {
+    pub(super) async fn new() -> Self {
+        let field = Self::without_b().await;
+        field.start("b", settings()).await;
+        field
+    }
+
+    /// There is no `b` yet.
+    pub(super) async fn without_b() -> Self {
+        let namespace = InProcess::new();
+        let clients = ["a", "b"].map(|name| {
+            let client = client(&namespace).server(&format!("in-process://{name}"));
+            (name, client.connect_in_background().unwrap())
+        });
+        let budget = Budget::new(64 << 20, Credit { messages: 200, bytes: 1 << 20 });
+        let field = Self { namespace, clients: BTreeMap::from(clients), budget };
+        field.start("a", settings()).await;
+        field
+    }
+
+    pub(super) async fn start(&self, name: &str, settings: BrokerSettings) {
+        let store = MemoryStore::new(256 << 20);
+        let broker = Broker::start(store, settings, Environment::system()).await.unwrap();
+        let listener = self.namespace.listen(&Address::new("in-process", name)).await.unwrap();
+        tokio::spawn(async move { broker.serve(listener).await });
+    }
+
+    pub(super) fn client(&self, name: &str) -> &Client {
+        &self.clients[name]
+    }
+
+    pub(super) async fn publish(&self, node: &str, topic: &str, numbers: Range<u32>) {
+        let producer = self.client(node).producer(topic).await.unwrap();
+        let messages = numbers.map(|number| Message::new(number.to_string()));
+        within("the publish", producer.send_batch(messages)).await.unwrap();
+    }
+
+    pub(super) async fn forward(
+        &self,
+        from: &str,
+        to: &str,
+        topic: &str,
+        change: impl FnOnce(&mut Change),
+    ) -> Forwarding {
+        let topic: TopicName = topic.parse().unwrap();
+        let site = |name: &str| Site::new(&format!("site-{name}")).unwrap();
+        let route = Arc::new(RouteFigures::default());
+        let figures = Arc::new(TopicFigures::new(route, topic.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let source = Source {
+            client: self.client(from).clone(),
+            node: format!("in-process://{from}").parse().unwrap(),
+            topic: topic.clone(),
+            channel: "bridge.test".parse().unwrap(),
+            start: StartAt::Earliest,
+        };
+        let rules = Rules {
+            sites: Some(Sites { from: site(from), to: site(to), hops_max: 8 }),
+            headers: Vec::new(),
+            refused: Refused::Hold,
+        };
+        let (share, of) = (self.budget.share(), figures.clone());
+        let list: StaticList = format!("in-process://{to}").parse().unwrap();
+        let cluster = Cluster::builder().discovery(list).client(client(&self.namespace)).connect();
+        let cluster = within("the list", cluster).await.unwrap();
+        let destination =
+            Destination::Cluster { cluster, topic, durability: None, order: Order::Waiting };
+        let mut made = Change { destination, rules };
+        change(&mut made);
+        let forwarder = Forwarder::new(source, made.destination, made.rules, share, of);
+        let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(20));
+        let task = tokio::spawn(forwarder.backoff(backoff).run(stopped));
+        Forwarding { figures, stop, task }
+    }
+
+    /// The first messages of a topic, in the order of its log.
+    pub(super) async fn consume(&self, node: &str, topic: &str, count: usize) -> Vec<Message> {
+        within("the messages", async {
+            // The forwarder makes the topic with its first message.
+            let mut consumer: Consumer = loop {
+                let topics = self.client(node).admin().list_topics().await.unwrap();
+                if topics.iter().any(|it| it.as_str() == topic) {
+                    break self.client(node).consumer(topic, "check").await.unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            };
+            let mut found = Vec::new();
+            while found.len() < count {
+                let delivery = consumer.next().await.unwrap().unwrap();
+                found.push(delivery.message.clone());
+                delivery.ack().unwrap();
+            }
+            found
+        })
+        .await
+    }
+
+    pub(super) async fn topic(&self, node: &str, topic: &str) -> TopicStats {
+        self.client(node).admin().show_topic(topic).await.unwrap()
+    }
+
+    /// The bridge's channel.
+    pub(super) async fn channel(&self, node: &str, topic: &str) -> ChannelStats {
+        let stats = self.topic(node, topic).await;
+        let mut channels = stats.channels.into_iter();
+        channels.find(|channel| channel.channel.as_str() == "bridge.test").unwrap()
+    }
+
+    /// Waits until so many messages are acked in the bridge's channel.
+    pub(super) async fn until_acked(&self, node: &str, topic: &str, count: u64) {
+        within("the acks", async {
+            loop {
+                if let Ok(stats) = self.client(node).admin().show_topic(topic).await
+                    && stats.channels.iter().any(|channel| {
+                        channel.channel.as_str() == "bridge.test" && channel.acked >= count
+                    })
+                {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+    }
+}
+
+fn client(namespace: &InProcess) -> ClientBuilder {
+    Client::builder()
+        .transports(ltq_transport::Transports::new().with(namespace.clone()))
+        .backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(5)))
+}
+
+/// Those of brokers here.
+pub(super) fn settings() -> BrokerSettings {
+    let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+    BrokerSettings { topic, ..BrokerSettings::default() }
+}
+
+pub(super) fn bodies(messages: &[Message]) -> Vec<String> {
+    messages.iter().map(|it| String::from_utf8_lossy(&it.body).into_owned()).collect()
+}
+
+/// What a test waits for comes soon, or never.
+pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(30), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not come"),
+    }
+}

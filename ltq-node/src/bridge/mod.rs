@@ -1,0 +1,34 @@
+//! `ltq-node bridge`: forwarding topics from one node or cluster to another.
+//!
+//! The engine is [`Forwarder`]: one topic of one node, brought to a [`Destination`], each message at least
+//! once. A [`Bridge`] has one for each topic of each node of its source that a [`Route`] takes.
+
+mod at_once;
+mod budget;
+mod config;
+mod figures;
+mod flags;
+mod forwarder;
+mod http;
+mod ledger;
+mod origin;
+mod outlet;
+mod route;
+mod running;
+mod side;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use budget::{Budget, Share};
+pub use config::{BridgeConfig, BridgeLimits, RouteSettings};
+pub use figures::{Board, RouteCounts, RouteFigures, Status, TopicFigures, TopicOnNode};
+pub use flags::BridgeFlags;
+pub use forwarder::{Ended, Forwarder, REFUSED_HEADER, Rules, Source};
+pub use origin::{
+    Garbled, HOPS_LIMIT, ORIGIN_HEADER, ORIGIN_ID_HEADER, Passage, Place, Site, SiteError, Sites,
+};
+pub use outlet::{Destination, Failure, Order};
+pub use route::{HeaderFilter, HeaderFilterError, Refused, Route, Target, check_prefix};
+pub use running::{Bridge, BridgeError, run};
+pub use side::{SideError, SideSettings};

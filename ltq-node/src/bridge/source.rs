@@ -1,0 +1,389 @@
+//! Which nodes and topics there are at the source, and a forwarder for each topic that a route takes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ltq_client::{Admin, Client, ClientBuilder, Cluster, ConnectionState};
+use ltq_core::{Address, TopicName};
+use ltq_discovery::{Discovery, DiscoveryError, Interest, NodeId, NodeInfo, NodeSet};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    Board, Budget, Destination, Ended, Forwarder, Order, Route, RouteFigures, Rules, Sites, Source,
+    Status, TopicFigures, figures::Shown, forwarder::told,
+};
+
+/// What is to be done, and what of it is done.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) routes: Vec<(Route, Arc<RouteFigures>)>,
+    pub(super) sites: Sites,
+    pub(super) destination: Cluster,
+    /// How order is kept there, on routes that want it.
+    pub(super) order: Order,
+    /// How nodes of the source are talked to, without their addresses.
+    pub(super) client: ClientBuilder,
+    pub(super) refresh: Duration,
+    pub(super) stop_timeout: Duration,
+    pub(super) budget: Budget,
+    /// Places for topics.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) board: Board,
+    pub(super) sight: Sight,
+}
+
+/// What is seen of the source.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    /// Nodes that are known; `None` before anything is.
+    nodes: Mutex<Option<BTreeMap<NodeId, Option<String>>>>,
+    /// Times that a topic was not forwarded for want of a place.
+    pub(super) without_place: AtomicU64,
+}
+
+impl Sight {
+    /// The nodes, each with what is the matter with it; `None` before it is known which there are.
+    pub(super) fn nodes(&self) -> Option<BTreeMap<NodeId, Option<String>>> {
+        self.nodes.lock().clone()
+    }
+
+    fn set(&self, nodes: &NodeSet) {
+        let mut known = self.nodes.lock();
+        let mut before = known.take().unwrap_or_default();
+        let with = |node: &NodeInfo| (node.id().clone(), before.remove(node.id()).flatten());
+        let now = nodes.iter().map(with).collect();
+        *known = Some(now);
+    }
+
+    fn note(&self, node: &NodeId, trouble: Option<String>) {
+        if let Some(of) = self.nodes.lock().as_mut().and_then(|nodes| nodes.get_mut(node)) {
+            *of = trouble;
+        }
+    }
+}
+
+/// A node that is followed.
+struct Followed {
+    stop: watch::Sender<bool>,
+    info: watch::Sender<NodeInfo>,
+}
+
+/// Forwards what there is until `stop` becomes true, then ends everything in order.
+pub(super) async fn follow(
+    plan: Arc<Plan>,
+    discovery: Arc<dyn Discovery>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut followed: BTreeMap<NodeId, Followed> = BTreeMap::new();
+    let mut tasks = JoinSet::new();
+    let watching = watch_nodes(&*discovery, |nodes| {
+        plan.sight.set(&nodes);
+        followed.retain(|id, of| {
+            let addresses = of.info.borrow().addresses().to_vec();
+            // One that is elsewhere now is another one.
+            let is_there = nodes.get(id).is_some_and(|node| node.addresses() == addresses);
+            if !is_there {
+                info!(node = %id, "no longer a node of the source");
+                of.stop.send_replace(true);
+            }
+            is_there
+        });
+        for node in nodes.iter() {
+            let id = node.id().clone();
+            if let Some(of) = followed.get(node.id()) {
+                of.info.send_replace(node.clone());
+                continue;
+            }
+            info!(node = %node.id(), "a node of the source");
+            let (stop, stopped) = watch::channel(false);
+            let (info, told) = watch::channel(node.clone());
+            tasks.spawn(SourceNode { plan: plan.clone(), id }.run(told, stopped));
+            followed.insert(node.id().clone(), Followed { stop, info });
+        }
+        while tasks.try_join_next().is_some() {}
+    });
+    tokio::select! {
+        () = told(&mut stop) => {}
+        () = watching => {}
+    }
+    for of in followed.values() {
+        of.stop.send_replace(true);
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Tells of the nodes whenever they change, for ever. With their topics where whoever knows may say so.
+async fn watch_nodes(discovery: &dyn Discovery, mut tell: impl FnMut(NodeSet)) {
+    let mut interest = Interest::Everything;
+    loop {
+        match discovery.watch(&interest).await {
+            Ok(mut watch) => {
+                let mut losses = 0;
+                while losses < LOSSES_MAX {
+                    match watch.changed().await {
+                        Ok(nodes) => {
+                            losses = 0;
+                            tell(nodes);
+                        }
+                        Err(error) => {
+                            losses += 1;
+                            if losses == 1 {
+                                warn!(%error, "lost sight of the source; the nodes known last stay in use");
+                            }
+                        }
+                    }
+                }
+            }
+            Err(DiscoveryError::Refused { .. }) if interest == Interest::Everything => {
+                debug!("registries do not tell of all topics; nodes are asked for them");
+                interest = Interest::Nodes;
+                continue;
+            }
+            Err(error) => warn!(%error, "the nodes of the source are not known; trying again"),
+        }
+        sleep(WATCH_PAUSE).await;
+    }
+}
+
+/// One node of the source.
+struct SourceNode {
+    plan: Arc<Plan>,
+    id: NodeId,
+}
+
+/// What runs for a node.
+#[derive(Default)]
+struct Running {
+    topics: HashMap<TopicName, watch::Sender<bool>>,
+    /// Topics that cannot be forwarded.
+    stuck: HashMap<TopicName, Shown>,
+    tasks: JoinSet<(TopicName, Ended)>,
+}
+
+impl SourceNode {
+    async fn run(self, mut info: watch::Receiver<NodeInfo>, mut stop: watch::Receiver<bool>) {
+        let addresses = info.borrow().addresses().to_vec();
+        let client = match self.connect(&addresses) {
+            Ok(client) => client,
+            Err(error) => {
+                warn!(node = %self.id, error, "the node cannot be talked to");
+                self.plan.sight.note(&self.id, Some(error));
+                return told(&mut stop).await;
+            }
+        };
+        let admin = client.admin();
+        let mut running = Running::default();
+        let mut refreshes = interval(self.plan.refresh);
+        refreshes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_time = tokio::select! {
+                biased;
+                () = told(&mut stop) => break,
+                Some(ended) = running.tasks.join_next(), if !running.tasks.is_empty() => {
+                    match ended {
+                        Ok((topic, ended)) => {
+                            info!(node = %self.id, %topic, %ended, "no longer forwarded");
+                        }
+                        Err(error) => error!(node = %self.id, %error, "a forwarder has failed"),
+                    }
+                    // Those that have ended listen no more. What is still there is taken up with the next
+                    // look.
+                    running.topics.retain(|_, stop| stop.receiver_count() > 0);
+                    continue;
+                }
+                changed = info.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    false
+                }
+                _ = refreshes.tick() => true,
+            };
+            if is_time {
+                self.look_at_connection(&client);
+            }
+            let told_of =
+                info.borrow_and_update().topics().map(|all| all.keys().cloned().collect());
+            let topics: Option<BTreeSet<TopicName>> = match told_of {
+                Some(topics) => Some(topics),
+                None if !is_time => None,
+                None => tokio::select! {
+                    biased;
+                    () = told(&mut stop) => break,
+                    listed = self.list(&admin) => listed,
+                },
+            };
+            if let Some(topics) = topics {
+                self.match_topics(&client, &mut running, &topics);
+            }
+            if is_time && !running.topics.is_empty() && client.state().borrow().is_connected() {
+                tokio::select! {
+                    biased;
+                    () = told(&mut stop) => break,
+                    () = self.look_at_backlog(&admin) => {}
+                }
+            }
+        }
+        for stop in running.topics.values() {
+            stop.send_replace(true);
+        }
+        let ending = async { while running.tasks.join_next().await.is_some() {} };
+        if timeout(self.plan.stop_timeout, ending).await.is_err() {
+            let left = running.tasks.len();
+            warn!(node = %self.id, topics = left, "what is not confirmed is given back, and may be forwarded twice");
+            running.tasks.shutdown().await;
+        }
+        if timeout(CLOSE_MAX, client.close()).await.is_err() {
+            debug!(node = %self.id, "closed without the last word of the node");
+        }
+    }
+
+    fn connect(&self, addresses: &[Address]) -> Result<Client, String> {
+        let with = |builder: ClientBuilder, address: &Address| builder.server(&address.to_string());
+        let builder = addresses.iter().fold(self.plan.client.clone(), with);
+        builder.connect_in_background().map_err(|error| error.to_string())
+    }
+
+    async fn list(&self, admin: &Admin) -> Option<BTreeSet<TopicName>> {
+        match admin.list_topics().await {
+            Ok(topics) => {
+                self.plan.sight.note(&self.id, None);
+                Some(topics.into_iter().collect())
+            }
+            Err(error) => {
+                self.plan.sight.note(&self.id, Some(error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Says whether the node can be reached.
+    fn look_at_connection(&self, client: &Client) {
+        match &*client.state().borrow() {
+            ConnectionState::Disconnected { error, .. } => {
+                self.plan.sight.note(&self.id, Some(error.to_string()));
+            }
+            state if state.is_connected() => self.plan.sight.note(&self.id, None),
+            _ => {}
+        }
+    }
+
+    /// Begins with topics that are new, and ends with those that are gone.
+    fn match_topics(&self, client: &Client, running: &mut Running, topics: &BTreeSet<TopicName>) {
+        for (topic, stop) in &running.topics {
+            if !topics.contains(topic) {
+                stop.send_replace(true);
+            }
+        }
+        running.stuck.retain(|topic, _| topics.contains(topic));
+        for topic in topics {
+            if running.topics.contains_key(topic) || running.stuck.contains_key(topic) {
+                continue;
+            }
+            let takes = |(_, (route, _)): &(usize, &(Route, _))| route.takes(topic);
+            let Some((number, (route, figures))) = self.plan.routes.iter().enumerate().find(takes)
+            else {
+                continue;
+            };
+            self.begin(client, running, topic, (number, route, figures));
+        }
+    }
+
+    fn begin(
+        &self,
+        client: &Client,
+        running: &mut Running,
+        topic: &TopicName,
+        (number, route, figures): (usize, &Route, &Arc<RouteFigures>),
+    ) {
+        let plan = &self.plan;
+        let place = (self.id.clone(), topic.clone());
+        let to = match route.target(topic) {
+            Ok(to) => to,
+            Err(error) => {
+                warn!(node = %self.id, %topic, %error, "not forwarded");
+                let figures = Arc::new(TopicFigures::new(figures.clone(), topic.clone()));
+                figures.set_status(Status::Held(error.to_string()));
+                running.stuck.insert(topic.clone(), plan.board.show(place, number, figures));
+                return;
+            }
+        };
+        let Ok(permit) = plan.places.clone().try_acquire_owned() else {
+            if plan.sight.without_place.fetch_add(1, Ordering::Relaxed) == 0 {
+                warn!(node = %self.id, %topic, "not forwarded: as many topics as limits.topics_max allows");
+            }
+            return;
+        };
+        let figures = Arc::new(TopicFigures::new(figures.clone(), to.clone()));
+        let shown = plan.board.show(place, number, figures.clone());
+        let source = Source {
+            client: client.clone(),
+            node: self.id.clone(),
+            topic: topic.clone(),
+            channel: route.channel.clone(),
+            start: route.start,
+        };
+        let destination = Destination::Cluster {
+            cluster: plan.destination.clone(),
+            topic: to,
+            durability: route.durability,
+            order: if route.ordered { plan.order } else { Order::None },
+        };
+        let rules = Rules {
+            sites: Some(plan.sites.clone()),
+            headers: route.headers.clone(),
+            refused: route.refused.clone(),
+        };
+        let forwarder = Forwarder::new(source, destination, rules, plan.budget.share(), figures);
+        let (stop, stopped) = watch::channel(false);
+        info!(node = %self.id, %topic, route = route.name, "forwarding");
+        let name = topic.clone();
+        running.tasks.spawn(async move {
+            let ended = forwarder.run(stopped).await;
+            drop((shown, permit));
+            (name, ended)
+        });
+        running.topics.insert(topic.clone(), stop);
+    }
+
+    /// Looks how much waits, where the node tells.
+    async fn look_at_backlog(&self, admin: &Admin) {
+        let Ok(stats) = admin.stats().await else { return };
+        for ((node, topic), route, figures) in self.plan.board.all() {
+            if node != self.id {
+                continue;
+            }
+            let channel = self.plan.routes.get(route).map(|(route, _)| &route.channel);
+            let of = stats.topics.iter().find(|stats| stats.topic == topic);
+            let channels = of.map(|stats| &*stats.channels).unwrap_or_default();
+            let channel = channels.iter().find(|stats| Some(&stats.channel) == channel);
+            figures.set_backlog(
+                channel
+                    .map(|it| it.waiting.saturating_add(it.delayed).saturating_add(it.in_flight)),
+            );
+        }
+    }
+}
+
+/// How long to wait before the nodes are watched again.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// A watch tells of each loss of sight once. One that says so again and again is replaced by a new one.
+const LOSSES_MAX: u32 = 16;
+/// What the last word of a node may take.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;
