@@ -46,6 +46,13 @@ async fn on_several_nodes() -> Result<(), Box<dyn Error>> {
     let producer = cluster.producer("orders").await?;
     let receipt = producer.send(Message::new("one coffee")).await?;
     println!("stored on {}, {}", receipt.node, receipt.receipt.durability);
+
+    let mut consumer = cluster.consumer("orders", "kitchen").await?;
+    while let Some(delivery) = consumer.next().await {
+        let delivery = delivery?;
+        println!("{} bytes from {}", delivery.message.body.len(), delivery.node());
+        delivery.ack()?;
+    }
     Ok(())
 }
 
