@@ -6,4 +6,4 @@ mod window;
 
 pub(crate) use arrivals::{Arrivals, Misbehaviour};
 pub(crate) use contest::{Call, ConnectionId, Decision, Objection, Standing, decide};
-pub(crate) use window::{Grant, NeverSent, Resumed, Ticket, Window};
+pub(crate) use window::{Grant, NeverSent, Ticket, Window};

@@ -9,7 +9,9 @@
 //! its messages.
 
 mod codec;
+mod link;
 mod says;
 
-pub(crate) use codec::{CONTROL_BYTES_MAX, MESSAGE_HEADER_BYTES, WireError, decode, encode};
+pub(crate) use codec::{WireError, decode, encode};
+pub(crate) use link::{Ear, Link, LinkError, Mouth};
 pub(crate) use says::{Farewell, MAGIC, NotStored, PROTOCOL, Say, shortened};

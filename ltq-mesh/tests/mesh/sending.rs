@@ -1,0 +1,283 @@
+//! What sending promises.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use ltq_core::Effect;
+use ltq_mesh::{DownCause, Mesh, MeshSettings, SendError};
+use ltq_transport::{InProcess, Weather};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_message_is_in_the_others_inbox_when_send_returns() {
+    let (one, two) = pair(&InProcess::new()).await;
+    one.send("two", "hello").await.unwrap();
+    two.send("one", "good day").await.unwrap();
+    one.send("one", "a note").await.unwrap();
+    assert_eq!(next(&mut two.inbox().await.unwrap()).await, ("one".into(), "hello".into()));
+    let mut inbox = one.inbox().await.unwrap();
+    assert_eq!(next(&mut inbox).await, ("two".into(), "good day".into()));
+    assert_eq!(next(&mut inbox).await, ("one".into(), "a note".into()));
+    one.close().await.unwrap();
+    two.close().await.unwrap();
+    let closed = SendError::Closed { effect: Effect::Nothing };
+    assert_eq!(one.send("two", "late").await, Err(closed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_one_sender_are_stored_in_the_order_of_the_calls() {
+    const COUNT: usize = 3_000;
+    let (one, two) = pair(&InProcess::multiplexed()).await;
+    let bodies = (0..COUNT).map(|n| format!("{n:04} {}", "x".repeat(n % 700)));
+    let sent = join_all(bodies.clone().map(|body| one.send("two", body)));
+    assert!(within("all are sent", sent).await.into_iter().all(|sent| sent.is_ok()));
+    let received = texts(&mut two.inbox().await.unwrap(), COUNT).await;
+    assert!(received.into_iter().eq(bodies));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_6_messages_are_stored_once_and_in_order_over_connections_that_are_cut() {
+    let network = network();
+    let one = hosted("one", &network).peer("two", ["sim://two"]).start(store()).await.unwrap();
+    let two = hosted("two", &network).peer("one", ["sim://one"]).start(store()).await.unwrap();
+    both(&one, &two).await;
+    network.set_weather(Weather {
+        delay_max: millis(20),
+        stall_one_in: 50,
+        stall_max: millis(200),
+        cut_one_in: 40,
+        refuse_one_in: 10,
+        pieces: true,
+        ..Weather::default()
+    });
+    let mut cuts = 0;
+    let (mut sure, mut unsure, mut never) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for round in 0..60 {
+        within("they connect", one.connected("two")).await.unwrap();
+        let sending = join_all((0..20).map(|n| {
+            let number = round * 20 + n;
+            let one = &one;
+            async move { (number, one.send("two", format!("{number}")).await) }
+        }));
+        for (number, sent) in within("all have ended", sending).await {
+            match sent {
+                Ok(()) => sure.insert(number),
+                Err(error) if error.effect() == Effect::Unknown => unsure.insert(number),
+                Err(_) => never.insert(number),
+            };
+        }
+        cuts += u32::from(!one.states().is_connected("two"));
+    }
+    network.set_weather(Weather::default());
+    both(&one, &two).await;
+    within("it is sent", one.send("two", "1200")).await.unwrap();
+    sure.insert(1_200);
+    let mut inbox = two.inbox().await.unwrap();
+    let mut received = Vec::new();
+    while received.last() != Some(&1_200) {
+        received.push(next(&mut inbox).await.1.parse::<i32>().unwrap());
+    }
+    assert!(received.is_sorted_by(|a, b| a < b), "in order and once: {received:?}");
+    let received: BTreeSet<_> = received.into_iter().collect();
+    assert!(sure.is_subset(&received), "{:?} are missing", sure.difference(&received));
+    assert!(never.is_disjoint(&received));
+    assert!(received.iter().all(|number| sure.contains(number) || unsure.contains(number)));
+    assert!(cuts > 3 && sure.len() > 600, "{cuts} cuts, {} sure", sure.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_when_the_connection_is_cut_is_sent_again_and_stored_once() {
+    let network = network();
+    let one = hosted("one", &network).peer("two", ["sim://two"]).start(store()).await.unwrap();
+    let two = hosted("two", &network).start(store()).await.unwrap();
+    both(&one, &two).await;
+    // The message takes longer than the connection lasts.
+    network.set_weather(Weather { delay_min: millis(30), delay_max: millis(30), ..Weather::default() });
+    let sending = tokio::spawn({
+        let one = one.clone();
+        async move { one.send("two", "x").await }
+    });
+    for after in [10, 100] {
+        tokio::time::sleep(millis(after)).await;
+        network.cut("two", false);
+    }
+    assert_eq!(within("it is sent", sending).await.unwrap(), Ok(()));
+    let mut inbox = two.inbox().await.unwrap();
+    assert_eq!(next(&mut inbox).await.1, "x");
+    assert!(is_empty(&mut inbox).await);
+}
+
+#[tokio::test]
+async fn promise_15_a_message_that_is_too_large_for_either_side_is_refused_at_once() {
+    let links = InProcess::new();
+    let small = MeshSettings { message_bytes_max: 100, ..quick() };
+    let two = linked("two", &links).settings(small).start(store()).await.unwrap();
+    let large = MeshSettings { message_bytes_max: 200, ..quick() };
+    let one = linked("one", &links).settings(large).peer("two", ["in-process://two"]);
+    let one = one.start(store()).await.unwrap();
+    both(&one, &two).await;
+    for (bytes, max) in [(101, 100), (200, 100), (201, 200)] {
+        let error = one.send("two", vec![0; bytes]).await.unwrap_err();
+        assert_eq!(error, SendError::TooLarge { bytes, max });
+        assert_eq!(error.effect(), Effect::Nothing);
+    }
+    one.send("two", vec![b'x'; 100]).await.unwrap();
+    two.send("one", vec![b'y'; 100]).await.unwrap();
+    assert_eq!(two.send("one", vec![0; 101]).await, Err(SendError::TooLarge { bytes: 101, max: 100 }));
+}
+
+#[tokio::test]
+async fn a_message_of_many_megabytes_arrives_whole() {
+    let links = InProcess::new();
+    let settings = MeshSettings {
+        message_bytes_max: 16 << 20,
+        unacknowledged_bytes_max: 16 << 20,
+        ..quick()
+    };
+    let two = linked("two", &links).settings(settings.clone()).start(store()).await.unwrap();
+    let one = linked("one", &links).settings(settings).peer("two", ["in-process://two"]);
+    let one = one.start(store()).await.unwrap();
+    both(&one, &two).await;
+    let body: Vec<u8> = (0..16 << 20).map(|n: u32| (n % 251) as u8).collect();
+    within("it is sent", one.send("two", body.clone())).await.unwrap();
+    let mut inbox = two.inbox().await.unwrap();
+    let message = within("it is there", inbox.next()).await.unwrap().unwrap();
+    assert!(message.body() == &body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_connected_is_told_so_at_once_and_is_connected_to_later() {
+    let links = InProcess::new();
+    let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
+    let unknown = one.send("nobody", "x").await.unwrap_err();
+    assert_eq!(unknown, SendError::NoSuchPeer { peer: "nobody".to_owned() });
+    let is_down = |states: &ltq_mesh::MeshStates| {
+        matches!(states.peer("two"), Some(ltq_mesh::PeerState::Disconnected { failures: 2, .. }))
+    };
+    within("it fails twice", one.watch().until(is_down)).await.unwrap();
+    let down = one.send("two", "x").await.unwrap_err();
+    assert!(
+        matches!(&down, SendError::NotConnected { peer, cause: DownCause::Unreachable(_) } if *peer == "two"),
+        "{down:?}"
+    );
+    assert_eq!(down.effect(), Effect::Nothing);
+    let two = linked("two", &links).start(store()).await.unwrap();
+    both(&one, &two).await;
+    one.send("two", "x").await.unwrap();
+    // It goes and comes back as another process.
+    two.close().await.unwrap();
+    drop(two);
+    within("it is gone", one.watch().until(|states| !states.is_connected("two"))).await.unwrap();
+    assert!(matches!(one.send("two", "y").await, Err(SendError::NotConnected { .. })));
+    let two = linked("two", &links).start(store()).await.unwrap();
+    both(&one, &two).await;
+    one.send("two", "z").await.unwrap();
+    let mut inbox = two.inbox().await.unwrap();
+    assert_eq!(next(&mut inbox).await.1, "z");
+    assert!(is_empty(&mut inbox).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_call_ends_by_its_deadline_and_says_whether_the_message_may_be_there() {
+    let network = network();
+    let settings = MeshSettings {
+        acknowledgement_timeout: millis(300),
+        unacknowledged_messages_max: 2,
+        ..quick()
+    };
+    let one = hosted("one", &network).peer("two", ["sim://two"]).settings(settings);
+    let one = one.start(store()).await.unwrap();
+    let two = hosted("two", &network).start(store()).await.unwrap();
+    both(&one, &two).await;
+    // Nothing comes through any more, and nobody is told.
+    network.cut("two", true);
+    let began = tokio::time::Instant::now();
+    let sent = join_all((0..3).map(|_| one.send("two", "x"))).await;
+    assert_eq!(began.elapsed(), millis(300));
+    let effects: Vec<_> = sent.iter().map(|sent| sent.as_ref().map_err(SendError::effect)).collect();
+    assert_eq!(effects, [Err(Effect::Unknown), Err(Effect::Unknown), Err(Effect::Nothing)]);
+    assert!(sent.iter().all(|sent| matches!(sent, Err(SendError::TimedOut { .. }))), "{sent:?}");
+    // Once the connection is known to be lost, it says so.
+    let lost = |states: &ltq_mesh::MeshStates| !states.is_connected("two");
+    within("it is found out", one.watch().until(lost)).await.unwrap();
+    both(&one, &two).await;
+    one.send("two", "y").await.unwrap();
+    network.set_weather(Weather { delay_min: millis(50), delay_max: millis(50), ..Weather::default() });
+    let sending = tokio::spawn({
+        let one = one.clone();
+        async move { one.send("two", "z").await }
+    });
+    tokio::time::sleep(millis(20)).await;
+    network.set_down("two", true);
+    network.cut("two", false);
+    let error = within("it ends", sending).await.unwrap().unwrap_err();
+    assert!(matches!(error, SendError::WriteFailed { .. }), "{error:?}");
+    assert_eq!(error.effect(), Effect::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_before_the_message_was_sent_has_done_nothing() {
+    let network = network();
+    let settings = MeshSettings { unacknowledged_messages_max: 1, ..quick() };
+    let one = hosted("one", &network).peer("two", ["sim://two"]).settings(settings);
+    let one = one.start(store()).await.unwrap();
+    let two = hosted("two", &network).start(store()).await.unwrap();
+    both(&one, &two).await;
+    network.set_weather(Weather { delay_min: millis(50), delay_max: millis(50), ..Weather::default() });
+    let first = one.send("two", "a");
+    tokio::pin!(first);
+    assert!(futures::poll!(&mut first).is_pending());
+    {
+        let second = one.send("two", "b");
+        tokio::pin!(second);
+        assert!(futures::poll!(second).is_pending());
+    }
+    within("it is sent", first).await.unwrap();
+    within("it is sent", one.send("two", "c")).await.unwrap();
+    assert_eq!(texts(&mut two.inbox().await.unwrap(), 2).await, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_full_inbox_says_so_and_takes_more_once_it_is_read() {
+    let links = InProcess::new();
+    let two = linked("two", &links).start(ltq_store::MemoryStore::new(1 << 20)).await.unwrap();
+    let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
+    both(&one, &two).await;
+    let mut stored = 0;
+    let full = loop {
+        match one.send("two", vec![b'x'; 100_000]).await {
+            Ok(()) => stored += 1,
+            Err(error) => break error,
+        }
+        assert!(stored < 100, "it takes everything");
+    };
+    assert!(matches!(full, SendError::InboxFull { .. }), "{full:?}");
+    assert_eq!(full.effect(), Effect::Nothing);
+    let mut inbox = two.inbox().await.unwrap();
+    assert_eq!(texts(&mut inbox, stored).await.len(), stored);
+    let sent = async {
+        while one.send("two", "again").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("there is room", sent).await;
+    assert_eq!(next(&mut inbox).await.1, "again");
+}
+
+#[tokio::test]
+async fn an_unacked_message_is_delivered_again() {
+    let one = Mesh::builder("one").start(store()).await.unwrap();
+    one.send("one", "x").await.unwrap();
+    let mut inbox = one.inbox().await.unwrap();
+    let message = within("a message", inbox.next()).await.unwrap().unwrap();
+    assert_eq!(message.attempt(), 1);
+    drop(message);
+    let message = within("it comes again", inbox.next()).await.unwrap().unwrap();
+    assert_eq!((message.attempt(), &message.body()[..]), (2, &b"x"[..]));
+    message.requeue(millis(1)).unwrap();
+    let message = within("it comes again", inbox.next()).await.unwrap().unwrap();
+    message.touch().unwrap();
+    assert_eq!(message.attempt(), 3);
+    message.ack().unwrap();
+}
