@@ -162,7 +162,7 @@ impl MeshBuilder {
             None => Box::new(Everybody),
         };
         let store: Arc<dyn Store> = Arc::new(store);
-        let settings = self.settings.broker(name.as_str());
+        let settings = self.settings.broker(name.as_str(), store.durability_max());
         let broker = Broker::start(store.clone(), settings, self.environment.clone()).await?;
         let inbox = match identity(&*store, self.environment.random()).await {
             Ok(inbox) => inbox,

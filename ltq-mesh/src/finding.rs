@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ltq_core::Address;
 use ltq_discovery::{
-    Announced, Announcement, Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo,
-    NodeSet,
+    Announced, Announcement, Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet,
 };
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};

@@ -4,8 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ltq_core::{
-    Address, BrokerError, DirectError, Effect, Message, Publisher, RecordsBuilder,
-    SubscribeOptions,
+    Address, BrokerError, DirectError, Effect, Message, Publisher, RecordsBuilder, SubscribeOptions,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -97,6 +96,9 @@ impl Mesh {
     /// [`SendError`], whose [`effect`](SendError::effect) says whether the message may be there.
     pub async fn send(&self, to: &str, body: impl Into<Bytes>) -> Result<(), SendError> {
         let (shared, body) = (&self.0.shared, body.into());
+        if shared.is_closed() {
+            return Err(SendError::Closed { effect: Effect::Nothing });
+        }
         let max = shared.settings.message_bytes_max;
         if body.len() > max {
             return Err(SendError::TooLarge { bytes: body.len(), max });
@@ -180,8 +182,7 @@ impl Mesh {
     /// [`BrokerError`], when the broker could not stop within 5 s or not make everything durable.
     pub async fn close(&self) -> Result<(), BrokerError> {
         let shared = &self.0.shared;
-        let peers = shared.all_peers();
-        peers.iter().for_each(|peer| peer.close());
+        let peers = shared.close();
         let room = shared.settings.unacknowledged_messages_max;
         let idle = async {
             for peer in &peers {

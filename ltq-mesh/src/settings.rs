@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltq_core::BrokerSettings;
+use ltq_core::{BrokerSettings, Durability};
 use thiserror::Error;
 
 /// Times and limits of a mesh. Made with [`Default`] and changed field by field.
@@ -41,8 +41,8 @@ pub struct MeshSettings {
     /// address, this machine's own aside. 4 to 65,536; default 256.
     pub callers_max: usize,
     /// The embedded broker's own, which bound the inbox: how durable a message is before it is
-    /// acknowledged, how long an inbox's reader may take over one, and more. What it allows for a message is
-    /// raised to fit `message_bytes_max`.
+    /// acknowledged (and no more than its store can do), how long an inbox's reader may take over one, and
+    /// more. What it allows for a message is raised to fit `message_bytes_max`.
     pub broker: BrokerSettings,
 }
 
@@ -115,8 +115,10 @@ impl MeshSettings {
     }
 
     /// The broker's settings, with room for the largest message and what is stored beside it.
-    pub(crate) fn broker(&self, name: &str) -> BrokerSettings {
+    pub(crate) fn broker(&self, name: &str, reach: Durability) -> BrokerSettings {
         let mut broker = self.broker.clone();
+        broker.topic.durability = broker.topic.durability.min(reach);
+        (broker.auto_create_topics, broker.auto_create_channels) = (true, true);
         name.clone_into(&mut broker.node);
         let message = u32::try_from(self.message_bytes_max).unwrap_or(u32::MAX);
         let message = message.saturating_add(RECORD_OVERHEAD);
@@ -180,7 +182,7 @@ mod tests {
                 unacknowledged_bytes_max: bytes.max(8 << 20),
                 ..MeshSettings::default()
             };
-            let broker = settings.broker("a");
+            let broker = settings.broker("a", Durability::Disk);
             assert_eq!(broker.check(), Ok(()));
             assert!(broker.message_bytes_max as usize > bytes);
         }

@@ -1,6 +1,12 @@
 //! What all tasks of a mesh have in common.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use ltq_core::{
     Access, Address, Broker, DirectError, Environment, Publisher, PublisherOptions, Store,
@@ -37,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) states: States,
     pub(crate) callers: Callers,
     peers: Mutex<BTreeMap<MeshName, Known>>,
+    /// Nothing more is taken to be sent.
+    is_closed: AtomicBool,
     stopping: watch::Sender<bool>,
     /// Each task has one; when all are gone so are the tasks.
     alive: Mutex<Option<mpsc::Sender<()>>>,
@@ -83,6 +91,7 @@ impl Shared {
             broker: parts.broker,
             states: States::new(&parts.listen),
             peers: Mutex::default(),
+            is_closed: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
             alive: Mutex::new(Some(alive)),
         };
@@ -117,6 +126,18 @@ impl Shared {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
+    /// Nothing more is taken to be sent. Says to whom something may be on its way.
+    pub(crate) fn close(&self) -> Vec<Arc<Peer>> {
+        self.is_closed.store(true, Ordering::Release);
+        let peers: Vec<_> = self.peers.lock().values().map(|known| known.peer.clone()).collect();
+        peers.iter().for_each(|peer| peer.close());
+        peers
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
     /// Has all tasks end.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
@@ -133,10 +154,6 @@ impl Shared {
 
     pub(crate) fn peer(&self, name: &str) -> Option<Arc<Peer>> {
         self.peers.lock().get(name).map(|known| known.peer.clone())
-    }
-
-    pub(crate) fn all_peers(&self) -> Vec<Arc<Peer>> {
-        self.peers.lock().values().map(|known| known.peer.clone()).collect()
     }
 
     /// What the discovery scheme tells of others. Who was configured keeps the addresses from there.

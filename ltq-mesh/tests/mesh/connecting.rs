@@ -16,16 +16,18 @@ fn is_ours(mesh: &Mesh, peer: &str) -> Option<bool> {
 }
 
 fn refused_as(cause: DownCause, peer: &'static str) -> impl Fn(&MeshStates) -> bool {
-    move |states| {
-        matches!(states.peer(peer), Some(PeerState::Disconnected { cause: it, .. }) if *it == cause)
-    }
+    move |states| matches!(states.peer(peer), Some(PeerState::Disconnected { cause: it, .. }) if *it == cause)
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_two_that_dial_each_other_at_one_instant_one_connection_is_left() {
     for delay in 0..12 {
         let network = network();
-        let far = Weather { delay_min: millis(delay), delay_max: millis(2 * delay), ..Weather::default() };
+        let far = Weather {
+            delay_min: millis(delay),
+            delay_max: millis(2 * delay),
+            ..Weather::default()
+        };
         network.set_weather(far);
         let one = hosted("one", &network).peer("two", ["sim://two"]);
         let two = hosted("two", &network).peer("one", ["sim://one"]);
@@ -80,7 +82,9 @@ async fn a_call_that_leads_to_another_program_or_mesh_is_refused() {
         .unwrap();
     for (peer, why) in [("three", "this is two"), ("four", "the mesh \"other\"")] {
         let is_refused = |states: &MeshStates| match states.peer(peer) {
-            Some(PeerState::Disconnected { cause: DownCause::Refused(words), .. }) => words.contains(why),
+            Some(PeerState::Disconnected { cause: DownCause::Refused(words), .. }) => {
+                words.contains(why)
+            }
             _ => false,
         };
         within(why, one.watch().until(is_refused)).await.unwrap();
@@ -104,7 +108,10 @@ async fn a_second_process_of_one_name_does_not_take_it_from_the_first() {
     let refused = refused_as(DownCause::NameTaken, "two");
     within("it is refused", second.watch().until(refused)).await.unwrap();
     let error = second.send("two", "x").await.unwrap_err();
-    assert!(matches!(error, SendError::NotConnected { cause: DownCause::NameTaken, .. }), "{error:?}");
+    assert!(
+        matches!(error, SendError::NotConnected { cause: DownCause::NameTaken, .. }),
+        "{error:?}"
+    );
     tokio::time::sleep(millis(60_000)).await;
     first.send("two", "y").await.unwrap();
     // When the first is gone and nobody was told, the second need not wait for the whole read timeout.
@@ -133,7 +140,10 @@ async fn a_peer_that_hangs_is_cut_after_the_read_timeout_and_one_that_is_quiet_i
     network.set_down("two", true);
     network.cut("two", true);
     let silent = |states: &MeshStates| {
-        matches!(states.peer("two"), Some(PeerState::Disconnected { cause: DownCause::Silent(_), .. }))
+        matches!(
+            states.peer("two"),
+            Some(PeerState::Disconnected { cause: DownCause::Silent(_), .. })
+        )
     };
     within("it is cut", watch.until(silent)).await.unwrap();
     assert!(began.elapsed() <= millis(900), "{:?}", began.elapsed());
@@ -145,13 +155,12 @@ async fn a_listener_that_cannot_be_opened_is_tried_again_while_the_mesh_sends() 
     let two = linked("two", &links).start(store()).await.unwrap();
     let taken = links.listen(&"in-process://one".parse().unwrap()).await.unwrap();
     let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
-    let failed = |states: &MeshStates| {
-        matches!(&states.listeners()[0].1, ListenerState::Failed { why, .. } if why.contains("in-process://one"))
-    };
+    let failed = |states: &MeshStates| matches!(&states.listeners()[0].1, ListenerState::Failed { why, .. } if why.contains("in-process://one"));
     within("it fails", one.watch().until(failed)).await.unwrap();
     both(&one, &two).await;
     one.send("two", "x").await.unwrap();
-    let three = linked("three", &links).peer("one", ["in-process://one"]).start(store()).await.unwrap();
+    let three =
+        linked("three", &links).peer("one", ["in-process://one"]).start(store()).await.unwrap();
     drop(taken);
     both(&three, &one).await;
     assert_eq!(one.local_addresses(), ["in-process://one".parse::<Address>().unwrap()]);
@@ -160,15 +169,18 @@ async fn a_listener_that_cannot_be_opened_is_tried_again_while_the_mesh_sends() 
 #[tokio::test]
 async fn over_tcp_a_port_of_the_systems_choice_is_told_and_a_taken_one_is_tried_again() {
     let tcp = || Transports::new().with(Tcp::default());
-    let on = |name: &str, at: &str| Mesh::builder(name).transports(tcp()).settings(quick()).listen(at);
+    let on =
+        |name: &str, at: &str| Mesh::builder(name).transports(tcp()).settings(quick()).listen(at);
     let two = on("two", "tcp://127.0.0.1:0").start(store()).await.unwrap();
     let listening = |states: &MeshStates| states.local_addresses().next().is_some();
     within("it listens", two.watch().until(listening)).await.unwrap();
     let at = two.local_addresses().remove(0).to_string();
     let late = on("late", &at).start(store()).await.unwrap();
-    let failed = |states: &MeshStates| matches!(&states.listeners()[0].1, ListenerState::Failed { .. });
+    let failed =
+        |states: &MeshStates| matches!(&states.listeners()[0].1, ListenerState::Failed { .. });
     within("it fails", late.watch().until(failed)).await.unwrap();
-    let one = on("one", "tcp://127.0.0.1:0").peer("two", [at.clone()]).start(store()).await.unwrap();
+    let one =
+        on("one", "tcp://127.0.0.1:0").peer("two", [at.clone()]).start(store()).await.unwrap();
     both(&one, &two).await;
     one.send("two", vec![7; 1 << 20]).await.unwrap();
     two.close().await.unwrap();
@@ -192,13 +204,16 @@ async fn a_peer_that_is_not_configured_may_call_and_is_forgotten_some_time_after
     let waits = |states: &MeshStates| states.peer("one") == Some(&PeerState::Waiting);
     within("it is gone", two.watch().until(waits)).await.unwrap();
     assert!(matches!(two.send("one", "y").await, Err(SendError::NotConnected { .. })));
-    within("it is forgotten", two.watch().until(|states| states.peer("one").is_none())).await.unwrap();
+    within("it is forgotten", two.watch().until(|states| states.peer("one").is_none()))
+        .await
+        .unwrap();
     assert!(matches!(two.send("one", "y").await, Err(SendError::NoSuchPeer { .. })));
 }
 
 #[tokio::test]
 async fn a_mesh_that_cannot_be_is_refused_with_what_is_wrong() {
-    let start = |builder: ltq_mesh::MeshBuilder| async { builder.start(MemoryStore::new(1 << 20)).await };
+    let start =
+        |builder: ltq_mesh::MeshBuilder| async { builder.start(MemoryStore::new(1 << 20)).await };
     let settings = |settings| Mesh::builder("a").settings(settings);
     for (builder, why) in [
         (Mesh::builder("a b"), "\"a b\" is no name in a mesh"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ltq_core::SystemEntropy;
+use ltq_core::{SystemEntropy, Transport as _};
 use ltq_discovery::{
     NodeInfo, StaticList,
     registry::{Registries, RegistryServer, RegistryServerSettings},
@@ -17,7 +17,8 @@ async fn a_list_names_all_programs_to_each_of_them() {
     let links = InProcess::new();
     let names = ["one", "two", "three"];
     let nodes = names.map(|name| {
-        NodeInfo::new(name.parse().unwrap(), [format!("in-process://{name}").parse().unwrap()]).unwrap()
+        NodeInfo::new(name.parse().unwrap(), [format!("in-process://{name}").parse().unwrap()])
+            .unwrap()
     });
     let list = Arc::new(StaticList::of_nodes(nodes).unwrap());
     let mut meshes = Vec::new();
@@ -37,7 +38,8 @@ async fn a_list_names_all_programs_to_each_of_them() {
         let mut inbox = mesh.inbox().await.unwrap();
         let mut from = [next(&mut inbox).await.0, next(&mut inbox).await.0];
         from.sort_unstable();
-        let others: Vec<_> = ["one", "three", "two"].into_iter().filter(|name| mesh.name() != *name).collect();
+        let others: Vec<_> =
+            ["one", "three", "two"].into_iter().filter(|name| mesh.name() != *name).collect();
         assert_eq!(from.to_vec(), others);
     }
 }
@@ -47,16 +49,14 @@ async fn programs_find_each_other_by_a_registry_and_forget_who_left() {
     let links = InProcess::new();
     let transports = || Transports::new().with(links.clone());
     let server = RegistryServer::new(RegistryServerSettings::default(), &SystemEntropy).unwrap();
-    let listener = ltq_core::Transport::listen(&links, &"in-process://registry".parse().unwrap());
-    let listener = listener.await.unwrap();
+    let listener = links.listen(&"in-process://registry".parse().unwrap()).await.unwrap();
     tokio::spawn({
         let server = server.clone();
         async move { server.serve(listener).await }
     });
     tokio::spawn(async move { server.run().await });
     let registries = || {
-        let builder = Registries::builder(Arc::new(transports()))
-            .registry("in-process://registry".parse().unwrap());
+        let builder = Registries::builder(transports()).registry("in-process://registry");
         Arc::new(builder.build().unwrap())
     };
     let part = |name: &str, mesh: &str| {

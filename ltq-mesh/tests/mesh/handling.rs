@@ -55,7 +55,11 @@ async fn a_rejected_message_is_not_stored_and_its_sender_is_told_why() {
     let bodies = ["a", "no thanks", "b", "no", "no way", "c"];
     let sent = within("all end", join_all(bodies.map(|body| one.send("two", body)))).await;
     let name = two.name();
-    let no = [rejected(name, "one said thanks"), rejected(name, "one said "), rejected(name, "one said way")];
+    let no = [
+        rejected(name, "one said thanks"),
+        rejected(name, "one said "),
+        rejected(name, "one said way"),
+    ];
     let [thanks, nothing, way] = no;
     assert_eq!(sent, [Ok(()), thanks, Ok(()), nothing, way, Ok(())]);
     assert_eq!(sent[1].as_ref().unwrap_err().effect(), Effect::Nothing);
@@ -88,7 +92,8 @@ async fn a_handler_that_panics_rejects_that_message_and_harms_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn promise_10_a_slow_handler_holds_up_its_sender_alone_and_only_for_its_patience() {
     let (one, two, gate, links) = obeying().await;
-    let three = linked("three", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
+    let three =
+        linked("three", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
     both(&three, &two).await;
     let began = tokio::time::Instant::now();
     let waiting = tokio::spawn({

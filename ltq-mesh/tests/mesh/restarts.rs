@@ -35,7 +35,11 @@ async fn promise_12_an_inbox_in_files_keeps_what_is_not_acked_over_a_restart() {
 }
 
 /// The other goes while a message is on its way and stored, and nobody hears that it is.
-async fn lose_the_answer(network: &SimulatedNetwork, one: &Mesh, two: &Mesh) -> Result<(), SendError> {
+async fn lose_the_answer(
+    network: &SimulatedNetwork,
+    one: &Mesh,
+    two: &Mesh,
+) -> Result<(), SendError> {
     let slow = Weather { delay_min: millis(40), delay_max: millis(40), ..Weather::default() };
     network.set_weather(slow);
     let mut inbox = two.inbox().await.unwrap();
@@ -70,7 +74,11 @@ async fn who_comes_back_with_another_inbox_is_not_sent_what_the_first_may_have_h
     let one = hosted("one", &network).peer("two", ["sim://two"]).start(store()).await.unwrap();
     let two = hosted("two", &network).start(store()).await.unwrap();
     both(&one, &two).await;
-    network.set_weather(Weather { delay_min: millis(40), delay_max: millis(40), ..Weather::default() });
+    network.set_weather(Weather {
+        delay_min: millis(40),
+        delay_max: millis(40),
+        ..Weather::default()
+    });
     let sending = tokio::spawn({
         let one = one.clone();
         async move { one.send("two", "x").await }

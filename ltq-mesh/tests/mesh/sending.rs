@@ -1,10 +1,12 @@
 //! What sending promises.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::AtomicU64};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::join_all;
-use ltq_core::Effect;
-use ltq_mesh::{DownCause, Mesh, MeshSettings, SendError};
+use ltq_core::{Effect, Entropy as _};
+use ltq_mesh::{Admission, DownCause, InboxHandler, Mesh, MeshName, MeshSettings, SendError};
 use ltq_transport::{InProcess, Weather};
 
 use crate::support::*;
@@ -36,28 +38,67 @@ async fn messages_of_one_sender_are_stored_in_the_order_of_the_calls() {
     assert!(received.into_iter().eq(bodies));
 }
 
+/// Does not want every seventh number.
+struct Choosing;
+
+#[async_trait]
+impl InboxHandler for Choosing {
+    async fn accept(&self, _: &MeshName, body: &Bytes) -> Admission {
+        match String::from_utf8_lossy(body).parse::<u64>() {
+            Ok(number) if !number.is_multiple_of(7) => Admission::Accept,
+            _ => Admission::reject("a seventh"),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn promise_6_messages_are_stored_once_and_in_order_over_connections_that_are_cut() {
+    const COUNT: u64 = 4_000;
     let network = network();
-    let one = hosted("one", &network).peer("two", ["sim://two"]).start(store()).await.unwrap();
-    let two = hosted("two", &network).peer("one", ["sim://one"]).start(store()).await.unwrap();
+    let settings = MeshSettings {
+        read_timeout: millis(300),
+        acknowledgement_timeout: millis(400),
+        unacknowledged_messages_max: 50,
+        ..quick()
+    };
+    let part = |name: &str| hosted(name, &network).settings(settings.clone());
+    let one = part("one").peer("two", ["sim://two"]).start(store()).await.unwrap();
+    let two = part("two").peer("one", ["sim://one"]).handler(Choosing);
+    let two = two.start(store()).await.unwrap();
     both(&one, &two).await;
     network.set_weather(Weather {
-        delay_max: millis(20),
+        delay_max: millis(10),
         stall_one_in: 50,
-        stall_max: millis(200),
-        cut_one_in: 40,
+        stall_max: millis(100),
         refuse_one_in: 10,
+        half_close_one_in: 300,
         pieces: true,
         ..Weather::default()
     });
-    let mut cuts = 0;
+    let cutting = tokio::spawn({
+        let (network, chance) = (network.clone(), Counting(AtomicU64::new(77)));
+        async move {
+            loop {
+                tokio::time::sleep(millis(20 + chance.next() % 150)).await;
+                network.cut("two", chance.next().is_multiple_of(8));
+            }
+        }
+    });
+    let watching = tokio::spawn({
+        let mut watch = one.watch();
+        async move {
+            let mut cuts = 0;
+            while let Some(states) = watch.changed().await {
+                cuts += u32::from(!states.is_connected("two"));
+            }
+            cuts
+        }
+    });
     let (mut sure, mut unsure, mut never) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for round in 0..60 {
+    for round in 0..COUNT / 20 {
         within("they connect", one.connected("two")).await.unwrap();
         let sending = join_all((0..20).map(|n| {
-            let number = round * 20 + n;
-            let one = &one;
+            let (number, one) = (round * 20 + n, &one);
             async move { (number, one.send("two", format!("{number}")).await) }
         }));
         for (number, sent) in within("all have ended", sending).await {
@@ -67,23 +108,31 @@ async fn promise_6_messages_are_stored_once_and_in_order_over_connections_that_a
                 Err(_) => never.insert(number),
             };
         }
-        cuts += u32::from(!one.states().is_connected("two"));
     }
+    cutting.abort();
     network.set_weather(Weather::default());
-    both(&one, &two).await;
-    within("it is sent", one.send("two", "1200")).await.unwrap();
-    sure.insert(1_200);
+    let last = COUNT + 1 + u64::from((COUNT + 1).is_multiple_of(7));
+    let sent = async {
+        while one.send("two", last.to_string()).await.is_err() {
+            tokio::time::sleep(millis(10)).await;
+        }
+    };
+    within("it is sent", sent).await;
     let mut inbox = two.inbox().await.unwrap();
     let mut received = Vec::new();
-    while received.last() != Some(&1_200) {
-        received.push(next(&mut inbox).await.1.parse::<i32>().unwrap());
+    while received.last() != Some(&last) {
+        received.push(next(&mut inbox).await.1.parse::<u64>().unwrap());
     }
     assert!(received.is_sorted_by(|a, b| a < b), "in order and once: {received:?}");
+    received.pop();
     let received: BTreeSet<_> = received.into_iter().collect();
     assert!(sure.is_subset(&received), "{:?} are missing", sure.difference(&received));
     assert!(never.is_disjoint(&received));
     assert!(received.iter().all(|number| sure.contains(number) || unsure.contains(number)));
-    assert!(cuts > 3 && sure.len() > 600, "{cuts} cuts, {} sure", sure.len());
+    one.close().await.unwrap();
+    let cuts = within("it is closed", watching).await.unwrap();
+    println!("{cuts} cuts; {} sure, {} unsure, {} never", sure.len(), unsure.len(), never.len());
+    assert!(cuts > 50 && sure.len() > 1_000 && !unsure.is_empty(), "{cuts} cuts, {sure:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +142,11 @@ async fn what_is_on_its_way_when_the_connection_is_cut_is_sent_again_and_stored_
     let two = hosted("two", &network).start(store()).await.unwrap();
     both(&one, &two).await;
     // The message takes longer than the connection lasts.
-    network.set_weather(Weather { delay_min: millis(30), delay_max: millis(30), ..Weather::default() });
+    network.set_weather(Weather {
+        delay_min: millis(30),
+        delay_max: millis(30),
+        ..Weather::default()
+    });
     let sending = tokio::spawn({
         let one = one.clone();
         async move { one.send("two", "x").await }
@@ -124,17 +177,17 @@ async fn promise_15_a_message_that_is_too_large_for_either_side_is_refused_at_on
     }
     one.send("two", vec![b'x'; 100]).await.unwrap();
     two.send("one", vec![b'y'; 100]).await.unwrap();
-    assert_eq!(two.send("one", vec![0; 101]).await, Err(SendError::TooLarge { bytes: 101, max: 100 }));
+    assert_eq!(
+        two.send("one", vec![0; 101]).await,
+        Err(SendError::TooLarge { bytes: 101, max: 100 })
+    );
 }
 
 #[tokio::test]
 async fn a_message_of_many_megabytes_arrives_whole() {
     let links = InProcess::new();
-    let settings = MeshSettings {
-        message_bytes_max: 16 << 20,
-        unacknowledged_bytes_max: 16 << 20,
-        ..quick()
-    };
+    let settings =
+        MeshSettings { message_bytes_max: 16 << 20, unacknowledged_bytes_max: 16 << 20, ..quick() };
     let two = linked("two", &links).settings(settings.clone()).start(store()).await.unwrap();
     let one = linked("one", &links).settings(settings).peer("two", ["in-process://two"]);
     let one = one.start(store()).await.unwrap();
@@ -195,7 +248,8 @@ async fn promise_15_a_call_ends_by_its_deadline_and_says_whether_the_message_may
     let began = tokio::time::Instant::now();
     let sent = join_all((0..3).map(|_| one.send("two", "x"))).await;
     assert_eq!(began.elapsed(), millis(300));
-    let effects: Vec<_> = sent.iter().map(|sent| sent.as_ref().map_err(SendError::effect)).collect();
+    let effects: Vec<_> =
+        sent.iter().map(|sent| sent.as_ref().map_err(SendError::effect)).collect();
     assert_eq!(effects, [Err(Effect::Unknown), Err(Effect::Unknown), Err(Effect::Nothing)]);
     assert!(sent.iter().all(|sent| matches!(sent, Err(SendError::TimedOut { .. }))), "{sent:?}");
     // Once the connection is known to be lost, it says so.
@@ -203,7 +257,11 @@ async fn promise_15_a_call_ends_by_its_deadline_and_says_whether_the_message_may
     within("it is found out", one.watch().until(lost)).await.unwrap();
     both(&one, &two).await;
     one.send("two", "y").await.unwrap();
-    network.set_weather(Weather { delay_min: millis(50), delay_max: millis(50), ..Weather::default() });
+    network.set_weather(Weather {
+        delay_min: millis(50),
+        delay_max: millis(50),
+        ..Weather::default()
+    });
     let sending = tokio::spawn({
         let one = one.clone();
         async move { one.send("two", "z").await }
@@ -224,7 +282,11 @@ async fn a_call_that_is_given_up_before_the_message_was_sent_has_done_nothing() 
     let one = one.start(store()).await.unwrap();
     let two = hosted("two", &network).start(store()).await.unwrap();
     both(&one, &two).await;
-    network.set_weather(Weather { delay_min: millis(50), delay_max: millis(50), ..Weather::default() });
+    network.set_weather(Weather {
+        delay_min: millis(50),
+        delay_max: millis(50),
+        ..Weather::default()
+    });
     let first = one.send("two", "a");
     tokio::pin!(first);
     assert!(futures::poll!(&mut first).is_pending());
