@@ -10,6 +10,8 @@ mod dial;
 mod error;
 mod finding;
 mod handler;
+#[cfg(test)]
+mod hostile_tests;
 mod inbox;
 mod keeper;
 mod listening;
