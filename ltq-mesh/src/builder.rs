@@ -127,16 +127,16 @@ impl MeshBuilder {
         self
     }
 
-    /// Starts the embedded broker on a store, and begins to listen and to connect in the background. Needs a tokio
-    /// runtime with time enabled. Whoever wants to send to a peer at once waits for it
+    /// Starts the embedded broker on a store, and begins to listen and to connect in the background. Needs a
+    /// tokio runtime with time enabled. Whoever wants to send to a peer at once waits for it
     /// ([`Mesh::connected`]).
     ///
     /// The store is this program's own. One that is durable keeps the inbox, and what is known of who sent
     /// what into it, over restarts.
     ///
     /// # Errors
-    /// [`StartError`]; then nothing runs. That an address cannot be listened on, or a peer not be connected to,
-    /// is none: it is tried again, and [`Mesh::watch`] tells.
+    /// [`StartError`]; then nothing runs. That an address cannot be listened on, or a peer not be connected
+    /// to, is none: it is tried again, and [`Mesh::watch`] tells.
     pub async fn start(self, store: impl Store) -> Result<Mesh, StartError> {
         let name = MeshName::new(&self.name)?;
         check_mesh(&self.mesh)?;

@@ -28,8 +28,8 @@ impl From<LinkError> for NotJoined {
     }
 }
 
-/// Calls a peer at an address. Says by `said_hello` when it may have been heard. Answers with the link and the
-/// instance of who is there. Given up, the peer sees a connection that ends.
+/// Calls a peer at an address. Says by `said_hello` when it may have been heard. Answers with the link and
+/// the instance of who is there. Given up, the peer sees a connection that ends.
 pub(crate) async fn dial(
     shared: &Shared,
     peer: &MeshName,

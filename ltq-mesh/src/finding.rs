@@ -45,8 +45,7 @@ pub(crate) async fn announce(
             true => {
                 let mut states = shared.states.watch();
                 let is_listening = states.until(|states| states.local_addresses().next().is_some());
-                let Some(states) = is_listening.await else { return None };
-                states.local_addresses().cloned().collect()
+                is_listening.await?.local_addresses().cloned().collect()
             }
         };
         loop {

@@ -285,9 +285,11 @@ async fn promise_10_a_peer_that_breaks_the_protocol_is_cut_and_nothing_of_it_is_
 {
     let links = InProcess::new();
     let mesh = mesh(&links, settings()).await;
+    // A body has so many bytes.
+    type Says = Vec<(Say, Option<usize>)>;
     let twice = |say: fn() -> Say| vec![(say(), None), (say(), None)];
     let message = |number, bytes| (Say::Message { number }, Some(bytes));
-    let cases: Vec<(&str, Vec<(Say, Option<usize>)>)> = vec![
+    let cases: Vec<(&str, Says)> = vec![
         ("before the inbox was told", vec![message(1, 1)]),
         ("told twice", twice(|| resume(0))),
         ("message 2 came where 1 is next", vec![(resume(0), None), message(2, 1)]),

@@ -22,11 +22,11 @@ impl Inbox {
         Self { subscription: Arc::new(Mutex::new(subscription)) }
     }
 
-    /// The next message; waits until there is one. `None` when the inbox was closed with the mesh. Cancel safe:
-    /// a dropped call takes no message.
+    /// The next message; waits until there is one. `None` when the inbox is over without a reason. Cancel
+    /// safe: a dropped call takes no message.
     ///
     /// # Errors
-    /// [`InboxError::Broker`] when there is no more to be had. For a message that cannot be read the other
+    /// [`InboxError::Broker`] when there is no more to be had, as after the mesh was closed. For a message that cannot be read the other
     /// ones; the next call goes on.
     pub async fn next(&mut self) -> Option<Result<InboxMessage, InboxError>> {
         // The lock is taken for each poll, so that messages can be acked while somebody waits here. Nothing

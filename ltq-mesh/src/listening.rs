@@ -122,17 +122,14 @@ async fn greet(shared: Arc<Shared>, connection: Box<dyn Connection>, open: Open)
         debug!(peer = %address, "no hello came");
         return;
     };
-    match heard.map_err(refuse_link).and_then(|say| admit(&shared, &link, say)) {
-        Ok((from, call)) => shared.called(from, Caller { call, link, open }),
+    let refused = |error: LinkError| (Farewell::Protocol, error.to_string());
+    match heard.map_err(refused).and_then(|say| admit(&shared, &link, say)) {
+        Ok((from, call)) => shared.called(&from, Caller { call, link, open }),
         Err((why, detail)) => {
             debug!(peer = %address, ?why, detail, "a caller is refused");
             say_goodbye(&mut link.mouth, why, detail).await;
         }
     }
-}
-
-fn refuse_link(error: LinkError) -> (Farewell, String) {
-    (Farewell::Protocol, error.to_string())
 }
 
 /// Whether a hello is one of this mesh, by who knows its token, and for us.

@@ -85,9 +85,9 @@ impl Mesh {
     /// Puts a message into the inbox of `to`, and waits until it is stored there, as durable as its owner's
     /// settings ask. One's own name puts it into one's own inbox, without asking the handler.
     ///
-    /// Messages to one peer are stored in the order in which these calls were first polled, over reconnections
-    /// too. While there is no connection a call fails at once; one that has been taken is sent again when
-    /// the connection comes back within its acknowledgement timeout, and is stored once.
+    /// Messages to one peer are stored in the order in which these calls were first polled, over
+    /// reconnections too. While there is no connection a call fails at once; one that has been taken is sent
+    /// again when the connection comes back within its acknowledgement timeout, and is stored once.
     ///
     /// A call that is given up before the message was sent has done nothing; given up later, the message
     /// may be stored.
@@ -174,8 +174,8 @@ impl Mesh {
     }
 
     /// Leaves the mesh: takes nothing more to be sent, waits for what is under way, at most for the
-    /// acknowledgement timeout, tells the peers, and stops the embedded broker, which makes everything that it
-    /// confirmed durable. Closing twice is harmless. Given up, the mesh is on its way out, and
+    /// acknowledgement timeout, tells the peers, and stops the embedded broker, which makes everything that
+    /// it confirmed durable. Closing twice is harmless. Given up, the mesh is on its way out, and
     /// another call goes on with it.
     ///
     /// # Errors

@@ -103,13 +103,30 @@ pub(crate) async fn run(shared: &Shared, peer: &Peer, link: Link, is_ours: bool)
         arrived: Notify::new(),
         ready: Notify::new(),
     };
+    let storing = session.store();
+    tokio::pin!(storing);
     let end = tokio::select! {
         biased;
-        () = shared.stopping() => End::saying(DownCause::Stopping, Farewell::Stopping),
-        end = session.hear(ear) => end,
-        end = session.speak(&mut mouth) => end,
-        end = session.judge() => end,
-        end = session.store() => end,
+        () = shared.stopping() => None,
+        end = session.hear(ear) => Some(end),
+        end = session.speak(&mut mouth) => Some(end),
+        end = session.judge() => Some(end),
+        end = &mut storing => Some(end),
+    };
+    let end = match end {
+        Some(end) => end,
+        None => {
+            // What is being stored is answered still.
+            let last = async {
+                tokio::select! {
+                    _ = &mut storing => {}
+                    () = session.all_stored() => {}
+                }
+            };
+            let _late = timeout(LAST_WORDS, last).await;
+            session.say_the_rest(&mut mouth);
+            End::saying(DownCause::Stopping, Farewell::Stopping)
+        }
     };
     peer.cut(end.cause.clone());
     if let Some((why, detail)) = &end.farewell {
@@ -266,6 +283,22 @@ impl Session<'_> {
             mouth.message(number, body)?;
         }
         Ok(())
+    }
+
+    /// Gives the mouth what is no message, of which there is little.
+    fn say_the_rest(&self, mouth: &mut Mouth) {
+        while let Some(say) = self.talk.lock().outgoing.next() {
+            if mouth.say(&say).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nothing that is accepted is left to be stored, or may not be stored yet.
+    async fn all_stored(&self) {
+        while !self.talk.lock().arrivals.to_store(1).is_empty() {
+            self.peer.work.notified().await;
+        }
     }
 
     /// Has messages judged, one after another.

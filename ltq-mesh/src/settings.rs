@@ -18,8 +18,8 @@ pub struct MeshSettings {
     /// After so long without a byte from a peer its connection is cut. It is asked for a sign of life after
     /// each third of it, so that only one who is gone or hangs says nothing. 100 ms to 1 h; default 15 s.
     pub read_timeout: Duration,
-    /// After so long in which a peer takes nothing of what waits to be sent to it, its connection is cut. 100 ms
-    /// to 1 h; default 15 s.
+    /// After so long in which a peer takes nothing of what waits to be sent to it, its connection is cut.
+    /// 100 ms to 1 h; default 15 s.
     pub write_timeout: Duration,
     /// How long a connection may take until both have said who they are, connecting included. 100 ms to
     /// 1 h; default 5 s.

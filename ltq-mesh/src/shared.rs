@@ -172,11 +172,11 @@ impl Shared {
     }
 
     /// Somebody calls.
-    pub(crate) fn called(self: &Arc<Self>, from: MeshName, caller: Caller) {
+    pub(crate) fn called(self: &Arc<Self>, from: &MeshName, caller: Caller) {
         let mut peers = self.peers.lock();
-        let peer = match peers.get(&from) {
+        let peer = match peers.get(from) {
             Some(known) => Some(known.peer.clone()),
-            None => self.list(&mut peers, &from, None, false),
+            None => self.list(&mut peers, from, None, false),
         };
         drop(peers);
         let refused = match peer {

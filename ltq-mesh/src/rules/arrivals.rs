@@ -1,8 +1,8 @@
 //! What has come from a peer over a connection and is not stored yet.
 //!
 //! Messages are judged one after another, and stored in their order. Of one that is not going to be stored
-//! the peer is told at once, and what came behind it waits until the peer has confirmed to have heard that: see
-//! [`window`](super::window) for why. Judging goes on meanwhile, so that many that are rejected
+//! the peer is told at once, and what came behind it waits until the peer has confirmed to have heard that:
+//! see [`window`](super::window) for why. Judging goes on meanwhile, so that many that are rejected
 //! cost one way there and back together, and not one each.
 
 use std::collections::VecDeque;

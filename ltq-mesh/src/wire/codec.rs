@@ -73,17 +73,13 @@ pub(crate) fn decode(
         _ => {}
     }
     from.advance(LENGTH_BYTES + header);
-    let body = match body {
-        0 => Bytes::new(),
-        // A short body does not keep what it was read with.
-        ..COPIED_BELOW => {
-            let copy = from.get(..body).map(Bytes::copy_from_slice).unwrap_or_default();
-            from.advance(body);
-            copy
-        }
-        _ => from.split_to(body).freeze(),
-    };
-    Ok(Some((say, body)))
+    // A short body does not keep what it was read with.
+    if body < COPIED_BELOW {
+        let copy = from.get(..body).map(Bytes::copy_from_slice).unwrap_or_default();
+        from.advance(body);
+        return Ok(Some((say, copy)));
+    }
+    Ok(Some((say, from.split_to(body).freeze())))
 }
 
 const LENGTH_BYTES: usize = 4;

@@ -4,8 +4,8 @@
 //! which are a [`Say`] in [postcard](https://postcard.jamesmunns.com/wire-format) and, of a message, its
 //! body behind that.
 //!
-//! Who dials says [`Say::Hello`], and who is called [`Say::Welcome`] or [`Say::Goodbye`]. From then on both are
-//! equal: each tells by [`Say::Resume`] what its inbox has of the other, and each that has heard so sends
+//! Who dials says [`Say::Hello`], and who is called [`Say::Welcome`] or [`Say::Goodbye`]. From then on both
+//! are equal: each tells by [`Say::Resume`] what its inbox has of the other, and each that has heard so sends
 //! its messages.
 
 mod codec;

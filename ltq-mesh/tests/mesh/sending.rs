@@ -1,6 +1,9 @@
 //! What sending promises.
 
-use std::{collections::BTreeSet, sync::atomic::AtomicU64};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,6 +11,7 @@ use futures::future::join_all;
 use ltq_core::{Effect, Entropy as _};
 use ltq_mesh::{Admission, DownCause, InboxHandler, Mesh, MeshName, MeshSettings, SendError};
 use ltq_transport::{InProcess, Weather};
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::support::*;
 
@@ -298,6 +302,59 @@ async fn a_call_that_is_given_up_before_the_message_was_sent_has_done_nothing() 
     within("it is sent", first).await.unwrap();
     within("it is sent", one.send("two", "c")).await.unwrap();
     assert_eq!(texts(&mut two.inbox().await.unwrap(), 2).await, ["a", "c"]);
+}
+
+/// Does not answer before it may.
+struct Gate(Arc<Semaphore>);
+
+#[async_trait]
+impl InboxHandler for Gate {
+    async fn accept(&self, _: &MeshName, _: &Bytes) -> Admission {
+        self.0.acquire().await.expect("open").forget();
+        Admission::Accept
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_11_closing_answers_what_is_stored_and_waits_for_what_is_on_its_way() {
+    let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
+    let two = linked("two", &links).handler(Gate(gate.clone())).start(store()).await.unwrap();
+    let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
+    both(&one, &two).await;
+    let sending = one.send("two", "x");
+    tokio::pin!(sending);
+    assert!(futures::poll!(&mut sending).is_pending());
+    let closing = tokio::spawn({
+        let one = one.clone();
+        async move { one.close().await }
+    });
+    tokio::time::sleep(millis(100)).await;
+    assert!(!closing.is_finished());
+    assert_eq!(one.send("two", "y").await, Err(SendError::Closed { effect: Effect::Nothing }));
+    gate.add_permits(1);
+    within("it is sent", sending).await.unwrap();
+    within("it is closed", closing).await.unwrap().unwrap();
+    assert!(one.watch().changed().await.is_some_and(|states| states.peers().is_empty()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_who_waits_for_an_answer_when_the_mesh_is_closed_is_told_what_is_known() {
+    let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
+    let two = linked("two", &links).handler(Gate(gate)).start(store()).await.unwrap();
+    let settings = MeshSettings { unacknowledged_messages_max: 1, ..quick() };
+    let one = linked("one", &links).peer("two", ["in-process://two"]).settings(settings);
+    let one = one.start(store()).await.unwrap();
+    both(&one, &two).await;
+    let sending = join_all(["x", "y"].map(|body| one.send("two", body)));
+    let (sent, closed) = tokio::join!(sending, async {
+        tokio::time::sleep(millis(9_990)).await;
+        timeout(millis(1), one.close()).await
+    });
+    assert!(closed.is_err(), "it is given up");
+    let effects: Vec<_> =
+        sent.iter().map(|sent| sent.as_ref().map_err(SendError::effect)).collect();
+    assert_eq!(effects, [Err(Effect::Unknown), Err(Effect::Nothing)], "{sent:?}");
+    within("it is closed", one.close()).await.unwrap();
 }
 
 #[tokio::test]
