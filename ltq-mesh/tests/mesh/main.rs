@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod connecting;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod finding;
 #[cfg(test)]
 mod handling;
