@@ -1,5 +1,5 @@
-//! Three programs, each with a queue of its own and no broker between them. This one starts itself twice more;
-//! each of the three sends to both others by name, and has heard from both when it ends.
+//! Three programs, each with a queue of its own and no broker between them. This one starts itself twice
+//! more; each of the three sends to both others by name, and has heard from both when it ends.
 //!
 //! ```text
 //! cargo run -p ltq-examples --example mesh

@@ -181,7 +181,7 @@ impl MeshBuilder {
             broker: broker.clone(),
             listen: listen.clone(),
         });
-        let own = match shared.publisher(&shared.name).await {
+        let own = match shared.publisher(None).await {
             Ok(own) => own,
             Err(error) => return Err(not_started(&broker, error.into()).await),
         };

@@ -19,7 +19,10 @@ pub(crate) async fn watch(shared: Arc<Shared>, discovery: Arc<dyn Discovery>) {
                 Ok(mut watch) => loop {
                     match watch.changed().await {
                         Ok(nodes) => shared.found(&members(&shared, &nodes)),
-                        Err(error) => debug!(%error, "sight of the discovery scheme is lost"),
+                        Err(error) => {
+                            debug!(%error, "sight of the discovery scheme is lost");
+                            rest(&shared).await;
+                        }
                     }
                 },
                 Err(error) => warn!(%error, "peers cannot be discovered; it is tried again"),

@@ -386,6 +386,35 @@ async fn a_peer_that_calls_anew_replaces_its_connection_and_what_it_was_told_hol
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_stored_of_two_processes_of_one_name_is_counted_apart() {
+    let links = InProcess::new();
+    let _mesh = mesh(&links, settings()).await;
+    for (dialer, attempt, known) in [(7, 1, 0), (8, 1, 0), (8, 2, 1), (7, 2, 1), (7, 3, 2)] {
+        let mut raw = Raw::connect(&links).await;
+        let mut say = hello("them", dialer, attempt, None);
+        // The one before may not be known to be gone yet.
+        let stored = loop {
+            raw.say(&say).await;
+            match raw.hear().await.expect("an answer").0 {
+                Say::Welcome { .. } => match raw.hear().await.expect("a state").0 {
+                    Say::Resume { stored, .. } => break stored,
+                    other => panic!("{other:?}"),
+                },
+                Say::Goodbye { why: Farewell::NameTaken, .. } => {
+                    raw = Raw::connect(&links).await;
+                    say = hello("them", dialer, attempt, None);
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(stored, known, "{dialer} {attempt}");
+        raw.say(&resume(0)).await;
+        raw.message(1, "a").await;
+        assert_eq!(raw.hear().await.expect("an answer").0, Say::Stored { through: 1 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_called_and_answers_nonsense_is_told_of_and_called_again() {
     let links = InProcess::new();
     let mesh = mesh(&links, settings()).await;

@@ -26,8 +26,8 @@ impl Inbox {
     /// safe: a dropped call takes no message.
     ///
     /// # Errors
-    /// [`InboxError::Broker`] when there is no more to be had, as after the mesh was closed. For a message that cannot be read the other
-    /// ones; the next call goes on.
+    /// [`InboxError::Broker`] when there is no more to be had, as after the mesh was closed. For a message
+    /// that cannot be read the other ones; the next call goes on.
     pub async fn next(&mut self) -> Option<Result<InboxMessage, InboxError>> {
         // The lock is taken for each poll, so that messages can be acked while somebody waits here. Nothing
         // is lost with a call that is made anew each time: receiving is cancel safe.

@@ -89,7 +89,7 @@ impl Keeper {
             info!(peer = %peer.name(), address = %link.address(), is_ours, "connected");
             let standing = Standing::Connected { id, peer: instance };
             let next = {
-                let session = session::run(&shared, &peer, link, is_ours);
+                let session = session::run(&shared, &peer, link, instance, is_ours);
                 tokio::pin!(session);
                 loop {
                     tokio::select! {

@@ -6,13 +6,13 @@
 //! # How a message is stored once
 //!
 //! An inbox is a topic of the embedded broker. What comes from a peer is published there under the peer's
-//! name, and with it, in the same batch of the store, the broker counts what it has stored of that name. A
-//! connection begins with both sides saying that count, and which inbox it is of. The way into the inbox is
-//! opened anew for each connection, which fences the one before, so that the count is final. Messages are stored
-//! in the order in which they are sent, and nothing behind one that is rejected before its sender has said that it
-//! knows. So what is stored of the messages that were on their way is always the first so many of those
-//! that the sender still has, and the count says how many. Numbers on the wire need not survive anything;
-//! neither does what a handler said.
+//! name and the instance of its process, and with it, in the same batch of the store, the broker counts
+//! what it has stored of that. A connection begins with both sides saying that count, and which inbox it is
+//! of. The way into the inbox is opened anew for each connection, which fences the one before, so that the
+//! count is final. Messages are stored in the order in which they are sent, and nothing behind one that is
+//! rejected before its sender has said that it knows. So what is stored of the messages that were on their
+//! way is always the first so many of those that the sender still has, and the count says how many. Numbers
+//! on the wire need not survive anything; neither does what a handler said.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -8,6 +8,7 @@ use ltq_core::{
 };
 use parking_lot::Mutex;
 use tokio::{
+    runtime,
     sync::{Mutex as Turnstile, mpsc},
     time::{Instant, timeout, timeout_at},
 };
@@ -18,7 +19,8 @@ use crate::{
 };
 
 /// A program's part in a mesh: its inbox, and its connections to the others. Cheap to clone; all clones are
-/// one. When the last one is dropped its tasks end; [`close`](Self::close) also waits for what is under way.
+/// one. When the last one is dropped the mesh is left and the inbox is over; [`close`](Self::close) waits for
+/// what is under way, and for that.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -202,6 +204,11 @@ impl Mesh {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.stop();
+        // Without a runtime there is nobody who could go on.
+        if let Ok(runtime) = runtime::Handle::try_current() {
+            let broker = self.shared.broker.clone();
+            runtime.spawn(async move { broker.stop(BROKER).await });
+        }
     }
 }
 

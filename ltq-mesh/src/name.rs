@@ -7,8 +7,8 @@ use thiserror::Error;
 
 /// The name of a program in a mesh: 1 to 64 of `[A-Za-z0-9._-]`. Cheap to clone.
 ///
-/// It is also the name under which what the program sends is numbered in the inboxes of others, which is
-/// why it keeps the rule of [`ProducerName`].
+/// What the program sends is counted in the inboxes of others under a name that begins so, which is why it
+/// keeps the rule of [`ProducerName`].
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MeshName(ProducerName);
 
@@ -44,9 +44,12 @@ impl MeshName {
         self.0.as_str()
     }
 
-    /// Whose messages they are, in an inbox.
-    pub(crate) const fn producer(&self) -> &ProducerName {
-        &self.0
+    /// Under what an inbox counts the messages of one process of this name. Another process of the
+    /// name is counted by itself, so that neither takes what the other has sent for its own.
+    pub(crate) fn producer(&self, instance: u64) -> Result<ProducerName, NameError> {
+        let name = self.as_str();
+        let name = name.get(..PRODUCER_BYTES_MAX).unwrap_or(name);
+        ProducerName::new(&format!("{name}.{instance:016x}"))
     }
 }
 
@@ -93,5 +96,28 @@ impl PartialEq<&str> for MeshName {
     }
 }
 
+/// What a producer's name has of it, beside an instance of 16 digits and a dot.
+const PRODUCER_BYTES_MAX: usize = 47;
 /// What an error repeats of a text that is too long.
 const TEXT_CHARS_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_process_of_a_name_is_counted_by_itself_however_long_the_name() {
+        for text in ["a".to_owned(), "x".repeat(64)] {
+            let name = MeshName::new(&text).expect("a name");
+            let [one, two] = [1, u64::MAX].map(|instance| name.producer(instance).expect("a name"));
+            assert_ne!(one, two);
+            assert!(one.as_str().starts_with(&text[..text.len().min(47)]), "{one}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_name_is_told_with_its_rule() {
+        let error = MeshName::new(&"y".repeat(1_000)).expect_err("too long").to_string();
+        assert!(error.contains("1000 bytes") && error.len() < 300, "{error}");
+    }
+}

@@ -69,6 +69,8 @@ impl From<NeverSent> for End {
 struct Session<'a> {
     shared: &'a Shared,
     peer: &'a Peer,
+    /// Which process of the peer's name is there.
+    instance: u64,
     state: PeerState,
     talk: Mutex<Talk>,
     /// There may be something to be judged.
@@ -84,8 +86,14 @@ struct Talk {
     patience: Option<Duration>,
 }
 
-/// Runs a connection until it ends, and says goodbye.
-pub(crate) async fn run(shared: &Shared, peer: &Peer, link: Link, is_ours: bool) -> End {
+/// Runs a connection to that instance of a peer until it ends, and says goodbye.
+pub(crate) async fn run(
+    shared: &Shared,
+    peer: &Peer,
+    link: Link,
+    instance: u64,
+    is_ours: bool,
+) -> End {
     let state = PeerState::Connected { address: link.address().clone(), is_ours };
     let Link { mut mouth, ear, connection } = link;
     let settings = &shared.settings;
@@ -98,6 +106,7 @@ pub(crate) async fn run(shared: &Shared, peer: &Peer, link: Link, is_ours: bool)
     let session = Session {
         shared,
         peer,
+        instance,
         state,
         talk: Mutex::new(talk),
         arrived: Notify::new(),

@@ -9,7 +9,8 @@ use std::{
 };
 
 use ltq_core::{
-    Access, Address, Broker, DirectError, Environment, Publisher, PublisherOptions, Store,
+    Access, Address, Broker, DirectError, Environment, ProducerName, Publisher, PublisherOptions,
+    Store,
 };
 use ltq_discovery::Discovery;
 use ltq_transport::Transports;
@@ -145,10 +146,12 @@ impl Shared {
         self.alive.lock().take();
     }
 
-    /// Opens a way into the inbox under a name.
-    pub(crate) async fn publisher(&self, name: &MeshName) -> Result<Publisher, DirectError> {
-        let options =
-            PublisherOptions { name: Some(name.producer().clone()), ..PublisherOptions::default() };
+    /// Opens a way into the inbox, under a name if what is stored by it is to be counted.
+    pub(crate) async fn publisher(
+        &self,
+        name: Option<ProducerName>,
+    ) -> Result<Publisher, DirectError> {
+        let options = PublisherOptions { name, ..PublisherOptions::default() };
         self.broker.publisher(INBOX, options).await
     }
 

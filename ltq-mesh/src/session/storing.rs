@@ -14,11 +14,15 @@ use crate::{
 impl Session<'_> {
     /// Opens the way into the inbox, says what is there already, and stores what is accepted, in order.
     ///
-    /// The way is opened under the peer's name. That ends whatever an earlier connection still had under
-    /// way there, so that what it says to be stored is all that is and will be.
+    /// The way is opened under the peer's name and instance. That ends whatever an earlier connection of it
+    /// still had under way there, so that what it says to be stored is all that is and will be.
     pub(super) async fn store(&self) -> End {
         let settings = &self.shared.settings;
-        let opening = self.shared.publisher(self.peer.name());
+        let name = match self.peer.name().producer(self.instance) {
+            Ok(name) => name,
+            Err(error) => return ended(&error.to_string()),
+        };
+        let opening = self.shared.publisher(Some(name));
         let mut publisher = match timeout(settings.read_timeout, opening).await {
             Ok(Ok(publisher)) => publisher,
             Ok(Err(error)) => return ended(&error.to_string()),

@@ -31,7 +31,7 @@ pub(crate) enum Say {
     Welcome { instance: u64 },
     /// The last words of a stream.
     Goodbye { why: Farewell, detail: String },
-    /// What the speaker's inbox is, how many of the other's messages it has stored, and what it takes.
+    /// What the speaker's inbox is, how many messages of the other process it has stored, and what it takes.
     Resume {
         inbox: u64,
         stored: u64,

@@ -155,7 +155,10 @@ async fn a_listener_that_cannot_be_opened_is_tried_again_while_the_mesh_sends() 
     let two = linked("two", &links).start(store()).await.unwrap();
     let taken = links.listen(&"in-process://one".parse().unwrap()).await.unwrap();
     let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
-    let failed = |states: &MeshStates| matches!(&states.listeners()[0].1, ListenerState::Failed { why, .. } if why.contains("in-process://one"));
+    let failed = |states: &MeshStates| match &states.listeners()[0].1 {
+        ListenerState::Failed { why, .. } => why.contains("in-process://one"),
+        _ => false,
+    };
     within("it fails", one.watch().until(failed)).await.unwrap();
     both(&one, &two).await;
     one.send("two", "x").await.unwrap();
