@@ -1,8 +1,10 @@
 //! Inboxes that survive.
 
+use async_trait::async_trait;
+use ltq_core::{Committed, Durability, Store as _, StoreError, WriteBatch};
 use ltq_mesh::{Mesh, SendError};
-use ltq_store::{FileStore, FileStoreOptions};
-use ltq_transport::{SimulatedNetwork, Weather};
+use ltq_store::{FileStore, FileStoreOptions, MemoryStore};
+use ltq_transport::{InProcess, SimulatedNetwork, Weather};
 
 use crate::support::*;
 
@@ -13,7 +15,7 @@ async fn files(folder: &tempfile::TempDir) -> FileStore {
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_12_an_inbox_in_files_keeps_what_is_not_acked_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let links = ltq_transport::InProcess::new();
+    let links = InProcess::new();
     let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
     let two = linked("two", &links).start(files(&folder).await).await.unwrap();
     both(&one, &two).await;
@@ -66,6 +68,43 @@ async fn promise_6_a_message_whose_answer_was_lost_is_stored_once() {
     let mut inbox = two.inbox().await.unwrap();
     assert_eq!(next(&mut inbox).await.1, "x");
     assert!(is_empty(&mut inbox).await);
+}
+
+/// Takes its time.
+struct Slow(MemoryStore);
+
+#[async_trait]
+impl ltq_core::StoreLayer for Slow {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.0
+    }
+
+    async fn commit(
+        &self,
+        batch: WriteBatch,
+        durability: Durability,
+    ) -> Result<Committed, StoreError> {
+        tokio::time::sleep(millis(50)).await;
+        self.0.commit(batch, durability).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_11_who_closes_answers_what_is_being_stored() {
+    let links = InProcess::new();
+    let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
+    let two = linked("two", &links).start(Slow(store())).await.unwrap();
+    both(&one, &two).await;
+    let sending = tokio::spawn({
+        let one = one.clone();
+        async move { one.send("two", "x").await }
+    });
+    tokio::time::sleep(millis(20)).await;
+    assert!(!sending.is_finished());
+    within("it is closed", two.close()).await.unwrap();
+    assert_eq!(within("it is answered", sending).await.unwrap(), Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
