@@ -106,6 +106,7 @@ impl Keeper {
             match next {
                 Ok(joined) => {
                     peer.cut(DownCause::Replaced);
+                    self.tell(PeerState::Connecting { attempt: 1 });
                     current = joined;
                 }
                 Err(cause) => return cause,
