@@ -118,12 +118,23 @@ impl StateWatch {
     /// came and went between two calls is not told. `None` once the mesh is closed. Cancel safe.
     pub async fn changed(&mut self) -> Option<MeshStates> {
         self.0.changed().await.ok()?;
-        Some(self.0.borrow_and_update().clone())
+        Some(self.now_seen())
+    }
+
+    fn now_seen(&mut self) -> MeshStates {
+        self.0.borrow_and_update().clone()
     }
 
     /// Waits until the states are such. `None` when the mesh is closed before. Cancel safe.
     pub async fn until(&mut self, mut are: impl FnMut(&MeshStates) -> bool) -> Option<MeshStates> {
-        self.0.wait_for(|states| are(states)).await.ok().map(|states| states.clone())
+        loop {
+            // A copy, so that whoever is asked may look at the mesh as well.
+            let states = self.now_seen();
+            if are(&states) {
+                return Some(states);
+            }
+            self.0.changed().await.ok()?;
+        }
     }
 }
 
