@@ -1,10 +1,14 @@
 //! Inboxes that survive.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use ltq_core::{Committed, Durability, Store as _, StoreError, WriteBatch};
-use ltq_mesh::{Mesh, SendError};
+use ltq_mesh::{Admission, InboxHandler, Mesh, MeshName, SendError};
 use ltq_store::{FileStore, FileStoreOptions, MemoryStore};
 use ltq_transport::{InProcess, SimulatedNetwork, Weather};
+use tokio::sync::Notify;
 
 use crate::support::*;
 
@@ -34,6 +38,44 @@ async fn promise_12_an_inbox_in_files_keeps_what_is_not_acked_over_a_restart() {
     two.send("two", "more").await.unwrap();
     let mut inbox = two.inbox().await.unwrap();
     assert_eq!(texts(&mut inbox, 5).await, ["b", "c", "note", "d", "more"]);
+}
+
+/// Is asked, and never answers.
+struct Silent(Arc<Notify>);
+
+#[async_trait]
+impl InboxHandler for Silent {
+    async fn accept(&self, _: &MeshName, _: &Bytes) -> Admission {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_6_a_message_on_its_way_to_who_is_restarted_on_its_files_is_stored_once_by_the_next()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let (links, asked) = (InProcess::new(), Arc::new(Notify::new()));
+    let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
+    let two = linked("two", &links).start(files(&folder).await).await.unwrap();
+    both(&one, &two).await;
+    one.send("two", "a").await.unwrap();
+    two.close().await.unwrap();
+    drop(two);
+    let two = linked("two", &links).handler(Silent(asked.clone()));
+    let two = two.start(files(&folder).await).await.unwrap();
+    both(&one, &two).await;
+    let sending = tokio::spawn({
+        let one = one.clone();
+        async move { one.send("two", "b").await }
+    });
+    within("it is there", asked.notified()).await;
+    two.close().await.unwrap();
+    drop(two);
+    let two = linked("two", &links).start(files(&folder).await).await.unwrap();
+    assert_eq!(within("it is sent", sending).await.unwrap(), Ok(()));
+    one.send("two", "c").await.unwrap();
+    assert_eq!(texts(&mut two.inbox().await.unwrap(), 3).await, ["a", "b", "c"]);
 }
 
 /// The other goes while a message is on its way and stored, and nobody hears that it is.
