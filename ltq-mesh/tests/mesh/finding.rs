@@ -1,0 +1,84 @@
+//! Peers that are discovered.
+
+use std::sync::Arc;
+
+use ltq_core::{SystemEntropy, Transport as _};
+use ltq_discovery::{
+    NodeInfo, StaticList,
+    registry::{Registries, RegistryServer, RegistryServerSettings},
+};
+use ltq_mesh::{Mesh, MeshStates, SendError};
+use ltq_transport::{InProcess, Transports};
+
+use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_list_names_all_programs_to_each_of_them() {
+    let links = InProcess::new();
+    let names = ["one", "two", "three"];
+    let nodes = names.map(|name| {
+        NodeInfo::new(name.parse().unwrap(), [format!("in-process://{name}").parse().unwrap()])
+            .unwrap()
+    });
+    let list = Arc::new(StaticList::of_nodes(nodes).unwrap());
+    let mut meshes = Vec::new();
+    for name in names {
+        let mesh = linked(name, &links).discovery(list.clone()).start(store()).await.unwrap();
+        meshes.push(mesh);
+    }
+    for from in &meshes {
+        for to in &meshes {
+            if from.name() != to.name() {
+                within("they connect", from.connected(to.name().as_str())).await.unwrap();
+                from.send(to.name().as_str(), from.name().to_string()).await.unwrap();
+            }
+        }
+    }
+    for mesh in &meshes {
+        let mut inbox = mesh.inbox().await.unwrap();
+        let mut from = [next(&mut inbox).await.0, next(&mut inbox).await.0];
+        from.sort_unstable();
+        let others: Vec<_> =
+            ["one", "three", "two"].into_iter().filter(|name| mesh.name() != *name).collect();
+        assert_eq!(from.to_vec(), others);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn programs_find_each_other_by_a_registry_and_forget_who_left() {
+    let links = InProcess::new();
+    let transports = || Transports::new().with(links.clone());
+    let server = RegistryServer::new(RegistryServerSettings::default(), &SystemEntropy).unwrap();
+    let listener = links.listen(&"in-process://registry".parse().unwrap()).await.unwrap();
+    tokio::spawn({
+        let server = server.clone();
+        async move { server.serve(listener).await }
+    });
+    tokio::spawn(async move { server.run().await });
+    let registries = || {
+        let builder = Registries::builder(transports()).registry("in-process://registry");
+        Arc::new(builder.build().unwrap())
+    };
+    let part = |name: &str, mesh: &str| {
+        Mesh::builder(name)
+            .mesh(mesh)
+            .transports(transports())
+            .listen(format!("in-process://{name}"))
+            .settings(quick())
+            .discovery(registries())
+            .start(store())
+    };
+    let (one, two) = (part("one", "m").await.unwrap(), part("two", "m").await.unwrap());
+    // Of another mesh in the same registry.
+    let other = part("other", "n").await.unwrap();
+    both(&one, &two).await;
+    one.send("two", "x").await.unwrap();
+    let three = part("three", "m").await.unwrap();
+    both(&three, &one).await;
+    both(&three, &two).await;
+    assert_eq!(other.states().peers().len(), 0);
+    assert!(matches!(one.send("other", "x").await, Err(SendError::NoSuchPeer { .. })));
+    three.close().await.unwrap();
+    let forgotten = |states: &MeshStates| states.peer("three").is_none();
+    within("it is forgotten", one.watch().until(forgotten)).await.unwrap();
+}
