@@ -125,8 +125,8 @@ impl Publisher {
             "sequence": receipt.sequence,
             "durability": receipt.durability,
         });
-        if let Some(node) = node {
-            shown["node"] = node.as_str().into();
+        if let (Some(node), Some(shown)) = (node, shown.as_object_mut()) {
+            shown.insert("node".to_owned(), node.as_str().into());
         }
         Ok(Receipt { durability: receipt.durability, shown })
     }
