@@ -19,10 +19,13 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod discovery;
 mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod node;
 pub mod registry;
 mod static_list;
