@@ -168,7 +168,7 @@ mod tests {
         let orders = Part::of(&"orders".parse().unwrap());
         assert_eq!(keys.node(&id), "/ltq/nodes/tcp:%2F%2Fa:1%2F%25");
         assert_eq!(keys.heard(&"n1".parse().unwrap()), "/ltq/nodes/n1/heard");
-        assert_eq!(keys.topics(&"n1".parse().unwrap(), 255, orders), "/ltq/topics/1f/n1/ff");
+        assert_eq!(keys.topics(&"n1".parse().unwrap(), 255, orders), "/ltq/topics/2c/n1/ff");
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl Watch for Watching {
     async fn changed(&mut self) -> Result<NodeSet, DiscoveryError> {
         loop {
             let is_heard = self.news.borrow_and_update().is_heard;
+            self.is_loss_told &= !is_heard;
             let nodes = self.shared.view.lock().as_ref().map(View::nodes);
             if let Some(nodes) = nodes
                 && self.given.as_ref() != Some(&nodes)
@@ -82,9 +83,7 @@ impl Watch for Watching {
                 self.given = Some(nodes.clone());
                 return Ok(nodes);
             }
-            if is_heard {
-                self.is_loss_told = false;
-            } else if !mem::replace(&mut self.is_loss_told, true) {
+            if !is_heard && !mem::replace(&mut self.is_loss_told, true) {
                 return Err(self.shared.lost());
             }
             // The task lives as long as this does.
@@ -213,7 +212,7 @@ impl Shared {
                     // What is too long for an answer is asked for with fewer others, and in the end is left
                     // aside.
                     Err(error) if error.is_too_long() && !keys_only => {
-                        (limit, keys_only) = ((limit / 2).max(1), limit == 1);
+                        (limit, keys_only) = ((limit / 2).clamp(1, PAGE_OF_LONG), limit == 1);
                         // Of the rest of that answer nothing is to be read.
                         *gateway = Gateway::connect(config, &gateway.address()).await?;
                         continue;
@@ -250,6 +249,8 @@ impl Shared {
 
 /// How many keys are asked for at once.
 const PAGE: usize = 512;
+/// How many of the longest parts of topics an answer has room for.
+const PAGE_OF_LONG: usize = 8;
 /// Of a key that is left aside.
 const KEY_BYTES_SHOWN: usize = 512;
 /// What was heard for so long is a success.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, time::Duration
 
 use ltq_discovery::{
     Announced, Announcement, Discovery as _, Epoch, NodeInfo, NodeSet, Watch,
-    conformance::{self, Harness, Outcome},
+    conformance::{self, Backend as _, Harness, Outcome},
     etcd::{Etcd, EtcdBuilder},
 };
 use ltq_transport::Tcp;
@@ -85,7 +85,8 @@ fn it_passes_the_suite_of_discovery_schemes() {
         for case in conformance::cases() {
             let line = Line::to(server.address()).await;
             let etcd = etcd(&[line.address()], case.name()).build().unwrap();
-            let harness = Harness::new(etcd).backend(line).patience(Duration::from_secs(30));
+            let harness =
+                Harness::new(etcd).backend(line.clone()).patience(Duration::from_secs(30));
             match case.run(harness).await {
                 Outcome::Passed => println!("passed {}", case.name()),
                 // A scheme that does all that there is in the contract skips nothing.
@@ -93,6 +94,7 @@ fn it_passes_the_suite_of_discovery_schemes() {
             }
             let left = async { while server.count(case.name()).await > 0 {} };
             within("nothing is left behind", left).await;
+            line.sever().await;
         }
         assert!(failed.is_empty(), "{failed:#?}");
     });

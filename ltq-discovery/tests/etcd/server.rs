@@ -4,7 +4,6 @@ use std::{
     env, fs,
     io::{self, BufRead as _, BufReader},
     net::{SocketAddr, TcpListener as StdListener},
-    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -23,14 +22,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Whether the program is here. Without it these tests say so and pass, but where `LTQ_ETCD` says
-/// `required`.
+/// Whether the program is here. Without it these tests say so and pass, but where the variable
+/// `REQUIRE_ETCD` is set.
 pub(crate) fn is_here() -> bool {
     let mut command = Command::new("etcd");
     let command = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     let is_here = command.status().is_ok_and(|status| status.success());
-    let is_required = env::var("LTQ_ETCD").is_ok_and(|value| value == "required");
-    assert!(is_here || !is_required, "etcd is required, and there is no such program");
+    let is_required = env::var_os("REQUIRE_ETCD").is_some();
+    assert!(is_here || !is_required, "REQUIRE_ETCD is set, and there is no program etcd");
     if !is_here {
         println!("not tested: there is no program etcd (the package etcd-server)");
     }
@@ -44,8 +43,10 @@ pub(crate) struct Server(Arc<Inner>);
 struct Inner {
     folder: TempDir,
     client: SocketAddr,
+    /// By TLS, where it has a certificate.
+    secure: SocketAddr,
     peer: SocketAddr,
-    options: &'static [&'static str],
+    options: Vec<String>,
     running: Mutex<Option<Running>>,
 }
 
@@ -63,17 +64,22 @@ impl Drop for Running {
 }
 
 impl Server {
-    pub(crate) async fn start(options: &'static [&'static str]) -> Self {
+    pub(crate) async fn start(options: &[&str]) -> Self {
+        let options = options.iter().map(ToString::to_string).collect();
         let folder = tempfile::tempdir().unwrap();
-        let (client, peer) = (free(), free());
+        let (client, secure, peer) = (free(), free(), free());
         let running = Mutex::new(None);
-        let server = Self(Arc::new(Inner { folder, client, peer, options, running }));
+        let server = Self(Arc::new(Inner { folder, client, secure, peer, options, running }));
         server.run().await;
         server
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.client
+    }
+
+    pub(crate) fn secure(&self) -> SocketAddr {
+        self.0.secure
     }
 
     /// Kills it as a power cut would.
@@ -83,9 +89,9 @@ impl Server {
 
     /// Runs it, with what it has on disk, until it answers.
     pub(crate) async fn run(&self) {
-        let Inner { folder, client, peer, options, running } = &*self.0;
-        let running = || running.lock();
-        *running() = Some(spawn(folder.path(), *client, *peer, options).unwrap());
+        let Inner { folder, client, .. } = &*self.0;
+        let running = self.0.spawn().unwrap();
+        *self.0.running.lock() = Some(running);
         let answers = async {
             while !is_leading(*client).await {
                 sleep(Duration::from_millis(20)).await;
@@ -118,6 +124,8 @@ impl Server {
 
     /// Forgets what was before now.
     pub(crate) async fn compact(&self) {
+        // Of two in a row the second would have nothing to do, and fail.
+        self.put("/elsewhere", b"").await;
         let now = self.ask("/v3/kv/range", &json!({ "key": "YQ==" }), None).await;
         let asked = json!({ "revision": now["header"]["revision"], "physical": true });
         let answer = self.ask("/v3/kv/compaction", &asked, None).await;
@@ -150,34 +158,37 @@ fn free() -> SocketAddr {
     StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Runs it under a shell that kills it once its own input ends: so it does not outlive the tests, however those
-/// end.
-fn spawn(
-    folder: &Path,
-    client: SocketAddr,
-    peer: SocketAddr,
-    options: &[&str],
-) -> io::Result<Running> {
-    const GUARD: &str =
-        r#"log=$1; shift; etcd "$@" >>"$log" 2>&1 & echo $!; read _; kill -KILL $!; wait"#;
-    let mut command = Command::new("sh");
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("ETCD_") {
-            command.env_remove(name);
+impl Inner {
+    /// Runs it under a shell that kills it once its own input ends: so it does not outlive the tests, however
+    /// those end.
+    fn spawn(&self) -> io::Result<Running> {
+        const GUARD: &str =
+            r#"log=$1; shift; etcd "$@" >>"$log" 2>&1 & echo $!; read _; kill -KILL $!; wait"#;
+        let folder = self.folder.path();
+        let mut command = Command::new("sh");
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("ETCD_") {
+                command.env_remove(name);
+            }
         }
+        let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
+        let mut clients = client.clone();
+        if self.options.iter().any(|option| option == "--cert-file") {
+            clients.push_str(&format!(",https://{}", self.secure));
+        }
+        command.args(["-c", GUARD, "sh"]).arg(folder.join("log"));
+        command.arg("--data-dir").arg(folder.join("data")).args(["--name", "one"]);
+        command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &format!("one={peer}")]);
+        // Leases of a second are granted where elections are as quick.
+        command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
+        command.args(&self.options);
+        let mut guard = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line)?;
+        Ok(Running { guard, pid: line.trim().parse().unwrap() })
     }
-    let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
-    command.args(["-c", GUARD, "sh"]).arg(folder.join("log"));
-    command.arg("--data-dir").arg(folder.join("data")).args(["--name", "one"]);
-    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-    command.args(["--initial-cluster", &format!("one={peer}")]);
-    // Leases of a second are granted where elections are as quick.
-    command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]).args(options);
-    let mut guard = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line)?;
-    Ok(Running { guard, pid: line.trim().parse().unwrap() })
 }
 
 async fn is_leading(at: SocketAddr) -> bool {

@@ -6,7 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ltq_core::TopicName;
 use ltq_discovery::{
     Discovery as _, DiscoveryError, Interest, NodeSet, NodeState, conformance::Backend as _,
+    etcd::Etcd,
 };
+use ltq_transport::{ClientTrust, Tls, self_signed};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -129,7 +131,8 @@ fn while_one_member_answers_nothing_is_lost() {
 fn what_others_write_below_the_prefix_harms_no_node() {
     with_etcd(async {
         let server = Server::start(&["--max-request-bytes", "20000000"]).await;
-        let ours = etcd(&[server.address()], "/ltq").build().unwrap();
+        let long = Duration::from_secs(20);
+        let ours = etcd(&[server.address()], "/ltq").timeout(long).patience(long).build().unwrap();
         let _one = announce(&ours, node(1, "one", &["orders"])).await;
         // Pages of these are longer than any answer may be, and one of them is too long alone.
         for n in 0..8 {
@@ -226,5 +229,38 @@ fn a_user_that_is_none_is_refused_and_one_who_may_is_not() {
         until("it is there", &mut watch, |nodes| nodes.len() == 1).await;
         one.withdraw().await.unwrap();
         until("it is gone", &mut watch, |nodes| nodes.is_empty()).await;
+    });
+}
+
+#[test]
+fn over_tls_it_is_asked_as_over_tcp_and_a_stranger_is_not() {
+    with_etcd(async {
+        let made = self_signed(&["localhost"]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+        std::fs::write(&certificate, &made.certificate).unwrap();
+        std::fs::write(&key, &made.key).unwrap();
+        let server = Server::start(&[
+            "--cert-file",
+            certificate.to_str().unwrap(),
+            "--key-file",
+            key.to_str().unwrap(),
+        ])
+        .await;
+        let ask = |trust: ClientTrust| {
+            let tls = Tls::default().trusting(trust).without_protocol();
+            Etcd::builder(tls).endpoint(format!("https://{}", server.secure())).build().unwrap()
+        };
+        let ours = ask(ClientTrust::fingerprint(made.fingerprint).unwrap());
+        let one = announce(&ours, node(1, "one", &["orders"])).await;
+        let mut watch = ours.watch(&Interest::Everything).await.unwrap();
+        assert_eq!(ids(&watch.changed().await.unwrap()), ["one"]);
+        one.withdraw().await.unwrap();
+        let gone = within("it is gone", watch.changed()).await.unwrap();
+        assert!(gone.is_empty());
+        let other = self_signed(&["localhost"]).unwrap().fingerprint;
+        let stranger = ask(ClientTrust::fingerprint(other).unwrap()).watch(&Interest::Nodes).await;
+        let why = stranger.map(|_| ()).unwrap_err().to_string();
+        assert!(why.contains("certificate"), "{why}");
     });
 }
