@@ -85,7 +85,7 @@ impl Announcing {
 
 /// The node as it can be written down.
 fn written(config: &Config, node: NodeInfo) -> Result<NodeInfo, DiscoveryError> {
-    if let Err(why) = value::of_node(&node) {
+    if let Err(why) = value::of_node(&node, node.load()) {
         let why = format!("node {} cannot be written down: {why}", node.id());
         return Err(DiscoveryError::Refused { backend: backend(config), why });
     }
@@ -222,8 +222,8 @@ impl Teller {
                 Err(_) => break,
             }
             if (tried + 1).is_multiple_of(config.endpoints.len()) {
-                sleep(config.wait(rounds)).await;
-                rounds += 1;
+                sleep(config.wait(rounds).min(left)).await;
+                rounds = rounds.saturating_add(1);
             }
         }
         let doing = "withdrawing";

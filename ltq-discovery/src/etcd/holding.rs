@@ -21,9 +21,9 @@ use super::{
     gateway::{Gateway, GatewayError, If, Op},
     json::KeyValue,
     keys::Part,
-    value,
+    value::{self, ValueError},
 };
-use crate::{Epoch, NodeId, NodeInfo, registry::NodeChange};
+use crate::{Epoch, Load, NodeId, NodeInfo, registry::NodeChange};
 
 /// Why a node is not taken in.
 #[derive(Debug, Error)]
@@ -32,6 +32,8 @@ pub(super) enum NotTaken {
         "node {node} of epoch {epoch} is not taken in: one of epoch {known} was started after it and is there"
     )]
     Superseded { node: NodeId, epoch: Epoch, known: Epoch },
+    #[error("the node cannot be written down: {0}")]
+    Value(#[from] ValueError),
     #[error("node {0} is not taken in: others write under its id all the time")]
     Contended(NodeId),
 }
@@ -49,8 +51,9 @@ pub(super) struct Holding {
     /// The node whose topics are written under its lease, and which parts of them there are.
     written: Option<Arc<NodeInfo>>,
     parts: BTreeSet<Part>,
-    /// The value that stands for the node.
+    /// The value that stands for the node, and the load in it.
     value: Vec<u8>,
+    load: Load,
 }
 
 impl Holding {
@@ -64,6 +67,7 @@ impl Holding {
             written: None,
             parts: BTreeSet::new(),
             value: Vec::new(),
+            load: Load(0),
         }
     }
 
@@ -71,6 +75,8 @@ impl Holding {
     pub(super) async fn take(&mut self, gateway: &mut Gateway) -> Result<(), End> {
         let shared = Arc::clone(&self.shared);
         let (config, node) = (&shared.config, shared.current());
+        // It is written as a whole: who knows what became of it meanwhile.
+        self.written = None;
         if let Some(lease) = self.lease
             && !gateway.keep(lease).await?
         {
@@ -97,7 +103,7 @@ impl Holding {
         };
         self.write_topics(gateway, &node, lease, None).await?;
         let key = config.keys.node(node.id());
-        let value = value::of_node(&node).unwrap_or_default();
+        let value = value::of_node(&node, node.load()).map_err(NotTaken::from)?;
         let ops = [
             Op::Put { key: key.clone(), value: value.clone(), lease },
             Op::Put {
@@ -120,7 +126,7 @@ impl Holding {
                 }
             };
             if gateway.when(&key, Some(condition), &ops).await? {
-                (self.was_taken, self.value) = (true, value);
+                (self.was_taken, self.value, self.load) = (true, value, node.load());
                 return Ok(());
             }
         }
@@ -209,11 +215,10 @@ impl Holding {
                 return Ok(false);
             }
         }
-        let told = self.written.as_ref().map(|written| written.load());
-        if told.is_some_and(|told| told.is_old_beside(node.load())) {
-            return self.tell(gateway, lease).await;
+        match self.load.is_old_beside(node.load()) {
+            true => self.tell(gateway, lease).await,
+            false => Ok(true),
         }
-        Ok(true)
     }
 
     /// Writes what is different. `false` if the node is not there any more.
@@ -224,7 +229,12 @@ impl Holding {
         if !self.write_topics(gateway, &node, lease, condition).await? {
             return Ok(false);
         }
-        let value = value::of_node(&node).unwrap_or_default();
+        // A load that hardly differs is not worth that all who watch hear of it.
+        let is_old = self.load.is_old_beside(node.load());
+        let load = if is_old { node.load() } else { self.load };
+        let value = value::of_node(&node, load).or_else(|_| value::of_node(&node, node.load()));
+        // With its own load it was looked at when it was announced.
+        let Ok(value) = value else { return Ok(true) };
         if value == self.value {
             return Ok(true);
         }
@@ -232,7 +242,7 @@ impl Holding {
         let op = Op::Put { key: key.clone(), value: value.clone(), lease };
         let is_there = gateway.when(&key, condition, &[op]).await?;
         if is_there {
-            self.value = value;
+            (self.value, self.load) = (value, load);
         }
         Ok(is_there)
     }

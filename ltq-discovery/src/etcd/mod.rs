@@ -33,6 +33,8 @@ mod holding;
 mod http;
 mod json;
 mod keys;
+#[cfg(test)]
+mod tests;
 mod value;
 mod view;
 mod watching;

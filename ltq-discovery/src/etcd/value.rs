@@ -69,8 +69,8 @@ enum State {
     Draining,
 }
 
-/// The node without its topics.
-pub(super) fn of_node(node: &NodeInfo) -> Result<Vec<u8>, ValueError> {
+/// The node without its topics, and with this load.
+pub(super) fn of_node(node: &NodeInfo, load: Load) -> Result<Vec<u8>, ValueError> {
     if node.addresses().len() > ADDRESSES_MAX {
         return Err(ValueError::Addresses(node.addresses().len()));
     }
@@ -85,7 +85,7 @@ pub(super) fn of_node(node: &NodeInfo) -> Result<Vec<u8>, ValueError> {
             NodeState::Ready => State::Ready,
             NodeState::Draining => State::Draining,
         },
-        load: node.load().0,
+        load: load.0,
         program: node.version().map(str::to_owned),
         topics: node.topics().is_some(),
     })?;
@@ -201,11 +201,11 @@ mod tests {
     fn a_node_is_read_as_it_was_written() {
         let draining = example().with_state(NodeState::Draining).with_topics(Topics::new());
         for written in [example(), draining] {
-            let value = of_node(&written).unwrap();
+            let value = of_node(&written, Load(9)).unwrap();
             assert_eq!(node(written.id(), &value).unwrap(), written);
         }
         assert_eq!(
-            String::from_utf8(of_node(&example()).unwrap()).unwrap(),
+            String::from_utf8(of_node(&example(), Load(9)).unwrap()).unwrap(),
             "{\"format\":1,\"node\":\"n/1\",\"started\":7,\"instance\":\"ffffffffffffffff\",\
              \"addresses\":[\"tcp://a:1\",\"quic://[::1]:2\"],\"state\":\"ready\",\"load\":9,\
              \"program\":\"0.1.0\",\"topics\":false}"
@@ -240,12 +240,12 @@ mod tests {
         }
         let address: ltq_core::Address = "tcp://a:1".parse().unwrap();
         let many = NodeInfo::new("n".parse().unwrap(), vec![address; 17]).unwrap();
-        assert!(matches!(of_node(&many), Err(ValueError::Addresses(17))));
+        assert!(matches!(of_node(&many, Load(0)), Err(ValueError::Addresses(17))));
     }
 
     #[test]
     fn what_is_no_node_is_refused_with_its_reason() {
-        let good = String::from_utf8(of_node(&example()).unwrap()).unwrap();
+        let good = String::from_utf8(of_node(&example(), Load(9)).unwrap()).unwrap();
         let id: NodeId = "n/1".parse().unwrap();
         for (from, to, why) in [
             ("\"format\":1", "\"format\":2", "of format 2"),

@@ -21,7 +21,11 @@ fn write(view: &mut View, node: &NodeInfo, lease: i64) -> Result<(), Skipped> {
     for (part, value) in value::of_topics(node, |_| true).unwrap() {
         view.put(keys().topics(node.id(), lease, part).as_bytes(), &value, lease)?;
     }
-    view.put(keys().node(node.id()).as_bytes(), &value::of_node(node).unwrap(), lease)?;
+    view.put(
+        keys().node(node.id()).as_bytes(),
+        &value::of_node(node, node.load()).unwrap(),
+        lease,
+    )?;
     view.put(keys().heard(node.id()).as_bytes(), format!("{lease:x}").as_bytes(), 1)
 }
 

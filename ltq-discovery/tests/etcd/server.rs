@@ -132,11 +132,17 @@ impl Server {
         assert!(answer.get("header").is_some(), "{answer}");
     }
 
+    /// Takes all keys away that begin so.
+    pub(crate) async fn delete(&self, prefix: &str) {
+        let (key, end) = range(prefix);
+        let asked = json!({ "key": key, "range_end": end });
+        let answer = self.ask("/v3/kv/deleterange", &asked, None).await;
+        assert!(answer.get("deleted").is_some(), "{answer}");
+    }
+
     /// How many keys begin so.
     pub(crate) async fn count(&self, prefix: &str) -> u64 {
-        let mut end = prefix.as_bytes().to_vec();
-        *end.last_mut().unwrap() += 1;
-        let (key, end) = (STANDARD.encode(prefix), STANDARD.encode(end));
+        let (key, end) = range(prefix);
         let asked = json!({ "key": key, "range_end": end, "count_only": true });
         let answer = self.ask("/v3/kv/range", &asked, None).await;
         answer.get("count").map_or(0, |count| count.as_str().unwrap().parse().unwrap())
@@ -152,6 +158,13 @@ impl Backend for Server {
     async fn restore(&self) {
         self.run().await;
     }
+}
+
+/// All keys that begin so.
+fn range(prefix: &str) -> (String, String) {
+    let mut end = prefix.as_bytes().to_vec();
+    *end.last_mut().unwrap() += 1;
+    (STANDARD.encode(prefix), STANDARD.encode(end))
 }
 
 fn free() -> SocketAddr {

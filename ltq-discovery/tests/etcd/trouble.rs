@@ -184,6 +184,10 @@ fn a_node_whose_key_is_overwritten_writes_itself_again() {
         within("it is written again", is_mended).await;
         let kept = timeout(Duration::from_millis(200), watch.changed()).await;
         assert!(kept.is_err(), "who watched kept it, and was told {kept:?}");
+        // All of its keys are taken away.
+        server.delete("/ltq/").await;
+        until("it is gone", &mut watch, |nodes| nodes.is_empty()).await;
+        until("it is there, with its topics", &mut watch, |nodes| *nodes == first).await;
     });
 }
 
