@@ -117,7 +117,9 @@ impl Holding {
             let condition = match &there {
                 None => If::Absent,
                 Some(there) => {
-                    if let Err(refused) = self.judge(&node, lease, there) {
+                    if let Err(refused) = self.judge(&node, lease, there)
+                        && is_heard(gateway, &config.keys.heard(node.id()), there.lease).await?
+                    {
                         // Nothing of it is to be left.
                         self.release(gateway).await?;
                         return Err(refused.into());
@@ -134,7 +136,7 @@ impl Holding {
         Err(NotTaken::Contended(node.id().clone()).into())
     }
 
-    /// Whether the node may take the place of what stands under its key.
+    /// Whether the node may take the place of what stands under its key, if that is heard.
     fn judge(&self, node: &NodeInfo, lease: i64, there: &KeyValue) -> Result<(), NotTaken> {
         if there.lease == lease || Some(there.lease) == self.past {
             return Ok(());
@@ -187,7 +189,6 @@ impl Holding {
                     }
                 }
                 _ = newest.changed() => {
-                    newest.mark_unchanged();
                     if !self.tell(gateway, lease).await? {
                         return Ok(TAKEN_OVER);
                     }
@@ -334,6 +335,12 @@ impl Holding {
     fn number(&self) -> i64 {
         (self.shared.config.entropy.next() >> 1).max(1) as i64
     }
+}
+
+/// Whether the run of a node that goes with this lease is heard.
+async fn is_heard(gateway: &mut Gateway, key: &str, lease: i64) -> Result<bool, GatewayError> {
+    let heard = gateway.get(key).await?;
+    Ok(heard.is_some_and(|heard| heard.value == format!("{lease:x}").into_bytes()))
 }
 
 /// How often a lease is kept before it would end.

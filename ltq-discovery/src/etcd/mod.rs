@@ -66,7 +66,7 @@ use watching::Watching;
 ///   [`forgotten_after`](EtcdBuilder::forgotten_after); it is suspected when that is so for
 ///   [`suspected_after`](EtcdBuilder::suspected_after).
 /// - Of two nodes of one id, the one that was started later is there, and the other is refused for as long as
-///   it is.
+///   it is there and heard.
 /// - While no member of etcd answers, who watches keeps the nodes that were told last. A node that etcd does not
 ///   hear all this time is announced anew when it is back.
 /// - What stands below the prefix and is no node, or too long, is left aside, counted and logged.

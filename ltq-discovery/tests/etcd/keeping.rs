@@ -89,6 +89,30 @@ fn of_two_nodes_of_one_id_the_later_one_is_there_and_the_other_comes_back_after_
 }
 
 #[test]
+fn a_run_whose_clock_is_behind_is_taken_in_once_the_other_is_not_heard() {
+    with_etcd(async {
+        let server = Server::start(&[]).await;
+        let line = Line::to(server.address()).await;
+        let brief = |at| etcd(&[at], "/ltq").suspected_after(Duration::from_secs(1));
+        let theirs = brief(line.address()).build().unwrap();
+        let _lost = announce(&theirs, node(9, "one", &[])).await;
+        let ours = brief(server.address()).build().unwrap();
+        let mut watch = ours.watch(&Interest::Nodes).await.unwrap();
+        let refused = ours.announce(node(1, "one", &[])).await;
+        assert!(matches!(refused, Err(DiscoveryError::Refused { .. })), "{refused:?}");
+        line.sever().await;
+        let suspected = |nodes: &ltq_discovery::NodeSet| nodes.iter().any(NodeInfo::is_suspected);
+        until("the other is suspected", &mut watch, suspected).await;
+        let one = announce(&ours, node(1, "one", &[])).await;
+        let is_first = |nodes: &ltq_discovery::NodeSet| {
+            nodes.iter().any(|node| node.epoch().started == 1 && !node.is_suspected())
+        };
+        until("it is there", &mut watch, is_first).await;
+        one.withdraw().await.unwrap();
+    });
+}
+
+#[test]
 fn of_two_announcements_of_one_run_the_later_one_stays() {
     with_etcd(async {
         let server = Server::start(&[]).await;
