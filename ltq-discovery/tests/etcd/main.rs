@@ -1,6 +1,12 @@
 //! The scheme on etcd, against a real one.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails and tells in no other way"
+)]
 
 mod keeping;
 mod server;
