@@ -5,7 +5,7 @@
 //! that there is at one revision, and follows the changes after it.
 //!
 //! What is spoken is etcd's JSON gateway, as versions 3.4 and later have it at the address of their clients:
-//! HTTP/1.1 over whatever [`Transport`](ltq_core::Transport) is given.
+//! HTTP/1.1 over whatever [`Transport`] is given.
 //!
 //! ```no_run
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
