@@ -6,10 +6,10 @@
 //! | `PREFIX/nodes/ID/heard` | the number of the node's lease, in hexadecimal digits | a lease that is shorter |
 //! | `PREFIX/topics/PP/ID/LEASE` | those of its topics that belong to part `PP` | the lease of the node |
 //!
-//! In `ID`, whatever is not a letter, a digit or one of `.`, `-`, `_`, `:` and `~` is written as `%` and two hexadecimal digits. `LEASE`
-//! is the number of the node's lease, so that topics are known to be those of this run: nobody is told of
-//! them before the node stands there with the same lease. To which of 64 parts a topic belongs says the hash
-//! of its name (FNV-1a of 32 bits, modulo 64), two hexadecimal digits.
+//! In `ID`, whatever is not a letter, a digit or one of `.`, `-`, `_`, `:` and `~` is written as `%` and two
+//! hexadecimal digits. `LEASE` is the number of the node's lease, so that topics are known to be those of this
+//! run: nobody is told of them before the node stands there with the same lease. To which of 64 parts a topic
+//! belongs says the hash of its name (FNV-1a of 32 bits, modulo 64), two hexadecimal digits.
 
 use std::fmt::Write as _;
 
