@@ -1,5 +1,5 @@
 //! How LTQ's clients find its nodes: the contract [`Discovery`], a fixed list ([`StaticList`]), DNS names
-//! ([`DnsNames`]), and the [`registry`].
+//! ([`DnsNames`]), the [`registry`], and etcd (feature `etcd`).
 //!
 //! A node announces what it is; a client watches for the nodes of a topic. What stands between
 //! the two is up to the implementation: nothing but a list, or a registry that hears heartbeats.
@@ -19,10 +19,13 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod discovery;
 mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod node;
 pub mod registry;
 mod static_list;

@@ -115,6 +115,20 @@ impl fmt::Display for Epoch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Load(pub u32);
 
+impl Load {
+    /// Whether watchers who were told of this one have to know of the new one: one that is twice or half as
+    /// much, and not each that differs; little is as good as none, or all would be told of the ups and downs of
+    /// every node that has next to nothing to do.
+    pub(crate) fn is_old_beside(self, new: Self) -> bool {
+        let class = |load: Self| u32::BITS - (load.0 / LITTLE_LOAD).leading_zeros();
+        let differs = self.0.abs_diff(new.0).saturating_mul(2) > self.0.min(new.0);
+        class(self) != class(new) && differs
+    }
+}
+
+/// Of a load, in whatever unit nodes tell it: KiB that wait, those of LTQ.
+const LITTLE_LOAD: u32 = 64;
+
 /// Why a node cannot be described so.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NodeInfoError {

@@ -56,6 +56,7 @@ pub struct Tls {
     options: TlsOptions,
     server: Option<ServerTrust>,
     client: Option<ClientTrust>,
+    names_no_protocol: bool,
     failures: Arc<Failures>,
 }
 
@@ -105,6 +106,14 @@ impl Tls {
         self
     }
 
+    /// Connecting to servers that are none of LTQ's, such as an etcd: they are not told which protocol is
+    /// spoken (ALPN), and need not say it. What it listens at is as before.
+    #[must_use]
+    pub const fn without_protocol(mut self) -> Self {
+        self.names_no_protocol = true;
+        self
+    }
+
     /// How many handshakes of clients have failed so far.
     #[must_use]
     pub fn handshake_failures(&self) -> HandshakeFailures {
@@ -151,10 +160,16 @@ impl Transport for Tls {
         };
         let name = server_name(address, host_port)?;
         let (socket, met) = tcp::connect(&self.options.tcp, address, host_port).await?;
-        let connector = TlsConnector::from(Arc::clone(&trust.newest().tls));
+        let mut config = Arc::clone(&trust.newest().tls);
+        if self.names_no_protocol {
+            Arc::make_mut(&mut config).alpn_protocols.clear();
+        }
+        let connector = TlsConnector::from(config);
         let stream = connector.connect(name, socket).await;
         let stream = stream.map_err(|source| failed(doing(), source))?;
-        spoken(stream.get_ref().1.alpn_protocol()).map_err(|source| failed(doing(), source))?;
+        if !self.names_no_protocol {
+            spoken(stream.get_ref().1.alpn_protocol()).map_err(|source| failed(doing(), source))?;
+        }
         let peer =
             Peer { address: address_of(SCHEME, met), identity: Some(trust.proved(host_port.host)) };
         Ok(Box::new(OneStream::connecting(peer, stream::split(stream.into()))))

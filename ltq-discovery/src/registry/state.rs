@@ -266,7 +266,7 @@ impl Registry {
         self.deadlines.remove(&(entry.deadline, id.clone()));
         (entry.heard, entry.deadline) = (now, now.plus(behind));
         self.deadlines.insert((entry.deadline, id.clone()));
-        let is_new = entry.node.is_suspected() || is_told(entry.node.load(), load);
+        let is_new = entry.node.is_suspected() || entry.node.load().is_old_beside(load);
         entry.node.set_suspicion(false);
         if is_new {
             entry.node.set_load(load);
@@ -477,16 +477,6 @@ fn sizes(node: &NodeInfo) -> (usize, usize) {
     let topics = node.topics().into_iter().flatten();
     topics.fold((0, 0), |(topics, channels), (_, of)| (topics + 1, channels + of.len()))
 }
-
-/// Whether watchers have to know: a load that is twice or half as much, and not each that differs; little is as
-/// good as none, or all would be told of the ups and downs of every node that has next to nothing to do.
-fn is_told(known: Load, new: Load) -> bool {
-    let class = |load: Load| u32::BITS - (load.0 / LITTLE_LOAD).leading_zeros();
-    class(known) != class(new) && known.0.abs_diff(new.0).saturating_mul(2) > known.0.min(new.0)
-}
-
-/// Of a load, in whatever unit nodes tell it: KiB that wait, those of LTQ.
-const LITTLE_LOAD: u32 = 64;
 
 /// Why nothing of a node is changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -622,6 +622,48 @@ async fn who_does_not_say_that_it_speaks_ltq_is_refused() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_none_of_ltqs_is_connected_to_by_who_names_no_protocol() {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+    let authority = Authority::new();
+    let pair = authority.signs(HERE);
+    let (Pem::Text(certificate), Pem::Text(key)) = (pair.certificate(), pair.key()) else {
+        panic!()
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider);
+    let config = config.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let mut config = config
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at: Address = format!("tls://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(socket).await else { continue };
+            stream.write_all(b"hello").await.unwrap();
+        }
+    });
+    let tls = Tls::default().trusting(authority.client());
+    assert!(within(tls.connect(&at)).await.is_err());
+    let connection = within(tls.clone().without_protocol().connect(&at)).await.unwrap();
+    assert_eq!(connection.peer().identity.as_deref(), Some(HERE));
+    let mut stream = connection.open_stream().await.unwrap();
+    assert_eq!(within(recv(&mut stream)).await.unwrap(), b"hello"[..]);
+    // And who is trusted is asked all the same.
+    let stranger = Tls::default().trusting(Authority::new().client()).without_protocol();
+    assert!(within(stranger.connect(&at)).await.is_err());
+    serving.abort();
+}
+
+#[tokio::test]
 async fn without_certificates_or_trust_nothing_is_listened_on_or_connected_to() {
     for (transport, kind) in [
         (Arc::new(Tls::default()) as Arc<dyn Transport>, Kind::Tls),

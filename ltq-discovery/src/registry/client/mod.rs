@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use ltq_core::{Address, Entropy, SystemEntropy, Transport};
 use thiserror::Error;
 
-use crate::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, Watch};
+use crate::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, Watch, backoff};
 use announcing::Announcing;
 use watching::Watching;
 
@@ -184,13 +184,9 @@ impl fmt::Debug for RegistriesBuilder {
 }
 
 impl Config {
-    /// How long to wait after so many failures in a row: doubling, and cut short by chance down to a
-    /// half, so that many clients of a registry that restarts do not come back at one instant.
+    /// How long to wait after so many failures in a row.
     pub(crate) fn wait(&self, failures: u32) -> Duration {
-        let (min, max) = self.retry;
-        let full = min.saturating_mul(1 << failures.min(16)).min(max).max(Duration::from_millis(1));
-        let nanos = u64::try_from((full / 2).as_nanos()).unwrap_or(u64::MAX);
-        full - Duration::from_nanos(self.entropy.next() % nanos.saturating_add(1).max(1))
+        backoff::wait(self.retry, failures, &*self.entropy)
     }
 }
 

@@ -102,6 +102,8 @@ impl Watch for Watching {
     async fn changed(&mut self) -> Result<NodeSet, DiscoveryError> {
         loop {
             let heard = self.news.borrow_and_update().heard;
+            // Before anything is given: it may be lost again before the next call.
+            self.is_loss_told &= heard == 0;
             let (now, mut next) = (Instant::now(), None);
             {
                 let merged = self.shared.merged.lock();
@@ -114,9 +116,7 @@ impl Watch for Watching {
                     }
                 }
             }
-            if heard > 0 {
-                self.is_loss_told = false;
-            } else if !mem::replace(&mut self.is_loss_told, true) {
+            if heard == 0 && !mem::replace(&mut self.is_loss_told, true) {
                 return Err(self.shared.lost());
             }
             let later = async {
