@@ -233,7 +233,7 @@ impl Teller {
         let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
         let mut told = announce(&shared, mouth)?;
         // Announcements that are not answered yet.
-        let mut asked = 1;
+        let mut asked: u32 = 1;
         let (mut heard, mut beaten) = (Instant::now(), Instant::now());
         let mut withdrawing = None;
         loop {
@@ -249,7 +249,10 @@ impl Teller {
                         }
                         _ if withdrawing.is_some() => return Ok(End::Withdrawn),
                         Say::Taken => {
-                            asked -= 1;
+                            let Some(left) = asked.checked_sub(1) else {
+                                return Err(TalkError::Protocol("an answer to nothing").into());
+                            };
+                            asked = left;
                             self.set_announced(true);
                             if let Some(first) = self.told.take() {
                                 info!(registry = %self.address, "announced");

@@ -1,6 +1,8 @@
 //! Registries as a way to find nodes: what a node announces itself by, and a client watches by.
 
 mod announcing;
+#[cfg(test)]
+mod lies_tests;
 mod merged;
 mod talk;
 #[cfg(test)]

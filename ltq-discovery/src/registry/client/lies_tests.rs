@@ -1,0 +1,96 @@
+//! Registries that are none: what they say harms nobody but themselves.
+
+use std::time::Duration;
+
+use ltq_core::{Address, Connection, Listener, Transport};
+use ltq_transport::InProcess;
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    Epoch, NodeInfo,
+    registry::{
+        link::Link,
+        protocol::{Ask, REGISTRY_PROTOCOL, Say},
+    },
+};
+
+/// One that says whatever the test has it say.
+struct Liar {
+    network: InProcess,
+    listener: Box<dyn Listener>,
+}
+
+/// Somebody who took it for a registry.
+struct Victim {
+    link: Link,
+    _connection: Box<dyn Connection>,
+}
+
+impl Liar {
+    async fn start() -> Self {
+        let network = InProcess::new();
+        let listener = network.listen(&Address::new("in-process", "liar")).await.unwrap();
+        Self { network, listener }
+    }
+
+    fn builder(&self) -> RegistriesBuilder {
+        Registries::builder(self.network.clone()).registry("in-process://liar")
+    }
+
+    /// The next one who connects, welcomed as by this run of a registry.
+    async fn victim(&mut self, registry: u64) -> Victim {
+        within(async {
+            let connection = self.listener.accept().await.unwrap();
+            let stream = connection.accept_stream().await.unwrap().unwrap();
+            let mut victim = Victim { link: Link::new(stream), _connection: connection };
+            assert!(matches!(victim.hear().await, Ask::Hello { .. }));
+            let welcome =
+                Say::Welcome { version: REGISTRY_PROTOCOL, registry, heartbeat_ms: 1_000 };
+            victim.say(welcome).await;
+            victim
+        })
+        .await
+    }
+}
+
+impl Victim {
+    async fn say(&mut self, say: Say) {
+        self.link.mouth.say(&say).unwrap();
+        while self.link.mouth.unsent() > 0 {
+            self.link.mouth.send_some().await.unwrap();
+        }
+    }
+
+    async fn hear(&mut self) -> Ask {
+        within(self.link.ear.hear()).await.unwrap()
+    }
+
+    /// Until this is said.
+    async fn hear_until(&mut self, wanted: impl Fn(&Ask) -> bool) {
+        while !wanted(&self.hear().await) {}
+    }
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(60), what).await.expect("it comes in time")
+}
+
+fn node(id: &str) -> NodeInfo {
+    let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
+    node.with_epoch(Epoch { started: 1, instance: 1 })
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_nothing_end_a_connection_and_not_the_announcing() {
+    let mut liar = Liar::start().await;
+    let registries = liar.builder().build().unwrap();
+    let announcing = tokio::spawn(async move { registries.announce(node("n")).await });
+    let mut victim = liar.victim(1).await;
+    victim.hear_until(|ask| *ask == Ask::Announced).await;
+    victim.say(Say::Taken).await;
+    let _announced = within(announcing).await.unwrap().unwrap();
+    victim.say(Say::Taken).await;
+    let mut again = liar.victim(1).await;
+    again.hear_until(|ask| *ask == Ask::Announced).await;
+}
