@@ -105,6 +105,9 @@ pub struct RegistryFigures {
     pub heartbeats: u64,
     /// Nodes that watchers were told of, each time counted.
     pub told: u64,
+    /// Nodes that watchers were not told of, as they fit no frame, each time counted. What is announced is
+    /// bounded so that there is none.
+    pub untold: u64,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +120,7 @@ struct Counts {
     changes: AtomicU64,
     heartbeats: AtomicU64,
     told: AtomicU64,
+    untold: AtomicU64,
 }
 
 fn count(one: &AtomicU64) -> u64 {
@@ -215,8 +219,17 @@ impl RegistryServer {
     /// What it has done since it was made.
     #[must_use]
     pub fn figures(&self) -> RegistryFigures {
-        let Counts { accepted, refused, denied, announced, not_taken, changes, heartbeats, told } =
-            &self.0.counts;
+        let Counts {
+            accepted,
+            refused,
+            denied,
+            announced,
+            not_taken,
+            changes,
+            heartbeats,
+            told,
+            untold,
+        } = &self.0.counts;
         let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
         RegistryFigures {
             accepted: now(accepted),
@@ -227,6 +240,7 @@ impl RegistryServer {
             changes: now(changes),
             heartbeats: now(heartbeats),
             told: now(told),
+            untold: now(untold),
         }
     }
 

@@ -230,8 +230,17 @@ impl Session {
                 self.owed.remove(&watch);
             }
             for told in told {
-                count(&self.shared.counts.told);
-                say_told(mouth, watch, told)?;
+                match say_told(mouth, watch, told) {
+                    Ok(()) => drop(count(&self.shared.counts.told)),
+                    // The others are told all the same.
+                    Err(LinkError::Wire(error)) => {
+                        let count = count(&self.shared.counts.untold);
+                        if count.is_power_of_two() {
+                            warn!(%error, count, "a node cannot be told of");
+                        }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(())
@@ -371,7 +380,7 @@ fn not_taken(error: &AnnounceError) -> Say {
 }
 
 /// Says one thing to a watcher, in as many frames as it takes.
-fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), End> {
+fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), LinkError> {
     let mut say = |part: Part| mouth.say(&Say::Told { watch, part });
     match told {
         Told::Anew => say(Part::Anew)?,

@@ -270,6 +270,31 @@ async fn watches_and_connections_have_their_limits() {
     assert_eq!(served.server.figures().refused, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_be_told_of_hides_no_other() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let too_long = NodeInfo::beyond_bounds("m".parse().unwrap(), 65_540);
+    for (session, node) in [(901, node("a", &[])), (902, too_long), (903, node("z", &[]))] {
+        let from = super::super::state::SessionId(session);
+        served.server.0.change(|registry, now| registry.announce(now, from, node)).unwrap();
+    }
+    let mut watch = served.registries("any").watch(&Interest::Everything).await.unwrap();
+    let nodes = watch.changed().await.unwrap();
+    let ids: Vec<_> = nodes.iter().map(|node| node.id().as_str()).collect();
+    assert_eq!(ids, ["a", "z"]);
+    assert_eq!(served.server.figures().untold, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_address_is_too_long_is_refused_by_the_registry() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let mut link = served.welcomed("any").await;
+    let node = PlainNode::of(&NodeInfo::beyond_bounds("m".parse().unwrap(), 60_000));
+    say(&mut link, &Ask::Announce { node, topics_known: false }).await;
+    let said = goodbye(&mut link).await;
+    assert!(said.contains("the limit is 255"), "{said}");
+}
+
 #[tokio::test]
 async fn one_address_cannot_take_all_the_places() {
     let settings = RegistryServerSettings {
