@@ -20,7 +20,7 @@ mod tests;
 mod watchers;
 mod wire;
 
-pub use client::{Registries, RegistriesBuilder, RegistriesError};
+pub use client::{Registries, RegistriesBuilder, RegistriesError, ToldLimits};
 pub use protocol::{REGISTRY_FRAME_BYTES_MAX, REGISTRY_PROTOCOL, SILENT_BEATS};
 pub use server::{RegistryFigures, RegistryServer, RegistryServerSettings};
 pub use settings::{RegistrySettings, RegistrySettingsError};

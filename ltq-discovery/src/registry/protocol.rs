@@ -97,13 +97,14 @@ pub(crate) enum Say {
     /// A watch is not taken in.
     NotWatched {
         watch: u32,
+        code: GoodbyeCode,
         detail: String,
     },
     /// Nothing new.
     Beat,
 }
 
-/// Why a registry speaks no more.
+/// Why a registry speaks no more, or does not take a watch in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum GoodbyeCode {
     Version,

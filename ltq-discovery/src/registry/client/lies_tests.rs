@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    Epoch, NodeInfo,
+    Epoch, Interest, NodeInfo,
     registry::{
         link::Link,
-        protocol::{Ask, REGISTRY_PROTOCOL, Say},
+        protocol::{Ask, Part, PlainNode, REGISTRY_PROTOCOL, Say, Topic},
     },
 };
 
@@ -93,4 +93,60 @@ async fn answers_to_nothing_end_a_connection_and_not_the_announcing() {
     victim.say(Say::Taken).await;
     let mut again = liar.victim(1).await;
     again.hear_until(|ask| *ask == Ask::Announced).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_registry_tells_without_end() {
+    let limits = ToldLimits { nodes_max: 3, topics_max: 5, channels_max: 5 };
+    let topic = |name: &str, channels: usize| Topic {
+        name: name.parse().unwrap(),
+        channels: (0..channels).map(|n| format!("c{n}").parse().unwrap()).collect(),
+        adds: false,
+    };
+    let told = |id: &str, topics: Vec<Topic>, more| {
+        let node = PlainNode::of(&node(id));
+        Part::Node { node, topics: Some(topics), is_suspected: false, more }
+    };
+    let topics = |count: usize| (0..count).map(|n| topic(&format!("t{n}"), 0)).collect::<Vec<_>>();
+    let floods = [
+        (0..4).map(|n| told(&format!("n{n}"), Vec::new(), false)).collect::<Vec<_>>(),
+        vec![told("a", topics(3), false), told("b", topics(3), false)],
+        vec![told("a", vec![topic("t", 3)], false), told("b", vec![topic("t", 3)], false)],
+        vec![
+            told("a", topics(5), true),
+            Part::Topics { topics: topics(5), more: true },
+            Part::Topics { topics: topics(5), more: true },
+        ],
+    ];
+    for flood in floods {
+        // As what a watch begins with, and as changes of it.
+        for is_first in [true, false] {
+            let mut liar = Liar::start().await;
+            // It is asked again, and does not answer: what is told is why it was left.
+            let builder = liar.builder().connect_timeout(Duration::from_secs(3_600));
+            let registries = builder.told_limits(limits).build().unwrap();
+            let watching = tokio::spawn(async move {
+                let mut watch = registries.watch(&Interest::Everything).await?;
+                // Until the loss of the registry is told.
+                loop {
+                    watch.changed().await?;
+                }
+                #[allow(unreachable_code, reason = "says of what type the errors are")]
+                Ok::<(), DiscoveryError>(())
+            });
+            let mut victim = liar.victim(1).await;
+            let say = |part: Part| Say::Told { watch: 0, part };
+            victim.say(say(Part::Anew)).await;
+            if !is_first {
+                victim.say(say(Part::Complete)).await;
+            }
+            for part in &flood {
+                victim.say(say(part.clone())).await;
+            }
+            let error = within(watching).await.unwrap().unwrap_err();
+            let why = std::error::Error::source(&error).map(ToString::to_string);
+            let why = format!("{error} {why:?}");
+            assert!(why.contains("more than it may: 3 nodes"), "{why}");
+        }
+    }
 }

@@ -61,7 +61,7 @@ async fn announced(registries: &Registries, node: NodeInfo) -> Box<dyn Announcem
 }
 
 /// Waits until a watch gives a set that is as wanted; a loss of sight is no end.
-async fn until(watch: &mut Box<dyn Watch>, wanted: impl Fn(&NodeSet) -> bool) -> NodeSet {
+async fn until(watch: &mut Box<dyn Watch>, mut wanted: impl FnMut(&NodeSet) -> bool) -> NodeSet {
     let waiting = async {
         loop {
             if let Ok(nodes) = watch.changed().await
@@ -172,6 +172,41 @@ async fn without_any_registry_what_was_told_stays_and_the_loss_is_told_once() {
         }
     };
     timeout(Duration::from_secs(30), told).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_comes_back_empty_takes_no_node_away() {
+    for _ in 0..10 {
+        let network = InProcess::new();
+        let registry = Served::start(&network, "r").await;
+        let nodes = registries(&network, &["r"]);
+        let watching = Registries::builder(network.clone()).registry("in-process://r");
+        // The watcher is back at once, and the nodes in their own time.
+        let at_once = Duration::from_millis(1);
+        let watching = watching.retry(at_once, at_once).build().unwrap();
+        let n1 = announced(&nodes, node("n1", &["orders"])).await;
+        let _n2 = announced(&registries(&network, &["r"]), node("n2", &["orders"])).await;
+        let mut watch = watching.watch(&Interest::Everything).await.unwrap();
+        until(&mut watch, |nodes| nodes.len() == 2).await;
+        registry.stop().await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let registry = Served::start(&network, "r").await;
+        let back = tokio::time::Instant::now();
+        let mut was_suspected = false;
+        let well = |nodes: &NodeSet| nodes.len() == 2 && !nodes.iter().any(NodeInfo::is_suspected);
+        until(&mut watch, |nodes| {
+            assert_eq!(ids(nodes), ["n1", "n2"], "after {:?}", back.elapsed());
+            was_suspected |= nodes.iter().any(NodeInfo::is_suspected);
+            was_suspected && well(nodes)
+        })
+        .await;
+        assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
+        // One that does not come back is gone in the end.
+        drop(n1);
+        registry.stop().await;
+        let _registry = Served::start(&network, "r").await;
+        until(&mut watch, |nodes| ids(nodes) == ["n2"]).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

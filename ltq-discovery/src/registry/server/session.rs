@@ -356,19 +356,20 @@ impl Session {
         };
         let max = self.shared.settings.watches_max;
         let refused = if !permitted {
-            Some(format!("the permission is missing to know of {interest}"))
+            let detail = format!("the permission is missing to know of {interest}");
+            Some((GoodbyeCode::Forbidden, detail))
         } else if self.watches.len() >= max && !self.watches.contains_key(&watch) {
-            Some(format!("a connection may have {max} watches"))
+            Some((GoodbyeCode::Full, format!("a connection may have {max} watches")))
         } else {
             let name = self.shared.name();
             let id = *self.watches.entry(watch).or_insert(WatcherId(name));
             self.shared.wake.lock().insert(id, Arc::clone(&self.news));
             let watched = self.shared.registry.lock().watch(id, interest);
-            watched.err().map(|error| error.to_string())
+            watched.err().map(|error| (GoodbyeCode::Full, error.to_string()))
         };
         match refused {
             None => drop(self.owed.insert(watch)),
-            Some(detail) => mouth.say(&Say::NotWatched { watch, detail })?,
+            Some((code, detail)) => mouth.say(&Say::NotWatched { watch, code, detail })?,
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::{
     registry::{
         Registries,
         link::{Link, LinkError},
-        protocol::{Ask, MAGIC, PlainNode, REGISTRY_PROTOCOL, Say},
+        protocol::{Ask, GoodbyeCode, MAGIC, PlainNode, REGISTRY_PROTOCOL, Say},
     },
 };
 
@@ -249,7 +249,7 @@ async fn watches_and_connections_have_their_limits() {
     say(&mut link, &Ask::Watch { watch: 9, interest: Interest::Nodes }).await;
     let detail = loop {
         match hear(&mut link).await.unwrap() {
-            Say::NotWatched { watch: 9, detail } => break detail,
+            Say::NotWatched { watch: 9, code: GoodbyeCode::Full, detail } => break detail,
             Say::Told { .. } => {}
             other => panic!("it said {other:?}"),
         }
@@ -268,6 +268,29 @@ async fn watches_and_connections_have_their_limits() {
     let ended = timeout(Duration::from_secs(20), one_more.ear.hear::<Say>()).await.expect("an end");
     assert!(ended.is_err(), "{ended:?}");
     assert_eq!(served.server.figures().refused, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_that_there_are_too_many_watchers_may_ask_again() {
+    let registry = RegistrySettings { watchers_max: 1, ..Default::default() };
+    let served = serve(RegistryServerSettings { registry, ..Default::default() }).await;
+    let first = served.registries("any").watch(&Interest::Nodes).await.unwrap();
+    let second = tokio::spawn({
+        let registries = served.registries("any");
+        async move { registries.watch(&Interest::Nodes).await.map(|_| ()) }
+    });
+    let refused = async {
+        while served.server.figures().accepted < 3 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(15), refused).await.expect("it asks again");
+    drop(first);
+    timeout(Duration::from_secs(20), second).await.expect("an answer").unwrap().unwrap();
+    // What is refused for lack of room is not called forbidden.
+    let _first = served.registries("any").watch(&Interest::Nodes).await.unwrap();
+    let error = served.registries("any").watch(&Interest::Nodes).await.map(|_| ()).unwrap_err();
+    assert!(matches!(&error, DiscoveryError::Unreachable { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
