@@ -102,6 +102,10 @@ pub(crate) enum Say {
     },
     /// Nothing new.
     Beat,
+    /// A change is not taken in: the node is there as it was.
+    NotChanged {
+        detail: String,
+    },
 }
 
 /// Why a registry speaks no more, or does not take a watch in.

@@ -283,6 +283,9 @@ impl Shared {
     fn change<T>(&self, change: impl FnOnce(&mut Registry, Monotonic) -> T) -> T {
         let now = Monotonic(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX));
         let mut registry = self.registry.lock();
+        if let Some(by) = registry.catch_up(now) {
+            warn!(?by, "the registry did not get to run: nodes have more time to beat");
+        }
         let before = registry.next_timeout();
         let outcome = change(&mut registry, now);
         let is_sooner = match (before, registry.next_timeout()) {

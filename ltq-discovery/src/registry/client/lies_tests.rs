@@ -150,3 +150,26 @@ async fn no_registry_tells_without_end() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_waits_for_its_own_answer() {
+    let mut liar = Liar::start().await;
+    let registries = liar.builder().build().unwrap();
+    let announcing = tokio::spawn(async move { registries.announce(node("n")).await });
+    let mut victim = liar.victim(1).await;
+    victim.hear_until(|ask| *ask == Ask::Announced).await;
+    victim.say(Say::Taken).await;
+    let Announced::Known(mut announcement) = within(announcing).await.unwrap().unwrap() else {
+        panic!("not taken")
+    };
+    // No change says this: the node is announced anew, which is not answered yet.
+    announcement.update(node("n").with_version("2").unwrap()).await.unwrap();
+    victim.hear_until(|ask| *ask == Ask::Announced).await;
+    let withdrawing = tokio::spawn(announcement.withdraw());
+    victim.hear_until(|ask| *ask == Ask::Withdraw).await;
+    victim.say(Say::Taken).await;
+    victim.hear_until(|ask| matches!(ask, Ask::Heartbeat { .. })).await;
+    assert!(!withdrawing.is_finished(), "that was the answer to the announcement");
+    victim.say(Say::Taken).await;
+    within(withdrawing).await.unwrap().unwrap();
+}

@@ -7,7 +7,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use super::*;
 use crate::{
     Announcement, Epoch, Interest, NodeId, NodeSet, NodeState,
-    registry::{RegistryServer, RegistryServerSettings},
+    registry::{RegistryServer, RegistryServerSettings, RegistrySettings},
 };
 
 /// A registry that can be stopped and started again.
@@ -207,6 +207,33 @@ async fn a_registry_that_comes_back_empty_takes_no_node_away() {
         let _registry = Served::start(&network, "r").await;
         until(&mut watch, |nodes| ids(nodes) == ["n2"]).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_registry_forgets_no_node_for_what_it_cannot_take_in() {
+    let network = InProcess::new();
+    let registry = RegistrySettings { topics_max: 3, ..Default::default() };
+    let settings = RegistryServerSettings { registry, ..Default::default() };
+    let served = Served::start_with(&network, "r", settings).await;
+    let (healthy, greedy) = (registries(&network, &["r"]), registries(&network, &["r"]));
+    let mut n1 = announced(&healthy, node("n1", &["a", "b"])).await;
+    let greedy = announced(&greedy, node("n2", &["c"])).await;
+    let mut watch = healthy.watch(&Interest::Everything).await.unwrap();
+    until(&mut watch, |nodes| nodes.len() == 2).await;
+    let more = node("n1", &["a", "b", "d"]).with_state(NodeState::Draining);
+    n1.update(more.clone()).await.unwrap();
+    // Longer than it takes to forget a node.
+    let lost = async {
+        until(&mut watch, |nodes| nodes.len() < 2 || nodes.iter().any(NodeInfo::is_suspected)).await
+    };
+    let lost = timeout(Duration::from_secs(60), lost).await;
+    assert!(lost.is_err(), "{lost:?}");
+    assert!(healthy.announced().all(|(_, is_announced)| is_announced));
+    let there = served.server.look(|registry| registry.nodes().next().cloned()).unwrap();
+    assert_eq!(there, node("n1", &["a", "b"]).with_state(NodeState::Draining));
+    // Once there is room it is told again.
+    greedy.withdraw().await.unwrap();
+    until(&mut watch, |nodes| nodes.iter().eq([&more])).await;
 }
 
 #[tokio::test(start_paused = true)]

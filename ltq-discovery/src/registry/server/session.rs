@@ -17,12 +17,13 @@ use super::{Shared, count};
 use crate::{
     Interest, Load, NodeInfo,
     registry::{
+        change::NodeChange,
         link::{Link, LinkError, Mouth},
         protocol::{
             self, Ask, GoodbyeCode, MAGIC, Part, Parts, PlainNode, REGISTRY_PROTOCOL, SILENT_BEATS,
             Say,
         },
-        state::{AnnounceError, NodeChange, SessionId, UpdateError},
+        state::{AnnounceError, SessionId, UpdateError},
         watchers::{Told, WatcherId},
     },
 };
@@ -149,6 +150,10 @@ enum Next {
     Sent,
     News,
     Beat,
+    /// Nothing came for too long.
+    Silent,
+    /// Nothing was taken of what is sent for too long.
+    Unread,
 }
 
 impl Session {
@@ -174,28 +179,35 @@ impl Session {
         loop {
             self.tell(mouth)?;
             let is_sending = mouth.unsent() > 0;
+            // Nothing more is asked of one that does not read the answers.
+            let is_reading = mouth.unsent() < UNSENT_BYTES_MAX;
             let next = tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => {
                     return Err(goodbye(GoodbyeCode::Stopping, "the registry is stopping"));
                 }
-                () = sleep_until(heard + patience) => {
-                    let detail = format!("nothing came for {patience:?}");
-                    return Err(goodbye(GoodbyeCode::Silent, detail));
-                }
-                () = sleep_until(progress + patience), if is_sending => {
-                    return Err(goodbye(GoodbyeCode::Silent, "nothing was read"));
-                }
-                () = sleep_until(beaten + beat) => Next::Beat,
+                // What came before a deadline was heard in time, however late the deadline is looked at.
+                asked = ear.hear(), if is_reading => Next::Asked(asked?),
                 sent = mouth.send_some() => sent.map(|()| Next::Sent)?,
-                // Nothing more is asked of one that does not read the answers.
-                asked = ear.hear(), if mouth.unsent() < UNSENT_BYTES_MAX => Next::Asked(asked?),
+                () = sleep_until(heard + patience), if is_reading => Next::Silent,
+                () = sleep_until(progress + patience), if is_sending => Next::Unread,
+                () = sleep_until(beaten + beat) => Next::Beat,
                 () = self.news.notified() => Next::News,
             };
             let now = Instant::now();
             match next {
                 Next::Sent => progress = now,
                 Next::News => self.owed.extend(self.watches.keys()),
+                // It was not the peer that was silent, if nobody was there to look.
+                Next::Silent if now > heard + patience + beat => heard = now - patience + beat,
+                Next::Silent => {
+                    let detail = format!("nothing came for {patience:?}");
+                    return Err(goodbye(GoodbyeCode::Silent, detail));
+                }
+                Next::Unread if now > progress + patience + beat => {
+                    progress = now - patience + beat;
+                }
+                Next::Unread => return Err(goodbye(GoodbyeCode::Silent, "nothing was read")),
                 Next::Asked(asked) => {
                     heard = now;
                     self.asked(asked, mouth)?;
@@ -213,6 +225,10 @@ impl Session {
             }
             if !is_sending {
                 progress = now;
+            }
+            if !is_reading {
+                // Whatever it says waits: it is not silent.
+                heard = now;
             }
         }
     }
@@ -314,7 +330,7 @@ impl Session {
                     Err(UpdateError::NotAnnounced(_)) => mouth.say(&Say::NotAnnounced)?,
                     Err(UpdateError::Announce(error)) => {
                         count(&shared.counts.not_taken);
-                        mouth.say(&not_taken(&error))?;
+                        mouth.say(&Say::NotChanged { detail: error.to_string() })?;
                     }
                 }
             }

@@ -16,7 +16,7 @@ use crate::{
     registry::{
         Registries,
         link::{Link, LinkError},
-        protocol::{Ask, GoodbyeCode, MAGIC, PlainNode, REGISTRY_PROTOCOL, Say},
+        protocol::{Ask, GoodbyeCode, MAGIC, Part, PlainNode, REGISTRY_PROTOCOL, Say},
     },
 };
 
@@ -291,6 +291,58 @@ async fn whoever_is_told_that_there_are_too_many_watchers_may_ask_again() {
     let _first = served.registries("any").watch(&Interest::Nodes).await.unwrap();
     let error = served.registries("any").watch(&Interest::Nodes).await.map(|_| ()).unwrap_err();
     assert!(matches!(&error, DiscoveryError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_was_stopped_for_a_while_cuts_and_forgets_nobody() {
+    for has_beaten in [true, false] {
+        let served = serve(RegistryServerSettings::default()).await;
+        let mut link = served.welcomed("any").await;
+        let plain = PlainNode::of(&node("n", &[]));
+        say(&mut link, &Ask::Announce { node: plain, topics_known: true }).await;
+        say(&mut link, &Ask::Announced).await;
+        assert_eq!(hear(&mut link).await.unwrap(), Say::Taken);
+        if has_beaten {
+            say(&mut link, &Ask::Heartbeat { load: 1 }).await;
+        }
+        tokio::time::advance(Duration::from_secs(40)).await;
+        for _ in 0..8 {
+            sleep(Duration::from_millis(500)).await;
+            say(&mut link, &Ask::Heartbeat { load: 1 }).await;
+            let counts = served.server.look(Registry::counts);
+            assert_eq!((counts.nodes, counts.suspected), (1, 0), "beaten: {has_beaten}");
+        }
+        // The connection is the one that it was.
+        say(&mut link, &Ask::Withdraw).await;
+        assert_eq!(hear(&mut link).await.unwrap(), Say::Taken);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_reads_slowly_is_told_all_in_the_end() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let many: BTreeMap<_, _> = (0..40_000)
+        .map(|n| {
+            (format!("a-topic-with-a-name-that-is-long-{n}").parse().unwrap(), BTreeSet::new())
+        })
+        .collect();
+    let many = node("n", &[]).with_topics(many);
+    let from = super::super::state::SessionId(900);
+    let announced = served.server.0.change(|registry, now| registry.announce(now, from, many));
+    announced.unwrap();
+    let mut link = served.welcomed("any").await;
+    say(&mut link, &Ask::Watch { watch: 0, interest: Interest::Everything }).await;
+    let (start, mut parts) = (Instant::now(), 0);
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        say(&mut link, &Ask::Beat).await;
+        match hear(&mut link).await.unwrap() {
+            Say::Told { part: Part::Complete, .. } => break,
+            Say::Told { .. } => parts += 1,
+            other => panic!("it said {other:?} after {:?}", start.elapsed()),
+        }
+    }
+    assert!(parts > 20, "{parts} parts");
 }
 
 #[tokio::test(start_paused = true)]
