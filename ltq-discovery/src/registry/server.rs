@@ -1,20 +1,21 @@
 //! A registry that others connect to.
 
+mod places;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use ltq_core::{
-    Access, Connection, Entropy, Everybody, Listener, Monotonic, Origin, TransportError,
+    Access, Connection, Entropy, Everybody, Listener, Monotonic, Origin, Peer, TransportError,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -22,6 +23,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, warn};
+
+use places::{Open, Places};
 
 use super::{
     settings::{RegistrySettings, RegistrySettingsError},
@@ -40,7 +43,8 @@ pub struct RegistryServerSettings {
     pub access: Arc<dyn Access>,
     /// How long a connection may take until it has said hello. Default 5 s.
     pub hello_timeout: Duration,
-    /// The most connections. Default 20,000.
+    /// The most connections. Default 20,000. A quarter of them, but not fewer than 16, may have said no hello
+    /// yet, of which a quarter may come from one address.
     pub connections_max: usize,
     /// The most from one address, this machine's own aside. Default 5,000.
     pub connections_per_address_max: usize,
@@ -80,9 +84,10 @@ struct Shared {
     /// The next deadline may be another.
     rescheduled: Notify,
     names: AtomicU64,
-    connections: AtomicUsize,
-    by_origin: Mutex<HashMap<Origin, usize>>,
+    places: Mutex<Places>,
     counts: Counts,
+    /// When it was logged last that somebody was denied.
+    denied_logged: Mutex<Option<Instant>>,
     stopping: watch::Sender<bool>,
 }
 
@@ -146,9 +151,9 @@ impl RegistryServer {
             wake: Mutex::default(),
             rescheduled: Notify::new(),
             names: AtomicU64::new(0),
-            connections: AtomicUsize::new(0),
-            by_origin: Mutex::default(),
+            places: Mutex::default(),
             counts: Counts::default(),
+            denied_logged: Mutex::default(),
             stopping: watch::Sender::new(false),
         })))
     }
@@ -213,7 +218,7 @@ impl RegistryServer {
     /// Connections that are open.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.connections.load(Ordering::Relaxed)
+        self.0.places.lock().open()
     }
 
     /// What it has done since it was made.
@@ -259,9 +264,7 @@ impl RegistryServer {
             let peer = connection.peer().clone();
             let patience = open.shared.settings.hello_timeout;
             match timeout(patience, connection.accept_stream()).await {
-                Ok(Ok(Some(stream))) => {
-                    session::run(&open.shared, &peer, &*connection, stream).await
-                }
+                Ok(Ok(Some(stream))) => session::run(&open, &peer, &*connection, stream).await,
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => debug!(peer = %peer.address, %error, "connection lost"),
                 Err(_) => debug!(peer = %peer.address, ?patience, "no stream came"),
@@ -305,53 +308,23 @@ impl Shared {
         outcome
     }
 
+    /// Somebody showed no valid token: logged once a second, with how many there were in all.
+    fn denied(&self, peer: &Peer) {
+        let (count, now) = (count(&self.counts.denied), Instant::now());
+        let mut logged = self.denied_logged.lock();
+        if logged.is_none_or(|at| now.saturating_duration_since(at) >= DENIED_PAUSE) {
+            *logged = Some(now);
+            warn!(peer = %peer.address, count, "denied: no valid token");
+        }
+    }
+
     /// A number that nobody had.
     fn name(&self) -> u64 {
         self.names.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// A connection that counts, until it is dropped.
-struct Open {
-    shared: Arc<Shared>,
-    origin: Option<Origin>,
-}
-
-impl Open {
-    /// One more, if that is not too many.
-    fn one_more(shared: Arc<Shared>, origin: Option<Origin>) -> Option<Self> {
-        let RegistryServerSettings { connections_max, connections_per_address_max, .. } =
-            shared.settings;
-        let mut by_origin = shared.by_origin.lock();
-        let from_there = origin.map_or(0, |origin| by_origin.get(&origin).copied().unwrap_or(0));
-        if from_there >= connections_per_address_max
-            || shared.connections.load(Ordering::Acquire) >= connections_max
-        {
-            return None;
-        }
-        if let Some(origin) = origin {
-            *by_origin.entry(origin).or_default() += 1;
-        }
-        shared.connections.fetch_add(1, Ordering::AcqRel);
-        drop(by_origin);
-        Some(Self { shared, origin })
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let mut by_origin = self.shared.by_origin.lock();
-        if let Some(origin) = self.origin
-            && let Some(count) = by_origin.get_mut(&origin)
-        {
-            *count -= 1;
-            if *count == 0 {
-                by_origin.remove(&origin);
-            }
-        }
-        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// How long a listener rests after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing is logged of those who are denied after it was.
+const DENIED_PAUSE: Duration = Duration::from_secs(1);

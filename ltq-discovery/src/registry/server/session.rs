@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Shared, count};
+use super::{Open, Shared, count};
 use crate::{
     Interest, Load, NodeInfo,
     registry::{
@@ -44,12 +44,8 @@ impl From<LinkError> for End {
     }
 }
 
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    peer: &Peer,
-    connection: &dyn Connection,
-    stream: Stream,
-) {
+pub(super) async fn run(open: &Open, peer: &Peer, connection: &dyn Connection, stream: Stream) {
+    let shared = &open.shared;
     let mut link = Link::new(stream);
     let greeting = greet(shared, peer, &mut link);
     let greeted = match timeout(shared.settings.hello_timeout, greeting).await {
@@ -59,6 +55,7 @@ pub(super) async fn run(
     let ended = match greeted {
         Ok(grant) => {
             connection.welcomed();
+            open.greeted();
             let mut session = Session::new(Arc::clone(shared), grant);
             session.serve(&mut link).await
         }
@@ -96,7 +93,7 @@ async fn greet(shared: &Shared, peer: &Peer, link: &mut Link) -> Result<Grant, E
         return Err(goodbye(GoodbyeCode::Version, detail));
     }
     let Ok(grant) = shared.settings.access.admit(peer, token.as_deref()) else {
-        count(&shared.counts.denied);
+        shared.denied(peer);
         return Err(goodbye(GoodbyeCode::Unauthorized, "a valid token is needed"));
     };
     let heartbeat = shared.settings.registry.heartbeat;

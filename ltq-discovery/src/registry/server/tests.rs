@@ -386,5 +386,74 @@ async fn one_address_cannot_take_all_the_places() {
     assert!(one(from(3)).is_none(), "five are there");
     drop((crowd, others));
     assert_eq!(server.connections(), 0);
-    assert!(server.0.by_origin.lock().is_empty());
+    assert!(server.0.places.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_say_no_hello_leave_room_for_those_who_do() {
+    let settings = RegistryServerSettings {
+        connections_max: 80,
+        connections_per_address_max: 70,
+        ..Default::default()
+    };
+    let server = RegistryServer::new(settings.clone(), &SystemEntropy).unwrap();
+    let from = |last: u8| Origin::of_ip(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+    let one = |origin| Open::one_more(Arc::clone(&server.0), origin);
+    // Of 80 a quarter, and of those a quarter from one address.
+    let crowd: Vec<_> = (0..70).filter_map(|_| one(from(1))).collect();
+    assert_eq!(crowd.len(), 5);
+    let others: Vec<_> = (0..70).filter_map(|_| one(None)).collect();
+    assert_eq!(others.len(), 15);
+    crowd.iter().for_each(Open::greeted);
+    crowd.iter().for_each(Open::greeted);
+    assert_eq!((0..70).map_while(|_| one(from(1))).count(), 70, "each is gone at once");
+    let again: Vec<_> = (0..70).filter_map(|_| one(from(1))).collect();
+    assert_eq!(again.len(), 5);
+    drop((crowd, others, again));
+    assert!(server.0.places.lock().is_empty());
+
+    // Whoever has said hello is in nobody's way.
+    let served = serve(settings).await;
+    let mut welcomed = Vec::new();
+    for _ in 0..30 {
+        welcomed.push(served.welcomed("any").await);
+    }
+    assert_eq!(served.server.connections(), 30);
+}
+
+/// Counts warnings.
+struct Warnings(Arc<AtomicU64>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_tokens_are_warned_of_once_a_second() {
+    let warnings = Arc::new(AtomicU64::new(0));
+    let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&warnings)));
+    let access = Arc::new(ByToken);
+    let served = serve(RegistryServerSettings { access, ..Default::default() }).await;
+    for second in 1..=2 {
+        for _ in 0..10 {
+            let mut link = served.link().await;
+            say(&mut link, &hello(Some("guess"))).await;
+            assert!(goodbye(&mut link).await.contains("valid token"));
+        }
+        assert_eq!(warnings.load(Ordering::Relaxed), second);
+        sleep(DENIED_PAUSE).await;
+    }
+    assert_eq!(served.server.figures().denied, 20);
 }
