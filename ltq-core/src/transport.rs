@@ -53,11 +53,17 @@ pub struct AddressError(pub String);
 
 impl FromStr for Address {
     type Err = AddressError;
-    /// Without a scheme it is `tcp://`.
+    /// Without a scheme it is `tcp://`. There is no white space and no control character in an address: it is
+    /// listed and shown.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-        if scheme.is_empty() || rest.is_empty() || !scheme.chars().all(plain) {
+        let strange = |c: char| c.is_whitespace() || c.is_control();
+        if scheme.is_empty()
+            || rest.is_empty()
+            || !scheme.chars().all(plain)
+            || rest.contains(strange)
+        {
             return Err(AddressError(text.to_owned()));
         }
         Ok(Self::new(scheme, rest))
@@ -246,7 +252,7 @@ mod tests {
         assert_eq!((address.scheme(), address.rest()), ("quic", "[::1]:7440"));
         assert_eq!(address.to_string(), "quic://[::1]:7440");
         assert_eq!("localhost:1".parse::<Address>().unwrap().to_string(), "tcp://localhost:1");
-        for bad in ["", "tcp://", "://x", "a b://x"] {
+        for bad in ["", "tcp://", "://x", "a b://x", "tcp://a b", "tcp://a\u{1b}[2J", "a\n:1"] {
             assert!(bad.parse::<Address>().is_err(), "{bad:?}");
         }
     }

@@ -33,7 +33,7 @@ mod static_list;
 pub use discovery::{Announced, Announcement, Discovery, DiscoveryError, Interest, Watch};
 pub use dns::{DnsNames, DnsNamesError, Resolve, SystemResolver};
 pub use node::{
-    Epoch, Load, NODE_ID_BYTES_MAX, NodeId, NodeIdError, NodeInfo, NodeInfoError, NodeSet,
-    NodeState, VERSION_BYTES_MAX,
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, Epoch, Load, NODE_ID_BYTES_MAX, NodeId, NodeIdError,
+    NodeInfo, NodeInfoError, NodeSet, NodeState, VERSION_BYTES_MAX,
 };
 pub use static_list::{StaticList, StaticListError};

@@ -18,6 +18,12 @@ pub const NODE_ID_BYTES_MAX: usize = 255;
 /// The longest version of a node's program, in bytes.
 pub const VERSION_BYTES_MAX: usize = 64;
 
+/// The most addresses of a node.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// The longest address of a node, in bytes as text.
+pub const ADDRESS_BYTES_MAX: usize = 255;
+
 /// Which node. It stays the same over restarts and changes of address.
 ///
 /// 1 to 255 bytes without white space and control characters. Cheap to clone.
@@ -143,6 +149,22 @@ pub enum NodeInfoError {
         /// The address as text.
         address: String,
     },
+    /// There are more than [`ADDRESSES_MAX`].
+    #[error("node {node} has {count} addresses; the limit is {ADDRESSES_MAX}")]
+    TooManyAddresses {
+        /// The node.
+        node: NodeId,
+        /// How many there are.
+        count: usize,
+    },
+    /// An address is longer than [`ADDRESS_BYTES_MAX`].
+    #[error("node {node} has an address of {bytes} bytes; the limit is {ADDRESS_BYTES_MAX}")]
+    LongAddress {
+        /// The node.
+        node: NodeId,
+        /// How long it is.
+        bytes: usize,
+    },
     /// The version is longer than [`VERSION_BYTES_MAX`].
     #[error("node {node} has a version of {bytes} bytes; the limit is {VERSION_BYTES_MAX}")]
     LongVersion {
@@ -150,6 +172,14 @@ pub enum NodeInfoError {
         node: NodeId,
         /// How long it is.
         bytes: usize,
+    },
+    /// The version holds a control character.
+    #[error("node {node} has a version with a control character: {version:?}")]
+    BadVersion {
+        /// The node.
+        node: NodeId,
+        /// Its version.
+        version: String,
     },
 }
 
@@ -171,7 +201,8 @@ impl NodeInfo {
     /// version are unknown, and its epoch is the least.
     ///
     /// # Errors
-    /// [`NodeInfoError`] without an address, or with one that is malformed.
+    /// [`NodeInfoError`] without an address, with more than [`ADDRESSES_MAX`], or with one that is malformed
+    /// or longer than [`ADDRESS_BYTES_MAX`].
     pub fn new(
         id: NodeId,
         addresses: impl IntoIterator<Item = Address>,
@@ -180,9 +211,15 @@ impl NodeInfo {
         if addresses.is_empty() {
             return Err(NodeInfoError::NoAddress(id));
         }
+        if addresses.len() > ADDRESSES_MAX {
+            return Err(NodeInfoError::TooManyAddresses { node: id, count: addresses.len() });
+        }
         // An address can be put together from any two texts.
         for address in &addresses {
             let text = address.to_string();
+            if text.len() > ADDRESS_BYTES_MAX {
+                return Err(NodeInfoError::LongAddress { node: id, bytes: text.len() });
+            }
             if !text.parse().is_ok_and(|parsed: Address| parsed == *address) {
                 return Err(NodeInfoError::BadAddress { node: id, address: text });
             }
@@ -223,11 +260,15 @@ impl NodeInfo {
     /// The node of this version of its program.
     ///
     /// # Errors
-    /// [`NodeInfoError::LongVersion`].
+    /// [`NodeInfoError::LongVersion`], [`NodeInfoError::BadVersion`].
     pub fn with_version(mut self, version: &str) -> Result<Self, NodeInfoError> {
         let bytes = version.len();
         if bytes > VERSION_BYTES_MAX {
             return Err(NodeInfoError::LongVersion { node: self.id, bytes });
+        }
+        // It is shown to people, on terminals too.
+        if version.contains(char::is_control) {
+            return Err(NodeInfoError::BadVersion { node: self.id, version: version.to_owned() });
         }
         self.version = Some(version.into());
         Ok(self)
@@ -410,6 +451,17 @@ impl FromIterator<NodeInfo> for NodeSet {
 }
 
 #[cfg(test)]
+impl NodeInfo {
+    /// One with an address of any length.
+    pub(crate) fn beyond_bounds(id: NodeId, bytes: usize) -> Self {
+        let address = Address::new("tcp", "x".repeat(bytes));
+        let addresses = vec![Address::new("tcp", "x")];
+        let node = Self::new(id, addresses).expect("within bounds");
+        Self { addresses: vec![address], ..node }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -426,7 +478,7 @@ mod tests {
         assert_eq!(NodeId::new("tcp://[::1]:7440").unwrap().to_string(), "tcp://[::1]:7440");
         assert_eq!(NodeId::new(""), Err(NodeIdError::Empty));
         assert_eq!(NodeId::new(&"x".repeat(256)), Err(NodeIdError::TooLong(256)));
-        for bad in ["a b", "a\n", "\u{a0}"] {
+        for bad in ["a b", "a\n", "\u{a0}", "\u{1b}[2J", "\u{9b}2J"] {
             assert_eq!(NodeId::new(bad), Err(NodeIdError::Character(bad.to_owned())));
         }
     }
@@ -438,6 +490,34 @@ mod tests {
         for (scheme, rest) in [("", "a:1"), ("tcp", ""), ("t p", "a:1")] {
             let error = NodeInfo::new(id.clone(), [Address::new(scheme, rest)]).unwrap_err();
             assert!(matches!(error, NodeInfoError::BadAddress { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_of_itself_has_bounds() {
+        let id: NodeId = "n".parse().unwrap();
+        let of_bytes = |bytes: usize| Address::new("tcp", "x".repeat(bytes - "tcp://".len()));
+        let with = |addresses: Vec<Address>| NodeInfo::new(id.clone(), addresses);
+        assert!(with(vec![of_bytes(255); 16]).is_ok());
+        let error = with(vec![of_bytes(256)]).unwrap_err();
+        assert_eq!(error, NodeInfoError::LongAddress { node: id.clone(), bytes: 256 });
+        let error = with(vec![of_bytes(9); 17]).unwrap_err();
+        assert_eq!(error, NodeInfoError::TooManyAddresses { node: id.clone(), count: 17 });
+        assert!(node("n").with_version(&"x".repeat(64)).is_ok());
+        let error = node("n").with_version(&"x".repeat(65)).unwrap_err();
+        assert_eq!(error, NodeInfoError::LongVersion { node: id, bytes: 65 });
+    }
+
+    #[test]
+    fn nothing_that_a_node_says_of_itself_moves_a_cursor() {
+        for evil in ["\u{1b}[2J", "1.0\n", "\u{9b}2J", "\u{7f}"] {
+            let error = node("n").with_version(evil).unwrap_err();
+            assert!(matches!(error, NodeInfoError::BadVersion { .. }), "{error}");
+            assert!(!error.to_string().contains(char::is_control), "{error:?}");
+            let error =
+                NodeInfo::new("n".parse().unwrap(), [Address::new("tcp", evil)]).unwrap_err();
+            assert!(matches!(error, NodeInfoError::BadAddress { .. }), "{error}");
+            assert!(!error.to_string().contains(char::is_control), "{error:?}");
         }
     }
 

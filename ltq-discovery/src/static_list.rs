@@ -179,7 +179,7 @@ mod tests {
             ("tcp://a:1,", "\"\" is no address"),
             ("tcp://a:1, ://b", "\"://b\" is no address"),
             ("tcp://a:1, b:1, a:1", "holds tcp://a:1 twice"),
-            ("tcp://a b:1", "white space"),
+            ("tcp://a b:1", "is no address"),
         ] {
             let error = text.parse::<StaticList>().unwrap_err().to_string();
             assert!(error.contains(why), "{text:?}: {error}");

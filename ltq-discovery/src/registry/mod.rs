@@ -9,6 +9,7 @@
 //! nodes and not a list of changes: one that is slow is told of less, and costs no more memory than the
 //! nodes that there are.
 
+mod change;
 mod client;
 mod link;
 mod protocol;
@@ -20,12 +21,12 @@ mod tests;
 mod watchers;
 mod wire;
 
-pub use client::{Registries, RegistriesBuilder, RegistriesError};
+pub use change::NodeChange;
+pub use client::{Registries, RegistriesBuilder, RegistriesError, ToldLimits};
 pub use protocol::{REGISTRY_FRAME_BYTES_MAX, REGISTRY_PROTOCOL, SILENT_BEATS};
 pub use server::{RegistryFigures, RegistryServer, RegistryServerSettings};
 pub use settings::{RegistrySettings, RegistrySettingsError};
 pub use state::{
-    AnnounceError, NodeChange, NotAnnounced, Registry, RegistryCounts, SessionId, TooManyWatchers,
-    UpdateError,
+    AnnounceError, NotAnnounced, Registry, RegistryCounts, SessionId, TooManyWatchers, UpdateError,
 };
 pub use watchers::{Told, WatcherId};

@@ -97,13 +97,18 @@ pub(crate) enum Say {
     /// A watch is not taken in.
     NotWatched {
         watch: u32,
+        code: GoodbyeCode,
         detail: String,
     },
     /// Nothing new.
     Beat,
+    /// A change is not taken in: the node is there as it was.
+    NotChanged {
+        detail: String,
+    },
 }
 
-/// Why a registry speaks no more.
+/// Why a registry speaks no more, or does not take a watch in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum GoodbyeCode {
     Version,
@@ -168,8 +173,6 @@ pub(crate) enum BadNode {
     Id(#[from] NodeIdError),
     #[error(transparent)]
     Info(#[from] NodeInfoError),
-    #[error("node {node} has {count} addresses; the limit is {ADDRESSES_MAX}")]
-    Addresses { node: NodeId, count: usize },
     #[error("node {node} has an address that is none: {address:?}")]
     Address { node: NodeId, address: String },
 }
@@ -192,10 +195,7 @@ impl PlainNode {
     pub(crate) fn node(self) -> Result<NodeInfo, BadNode> {
         let Self { id, started, instance, addresses, state, load, version } = self;
         let id = NodeId::new(&id)?;
-        if addresses.len() > ADDRESSES_MAX {
-            return Err(BadNode::Addresses { node: id, count: addresses.len() });
-        }
-        let mut parsed = Vec::with_capacity(addresses.len());
+        let mut parsed = Vec::new();
         for address in addresses {
             match address.parse() {
                 Ok(address) => parsed.push(address),
@@ -292,14 +292,13 @@ pub(crate) fn join(
 const PART_BYTES: usize = 48 << 10;
 /// What a topic takes beside its name.
 const TOPIC_OVERHEAD: usize = 8;
-/// The most addresses of a node that is told of.
-const ADDRESSES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
+    use super::{super::wire, *};
+    use crate::{ADDRESSES_MAX, VERSION_BYTES_MAX};
 
     #[test]
     fn a_node_is_read_as_it_was_written() {
@@ -321,10 +320,44 @@ mod tests {
             (PlainNode { addresses: Vec::new(), ..plain() }, "no address"),
             (PlainNode { addresses: vec![address; 17], ..plain() }, "17 addresses"),
             (PlainNode { addresses: vec!["://".to_owned()], ..plain() }, "\"://\""),
+            (PlainNode { addresses: vec!["x".repeat(300)], ..plain() }, "306 bytes"),
             (PlainNode { version: Some("x".repeat(65)), ..plain() }, "65 bytes"),
+            (PlainNode { version: Some("\u{1b}[2J".to_owned()), ..plain() }, "control character"),
         ] {
             let error = bad.node().expect_err(why).to_string();
             assert!(error.contains(why), "{error} is not {why}");
+        }
+    }
+
+    /// The largest node, and topics of which none leaves room for another in the frame.
+    #[test]
+    fn whatever_node_can_be_announced_can_be_told() {
+        let long = |prefix: &str| prefix.to_owned() + &"x".repeat(255 - prefix.len());
+        let node = NodeInfo::new(
+            long("n").parse().unwrap(),
+            (0..ADDRESSES_MAX).map(|n| long(&format!("tcp://{n}-")).parse().unwrap()),
+        )
+        .unwrap()
+        .with_epoch(Epoch { started: u64::MAX, instance: u64::MAX })
+        .with_load(Load(u32::MAX))
+        .with_version(&"\u{fffd}".repeat(VERSION_BYTES_MAX / 3))
+        .unwrap();
+        let plain = PlainNode::of(&node);
+        let mut into = bytes::BytesMut::new();
+        let announce = Ask::Announce { node: plain.clone(), topics_known: true };
+        wire::encode(&announce, &mut into).unwrap();
+        for (length, wide) in [(5, 0), (64, 0), (5, 1), (64, 1), (64, 900)] {
+            let name = |n: usize, bytes: usize| format!("{n:-<bytes$}");
+            let channels: BTreeSet<ChannelName> =
+                (0..wide).map(|n| name(n, 64).parse().unwrap()).collect();
+            let topics: BTreeMap<TopicName, _> = (0..if wide > 1 { 9 } else { 9_000 })
+                .map(|n| (name(n, length).parse().unwrap(), channels.clone()))
+                .collect();
+            let mut parts = Parts::of(&topics);
+            let topics = Some(parts.next_part());
+            let part = Part::Node { node: plain.clone(), topics, is_suspected: true, more: true };
+            wire::encode(&Say::Told { watch: u32::MAX, part }, &mut into).unwrap();
+            into.clear();
         }
     }
 

@@ -1,20 +1,21 @@
 //! A registry that others connect to.
 
+mod places;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use ltq_core::{
-    Access, Connection, Entropy, Everybody, Listener, Monotonic, Origin, TransportError,
+    Access, Connection, Entropy, Everybody, Listener, Monotonic, Origin, Peer, TransportError,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -22,6 +23,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, warn};
+
+use places::{Open, Places};
 
 use super::{
     settings::{RegistrySettings, RegistrySettingsError},
@@ -40,7 +43,8 @@ pub struct RegistryServerSettings {
     pub access: Arc<dyn Access>,
     /// How long a connection may take until it has said hello. Default 5 s.
     pub hello_timeout: Duration,
-    /// The most connections. Default 20,000.
+    /// The most connections. Default 20,000. A quarter of them, but not fewer than 16, may have said no hello
+    /// yet, of which a quarter may come from one address.
     pub connections_max: usize,
     /// The most from one address, this machine's own aside. Default 5,000.
     pub connections_per_address_max: usize,
@@ -80,9 +84,10 @@ struct Shared {
     /// The next deadline may be another.
     rescheduled: Notify,
     names: AtomicU64,
-    connections: AtomicUsize,
-    by_origin: Mutex<HashMap<Origin, usize>>,
+    places: Mutex<Places>,
     counts: Counts,
+    /// When it was logged last that somebody was denied.
+    denied_logged: Mutex<Option<Instant>>,
     stopping: watch::Sender<bool>,
 }
 
@@ -105,6 +110,9 @@ pub struct RegistryFigures {
     pub heartbeats: u64,
     /// Nodes that watchers were told of, each time counted.
     pub told: u64,
+    /// Nodes that watchers were not told of, as they fit no frame, each time counted. What is announced is
+    /// bounded so that there is none.
+    pub untold: u64,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +125,7 @@ struct Counts {
     changes: AtomicU64,
     heartbeats: AtomicU64,
     told: AtomicU64,
+    untold: AtomicU64,
 }
 
 fn count(one: &AtomicU64) -> u64 {
@@ -142,9 +151,9 @@ impl RegistryServer {
             wake: Mutex::default(),
             rescheduled: Notify::new(),
             names: AtomicU64::new(0),
-            connections: AtomicUsize::new(0),
-            by_origin: Mutex::default(),
+            places: Mutex::default(),
             counts: Counts::default(),
+            denied_logged: Mutex::default(),
             stopping: watch::Sender::new(false),
         })))
     }
@@ -209,14 +218,23 @@ impl RegistryServer {
     /// Connections that are open.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.connections.load(Ordering::Relaxed)
+        self.0.places.lock().open()
     }
 
     /// What it has done since it was made.
     #[must_use]
     pub fn figures(&self) -> RegistryFigures {
-        let Counts { accepted, refused, denied, announced, not_taken, changes, heartbeats, told } =
-            &self.0.counts;
+        let Counts {
+            accepted,
+            refused,
+            denied,
+            announced,
+            not_taken,
+            changes,
+            heartbeats,
+            told,
+            untold,
+        } = &self.0.counts;
         let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
         RegistryFigures {
             accepted: now(accepted),
@@ -227,6 +245,7 @@ impl RegistryServer {
             changes: now(changes),
             heartbeats: now(heartbeats),
             told: now(told),
+            untold: now(untold),
         }
     }
 
@@ -245,9 +264,7 @@ impl RegistryServer {
             let peer = connection.peer().clone();
             let patience = open.shared.settings.hello_timeout;
             match timeout(patience, connection.accept_stream()).await {
-                Ok(Ok(Some(stream))) => {
-                    session::run(&open.shared, &peer, &*connection, stream).await
-                }
+                Ok(Ok(Some(stream))) => session::run(&open, &peer, &*connection, stream).await,
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => debug!(peer = %peer.address, %error, "connection lost"),
                 Err(_) => debug!(peer = %peer.address, ?patience, "no stream came"),
@@ -269,6 +286,9 @@ impl Shared {
     fn change<T>(&self, change: impl FnOnce(&mut Registry, Monotonic) -> T) -> T {
         let now = Monotonic(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX));
         let mut registry = self.registry.lock();
+        if let Some(by) = registry.catch_up(now) {
+            warn!(?by, "the registry did not get to run: nodes have more time to beat");
+        }
         let before = registry.next_timeout();
         let outcome = change(&mut registry, now);
         let is_sooner = match (before, registry.next_timeout()) {
@@ -288,53 +308,23 @@ impl Shared {
         outcome
     }
 
+    /// Somebody showed no valid token: logged once a second, with how many there were in all.
+    fn denied(&self, peer: &Peer) {
+        let (count, now) = (count(&self.counts.denied), Instant::now());
+        let mut logged = self.denied_logged.lock();
+        if logged.is_none_or(|at| now.saturating_duration_since(at) >= DENIED_PAUSE) {
+            *logged = Some(now);
+            warn!(peer = %peer.address, count, "denied: no valid token");
+        }
+    }
+
     /// A number that nobody had.
     fn name(&self) -> u64 {
         self.names.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// A connection that counts, until it is dropped.
-struct Open {
-    shared: Arc<Shared>,
-    origin: Option<Origin>,
-}
-
-impl Open {
-    /// One more, if that is not too many.
-    fn one_more(shared: Arc<Shared>, origin: Option<Origin>) -> Option<Self> {
-        let RegistryServerSettings { connections_max, connections_per_address_max, .. } =
-            shared.settings;
-        let mut by_origin = shared.by_origin.lock();
-        let from_there = origin.map_or(0, |origin| by_origin.get(&origin).copied().unwrap_or(0));
-        if from_there >= connections_per_address_max
-            || shared.connections.load(Ordering::Acquire) >= connections_max
-        {
-            return None;
-        }
-        if let Some(origin) = origin {
-            *by_origin.entry(origin).or_default() += 1;
-        }
-        shared.connections.fetch_add(1, Ordering::AcqRel);
-        drop(by_origin);
-        Some(Self { shared, origin })
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let mut by_origin = self.shared.by_origin.lock();
-        if let Some(origin) = self.origin
-            && let Some(count) = by_origin.get_mut(&origin)
-        {
-            *count -= 1;
-            if *count == 0 {
-                by_origin.remove(&origin);
-            }
-        }
-        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// How long a listener rests after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing is logged of those who are denied after it was.
+const DENIED_PAUSE: Duration = Duration::from_secs(1);

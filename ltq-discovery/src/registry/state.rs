@@ -5,73 +5,19 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{ChannelName, Monotonic, TopicName};
+use ltq_core::{Monotonic, TopicName};
 use thiserror::Error;
 
 use super::{
+    change::NodeChange,
     settings::{RegistrySettings, RegistrySettingsError},
     watchers::{Told, WatcherId, Watchers},
 };
-use crate::{Epoch, Interest, Load, NodeId, NodeInfo, NodeState};
+use crate::{Epoch, Interest, Load, NodeId, NodeInfo};
 
 /// By which connection something is said: whatever number tells it from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
-
-/// What is different about a node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeChange {
-    /// What it does now; `None` if that is as it was.
-    pub state: Option<NodeState>,
-    /// Topics that came, or whose channels changed, each with all its channels.
-    pub has: Vec<(TopicName, BTreeSet<ChannelName>)>,
-    /// Topics that went.
-    pub lacks: Vec<TopicName>,
-}
-
-impl NodeChange {
-    /// What makes one description of a node another; `None` where a change cannot say it, and the node
-    /// has to be announced anew. A load is none.
-    #[must_use]
-    pub fn between(old: &NodeInfo, new: &NodeInfo) -> Option<Self> {
-        let same = old.id() == new.id()
-            && old.epoch() == new.epoch()
-            && old.addresses() == new.addresses()
-            && old.version() == new.version();
-        let (before, after) = match (old.topics(), new.topics()) {
-            _ if !same => return None,
-            (None, None) => (None, None),
-            (Some(before), Some(after)) => (Some(before), Some(after)),
-            _ => return None,
-        };
-        let (before, after) = (before.into_iter().flatten(), after.into_iter().flatten());
-        let (mut has, mut lacks) = (Vec::new(), Vec::new());
-        let (mut before, mut after) = (before.peekable(), after.peekable());
-        loop {
-            match (before.peek(), after.peek()) {
-                (None, None) => break,
-                (Some((gone, _)), later) if later.is_none_or(|(name, _)| *gone < *name) => {
-                    lacks.push((*gone).clone());
-                    before.next();
-                }
-                (Some((known, old)), Some((name, new))) if known == name => {
-                    if old != new {
-                        has.push(((*name).clone(), (*new).clone()));
-                    }
-                    before.next();
-                    after.next();
-                }
-                (_, Some((name, new))) => {
-                    has.push(((*name).clone(), (*new).clone()));
-                    after.next();
-                }
-                (Some(_), None) => break,
-            }
-        }
-        let state = (old.state() != new.state()).then_some(new.state());
-        Some(Self { state, has, lacks })
-    }
-}
 
 /// How much a registry knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -327,6 +273,9 @@ impl Registry {
             // It might have had any topic, and has these.
             self.watchers.changed_in_any(&id);
             self.watchers.changed_in_topics(&id);
+            if is_state_new {
+                self.watchers.changed(&id);
+            }
         } else if is_state_new {
             self.tell(&id);
         } else if !different.is_empty() {
@@ -367,6 +316,24 @@ impl Registry {
                 false => self.suspect(now, &id),
             }
         }
+    }
+
+    /// Puts all deadlines off if one was passed by more than a heartbeat, and says by how much: nobody listened
+    /// meanwhile (the process was stopped, say), so that no silence is any node's own. They have the time
+    /// again that a node may take to beat. To be called before anything else when time has passed.
+    pub fn catch_up(&mut self, now: Monotonic) -> Option<Duration> {
+        let due = self.next_timeout()?;
+        let late = Duration::from_micros(now.0.saturating_sub(due.0));
+        if late <= self.settings.heartbeat {
+            return None;
+        }
+        let more = late + self.settings.suspected_behind();
+        self.deadlines.clear();
+        for (id, entry) in &mut self.nodes {
+            (entry.heard, entry.deadline) = (entry.heard.plus(more), entry.deadline.plus(more));
+            self.deadlines.insert((entry.deadline, id.clone()));
+        }
+        Some(more)
     }
 
     /// When [`tick`](Self::tick) is to be called next, if nothing else happens.

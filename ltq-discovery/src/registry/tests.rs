@@ -89,6 +89,49 @@ fn who_asks_for_the_nodes_alone_is_not_told_that_topics_changed() {
 }
 
 #[test]
+fn first_topics_and_a_new_state_in_one_change_are_told_to_all() {
+    let mut registry = registry();
+    let unknown = NodeInfo::new("n".parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
+    registry.announce(at(0), SessionId(1), unknown).unwrap();
+    registry.watch(ALICE, Interest::Nodes).unwrap();
+    Keeper::default().drain(&mut registry, ALICE);
+    let _ = registry.take_ready();
+    let has = vec![(topic("orders"), BTreeSet::new())];
+    let change = NodeChange { state: Some(NodeState::Draining), has, ..NodeChange::default() };
+    registry.update(SessionId(1), change).unwrap();
+    assert_eq!(registry.take_ready(), BTreeSet::from([ALICE]));
+    let told = registry.tell_watcher(ALICE, 9);
+    let drains = |told: &Told| matches!(told, Told::Node(n) if n.state() == NodeState::Draining);
+    assert!(told.len() == 1 && told.iter().all(drains), "{told:?}");
+}
+
+#[test]
+fn time_in_which_nobody_listened_is_no_nodes_silence() {
+    let mut registry = registry();
+    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(2), node("n2", 1)).unwrap();
+    registry.session_ended(at(0), SessionId(2));
+    // A little late is as usual.
+    assert_eq!(registry.catch_up(at(3_500)), None);
+    let late = Duration::from_millis(37_500 + 2_500);
+    assert_eq!(registry.catch_up(at(40_000)), Some(late));
+    assert_eq!(registry.catch_up(at(40_000)), None);
+    registry.tick(at(40_000));
+    registry.tick(at(42_499));
+    let counts = registry.counts();
+    assert_eq!((counts.nodes, counts.suspected), (2, 1));
+    registry.heartbeat(at(42_499), SessionId(1), Load(0)).unwrap();
+    registry.tick(at(44_000));
+    assert_eq!(registry.counts().suspected, 1);
+    // Whoever does not beat from then on is suspected and forgotten as ever.
+    registry.tick(at(44_999));
+    assert_eq!(registry.counts().suspected, 2);
+    registry.tick(at(42_499 + 30_500));
+    assert_eq!(registry.counts().nodes, 0);
+    registry.assert_consistent();
+}
+
+#[test]
 fn a_watcher_is_told_what_there_is_and_then_what_changes() {
     let mut registry = registry();
     let n1 = node("n1", 1).with_topics(topics(&["orders", "mail"]));

@@ -23,8 +23,8 @@ use super::{
 use crate::{
     Announcement, DiscoveryError, NodeInfo,
     registry::{
+        change::NodeChange,
         protocol::{Ask, Parts, PlainNode, Say, State as PlainState},
-        state::NodeChange,
     },
 };
 
@@ -223,6 +223,14 @@ impl Teller {
         }
     }
 
+    /// When all of the node is told again, some of which was refused: it stays there as it was meanwhile.
+    fn later(&self, again: Option<Instant>, why: &str) -> Option<Instant> {
+        again.or_else(|| {
+            warn!(registry = %self.address, why, "the node is announced as it was before it changed");
+            Some(Instant::now() + self.shared.config.retry.1)
+        })
+    }
+
     async fn try_talk(&mut self, newest: &mut watch::Receiver<u64>) -> Result<End, End> {
         let shared = Arc::clone(&self.shared);
         let mut talk = tokio::select! {
@@ -232,10 +240,12 @@ impl Teller {
         let (beat, patience) = (talk.heartbeat, talk.patience());
         let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
         let mut told = announce(&shared, mouth)?;
-        // Announcements that are not answered yet.
-        let mut asked = 1;
+        // Announcements that are not answered yet, and whether one was taken in over this connection.
+        let (mut asked, mut is_there): (u32, bool) = (1, false);
+        // When what was refused is told again.
+        let mut again = None;
         let (mut heard, mut beaten) = (Instant::now(), Instant::now());
-        let mut withdrawing = None;
+        let mut is_withdrawing = false;
         loop {
             tokio::select! {
                 biased;
@@ -247,22 +257,40 @@ impl Teller {
                         Say::Goodbye { code, detail } => {
                             return Err(TalkError::Goodbye { code, detail }.into());
                         }
-                        _ if withdrawing.is_some() => return Ok(End::Withdrawn),
+                        // What was said before the withdrawal is answered before it.
+                        Say::Taken | Say::NotAnnounced if is_withdrawing && asked == 0 => {
+                            return Ok(End::Withdrawn);
+                        }
                         Say::Taken => {
-                            asked -= 1;
+                            asked = answered(asked)?;
+                            is_there = true;
                             self.set_announced(true);
                             if let Some(first) = self.told.take() {
                                 info!(registry = %self.address, "announced");
                                 let _ = first.send(Outcome::Taken);
                             }
                         }
-                        Say::NotTaken { detail, .. } => return Err(End::NotTaken(detail)),
-                        // It forgot the node, which is told anew; what was said meanwhile is in that.
-                        Say::NotAnnounced if asked == 0 => {
-                            told = announce(&shared, mouth)?;
-                            asked += 1;
+                        Say::NotTaken { superseded, detail } => {
+                            asked = answered(asked)?;
+                            if superseded || !is_there {
+                                return Err(End::NotTaken(detail));
+                            }
+                            again = self.later(again, &detail);
                         }
-                        Say::NotAnnounced => {}
+                        Say::NotChanged { detail } => {
+                            // For the state there is room always.
+                            let state = Some(PlainState::of(shared.current.lock().node.state()));
+                            mouth.say(&Ask::Change { state, has: Vec::new(), lacks: Vec::new() })?;
+                            again = self.later(again, &detail);
+                        }
+                        // It forgot the node, which is told anew; what was said meanwhile is in that.
+                        Say::NotAnnounced => {
+                            is_there = false;
+                            if asked == 0 {
+                                told = announce(&shared, mouth)?;
+                                asked += 1;
+                            }
+                        }
                     }
                 }
                 () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience).into()),
@@ -272,10 +300,15 @@ impl Teller {
                     let load = shared.current.lock().node.load().0;
                     mouth.say(&Ask::Heartbeat { load })?;
                 }
-                changed = newest.changed(), if withdrawing.is_none() => {
+                () = sleep_until(again.unwrap_or(heard)), if again.is_some() && !is_withdrawing => {
+                    again = None;
+                    told = announce(&shared, mouth)?;
+                    asked += 1;
+                }
+                changed = newest.changed(), if !is_withdrawing => {
                     if changed.is_err() || *newest.borrow_and_update() == WITHDRAWN {
                         mouth.say(&Ask::Withdraw)?;
-                        withdrawing = Some(());
+                        is_withdrawing = true;
                         continue;
                     }
                     told = tell_changes(&shared, told, mouth, &mut asked)?;
@@ -283,6 +316,11 @@ impl Teller {
             }
         }
     }
+}
+
+/// One announcement fewer waits for its answer.
+fn answered(asked: u32) -> Result<u32, End> {
+    asked.checked_sub(1).ok_or_else(|| TalkError::Protocol("an answer to nothing").into())
 }
 
 /// Says all of the node. Returns the number of the newest change in it.

@@ -1,7 +1,10 @@
 //! Registries as a way to find nodes: what a node announces itself by, and a client watches by.
 
 mod announcing;
+#[cfg(test)]
+mod lies_tests;
 mod merged;
+mod nodes;
 mod talk;
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,7 @@ use thiserror::Error;
 
 use crate::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, Watch, backoff};
 use announcing::Announcing;
+pub use nodes::ToldLimits;
 use watching::Watching;
 
 /// Finds nodes by any number of registries, which know nothing of each other: a node is announced to
@@ -29,7 +33,8 @@ use watching::Watching;
 ///
 /// A node that is gone from one registry's view is told of for as long as another one has it. What a
 /// registry told that cannot be reached any more stays in force while none can, and for as long as it
-/// would remember itself otherwise.
+/// would remember itself otherwise. What it told before it was started anew is suspected for ten seconds,
+/// in which nodes come back to it, and gone then.
 ///
 /// It needs a tokio runtime with time, and whatever its transports need.
 #[derive(Clone)]
@@ -43,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) retry: (Duration, Duration),
     pub(crate) patience: Duration,
+    pub(crate) told_limits: ToldLimits,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Registries that have the node, in the order of `addresses`.
     pub(crate) announced: Vec<AtomicBool>,
@@ -57,6 +63,7 @@ pub struct RegistriesBuilder {
     connect_timeout: Duration,
     retry: (Duration, Duration),
     patience: Duration,
+    told_limits: ToldLimits,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -85,6 +92,7 @@ impl Registries {
             connect_timeout: Duration::from_secs(3),
             retry: (Duration::from_millis(100), Duration::from_secs(5)),
             patience: Duration::from_secs(5),
+            told_limits: ToldLimits::default(),
             entropy: Arc::new(SystemEntropy),
         }
     }
@@ -133,6 +141,13 @@ impl RegistriesBuilder {
         self
     }
 
+    /// How much each registry may tell a watch. One that tells more is not listened to.
+    #[must_use]
+    pub const fn told_limits(mut self, limits: ToldLimits) -> Self {
+        self.told_limits = limits;
+        self
+    }
+
     /// Where chance comes from: it spreads attempts over time.
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
@@ -164,6 +179,7 @@ impl RegistriesBuilder {
             connect_timeout: self.connect_timeout,
             retry: self.retry,
             patience: self.patience,
+            told_limits: self.told_limits,
             entropy: self.entropy,
         })))
     }

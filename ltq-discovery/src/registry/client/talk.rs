@@ -6,7 +6,7 @@ use ltq_core::{Address, Connection};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::Config;
+use super::{Config, ToldLimits};
 use crate::registry::{
     link::{Link, LinkError},
     protocol::{Ask, GoodbyeCode, MAGIC, REGISTRY_PROTOCOL, SILENT_BEATS, Say},
@@ -18,6 +18,8 @@ pub(super) struct Talk {
     _connection: Box<dyn Connection>,
     pub(super) link: Link,
     pub(super) heartbeat: Duration,
+    /// Which run of the registry it is.
+    pub(super) run: u64,
 }
 
 /// Why a registry is not talked to.
@@ -35,6 +37,8 @@ pub(super) enum TalkError {
     Protocol(&'static str),
     #[error("nothing came for {0:?}")]
     Silent(Duration),
+    #[error("it tells of more than it may: {} nodes, {} topics and {} channels", .0.nodes_max, .0.topics_max, .0.channels_max)]
+    TooMuch(ToldLimits),
 }
 
 impl TalkError {
@@ -71,12 +75,12 @@ impl Talk {
             link.mouth.send_some().await?;
         }
         match link.ear.hear().await? {
-            Say::Welcome { version: REGISTRY_PROTOCOL, heartbeat_ms, .. } => {
+            Say::Welcome { version: REGISTRY_PROTOCOL, registry: run, heartbeat_ms } => {
                 let heartbeat = Duration::from_millis(heartbeat_ms.into());
                 if !(HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&heartbeat) {
                     return Err(TalkError::Protocol("a heartbeat that is none"));
                 }
-                Ok(Self { _connection: connection, link, heartbeat })
+                Ok(Self { _connection: connection, link, heartbeat, run })
             }
             Say::Welcome { .. } => Err(TalkError::Protocol("another version")),
             Say::Goodbye { code, detail } => Err(TalkError::Goodbye { code, detail }),

@@ -7,7 +7,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use super::*;
 use crate::{
     Announcement, Epoch, Interest, NodeId, NodeSet, NodeState,
-    registry::{RegistryServer, RegistryServerSettings},
+    registry::{RegistryServer, RegistryServerSettings, RegistrySettings},
 };
 
 /// A registry that can be stopped and started again.
@@ -61,7 +61,7 @@ async fn announced(registries: &Registries, node: NodeInfo) -> Box<dyn Announcem
 }
 
 /// Waits until a watch gives a set that is as wanted; a loss of sight is no end.
-async fn until(watch: &mut Box<dyn Watch>, wanted: impl Fn(&NodeSet) -> bool) -> NodeSet {
+async fn until(watch: &mut Box<dyn Watch>, mut wanted: impl FnMut(&NodeSet) -> bool) -> NodeSet {
     let waiting = async {
         loop {
             if let Ok(nodes) = watch.changed().await
@@ -172,6 +172,68 @@ async fn without_any_registry_what_was_told_stays_and_the_loss_is_told_once() {
         }
     };
     timeout(Duration::from_secs(30), told).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_comes_back_empty_takes_no_node_away() {
+    for _ in 0..10 {
+        let network = InProcess::new();
+        let registry = Served::start(&network, "r").await;
+        let nodes = registries(&network, &["r"]);
+        let watching = Registries::builder(network.clone()).registry("in-process://r");
+        // The watcher is back at once, and the nodes in their own time.
+        let at_once = Duration::from_millis(1);
+        let watching = watching.retry(at_once, at_once).build().unwrap();
+        let n1 = announced(&nodes, node("n1", &["orders"])).await;
+        let _n2 = announced(&registries(&network, &["r"]), node("n2", &["orders"])).await;
+        let mut watch = watching.watch(&Interest::Everything).await.unwrap();
+        until(&mut watch, |nodes| nodes.len() == 2).await;
+        registry.stop().await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let registry = Served::start(&network, "r").await;
+        let back = tokio::time::Instant::now();
+        let mut was_suspected = false;
+        let well = |nodes: &NodeSet| nodes.len() == 2 && !nodes.iter().any(NodeInfo::is_suspected);
+        until(&mut watch, |nodes| {
+            assert_eq!(ids(nodes), ["n1", "n2"], "after {:?}", back.elapsed());
+            was_suspected |= nodes.iter().any(NodeInfo::is_suspected);
+            was_suspected && well(nodes)
+        })
+        .await;
+        assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
+        // One that does not come back is gone in the end.
+        drop(n1);
+        registry.stop().await;
+        let _registry = Served::start(&network, "r").await;
+        until(&mut watch, |nodes| ids(nodes) == ["n2"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_registry_forgets_no_node_for_what_it_cannot_take_in() {
+    let network = InProcess::new();
+    let registry = RegistrySettings { topics_max: 3, ..Default::default() };
+    let settings = RegistryServerSettings { registry, ..Default::default() };
+    let served = Served::start_with(&network, "r", settings).await;
+    let (healthy, greedy) = (registries(&network, &["r"]), registries(&network, &["r"]));
+    let mut n1 = announced(&healthy, node("n1", &["a", "b"])).await;
+    let greedy = announced(&greedy, node("n2", &["c"])).await;
+    let mut watch = healthy.watch(&Interest::Everything).await.unwrap();
+    until(&mut watch, |nodes| nodes.len() == 2).await;
+    let more = node("n1", &["a", "b", "d"]).with_state(NodeState::Draining);
+    n1.update(more.clone()).await.unwrap();
+    // Longer than it takes to forget a node.
+    let lost = async {
+        until(&mut watch, |nodes| nodes.len() < 2 || nodes.iter().any(NodeInfo::is_suspected)).await
+    };
+    let lost = timeout(Duration::from_secs(60), lost).await;
+    assert!(lost.is_err(), "{lost:?}");
+    assert!(healthy.announced().all(|(_, is_announced)| is_announced));
+    let there = served.server.look(|registry| registry.nodes().next().cloned()).unwrap();
+    assert_eq!(there, node("n1", &["a", "b"]).with_state(NodeState::Draining));
+    // Once there is room it is told again.
+    greedy.withdraw().await.unwrap();
+    until(&mut watch, |nodes| nodes.iter().eq([&more])).await;
 }
 
 #[tokio::test(start_paused = true)]

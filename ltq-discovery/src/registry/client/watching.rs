@@ -1,6 +1,11 @@
 //! A client that is told by registries which nodes there are.
 
-use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use ltq_core::{Address, ChannelName, TopicName};
@@ -13,8 +18,9 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Config,
+    Config, ToldLimits,
     merged::Merged,
+    nodes::Nodes,
     talk::{Talk, TalkError},
 };
 use crate::{
@@ -143,7 +149,9 @@ struct Listening {
 /// What was told of a node whose topics come in parts.
 struct Begun {
     node: NodeInfo,
-    topics: BTreeMap<TopicName, std::collections::BTreeSet<ChannelName>>,
+    topics: BTreeMap<TopicName, BTreeSet<ChannelName>>,
+    /// Of its topics and channels, as they came.
+    count: usize,
 }
 
 impl Listening {
@@ -155,7 +163,8 @@ impl Listening {
             let error = self.listen(&mut is_heard).await;
             let refuses = error.is_final();
             if let Some(memory) = is_heard {
-                self.shared.merged.lock().lost(self.registry, Instant::now() + memory);
+                let now = Instant::now();
+                self.shared.merged.lock().lost(self.registry, now, now + memory);
             }
             let why = (self.address.clone(), error.to_string());
             self.shared.standing.send_modify(|standing| {
@@ -188,11 +197,12 @@ impl Listening {
         is_heard: &mut Option<Duration>,
     ) -> Result<std::convert::Infallible, TalkError> {
         let mut talk = Talk::begin(&self.shared.config, &self.address).await?;
-        let (beat, patience) = (talk.heartbeat, talk.patience());
+        let (beat, patience, run) = (talk.heartbeat, talk.patience(), talk.run);
+        let limits = self.shared.config.told_limits;
         let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
         mouth.say(&Ask::Watch { watch: WATCH, interest: self.shared.interest.clone() })?;
         let (mut heard, mut beaten) = (Instant::now(), Instant::now());
-        let mut first: Option<BTreeMap<NodeId, NodeInfo>> = None;
+        let mut first: Option<Nodes> = None;
         let mut begun: Option<Begun> = None;
         loop {
             let said = tokio::select! {
@@ -213,15 +223,14 @@ impl Listening {
             let part = match said {
                 Say::Told { watch: WATCH, part } => part,
                 Say::Goodbye { code, detail } => return Err(TalkError::Goodbye { code, detail }),
-                Say::NotWatched { detail, .. } => {
-                    let code = protocol::GoodbyeCode::Forbidden;
+                Say::NotWatched { code, detail, .. } => {
                     return Err(TalkError::Goodbye { code, detail });
                 }
                 _ => continue,
             };
-            let done = match part {
+            match part {
                 Part::Anew => {
-                    (first, begun) = (Some(BTreeMap::new()), None);
+                    (first, begun) = (Some(Nodes::new(limits)), None);
                     continue;
                 }
                 Part::Complete => {
@@ -231,66 +240,80 @@ impl Listening {
                     if is_heard.replace(beat * MEMORY_BEATS).is_none() {
                         self.shared.standing.send_modify(|standing| standing.heard += 1);
                     }
-                    self.shared.tell(self.registry, |merged| merged.told(self.registry, nodes));
+                    let tell = |merged: &mut Merged| merged.told(self.registry, run, nodes, heard);
+                    self.shared.tell(self.registry, tell);
                     continue;
                 }
                 Part::Gone(id) => {
                     let id =
                         NodeId::new(&id).map_err(|_| TalkError::Protocol("a node without id"))?;
-                    (id, None)
+                    match &mut first {
+                        Some(first) => first.remove(&id),
+                        None => {
+                            let tell = |merged: &mut Merged| merged.gone(self.registry, &id);
+                            self.shared.tell(self.registry, tell);
+                        }
+                    }
+                    continue;
                 }
                 Part::Node { node, topics, is_suspected, more } => {
                     let node =
                         node.node().map_err(|_| TalkError::Protocol("a node that is none"))?;
                     let node = node.with_suspicion(is_suspected);
                     let Some(part) = topics else {
-                        self.add(&mut first, node.id().clone(), Some(node));
+                        self.add(&mut first, node)?;
                         continue;
                     };
-                    let mut topics = BTreeMap::new();
-                    protocol::join(&mut topics, part);
-                    begun = Some(Begun { node, topics });
-                    if more {
-                        continue;
+                    let mut begun_node = Begun { node, topics: BTreeMap::new(), count: 0 };
+                    begun_node.join(part, &limits)?;
+                    match more {
+                        true => begun = Some(begun_node),
+                        false => self.add(&mut first, begun_node.whole())?,
                     }
-                    let Some(Begun { node, topics }) = begun.take() else { continue };
-                    (node.id().clone(), Some(node.with_topics(topics)))
                 }
                 Part::Topics { topics, more } => {
                     let Some(begun_node) = &mut begun else {
                         return Err(TalkError::Protocol("topics of no node"));
                     };
-                    protocol::join(&mut begun_node.topics, topics);
-                    if begun_node.topics.len() > TOPICS_MAX {
-                        return Err(TalkError::Protocol("a node with too many topics"));
+                    begun_node.join(topics, &limits)?;
+                    if !more && let Some(begun_node) = begun.take() {
+                        self.add(&mut first, begun_node.whole())?;
                     }
-                    if more {
-                        continue;
-                    }
-                    let Some(Begun { node, topics }) = begun.take() else { continue };
-                    (node.id().clone(), Some(node.with_topics(topics)))
                 }
-            };
-            self.add(&mut first, done.0, done.1);
+            }
         }
     }
 
     /// A node as it is now: part of what a watch begins with, or a change of it.
-    fn add(
-        &self,
-        first: &mut Option<BTreeMap<NodeId, NodeInfo>>,
-        id: NodeId,
-        node: Option<NodeInfo>,
-    ) {
+    fn add(&self, first: &mut Option<Nodes>, node: NodeInfo) -> Result<(), TalkError> {
+        let mut is_taken = true;
         match first {
-            Some(first) => match node {
-                Some(node) => drop(first.insert(id, node)),
-                None => drop(first.remove(&id)),
-            },
+            // When it was told is said of all at once.
+            Some(first) => is_taken = first.insert(node, 0),
             None => {
-                self.shared.tell(self.registry, |merged| merged.changed(self.registry, id, node))
+                let tell = |merged: &mut Merged| is_taken = merged.changed(self.registry, node);
+                self.shared.tell(self.registry, tell);
             }
         }
+        match is_taken {
+            true => Ok(()),
+            false => Err(TalkError::TooMuch(self.shared.config.told_limits)),
+        }
+    }
+}
+
+impl Begun {
+    fn join(&mut self, part: Vec<protocol::Topic>, limits: &ToldLimits) -> Result<(), TalkError> {
+        self.count += part.iter().map(|topic| 1 + topic.channels.len()).sum::<usize>();
+        if self.count > limits.topics_max.saturating_add(limits.channels_max) {
+            return Err(TalkError::TooMuch(*limits));
+        }
+        protocol::join(&mut self.topics, part);
+        Ok(())
+    }
+
+    fn whole(self) -> NodeInfo {
+        self.node.with_topics(self.topics)
     }
 }
 
@@ -298,7 +321,5 @@ impl Listening {
 const WATCH: u32 = 0;
 /// For so many heartbeats what a registry told counts beside others when it is not heard any more.
 const MEMORY_BEATS: u32 = 30;
-/// More topics of one node nobody has.
-const TOPICS_MAX: usize = 10_000_000;
 /// A connection that lasted so long is a success.
 const STABLE: Duration = Duration::from_secs(5);

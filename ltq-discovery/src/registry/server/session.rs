@@ -13,16 +13,17 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Shared, count};
+use super::{Open, Shared, count};
 use crate::{
     Interest, Load, NodeInfo,
     registry::{
+        change::NodeChange,
         link::{Link, LinkError, Mouth},
         protocol::{
             self, Ask, GoodbyeCode, MAGIC, Part, Parts, PlainNode, REGISTRY_PROTOCOL, SILENT_BEATS,
             Say,
         },
-        state::{AnnounceError, NodeChange, SessionId, UpdateError},
+        state::{AnnounceError, SessionId, UpdateError},
         watchers::{Told, WatcherId},
     },
 };
@@ -43,12 +44,8 @@ impl From<LinkError> for End {
     }
 }
 
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    peer: &Peer,
-    connection: &dyn Connection,
-    stream: Stream,
-) {
+pub(super) async fn run(open: &Open, peer: &Peer, connection: &dyn Connection, stream: Stream) {
+    let shared = &open.shared;
     let mut link = Link::new(stream);
     let greeting = greet(shared, peer, &mut link);
     let greeted = match timeout(shared.settings.hello_timeout, greeting).await {
@@ -58,6 +55,7 @@ pub(super) async fn run(
     let ended = match greeted {
         Ok(grant) => {
             connection.welcomed();
+            open.greeted();
             let mut session = Session::new(Arc::clone(shared), grant);
             session.serve(&mut link).await
         }
@@ -95,7 +93,7 @@ async fn greet(shared: &Shared, peer: &Peer, link: &mut Link) -> Result<Grant, E
         return Err(goodbye(GoodbyeCode::Version, detail));
     }
     let Ok(grant) = shared.settings.access.admit(peer, token.as_deref()) else {
-        count(&shared.counts.denied);
+        shared.denied(peer);
         return Err(goodbye(GoodbyeCode::Unauthorized, "a valid token is needed"));
     };
     let heartbeat = shared.settings.registry.heartbeat;
@@ -149,6 +147,10 @@ enum Next {
     Sent,
     News,
     Beat,
+    /// Nothing came for too long.
+    Silent,
+    /// Nothing was taken of what is sent for too long.
+    Unread,
 }
 
 impl Session {
@@ -174,28 +176,35 @@ impl Session {
         loop {
             self.tell(mouth)?;
             let is_sending = mouth.unsent() > 0;
+            // Nothing more is asked of one that does not read the answers.
+            let is_reading = mouth.unsent() < UNSENT_BYTES_MAX;
             let next = tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => {
                     return Err(goodbye(GoodbyeCode::Stopping, "the registry is stopping"));
                 }
-                () = sleep_until(heard + patience) => {
-                    let detail = format!("nothing came for {patience:?}");
-                    return Err(goodbye(GoodbyeCode::Silent, detail));
-                }
-                () = sleep_until(progress + patience), if is_sending => {
-                    return Err(goodbye(GoodbyeCode::Silent, "nothing was read"));
-                }
-                () = sleep_until(beaten + beat) => Next::Beat,
+                // What came before a deadline was heard in time, however late the deadline is looked at.
+                asked = ear.hear(), if is_reading => Next::Asked(asked?),
                 sent = mouth.send_some() => sent.map(|()| Next::Sent)?,
-                // Nothing more is asked of one that does not read the answers.
-                asked = ear.hear(), if mouth.unsent() < UNSENT_BYTES_MAX => Next::Asked(asked?),
+                () = sleep_until(heard + patience), if is_reading => Next::Silent,
+                () = sleep_until(progress + patience), if is_sending => Next::Unread,
+                () = sleep_until(beaten + beat) => Next::Beat,
                 () = self.news.notified() => Next::News,
             };
             let now = Instant::now();
             match next {
                 Next::Sent => progress = now,
                 Next::News => self.owed.extend(self.watches.keys()),
+                // It was not the peer that was silent, if nobody was there to look.
+                Next::Silent if now > heard + patience + beat => heard = now - patience + beat,
+                Next::Silent => {
+                    let detail = format!("nothing came for {patience:?}");
+                    return Err(goodbye(GoodbyeCode::Silent, detail));
+                }
+                Next::Unread if now > progress + patience + beat => {
+                    progress = now - patience + beat;
+                }
+                Next::Unread => return Err(goodbye(GoodbyeCode::Silent, "nothing was read")),
                 Next::Asked(asked) => {
                     heard = now;
                     self.asked(asked, mouth)?;
@@ -214,6 +223,10 @@ impl Session {
             if !is_sending {
                 progress = now;
             }
+            if !is_reading {
+                // Whatever it says waits: it is not silent.
+                heard = now;
+            }
         }
     }
 
@@ -230,8 +243,17 @@ impl Session {
                 self.owed.remove(&watch);
             }
             for told in told {
-                count(&self.shared.counts.told);
-                say_told(mouth, watch, told)?;
+                match say_told(mouth, watch, told) {
+                    Ok(()) => drop(count(&self.shared.counts.told)),
+                    // The others are told all the same.
+                    Err(LinkError::Wire(error)) => {
+                        let count = count(&self.shared.counts.untold);
+                        if count.is_power_of_two() {
+                            warn!(%error, count, "a node cannot be told of");
+                        }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(())
@@ -305,7 +327,7 @@ impl Session {
                     Err(UpdateError::NotAnnounced(_)) => mouth.say(&Say::NotAnnounced)?,
                     Err(UpdateError::Announce(error)) => {
                         count(&shared.counts.not_taken);
-                        mouth.say(&not_taken(&error))?;
+                        mouth.say(&Say::NotChanged { detail: error.to_string() })?;
                     }
                 }
             }
@@ -347,19 +369,20 @@ impl Session {
         };
         let max = self.shared.settings.watches_max;
         let refused = if !permitted {
-            Some(format!("the permission is missing to know of {interest}"))
+            let detail = format!("the permission is missing to know of {interest}");
+            Some((GoodbyeCode::Forbidden, detail))
         } else if self.watches.len() >= max && !self.watches.contains_key(&watch) {
-            Some(format!("a connection may have {max} watches"))
+            Some((GoodbyeCode::Full, format!("a connection may have {max} watches")))
         } else {
             let name = self.shared.name();
             let id = *self.watches.entry(watch).or_insert(WatcherId(name));
             self.shared.wake.lock().insert(id, Arc::clone(&self.news));
             let watched = self.shared.registry.lock().watch(id, interest);
-            watched.err().map(|error| error.to_string())
+            watched.err().map(|error| (GoodbyeCode::Full, error.to_string()))
         };
         match refused {
             None => drop(self.owed.insert(watch)),
-            Some(detail) => mouth.say(&Say::NotWatched { watch, detail })?,
+            Some((code, detail)) => mouth.say(&Say::NotWatched { watch, code, detail })?,
         }
         Ok(())
     }
@@ -371,7 +394,7 @@ fn not_taken(error: &AnnounceError) -> Say {
 }
 
 /// Says one thing to a watcher, in as many frames as it takes.
-fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), End> {
+fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), LinkError> {
     let mut say = |part: Part| mouth.say(&Say::Told { watch, part });
     match told {
         Told::Anew => say(Part::Anew)?,

@@ -16,7 +16,7 @@ use crate::{
     registry::{
         Registries,
         link::{Link, LinkError},
-        protocol::{Ask, MAGIC, PlainNode, REGISTRY_PROTOCOL, Say},
+        protocol::{Ask, GoodbyeCode, MAGIC, Part, PlainNode, REGISTRY_PROTOCOL, Say},
     },
 };
 
@@ -249,7 +249,7 @@ async fn watches_and_connections_have_their_limits() {
     say(&mut link, &Ask::Watch { watch: 9, interest: Interest::Nodes }).await;
     let detail = loop {
         match hear(&mut link).await.unwrap() {
-            Say::NotWatched { watch: 9, detail } => break detail,
+            Say::NotWatched { watch: 9, code: GoodbyeCode::Full, detail } => break detail,
             Say::Told { .. } => {}
             other => panic!("it said {other:?}"),
         }
@@ -270,6 +270,106 @@ async fn watches_and_connections_have_their_limits() {
     assert_eq!(served.server.figures().refused, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_that_there_are_too_many_watchers_may_ask_again() {
+    let registry = RegistrySettings { watchers_max: 1, ..Default::default() };
+    let served = serve(RegistryServerSettings { registry, ..Default::default() }).await;
+    let first = served.registries("any").watch(&Interest::Nodes).await.unwrap();
+    let second = tokio::spawn({
+        let registries = served.registries("any");
+        async move { registries.watch(&Interest::Nodes).await.map(|_| ()) }
+    });
+    let refused = async {
+        while served.server.figures().accepted < 3 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(15), refused).await.expect("it asks again");
+    drop(first);
+    timeout(Duration::from_secs(20), second).await.expect("an answer").unwrap().unwrap();
+    // What is refused for lack of room is not called forbidden.
+    let _first = served.registries("any").watch(&Interest::Nodes).await.unwrap();
+    let error = served.registries("any").watch(&Interest::Nodes).await.map(|_| ()).unwrap_err();
+    assert!(matches!(&error, DiscoveryError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_was_stopped_for_a_while_cuts_and_forgets_nobody() {
+    for has_beaten in [true, false] {
+        let served = serve(RegistryServerSettings::default()).await;
+        let mut link = served.welcomed("any").await;
+        let plain = PlainNode::of(&node("n", &[]));
+        say(&mut link, &Ask::Announce { node: plain, topics_known: true }).await;
+        say(&mut link, &Ask::Announced).await;
+        assert_eq!(hear(&mut link).await.unwrap(), Say::Taken);
+        if has_beaten {
+            say(&mut link, &Ask::Heartbeat { load: 1 }).await;
+        }
+        tokio::time::advance(Duration::from_secs(40)).await;
+        for _ in 0..8 {
+            sleep(Duration::from_millis(500)).await;
+            say(&mut link, &Ask::Heartbeat { load: 1 }).await;
+            let counts = served.server.look(Registry::counts);
+            assert_eq!((counts.nodes, counts.suspected), (1, 0), "beaten: {has_beaten}");
+        }
+        // The connection is the one that it was.
+        say(&mut link, &Ask::Withdraw).await;
+        assert_eq!(hear(&mut link).await.unwrap(), Say::Taken);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_reads_slowly_is_told_all_in_the_end() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let many: BTreeMap<_, _> = (0..40_000)
+        .map(|n| {
+            (format!("a-topic-with-a-name-that-is-long-{n}").parse().unwrap(), BTreeSet::new())
+        })
+        .collect();
+    let many = node("n", &[]).with_topics(many);
+    let from = super::super::state::SessionId(900);
+    let announced = served.server.0.change(|registry, now| registry.announce(now, from, many));
+    announced.unwrap();
+    let mut link = served.welcomed("any").await;
+    say(&mut link, &Ask::Watch { watch: 0, interest: Interest::Everything }).await;
+    let (start, mut parts) = (Instant::now(), 0);
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        say(&mut link, &Ask::Beat).await;
+        match hear(&mut link).await.unwrap() {
+            Say::Told { part: Part::Complete, .. } => break,
+            Say::Told { .. } => parts += 1,
+            other => panic!("it said {other:?} after {:?}", start.elapsed()),
+        }
+    }
+    assert!(parts > 20, "{parts} parts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_be_told_of_hides_no_other() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let too_long = NodeInfo::beyond_bounds("m".parse().unwrap(), 65_540);
+    for (session, node) in [(901, node("a", &[])), (902, too_long), (903, node("z", &[]))] {
+        let from = super::super::state::SessionId(session);
+        served.server.0.change(|registry, now| registry.announce(now, from, node)).unwrap();
+    }
+    let mut watch = served.registries("any").watch(&Interest::Everything).await.unwrap();
+    let nodes = watch.changed().await.unwrap();
+    let ids: Vec<_> = nodes.iter().map(|node| node.id().as_str()).collect();
+    assert_eq!(ids, ["a", "z"]);
+    assert_eq!(served.server.figures().untold, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_address_is_too_long_is_refused_by_the_registry() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let mut link = served.welcomed("any").await;
+    let node = PlainNode::of(&NodeInfo::beyond_bounds("m".parse().unwrap(), 60_000));
+    say(&mut link, &Ask::Announce { node, topics_known: false }).await;
+    let said = goodbye(&mut link).await;
+    assert!(said.contains("the limit is 255"), "{said}");
+}
+
 #[tokio::test]
 async fn one_address_cannot_take_all_the_places() {
     let settings = RegistryServerSettings {
@@ -286,5 +386,74 @@ async fn one_address_cannot_take_all_the_places() {
     assert!(one(from(3)).is_none(), "five are there");
     drop((crowd, others));
     assert_eq!(server.connections(), 0);
-    assert!(server.0.by_origin.lock().is_empty());
+    assert!(server.0.places.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_say_no_hello_leave_room_for_those_who_do() {
+    let settings = RegistryServerSettings {
+        connections_max: 80,
+        connections_per_address_max: 70,
+        ..Default::default()
+    };
+    let server = RegistryServer::new(settings.clone(), &SystemEntropy).unwrap();
+    let from = |last: u8| Origin::of_ip(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
+    let one = |origin| Open::one_more(Arc::clone(&server.0), origin);
+    // Of 80 a quarter, and of those a quarter from one address.
+    let crowd: Vec<_> = (0..70).filter_map(|_| one(from(1))).collect();
+    assert_eq!(crowd.len(), 5);
+    let others: Vec<_> = (0..70).filter_map(|_| one(None)).collect();
+    assert_eq!(others.len(), 15);
+    crowd.iter().for_each(Open::greeted);
+    crowd.iter().for_each(Open::greeted);
+    assert_eq!((0..70).map_while(|_| one(from(1))).count(), 70, "each is gone at once");
+    let again: Vec<_> = (0..70).filter_map(|_| one(from(1))).collect();
+    assert_eq!(again.len(), 5);
+    drop((crowd, others, again));
+    assert!(server.0.places.lock().is_empty());
+
+    // Whoever has said hello is in nobody's way.
+    let served = serve(settings).await;
+    let mut welcomed = Vec::new();
+    for _ in 0..30 {
+        welcomed.push(served.welcomed("any").await);
+    }
+    assert_eq!(served.server.connections(), 30);
+}
+
+/// Counts warnings.
+struct Warnings(Arc<AtomicU64>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_tokens_are_warned_of_once_a_second() {
+    let warnings = Arc::new(AtomicU64::new(0));
+    let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&warnings)));
+    let access = Arc::new(ByToken);
+    let served = serve(RegistryServerSettings { access, ..Default::default() }).await;
+    for second in 1..=2 {
+        for _ in 0..10 {
+            let mut link = served.link().await;
+            say(&mut link, &hello(Some("guess"))).await;
+            assert!(goodbye(&mut link).await.contains("valid token"));
+        }
+        assert_eq!(warnings.load(Ordering::Relaxed), second);
+        sleep(DENIED_PAUSE).await;
+    }
+    assert_eq!(served.server.figures().denied, 20);
 }

@@ -1,0 +1,175 @@
+//! Registries that are none: what they say harms nobody but themselves.
+
+use std::time::Duration;
+
+use ltq_core::{Address, Connection, Listener, Transport};
+use ltq_transport::InProcess;
+use tokio::time::timeout;
+
+use super::*;
+use crate::{
+    Epoch, Interest, NodeInfo,
+    registry::{
+        link::Link,
+        protocol::{Ask, Part, PlainNode, REGISTRY_PROTOCOL, Say, Topic},
+    },
+};
+
+/// One that says whatever the test has it say.
+struct Liar {
+    network: InProcess,
+    listener: Box<dyn Listener>,
+}
+
+/// Somebody who took it for a registry.
+struct Victim {
+    link: Link,
+    _connection: Box<dyn Connection>,
+}
+
+impl Liar {
+    async fn start() -> Self {
+        let network = InProcess::new();
+        let listener = network.listen(&Address::new("in-process", "liar")).await.unwrap();
+        Self { network, listener }
+    }
+
+    fn builder(&self) -> RegistriesBuilder {
+        Registries::builder(self.network.clone()).registry("in-process://liar")
+    }
+
+    /// The next one who connects, welcomed as by this run of a registry.
+    async fn victim(&mut self, registry: u64) -> Victim {
+        within(async {
+            let connection = self.listener.accept().await.unwrap();
+            let stream = connection.accept_stream().await.unwrap().unwrap();
+            let mut victim = Victim { link: Link::new(stream), _connection: connection };
+            assert!(matches!(victim.hear().await, Ask::Hello { .. }));
+            let welcome =
+                Say::Welcome { version: REGISTRY_PROTOCOL, registry, heartbeat_ms: 1_000 };
+            victim.say(welcome).await;
+            victim
+        })
+        .await
+    }
+}
+
+impl Victim {
+    async fn say(&mut self, say: Say) {
+        self.link.mouth.say(&say).unwrap();
+        while self.link.mouth.unsent() > 0 {
+            self.link.mouth.send_some().await.unwrap();
+        }
+    }
+
+    async fn hear(&mut self) -> Ask {
+        within(self.link.ear.hear()).await.unwrap()
+    }
+
+    /// Until this is said.
+    async fn hear_until(&mut self, wanted: impl Fn(&Ask) -> bool) {
+        while !wanted(&self.hear().await) {}
+    }
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(60), what).await.expect("it comes in time")
+}
+
+fn node(id: &str) -> NodeInfo {
+    let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
+    node.with_epoch(Epoch { started: 1, instance: 1 })
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_to_nothing_end_a_connection_and_not_the_announcing() {
+    let mut liar = Liar::start().await;
+    let registries = liar.builder().build().unwrap();
+    let announcing = tokio::spawn(async move { registries.announce(node("n")).await });
+    let mut victim = liar.victim(1).await;
+    victim.hear_until(|ask| *ask == Ask::Announced).await;
+    victim.say(Say::Taken).await;
+    let _announced = within(announcing).await.unwrap().unwrap();
+    victim.say(Say::Taken).await;
+    let mut again = liar.victim(1).await;
+    again.hear_until(|ask| *ask == Ask::Announced).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_registry_tells_without_end() {
+    let limits = ToldLimits { nodes_max: 3, topics_max: 5, channels_max: 5 };
+    let topic = |name: &str, channels: usize| Topic {
+        name: name.parse().unwrap(),
+        channels: (0..channels).map(|n| format!("c{n}").parse().unwrap()).collect(),
+        adds: false,
+    };
+    let told = |id: &str, topics: Vec<Topic>, more| {
+        let node = PlainNode::of(&node(id));
+        Part::Node { node, topics: Some(topics), is_suspected: false, more }
+    };
+    let topics = |count: usize| (0..count).map(|n| topic(&format!("t{n}"), 0)).collect::<Vec<_>>();
+    let floods = [
+        (0..4).map(|n| told(&format!("n{n}"), Vec::new(), false)).collect::<Vec<_>>(),
+        vec![told("a", topics(3), false), told("b", topics(3), false)],
+        vec![told("a", vec![topic("t", 3)], false), told("b", vec![topic("t", 3)], false)],
+        vec![
+            told("a", topics(5), true),
+            Part::Topics { topics: topics(5), more: true },
+            Part::Topics { topics: topics(5), more: true },
+        ],
+    ];
+    for flood in floods {
+        // As what a watch begins with, and as changes of it.
+        for is_first in [true, false] {
+            let mut liar = Liar::start().await;
+            // It is asked again, and does not answer: what is told is why it was left.
+            let builder = liar.builder().connect_timeout(Duration::from_secs(3_600));
+            let registries = builder.told_limits(limits).build().unwrap();
+            let watching = tokio::spawn(async move {
+                let mut watch = registries.watch(&Interest::Everything).await?;
+                // Until the loss of the registry is told.
+                loop {
+                    watch.changed().await?;
+                }
+                #[allow(unreachable_code, reason = "says of what type the errors are")]
+                Ok::<(), DiscoveryError>(())
+            });
+            let mut victim = liar.victim(1).await;
+            let say = |part: Part| Say::Told { watch: 0, part };
+            victim.say(say(Part::Anew)).await;
+            if !is_first {
+                victim.say(say(Part::Complete)).await;
+            }
+            for part in &flood {
+                victim.say(say(part.clone())).await;
+            }
+            let error = within(watching).await.unwrap().unwrap_err();
+            let why = std::error::Error::source(&error).map(ToString::to_string);
+            let why = format!("{error} {why:?}");
+            assert!(why.contains("more than it may: 3 nodes"), "{why}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_waits_for_its_own_answer() {
+    let mut liar = Liar::start().await;
+    let registries = liar.builder().build().unwrap();
+    let announcing = tokio::spawn(async move { registries.announce(node("n")).await });
+    let mut victim = liar.victim(1).await;
+    victim.hear_until(|ask| *ask == Ask::Announced).await;
+    victim.say(Say::Taken).await;
+    let Announced::Known(mut announcement) = within(announcing).await.unwrap().unwrap() else {
+        panic!("not taken")
+    };
+    // No change says this: the node is announced anew, which is not answered yet.
+    announcement.update(node("n").with_version("2").unwrap()).await.unwrap();
+    victim.hear_until(|ask| *ask == Ask::Announced).await;
+    let withdrawing = tokio::spawn(announcement.withdraw());
+    victim.hear_until(|ask| *ask == Ask::Withdraw).await;
+    victim.say(Say::Taken).await;
+    victim.hear_until(|ask| matches!(ask, Ask::Heartbeat { .. })).await;
+    assert!(!withdrawing.is_finished(), "that was the answer to the announcement");
+    victim.say(Say::Taken).await;
+    within(withdrawing).await.unwrap().unwrap();
+}
