@@ -155,10 +155,15 @@ impl Client {
     /// [`CloseError`] when that was not done within the request timeout; the client is closed all
     /// the same.
     pub async fn close(self) -> Result<(), CloseError> {
+        let after = self.lease.hub().config.request_timeout;
+        self.close_by(deadline(Instant::now(), after)).await
+    }
+
+    /// Closes it by this time at the latest.
+    pub(crate) async fn close_by(self, deadline: Instant) -> Result<(), CloseError> {
         let hub = self.lease.hub();
         let after = hub.config.request_timeout;
         let (reply, closed) = oneshot::channel();
-        let deadline = deadline(Instant::now(), after);
         hub.command(Command::Close { deadline, after, reply });
         // Without an answer the runtime was shut down, and nothing is left to wait for.
         let result = closed.await.unwrap_or(Ok(()));

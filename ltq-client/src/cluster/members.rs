@@ -116,11 +116,11 @@ impl Members {
     /// The client by which a node is talked to, which is made if there is none. `None` for a node that
     /// is not there, one that has no address that a transport knows, and when the cluster is closed.
     pub(crate) fn client(&self, id: &NodeId) -> Option<Client> {
-        let nodes = self.nodes();
         let mut state = self.shared.state.lock();
         if state.is_closed {
             return None;
         }
+        let nodes = self.nodes();
         let Some(node) = nodes.get(id) else {
             return state.members.get(id).and_then(Member::client);
         };
@@ -240,9 +240,10 @@ impl Shared {
                 }
             }
         });
+        // Under the lock: who asks for a client in between would get one of the old addresses.
+        self.nodes.send_replace(Some(nodes));
         drop(state);
         drop(gone);
-        self.nodes.send_replace(Some(nodes));
     }
 }
 

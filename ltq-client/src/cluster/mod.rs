@@ -232,8 +232,8 @@ impl Cluster {
     /// them any more.
     ///
     /// # Errors
-    /// [`CloseError`] when not everything was answered within the request timeout, or a connection could
-    /// not be ended in that time; the cluster is closed all the same. Its `publishes` counts messages.
+    /// [`CloseError`] when not everything was answered and every connection ended within the request
+    /// timeout, which is one for all of it; the cluster is closed all the same. Its `publishes` counts messages.
     pub async fn close(self) -> Result<(), CloseError> {
         let after = self.inner.members.template().get_request_timeout();
         let by = deadline(Instant::now(), after);
@@ -248,7 +248,7 @@ impl Cluster {
         let mut subscriptions = 0;
         let mut is_clean = publishes == 0;
         let clients = self.inner.members.close();
-        for result in join_all(clients.into_iter().map(crate::Client::close)).await {
+        for result in join_all(clients.into_iter().map(|client| client.close_by(by))).await {
             if let Err(error) = result {
                 is_clean = false;
                 publishes += error.publishes;

@@ -350,11 +350,20 @@ impl ProducerShared {
     ) -> Result<u64, Violation> {
         let mut core = self.core.lock();
         let is_stopping = refusal.code == RefusalCode::Stopping;
+        let draining = (refusal.code == RefusalCode::Draining).then(|| refusal.clone());
         let result = core.window.handle_refused(sequence, count, refusal);
+        if core.is_resting && !core.window.is_recovering() {
+            // What came back is not sent there again.
+            core.window.withdraw();
+        }
         let result = self.after_answers(core, result);
-        if is_stopping && let Some(behalf) = &self.behalf {
+        if let Some(behalf) = &self.behalf {
             // What comes back for that waits in the window.
-            behalf.look_here();
+            match draining {
+                Some(refusal) => behalf.refused(&refusal),
+                None if is_stopping => behalf.look_here(),
+                None => {}
+            }
         }
         result
     }

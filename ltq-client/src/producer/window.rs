@@ -121,6 +121,11 @@ impl<R> Window<R> {
         self.is_open
     }
 
+    /// Whether something came back that is not sent anew before all is answered.
+    pub(super) const fn is_recovering(&self) -> bool {
+        self.recovering
+    }
+
     /// Why nothing more is taken, if so.
     pub(super) const fn ended(&self) -> Option<&Failure> {
         self.ended.as_ref()

@@ -13,6 +13,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use ltq_discovery::{NodeId, NodeInfo, NodeSet};
 use tokio::{
     sync::{oneshot, watch},
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, info};
@@ -68,11 +69,15 @@ struct Lane {
 
 /// The moment at which something is due next.
 #[derive(Default)]
-struct Next(Option<Instant>);
+struct Next {
+    at: Option<Instant>,
+    /// There is more to do, and others have their turn before it.
+    is_now: bool,
+}
 
 impl Next {
     fn at(&mut self, at: Instant) {
-        self.0 = Some(self.0.map_or(at, |next| next.min(at)));
+        self.at = Some(self.at.map_or(at, |next| next.min(at)));
     }
 }
 
@@ -111,8 +116,12 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let signal = self.shared.signal.clone();
         while let Some(next) = self.look(Instant::now()) {
+            if next.is_now {
+                yield_now().await;
+                continue;
+            }
             let sleep = async {
-                match next.0 {
+                match next.at {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -160,7 +169,7 @@ impl Keeper {
         self.tend_lanes(&view, now, &mut next);
         self.open_lanes(&view, now, &mut next);
         self.publish_candidates(&view, now);
-        self.shared.place_waiting();
+        next.is_now = self.shared.place_waiting();
         self.fail_hopeless(&view);
         self.expire(&view, now);
         // What was placed may have wanted a node that has no producer yet.
@@ -171,8 +180,8 @@ impl Keeper {
         let is_waiting = router.is_anything_waiting();
         drop(router);
         let closing = self.shared.closing.load(Ordering::SeqCst);
-        let resting = self.lanes.values().any(|lane| lane.is_resting);
-        self.shared.signal.set_attentive(closing || resting);
+        let ends = self.lanes.values().any(|lane| lane.is_resting && lane.lent.pending() > 0);
+        self.shared.signal.set_attentive(closing || ends);
         let is_busy = is_waiting || self.lanes.values().any(|lane| lane.lent.pending() > 0);
         let given_up = self.shared.given_up.load(Ordering::SeqCst);
         if given_up {
@@ -184,6 +193,12 @@ impl Keeper {
     fn view(&mut self, now: Instant) -> View {
         let nodes = self.members.nodes();
         let mut standings = BTreeMap::new();
+        let lanes = &self.lanes;
+        self.contacts.retain(
+            &self.members,
+            |id| nodes.get(id).is_some() || lanes.contains_key(id),
+            |number| lanes.values().any(|lane| lane.client == number),
+        );
         let mut router = self.shared.router.lock();
         router.retain_passed(|id| nodes.get(id).is_some());
         for node in nodes.iter() {
@@ -195,8 +210,6 @@ impl Keeper {
             standings.insert(node.id().clone(), standing);
         }
         drop(router);
-        self.contacts.retain(|id| nodes.get(id).is_some() || self.lanes.contains_key(id));
-        let lanes = &self.lanes;
         self.trouble.retain(|id, _| nodes.get(id).is_some() || lanes.contains_key(id));
         self.shared.counts.lock().retain(|id| nodes.get(id).is_some());
         View { nodes, standings }
@@ -216,7 +229,7 @@ impl Keeper {
         for (id, lane) in &mut self.lanes {
             let is_usable = lane.is_open
                 && view.standing(id).is_some_and(|standing| !standing.is_out())
-                && self.contacts.of(id) == Contact::Up
+                && self.contacts.of_client(id, lane.client) == Contact::Up
                 && self.contacts.is_current(id, lane.client, &self.members);
             if is_usable && lane.is_resting {
                 lane.lent.wake();
@@ -232,23 +245,32 @@ impl Keeper {
         let usable = self.lanes.values().filter(|lane| lane.is_open && !lane.is_resting).count();
         let mut over = Vec::new();
         for (id, lane) in &self.lanes {
-            if lane.lent.is_over() {
+            let is_there = view.nodes.get(id).is_some();
+            let is_replaced =
+                is_there && !self.contacts.is_current(id, lane.client, &self.members);
+            if lane.lent.is_over() || (is_replaced && !lane.is_open) {
                 over.push(id.clone());
                 continue;
             }
             if !lane.is_resting {
                 continue;
             }
+            let is_draining =
+                view.standing(id) == Some(&Standing::Out(NodeNotUsed::Draining));
+            if is_draining && lane.lent.pending() == 0 {
+                over.push(id.clone());
+                continue;
+            }
             let Some(since) = self.trouble.get(id) else { continue };
-            let is_gone = view.nodes.get(id).is_none()
-                || !self.contacts.is_current(id, lane.client, &self.members);
-            let is_down = self.contacts.of(id) == Contact::Down;
+            let is_gone = !is_there || is_replaced;
+            let is_down = self.contacts.of_client(id, lane.client) == Contact::Down;
             let is_idle = lane.lent.pending() == 0;
             let is_given_up = is_idle
                 || match (self.shared.ordered, self.shared.failover) {
                     // The same node later keeps a repeat from being one.
-                    (None, Failover::AtLeastOnce) => usable > 0,
-                    (None, Failover::SameNode) => false,
+                    (None, Failover::AtLeastOnce) => usable > 0 || is_replaced,
+                    // It comes back at another address, and not to this client.
+                    (None, Failover::SameNode) => is_replaced && is_down,
                     (Some(Availability::Move), _) => true,
                     (Some(Availability::Fail), _) => is_gone,
                 };
@@ -262,6 +284,12 @@ impl Keeper {
             if let Some(lane) = self.lanes.remove(&id) {
                 if lane.lent.pending() > 0 {
                     info!(node = %id, topic = %self.shared.settings.topic, "given up; going on elsewhere");
+                }
+                if view.nodes.get(&id).is_some()
+                    && !self.contacts.is_current(&id, lane.client, &self.members)
+                {
+                    // That was where it is no more.
+                    self.trouble.remove(&id);
                 }
                 lane.lent.abandon();
             }
@@ -282,6 +310,9 @@ impl Keeper {
                 // What it was given it answers all the same.
                 Some(Standing::Out(NodeNotUsed::Draining | NodeNotUsed::PassedOver(_))) => {
                     is_current && self.contacts.of(&id) != Contact::Down
+                }
+                Some(Standing::Out(NodeNotUsed::NotConnected)) => {
+                    is_current && self.contacts.of(&id) == Contact::Leaving
                 }
                 Some(Standing::Out(_)) => false,
             };
@@ -319,19 +350,29 @@ impl Keeper {
             return;
         }
         let patience = |lane: &Lane| deadline(lane.since, STAGGER);
-        let young = self.lanes.values().filter(|lane| !lane.is_open && patience(lane) > now);
-        let young: Vec<_> = young.map(patience).collect();
+        let young = self.lanes.iter().filter(|(id, lane)| {
+            // One that cannot be connected to has had its chance.
+            let is_down = self.contacts.of_client(id, lane.client) == Contact::Down;
+            !lane.is_open && !is_down && patience(lane) > now
+        });
+        let young: Vec<_> = young.map(|(_, lane)| patience(lane)).collect();
         let mut places = YOUNG_MAX.saturating_sub(young.len());
-        let unopened: Vec<_> = self.candidates(view).map(|node| node.id().clone()).collect();
-        let mut unopened: Vec<_> =
-            unopened.into_iter().filter(|id| !self.lanes.contains_key(id)).collect();
-        while places > 0 && !unopened.is_empty() {
-            let random = self.shared.entropy.next() as usize % unopened.len();
-            let id = unopened.swap_remove(random);
+        let unopened = self.candidates(view).map(NodeInfo::id).cloned();
+        let unopened = unopened.filter(|id| !self.lanes.contains_key(id));
+        // Those that others are connected to answer at once.
+        let (mut up, mut others): (Vec<_>, Vec<_>) =
+            unopened.partition(|id| contacts::is_up(id, &self.members));
+        while places > 0 {
+            let from = if up.is_empty() { &mut others } else { &mut up };
+            if from.is_empty() {
+                break;
+            }
+            let random = self.shared.entropy.next() as usize % from.len();
+            let id = from.swap_remove(random);
             self.open(&id, now);
             places -= 1;
         }
-        if !unopened.is_empty() {
+        if !up.is_empty() || !others.is_empty() {
             young.into_iter().min().into_iter().for_each(|at| next.at(at));
             next.at(deadline(now, STAGGER));
         }
@@ -413,7 +454,7 @@ impl Keeper {
             }
         }
         let Some((node, PassedOver { refusal, .. })) = last else { return };
-        let waiting = router.take_all_waiting(None);
+        let waiting = router.take_all_waiting();
         drop(router);
         let topic = self.shared.settings.topic.clone();
         let error = PublishError::Refused { topic: topic.clone(), refusal: refusal.clone() };

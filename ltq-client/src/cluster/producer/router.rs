@@ -31,6 +31,8 @@ pub(super) struct Router {
     pub(super) order: Option<Order>,
     /// What waits for a node, by its number.
     waiting: BTreeMap<u64, Waiting>,
+    /// The numbers of those that have a slot, by it. None is empty.
+    of_slot: BTreeMap<Slot, BTreeSet<u64>>,
     /// Nothing that waits has an earlier deadline.
     earliest: Option<Instant>,
     /// Nodes that were chosen, and have no producer that could take a message.
@@ -110,6 +112,7 @@ impl Router {
             candidates: Vec::new(),
             order,
             waiting: BTreeMap::new(),
+            of_slot: BTreeMap::new(),
             earliest: None,
             wanted: BTreeSet::new(),
             is_more_wanted: false,
@@ -181,25 +184,41 @@ impl Router {
         }
     }
 
-    pub(super) fn wait(&mut self, waiting: Waiting) {
+    /// Lets a call wait. Returns whether the task has to be told: nothing waits in front of it that it is
+    /// to look after already.
+    pub(super) fn wait(&mut self, waiting: Waiting) -> bool {
         let deadline = waiting.rest.deadline;
-        self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
-        if let (Some(order), Some(slot)) = (&mut self.order, waiting.errand.slot) {
-            order.wait(slot);
+        let is_earliest = self.earliest.is_none_or(|earliest| deadline < earliest);
+        if is_earliest {
+            self.earliest = Some(deadline);
         }
-        self.waiting.insert(waiting.errand.number, waiting);
+        let number = waiting.errand.number;
+        let is_first = match waiting.errand.slot {
+            Some(slot) => {
+                let numbers = self.of_slot.entry(slot).or_default();
+                numbers.insert(number);
+                if let Some(order) = &mut self.order {
+                    order.wait(slot);
+                }
+                numbers.first() == Some(&number)
+            }
+            None => self.waiting.is_empty(),
+        };
+        self.waiting.insert(number, waiting);
+        is_first || is_earliest || self.is_more_wanted
     }
 
-    /// The first that waits from this number on: its number and slot.
-    pub(super) fn next_waiting(&self, from: u64) -> Option<(u64, Option<Slot>)> {
-        let (number, waiting) = self.waiting.range(from..).next()?;
-        Some((*number, waiting.errand.slot))
-    }
-
-    pub(super) fn take_waiting(&mut self, number: u64) -> Option<Waiting> {
+    /// Takes one out that is to be given to a node. Nothing of its slot overtakes it before
+    /// [`handed_out`](Self::handed_out).
+    pub(super) fn hand_out(&mut self, number: u64) -> Option<Waiting> {
         let waiting = self.waiting.remove(&number)?;
-        if let (Some(order), Some(slot)) = (&mut self.order, waiting.errand.slot) {
-            order.waited(slot);
+        if let Some(slot) = waiting.errand.slot
+            && let Some(numbers) = self.of_slot.get_mut(&slot)
+        {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.of_slot.remove(&slot);
+            }
         }
         if self.waiting.is_empty() {
             self.earliest = None;
@@ -207,12 +226,48 @@ impl Router {
         Some(waiting)
     }
 
-    /// All that waits, or all of a slot.
-    pub(super) fn take_all_waiting(&mut self, slot: Option<Slot>) -> Vec<Waiting> {
-        let all = self.waiting.iter();
-        let of_slot = all.filter(|(_, one)| slot.is_none() || one.errand.slot == slot);
-        let numbers: Vec<_> = of_slot.map(|(number, _)| *number).collect();
+    /// One of the slot that was taken out is where it goes.
+    pub(super) fn handed_out(&mut self, slot: Option<Slot>) {
+        if let (Some(order), Some(slot)) = (&mut self.order, slot) {
+            order.waited(slot);
+        }
+    }
+
+    fn take_waiting(&mut self, number: u64) -> Option<Waiting> {
+        let waiting = self.hand_out(number)?;
+        self.handed_out(waiting.errand.slot);
+        Some(waiting)
+    }
+
+    /// All that waits.
+    pub(super) fn take_all_waiting(&mut self) -> Vec<Waiting> {
+        let numbers: Vec<_> = self.waiting.keys().copied().collect();
         numbers.into_iter().filter_map(|number| self.take_waiting(number)).collect()
+    }
+
+    /// All of a slot that waits. It costs nothing what else does.
+    pub(super) fn take_slot(&mut self, slot: Option<Slot>) -> Vec<Waiting> {
+        let numbers = slot.and_then(|slot| self.of_slot.get(&slot)).cloned().unwrap_or_default();
+        numbers.into_iter().filter_map(|number| self.take_waiting(number)).collect()
+    }
+
+    /// The slots of which something waits, whatever has waited longest first; `None` for what has none.
+    pub(super) fn slots_waiting(&self) -> Vec<Option<Slot>> {
+        if self.order.is_none() {
+            return self.waiting.first_key_value().map(|_| None).into_iter().collect();
+        }
+        let first = |(slot, numbers): (&Slot, &BTreeSet<u64>)| (numbers.first().copied(), *slot);
+        let mut slots: Vec<_> = self.of_slot.iter().map(first).collect();
+        slots.sort_unstable();
+        slots.into_iter().map(|(_, slot)| Some(slot)).collect()
+    }
+
+    /// The number of the first of a slot that waits, or of all without one.
+    pub(super) fn first_waiting(&self, slot: Option<Slot>) -> Option<u64> {
+        match slot {
+            Some(slot) => self.of_slot.get(&slot)?.first().copied(),
+            None => self.waiting.first_key_value().map(|(number, _)| *number),
+        }
     }
 
     /// Those whose time is up.
@@ -355,16 +410,16 @@ mod tests {
         let mut router = router(None);
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        router.wait(waiting(5, None, after(2)));
-        router.wait(waiting(3, None, after(1)));
-        router.wait(waiting(4, None, after(3)));
-        assert_eq!(router.next_waiting(0).map(|next| next.0), Some(3), "what came back first");
-        assert_eq!(router.next_waiting(4).map(|next| next.0), Some(4));
+        assert!(router.wait(waiting(5, None, after(2))), "the first one is told of");
+        assert!(router.wait(waiting(3, None, after(1))), "its time is up earlier");
+        assert!(!router.wait(waiting(4, None, after(3))), "it goes with those before it");
+        assert_eq!(router.first_waiting(None), Some(3), "what came back first");
+        assert_eq!(router.slots_waiting(), [None]);
         assert!(router.take_late(now).is_empty());
         let late: Vec<_> = router.take_late(after(2)).iter().map(|one| one.errand.number).collect();
         assert_eq!(late, [3, 5]);
         assert_eq!(router.earliest(), Some(after(3)));
-        assert_eq!(router.take_all_waiting(None).len(), 1);
+        assert_eq!(router.take_all_waiting().len(), 1);
         assert_eq!((router.earliest(), router.is_anything_waiting()), (None, false));
     }
 
@@ -378,8 +433,44 @@ mod tests {
         router.wait(waiting(2, slot("a"), now));
         router.take_waiting(1);
         assert!(router.waits_before(slot("a")));
-        assert_eq!(router.take_all_waiting(slot("a")).len(), 1);
+        assert_eq!(router.take_slot(slot("a")).len(), 1);
         assert!(!router.waits_before(slot("a")));
+    }
+
+    #[test]
+    fn nobody_overtakes_what_is_on_its_way_to_its_node() {
+        let mut router = router(Some(Availability::Fail));
+        let now = Instant::now();
+        router.wait(waiting(1, slot("a"), now));
+        assert!(router.hand_out(1).is_some());
+        assert!(router.waits_before(slot("a")), "its node has not taken it yet");
+        router.handed_out(slot("a"));
+        assert!(!router.waits_before(slot("a")));
+    }
+
+    #[test]
+    fn the_task_is_told_of_the_first_of_each_slot_and_of_no_other() {
+        let mut router = router(Some(Availability::Fail));
+        let now = Instant::now();
+        let news = [(3, "a"), (4, "a"), (5, "b"), (6, "b"), (2, "a"), (7, "a")];
+        let told = news.map(|(number, key)| router.wait(waiting(number, slot(key), now)));
+        assert_eq!(told, [true, false, true, false, true, false]);
+        assert_eq!(router.slots_waiting(), [slot("a"), slot("b")], "the oldest first");
+        assert_eq!(router.first_waiting(slot("b")), Some(5));
+    }
+
+    #[test]
+    fn a_move_of_every_slot_looks_at_each_message_once() {
+        let mut router = router(Some(Availability::Fail));
+        let now = Instant::now();
+        for number in 0..32_000 {
+            router.wait(waiting(number, slot(&number.to_string()), now));
+        }
+        let start = std::time::Instant::now();
+        let slots = router.slots_waiting();
+        let taken: usize = slots.into_iter().map(|slot| router.take_slot(slot).len()).sum();
+        assert_eq!((taken, router.is_anything_waiting()), (32_000, false));
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
     #[test]

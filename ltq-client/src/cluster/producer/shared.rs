@@ -1,7 +1,6 @@
 //! What the handles of a cluster's producer, its task and its producers on the nodes share.
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -28,7 +27,7 @@ use crate::{
     Availability, Backoff, ClusterPublishError,
     cluster::order::Slot,
     connection::deadline,
-    producer::{Elsewhere, Fault, Load, NoRoom, Rest, Room, Rooms, Settings, Then},
+    producer::{Elsewhere, Fault, Lent, Load, NoRoom, Rest, Room, Rooms, Settings, Then},
 };
 
 pub(crate) struct Shared {
@@ -140,9 +139,12 @@ impl Shared {
                 }
                 Spot::Waits => {
                     let (records, (room, deadline)) = (encoded(load), room);
-                    router.wait(Waiting { errand, rest: Rest { records, room, deadline } });
+                    let waiting = Waiting { errand, rest: Rest { records, room, deadline } };
+                    let is_news = router.wait(waiting);
                     drop(router);
-                    self.signal.look_here();
+                    if is_news {
+                        self.signal.look_here();
+                    }
                     return Ok(());
                 }
                 Spot::Moved { from, to } => {
@@ -154,47 +156,64 @@ impl Shared {
         }
     }
 
-    /// Gives what waits to nodes, as far as there are any for it.
-    pub(super) fn place_waiting(&self) {
-        let mut from = 0;
-        let mut stuck = BTreeSet::new();
-        loop {
+    /// Gives what waits to nodes, as far as there are any for it. Returns whether there may be more to
+    /// give: it is not done for too long at once.
+    pub(super) fn place_waiting(&self) -> bool {
+        let mut left = PLACED_AT_ONCE;
+        let slots = self.router.lock().slots_waiting();
+        for slot in slots {
+            self.place_slot(slot, &mut left);
+        }
+        left == 0
+    }
+
+    /// Gives what waits of one slot to its node, and not more than `left`.
+    fn place_slot(&self, slot: Option<Slot>, left: &mut usize) {
+        while *left > 0 {
             let mut router = self.router.lock();
-            let Some((number, slot)) = router.next_waiting(from) else { return };
-            if stuck.contains(&slot) {
-                from = number + 1;
-                continue;
-            }
+            let Some(number) = router.first_waiting(slot) else { return };
             match router.spot(slot, || self.entropy.next()) {
-                Spot::Waits if slot.is_none() => return,
-                Spot::Waits => {
-                    stuck.insert(slot);
-                    from = number + 1;
-                }
+                Spot::Waits => return,
                 Spot::At(lent) => {
-                    let Some(Waiting { errand, rest }) = router.take_waiting(number) else {
-                        return;
-                    };
+                    let Some(waiting) = router.hand_out(number) else { return };
                     drop(router);
-                    let Rest { records, room, deadline } = rest;
-                    let load = Load::Records(records);
-                    let taken = lent.take(load, (room, deadline), None, errand, Then::More);
-                    if let Err((load, errand)) = taken {
-                        let mut router = self.router.lock();
-                        router.lost(&lent);
-                        router.answered(slot);
-                        let rest = Rest { records: encoded(load), room, deadline };
-                        router.wait(Waiting { errand, rest });
-                    }
+                    *left -= 1;
+                    self.hand_to(&lent, waiting);
                 }
                 Spot::Moved { from, to } => {
                     // Those behind it were published without word of the move, too.
-                    let told = router.take_all_waiting(slot);
+                    let told = router.take_slot(slot);
                     drop(router);
+                    *left = left.saturating_sub(told.len());
                     let error = self.order_moved(from, to);
                     told.into_iter().for_each(|one| self.fail_waiting(one, error.clone()));
                 }
             }
+        }
+    }
+
+    /// Gives one that waited to a node, or lets it wait again.
+    fn hand_to(&self, lent: &Arc<Lent>, waiting: Waiting) {
+        let Waiting { errand, rest: Rest { records, room, deadline } } = waiting;
+        let slot = errand.slot;
+        let load = Load::Records(records);
+        let taken = lent.take(load, (room, deadline), None, errand, Then::More);
+        let mut router = self.router.lock();
+        let mut ended = None;
+        if let Err((load, errand)) = taken {
+            router.lost(lent);
+            router.answered(slot);
+            let waiting = Waiting { errand, rest: Rest { records: encoded(load), room, deadline } };
+            match router.ended.clone() {
+                None => drop(router.wait(waiting)),
+                Some(error) => ended = Some((waiting, error)),
+            }
+        }
+        // Only now: until here nothing of the slot could get in front of it.
+        router.handed_out(slot);
+        drop(router);
+        if let Some((waiting, error)) = ended {
+            self.fail_waiting(waiting, error);
         }
     }
 
@@ -206,18 +225,21 @@ impl Shared {
     /// A producer on a node gives a call back.
     pub(super) fn take_back(&self, errand: Errand, rest: Rest) {
         let mut router = self.router.lock();
-        router.answered(errand.slot);
+        let is_turn = router.answered(errand.slot);
         match router.ended.clone() {
             None => {
-                router.wait(Waiting { errand, rest });
+                let is_news = router.wait(Waiting { errand, rest });
                 drop(router);
+                if is_news || is_turn {
+                    self.signal.look_here();
+                }
             }
             Some(error) => {
                 drop(router);
                 self.fail(errand, Some(rest.room), error);
+                self.signal.look_here();
             }
         }
-        self.signal.look_here();
     }
 
     /// The last call of a slot to a node is answered.
@@ -270,7 +292,7 @@ impl Shared {
     pub(super) fn end(&self, error: &ClusterPublishError) {
         let mut router = self.router.lock();
         router.ended.get_or_insert_with(|| error.clone());
-        let waiting = router.take_all_waiting(None);
+        let waiting = router.take_all_waiting();
         drop(router);
         waiting.into_iter().for_each(|one| self.fail_waiting(one, error.clone()));
         self.rooms.close();
@@ -325,3 +347,5 @@ fn encoded(load: Load) -> Vec<Records> {
 /// How long a node is passed over after a refusal, and the longest that this grows to.
 const PASS_OVER_MIN: Duration = Duration::from_millis(100);
 const PASS_OVER_MAX: Duration = Duration::from_secs(5);
+/// How much that waits is given to nodes before others have their turn.
+const PLACED_AT_ONCE: usize = 1_024;

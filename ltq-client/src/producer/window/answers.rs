@@ -3,7 +3,10 @@
 use ltq_core::{Durability, Refusal, RefusalCode, model::SequenceRange};
 
 use super::{Violation, Window};
-use crate::{UnknownCause, producer::calls::Failure};
+use crate::{
+    UnknownCause,
+    producer::{calls::Failure, elsewhere::Elsewhere},
+};
 
 impl<R> Window<R> {
     /// Messages are stored.
@@ -54,8 +57,14 @@ impl<R> Window<R> {
         if gap && known && !self.recovering {
             return Err(Violation("a gap in the sequence, and no refusal before it"));
         }
-        // A broker that goes takes nothing more; the next one will.
-        let returned = gap || refusal.code == RefusalCode::Stopping;
+        // A broker that goes takes nothing more; the next one will. One that drains stays: where there is
+        // no other its refusal is told.
+        let returned = gap
+            || match refusal.code {
+                RefusalCode::Stopping => true,
+                RefusalCode::Draining => self.elsewhere != Elsewhere::Nothing,
+                _ => false,
+            };
         let failure = Failure::of(refusal);
         self.answer(sequence, count, |window, sequence, position, count| {
             window.recovering = true;

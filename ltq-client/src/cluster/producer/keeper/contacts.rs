@@ -16,6 +16,8 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Contacts {
     known: BTreeMap<NodeId, Known>,
+    /// Those that a node has no more, and by which something is still under way.
+    former: BTreeMap<u64, Known>,
     /// One for each of them, and for some that were forgotten.
     changes: FuturesUnordered<BoxFuture<'static, Option<Change>>>,
     made: u64,
@@ -30,10 +32,25 @@ struct Known {
     state: watch::Receiver<ConnectionState>,
 }
 
+impl Known {
+    /// Whether it is by this client that the node is talked to.
+    fn is_of(&self, id: &NodeId, members: &Members) -> bool {
+        let client = members.used_client(id);
+        client.is_some_and(|client| Arc::ptr_eq(self.client.lease(), client.lease()))
+    }
+}
+
 impl Contacts {
     /// What the connection to a node is like.
     pub(super) fn of(&self, id: &NodeId) -> Contact {
         self.known.get(id).map_or(Contact::Untried, |known| contact(&known.state.borrow()))
+    }
+
+    /// What the connection of the client of this number is like.
+    pub(super) fn of_client(&self, id: &NodeId, number: u64) -> Contact {
+        let known = self.known.get(id).filter(|known| known.number == number);
+        let known = known.or_else(|| self.former.get(&number));
+        known.map_or(Contact::Untried, |known| contact(&known.state.borrow()))
     }
 
     /// The client of a node, and its number.
@@ -48,7 +65,9 @@ impl Contacts {
         let number = self.made;
         let known = Known { number, client: client.clone(), state: client.state() };
         self.watch(id.clone(), number, known.state.clone());
-        self.known.insert(id.clone(), known);
+        if let Some(before) = self.known.insert(id.clone(), known) {
+            self.former.insert(before.number, before);
+        }
         Some((client, number))
     }
 
@@ -61,16 +80,23 @@ impl Contacts {
     /// Whether the node is still talked to by the client of this number.
     pub(super) fn is_current(&self, id: &NodeId, number: u64, members: &Members) -> bool {
         self.known.get(id).is_some_and(|known| {
-            known.number == number
-                && members
-                    .used_client(id)
-                    .is_some_and(|client| Arc::ptr_eq(known.client.lease(), client.lease()))
+            known.number == number && known.is_of(id, members)
         })
     }
 
-    /// Forgets those of other nodes.
-    pub(super) fn retain(&mut self, keep: impl Fn(&NodeId) -> bool) {
-        self.known.retain(|id, _| keep(id));
+    /// Forgets those of other nodes, and the clients that their nodes have no more: a node that moved is
+    /// one that nobody has tried. Of these, the ones in use are still watched.
+    pub(super) fn retain(
+        &mut self,
+        members: &Members,
+        keep: impl Fn(&NodeId) -> bool,
+        is_used: impl Fn(u64) -> bool,
+    ) {
+        let out = self.known.iter().filter(|(id, known)| !known.is_of(id, members) || !keep(id));
+        let out: Vec<_> = out.map(|(id, _)| id.clone()).collect();
+        let out = out.iter().filter_map(|id| self.known.remove(id));
+        self.former.extend(out.map(|known| (known.number, known)));
+        self.former.retain(|number, _| is_used(*number));
     }
 
     /// Waits until a connection comes or goes. Cancel safe.
@@ -80,12 +106,19 @@ impl Contacts {
                 return std::future::pending().await;
             };
             let Some((id, number, state)) = change else { continue };
-            if self.known.get(&id).is_some_and(|known| known.number == number) {
+            let is_known = self.known.get(&id).is_some_and(|known| known.number == number);
+            if is_known || self.former.contains_key(&number) {
                 self.watch(id, number, state);
                 return;
             }
         }
     }
+}
+
+/// Whether the node is connected to, by whomever.
+pub(super) fn is_up(id: &NodeId, members: &Members) -> bool {
+    let client = members.used_client(id);
+    client.is_some_and(|client| contact(&client.state().borrow()) == Contact::Up)
 }
 
 pub(super) fn contact(state: &ConnectionState) -> Contact {
