@@ -246,8 +246,7 @@ impl Keeper {
         let mut over = Vec::new();
         for (id, lane) in &self.lanes {
             let is_there = view.nodes.get(id).is_some();
-            let is_replaced =
-                is_there && !self.contacts.is_current(id, lane.client, &self.members);
+            let is_replaced = is_there && !self.contacts.is_current(id, lane.client, &self.members);
             if lane.lent.is_over() || (is_replaced && !lane.is_open) {
                 over.push(id.clone());
                 continue;
@@ -255,8 +254,7 @@ impl Keeper {
             if !lane.is_resting {
                 continue;
             }
-            let is_draining =
-                view.standing(id) == Some(&Standing::Out(NodeNotUsed::Draining));
+            let is_draining = view.standing(id) == Some(&Standing::Out(NodeNotUsed::Draining));
             if is_draining && lane.lent.pending() == 0 {
                 over.push(id.clone());
                 continue;
