@@ -318,9 +318,9 @@ impl Registry {
         }
     }
 
-    /// Puts all deadlines off if one was passed by more than a heartbeat, and says by how much: nobody listened
-    /// meanwhile (the process was stopped, say), so that no silence is any node's own. They have the time
-    /// again that a node may take to beat. To be called before anything else when time has passed.
+    /// Puts all deadlines off if one was passed by more than a heartbeat, and says by how much: nobody
+    /// listened meanwhile (the process was stopped, say), so that no silence is any node's own. They have the
+    /// time again that a node may take to beat. To be called before anything else when time has passed.
     pub fn catch_up(&mut self, now: Monotonic) -> Option<Duration> {
         let due = self.next_timeout()?;
         let late = Duration::from_micros(now.0.saturating_sub(due.0));

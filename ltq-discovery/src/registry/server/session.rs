@@ -183,12 +183,12 @@ impl Session {
                 _ = stopping.wait_for(|stopping| *stopping) => {
                     return Err(goodbye(GoodbyeCode::Stopping, "the registry is stopping"));
                 }
-                // What came before a deadline was heard in time, however late the deadline is looked at.
-                asked = ear.hear(), if is_reading => Next::Asked(asked?),
-                sent = mouth.send_some() => sent.map(|()| Next::Sent)?,
-                () = sleep_until(heard + patience), if is_reading => Next::Silent,
-                () = sleep_until(progress + patience), if is_sending => Next::Unread,
                 () = sleep_until(beaten + beat) => Next::Beat,
+                sent = mouth.send_some() => sent.map(|()| Next::Sent)?,
+                () = sleep_until(progress + patience), if is_sending => Next::Unread,
+                asked = ear.hear(), if is_reading => Next::Asked(asked?),
+                // What came before was heard in time, however late this is looked at.
+                () = sleep_until(heard + patience), if is_reading => Next::Silent,
                 () = self.news.notified() => Next::News,
             };
             let now = Instant::now();
