@@ -53,12 +53,12 @@ pub struct AddressError(pub String);
 
 impl FromStr for Address {
     type Err = AddressError;
-    /// Without a scheme it is `tcp://`. There is no white space and no control character in an address: it is
-    /// listed and shown.
+    /// Without a scheme it is `tcp://`. There is no control character in an address, and white space only in the
+    /// path of a Unix socket: it is listed and shown.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-        let strange = |c: char| c.is_whitespace() || c.is_control();
+        let strange = |c: char| c.is_control() || (c.is_whitespace() && scheme != "unix");
         if scheme.is_empty()
             || rest.is_empty()
             || !scheme.chars().all(plain)
