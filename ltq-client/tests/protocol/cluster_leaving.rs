@@ -160,7 +160,7 @@ async fn a_producer_with_nothing_to_do_on_a_draining_node_is_closed_there() {
     pair.board.put(&node("a").with_state(NodeState::Draining));
     a.confirm(on_a.handle, 1, 1, 0).await;
     within(pending).await.unwrap();
-    let closed = a.recv().await;
+    let closed = within(a.recv()).await;
     assert!(matches!(closed, Frame::CloseProducer { handle, .. } if handle == on_a.handle));
 }
 

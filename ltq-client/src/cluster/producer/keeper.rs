@@ -262,8 +262,7 @@ impl Keeper {
         let mut over = Vec::new();
         for (id, lane) in &self.lanes {
             let is_there = view.nodes.get(id).is_some();
-            let is_replaced =
-                is_there && !self.contacts.is_current(id, lane.client, &self.members);
+            let is_replaced = is_there && !self.contacts.is_current(id, lane.client, &self.members);
             if lane.lent.is_over() || (is_replaced && !lane.is_open) {
                 over.push(id.clone());
                 continue;
@@ -302,6 +301,7 @@ impl Keeper {
             if let Some(lane) = self.lanes.remove(&id) {
                 if lane.lent.pending() > 0 {
                     info!(node = %id, topic = %self.shared.settings.topic, "given up; going on elsewhere");
+                    lane.lent.abandon();
                 }
                 if view.nodes.get(&id).is_some()
                     && !self.contacts.is_current(&id, lane.client, &self.members)
@@ -309,7 +309,7 @@ impl Keeper {
                     // That was where it is no more.
                     self.trouble.remove(&id);
                 }
-                lane.lent.abandon();
+                // One that has nothing is closed at its broker as it is dropped.
             }
         }
     }
@@ -328,9 +328,7 @@ impl Keeper {
                 // What it was given it answers all the same.
                 Some(Standing::Out(
                     NodeNotUsed::Draining | NodeNotUsed::PassedOver(_) | NodeNotUsed::SameAs(_),
-                )) => {
-                    is_current && self.contacts.of(&id) != Contact::Down
-                }
+                )) => is_current && self.contacts.of(&id) != Contact::Down,
                 Some(Standing::Out(NodeNotUsed::NotConnected)) => {
                     is_current && self.contacts.of(&id) == Contact::Leaving
                 }

@@ -79,9 +79,7 @@ impl Contacts {
 
     /// Whether the node is still talked to by the client of this number.
     pub(super) fn is_current(&self, id: &NodeId, number: u64, members: &Members) -> bool {
-        self.known.get(id).is_some_and(|known| {
-            known.number == number && known.is_of(id, members)
-        })
+        self.known.get(id).is_some_and(|known| known.number == number && known.is_of(id, members))
     }
 
     /// Forgets those of other nodes, and the clients that their nodes have no more: a node that moved is
