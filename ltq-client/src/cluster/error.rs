@@ -246,6 +246,9 @@ pub enum NodeNotUsed {
     /// It refused the producer, a message or the consumer, and is passed over for a while.
     #[error("passed over: {0}")]
     PassedOver(Refusal),
+    /// It is the same broker as this other node, by its address or by its word, and used as that.
+    #[error("the same as {0}")]
+    SameAs(NodeId),
     /// It has not answered yet.
     #[error("no answer yet")]
     NoAnswer,

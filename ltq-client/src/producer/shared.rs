@@ -273,6 +273,10 @@ impl ProducerShared {
         core.opening.sent();
         let epoch =
             core.identity.as_ref().filter(|(known, _)| known == server).map(|known| known.1);
+        drop(core);
+        if let Some(behalf) = &self.behalf {
+            behalf.opened(server);
+        }
         let Settings { topic, name, .. } = &self.settings;
         Some(Frame::OpenProducer {
             handle: self.handle,
@@ -325,8 +329,9 @@ impl ProducerShared {
                 return if forgotten { Again::Now } else { Again::Later };
             }
         }
+        let refusal = self.told(refusal);
         core.opening.answer(Err(refusal.clone()));
-        core.window.handle_ended(&Failure::Refused(refusal.clone()));
+        core.window.handle_ended(&Failure::Refused(refusal));
         self.finish(core);
         self.close_rooms();
         Again::Never
@@ -342,12 +347,25 @@ impl ProducerShared {
         self.after_answers(core, result)
     }
 
+    /// A refusal as it is told: a producer that is fenced by one that works for the same one has nothing
+    /// wrong with it, and what it has goes to that other one.
+    fn told(&self, refusal: &Refusal) -> Refusal {
+        let is_fenced = refusal.code == RefusalCode::Fenced;
+        match self.behalf.as_ref().filter(|_| is_fenced) {
+            Some(behalf) if behalf.is_fenced_by_twin() => {
+                Refusal::new(RefusalCode::Internal, "the node is listed twice")
+            }
+            _ => refusal.clone(),
+        }
+    }
+
     pub(crate) fn handle_publish_refused(
         &self,
         sequence: u64,
         count: u64,
         refusal: Refusal,
     ) -> Result<u64, Violation> {
+        let refusal = self.told(&refusal);
         let mut core = self.core.lock();
         let is_stopping = refusal.code == RefusalCode::Stopping;
         let draining = (refusal.code == RefusalCode::Draining).then(|| refusal.clone());

@@ -16,15 +16,16 @@ use crate::{
 };
 
 /// Two nodes that do as they are told, `b` suspected, so that `a` is used as long as it will do.
-struct Pair {
-    board: Board,
-    cluster: Cluster,
-    a: Fake,
-    b: Fake,
+pub(crate) struct Pair {
+    pub(crate) namespace: InProcess,
+    pub(crate) board: Board,
+    pub(crate) cluster: Cluster,
+    pub(crate) a: Fake,
+    pub(crate) b: Fake,
 }
 
 impl Pair {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let namespace = InProcess::new();
         let board = Board::new([node("a"), suspected()]);
         let client = Client::builder()
@@ -34,15 +35,15 @@ impl Pair {
         let builder = Cluster::builder().discovery(board.clone()).client(client);
         let cluster = within(builder.connect()).await.unwrap();
         let (a, b) = (Fake::at(&namespace, "a").await, Fake::at(&namespace, "b").await);
-        Self { board, cluster, a, b }
+        Self { namespace, board, cluster, a, b }
     }
 
-    fn builder(&self) -> ClusterProducerBuilder {
+    pub(crate) fn builder(&self) -> ClusterProducerBuilder {
         self.cluster.producer_builder("orders").name("p")
     }
 
     /// A producer that is open on `a`.
-    async fn open(
+    pub(crate) async fn open(
         &mut self,
         builder: ClusterProducerBuilder,
     ) -> (ltq_client::ClusterProducer, Peer, Opened) {

@@ -13,6 +13,8 @@ mod cluster;
 #[cfg(test)]
 mod cluster_consuming;
 #[cfg(test)]
+mod cluster_leaving;
+#[cfg(test)]
 mod connecting;
 #[cfg(test)]
 mod consuming;

@@ -113,6 +113,24 @@ impl Behalf {
         self.signal.look_here();
     }
 
+    /// The broker there, which calls itself this, is asked to open it.
+    pub(crate) fn opened(&self, server: &str) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.twins.lock().opened(&self.node, server);
+        }
+    }
+
+    /// A newer producer has the name there. Returns whether that is this cluster producer's own, under
+    /// another node's id.
+    pub(crate) fn is_fenced_by_twin(&self) -> bool {
+        let shared = self.shared.upgrade();
+        let is_twin = shared.is_some_and(|shared| shared.twins.lock().fenced(&self.node));
+        if is_twin {
+            self.look_here();
+        }
+        is_twin
+    }
+
     /// The node refuses the producer, or what it was sent.
     pub(crate) fn refused(&self, refusal: &Refusal) {
         if let Some(shared) = self.shared.upgrade() {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use ltq_discovery::{NodeId, NodeInfo, NodeSet};
+use ltq_discovery::{NodeId, NodeInfo, NodeSet, NodeState};
 use tokio::{
     sync::{oneshot, watch},
     task::yield_now,
@@ -23,6 +23,7 @@ use super::{
     behalf::Behalf,
     router::{Candidate, PassedOver},
     shared::Shared,
+    twins::Places,
 };
 use crate::{
     Availability, ClusterError, ClusterPublishError, PublishError, RequestError,
@@ -199,9 +200,23 @@ impl Keeper {
             |id| nodes.get(id).is_some() || lanes.contains_key(id),
             |number| lanes.values().any(|lane| lane.client == number),
         );
+        let places = Places::of(&nodes, lanes.keys());
+        let mut twins = self.shared.twins.lock();
+        twins.retain(|id| nodes.get(id).is_some(), |id| lanes.contains_key(id));
         let mut router = self.shared.router.lock();
         router.retain_passed(|id| nodes.get(id).is_some());
         for node in nodes.iter() {
+            let unused = !lanes.contains_key(node.id());
+            let twin = twins.of(node.id()).cloned();
+            let same = || places.at_same_address(node).cloned();
+            if let Some(twin) = twin.or_else(|| unused.then(same).flatten()) {
+                let why = match node.state() {
+                    NodeState::Ready => NodeNotUsed::SameAs(twin),
+                    _ => NodeNotUsed::Draining,
+                };
+                standings.insert(node.id().clone(), Standing::Out(why));
+                continue;
+            }
             let passed = router.passed(node.id()).filter(|passed| !passed.is_over(now));
             let is_reachable = self.members.is_reachable(node);
             let contact = self.contacts.of(node.id());
@@ -210,6 +225,7 @@ impl Keeper {
             standings.insert(node.id().clone(), standing);
         }
         drop(router);
+        drop(twins);
         self.trouble.retain(|id, _| nodes.get(id).is_some() || lanes.contains_key(id));
         self.shared.counts.lock().retain(|id| nodes.get(id).is_some());
         View { nodes, standings }
@@ -254,8 +270,11 @@ impl Keeper {
             if !lane.is_resting {
                 continue;
             }
-            let is_draining = view.standing(id) == Some(&Standing::Out(NodeNotUsed::Draining));
-            if is_draining && lane.lent.pending() == 0 {
+            let is_left = matches!(
+                view.standing(id),
+                Some(Standing::Out(NodeNotUsed::Draining | NodeNotUsed::SameAs(_)))
+            );
+            if is_left && lane.lent.pending() == 0 {
                 over.push(id.clone());
                 continue;
             }
@@ -282,6 +301,7 @@ impl Keeper {
             if let Some(lane) = self.lanes.remove(&id) {
                 if lane.lent.pending() > 0 {
                     info!(node = %id, topic = %self.shared.settings.topic, "given up; going on elsewhere");
+                    lane.lent.abandon();
                 }
                 if view.nodes.get(&id).is_some()
                     && !self.contacts.is_current(&id, lane.client, &self.members)
@@ -289,7 +309,7 @@ impl Keeper {
                     // That was where it is no more.
                     self.trouble.remove(&id);
                 }
-                lane.lent.abandon();
+                // One that has nothing is closed at its broker as it is dropped.
             }
         }
     }
@@ -306,9 +326,9 @@ impl Keeper {
                 None => false,
                 Some(Standing::Good | Standing::Suspected) => is_current,
                 // What it was given it answers all the same.
-                Some(Standing::Out(NodeNotUsed::Draining | NodeNotUsed::PassedOver(_))) => {
-                    is_current && self.contacts.of(&id) != Contact::Down
-                }
+                Some(Standing::Out(
+                    NodeNotUsed::Draining | NodeNotUsed::PassedOver(_) | NodeNotUsed::SameAs(_),
+                )) => is_current && self.contacts.of(&id) != Contact::Down,
                 Some(Standing::Out(NodeNotUsed::NotConnected)) => {
                     is_current && self.contacts.of(&id) == Contact::Leaving
                 }
@@ -380,6 +400,11 @@ impl Keeper {
         if self.lanes.contains_key(id) || self.shared.router.lock().ended.is_some() {
             return;
         }
+        let nodes = self.members.nodes();
+        let places = Places::of(&nodes, self.lanes.keys());
+        if nodes.get(id).and_then(|node| places.at_same_address(node)).is_some() {
+            return;
+        }
         let Some((client, number)) = self.contacts.client(id, &self.members) else { return };
         let counts = self.shared.counts.lock().of(id);
         let behalf = Behalf::new(id.clone(), &self.shared, self.shared.elsewhere(), counts);
@@ -425,7 +450,10 @@ impl Keeper {
         router.set_candidates(candidates);
         if let Some(order) = &mut router.order {
             let may_have = view.nodes.iter().filter(|node| match view.standing(node.id()) {
-                None | Some(Standing::Out(NodeNotUsed::Draining | NodeNotUsed::NoAddress)) => false,
+                None
+                | Some(Standing::Out(
+                    NodeNotUsed::Draining | NodeNotUsed::NoAddress | NodeNotUsed::SameAs(_),
+                )) => false,
                 Some(_) => !self.is_away(node.id(), now),
             });
             order.set_nodes(may_have.map(|node| node.id().clone()).collect());

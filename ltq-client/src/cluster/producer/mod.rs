@@ -15,6 +15,7 @@ mod keeper;
 mod receipt;
 mod router;
 mod shared;
+mod twins;
 
 use std::{
     borrow::Borrow,
@@ -62,7 +63,8 @@ pub enum Failover {
     AtLeastOnce,
     /// They wait for that node until the publish timeout is up, and are stored there once or not at all;
     /// [`Unknown`](crate::Outcome::Unknown) when it does not come back in time. What was never sent, or
-    /// refused, still goes elsewhere.
+    /// refused, still goes elsewhere. A node that is announced at other addresses, and is gone from where
+    /// it was, does not come back there: its outcome is `Unknown` at once.
     SameNode,
 }
 
@@ -95,9 +97,10 @@ pub enum Failover {
 /// An ordered producer gives every message with the same key to one node, which rendezvous hashing names
 /// among all known nodes that do not drain, suspected or not; messages without a key go by their topic.
 /// They are stored there in the order in which they were taken, over lost connections too. Nothing that
-/// was sent is sent to another node: when its node is given up, its outcome is
-/// [`Unknown`](crate::Outcome::Unknown). One that is refused fails alone, and those behind it are
-/// stored all the same.
+/// its node may have stored is sent to another: when that node is given up, its outcome is
+/// [`Unknown`](crate::Outcome::Unknown). What came back and is known not to be stored, because the node
+/// stops or drains or refused something before it, goes on. One that is refused otherwise fails alone,
+/// and those behind it are stored all the same.
 /// When nodes come and go the node of a key may become another: once everything that went to the old one
 /// is answered, the first publish to the new one fails with
 /// [`OrderMoved`](crate::ClusterPublishError::OrderMoved), nothing happened, and with it those of the same

@@ -22,6 +22,7 @@ use super::{
     errand::Errand,
     figures::Counts,
     router::{Router, Spot, Waiting},
+    twins::Twins,
 };
 use crate::{
     Availability, Backoff, ClusterPublishError,
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(super) rooms: Arc<Rooms>,
     pub(super) router: Mutex<Router>,
     pub(super) signal: Arc<Signal>,
+    pub(super) twins: Mutex<Twins>,
     pub(super) counts: Mutex<Counts>,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) numbers: AtomicU64,
@@ -75,6 +77,7 @@ impl Shared {
             rooms: Arc::new(Rooms::new(parts.window)),
             router: Mutex::new(parts.router),
             signal: Arc::default(),
+            twins: Mutex::default(),
             counts: Mutex::default(),
             entropy: parts.entropy,
             numbers: AtomicU64::new(1),

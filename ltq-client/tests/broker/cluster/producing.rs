@@ -4,8 +4,8 @@ use std::{
 };
 
 use ltq_client::{Choice, ClusterPublishError, Failover, Message, Outcome};
-use ltq_core::Durability;
-use ltq_discovery::NodeState;
+use ltq_core::{Durability, Transport};
+use ltq_discovery::{NodeInfo, NodeState};
 
 use super::{Field, Found, WARM};
 use crate::{board::node, node::within};
@@ -251,4 +251,28 @@ async fn flush_tells_the_first_failure_and_waits_for_all() {
     let found = field.all_found().await;
     assert_eq!(found.values().map(Vec::len).sum::<usize>(), 500);
     assert!(found.values().flatten().all(|one| one.id.is_none()), "ids were turned off");
+}
+
+#[tokio::test]
+async fn a_broker_that_is_listed_twice_is_used_once() {
+    for address in ["in-process://a", "in-process://also-a"] {
+        let field = Field::with(&["a", "b"]).await;
+        // The second time it is known by its own word only.
+        let also = "in-process://also-a".parse().unwrap();
+        let listener = field.net.steady().listen(&also).await.unwrap();
+        let broker = field.brokers["a"].broker.clone();
+        tokio::spawn(async move { broker.serve(listener).await });
+        let builder = field.cluster.producer_builder("orders").choice(Choice::RoundRobin);
+        let producer = within(builder.open()).await.unwrap();
+        for _ in 0..20 {
+            within(producer.send(Message::new("before"))).await.unwrap();
+        }
+        let twin = NodeInfo::new("twin".parse().unwrap(), [address.parse().unwrap()]).unwrap();
+        field.board.put(&twin);
+        for _ in 0..2_000 {
+            within(producer.send(Message::new("after"))).await.unwrap();
+        }
+        let count = field.count("a").await + field.count("b").await;
+        assert_eq!(count, 2_020, "each once");
+    }
 }
