@@ -75,7 +75,7 @@ impl Driver {
             Frame::PublishRefused { handle, sequence, count, refusal } => {
                 if let Some(producer) = self.producer(lane, handle)? {
                     note_stopping(link, &refusal, now);
-                    let answered = producer.handle_publish_refused(sequence, count, refusal)?;
+                    let answered = producer.handle_publish_refused(sequence, count, &refusal)?;
                     lane.handle_answered(answered);
                     self.producer_ready(lane, handle);
                 }

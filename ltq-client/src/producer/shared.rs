@@ -363,9 +363,9 @@ impl ProducerShared {
         &self,
         sequence: u64,
         count: u64,
-        refusal: Refusal,
+        refusal: &Refusal,
     ) -> Result<u64, Violation> {
-        let refusal = self.told(&refusal);
+        let refusal = self.told(refusal);
         let mut core = self.core.lock();
         let is_stopping = refusal.code == RefusalCode::Stopping;
         let draining = (refusal.code == RefusalCode::Draining).then(|| refusal.clone());
