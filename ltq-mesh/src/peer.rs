@@ -241,7 +241,7 @@ impl Peer {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.sending.lock().window.is_empty()
+        self.sending.lock().window.is_idle()
     }
 
     /// Waits until nothing is on its way.

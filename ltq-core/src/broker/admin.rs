@@ -52,6 +52,7 @@ pub(super) async fn perform(
             on(shared, &topic, false, TopicAction::Pause(paused)).await
         }
         AdminRequest::CreateChannel { topic, channel, start } => {
+            shared.draining.check()?;
             on(shared, &topic, auto, TopicAction::CreateChannel(channel, start)).await
         }
         AdminRequest::DeleteChannel { topic, channel } => {

@@ -132,6 +132,23 @@ mod tests {
         assert_eq!(code(refused), RefusalCode::Draining);
         let refusal = shared.topic_by_use(&testing::topic("new"), None).err().unwrap();
         assert_eq!(refusal.code, RefusalCode::Draining);
+        let channel = crate::ChannelName::new("c").unwrap();
+        let subscribe = |channel: &crate::ChannelName| {
+            let options = crate::SubscribeOptions::default();
+            crate::Subscription::open(&shared, &topic, channel.clone(), options)
+        };
+        let refused = subscribe(&channel).await.err().unwrap();
+        assert_eq!(code(refused), RefusalCode::NoSuchChannel);
+        let make = || AdminRequest::CreateChannel {
+            topic: topic.clone(),
+            channel: channel.clone(),
+            start: crate::StartAt::Earliest,
+        };
+        assert_eq!(perform(&shared, make()).await.unwrap_err().code, RefusalCode::Draining);
+        shared.draining.set(false);
+        perform(&shared, make()).await.unwrap();
+        shared.draining.set(true);
+        subscribe(&channel).await.unwrap();
         shared.draining.set(false);
         let receipt = publisher.publish(&Message::new("after")).await.unwrap();
         assert_eq!(receipt.sequence, 2, "nothing happened meanwhile");

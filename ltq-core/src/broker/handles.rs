@@ -260,7 +260,9 @@ impl Handles {
         credit: Credit,
     ) {
         let settings = &self.shared.settings;
-        let (max, create) = (settings.subscriptions_max, settings.auto_create_channels);
+        let max = settings.subscriptions_max;
+        // What is handed over goes to the channels that there are: one made now would miss some of it.
+        let create = settings.auto_create_channels && !self.shared.draining.is_on();
         let credit_max = settings.model.credit_max;
         let timeout_max = settings.model.delivery_timeout_max;
         let timeout = timeout_ms.map(Duration::from_millis);

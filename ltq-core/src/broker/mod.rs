@@ -267,8 +267,9 @@ impl<S: Store> Broker<S> {
         DrainWishes::new(&self.shared)
     }
 
-    /// Takes in nothing more, or takes in again: publishes and new topics are refused as
-    /// [`RefusalCode::Draining`] meanwhile, and nothing of them has happened. Consumers go on. What was
+    /// Takes in nothing more, or takes in again: publishes, new topics and requests to make channels are
+    /// refused as [`RefusalCode::Draining`] meanwhile, and nothing of them has happened. Consumers go on; one
+    /// of a channel that is not there is refused, as nobody makes it now. What was
     /// on its way to a topic before is stored.
     pub fn set_draining(&self, draining: bool) {
         self.shared.draining.set(draining);

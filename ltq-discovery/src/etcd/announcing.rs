@@ -161,7 +161,7 @@ impl Teller {
 
     async fn tell(&mut self, mut newest: watch::Receiver<u64>) {
         let config = Arc::clone(&self.holding.shared.config);
-        let (mut failures, mut rounds) = (0, 0);
+        let (mut failures, mut rounds, mut short) = (0, 0, 0);
         for address in config.endpoints_from_any() {
             let began = Instant::now();
             let mut is_taken = false;
@@ -183,7 +183,9 @@ impl Teller {
             let Err(end): Result<std::convert::Infallible, End> = end.await;
             config.figures.is_announced.store(false, Ordering::Relaxed);
             if is_taken && began.elapsed() > STABLE {
-                rounds = 0;
+                (rounds, short) = (0, 0);
+            } else if is_taken {
+                short += 1;
             }
             failures += 1;
             let is_final = end.is_final();
@@ -195,9 +197,11 @@ impl Teller {
             } else {
                 warn!(endpoint = %address, error = %end, "the node is not announced for now");
             }
-            // What one member refuses, all do.
-            if is_final || failures >= config.endpoints.len() {
-                failures = 0;
+            // What one member refuses, all do; and those that take it and are lost again at once are no better
+            // than none.
+            let members = config.endpoints.len();
+            if is_final || failures >= members || short >= members {
+                (failures, short) = (0, 0);
                 sleep(if is_final { config.retry.1 } else { config.wait(rounds) }).await;
                 rounds = rounds.saturating_add(1);
             }

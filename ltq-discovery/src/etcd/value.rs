@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::keys::Part;
-use crate::{Epoch, Load, NodeId, NodeInfo, NodeInfoError, NodeState};
+use crate::{ADDRESSES_MAX, Epoch, Load, NodeId, NodeInfo, NodeInfoError, NodeState};
 
 /// The longest description of a node without its topics, in bytes.
 pub(super) const NODE_BYTES_MAX: usize = 64 << 10;
@@ -71,9 +71,6 @@ enum State {
 
 /// The node without its topics, and with this load.
 pub(super) fn of_node(node: &NodeInfo, load: Load) -> Result<Vec<u8>, ValueError> {
-    if node.addresses().len() > ADDRESSES_MAX {
-        return Err(ValueError::Addresses(node.addresses().len()));
-    }
     let Epoch { started, instance } = node.epoch();
     let value = serde_json::to_vec(&Plain {
         format: FORMAT,
@@ -176,7 +173,6 @@ const fn checked(value: &[u8], max: usize) -> Result<(), ValueError> {
 }
 
 const FORMAT: u32 = 1;
-const ADDRESSES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -238,9 +234,10 @@ mod tests {
             assert_eq!(check_topics(&node).is_ok(), is_short, "{channels}");
             assert_eq!(parts.values().all(|value| topics(value).is_ok()), is_short);
         }
-        let address: ltq_core::Address = "tcp://a:1".parse().unwrap();
-        let many = NodeInfo::new("n".parse().unwrap(), vec![address; 17]).unwrap();
-        assert!(matches!(of_node(&many, Load(0)), Err(ValueError::Addresses(17))));
+        let good = String::from_utf8(of_node(&example(), Load(9)).unwrap()).unwrap();
+        let many = good.replace("[\"tcp://a:1\",", &format!("[{}", "\"tcp://a:1\",".repeat(16)));
+        let error = node(example().id(), many.as_bytes());
+        assert!(matches!(error, Err(ValueError::Addresses(17))), "{error:?}");
     }
 
     #[test]

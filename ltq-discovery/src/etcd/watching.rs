@@ -109,14 +109,15 @@ impl Shared {
     /// tried.
     async fn run(self: Arc<Self>) {
         let config = &self.config;
-        let (mut failures, mut rounds) = (0, 0);
+        let (mut failures, mut rounds, mut short) = (0, 0, 0);
         for address in config.endpoints_from_any() {
             let mut heard = None;
             let Err(error) = self.listen(address, &mut heard).await;
             if let Some(heard) = heard {
                 failures = 0;
+                short += 1;
                 if heard.elapsed() > STABLE {
-                    rounds = 0;
+                    (rounds, short) = (0, 0);
                 }
             }
             failures += 1;
@@ -130,6 +131,11 @@ impl Shared {
             if is_round {
                 failures = 0;
                 sleep(if refuses { config.retry.1 } else { config.wait(rounds) }).await;
+                rounds = rounds.saturating_add(1);
+            } else if short >= config.endpoints.len() {
+                // Those that are heard and lost again at once are no better than none.
+                short = 0;
+                sleep(config.wait(rounds)).await;
                 rounds = rounds.saturating_add(1);
             }
         }

@@ -45,8 +45,9 @@ pub enum Destination {
 /// How a cluster keeps the order of what it is given: [`ClusterProducer`] has the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Not at all: each message goes to the node that has least to do.
-    None,
+    /// Not at all: each message goes to the node that has least to do. What was sent to a node that is lost for
+    /// so long goes to others, and may be stored twice.
+    Free(Duration),
     /// Messages of one key, and those without a key, go to one node in the order in which they came. What was
     /// sent to a node that is lost waits for it.
     Waiting,
@@ -145,7 +146,7 @@ async fn open(destination: Destination, window: Credit) -> Result<Open, Failure>
                 builder = builder.durability(durability);
             }
             let builder = match order {
-                Order::None => builder,
+                Order::Free(after) => builder.failover_after(after),
                 Order::Waiting => builder.ordered(Availability::Fail).moves_silently(true),
                 Order::Moving(after) => {
                     builder.ordered(Availability::Move).moves_silently(true).failover_after(after)

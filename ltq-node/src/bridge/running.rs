@@ -99,6 +99,7 @@ impl Bridge {
                 true => Order::Waiting,
                 false => Order::Moving(config.failover_after.0),
             },
+            failover_after: config.failover_after.0,
             client: from.client.clone(),
             refresh: config.refresh.0,
             stop_timeout: config.stop_timeout.0,

@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) destination: Cluster,
     /// How order is kept there, on routes that want it.
     pub(super) order: Order,
+    /// After what time a node that is lost is left for others, on routes that want none.
+    pub(super) failover_after: Duration,
     /// How nodes of the source are talked to, without their addresses.
     pub(super) client: ClientBuilder,
     pub(super) refresh: Duration,
@@ -339,7 +341,7 @@ impl SourceNode {
             cluster: plan.destination.clone(),
             topic: to,
             durability: route.durability,
-            order: if route.ordered { plan.order } else { Order::None },
+            order: if route.ordered { plan.order } else { Order::Free(plan.failover_after) },
         };
         let rules = Rules {
             sites: Some(plan.sites.clone()),

@@ -58,6 +58,7 @@ impl Field {
             sites: Sites { from: site("a"), to: site("b"), hops_max: 8 },
             destination: destination.unwrap(),
             order: Order::Waiting,
+            failover_after: Duration::from_secs(10),
             client: client(),
             refresh: Duration::from_millis(20),
             stop_timeout: Duration::from_secs(5),

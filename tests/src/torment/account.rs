@@ -1,9 +1,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    time::Duration,
 };
 
 use thiserror::Error;
+
+use super::worker;
 
 /// What became of every message.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +104,10 @@ impl Account {
         self.none("are stored twice in a mode that stores once", |topic, it| {
             topic != "plain" && it.places.len() > 1
         })?;
+        let late = worker::TIMEOUT + SLACK;
+        self.none("took far longer than they may", |_, it| {
+            u128::from(it.took_ms) > late.as_millis()
+        })?;
         self.in_order()
     }
 
@@ -161,6 +168,9 @@ impl fmt::Display for Account {
     }
 }
 
+/// What two processors that have much else to do may add to a publish timeout.
+const SLACK: Duration = Duration::from_secs(12);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,6 +193,7 @@ mod tests {
             ("G\tplain\tx\tn1\t9\n", "nobody published"),
             ("G\tplain\ta/5\tn2\t7\nC\tplain\ta/5\tn1\t7\t3\n", "not where"),
             ("G\tsame\ta/2\tn1\t7\nG\tsame\ta/2\tn2\t7\n", "twice"),
+            ("F\tplain\ta/8\t16000\tno node\n", "longer than"),
             ("U\tordered-a\t1/0\t1\t\nG\tordered-a\t1/0\tn1\t9\n", "out of order"),
         ] {
             let error = account(&format!("{sound}{line}")).check().unwrap_err().to_string();

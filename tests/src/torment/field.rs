@@ -1,6 +1,7 @@
 use std::{io, ops::Range, path::Path, process::Stdio, time::Duration};
 
 use ltq_core::Address;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -205,9 +206,9 @@ impl Field {
         let read = || read(&journals);
         let consumed = timeout(SETTLE_MAX, async {
             loop {
-                let account = read()?;
-                if account.missing() == 0 {
-                    return Ok::<_, TormentError>(account);
+                // Empty nodes have nothing more that could come: neither twice nor what nobody published.
+                if read()?.missing() == 0 && self.backlog().await? == 0 {
+                    return read();
                 }
                 tokio::time::sleep(LOOK_PAUSE).await;
             }
@@ -231,6 +232,25 @@ impl Field {
             self.show_nodes();
         }
         Ok(account)
+    }
+
+    /// What all nodes have still to deliver, or are not acked for.
+    async fn backlog(&self) -> Result<u64, TormentError> {
+        let mut left = 0;
+        for host in Self::NODES {
+            let mut command = self.switch.host(Self::CLIENTS.start).command(binary("ltq"));
+            command.args(["stats", "--json", "--server", &self.at(host, NODE_PORT).to_string()]);
+            let doing = || TormentError::io(format!("asking {} for its figures", Self::name(host)));
+            let output = Command::from(command).output().await.map_err(doing())?;
+            let stats: Value = serde_json::from_slice(&output.stdout)
+                .map_err(|error| doing()(io::Error::other(error)))?;
+            let topics = stats["topics"].as_array().into_iter().flatten();
+            for channel in topics.filter_map(|topic| topic["channels"].as_array()).flatten() {
+                let states = ["waiting", "delayed", "in_flight"];
+                left += states.iter().filter_map(|state| channel[state].as_u64()).sum::<u64>();
+            }
+        }
+        Ok(left)
     }
 
     /// For whoever looks for what is missing: where it still lies.

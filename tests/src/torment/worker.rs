@@ -15,8 +15,8 @@ use std::{
 use clap::Args;
 use futures::future::join_all;
 use ltq_client::{
-    Availability, Client, Cluster, ClusterConsumer, ClusterProducer, ClusterPublishError, Failover,
-    Message, Outcome,
+    Availability, Client, Cluster, ClusterConsumer, ClusterDelivery, ClusterProducer,
+    ClusterPublishError, Failover, Message, Outcome,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -228,7 +228,13 @@ async fn consume(mut consumer: ClusterConsumer, journal: Arc<Journal>) -> Result
     let topic = consumer.topic().to_string();
     let mut held = Vec::new();
     let mut count = 0_u64;
-    while let Some(delivery) = consumer.next().await {
+    loop {
+        // What is held is answered in the end.
+        let Ok(next) = timeout(QUIET, consumer.next()).await else {
+            join_all(held.drain(..).map(ClusterDelivery::ack_confirmed)).await;
+            continue;
+        };
+        let Some(delivery) = next else { break };
         let delivery = match delivery {
             Ok(delivery) => delivery,
             Err(error) => {
@@ -248,7 +254,7 @@ async fn consume(mut consumer: ClusterConsumer, journal: Arc<Journal>) -> Result
             _ => drop(delivery.ack()),
         }
         if held.len() > 20 {
-            join_all(held.drain(..).map(|delivery| delivery.ack_confirmed())).await;
+            join_all(held.drain(..).map(ClusterDelivery::ack_confirmed)).await;
         }
     }
     Err(format!("the consumer of {topic} is over").into())
@@ -297,8 +303,10 @@ impl Journal {
     }
 }
 
+/// After what time without a message those that are held are answered.
+const QUIET: Duration = Duration::from_millis(500);
 /// How long a publish may take in all.
-const TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// Publishes of one mode that are not answered.
 const UNDER_WAY_MAX: usize = 64;
 /// Keys of an ordered topic.

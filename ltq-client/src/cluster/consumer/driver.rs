@@ -153,8 +153,12 @@ impl Driver {
             slot.consumer.standing();
         if let Some(end) = end {
             let node = slot.node.clone();
+            // What a node says of a subscription that is left already is no word on the one that it has.
+            let is_current = self.current.get(&node) == Some(&number);
             self.drop_slot(number);
-            if let End::Refused(refusal) = end {
+            if let End::Refused(refusal) = end
+                && is_current
+            {
                 debug!(%node, %refusal, "no subscription there");
                 self.refused(&node, &refusal, now);
             }

@@ -93,7 +93,7 @@ impl Subscription {
             consumer,
             channel,
             start: options.start,
-            create: shared.settings.auto_create_channels,
+            create: shared.settings.auto_create_channels && !shared.draining.is_on(),
             timeout: options.timeout,
             credit,
         })?;
