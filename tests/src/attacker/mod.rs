@@ -6,6 +6,7 @@
 //! the attackers at it, and then looks for what they may have left behind or taken away.
 
 mod datagrams;
+mod elsewhere;
 pub mod honest;
 mod kinds;
 mod line;

@@ -1,14 +1,14 @@
 use std::{
     fmt, io,
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::time::sleep;
 
 use super::{
-    Attacker, Tally,
+    Tally,
+    elsewhere::attack,
     honest::{Account, Honest, Pair},
     node::{Besieged, growth_max},
 };
@@ -84,12 +84,11 @@ impl Siege {
         sleep(self.calm).await;
         let before = node.held().await?;
 
-        let attacker = Arc::new(Attacker::new(target.clone(), self.seed).await?);
         honest.besieged();
         let begin = Instant::now();
-        let tally = attacker.run(self.attacks, self.at_once, self.per_second).await;
+        let tally =
+            attack(target.clone(), self.seed, self.attacks, self.at_once, self.per_second).await?;
         let took = begin.elapsed();
-        drop(attacker);
         let busy = node.held().await?;
 
         // The honest ones are still there, and nobody else.
@@ -167,7 +166,7 @@ impl Report {
         let [before, after] = self.threads;
         assert!(after <= before + THREADS_MORE, "promise 9: {after} threads, {before} before");
         if !self.is_paced {
-            // What honest clients waited for then is the machine that they share with the attackers.
+            // The node does little else then than to be attacked.
             return;
         }
         for Account { topic, latencies: [calm, siege], .. } in &self.honest {

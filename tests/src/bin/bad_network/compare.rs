@@ -55,7 +55,7 @@ pub(crate) enum Stroke {
     Address,
 }
 
-/// By loss and round trip.
+/// By loss and round trip. Where not all came through in time, the table says so and goes on.
 pub(crate) async fn lines(args: &Args) -> Result<(), Failed> {
     println!("| round trip | loss | transport | p50 | p99 | p99.9 | max | messages/s at most |");
     println!("|---|---|---|---|---|---|---|---|");
@@ -63,14 +63,18 @@ pub(crate) async fn lines(args: &Args) -> Result<(), Failed> {
         for &loss in &args.loss {
             for scheme in &args.schemes {
                 let bed = Bed::new(scheme, args.shape(rtt, loss), args.seed).await?;
-                let at_rate = bed.bench(&args.latency("")).await?;
+                let at_rate = match in_time(bed.bench(&args.latency("--timeout 60s")).await)? {
+                    Some(report) => latency(&report),
+                    None => [NOT_IN_TIME; 4].join(" | "),
+                };
                 let most = format!("e2e --topics 10 --one-connection {}", args.lasting());
-                let most = bed.bench(&most).await?;
-                println!(
-                    "| {rtt} ms | {loss}% | {scheme} | {} | {:.0} |",
-                    latency(&at_rate),
-                    most["messages_per_second"].as_f64().unwrap_or_default()
-                );
+                let most = match in_time(bed.bench(&most).await)? {
+                    Some(report) => {
+                        format!("{:.0}", report["messages_per_second"].as_f64().unwrap_or_default())
+                    }
+                    None => NOT_IN_TIME.to_owned(),
+                };
+                println!("| {rtt} ms | {loss}% | {scheme} | {at_rate} | {most} |");
             }
         }
     }
@@ -258,6 +262,17 @@ impl Begun {
     }
 }
 
+/// What `ltq bench` measured, or none and its reason on standard error where it gave up waiting.
+fn in_time(ended: Result<Value, Failed>) -> Result<Option<Value>, Failed> {
+    match ended {
+        Err(Failed::Program { arguments, said, .. }) => {
+            eprintln!("ltq bench {arguments}: {}", said.trim_end());
+            Ok(None)
+        }
+        ended => ended.map(Some),
+    }
+}
+
 /// In milliseconds, to the consumer.
 fn latency(report: &Value) -> String {
     let of = |at| report["latency_us"][at].as_f64().map(|us| format!("{:.1} ms", us / 1_000.0));
@@ -267,4 +282,5 @@ fn latency(report: &Value) -> String {
 /// What both sides go by over QUIC.
 const CONTROL: &str = "LTQ_QUIC_CONGESTION";
 const TOKEN: &str = "of the test";
+const NOT_IN_TIME: &str = "not in 60 s";
 const OUTAGE: Duration = Duration::from_secs(3);
