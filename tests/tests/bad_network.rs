@@ -45,7 +45,8 @@ async fn node(network: &BadNetwork, scheme: &str, data_dir: &std::path::Path) ->
     let command = network.far().command(binary("ltq-node"));
     // Whoever is gone without a word is found out within three of these.
     let config = data_dir.with_extension("toml");
-    std::fs::write(&config, "[limits]\nheartbeat = \"500ms\"\n").unwrap();
+    let text = "[limits]\nheartbeat = \"500ms\"\n[quic]\nidle_timeout = \"2s\"\n";
+    std::fs::write(&config, text).unwrap();
     let mut more = vec!["--token", TOKEN, "--config", config.to_str().unwrap()];
     if scheme != "tcp" {
         more.push("--dev-tls");
@@ -122,6 +123,32 @@ async fn promises_1_and_6_hold_for_a_publisher_whose_line_fails_and_whose_addres
     }
 }
 
+/// Though nothing comes through for longer than a node waits for anybody, over QUIC for longer than a connection
+/// lasts: consumers are back, and get what they had not acked.
+#[tokio::test(flavor = "multi_thread")]
+async fn promises_2_and_4_hold_for_consumers_whose_line_is_out_for_longer_than_connections_last() {
+    let shape = Shape::new(10, 0.5);
+    let Some(mut network) = network(shape) else { return };
+    for scheme in SCHEMES {
+        let folder = tempfile::tempdir().unwrap();
+        let node = node(&network, scheme, &folder.path().join("data")).await;
+        let line =
+            "e2e --count 20000 --rate 5000 --size 200 --topics 5 --one-connection --timeout 60s";
+        let bench = bench(&network, &node, line);
+        sent(&network, 300_000).await;
+        network.reshape(shape.down());
+        tokio::time::sleep(LONG_OUTAGE).await;
+        network.reshape(shape);
+        sent(&network, 300_000).await;
+        network.change_address().unwrap();
+        // Each came at least once, and twice only where the node said that it was delivered again.
+        let report = ended(bench).await;
+        assert_eq!((&report["published"], &report["delivered"]), (&20_000.into(), &20_000.into()));
+    }
+}
+
 const SCHEMES: [&str; 3] = ["tcp", "tls", "quic"];
 const TOKEN: &str = "of the test";
 const OUTAGE: Duration = Duration::from_millis(1_500);
+/// Longer than three heartbeats, and than the idle time of QUIC.
+const LONG_OUTAGE: Duration = Duration::from_millis(3_500);

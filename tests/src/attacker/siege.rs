@@ -44,6 +44,8 @@ pub struct Report {
     pub honest: Vec<Account>,
     /// The node's memory in bytes: before, at most, after, and the bound of what it may be.
     pub memory: [u64; 4],
+    /// What of it is messages that the store keeps, in bytes, after.
+    pub kept: u64,
     /// Its open files, before and after; connections are counted by the wait for their end.
     pub files: [usize; 2],
     /// Its topics, each of which may have a file or two open.
@@ -138,6 +140,7 @@ impl Siege {
             tally,
             took,
             honest,
+            kept: after.figure("ltq_store_memory_bytes") as u64,
             memory: [before.resident_bytes, peak, after.resident_bytes, bound],
             connections: after.figure("ltq_connections_accepted_total") as u64,
             processor_seconds: busy.figure("process_cpu_seconds_total")
@@ -192,11 +195,12 @@ impl fmt::Display for Report {
             self.tally.unmet, self.connections, self.processor_seconds
         )?;
         let [before, peak, after, bound] = self.memory.map(|bytes| bytes >> 20);
+        let kept = self.kept >> 20;
         let ([files, files_after], [threads, threads_after]) = (self.files, self.threads);
         writeln!(
             f,
-            "memory {before} MiB before, {peak} MiB at most, {after} MiB after, bound {bound} MiB; \
-             files {files} before, {files_after} after, of {} topics; \
+            "memory {before} MiB before, {peak} MiB at most, {after} MiB after, {kept} of it messages, \
+             bound {bound} MiB; files {files} before, {files_after} after, of {} topics; \
              threads {threads} before, {threads_after} after",
             self.topics
         )?;
