@@ -40,6 +40,9 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     announced(&mut text, api.registries.as_ref());
     let help = "Open HTTP connections, of which there is a limit.";
     figure(&mut text, "ltq_http_connections", help, api.places.taken());
+    let name = "ltq_http_connections_refused_by_address_total";
+    let help = "HTTP connections closed because their address had its share.";
+    figure(&mut text, name, help, api.places.refused());
     let help = "Bytes of HTTP request bodies that are held, of which there is a limit.";
     figure(&mut text, "ltq_http_body_bytes", help, api.bodies.held());
     answers(&mut text, &api.answers);

@@ -20,6 +20,7 @@ pub(crate) mod error;
 pub(crate) mod exposition;
 mod idle;
 mod metrics;
+mod places;
 mod publish;
 mod publishers;
 mod server;
@@ -61,13 +62,15 @@ use body::{BodyBudget, HeldBody};
 use error::ApiError;
 use publishers::Publishers;
 
-pub use server::{HttpServer, Places};
+pub use places::Places;
+pub use server::HttpServer;
 
 /// The bounds of the HTTP server.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     /// The most connections at a time. A further one takes the place of the one that has had no
-    /// request for longest; while all have one, it waits.
+    /// request for longest; while all have one, it waits. One address other than this machine's has three
+    /// quarters of them at most, and further ones of it are closed at once.
     pub connections_max: usize,
     /// How long a request may take.
     pub request_timeout: Duration,

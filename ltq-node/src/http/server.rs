@@ -21,7 +21,7 @@ use hyper_util::{
 use ltq_core::{Address, Peer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -30,30 +30,9 @@ use tracing::{debug, warn};
 use super::{
     HttpOptions,
     idle::{IdleConnections, Place},
+    places::{Places, Share},
     stall::StallLimited,
 };
-
-/// The places for connections, and how many are taken: shared by a server and who shows its figures.
-#[derive(Clone, Debug)]
-pub struct Places {
-    free: Arc<Semaphore>,
-    all: usize,
-}
-
-impl Places {
-    /// So many as `options` say.
-    #[must_use]
-    pub fn new(options: &HttpOptions) -> Self {
-        let all = options.connections_max;
-        Self { free: Arc::new(Semaphore::new(all)), all }
-    }
-
-    /// How many are taken.
-    #[must_use]
-    pub fn taken(&self) -> usize {
-        self.all.saturating_sub(self.free.available_permits())
-    }
-}
 
 /// Serves routes on a listener until it is told to stop.
 #[derive(Debug)]
@@ -90,18 +69,18 @@ impl HttpServer {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
         // Accepted, and without a place yet.
-        let mut waiting: Option<TcpStream> = None;
+        let mut waiting: Option<(TcpStream, Share)> = None;
         loop {
             tokio::select! {
                 () = told(&mut stop) => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = self.accept(), if waiting.is_none() => waiting = accepted,
                 room = self.room(), if waiting.is_some() => {
-                    let (Some(stream), Some(room)) = (waiting.take(), room) else { continue };
+                    let (Some((stream, share)), Some(room)) = (waiting.take(), room) else { continue };
                     let place = Arc::new(self.idle.enter());
                     let (router, stop) = (self.router.clone(), stop.clone());
                     connections.spawn(serve(
-                        stream, room, place, router, self.request_timeout, stop,
+                        stream, (room, share), place, router, self.request_timeout, stop,
                     ));
                 }
             }
@@ -109,10 +88,16 @@ impl HttpServer {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The next connection. Cancel safe.
-    async fn accept(&self) -> Option<TcpStream> {
+    /// The next connection of an address that has not its share yet. Cancel safe.
+    async fn accept(&self) -> Option<(TcpStream, Share)> {
         match self.listener.accept().await {
-            Ok((stream, _)) => Some(stream),
+            Ok((stream, address)) => {
+                let share = self.places.share(address.ip());
+                if share.is_none() {
+                    debug!(%address, "as many HTTP connections of an address as allowed");
+                }
+                share.map(|share| (stream, share))
+            }
             Err(error) => {
                 // While descriptors are short this goes on for as long as they are.
                 let count = self.not_accepted.fetch_add(1, Ordering::Relaxed) + 1;
@@ -128,14 +113,14 @@ impl HttpServer {
     /// A place for one more. Cancel safe.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
         loop {
-            if let Ok(room) = self.places.free.clone().try_acquire_owned() {
+            if let Some(room) = self.places.take() {
                 return Some(room);
             }
             // Those who say nothing must not keep others out: a probe of health least of all.
             let made = self.idle.give_up_one();
-            debug!(limit = self.places.all, made, "as many HTTP connections as allowed");
-            if let Ok(room) = timeout(LOOK_AGAIN, self.places.free.clone().acquire_owned()).await {
-                return room.ok();
+            debug!(limit = self.places.all(), made, "as many HTTP connections as allowed");
+            if let Some(room) = self.places.take_within(LOOK_AGAIN).await {
+                return Some(room);
             }
         }
     }
@@ -149,7 +134,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 
 async fn serve(
     stream: TcpStream,
-    room: OwnedSemaphorePermit,
+    room: (OwnedSemaphorePermit, Share),
     place: Arc<Place>,
     router: Router,
     request_timeout: Duration,

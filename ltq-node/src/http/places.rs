@@ -1,0 +1,147 @@
+//! The places for HTTP connections, and who has them.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::HttpOptions;
+
+/// The places for connections, and how many are taken: shared by a server and who shows its figures.
+///
+/// Those of one address have three quarters of them at most, so that nobody alone keeps a probe of health
+/// out; this machine's own, which stand for many programs, are not counted so.
+#[derive(Clone, Debug)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    all: usize,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    refused: Arc<AtomicU64>,
+}
+
+/// One of the connections of an address.
+#[derive(Debug)]
+pub(super) struct Share {
+    counted: Option<IpAddr>,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Places {
+    /// So many as `options` say.
+    #[must_use]
+    pub fn new(options: &HttpOptions) -> Self {
+        let all = options.connections_max;
+        Self {
+            free: Arc::new(Semaphore::new(all)),
+            all,
+            by_address: Arc::default(),
+            refused: Arc::default(),
+        }
+    }
+
+    /// How many there are.
+    pub(super) const fn all(&self) -> usize {
+        self.all
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.all.saturating_sub(self.free.available_permits())
+    }
+
+    /// How many connections were closed because their address had its share.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more of an address; `None`, counted too, when it has its share already.
+    pub(super) fn share(&self, address: IpAddr) -> Option<Share> {
+        let address = address.to_canonical();
+        let counted = (!address.is_loopback()).then_some(address);
+        if let Some(address) = counted {
+            let mut by_address = self.by_address.lock();
+            let has = by_address.entry(address).or_default();
+            if *has >= share_of(self.all) {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            *has += 1;
+        }
+        Some(Share { counted, by_address: self.by_address.clone() })
+    }
+
+    /// A free place, at once.
+    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().try_acquire_owned().ok()
+    }
+
+    /// A free place, if there is one within this time. Cancel safe.
+    pub(super) async fn take_within(&self, time: Duration) -> Option<OwnedSemaphorePermit> {
+        timeout(time, self.free.clone().acquire_owned()).await.ok()?.ok()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some(address) = self.counted else { return };
+        let mut by_address = self.by_address.lock();
+        if let Some(has) = by_address.get_mut(&address) {
+            *has = has.saturating_sub(1);
+            if *has == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// Of so many places, what one address may have: at least one.
+fn share_of(all: usize) -> usize {
+    (all - all / 4).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promise_9_one_address_has_three_quarters_of_the_places_at_most() {
+        let places = Places {
+            free: Arc::new(Semaphore::new(4)),
+            all: 4,
+            by_address: Arc::default(),
+            refused: Arc::default(),
+        };
+        let [one, same, other]: [IpAddr; 3] =
+            ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"].map(|it| it.parse().unwrap());
+        let mut held: Vec<_> = [one, same, one].map(|it| places.share(it).unwrap()).into();
+        assert!(places.share(one).is_none() && places.share(same).is_none());
+        assert_eq!(places.refused(), 2);
+        held.push(places.share(other).unwrap());
+        held.remove(0);
+        held.push(places.share(same).expect("one of its own has gone"));
+        let here = IpAddr::from([127, 0, 0, 1]);
+        held.extend(
+            (0..9).map(|_| places.share(here).expect("this machine's own are not counted")),
+        );
+        drop(held);
+        assert!(places.by_address.lock().is_empty(), "who has gone is forgotten");
+    }
+
+    #[test]
+    fn of_few_places_one_is_for_everybody() {
+        assert_eq!([1, 2, 4, 512].map(share_of), [1, 2, 3, 384]);
+    }
+}
