@@ -29,6 +29,8 @@ pub struct TlsSettings {
     pub client_authorities: Option<PathBuf>,
     /// How long a client's handshake may take, over TLS and over QUIC. Default: 5 s.
     pub handshake_timeout: Period,
+    /// How many handshakes each `tls://` and `quic://` address has under way at a time. Default: 256.
+    pub handshakes_max: usize,
 }
 
 /// Connections over QUIC: the table `[quic]`.
@@ -53,7 +55,13 @@ pub struct QuicSettings {
 impl Default for TlsSettings {
     fn default() -> Self {
         let handshake_timeout = Period(Duration::from_secs(5));
-        Self { certificate: None, key: None, client_authorities: None, handshake_timeout }
+        Self {
+            certificate: None,
+            key: None,
+            client_authorities: None,
+            handshake_timeout,
+            handshakes_max: 256,
+        }
     }
 }
 
@@ -77,6 +85,7 @@ impl Config {
     pub fn tls_options(&self) -> ltq_transport::TlsOptions {
         ltq_transport::TlsOptions {
             handshake_timeout: self.tls.handshake_timeout.0,
+            handshakes_max: self.tls.handshakes_max,
             ..ltq_transport::TlsOptions::default()
         }
     }
@@ -100,6 +109,7 @@ impl Config {
             windows_bytes_max: self.quic.windows_bytes_max.0,
             congestion: self.quic.congestion.into(),
             handshake_timeout: self.tls.handshake_timeout.0,
+            handshakes_max: self.tls.handshakes_max,
             ..usual
         }
     }

@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("drain.timeout", config.drain.timeout, tenth, day)?;
     within("listen_retry", config.listen_retry, ten_millis, hour)?;
     within("tls.handshake_timeout", config.tls.handshake_timeout, tenth, hour)?;
+    within("tls.handshakes_max", config.tls.handshakes_max, 1, COUNT_MAX)?;
     let (quic, least, most) = (&config.quic, ByteSize(64 << 10), ByteSize(1 << 30));
     within("quic.idle_timeout", quic.idle_timeout, period(1_000), hour)?;
     within("quic.stream_window", quic.stream_window, least, most)?;

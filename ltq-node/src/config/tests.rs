@@ -72,6 +72,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("tls.key", "\"/tmp/key.pem\"", "/tmp/key.pem"),
     ("tls.client_authorities", "\"/tmp/authorities.pem\"", "/tmp/authorities.pem"),
     ("tls.handshake_timeout", "\"7s\"", "7s"),
+    ("tls.handshakes_max", "7", "7"),
     ("quic.idle_timeout", "\"7s\"", "7s"),
     ("quic.stream_window", "\"2MiB\"", "2MiB"),
     ("quic.connection_window", "\"7MiB\"", "7MiB"),
