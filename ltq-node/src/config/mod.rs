@@ -44,6 +44,7 @@ use layers::Layer;
 /// Checks what nodes and registries have in common: where they listen, and whom they let in.
 pub(crate) fn check_shared(config: &Config) -> Result<(), ConfigError> {
     listening::check(config)?;
+    ranges::check_secure(config)?;
     if let Some(http) = config.http_address() {
         listening::check_host_port(config, "http", http, http)?;
     }

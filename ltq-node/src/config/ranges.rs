@@ -20,15 +20,6 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("stop_timeout", config.stop_timeout, tenth, hour)?;
     within("drain.timeout", config.drain.timeout, tenth, day)?;
     within("listen_retry", config.listen_retry, ten_millis, hour)?;
-    within("tls.handshake_timeout", config.tls.handshake_timeout, tenth, hour)?;
-    within("tls.handshakes_max", config.tls.handshakes_max, 1, COUNT_MAX)?;
-    let (quic, least, most) = (&config.quic, ByteSize(64 << 10), ByteSize(1 << 30));
-    within("quic.idle_timeout", quic.idle_timeout, period(1_000), hour)?;
-    within("quic.stream_window", quic.stream_window, least, most)?;
-    within("quic.connection_window", quic.connection_window, least, most)?;
-    within("quic.send_window", quic.send_window, least, most)?;
-    let most = ByteSize(1 << 40);
-    within("quic.windows_bytes_max", quic.windows_bytes_max, ByteSize(1 << 20), most)?;
     within("limits.hello_timeout", limits.hello_timeout, tenth, hour)?;
     within("limits.heartbeat", limits.heartbeat, tenth, hour)?;
     within("limits.stall_timeout", limits.stall_timeout, tenth, hour)?;
@@ -103,6 +94,21 @@ fn frames_fit_the_journal(config: &Config) -> Result<(), ConfigError> {
         value: frame.to_string(),
         rule,
     })
+}
+
+/// What is set up of handshakes and of QUIC, by nodes and by others that listen.
+pub(super) fn check_secure(config: &Config) -> Result<(), ConfigError> {
+    let period = |millis| Period(Duration::from_millis(millis));
+    let (tenth, hour) = (period(100), period(HOUR_MS));
+    within("tls.handshake_timeout", config.tls.handshake_timeout, tenth, hour)?;
+    within("tls.handshakes_max", config.tls.handshakes_max, 1, COUNT_MAX)?;
+    let (quic, least, most) = (&config.quic, ByteSize(64 << 10), ByteSize(1 << 30));
+    within("quic.idle_timeout", quic.idle_timeout, period(1_000), hour)?;
+    within("quic.stream_window", quic.stream_window, least, most)?;
+    within("quic.connection_window", quic.connection_window, least, most)?;
+    within("quic.send_window", quic.send_window, least, most)?;
+    let most = ByteSize(1 << 40);
+    within("quic.windows_bytes_max", quic.windows_bytes_max, ByteSize(1 << 20), most)
 }
 
 /// The key of a broker's setting.

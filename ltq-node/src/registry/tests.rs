@@ -72,6 +72,14 @@ fn every_setting_has_its_row_and_its_default_is_as_it_says() {
     }
 }
 
+#[test]
+fn what_is_shared_with_nodes_has_the_ranges_that_it_has_there() {
+    for (key, value) in [("tls.handshakes_max", "0"), ("quic.idle_timeout", "\"1ms\"")] {
+        let error = load(Some(&as_file(key, value)), &[]).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains("it must be from"), "{error}");
+    }
+}
+
 /// Another value than the default one, as a file says it.
 fn another(key: &str) -> Value {
     let table = Table::try_from(RegistryConfig::default()).unwrap();
