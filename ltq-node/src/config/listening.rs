@@ -110,7 +110,6 @@ impl Config {
             congestion: self.quic.congestion.into(),
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
-            ..usual
         }
     }
 
