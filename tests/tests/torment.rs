@@ -37,7 +37,7 @@ async fn torment(setting: Setting, seed: u64, seconds: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn promises_1_2_5_6_and_14_hold_for_a_cluster_and_a_mesh_in_trouble() {
     for seed in 1..=3 {
-        torment(Setting::Cluster, seed, 35).await;
+        torment(Setting::Cluster, seed, 30).await;
     }
     torment(Setting::Mesh, 1, 25).await;
 }

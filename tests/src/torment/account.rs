@@ -6,7 +6,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::worker;
+use super::{field::Ends, worker};
 
 /// What became of every message, as those wrote down who sent and took them: see [`worker`](super::worker).
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,10 @@ pub struct Account {
     /// One origin, and two messages.
     mixed: Option<String>,
     lines: u64,
+    /// What came before its delay was over: where, and from when to when.
+    early: Vec<(String, u64, u64)>,
+    /// When programs ended.
+    pub(super) ends: Ends,
 }
 
 /// What became of one message.
@@ -97,6 +101,11 @@ impl Account {
             if let Some((key, number)) = numbered(body) {
                 self.moves.entry((topic.to_owned(), key.to_owned())).or_default().insert(number);
             }
+            return;
+        }
+        if kind == "E" {
+            let at = |index| number(index).unwrap_or_default();
+            self.early.push((word(0), at(1), at(2)));
             return;
         }
         let name = (topic.to_owned(), body.to_owned());
@@ -178,6 +187,7 @@ impl Account {
         if self.is_bridged {
             self.bridged()?;
         }
+        self.none_early()?;
         self.in_order()?;
         self.in_order_of_sending()
     }
@@ -198,6 +208,19 @@ impl Account {
             }),
             None => Ok(()),
         }
+    }
+
+    /// No delay is over early as long as its node runs, whatever clocks do meanwhile.
+    fn none_early(&self) -> Result<(), Unsound> {
+        let ended = |(node, from, to): &&(String, u64, u64)| {
+            let ends = self.ends.get(node).into_iter().flatten();
+            ends.into_iter().any(|end| (*from..=*to).contains(end))
+        };
+        let mut early = self.early.iter().filter(|early| !ended(early));
+        let Some((node, from, to)) = early.next() else { return Ok(()) };
+        let example =
+            format!("the first is of {node}, given back at {from} ms and taken at {to} ms");
+        Err(Unsound { count: 1 + early.count(), what: "came before their delay was over", example })
     }
 
     /// On each node, messages of one key lie in the order in which they were published; and between two that
@@ -379,6 +402,7 @@ mod tests {
                 "one origin",
             ),
             (mesh, "taken out of order"),
+            ("E\tplain\ta/1\tn1\t100\t200\n", "before their delay"),
         ] {
             let error = account(&format!("{sound}{line}")).check().unwrap_err().to_string();
             assert!(error.contains(what), "{error} is not {what}");
@@ -390,5 +414,9 @@ mod tests {
             whole("ordered-a", "1/1000000", "n1", 9)
         );
         account(&format!("{sound}{more}{}\nC\tplain\ta/9", worker::BROKEN)).check().unwrap();
+        // A node that was started again may take its clock's word for it.
+        let mut early = account(&format!("{sound}E\tplain\ta/1\tn1\t100\t200\n"));
+        early.ends.insert("n1".to_owned(), vec![150]);
+        early.check().unwrap();
     }
 }

@@ -86,6 +86,15 @@ impl Clock {
     }
 }
 
+/// Removes what `libfaketime` leaves of a program that was killed: a later one of the same number would take it for
+/// its own.
+pub(super) fn forget(pid: u32) {
+    for name in ["faketime_shm_", "sem.faketime_sem_"] {
+        // It is not there where the program ended by itself.
+        let _ = fs::remove_file(format!("/dev/shm/{name}{pid}"));
+    }
+}
+
 /// The milliseconds of the day with which the last line of a log begins that begins with a time.
 pub(super) fn time_of_last_line(log: &str) -> Option<i64> {
     log.lines().rev().find_map(|line| {

@@ -7,7 +7,10 @@ use futures::future::try_join_all;
 use ltq_client::{Client, StartAt};
 use tokio::time::timeout;
 
-use super::worker::{Failed, Journal};
+use super::{
+    field::PROBE,
+    worker::{Failed, Journal},
+};
 
 /// What is to be done.
 #[derive(Clone, Debug, Subcommand)]
@@ -64,7 +67,8 @@ async fn channels(args: &ChannelsArgs) -> Result<(), Failed> {
 
 async fn collect(args: &CollectArgs) -> Result<(), Failed> {
     let (client, journal) = (Client::connect(&args.server).await?, Journal::open(&args.journal)?);
-    for topic in client.admin().list_topics().await? {
+    let topics = client.admin().list_topics().await?;
+    for topic in topics.into_iter().filter(|topic| !topic.as_str().starts_with(PROBE)) {
         let mut left = client.admin().show_topic(topic.clone()).await?.end.0;
         let mut consumer = client.consumer(topic.clone(), "collect").await?;
         while left > 0 {

@@ -1,5 +1,3 @@
-use std::fmt;
-
 use rand::{RngExt as _, rngs::SmallRng, seq::SliceRandom as _};
 
 use super::{
@@ -231,26 +229,24 @@ impl Fault {
     }
 
     /// What it is in words.
-    pub(super) fn told<'a>(&'a self, roles: &'a Roles) -> impl fmt::Display + 'a {
-        fmt::from_fn(move |f| {
-            let name = |host| roles.name(host);
-            match *self {
-                Self::Isolated(host) => write!(f, "{} is cut off", name(host)),
-                Self::OneWay(from, to) => write!(f, "{} does not reach {}", name(from), name(to)),
-                Self::Apart(one, other) => {
-                    write!(f, "{} and {} do not reach each other", name(one), name(other))
-                }
-                Self::Slow(host) => write!(f, "{} is far away and loses packets", name(host)),
-                Self::Killed(host) => write!(f, "{} is killed", name(host)),
-                Self::Paused(host) => write!(f, "{} stands still", name(host)),
-                Self::Drained(host) => write!(f, "{} is drained", name(host)),
-                Self::NoRegistry => f.write_str("all registries are killed"),
-                Self::Clock { host, offset, stays } => {
-                    let until = if stays { "until the next step" } else { "and back" };
-                    write!(f, "the clock of {} steps to {offset:+} s, {until}", name(host))
-                }
+    pub(super) fn told(&self, roles: &Roles) -> String {
+        let name = |host| roles.name(host);
+        match *self {
+            Self::Isolated(host) => format!("{} is cut off", name(host)),
+            Self::OneWay(from, to) => format!("{} does not reach {}", name(from), name(to)),
+            Self::Apart(one, other) => {
+                format!("{} and {} do not reach each other", name(one), name(other))
             }
-        })
+            Self::Slow(host) => format!("{} is far away and loses packets", name(host)),
+            Self::Killed(host) => format!("{} is killed", name(host)),
+            Self::Paused(host) => format!("{} stands still", name(host)),
+            Self::Drained(host) => format!("{} is stopped in order", name(host)),
+            Self::NoRegistry => "all registries are killed".to_owned(),
+            Self::Clock { host, offset, stays } => {
+                let until = if stays { "until the next step" } else { "and back" };
+                format!("the clock of {} steps to {offset:+} s, {until}", name(host))
+            }
+        }
     }
 }
 

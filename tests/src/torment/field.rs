@@ -1,4 +1,4 @@
-use std::{fs::OpenOptions, io, path::PathBuf, process};
+use std::{collections::BTreeMap, fs::OpenOptions, io, path::PathBuf, process};
 
 use ltq_core::Address;
 use ltq_transport::SelfSigned;
@@ -7,10 +7,10 @@ use tokio::process::Command;
 
 use super::{
     Plan, Setting, TormentError,
-    clock::{Clock, Clocks},
+    clock::{self, Clock, Clocks},
     role::{Role, Roles},
     running::{Running, Worker},
-    worker::{Over, topics},
+    worker::{Over, topics, uptime_ms},
 };
 use crate::{
     BridgeProcess, NodeProcess, RegistryProcess,
@@ -27,14 +27,24 @@ pub(super) struct Field {
     clocks: Option<Clocks>,
     certificate: SelfSigned,
     pub(super) hosts: Vec<OnHost>,
+    ends: Ends,
 }
+
+/// When the machine had run for how many milliseconds as a program ended, by the program's name.
+pub(super) type Ends = BTreeMap<String, Vec<u64>>;
 
 /// What there is of one host.
 pub(super) struct OnHost {
     clock: Clock,
     pub(super) running: Option<Running>,
-    /// How often its program was started.
-    lives: u64,
+    /// The processes that its program was so far.
+    pids: Vec<u32>,
+}
+
+impl Drop for OnHost {
+    fn drop(&mut self) {
+        self.pids.iter().copied().for_each(clock::forget);
+    }
 }
 
 impl Field {
@@ -64,12 +74,13 @@ impl Field {
             .map(|host| {
                 let file = folder.path().join(format!("{}.clock", roles.name(host)));
                 let clock = Clock::new(clocks.clone(), file)?;
-                Ok(OnHost { clock, running: None, lives: 0 })
+                Ok(OnHost { clock, running: None, pids: Vec::new() })
             })
             .collect::<io::Result<_>>()
             .map_err(TormentError::io("setting a clock"))?;
         let plan = plan.clone();
-        let mut field = Self { folder, plan, roles, switch, clocks, certificate, hosts };
+        let mut field =
+            Self { folder, plan, roles, switch, clocks, certificate, hosts, ends: Ends::new() };
         for role in [Role::Registry, Role::Node, Role::Destination, Role::Program] {
             for host in field.roles.hosts(role) {
                 field.start(host).await?;
@@ -135,8 +146,8 @@ impl Field {
         let doing = format!("starting {}", self.roles.name(host));
         let running = self.started(host).await.map_err(TormentError::io(doing))?;
         let of = &mut self.hosts[host];
+        of.pids.extend(running.pid());
         of.running = Some(running);
-        of.lives += 1;
         Ok(())
     }
 
@@ -181,9 +192,9 @@ impl Field {
                 Running::Bridge(BridgeProcess::start_by(command, &more, &variables).await?)
             }
             Role::Client => {
-                let lives = self.hosts[host].lives;
-                // Another one each time, and for both ways.
-                let turn = lives + host as u64;
+                let lives = self.hosts[host].pids.len();
+                // Others each time, and for both ways.
+                let turn = lives + host - self.roles.hosts(role).start;
                 command.args(["worker", "--name", &name, "--life", &lives.to_string()]);
                 command.args(["--rate", &self.plan.rate.to_string(), "--journal"]);
                 command.arg(self.journal(host)).args(self.registry_flags("--registry"));
@@ -193,7 +204,7 @@ impl Field {
                 Running::Worker(Worker::start(command)?)
             }
             Role::Program => {
-                let lives = self.hosts[host].lives.to_string();
+                let lives = self.hosts[host].pids.len().to_string();
                 command.args(["program", "--name", &name, "--life", &lives, "--rate"]);
                 command.arg(self.plan.rate.to_string()).args(["--listen", &listen.to_string()]);
                 for other in self.roles.hosts(Role::Program).filter(|other| *other != host) {
@@ -216,8 +227,20 @@ impl Field {
         }
     }
 
+    /// When programs ended so far.
+    pub(super) const fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    fn ends_now(&mut self, host: usize) -> Result<(), TormentError> {
+        let now = uptime_ms().map_err(TormentError::io("asking for the time"))?;
+        self.ends.entry(self.roles.name(host)).or_default().push(now);
+        Ok(())
+    }
+
     /// SIGKILL.
     pub(super) async fn kill(&mut self, host: usize) -> Result<(), TormentError> {
+        self.ends_now(host)?;
         let doing = format!("killing {}", self.roles.name(host));
         match self.hosts[host].running.take() {
             Some(running) => running.kill().await.map_err(TormentError::io(doing)),
@@ -236,6 +259,7 @@ impl Field {
 
     /// SIGTERM, which drains a node; whatever is left after a while is kept.
     pub(super) async fn drain(&mut self, host: usize) -> Result<(), TormentError> {
+        self.ends_now(host)?;
         let doing = format!("draining {}", self.roles.name(host));
         match self.hosts[host].running.take() {
             Some(running) => running.terminate().await.map_err(TormentError::io(doing)),
@@ -314,7 +338,7 @@ impl Field {
         loop {
             let log = std::fs::read_to_string(self.log(host))?;
             let none = || io::Error::other("its log has no time");
-            let shown = super::clock::time_of_last_line(&log).ok_or_else(none);
+            let shown = clock::time_of_last_line(&log).ok_or_else(none);
             match shown.and_then(|shown| self.hosts[host].clock.check(shown, true)) {
                 Err(_) if tokio::time::Instant::now() < until => {
                     tokio::time::sleep(super::LOOK_PAUSE).await;

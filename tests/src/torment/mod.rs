@@ -121,7 +121,7 @@ async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError
         let second = chance.random_bool(0.3).then(|| deck.draw_beside(&fault, &mut chance));
         let faults: Vec<_> = [Some(fault), second.flatten()].into_iter().flatten().collect();
         if plan.tells {
-            let told: Vec<_> = faults.iter().map(|fault| fault.told(&roles).to_string()).collect();
+            let told: Vec<_> = faults.iter().map(|fault| fault.told(&roles)).collect();
             let (at, told) = (began.elapsed().as_secs_f64(), told.join(" and "));
             println!("{at:6.1} s: {told}, for {lasts:.1?}");
         }
@@ -138,6 +138,7 @@ async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError
     field.mend().await?;
     let mut account = field.settle().await?;
     account.faults = counts;
+    account.ends = field.ends().clone();
     account.check()?;
     Ok(account)
 }

@@ -1,4 +1,4 @@
-use std::{fmt, ops::Range};
+use std::ops::Range;
 
 /// What a host is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +54,14 @@ impl Roles {
 impl Role {
     /// Whether a cut between two such hosts is felt.
     pub(super) fn talks_to(self, other: Self) -> bool {
-        let one_way = |one, other| match (one, other) {
-            (Self::Registry | Self::Node, Self::Client | Self::Bridge) => true,
-            (Self::Registry, Self::Node) | (Self::Bridge, Self::Destination) => true,
-            (Self::Program, Self::Program) => true,
-            _ => false,
+        let one_way = |one, other| {
+            matches!(
+                (one, other),
+                (Self::Registry | Self::Node, Self::Client | Self::Bridge)
+                    | (Self::Registry, Self::Node)
+                    | (Self::Bridge, Self::Destination)
+                    | (Self::Program, Self::Program)
+            )
         };
         one_way(self, other) || one_way(other, self)
     }
@@ -72,18 +75,5 @@ impl Role {
             Self::Destination => 'd',
             Self::Program => 'p',
         }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Registry => "registry",
-            Self::Node => "node",
-            Self::Client => "client",
-            Self::Bridge => "bridge",
-            Self::Destination => "destination",
-            Self::Program => "program",
-        })
     }
 }

@@ -3,7 +3,8 @@
 //! Each writes down what it does and was told, a line each, parted by tabs: `P` topic, body: about to be published;
 //! `C` topic, body, node, offset, milliseconds, durability: confirmed; `U` topic, body: nobody knows; `F` topic,
 //! body, milliseconds, error: nothing happened; `M` topic, body, from, to: its order moves, nothing happened;
-//! `G` topic, body, node, offset, id: taken; `D` topic, body, offset, origin: found at the bridge's destination.
+//! `G` topic, body, node, offset, id: taken; `E` topic, body, node, given back, taken: came before its delay was
+//! over, with the times for which the machine had run; `D` topic, body, offset, origin: found at the bridge's destination.
 //!
 //! Whoever is killed and started again lives once more, and numbers its messages from another [`LIFE`] on.
 
@@ -31,7 +32,7 @@ use self::{consuming::consume, mode::MODES, publishing::Publishing};
 pub(super) use self::{
     journal::Journal,
     mode::{is_ordered, may_repeat, topics},
-    words::{say, say_time},
+    words::{say, say_time, uptime_ms},
 };
 
 /// Its flags.
@@ -76,11 +77,11 @@ pub enum Over {
 
 impl Over {
     /// All, one after the other and around.
-    pub(super) fn nth(number: u64) -> &'static str {
+    pub(super) const fn nth(number: usize) -> &'static str {
         match number % 3 {
-            0 => "tcp",
-            1 => "quic",
-            _ => "tls",
+            0 => "quic",
+            1 => "tls",
+            _ => "tcp",
         }
     }
 }
