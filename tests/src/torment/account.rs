@@ -47,9 +47,21 @@ struct Became {
     first_taken: u64,
     /// By what it can be told from others.
     ids: BTreeSet<String>,
+    /// Each time that it was taken, and that its node confirmed an ack.
+    deliveries: Vec<Delivery>,
+    acks: Vec<Delivery>,
     /// Where it comes from, as the destination of the bridge has it, and how often it is there.
     arrived_from: BTreeSet<(String, u64)>,
     arrived: u32,
+}
+
+/// One delivery of a message, and when something became of it.
+#[derive(Clone, Debug)]
+struct Delivery {
+    node: String,
+    offset: u64,
+    attempt: u64,
+    at: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +120,10 @@ impl Account {
             self.early.push((word(0), at(1), at(2)));
             return;
         }
+        let delivery = |attempt, at| {
+            let (offset, attempt) = (number(1)?, number(attempt)?);
+            Some(Delivery { node: word(0), offset, attempt, at: number(at)? })
+        };
         let name = (topic.to_owned(), body.to_owned());
         let became = self.messages.entry(name.clone()).or_default();
         match kind {
@@ -133,7 +149,9 @@ impl Account {
                 }
                 became.taken += 1;
                 became.ids.extend(rest.get(2).map(|id| (*id).to_owned()));
+                became.deliveries.extend(delivery(3, 4));
             }
+            "A" => became.acks.extend(delivery(2, 3)),
             "D" => {
                 became.arrived += 1;
                 let id = word(1);
@@ -187,6 +205,14 @@ impl Account {
         if self.is_bridged {
             self.bridged()?;
         }
+        self.none(
+            "came again after their ack was confirmed, and their node was not killed",
+            |_, it| {
+                it.acks
+                    .iter()
+                    .any(|ack| it.deliveries.iter().any(|later| self.is_repeat(ack, later)))
+            },
+        )?;
         self.none_early()?;
         self.in_order()?;
         self.in_order_of_sending()
@@ -210,12 +236,22 @@ impl Account {
         }
     }
 
+    /// Whether a node's program ended meanwhile, or was killed if only that counts.
+    fn ended(&self, node: &str, from: u64, to: u64, only_kills: bool) -> bool {
+        let mut ends = self.ends.get(node).into_iter().flatten();
+        ends.any(|end| (from..=to).contains(&end.at) && (end.is_kill || !only_kills))
+    }
+
+    /// Whether a message was delivered anew that had been acked for good.
+    fn is_repeat(&self, ack: &Delivery, later: &Delivery) -> bool {
+        (&ack.node, ack.offset) == (&later.node, later.offset)
+            && later.attempt > ack.attempt
+            && !self.ended(&ack.node, ack.at, later.at, true)
+    }
+
     /// No delay is over early as long as its node runs, whatever clocks do meanwhile.
     fn none_early(&self) -> Result<(), Unsound> {
-        let ended = |(node, from, to): &&(String, u64, u64)| {
-            let ends = self.ends.get(node).into_iter().flatten();
-            ends.into_iter().any(|end| (*from..=*to).contains(end))
-        };
+        let ended = |(node, from, to): &&(String, u64, u64)| self.ended(node, *from, *to, false);
         let mut early = self.early.iter().filter(|early| !ended(early));
         let Some((node, from, to)) = early.next() else { return Ok(()) };
         let example =
@@ -348,7 +384,7 @@ const SLACK: Duration = Duration::from_secs(12);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::field::End, *};
 
     fn account(journal: &str) -> Account {
         let mut account = Account { is_bridged: true, ..Account::default() };
@@ -372,6 +408,8 @@ mod tests {
              D\t{topic}\t{body}\t0\ts/{node}/{topic}/{offset}/7\n"
         )
     }
+
+    const REPEAT: &str = "A\tplain\ta/1\tn1\t7\t1\t100\nG\tplain\ta/1\tn1\t7\ti-a/1\t2\t200\n";
 
     #[test]
     fn each_broken_promise_is_found_by_its_name() {
@@ -402,6 +440,7 @@ mod tests {
                 "one origin",
             ),
             (mesh, "taken out of order"),
+            (REPEAT, "after their ack"),
             ("E\tplain\ta/1\tn1\t100\t200\n", "before their delay"),
         ] {
             let error = account(&format!("{sound}{line}")).check().unwrap_err().to_string();
@@ -416,7 +455,14 @@ mod tests {
         account(&format!("{sound}{more}{}\nC\tplain\ta/9", worker::BROKEN)).check().unwrap();
         // A node that was started again may take its clock's word for it.
         let mut early = account(&format!("{sound}E\tplain\ta/1\tn1\t100\t200\n"));
-        early.ends.insert("n1".to_owned(), vec![150]);
+        let end = End { at: 150, is_kill: false };
+        early.ends.insert("n1".to_owned(), vec![end]);
         early.check().unwrap();
+        // And one that was killed may have forgotten an ack.
+        let repeated = format!("{sound}{REPEAT}");
+        let end = End { at: 150, is_kill: true };
+        let mut repeated = account(&repeated);
+        repeated.ends.insert("n1".to_owned(), vec![end]);
+        repeated.check().unwrap();
     }
 }

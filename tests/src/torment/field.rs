@@ -30,8 +30,16 @@ pub(super) struct Field {
     ends: Ends,
 }
 
-/// When the machine had run for how many milliseconds as a program ended, by the program's name.
-pub(super) type Ends = BTreeMap<String, Vec<u64>>;
+/// How programs ended, by their names.
+pub(super) type Ends = BTreeMap<String, Vec<End>>;
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// For how many milliseconds the machine had run.
+    pub(super) at: u64,
+    pub(super) is_kill: bool,
+}
 
 /// What there is of one host.
 pub(super) struct OnHost {
@@ -232,15 +240,15 @@ impl Field {
         &self.ends
     }
 
-    fn ends_now(&mut self, host: usize) -> Result<(), TormentError> {
-        let now = uptime_ms().map_err(TormentError::io("asking for the time"))?;
-        self.ends.entry(self.roles.name(host)).or_default().push(now);
+    fn ends_now(&mut self, host: usize, is_kill: bool) -> Result<(), TormentError> {
+        let at = uptime_ms().map_err(TormentError::io("asking for the time"))?;
+        self.ends.entry(self.roles.name(host)).or_default().push(End { at, is_kill });
         Ok(())
     }
 
     /// SIGKILL.
     pub(super) async fn kill(&mut self, host: usize) -> Result<(), TormentError> {
-        self.ends_now(host)?;
+        self.ends_now(host, true)?;
         let doing = format!("killing {}", self.roles.name(host));
         match self.hosts[host].running.take() {
             Some(running) => running.kill().await.map_err(TormentError::io(doing)),
@@ -259,7 +267,7 @@ impl Field {
 
     /// SIGTERM, which drains a node; whatever is left after a while is kept.
     pub(super) async fn drain(&mut self, host: usize) -> Result<(), TormentError> {
-        self.ends_now(host)?;
+        self.ends_now(host, false)?;
         let doing = format!("draining {}", self.roles.name(host));
         match self.hosts[host].running.take() {
             Some(running) => running.terminate().await.map_err(TormentError::io(doing)),

@@ -21,7 +21,7 @@ pub(super) async fn consume(
     loop {
         // What is held is answered in the end.
         let Ok(next) = timeout(QUIET, consumer.next()).await else {
-            join_all(held.drain(..).map(ClusterDelivery::ack_confirmed)).await;
+            answer(&mut held, &topic, &journal).await?;
             continue;
         };
         let Some(delivery) = next else { break };
@@ -37,12 +37,11 @@ pub(super) async fn consume(
         let (node, offset) = (delivery.node(), delivery.offset().0);
         let mut headers = delivery.message.headers.iter();
         let id = headers.find(|(name, _)| name == ID_HEADER).map(|(_, id)| text(id));
-        let id = id.unwrap_or_default();
+        let (id, attempt, now) = (id.unwrap_or_default(), delivery.attempt(), uptime_ms()?);
         if let Some(asked_ms) = delayed.is_early(node.as_str(), offset) {
-            let now = uptime_ms()?;
             journal.write(&format!("E\t{topic}\t{body}\t{node}\t{asked_ms}\t{now}"))?;
         }
-        journal.write(&format!("G\t{topic}\t{body}\t{node}\t{offset}\t{id}"))?;
+        journal.write(&format!("G\t{topic}\t{body}\t{node}\t{offset}\t{id}\t{attempt}\t{now}"))?;
         journal.note(&topic, body);
         count += 1;
         // Some are given back, and some answered late, so that there is always something in flight.
@@ -53,10 +52,29 @@ pub(super) async fn consume(
             _ => drop(delivery.ack()),
         }
         if held.len() > 20 {
-            join_all(held.drain(..).map(ClusterDelivery::ack_confirmed)).await;
+            answer(&mut held, &topic, &journal).await?;
         }
     }
     Err(format!("the consumer of {topic} is over").into())
+}
+
+/// Acks them, and writes down which of it their nodes have confirmed.
+async fn answer(
+    held: &mut Vec<ClusterDelivery>,
+    topic: &str,
+    journal: &Journal,
+) -> Result<(), Failed> {
+    let acks = held.drain(..).map(|delivery| async {
+        let body = String::from_utf8_lossy(&delivery.message.body).into_owned();
+        let (node, offset) = (delivery.node().clone(), delivery.offset().0);
+        let attempt = delivery.attempt();
+        if delivery.ack_confirmed().await.is_ok() {
+            let now = uptime_ms()?;
+            journal.write(&format!("A\t{topic}\t{body}\t{node}\t{offset}\t{attempt}\t{now}"))?;
+        }
+        Ok(())
+    });
+    join_all(acks).await.into_iter().collect()
 }
 
 /// Messages that were given back for a while.

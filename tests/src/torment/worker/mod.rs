@@ -1,10 +1,17 @@
 //! What runs on a client's host: producers of every mode, and consumers of all that they publish.
 //!
-//! Each writes down what it does and was told, a line each, parted by tabs: `P` topic, body: about to be published;
-//! `C` topic, body, node, offset, milliseconds, durability: confirmed; `U` topic, body: nobody knows; `F` topic,
-//! body, milliseconds, error: nothing happened; `M` topic, body, from, to: its order moves, nothing happened;
-//! `G` topic, body, node, offset, id: taken; `E` topic, body, node, given back, taken: came before its delay was
-//! over, with the times for which the machine had run; `D` topic, body, offset, origin: found at the bridge's destination.
+//! Each writes down what it does and was told, a line each, parted by tabs, the times being those for which the
+//! machine had run:
+//!
+//! - `P` topic, body: about to be published;
+//! - `C` topic, body, node, offset, milliseconds, durability: confirmed;
+//! - `U` topic, body, milliseconds, error: nobody knows;
+//! - `F` topic, body, milliseconds, error: nothing happened;
+//! - `M` topic, body, from, to: its order moves, and nothing happened;
+//! - `G` topic, body, node, offset, id, attempt, time: taken;
+//! - `A` topic, body, node, offset, attempt, time: acked, and its node has confirmed that;
+//! - `E` topic, body, node, time, time: given back, and taken before its delay was over;
+//! - `D` topic, body, offset, origin: found at the bridge's destination.
 //!
 //! Whoever is killed and started again lives once more, and numbers its messages from another [`LIFE`] on.
 
