@@ -13,7 +13,7 @@
 //! - `E` topic, body, node, time, time: given back, and taken before its delay was over;
 //! - `D` topic, body, offset, origin: found at the bridge's destination.
 //!
-//! Whoever is killed and started again lives once more, and numbers its messages from another [`LIFE`] on.
+//! Whoever is killed and started again lives once more, and numbers its messages from another million on.
 
 mod consuming;
 mod journal;
