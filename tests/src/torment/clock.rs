@@ -22,6 +22,12 @@ impl Clocks {
         let mut folders = vec![PathBuf::from("/usr/lib"), PathBuf::from("/usr/local/lib")];
         let of_architectures = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
         folders.extend(of_architectures.map(|entry| entry.path()));
+        // There may be one for another kind of program, too.
+        let is_other = |folder: &PathBuf| {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            !name.starts_with(std::env::consts::ARCH)
+        };
+        folders.sort_by_key(is_other);
         let mut places = folders.into_iter().map(|folder| folder.join("faketime").join(LIBRARY));
         places.find(|place| place.exists()).map(|library| Self { library })
     }
