@@ -50,8 +50,8 @@ struct Became {
     /// Each time that it was taken, and that its node confirmed an ack.
     deliveries: Vec<Delivery>,
     acks: Vec<Delivery>,
-    /// Where it comes from, as the destination of the bridge has it, and how often it is there.
-    arrived_from: BTreeSet<(String, u64)>,
+    /// Where it comes from, as the destination of the bridge has it, which came first, and how often it is there.
+    arrived_from: BTreeMap<(String, u64), u64>,
     arrived: u32,
 }
 
@@ -159,7 +159,7 @@ impl Account {
                 let parts: Vec<_> = id.split('/').collect();
                 if let [_, node, _, offset, _] = parts[..] {
                     let offset = offset.parse().unwrap_or(u64::MAX);
-                    became.arrived_from.insert((node.to_owned(), offset));
+                    became.arrived_from.entry((node.to_owned(), offset)).or_insert(self.lines);
                 }
                 let known = self.origins.entry(id).or_insert_with(|| name.clone());
                 if *known != name {
@@ -224,7 +224,7 @@ impl Account {
             !it.may_be_lost() && it.arrived == 0
         })?;
         self.none("came over the bridge from where they are not", |topic, it| {
-            topic != worker::FLEETING && !it.arrived_from.is_subset(&it.places)
+            topic != worker::FLEETING && it.arrived_from.keys().any(|at| !it.places.contains(at))
         })?;
         match &self.mixed {
             Some(example) => Err(Unsound {
@@ -234,6 +234,27 @@ impl Account {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Messages that came over the bridge behind one that lies behind them on their node, and has the same key, or
+    /// none as they have. Where one comes twice, its first coming counts.
+    fn overtaken(&self, of_mode: &str) -> usize {
+        let mut came: BTreeMap<_, BTreeMap<u64, u64>> = BTreeMap::new();
+        for ((topic, body), it) in self.messages.iter().filter(|((it, _), _)| mode(it) == of_mode) {
+            let key = numbered(body).filter(|_| worker::is_ordered(topic)).map(|(key, _)| key);
+            for ((node, offset), at) in &it.arrived_from {
+                came.entry((topic, key, node)).or_default().insert(*offset, *at);
+            }
+        }
+        let mut count = 0;
+        for came in came.values() {
+            let mut latest = 0;
+            for at in came.values() {
+                count += usize::from(*at < latest);
+                latest = latest.max(*at);
+            }
+        }
+        count
     }
 
     /// Whether a node's program ended meanwhile, or was killed if only that counts.
@@ -366,7 +387,11 @@ impl fmt::Display for Account {
             if self.is_bridged {
                 let arrived = count(&|it| it.arrived > 0);
                 let repeated = count(&|it| it.arrived as usize > it.arrived_from.len());
-                write!(f, "; {arrived} over the bridge, {repeated} of them twice")?;
+                let overtaken = self.overtaken(mode);
+                write!(
+                    f,
+                    "; {arrived} over the bridge, {repeated} of them twice, {overtaken} behind later ones"
+                )?;
             }
             writeln!(f)?;
         }
