@@ -56,7 +56,8 @@ impl Drop for OnHost {
 }
 
 impl Field {
-    pub(super) async fn new(plan: &Plan) -> Result<Self, TormentError> {
+    /// The hosts. Nothing runs on them yet.
+    pub(super) fn new(plan: &Plan) -> Result<Self, TormentError> {
         let roles = match plan.setting {
             Setting::Cluster => Roles::CLUSTER,
             Setting::Mesh => Roles::MESH,
@@ -87,26 +88,30 @@ impl Field {
             .collect::<io::Result<_>>()
             .map_err(TormentError::io("setting a clock"))?;
         let plan = plan.clone();
-        let mut field =
-            Self { folder, plan, roles, switch, clocks, certificate, hosts, ends: Ends::new() };
+        let ends = Ends::new();
+        Ok(Self { folder, plan, roles, switch, clocks, certificate, hosts, ends })
+    }
+
+    /// Starts everything, and waits until all of it works.
+    pub(super) async fn start_all(&mut self) -> Result<(), TormentError> {
         for role in [Role::Registry, Role::Node, Role::Destination, Role::Program] {
-            for host in field.roles.hosts(role) {
-                field.start(host).await?;
+            for host in self.roles.hosts(role) {
+                self.start(host).await?;
             }
         }
-        if !field.roles.hosts(Role::Bridge).is_empty() {
+        if !self.roles.hosts(Role::Bridge).is_empty() {
             // What was consumed before the bridge has a place there would be gone.
-            field.make_channels().await?;
+            self.make_channels().await?;
         }
         for role in [Role::Bridge, Role::Client] {
-            for host in field.roles.hosts(role) {
-                field.start(host).await?;
+            for host in self.roles.hosts(role) {
+                self.start(host).await?;
             }
         }
-        for host in 0..field.roles.count() {
-            field.ready(host).await?;
+        for host in 0..self.roles.count() {
+            self.ready(host).await?;
         }
-        Ok(field)
+        Ok(())
     }
 
     pub(super) const fn roles(&self) -> &Roles {

@@ -95,9 +95,9 @@ impl TormentError {
 /// Carries a plan out, and says what became of every message.
 ///
 /// # Errors
-/// A [`TormentError`]; a broken promise is [`Unsound`], and what everybody wrote is kept then.
+/// A [`TormentError`], of which a broken promise is [`Unsound`]. Logs and journals are kept then.
 pub async fn run(plan: &Plan) -> Result<Account, TormentError> {
-    let mut field = Field::new(plan).await?;
+    let mut field = Field::new(plan)?;
     let result = torment(plan, &mut field).await;
     if result.is_err() {
         field.folder.disable_cleanup(true);
@@ -111,6 +111,7 @@ async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError
     let mut deck = Deck::new(field.roles(), field.has_clocks());
     let roles = field.roles().clone();
     let mut counts = std::collections::BTreeMap::new();
+    field.start_all().await?;
     // All is well at first, so that each mode has something stored.
     sleep(CALM).await;
     let began = Instant::now();
