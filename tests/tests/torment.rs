@@ -21,6 +21,7 @@ async fn torment(setting: Setting, seed: u64, seconds: u64) {
         worker: env!("CARGO_BIN_EXE_ltq-cluster-torment").into(),
         rate: 25,
         tells: true,
+        keeps: false,
     };
     if !torment::has_clocks() {
         assert!(std::env::var_os("REQUIRE_FAKETIME").is_none(), "there is no libfaketime");

@@ -33,6 +33,9 @@ mod command {
         /// Torments three programs of a mesh, and no cluster.
         #[arg(long)]
         mesh: bool,
+        /// Keeps logs and journals even where all is well.
+        #[arg(long)]
+        keep: bool,
         #[command(subcommand)]
         worker: Option<Work>,
     }
@@ -84,6 +87,7 @@ mod command {
                 worker: std::env::current_exe()?,
                 rate: arguments.rate,
                 tells: true,
+                keeps: arguments.keep,
             };
             println!("{}", torment::run(&plan).await?);
         }

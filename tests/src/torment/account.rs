@@ -238,7 +238,7 @@ impl Account {
 
     /// Messages that came over the bridge behind one that lies behind them on their node, and has the same key, or
     /// none as they have. Where one comes twice, its first coming counts.
-    fn overtaken(&self, of_mode: &str) -> usize {
+    fn overtaken(&self, of_mode: &str) -> (usize, String) {
         let mut came: BTreeMap<_, BTreeMap<u64, u64>> = BTreeMap::new();
         for ((topic, body), it) in self.messages.iter().filter(|((it, _), _)| mode(it) == of_mode) {
             let key = numbered(body).filter(|_| worker::is_ordered(topic)).map(|(key, _)| key);
@@ -246,15 +246,21 @@ impl Account {
                 came.entry((topic, key, node)).or_default().insert(*offset, *at);
             }
         }
-        let mut count = 0;
-        for came in came.values() {
-            let mut latest = 0;
-            for at in came.values() {
-                count += usize::from(*at < latest);
-                latest = latest.max(*at);
+        let (mut count, mut example) = (0, String::new());
+        for ((topic, _, node), came) in came {
+            let (mut last, mut latest) = (0, 0);
+            for (offset, at) in came {
+                if at < latest {
+                    count += 1;
+                    // The last of them tells most: whoever gave them out of order has just begun.
+                    example =
+                        format!(" (offset {last} of {topic} on {node}, say, before {offset})");
+                } else {
+                    (last, latest) = (offset, at);
+                }
             }
         }
-        count
+        (count, example)
     }
 
     /// Whether a node's program ended meanwhile, or was killed if only that counts.
@@ -387,10 +393,10 @@ impl fmt::Display for Account {
             if self.is_bridged {
                 let arrived = count(&|it| it.arrived > 0);
                 let repeated = count(&|it| it.arrived as usize > it.arrived_from.len());
-                let overtaken = self.overtaken(mode);
+                let (overtaken, example) = self.overtaken(mode);
                 write!(
                     f,
-                    "; {arrived} over the bridge, {repeated} of them twice, {overtaken} behind later ones"
+                    "; {arrived} over the bridge, {repeated} of them twice, {overtaken} behind later ones{example}"
                 )?;
             }
             writeln!(f)?;

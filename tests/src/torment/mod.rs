@@ -48,6 +48,8 @@ pub struct Plan {
     pub rate: u32,
     /// Whether each fault is printed as it comes.
     pub tells: bool,
+    /// Whether logs and journals are kept even where all is well.
+    pub keeps: bool,
 }
 
 /// Who is in trouble.
@@ -99,7 +101,7 @@ impl TormentError {
 pub async fn run(plan: &Plan) -> Result<Account, TormentError> {
     let mut field = Field::new(plan)?;
     let result = torment(plan, &mut field).await;
-    if result.is_err() {
+    if result.is_err() || plan.keeps {
         field.folder.disable_cleanup(true);
         println!("logs and journals are in {}", field.folder.path().display());
     }
