@@ -252,9 +252,8 @@ impl Account {
             for (offset, at) in came {
                 if at < latest {
                     count += 1;
-                    // The last of them tells most: whoever gave them out of order has just begun.
                     example =
-                        format!(" (offset {last} of {topic} on {node}, say, before {offset})");
+                        format!(" (offset {last} of {topic} on {node}, say, behind {offset})");
                 } else {
                     (last, latest) = (offset, at);
                 }
