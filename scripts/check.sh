@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Format, lints, documentation, tests, examples, the README's commands and some seeded bugs: what CI runs.
-# Needs a Rust toolchain and a C++ compiler; libclang and etcd it installs with apt-get where they are missing.
+# Needs a Rust toolchain and a C++ compiler; libclang, etcd and libfaketime it installs with apt-get where they are
+# missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

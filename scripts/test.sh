@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test of the workspace. Needs a Rust toolchain and a C++ compiler; libclang and etcd it installs with
-# apt-get where they are missing. The first run on a machine compiles RocksDB, a quarter of an hour on two
+# Every test of the workspace. Needs a Rust toolchain and a C++ compiler; libclang, etcd and libfaketime it installs
+# with apt-get where they are missing. The first run on a machine compiles RocksDB, a quarter of an hour on two
 # cores. FEATURES= leaves RocksDB and etcd, and what they need, out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,5 +10,7 @@ if [ "${FEATURES---all-features}" = --all-features ]; then
     exports=$(scripts/etcd.sh)
     eval "$exports"
 fi
+exports=$(scripts/faketime.sh)
+eval "$exports"
 # shellcheck disable=SC2086
 cargo test --workspace ${FEATURES---all-features} "$@"

@@ -1,4 +1,9 @@
-use std::{io, net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    process::{Command as Build, Stdio},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -25,7 +30,20 @@ impl BridgeProcess {
     /// # Errors
     /// It ended before it said where it serves HTTP.
     pub async fn start(arguments: &[&str], variables: &[(&str, &str)]) -> io::Result<Self> {
-        let mut command = Command::new(binary("ltq-node"));
+        Self::start_by(Build::new(binary("ltq-node")), arguments, variables).await
+    }
+
+    /// Starts a bridge by a command that knows how and where to, and lacks its arguments. Its HTTP is for the
+    /// host that it runs on.
+    ///
+    /// # Errors
+    /// It ended before it said where it serves HTTP.
+    pub async fn start_by(
+        command: Build,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> io::Result<Self> {
+        let mut command = Command::from(command);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LTQ_") {
                 command.env_remove(name);

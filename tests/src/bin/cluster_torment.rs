@@ -6,9 +6,11 @@ mod command {
     use std::{process::ExitCode, time::Duration};
 
     use clap::{Parser, Subcommand};
-    use ltq_tests::torment::{self, Plan, worker::WorkerArgs};
+    use ltq_tests::torment::{
+        self, Plan, Setting, errand::Errand, program::ProgramArgs, worker::WorkerArgs,
+    };
 
-    /// Torments a cluster, and accounts for every message.
+    /// Torments a cluster, or a mesh, and accounts for every message.
     #[derive(Parser)]
     #[command(args_conflicts_with_subcommands = true)]
     struct Arguments {
@@ -21,9 +23,19 @@ mod command {
         /// How long there is trouble in each, in seconds.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
-        /// How many publishes a second each of two clients tries of each of three modes.
-        #[arg(long, default_value_t = 100)]
+        /// How long one fault lasts at most, in milliseconds.
+        #[arg(long, default_value_t = 6_000)]
+        fault_ms: u64,
+        /// How many publishes a second each of two clients tries of each of seven modes, or each program of a
+        /// mesh to each other one.
+        #[arg(long, default_value_t = 50)]
         rate: u32,
+        /// Torments three programs of a mesh, and no cluster.
+        #[arg(long)]
+        mesh: bool,
+        /// Keeps logs and journals even where all is well.
+        #[arg(long)]
+        keep: bool,
         #[command(subcommand)]
         worker: Option<Work>,
     }
@@ -32,6 +44,11 @@ mod command {
     enum Work {
         /// What runs on a client's host.
         Worker(WorkerArgs),
+        /// What runs on the host of a program of a mesh.
+        Program(ProgramArgs),
+        /// What is done before and after.
+        #[command(subcommand)]
+        Errand(Errand),
     }
 
     pub(super) fn main() -> ExitCode {
@@ -49,17 +66,28 @@ mod command {
     }
 
     async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        if let Some(Work::Worker(args)) = arguments.worker {
-            return torment::worker::run(args).await;
+        match arguments.worker {
+            Some(Work::Worker(args)) => return torment::worker::run(args).await,
+            Some(Work::Program(args)) => return torment::program::run(args).await,
+            Some(Work::Errand(errand)) => return errand.run().await,
+            None => {}
+        }
+        if !torment::has_clocks() {
+            eprintln!(
+                "steps of clocks are skipped: there is no libfaketime; see scripts/faketime.sh"
+            );
         }
         for seed in arguments.seed..arguments.seed + arguments.runs {
             println!("seed {seed}");
             let plan = Plan {
+                setting: if arguments.mesh { Setting::Mesh } else { Setting::Cluster },
                 seed,
+                fault_max: Duration::from_millis(arguments.fault_ms),
                 lasts: Duration::from_secs(arguments.seconds),
                 worker: std::env::current_exe()?,
                 rate: arguments.rate,
                 tells: true,
+                keeps: arguments.keep,
             };
             println!("{}", torment::run(&plan).await?);
         }

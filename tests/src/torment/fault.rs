@@ -1,13 +1,15 @@
-use std::fmt;
+use rand::{RngExt as _, rngs::SmallRng, seq::SliceRandom as _};
 
-use rand::{RngExt as _, rngs::SmallRng};
-
-use super::{TormentError, field::Field};
+use super::{
+    TormentError,
+    field::Field,
+    role::{Role, Roles},
+};
 use crate::bad_network::Shape;
 
-/// One thing that goes wrong for a while. Hosts are numbered as in [`Field`].
+/// One thing that goes wrong for a while. Hosts are numbered as in [`Roles`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Fault {
+pub(super) enum Fault {
     /// Nobody hears it, and it hears nobody.
     Isolated(usize),
     /// What the first says does not reach the second; the other way is open.
@@ -20,52 +22,166 @@ pub enum Fault {
     Killed(usize),
     /// Its program stands still.
     Paused(usize),
-    /// A node is drained, stopped in order, and started again at the end.
+    /// A node is drained, or a bridge stopped in order, and started again at the end.
     Drained(usize),
     /// All registries are killed, and started again at the end.
     NoRegistry,
+    /// Its wall clock steps by so many seconds from what is right; at the end it steps back, or stays so until
+    /// the next step.
+    Clock { host: usize, offset: i64, stays: bool },
+}
+
+/// What may be drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Isolated,
+    OneWay,
+    Apart,
+    Slow,
+    Killed(Role),
+    Paused,
+    Drained(Role),
+    NoRegistry,
+    Clock(Role),
+}
+
+/// What is to go wrong: every kind has its turn before the first one has it again.
+pub(super) struct Deck {
+    all: Vec<Kind>,
+    left: Vec<Kind>,
+    roles: Roles,
+}
+
+impl Deck {
+    /// All that may befall such hosts, without steps of clocks where those cannot be stepped.
+    pub(super) fn new(roles: &Roles, has_clocks: bool) -> Self {
+        let mut all = vec![Kind::Isolated, Kind::Isolated, Kind::OneWay, Kind::Apart];
+        all.extend([Kind::Slow, Kind::Paused]);
+        let is_there = |role: &Role| !roles.hosts(*role).is_empty();
+        let every = [
+            Role::Registry,
+            Role::Node,
+            Role::Client,
+            Role::Bridge,
+            Role::Destination,
+            Role::Program,
+        ];
+        for role in every.into_iter().filter(is_there) {
+            all.push(Kind::Killed(role));
+            if has_clocks {
+                all.push(Kind::Clock(role));
+            }
+            match role {
+                Role::Registry => all.push(Kind::NoRegistry),
+                // What it is all about has its turn more often.
+                Role::Node => all.extend([Kind::Killed(role), Kind::Drained(role)]),
+                Role::Client | Role::Program => all.push(Kind::Killed(role)),
+                Role::Bridge => all.push(Kind::Drained(role)),
+                Role::Destination => {}
+            }
+        }
+        Self { all, left: Vec::new(), roles: roles.clone() }
+    }
+
+    pub(super) fn draw(&mut self, chance: &mut SmallRng) -> Fault {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.all);
+            self.left.shuffle(chance);
+        }
+        let kind = self.left.pop().unwrap_or(Kind::Isolated);
+        self.fault(kind, chance)
+    }
+
+    /// One beside another one, of other hosts; `None` where the next would be of the same.
+    pub(super) fn draw_beside(&mut self, first: &Fault, chance: &mut SmallRng) -> Option<Fault> {
+        let kind = *self.left.last()?;
+        let second = self.fault(kind, chance);
+        if second.touches_what(first, &self.roles) {
+            return None;
+        }
+        self.left.pop();
+        Some(second)
+    }
+
+    fn fault(&self, kind: Kind, chance: &mut SmallRng) -> Fault {
+        let roles = &self.roles;
+        let any = |chance: &mut SmallRng| chance.random_range(0..roles.count());
+        let of = |role, chance: &mut SmallRng| chance.random_range(roles.hosts(role));
+        let two = |chance: &mut SmallRng| loop {
+            let (one, other) = (any(chance), any(chance));
+            if one != other && roles.of(one).talks_to(roles.of(other)) {
+                break (one, other);
+            }
+        };
+        match kind {
+            Kind::Isolated => Fault::Isolated(any(chance)),
+            Kind::OneWay => {
+                let (from, to) = two(chance);
+                Fault::OneWay(from, to)
+            }
+            Kind::Apart => {
+                let (one, other) = two(chance);
+                Fault::Apart(one, other)
+            }
+            Kind::Slow => Fault::Slow(any(chance)),
+            Kind::Killed(role) => Fault::Killed(of(role, chance)),
+            Kind::Paused => Fault::Paused(any(chance)),
+            Kind::Drained(role) => Fault::Drained(of(role, chance)),
+            Kind::NoRegistry => Fault::NoRegistry,
+            Kind::Clock(role) => {
+                let seconds = chance.random_range(STEP_S.0..=STEP_S.1);
+                let offset = if chance.random_bool(0.5) { seconds } else { -seconds };
+                Fault::Clock { host: of(role, chance), offset, stays: chance.random_bool(0.5) }
+            }
+        }
+    }
 }
 
 impl Fault {
-    pub(super) fn draw(chance: &mut SmallRng) -> Self {
-        let any = |chance: &mut SmallRng| chance.random_range(0..Field::HOSTS);
-        let server = |chance: &mut SmallRng| chance.random_range(0..Field::CLIENTS.start);
-        let node = |chance: &mut SmallRng| chance.random_range(Field::NODES);
-        let two = |chance: &mut SmallRng| {
-            let first = any(chance);
-            (first, (first + chance.random_range(1..Field::HOSTS)) % Field::HOSTS)
-        };
-        match chance.random_range(0..10) {
-            0 | 1 => Self::Isolated(any(chance)),
-            2 => {
-                let (from, to) = two(chance);
-                Self::OneWay(from, to)
-            }
-            3 => {
-                let (one, other) = two(chance);
-                Self::Apart(one, other)
-            }
-            4 => Self::Slow(any(chance)),
-            5 => Self::Killed(server(chance)),
-            6 => Self::Killed(node(chance)),
-            7 => Self::Paused(server(chance)),
-            8 => Self::Drained(node(chance)),
-            _ => Self::NoRegistry,
-        }
-    }
-
     /// Whether both are about the same host, so that the end of one would be no end.
-    pub(super) fn touches_what(&self, other: &Self) -> bool {
-        let (own, others) = (self.hosts(), other.hosts());
+    fn touches_what(&self, other: &Self, roles: &Roles) -> bool {
+        let (own, others) = (self.hosts(roles), other.hosts(roles));
         own.iter().any(|host| others.contains(host))
     }
 
-    fn hosts(&self) -> Vec<usize> {
+    fn hosts(&self, roles: &Roles) -> Vec<usize> {
         match *self {
-            Self::Isolated(host) | Self::Slow(host) => vec![host],
+            Self::Isolated(host) | Self::Slow(host) | Self::Clock { host, .. } => vec![host],
             Self::Killed(host) | Self::Paused(host) | Self::Drained(host) => vec![host],
             Self::OneWay(one, other) | Self::Apart(one, other) => vec![one, other],
-            Self::NoRegistry => Field::REGISTRIES.collect(),
+            Self::NoRegistry => roles.hosts(Role::Registry).collect(),
+        }
+    }
+
+    /// What it is called in an account.
+    pub(super) fn kind(&self, roles: &Roles) -> &'static str {
+        match *self {
+            Self::Isolated(_) => "cut off",
+            Self::OneWay(..) => "cut one way",
+            Self::Apart(..) => "apart",
+            Self::Slow(_) => "slow",
+            Self::Paused(_) => "paused",
+            Self::NoRegistry => "no registry",
+            Self::Killed(host) => match roles.of(host) {
+                Role::Registry => "registry killed",
+                Role::Node => "node killed",
+                Role::Client => "client killed",
+                Role::Bridge => "bridge killed",
+                Role::Destination => "destination killed",
+                Role::Program => "program killed",
+            },
+            Self::Drained(host) => match roles.of(host) {
+                Role::Bridge => "bridge stopped",
+                _ => "node drained",
+            },
+            Self::Clock { host, .. } => match roles.of(host) {
+                Role::Registry => "clock of a registry",
+                Role::Node => "clock of a node",
+                Role::Client => "clock of a client",
+                Role::Bridge => "clock of the bridge",
+                Role::Destination => "clock of the destination",
+                Role::Program => "clock of a program",
+            },
         }
     }
 
@@ -82,10 +198,11 @@ impl Fault {
             Self::Paused(host) => field.pause(host, true)?,
             Self::Drained(host) => field.drain(host).await?,
             Self::NoRegistry => {
-                for host in Field::REGISTRIES {
+                for host in field.roles().hosts(Role::Registry) {
                     field.kill(host).await?;
                 }
             }
+            Self::Clock { host, offset, .. } => field.step(host, offset).await?,
         }
         Ok(())
     }
@@ -101,29 +218,74 @@ impl Fault {
             Self::Killed(host) | Self::Drained(host) => field.start(host).await?,
             Self::Paused(host) => field.pause(host, false)?,
             Self::NoRegistry => {
-                for host in Field::REGISTRIES {
+                for host in field.roles().hosts(Role::Registry) {
                     field.start(host).await?;
                 }
             }
+            Self::Clock { stays: true, .. } => {}
+            Self::Clock { host, .. } => field.step(host, 0).await?,
         }
         Ok(())
     }
+
+    /// What it is in words.
+    pub(super) fn told(&self, roles: &Roles) -> String {
+        let name = |host| roles.name(host);
+        match *self {
+            Self::Isolated(host) => format!("{} is cut off", name(host)),
+            Self::OneWay(from, to) => format!("{} does not reach {}", name(from), name(to)),
+            Self::Apart(one, other) => {
+                format!("{} and {} do not reach each other", name(one), name(other))
+            }
+            Self::Slow(host) => format!("{} is far away and loses packets", name(host)),
+            Self::Killed(host) => format!("{} is killed", name(host)),
+            Self::Paused(host) => format!("{} stands still", name(host)),
+            Self::Drained(host) => format!("{} is stopped in order", name(host)),
+            Self::NoRegistry => "all registries are killed".to_owned(),
+            Self::Clock { host, offset, stays } => {
+                let until = if stays { "until the next step" } else { "and back" };
+                format!("the clock of {} steps to {offset:+} s, {until}", name(host))
+            }
+        }
+    }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Field::name;
-        match *self {
-            Self::Isolated(host) => write!(f, "{} is cut off", name(host)),
-            Self::OneWay(from, to) => write!(f, "{} does not reach {}", name(from), name(to)),
-            Self::Apart(one, other) => {
-                write!(f, "{} and {} do not reach each other", name(one), name(other))
+/// By how much clocks are wrong, in seconds.
+const STEP_S: (i64, i64) = (90, 5_400);
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_turn_and_steps_of_clocks_only_where_they_can_be() {
+        for (roles, kinds) in [(Roles::CLUSTER, 18), (Roles::MESH, 7)] {
+            for has_clocks in [true, false] {
+                let mut chance = SmallRng::seed_from_u64(7);
+                let mut deck = Deck::new(&roles, has_clocks);
+                let count = deck.all.len();
+                let drawn: std::collections::BTreeSet<_> =
+                    (0..count).map(|_| deck.draw(&mut chance).kind(&roles)).collect();
+                let clocks = drawn.iter().filter(|kind| kind.starts_with("clock")).count();
+                assert_eq!(clocks > 0, has_clocks, "{drawn:?}");
+                assert!(!has_clocks || drawn.len() == kinds, "{} {drawn:?}", drawn.len());
             }
-            Self::Slow(host) => write!(f, "{} is far away and loses packets", name(host)),
-            Self::Killed(host) => write!(f, "{} is killed", name(host)),
-            Self::Paused(host) => write!(f, "{} stands still", name(host)),
-            Self::Drained(host) => write!(f, "{} is drained", name(host)),
-            Self::NoRegistry => f.write_str("all registries are killed"),
+        }
+    }
+
+    #[test]
+    fn two_at_once_are_of_different_hosts() {
+        let roles = Roles::CLUSTER;
+        let mut chance = SmallRng::seed_from_u64(3);
+        let mut deck = Deck::new(&roles, true);
+        for _ in 0..200 {
+            let first = deck.draw(&mut chance);
+            if let Some(second) = deck.draw_beside(&first, &mut chance) {
+                let (one, other) = (first.hosts(&roles), second.hosts(&roles));
+                assert!(one.iter().all(|host| !other.contains(host)), "{first:?}, {second:?}");
+            }
         }
     }
 }

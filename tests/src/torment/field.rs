@@ -1,157 +1,283 @@
-use std::{io, ops::Range, path::Path, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, fs::OpenOptions, io, path::PathBuf, process};
 
 use ltq_core::Address;
-use serde_json::Value;
+use ltq_transport::SelfSigned;
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-    time::timeout,
-};
+use tokio::process::Command;
 
-use super::{Account, Plan, TormentError};
+use super::{
+    Plan, Setting, TormentError,
+    clock::{self, Clock, Clocks},
+    role::{Role, Roles},
+    running::{Running, Worker},
+    worker::{Over, topics, uptime_ms},
+};
 use crate::{
-    NodeProcess, RegistryProcess,
+    BridgeProcess, NodeProcess, RegistryProcess,
     bad_network::{Shape, Switch},
     binary,
 };
 
-/// All hosts, and what runs on them: two registries, three nodes, two clients, in this order.
-pub struct Field {
+/// All hosts, and what runs on them.
+pub(super) struct Field {
+    pub(super) folder: TempDir,
+    plan: Plan,
+    roles: Roles,
     switch: Switch,
-    folder: TempDir,
-    registries: Vec<Option<RegistryProcess>>,
-    nodes: Vec<Option<NodeProcess>>,
-    workers: Vec<Worker>,
+    clocks: Option<Clocks>,
+    certificate: SelfSigned,
+    pub(super) hosts: Vec<OnHost>,
+    ends: Ends,
 }
 
-struct Worker {
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
+/// How programs ended, by their names.
+pub(super) type Ends = BTreeMap<String, Vec<End>>;
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// For how many milliseconds the machine had run.
+    pub(super) at: u64,
+    pub(super) is_kill: bool,
+}
+
+/// What there is of one host.
+pub(super) struct OnHost {
+    clock: Clock,
+    pub(super) running: Option<Running>,
+    /// The processes that its program was so far.
+    pids: Vec<u32>,
+}
+
+impl Drop for OnHost {
+    fn drop(&mut self) {
+        self.pids.iter().copied().for_each(clock::forget);
+    }
 }
 
 impl Field {
-    pub(super) const REGISTRIES: Range<usize> = 0..2;
-    pub(super) const NODES: Range<usize> = 2..5;
-    pub(super) const CLIENTS: Range<usize> = 5..7;
-    pub(super) const HOSTS: usize = 7;
-
-    pub(super) async fn new(plan: &Plan) -> Result<Self, TormentError> {
-        let switch = Switch::new(Self::HOSTS, Shape::default(), plan.seed)?;
-        let folder = tempfile::tempdir().map_err(TormentError::io("making a folder"))?;
-        let config = folder.path().join("ltq.toml");
-        std::fs::write(&config, CONFIG).map_err(TormentError::io("writing a configuration"))?;
-        let config = folder.path().join("registry.toml");
-        std::fs::write(&config, REGISTRY_CONFIG)
-            .map_err(TormentError::io("writing a configuration"))?;
-        let (registries, nodes) = (Self::REGISTRIES.len(), Self::NODES.len());
-        let mut field = Self {
-            switch,
-            folder,
-            registries: (0..registries).map(|_| None).collect(),
-            nodes: (0..nodes).map(|_| None).collect(),
-            workers: Vec::new(),
+    /// The hosts. Nothing runs on them yet.
+    pub(super) fn new(plan: &Plan) -> Result<Self, TormentError> {
+        let roles = match plan.setting {
+            Setting::Cluster => Roles::CLUSTER,
+            Setting::Mesh => Roles::MESH,
         };
-        for host in 0..Self::CLIENTS.start {
-            field.start(host).await?;
+        let switch = Switch::new(roles.count(), Shape::default(), plan.seed)?;
+        let folder = tempfile::tempdir().map_err(TormentError::io("making a folder"))?;
+        let addresses: Vec<_> =
+            (0..roles.count()).map(|host| switch.host(host).address().to_string()).collect();
+        let names: Vec<_> = addresses.iter().map(String::as_str).collect();
+        let certificate = ltq_transport::self_signed(&names).map_err(io::Error::other);
+        let certificate = certificate.map_err(TormentError::io("making a certificate"))?;
+        for (name, text) in [
+            ("ltq.toml", CONFIG),
+            ("registry.toml", REGISTRY_CONFIG),
+            ("certificate.pem", &certificate.certificate),
+            ("key.pem", &certificate.key),
+        ] {
+            let written = std::fs::write(folder.path().join(name), text);
+            written.map_err(TormentError::io(format!("writing {name}")))?;
         }
-        for host in Self::CLIENTS {
-            field.work(host, plan).await?;
-        }
-        Ok(field)
+        let clocks = Clocks::find();
+        let hosts = (0..roles.count())
+            .map(|host| {
+                let file = folder.path().join(format!("{}.clock", roles.name(host)));
+                let clock = Clock::new(clocks.clone(), file)?;
+                Ok(OnHost { clock, running: None, pids: Vec::new() })
+            })
+            .collect::<io::Result<_>>()
+            .map_err(TormentError::io("setting a clock"))?;
+        let plan = plan.clone();
+        let ends = Ends::new();
+        Ok(Self { folder, plan, roles, switch, clocks, certificate, hosts, ends })
     }
 
-    pub(super) fn name(host: usize) -> String {
-        for (letter, range) in [('r', Self::REGISTRIES), ('n', Self::NODES), ('c', Self::CLIENTS)] {
-            if range.contains(&host) {
-                return format!("{letter}{}", host - range.start + 1);
+    /// Starts everything, and waits until all of it works.
+    pub(super) async fn start_all(&mut self) -> Result<(), TormentError> {
+        for role in [Role::Registry, Role::Node, Role::Destination, Role::Program] {
+            for host in self.roles.hosts(role) {
+                self.start(host).await?;
             }
         }
-        format!("host {host}")
+        if !self.roles.hosts(Role::Bridge).is_empty() {
+            // What was consumed before the bridge has a place there would be gone.
+            self.make_channels().await?;
+        }
+        for role in [Role::Bridge, Role::Client] {
+            for host in self.roles.hosts(role) {
+                self.start(host).await?;
+            }
+        }
+        for host in 0..self.roles.count() {
+            self.ready(host).await?;
+        }
+        Ok(())
     }
 
-    fn at(&self, host: usize, port: u16) -> Address {
-        Address::new("tcp", format!("{}:{port}", self.switch.host(host).address()))
+    pub(super) const fn roles(&self) -> &Roles {
+        &self.roles
     }
 
-    fn registry_flags(&self) -> Vec<String> {
-        let at = Self::REGISTRIES.map(|host| self.at(host, REGISTRY_PORT).to_string());
-        at.flat_map(|address| ["--registry".to_owned(), address]).collect()
+    /// Whether clocks can be stepped here.
+    pub(super) const fn has_clocks(&self) -> bool {
+        self.clocks.is_some()
+    }
+
+    pub(super) fn at(&self, host: usize, scheme: &str) -> Address {
+        let port = match (self.roles.of(host), scheme) {
+            (Role::Registry, _) => 7450,
+            (Role::Program, _) => 7460,
+            (_, "tls") => 7442,
+            (_, "quic") => 7443,
+            _ => 7440,
+        };
+        Address::new(scheme, format!("{}:{port}", self.switch.host(host).address()))
+    }
+
+    fn registry_flags(&self, flag: &str) -> Vec<String> {
+        let at = self.roles.hosts(Role::Registry).map(|host| self.at(host, "tcp").to_string());
+        at.flat_map(|address| [flag.to_owned(), address]).collect()
+    }
+
+    pub(super) fn file(&self, name: &str) -> String {
+        self.folder.path().join(name).to_string_lossy().into_owned()
+    }
+
+    pub(super) fn journal(&self, host: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.journal", self.roles.name(host)))
+    }
+
+    fn log(&self, host: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.log", self.roles.name(host)))
     }
 
     /// Starts what belongs on a host, if it does not run.
     pub(super) async fn start(&mut self, host: usize) -> Result<(), TormentError> {
-        let doing = || format!("starting {}", Self::name(host));
-        let command = self.switch.host(host).command(binary("ltq-node"));
-        if Self::REGISTRIES.contains(&host) {
-            let listen = self.at(host, REGISTRY_PORT);
-            let place = &mut self.registries[host - Self::REGISTRIES.start];
-            if place.is_none() {
-                let config = self.folder.path().join("registry.toml");
-                let config = config.to_string_lossy().into_owned();
-                let more = ["--config", &config];
-                let started = RegistryProcess::start_by(command, &listen, &more).await;
-                *place = Some(started.map_err(TormentError::io(doing()))?);
-            }
-        } else if Self::NODES.contains(&host) {
-            let (listen, name) = (self.at(host, NODE_PORT), Self::name(host));
-            let config = self.folder.path().join("ltq.toml").to_string_lossy().into_owned();
-            let flags = self.registry_flags();
-            let mut more = vec!["--node", &name, "--config", &config];
-            more.extend(flags.iter().map(String::as_str));
-            let data = self.folder.path().join(&name);
-            let place = &mut self.nodes[host - Self::NODES.start];
-            if place.is_none() {
-                let started = NodeProcess::start_by(command, &data, &listen, &more).await;
-                *place = Some(started.map_err(TormentError::io(doing()))?);
-            }
+        if self.hosts[host].running.is_some() {
+            return Ok(());
         }
+        let doing = format!("starting {}", self.roles.name(host));
+        let running = self.started(host).await.map_err(TormentError::io(doing))?;
+        let of = &mut self.hosts[host];
+        of.pids.extend(running.pid());
+        of.running = Some(running);
+        Ok(())
+    }
+
+    async fn started(&self, host: usize) -> io::Result<Running> {
+        let (name, role) = (self.roles.name(host), self.roles.of(host));
+        let program = match role {
+            Role::Client | Role::Program => self.plan.worker.clone(),
+            _ => binary("ltq-node"),
+        };
+        let mut command = self.hosts[host].clock.command(self.switch.host(host), program);
+        command.stderr(OpenOptions::new().create(true).append(true).open(self.log(host))?);
+        let listen = self.at(host, "tcp");
+        Ok(match role {
+            Role::Registry => {
+                let more = ["--config", &self.file("registry.toml")];
+                Running::Registry(RegistryProcess::start_by(command, &listen, &more).await?)
+            }
+            Role::Node | Role::Destination => {
+                let mut more = vec!["--node".to_owned(), name.clone()];
+                more.extend(["--config".to_owned(), self.file("ltq.toml")]);
+                if role == Role::Node {
+                    let (certificate, key) = (self.file("certificate.pem"), self.file("key.pem"));
+                    more.extend(["--tls-certificate".to_owned(), certificate]);
+                    more.extend(["--tls-key".to_owned(), key]);
+                    for scheme in ["tls", "quic"] {
+                        more.extend(["--listen".to_owned(), self.at(host, scheme).to_string()]);
+                    }
+                    more.extend(self.registry_flags("--registry"));
+                }
+                let more: Vec<_> = more.iter().map(String::as_str).collect();
+                let data = self.folder.path().join(&name);
+                Running::Node(NodeProcess::start_by(command, &data, &listen, &more).await?)
+            }
+            Role::Bridge => {
+                let to = self.at(self.roles.hosts(Role::Destination).start, "tcp").to_string();
+                let mut more = self.registry_flags("--from-registry");
+                more.extend(["--to", &to, "--topic", "*", "--exclude"].map(str::to_owned));
+                more.push(format!("{PROBE}*"));
+                more.extend(["--from-site", "here", "--to-site", "there"].map(str::to_owned));
+                let more: Vec<_> = more.iter().map(String::as_str).collect();
+                let variables = [("LTQ_BRIDGE_REFRESH", "500ms")];
+                Running::Bridge(BridgeProcess::start_by(command, &more, &variables).await?)
+            }
+            Role::Client => {
+                let lives = self.hosts[host].pids.len();
+                // Others each time, and for both ways.
+                let turn = lives + host - self.roles.hosts(role).start;
+                command.args(["worker", "--name", &name, "--life", &lives.to_string()]);
+                command.args(["--rate", &self.plan.rate.to_string(), "--journal"]);
+                command.arg(self.journal(host)).args(self.registry_flags("--registry"));
+                command.args(["--fingerprint", &self.certificate.fingerprint.to_string()]);
+                command.args(["--publish-over", Over::nth(turn)]);
+                command.args(["--consume-over", Over::nth(turn + 1)]);
+                Running::Worker(Worker::start(command)?)
+            }
+            Role::Program => {
+                let lives = self.hosts[host].pids.len().to_string();
+                command.args(["program", "--name", &name, "--life", &lives, "--rate"]);
+                command.arg(self.plan.rate.to_string()).args(["--listen", &listen.to_string()]);
+                for other in self.roles.hosts(Role::Program).filter(|other| *other != host) {
+                    let peer = format!("{}={}", self.roles.name(other), self.at(other, "tcp"));
+                    command.args(["--peer", &peer]);
+                }
+                command.arg("--data").arg(self.folder.path().join(&name));
+                command.arg("--journal").arg(self.journal(host));
+                Running::Worker(Worker::start(command)?)
+            }
+        })
+    }
+
+    /// Waits until a worker has opened everything.
+    pub(super) async fn ready(&mut self, host: usize) -> Result<(), TormentError> {
+        let doing = format!("waiting for {}", self.roles.name(host));
+        match self.hosts[host].running.as_mut().and_then(Running::worker) {
+            Some(worker) => worker.ready().await.map_err(TormentError::io(doing)),
+            None => Ok(()),
+        }
+    }
+
+    /// When programs ended so far.
+    pub(super) const fn ends(&self) -> &Ends {
+        &self.ends
+    }
+
+    fn ends_now(&mut self, host: usize, is_kill: bool) -> Result<(), TormentError> {
+        let at = uptime_ms().map_err(TormentError::io("asking for the time"))?;
+        self.ends.entry(self.roles.name(host)).or_default().push(End { at, is_kill });
         Ok(())
     }
 
     /// SIGKILL.
     pub(super) async fn kill(&mut self, host: usize) -> Result<(), TormentError> {
-        let doing = format!("killing {}", Self::name(host));
-        let killed = if Self::REGISTRIES.contains(&host) {
-            match self.registries[host - Self::REGISTRIES.start].take() {
-                Some(registry) => registry.kill().await,
-                None => Ok(()),
-            }
-        } else {
-            match self.nodes[host - Self::NODES.start].take() {
-                Some(node) => node.kill().await,
-                None => Ok(()),
-            }
-        };
-        killed.map_err(TormentError::io(doing))
+        self.ends_now(host, true)?;
+        let doing = format!("killing {}", self.roles.name(host));
+        match self.hosts[host].running.take() {
+            Some(running) => running.kill().await.map_err(TormentError::io(doing)),
+            None => Ok(()),
+        }
     }
 
     /// SIGSTOP, or SIGCONT.
     pub(super) fn pause(&self, host: usize, paused: bool) -> Result<(), TormentError> {
-        let doing = format!("pausing {}", Self::name(host));
-        let done = if Self::REGISTRIES.contains(&host) {
-            let registry = self.registries[host - Self::REGISTRIES.start].as_ref();
-            registry.map_or(Ok(()), |registry| registry.pause(paused))
-        } else {
-            let node = self.nodes[host - Self::NODES.start].as_ref();
-            node.map_or(Ok(()), |node| node.pause(paused))
-        };
-        done.map_err(TormentError::io(doing))
+        let doing = format!("pausing {}", self.roles.name(host));
+        match &self.hosts[host].running {
+            Some(running) => running.pause(paused).map_err(TormentError::io(doing)),
+            None => Ok(()),
+        }
     }
 
-    /// SIGTERM, which drains; whatever is left after a while is kept.
+    /// SIGTERM, which drains a node; whatever is left after a while is kept.
     pub(super) async fn drain(&mut self, host: usize) -> Result<(), TormentError> {
-        let doing = format!("draining {}", Self::name(host));
-        if let Some(node) = self.nodes[host - Self::NODES.start].take() {
-            let ended = node.terminate().await.map_err(TormentError::io(doing.clone()))?;
-            if !ended.success() {
-                return Err(TormentError::io(doing)(io::Error::other(format!(
-                    "it ended by {ended}"
-                ))));
-            }
+        self.ends_now(host, false)?;
+        let doing = format!("draining {}", self.roles.name(host));
+        match self.hosts[host].running.take() {
+            Some(running) => running.terminate().await.map_err(TormentError::io(doing)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn way(&self, from: usize, to: usize, shape: Shape) {
@@ -159,144 +285,129 @@ impl Field {
     }
 
     pub(super) fn all_ways(&self, host: usize, shape: Shape) {
-        for other in 0..Self::HOSTS {
+        for other in 0..self.roles.count() {
             self.way(host, other, shape);
             self.way(other, host, shape);
         }
     }
 
-    async fn work(&mut self, host: usize, plan: &Plan) -> Result<(), TormentError> {
-        let doing = || TormentError::io("starting a worker");
-        let (name, flags) = (Self::name(host), self.registry_flags());
-        let mut command = Command::from(self.switch.host(host).command(&plan.worker));
-        command.args(["worker", "--name", &name, "--rate", &plan.rate.to_string(), "--journal"]);
-        command.arg(self.journal(host)).args(flags);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(doing())?;
-        let no = || io::Error::other("no pipe");
-        let input = child.stdin.take().ok_or_else(no).map_err(doing())?;
-        let output = child.stdout.take().ok_or_else(no).map_err(doing())?;
-        let mut worker = Worker { child, input, output: BufReader::new(output).lines() };
-        worker.hears("ready").await?;
-        self.workers.push(worker);
-        Ok(())
-    }
-
-    fn journal(&self, host: usize) -> std::path::PathBuf {
-        self.folder.path().join(format!("{}.journal", Self::name(host)))
-    }
-
-    /// All is well again, and everything runs.
+    /// All is well again but clocks, and everything runs.
     pub(super) async fn mend(&mut self) -> Result<(), TormentError> {
         self.switch.heal();
-        for host in 0..Self::CLIENTS.start {
+        for host in 0..self.roles.count() {
             self.start(host).await?;
+        }
+        for host in 0..self.roles.count() {
+            self.ready(host).await?;
         }
         Ok(())
     }
 
-    /// Lets producers come to their end, waits until consumers have what was confirmed, and reads what
-    /// all of them wrote.
-    pub(super) async fn settle(mut self) -> Result<Account, TormentError> {
-        for worker in &mut self.workers {
-            worker.tell("quiet").await?;
-            worker.hears("quiet").await?;
+    /// The wall clock of what runs there is wrong by so many seconds from now on; says so where it is not.
+    pub(super) async fn step(&mut self, host: usize, offset: i64) -> Result<(), TormentError> {
+        let doing = format!("stepping the clock of {} to {offset:+} s", self.roles.name(host));
+        let stepped = self.hosts[host].clock.set(offset);
+        stepped.map_err(TormentError::io(doing.clone()))?;
+        self.check_clock(host).await.map_err(TormentError::io(doing))
+    }
+
+    async fn check_clock(&mut self, host: usize) -> io::Result<()> {
+        let of = &mut self.hosts[host];
+        let Some(running) = of.running.as_mut() else { return Ok(()) };
+        let maps = format!("/proc/{}/maps", running.pid().unwrap_or_default());
+        if !std::fs::read_to_string(maps)?.contains("libfaketime") {
+            return Err(io::Error::other("it goes by the clock of the machine"));
         }
-        let journals: Vec<_> = Self::CLIENTS.map(|host| self.journal(host)).collect();
-        let read = || read(&journals);
-        let consumed = timeout(SETTLE_MAX, async {
-            loop {
-                // Empty nodes have nothing more that could come: neither twice nor what nobody published.
-                if read()?.missing() == 0 && self.backlog().await? == 0 {
-                    return read();
+        if let Some(worker) = running.worker() {
+            let shown = worker.ask("time").await?.parse().map_err(io::Error::other)?;
+            return of.clock.check(shown, false);
+        }
+        match self.roles.of(host) {
+            Role::Node | Role::Destination => {
+                let shown = self.time_of_node(host).await?;
+                self.hosts[host].clock.check(shown, false)
+            }
+            Role::Registry => self.check_registry(host).await,
+            // Nothing that it says has a time.
+            _ => Ok(()),
+        }
+    }
+
+    /// When a node says that it has taken in a message.
+    async fn time_of_node(&self, host: usize) -> io::Result<i64> {
+        let topic = format!("{PROBE}{}", self.roles.name(host));
+        let server = self.at(host, "tcp").to_string();
+        self.ltq(host, &["pub", "--server", &server, &topic, "tick"]).await?;
+        let take = ["sub", "--server", &server, &topic, "probe", "--count", "1"];
+        let told = self.ltq(host, &[&take[..], &["--format", "json"]].concat()).await?;
+        let message: serde_json::Value = serde_json::from_slice(&told)?;
+        message["time"].as_i64().ok_or_else(|| io::Error::other("its message has no time"))
+    }
+
+    /// A registry logs that a session ended.
+    async fn check_registry(&self, host: usize) -> io::Result<()> {
+        self.ltq(host, &["nodes", "--registry", &self.at(host, "tcp").to_string()]).await?;
+        let until = tokio::time::Instant::now() + crate::DEADLINE;
+        loop {
+            let log = std::fs::read_to_string(self.log(host))?;
+            let none = || io::Error::other("its log has no time");
+            let shown = clock::time_of_last_line(&log).ok_or_else(none);
+            match shown.and_then(|shown| self.hosts[host].clock.check(shown, true)) {
+                Err(_) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(super::LOOK_PAUSE).await;
                 }
-                tokio::time::sleep(LOOK_PAUSE).await;
-            }
-        });
-        let account = match consumed.await {
-            Ok(account) => account?,
-            // The account says what is missing.
-            Err(_) => read()?,
-        };
-        for worker in &mut self.workers {
-            worker.tell("end").await?;
-            let ended = timeout(WORD_MAX, worker.child.wait()).await;
-            let ended = ended.map_err(|_| io::Error::other("it does not end"));
-            let ended = ended.and_then(|it| it).map_err(TormentError::io("ending a worker"))?;
-            if !ended.success() {
-                let why = io::Error::other(format!("it ended by {ended}"));
-                return Err(TormentError::io("ending a worker")(why));
+                checked => return checked,
             }
         }
-        if account.missing() > 0 {
-            self.show_nodes();
-        }
-        Ok(account)
     }
 
-    /// What all nodes have still to deliver, or are not acked for.
-    async fn backlog(&self) -> Result<u64, TormentError> {
-        let mut left = 0;
-        for host in Self::NODES {
-            let mut command = self.switch.host(Self::CLIENTS.start).command(binary("ltq"));
-            command.args(["stats", "--json", "--server", &self.at(host, NODE_PORT).to_string()]);
-            let doing = || TormentError::io(format!("asking {} for its figures", Self::name(host)));
-            let output = Command::from(command).output().await.map_err(doing())?;
-            let stats: Value = serde_json::from_slice(&output.stdout)
-                .map_err(|error| doing()(io::Error::other(error)))?;
-            let topics = stats["topics"].as_array().into_iter().flatten();
-            for channel in topics.filter_map(|topic| topic["channels"].as_array()).flatten() {
-                let states = ["waiting", "delayed", "in_flight"];
-                left += states.iter().filter_map(|state| channel[state].as_u64()).sum::<u64>();
-            }
-        }
-        Ok(left)
+    /// What `ltq` says on a host, whose clock is right.
+    pub(super) async fn ltq(&self, host: usize, arguments: &[&str]) -> io::Result<Vec<u8>> {
+        let mut command = self.switch.host(host).command(binary("ltq"));
+        command.args(arguments);
+        output(command).await
     }
 
-    /// For whoever looks for what is missing: where it still lies.
-    fn show_nodes(&self) {
-        for host in Self::NODES {
-            println!("{} listens on {}", Self::name(host), self.at(host, NODE_PORT));
+    /// What our own program does on the first client's host.
+    pub(super) async fn errand(&self, arguments: &[&str]) -> io::Result<()> {
+        let host = self.roles.hosts(Role::Client).start;
+        let mut command = self.switch.host(host).command(&self.plan.worker);
+        command.arg("errand").args(arguments);
+        output(command).await.map(drop)
+    }
+
+    async fn make_channels(&self) -> Result<(), TormentError> {
+        let names: Vec<_> =
+            self.roles.hosts(Role::Client).map(|host| self.roles.name(host)).collect();
+        let mut arguments: Vec<String> = vec!["channels".into()];
+        arguments.extend(["--channel".into(), "bridge.bridge".into()]);
+        for topic in topics(names.iter().map(String::as_str)) {
+            arguments.extend(["--topic".into(), topic]);
         }
+        for host in self.roles.hosts(Role::Node) {
+            arguments.extend(["--server".into(), self.at(host, "tcp").to_string()]);
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        self.errand(&arguments).await.map_err(TormentError::io("making channels"))
     }
 }
 
-fn read(journals: &[impl AsRef<Path>]) -> Result<Account, TormentError> {
-    let mut account = Account::default();
-    for journal in journals {
-        let text =
-            std::fs::read_to_string(journal).map_err(TormentError::io("reading a journal"))?;
-        account.read(&text);
+async fn output(mut command: process::Command) -> io::Result<Vec<u8>> {
+    command.stdin(process::Stdio::null());
+    let output = tokio::time::timeout(crate::DEADLINE * 2, Command::from(command).output()).await;
+    let output = output.map_err(|_| io::Error::other("it takes too long"))??;
+    if output.status.success() {
+        return Ok(output.stdout);
     }
-    Ok(account)
-}
-
-impl Worker {
-    async fn tell(&mut self, word: &str) -> Result<(), TormentError> {
-        let told = self.input.write_all(format!("{word}\n").as_bytes()).await;
-        told.map_err(TormentError::io(format!("telling a worker to {word}")))
-    }
-
-    async fn hears(&mut self, word: &str) -> Result<(), TormentError> {
-        let doing = format!("waiting until a worker is {word}");
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it says nothing");
-        let line = timeout(WORD_MAX, self.output.next_line()).await.map_err(late);
-        match line.and_then(|line| line).map_err(TormentError::io(doing.clone()))? {
-            Some(line) if line == word => Ok(()),
-            said => Err(TormentError::io(doing)(io::Error::other(format!("it said {said:?}")))),
-        }
-    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!("it ended by {}: {said}", output.status)))
 }
 
 /// Peers that are gone without a word are found out within three heartbeats.
 const CONFIG: &str = "allow_unauthenticated = true\n[limits]\nheartbeat = \"500ms\"\n[drain]\non_signal = true\ntimeout = \"2s\"\n\
                       [delivery]\ntimeout = \"5s\"\n";
-/// Whoever is suspected is forgotten within seconds.
-const REGISTRY_CONFIG: &str = "allow_unauthenticated = true\nheartbeat = \"300ms\"\n";
-const REGISTRY_PORT: u16 = 7450;
-const NODE_PORT: u16 = 7440;
-/// What a worker may take to say a word: longer than any publish.
-const WORD_MAX: Duration = Duration::from_secs(40);
-/// What consumers may take to have everything when all is well again.
-const SETTLE_MAX: Duration = Duration::from_secs(60);
-const LOOK_PAUSE: Duration = Duration::from_millis(200);
+/// Whoever is suspected is forgotten within seconds. Sessions that end are logged.
+const REGISTRY_CONFIG: &str =
+    "allow_unauthenticated = true\nheartbeat = \"300ms\"\nlog_level = \"debug\"\n";
+/// What topics are called of which nothing is asked but the time.
+pub(super) const PROBE: &str = "clock-";

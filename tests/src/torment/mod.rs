@@ -1,17 +1,22 @@
-//! A cluster in trouble: registries, nodes and clients, each on a host of its own, which are cut from one
-//! another, slowed down, killed, paused, drained and started again, while producers and consumers of every mode
-//! go on; and an account of what became of every message.
+//! A cluster in trouble: registries, nodes, clients, and a bridge to another node, each on a host of its own, which
+//! are cut from one another, slowed down, killed, paused, drained and started again, and whose wall clocks step, while
+//! producers and consumers of every mode go on; and an account of what became of every message. Or three programs of
+//! a mesh in the same trouble.
 //!
 //! What happens when follows from a seed; how the programs fall into it does not.
 
 mod account;
+mod clock;
+pub mod errand;
 mod fault;
 mod field;
+pub mod program;
+mod role;
+mod running;
+mod settling;
 pub mod worker;
 
 pub use account::{Account, Unsound};
-pub use fault::Fault;
-pub use field::Field;
 
 use std::{
     io,
@@ -23,21 +28,44 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use thiserror::Error;
 use tokio::time::sleep;
 
+use self::{fault::Deck, field::Field};
 use crate::bad_network::Unavailable;
 
 /// What is to happen.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// To whom.
+    pub setting: Setting,
     /// From which all chance follows.
     pub seed: u64,
     /// How long there is trouble.
     pub lasts: Duration,
+    /// How long one fault lasts at most; peace between two of them lasts half of that at most.
+    pub fault_max: Duration,
     /// The program that is started as `PROGRAM worker ...` on the clients' hosts.
     pub worker: PathBuf,
-    /// How many publishes a second each client tries of each mode.
+    /// How many publishes a second each client tries of each mode, or each program to each other one.
     pub rate: u32,
     /// Whether each fault is printed as it comes.
     pub tells: bool,
+    /// Whether logs and journals are kept even where all is well.
+    pub keeps: bool,
+}
+
+/// Who is in trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// Two registries, three nodes, two clients, and a bridge to a fourth node.
+    Cluster,
+    /// Three programs of a mesh.
+    Mesh,
+}
+
+/// Whether wall clocks can be stepped on this machine, which takes Debian's `faketime`. Where they cannot there are
+/// all other faults.
+#[must_use]
+pub fn has_clocks() -> bool {
+    clock::Clocks::find().is_some()
 }
 
 /// Why there is no account, or a bad one.
@@ -69,46 +97,63 @@ impl TormentError {
 /// Carries a plan out, and says what became of every message.
 ///
 /// # Errors
-/// A [`TormentError`]; a broken promise is [`Unsound`].
+/// A [`TormentError`], of which a broken promise is [`Unsound`]. Logs and journals are kept then.
 pub async fn run(plan: &Plan) -> Result<Account, TormentError> {
-    let mut field = Field::new(plan).await?;
+    let mut field = Field::new(plan)?;
+    let result = torment(plan, &mut field).await;
+    if result.is_err() || plan.keeps {
+        field.folder.disable_cleanup(true);
+        println!("logs and journals are in {}", field.folder.path().display());
+    }
+    result
+}
+
+async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError> {
     let mut chance = SmallRng::seed_from_u64(plan.seed);
-    let began = Instant::now();
-    let mut faults = 0;
+    let mut deck = Deck::new(field.roles(), field.has_clocks());
+    let roles = field.roles().clone();
+    let mut counts = std::collections::BTreeMap::new();
+    field.start_all().await?;
     // All is well at first, so that each mode has something stored.
     sleep(CALM).await;
+    let began = Instant::now();
     while began.elapsed() < plan.lasts {
-        let (fault, lasts) = (Fault::draw(&mut chance), draw(&mut chance, TROUBLE));
+        let fault = deck.draw(&mut chance);
+        let lasts = draw(&mut chance, FAULT_MIN, plan.fault_max);
         // Sometimes a second one comes before the first is over.
-        let second = chance.random_bool(0.3).then(|| Fault::draw(&mut chance));
-        let second = second.filter(|second| !second.touches_what(&fault));
+        let second = chance.random_bool(0.3).then(|| deck.draw_beside(&fault, &mut chance));
+        let faults: Vec<_> = [Some(fault), second.flatten()].into_iter().flatten().collect();
         if plan.tells {
-            let and = second.as_ref().map_or_else(String::new, |it| format!(" and {it}"));
-            println!("{:6.1} s: {fault}{and}, for {lasts:.1?}", began.elapsed().as_secs_f64());
+            let told: Vec<_> = faults.iter().map(|fault| fault.told(&roles)).collect();
+            let (at, told) = (began.elapsed().as_secs_f64(), told.join(" and "));
+            println!("{at:6.1} s: {told}, for {lasts:.1?}");
         }
-        for fault in [Some(&fault), second.as_ref()].into_iter().flatten() {
-            fault.begin(&mut field).await?;
-            faults += 1;
+        for fault in &faults {
+            fault.begin(field).await?;
+            *counts.entry(fault.kind(&roles)).or_insert(0) += 1;
         }
         sleep(lasts).await;
-        for fault in [Some(&fault), second.as_ref()].into_iter().flatten() {
-            fault.end(&mut field).await?;
+        for fault in &faults {
+            fault.end(field).await?;
         }
-        sleep(draw(&mut chance, PEACE)).await;
+        sleep(draw(&mut chance, PEACE_MIN, plan.fault_max / 2)).await;
     }
     field.mend().await?;
     let mut account = field.settle().await?;
-    account.faults = faults;
+    account.faults = counts;
+    account.ends = field.ends().clone();
     account.check()?;
     Ok(account)
 }
 
-fn draw(chance: &mut SmallRng, (least, most): (u64, u64)) -> Duration {
-    Duration::from_millis(chance.random_range(least..=most))
+fn draw(chance: &mut SmallRng, least: Duration, most: Duration) -> Duration {
+    chance.random_range(least..=most.max(least))
 }
 
 /// How long all is well at first.
 const CALM: Duration = Duration::from_secs(2);
-/// How long trouble lasts, in milliseconds, and how long it is quiet after it.
-const TROUBLE: (u64, u64) = (300, 6_000);
-const PEACE: (u64, u64) = (200, 3_000);
+/// How long trouble lasts at least, and how long it is quiet after it.
+const FAULT_MIN: Duration = Duration::from_millis(300);
+const PEACE_MIN: Duration = Duration::from_millis(200);
+/// How often something is looked at that is waited for.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);

@@ -1,0 +1,104 @@
+//! What is waited for when all is well again, and the account then.
+
+use std::{io, path::Path, time::Duration};
+
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Account, LOOK_PAUSE, TormentError,
+    field::Field,
+    role::{Role, Roles},
+    running::Running,
+};
+
+impl Field {
+    /// Lets producers come to their end, waits until consumers have what was confirmed, and reads what
+    /// all of them wrote.
+    pub(super) async fn settle(&mut self) -> Result<Account, TormentError> {
+        self.ask_workers("quiet").await?;
+        let workers = [Role::Client, Role::Program].map(|role| self.roles().hosts(role));
+        let mut journals: Vec<_> =
+            workers.into_iter().flatten().map(|host| self.journal(host)).collect();
+        let consumed = timeout(SETTLE_MAX, async {
+            loop {
+                // Empty nodes have nothing more that could come: neither twice nor what nobody published.
+                if read(&journals)?.missing() == 0 && self.backlog().await? == 0 {
+                    return Ok::<_, TormentError>(());
+                }
+                sleep(LOOK_PAUSE).await;
+            }
+        });
+        // Where it takes too long, the account says what is missing.
+        consumed.await.unwrap_or(Ok(()))?;
+        self.ask_workers_of(Role::Program, "rest").await?;
+        let is_bridged = !self.roles().hosts(Role::Bridge).is_empty();
+        if is_bridged {
+            let at = self.at(self.roles().hosts(Role::Destination).start, "tcp").to_string();
+            let journal = self.file("destination.journal");
+            let collected = self.errand(&["collect", "--server", &at, "--journal", &journal]).await;
+            collected.map_err(TormentError::io("collecting what came over the bridge"))?;
+            journals.push(journal.into());
+        }
+        let mut account = read(&journals)?;
+        account.is_bridged = is_bridged;
+        for host in 0..self.roles().count() {
+            let doing = format!("ending {}", self.roles().name(host));
+            if matches!(self.hosts[host].running, Some(Running::Worker(_)))
+                && let Some(worker) = self.hosts[host].running.take()
+            {
+                worker.terminate().await.map_err(TormentError::io(doing))?;
+            }
+        }
+        Ok(account)
+    }
+
+    async fn ask_workers(&mut self, word: &str) -> Result<(), TormentError> {
+        self.ask_workers_of(Role::Client, word).await?;
+        self.ask_workers_of(Role::Program, word).await
+    }
+
+    async fn ask_workers_of(&mut self, role: Role, word: &str) -> Result<(), TormentError> {
+        for host in self.roles().hosts(role) {
+            let doing = format!("telling {} to be {word}", self.roles().name(host));
+            if let Some(worker) = self.hosts[host].running.as_mut().and_then(Running::worker) {
+                worker.ask(word).await.map_err(TormentError::io(doing))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What all nodes have still to deliver, or are not acked for: to consumers and to the bridge.
+    async fn backlog(&self) -> Result<u64, TormentError> {
+        let mut left = 0;
+        for host in self.roles().hosts(Role::Node) {
+            let doing = format!("asking {} for its figures", Roles::name(self.roles(), host));
+            let server = self.at(host, "tcp").to_string();
+            let from = self.roles().hosts(Role::Client).start;
+            let stats = self.ltq(from, &["stats", "--json", "--server", &server]).await;
+            let stats = stats.and_then(|json| Ok(serde_json::from_slice::<Value>(&json)?));
+            let stats = stats.map_err(TormentError::io(doing))?;
+            let topics = stats["topics"].as_array().into_iter().flatten();
+            for channel in topics.filter_map(|topic| topic["channels"].as_array()).flatten() {
+                let states = ["waiting", "delayed", "in_flight"];
+                left += states.iter().filter_map(|state| channel[state].as_u64()).sum::<u64>();
+            }
+        }
+        Ok(left)
+    }
+}
+
+fn read(journals: &[impl AsRef<Path>]) -> Result<Account, TormentError> {
+    let mut account = Account::default();
+    for journal in journals {
+        match std::fs::read_to_string(journal) {
+            Ok(text) => account.read(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(TormentError::io("reading a journal")(error)),
+        }
+    }
+    Ok(account)
+}
+
+/// What consumers may take to have everything when all is well again.
+const SETTLE_MAX: Duration = Duration::from_secs(90);
