@@ -185,8 +185,8 @@ impl Registry {
     }
 
     /// The node that this connection announced is there still. What it costs does not grow with its
-    /// topics, but where it was suspected. A load that is told to watchers is so with others, every three
-    /// seconds at most: see [`tick`](Self::tick).
+    /// topics, but where it was suspected. A load that watchers have to know is told together with those of other
+    /// nodes, every three seconds at most.
     ///
     /// # Errors
     /// [`NotAnnounced`].
