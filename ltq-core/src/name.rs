@@ -160,12 +160,13 @@ macro_rules! name_type {
 
 name_type!(
     /// The name of a topic: 1 to 64 of `[A-Za-z0-9._-]`, and `#ephemeral` after it for a topic
-    /// that vanishes with its last channel.
+    /// that vanishes with its last channel. Upper and lower case are different: `Orders` and `orders` are two
+    /// topics, in stores and registries too.
     TopicName, "topic", true
 );
 name_type!(
     /// The name of a channel: 1 to 64 of `[A-Za-z0-9._-]`, and `#ephemeral` after it for a
-    /// channel that vanishes with its last consumer.
+    /// channel that vanishes with its last consumer. Upper and lower case are different.
     ChannelName, "channel", true
 );
 name_type!(
@@ -210,6 +211,14 @@ mod tests {
             Err(NameError::Character { found: '#', .. })
         ));
         assert!(TopicName::new("Ä").is_err());
+    }
+
+    #[test]
+    fn names_that_differ_in_case_alone_are_two() {
+        let [upper, lower] = ["Orders", "orders"].map(|text| TopicName::new(text).unwrap());
+        assert_ne!(upper, lower);
+        assert_eq!((upper.as_str(), lower.as_str()), ("Orders", "orders"));
+        assert_eq!(std::collections::BTreeSet::from([upper, lower]).len(), 2);
     }
 
     #[test]

@@ -29,6 +29,19 @@ pub enum DiscoveryError {
         /// What is wrong with the request.
         why: String,
     },
+    /// Not everybody who may tell of the node knows that it is withdrawn: those who do not forget it when its
+    /// heartbeats stay away.
+    #[error(
+        "the node is not withdrawn from {}, and is from {}",
+        unheard.join(", "),
+        if heard.is_empty() { "nobody".to_owned() } else { heard.join(", ") }
+    )]
+    NotWithdrawn {
+        /// Who has answered that the node is gone.
+        heard: Vec<String>,
+        /// Who may have the node, and has not answered: the addresses of registries, say.
+        unheard: Vec<String>,
+    },
 }
 
 /// Brings nodes and clients together.
@@ -126,10 +139,13 @@ pub trait Announcement: Send + 'static {
     /// [`DiscoveryError::Refused`] for another id: nothing is changed.
     async fn update(&mut self, node: NodeInfo) -> Result<(), DiscoveryError>;
 
-    /// Withdraws the node, and waits until that is known.
+    /// Withdraws the node, and waits until that is known by everybody who may tell of it. Whoever never had
+    /// the node does not have to hear of it.
     ///
     /// # Errors
-    /// [`DiscoveryError`]; the node is forgotten when heartbeats stay away.
+    /// [`DiscoveryError::NotWithdrawn`] where only some have answered, and which; any other
+    /// [`DiscoveryError`] where there is but one to be told. The node is forgotten there when heartbeats stay
+    /// away.
     async fn withdraw(self: Box<Self>) -> Result<(), DiscoveryError>;
 }
 

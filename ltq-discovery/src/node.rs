@@ -183,12 +183,12 @@ pub enum NodeInfoError {
     },
 }
 
-/// A node: who it is, where, and what it has.
+/// A node: who it is, where, and what it has. Cheap to clone, whatever it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
     id: NodeId,
-    addresses: Vec<Address>,
-    topics: Option<BTreeMap<TopicName, BTreeSet<ChannelName>>>,
+    addresses: Arc<[Address]>,
+    topics: Option<Arc<BTreeMap<TopicName, BTreeSet<ChannelName>>>>,
     state: NodeState,
     epoch: Epoch,
     load: Load,
@@ -207,7 +207,7 @@ impl NodeInfo {
         id: NodeId,
         addresses: impl IntoIterator<Item = Address>,
     ) -> Result<Self, NodeInfoError> {
-        let addresses: Vec<_> = addresses.into_iter().collect();
+        let addresses: Arc<[_]> = addresses.into_iter().collect();
         if addresses.is_empty() {
             return Err(NodeInfoError::NoAddress(id));
         }
@@ -215,7 +215,7 @@ impl NodeInfo {
             return Err(NodeInfoError::TooManyAddresses { node: id, count: addresses.len() });
         }
         // An address can be put together from any two texts.
-        for address in &addresses {
+        for address in &*addresses {
             let text = address.to_string();
             if text.len() > ADDRESS_BYTES_MAX {
                 return Err(NodeInfoError::LongAddress { node: id, bytes: text.len() });
@@ -238,7 +238,17 @@ impl NodeInfo {
 
     /// The node with these topics, each with its channels.
     #[must_use]
-    pub fn with_topics(mut self, topics: BTreeMap<TopicName, BTreeSet<ChannelName>>) -> Self {
+    pub fn with_topics(self, topics: BTreeMap<TopicName, BTreeSet<ChannelName>>) -> Self {
+        self.with_shared_topics(Arc::new(topics))
+    }
+
+    /// The same with topics that others hold too: costs nothing in their number, and neither does telling that
+    /// two descriptions have the same ones.
+    #[must_use]
+    pub fn with_shared_topics(
+        mut self,
+        topics: Arc<BTreeMap<TopicName, BTreeSet<ChannelName>>>,
+    ) -> Self {
         self.topics = Some(topics);
         self
     }
@@ -286,7 +296,8 @@ impl NodeInfo {
     pub fn with_topic_only(&self, topic: &TopicName) -> Self {
         let topics = self.topics.as_ref().map(|topics| {
             let only = topics.get_key_value(topic);
-            only.map(|(name, channels)| (name.clone(), channels.clone())).into_iter().collect()
+            let only = only.map(|(name, channels)| (name.clone(), channels.clone()));
+            Arc::new(only.into_iter().collect())
         });
         Self { topics, ..self.without_topics() }
     }
@@ -334,7 +345,13 @@ impl NodeInfo {
 
     /// Its topics and their channels, or `None` where they are unknown.
     #[must_use]
-    pub const fn topics(&self) -> Option<&BTreeMap<TopicName, BTreeSet<ChannelName>>> {
+    pub fn topics(&self) -> Option<&BTreeMap<TopicName, BTreeSet<ChannelName>>> {
+        self.topics.as_deref()
+    }
+
+    /// The same, to be held beyond the node: see [`with_shared_topics`](Self::with_shared_topics).
+    #[must_use]
+    pub const fn shared_topics(&self) -> Option<&Arc<BTreeMap<TopicName, BTreeSet<ChannelName>>>> {
         self.topics.as_ref()
     }
 
@@ -374,13 +391,13 @@ impl NodeInfo {
         &mut self,
         topics: impl IntoIterator<Item = (TopicName, BTreeSet<ChannelName>)>,
     ) {
-        self.topics.get_or_insert_default().extend(topics);
+        Arc::make_mut(self.topics.get_or_insert_default()).extend(topics);
     }
 
     /// Takes a topic away.
     pub(crate) fn remove_topic(&mut self, topic: &TopicName) {
         if let Some(topics) = &mut self.topics {
-            topics.remove(topic);
+            Arc::make_mut(topics).remove(topic);
         }
     }
 
@@ -455,9 +472,8 @@ impl NodeInfo {
     /// One with an address of any length.
     pub(crate) fn beyond_bounds(id: NodeId, bytes: usize) -> Self {
         let address = Address::new("tcp", "x".repeat(bytes));
-        let addresses = vec![Address::new("tcp", "x")];
-        let node = Self::new(id, addresses).expect("within bounds");
-        Self { addresses: vec![address], ..node }
+        let node = Self::new(id, [Address::new("tcp", "x")]).expect("within bounds");
+        Self { addresses: [address].into(), ..node }
     }
 }
 

@@ -12,8 +12,8 @@ use ltq_core::{
     SystemEntropy, TopicName, WallClock as _,
 };
 use ltq_discovery::{
-    Announced, Announcement, Discovery as _, Epoch, Load, NodeId, NodeInfo, NodeInfoError,
-    NodeState,
+    Announced, Announcement, Discovery as _, DiscoveryError, Epoch, Load, NodeId, NodeInfo,
+    NodeInfoError, NodeState,
     registry::{Registries, RegistriesError},
 };
 use thiserror::Error;
@@ -77,7 +77,7 @@ impl Announcer {
         if let Some(token) = config.registry_token() {
             registries = registries.token(&*token.0);
         }
-        let registries = registries.build()?;
+        let registries = registries.withdraw_timeout(WITHDRAW_MAX).build()?;
         let advertised = config.advertised(listening);
         let id: NodeId =
             config.node_id(&advertised).ok_or_else(|| AnnouncerError::Id(config.node.clone()))?;
@@ -91,7 +91,7 @@ impl Announcer {
         let announcing = Announcing {
             registries: registries.clone(),
             node,
-            topics: BTreeMap::new(),
+            topics: Arc::default(),
             catalogue: broker.catalogue(),
             broker: broker.clone(),
             load: Smoothed::default(),
@@ -112,13 +112,15 @@ impl Announcer {
         &self.state
     }
 
-    /// Withdraws the node, and waits until registries know it, for a second at most.
+    /// Withdraws the node, and waits until registries know it, for a second at most. Says in the log which of
+    /// them do not.
     pub(crate) async fn withdraw(mut self) {
         if let Some(stop) = self.stop.take() {
             let _ended = stop.send(());
         }
-        if timeout(WITHDRAW_MAX, &mut self.task).await.is_err() {
-            warn!("not every registry knows that the node is gone; it is forgotten later");
+        // Longer than a withdrawal takes, which says itself what came of it.
+        if timeout(WITHDRAW_MAX * 2, &mut self.task).await.is_err() {
+            warn!("registries may not know that the node is gone; it is forgotten later");
             self.task.abort();
         }
     }
@@ -142,7 +144,8 @@ struct Announcing {
     registries: Registries,
     /// Without its topics.
     node: NodeInfo,
-    topics: Topics,
+    /// Shared with whoever tells of them: what a beat or another load costs does not grow with them.
+    topics: Arc<Topics>,
     catalogue: CatalogueWatch,
     broker: NodeBroker,
     load: Smoothed,
@@ -200,28 +203,42 @@ impl Announcing {
                 }
             }
         }
-        if let Err(error) = announced.withdraw().await {
-            warn!(%error, "the node is not withdrawn everywhere; it is forgotten later");
+        match announced.withdraw().await {
+            Ok(()) => info!("withdrawn from all registries that knew the node"),
+            Err(DiscoveryError::NotWithdrawn { heard, unheard }) => warn!(
+                heard = heard.join(", "),
+                unheard = unheard.join(", "),
+                "the node is not withdrawn everywhere; where it was not heard it is forgotten later"
+            ),
+            Err(error) => warn!(%error, "the node is not withdrawn; it is forgotten later"),
         }
     }
 
     fn take(&mut self, changes: CatalogueChanges) {
+        if changes.is_empty() {
+            return;
+        }
+        // What was told before stays as it was told.
+        let topics = Arc::make_mut(&mut self.topics);
         for (topic, channels) in changes {
             match channels {
                 Some(channels) => {
-                    self.topics.insert(topic, Arc::unwrap_or_clone(channels));
+                    topics.insert(topic, Arc::unwrap_or_clone(channels));
                 }
-                None => drop(self.topics.remove(&topic)),
+                None => drop(topics.remove(&topic)),
             }
         }
     }
 
     /// The node as it is.
     fn now(&self) -> NodeInfo {
-        let state = *self.to_be.borrow();
-        let node = self.node.clone().with_load(self.load.load()).with_state(state);
-        node.with_topics(self.topics.clone())
+        described(&self.node, self.load.load(), *self.to_be.borrow(), &self.topics)
     }
+}
+
+/// The node with what it has and does.
+fn described(node: &NodeInfo, load: Load, state: NodeState, topics: &Arc<Topics>) -> NodeInfo {
+    node.clone().with_load(load).with_state(state).with_shared_topics(Arc::clone(topics))
 }
 
 /// How many KiB of publishes wait for their confirms, smoothed over a second or so: what grows when the node
@@ -263,6 +280,19 @@ const WITHDRAW_MAX: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_load_copies_no_topic() {
+        let topics: Arc<Topics> = Arc::new([("orders".parse().unwrap(), [].into())].into());
+        let address = "tcp://a:1".parse().unwrap();
+        let node = NodeInfo::new("n".parse().unwrap(), [address]).unwrap();
+        let first = described(&node, Load(1), NodeState::Ready, &topics);
+        let second = described(&node, Load(2), NodeState::Ready, &topics);
+        for told in [&first, &second] {
+            assert!(Arc::ptr_eq(told.shared_topics().unwrap(), &topics));
+        }
+        assert_ne!(first, second);
+    }
 
     #[test]
     fn a_load_follows_what_waits_and_small_changes_are_not_told() {

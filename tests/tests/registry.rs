@@ -2,9 +2,9 @@
 //! of them stops, is killed or stands still.
 #![cfg(target_os = "linux")]
 
-use std::process::Stdio;
+use std::{collections::BTreeSet, path::Path, process::Stdio};
 
-use ltq_client::{Client, Message};
+use ltq_client::{Client, Cluster, Message};
 use ltq_tests::{NodeProcess, RegistryProcess, binary, within};
 use serde_json::Value;
 use tokio::{
@@ -202,4 +202,77 @@ async fn a_registry_with_a_token_lets_in_who_has_it_and_shows_nothing_to_others(
     let (status, why) =
         registry.get("/nodes?topic=a%20b", Some("secret")).await.expect("an answer");
     assert!(status == 400 && why.contains("the topic"), "{status} {why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_whose_names_differ_in_case_alone_are_two_at_the_node_the_registry_and_in_a_cluster()
+{
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &[]).await.expect("a registry");
+    let at = registry.address().to_string();
+    for (name, store) in [("on-disk", "file"), ("in-memory", "memory")] {
+        let more = ["--node", name, "--registry", &at, "--store", store];
+        let node = NodeProcess::start(&folder.path().join(name), 0, &more).await.expect("a node");
+        registry.until("it is there", are(&[name])).await;
+        let cluster = Cluster::builder().registry(&at).connect().await.expect("a cluster");
+        for topic in ["Orders", "orders"] {
+            let producer = cluster.producer(topic).await.expect("a producer");
+            for number in 0..3 {
+                producer.send(Message::new(format!("{topic}-{number}"))).await.expect("stored");
+            }
+        }
+        let has = serde_json::json!({ "Orders": [], "orders": [] });
+        registry.until("both are told", |nodes| nodes[0]["topics"] == has).await;
+        // Taken from one of them, the other has all of its own.
+        let consumer = cluster.consumer_builder("Orders", "billing");
+        let mut upper = consumer.open().await.expect("a consumer");
+        for number in 0..3 {
+            let delivery = within("a message", upper.next()).await.expect("one").expect("whole");
+            assert_eq!(delivery.message.body, format!("Orders-{number}"));
+            delivery.ack().expect("in time");
+        }
+        let has = serde_json::json!({ "Orders": ["billing"], "orders": [] });
+        registry.until("the channel is told", |nodes| nodes[0]["topics"] == has).await;
+        let client = Client::connect(&node.address().to_string()).await.expect("connected");
+        client.admin().delete_topic("Orders").await.expect("deleted");
+        let has = serde_json::json!({ "orders": [] });
+        registry.until("one is gone", |nodes| nodes[0]["topics"] == has).await;
+        let mut lower = client.consumer("orders", "billing").await.expect("a consumer");
+        for number in 0..3 {
+            let delivery = within("a message", lower.next()).await.expect("one").expect("whole");
+            assert_eq!(delivery.message.body, format!("orders-{number}"));
+            delivery.ack().expect("in time");
+        }
+        assert!(node.terminate().await.expect("it ends").success());
+        registry.until("the node is gone", are(&[])).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_figure_of_a_registry_stands_in_its_page_and_every_one_there_is_shown() {
+    let registry = RegistryProcess::start(0, &[]).await.expect("a registry");
+    let (_, metrics) = registry.get("/metrics", None).await.expect("figures");
+    let shown: BTreeSet<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let page = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+        let page = std::fs::read_to_string(path).expect("the page");
+        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let cells =
+            rows.filter_map(|row| row.trim_matches('|').split('|').next().map(str::to_owned));
+        let names = cells.flat_map(|cell| {
+            cell.split(',').map(|name| name.trim().trim_matches('`').to_owned()).collect::<Vec<_>>()
+        });
+        names.filter(|name| name.starts_with("ltq_")).collect::<BTreeSet<_>>()
+    };
+    let (own, of_nodes) = (page("registry.md"), page("operations.md"));
+    for name in &own {
+        assert!(shown.contains(&**name), "{name} is not shown");
+    }
+    for name in shown.iter().filter(|name| name.starts_with("ltq_")) {
+        assert!(own.contains(*name) || of_nodes.contains(*name), "{name} stands nowhere");
+        assert!(!name.starts_with("ltq_registry_") || own.contains(*name), "{name} is no node's");
+    }
 }

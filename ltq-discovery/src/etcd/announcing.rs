@@ -85,15 +85,23 @@ impl Announcing {
 
 /// The node as it can be written down.
 fn written(config: &Config, node: NodeInfo) -> Result<NodeInfo, DiscoveryError> {
-    if let Err(why) = value::of_node(&node, node.load()) {
-        let why = format!("node {} cannot be written down: {why}", node.id());
-        return Err(DiscoveryError::Refused { backend: backend(config), why });
-    }
+    let node = checked(config, node)?;
     if let Err(why) = value::check_topics(&node) {
         error!(node = %node.id(), %why, "a part of the topics is too long for etcd: none are told");
         return Ok(node.without_topics());
     }
     Ok(node)
+}
+
+/// The node, of which all but the topics can be written down.
+fn checked(config: &Config, node: NodeInfo) -> Result<NodeInfo, DiscoveryError> {
+    match value::of_node(&node, node.load()) {
+        Ok(_) => Ok(node),
+        Err(why) => {
+            let why = format!("node {} cannot be written down: {why}", node.id());
+            Err(DiscoveryError::Refused { backend: backend(config), why })
+        }
+    }
 }
 
 fn backend(config: &Config) -> String {
@@ -109,7 +117,15 @@ impl Announcement for Announcing {
             let why = format!("node {} was announced, and not {}", before.id(), node.id());
             return Err(DiscoveryError::Refused { backend: "this announcement".to_owned(), why });
         }
-        let node = written(&self.shared.config, node)?;
+        // Those that were looked at before are not again: that would cost as much as there are, at every load.
+        let is_same = match (before.shared_topics(), node.shared_topics()) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        let node = match is_same {
+            true => checked(&self.shared.config, node)?,
+            false => written(&self.shared.config, node)?,
+        };
         let change = NodeChange::between(&before, &node);
         *self.shared.current.lock() = Arc::new(node);
         // The next beat tells of its load.

@@ -23,7 +23,10 @@ use super::{
     keys::Part,
     value::{self, ValueError},
 };
-use crate::{Epoch, Load, NodeId, NodeInfo, registry::NodeChange};
+use crate::{
+    Epoch, Load, NodeId, NodeInfo,
+    registry::{LOADS_EVERY, NodeChange},
+};
 
 /// Why a node is not taken in.
 #[derive(Debug, Error)]
@@ -54,6 +57,8 @@ pub(super) struct Holding {
     /// The value that stands for the node, and the load in it.
     value: Vec<u8>,
     load: Load,
+    /// When another load was told last.
+    load_told: Option<Instant>,
 }
 
 impl Holding {
@@ -68,6 +73,7 @@ impl Holding {
             parts: BTreeSet::new(),
             value: Vec::new(),
             load: Load(0),
+            load_told: None,
         }
     }
 
@@ -216,10 +222,13 @@ impl Holding {
                 return Ok(false);
             }
         }
-        match self.load.is_old_beside(node.load()) {
-            true => self.tell(gateway, lease).await,
-            false => Ok(true),
+        // All who watch hear of it, and etcd writes it down: not at each beat.
+        let is_time = self.load_told.is_none_or(|at| at.elapsed() >= LOADS_EVERY);
+        if !is_time || !self.load.is_old_beside(node.load()) {
+            return Ok(true);
         }
+        self.load_told = Some(Instant::now());
+        self.tell(gateway, lease).await
     }
 
     /// Writes what is different. `false` if the node is not there any more.

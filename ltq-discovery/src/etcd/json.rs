@@ -8,6 +8,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, Visitor},
 };
+use serde_json::Value;
 
 /// Bytes as the gateway wants them.
 pub(super) fn base64(bytes: &[u8]) -> String {
@@ -17,6 +18,8 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Header {
+    /// Only looked at for being the same.
+    pub(super) cluster_id: Value,
     #[serde(deserialize_with = "number")]
     pub(super) revision: i64,
 }

@@ -33,6 +33,7 @@ mod holding;
 mod http;
 mod json;
 mod keys;
+mod sight;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -1,6 +1,6 @@
 //! What is known of the keys below a prefix, and which nodes that makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ltq_core::TopicName;
 use thiserror::Error;
@@ -19,6 +19,10 @@ pub(super) struct View {
     known: BTreeMap<NodeId, Known>,
     /// Of all values that are kept.
     bytes: usize,
+    /// The nodes that are of interest, as they were before those changed whose ids are below: what a change of
+    /// one costs does not grow with what others have.
+    made: BTreeMap<NodeId, NodeInfo>,
+    changed: BTreeSet<NodeId>,
 }
 
 /// The most that is kept.
@@ -77,7 +81,15 @@ impl Known {
 
 impl View {
     pub(super) const fn new(keys: Keys, interest: Interest, bounds: Bounds) -> Self {
-        Self { keys, interest, bounds, known: BTreeMap::new(), bytes: 0 }
+        Self {
+            keys,
+            interest,
+            bounds,
+            known: BTreeMap::new(),
+            bytes: 0,
+            made: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
     }
 
     /// The ranges of keys that are of interest: what each of them begins with.
@@ -113,6 +125,7 @@ impl View {
             return Err(Skipped::Nodes(nodes_max));
         }
         let bytes = key.len() + value.len();
+        let changed = id.clone();
         match place {
             Place::Node(id) => {
                 let node = value::node(&id, value)?;
@@ -134,6 +147,7 @@ impl View {
                 self.bytes = self.bytes + bytes - before.map_or(0, |before| before.bytes);
             }
         }
+        self.changed.insert(changed);
         Ok(())
     }
 
@@ -178,15 +192,35 @@ impl View {
             }
         };
         self.bytes -= gone;
+        self.changed.insert(id.clone());
         if known.is_empty() {
             self.known.remove(id);
         }
     }
 
     /// The nodes that are of interest.
-    pub(super) fn nodes(&self) -> NodeSet {
-        let nodes = self.known.values().filter_map(Known::node);
-        nodes.filter_map(|node| self.interest.view(&node)).collect()
+    pub(super) fn nodes(&mut self) -> NodeSet {
+        while let Some(id) = self.changed.pop_first() {
+            let node = self.known.get(&id).and_then(Known::node);
+            match node.and_then(|node| self.interest.view(&node)) {
+                Some(node) => drop(self.made.insert(id, node)),
+                None => drop(self.made.remove(&id)),
+            }
+        }
+        self.made.values().cloned().collect()
+    }
+
+    /// Whether the node stands there.
+    pub(super) fn has(&self, id: &NodeId) -> bool {
+        self.known.get(id).is_some_and(|known| known.node.is_some())
+    }
+
+    /// Which node stands under a key, if it is one of a node.
+    pub(super) fn node_of(&self, key: &[u8]) -> Option<NodeId> {
+        match self.keys.place(key)? {
+            Place::Node(id) => Some(id),
+            Place::Heard(_) | Place::Topics { .. } => None,
+        }
     }
 }
 

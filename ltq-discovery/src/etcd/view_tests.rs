@@ -92,6 +92,21 @@ fn each_interest_keeps_what_it_is_told_of() {
 }
 
 #[test]
+fn topics_whose_names_differ_in_case_alone_are_two() {
+    let (one, two) = (node("one", &["Orders", "orders"]), node("two", &["orders"]));
+    for (name, nodes) in [
+        ("Orders", vec![node("one", &["Orders"])]),
+        ("orders", vec![node("one", &["orders"]), two.clone()]),
+        ("ORDERS", Vec::new()),
+    ] {
+        let mut view = view(Interest::Topic(name.parse().unwrap()));
+        write(&mut view, &one, 10).unwrap();
+        write(&mut view, &two, 11).unwrap();
+        assert_eq!(view.nodes(), nodes.into_iter().collect(), "{name}");
+    }
+}
+
+#[test]
 fn what_is_no_node_is_left_aside_and_harms_no_other() {
     let mut view = view(Interest::Everything);
     let one = node("one", &["orders"]);
@@ -132,6 +147,30 @@ fn nodes_and_bytes_are_bounded_and_what_is_gone_makes_room() {
     let big = node("two", &names.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(matches!(write(&mut view, &big, 10), Err(Skipped::Bytes(10_000))));
     assert!(view.bytes <= 10_000);
+}
+
+#[test]
+fn a_change_of_one_node_touches_no_topics_of_another() {
+    let mut view = view(Interest::Everything);
+    let (one, two) = (node("one", &["orders", "mail"]), node("two", &["mail"]));
+    write(&mut view, &one, 10).unwrap();
+    write(&mut view, &two, 11).unwrap();
+    let before = view.nodes();
+    // Its load, that it is not heard, and its topics.
+    view.put(keys().node(two.id()).as_bytes(), &value::of_node(&two, crate::Load(9)).unwrap(), 11)
+        .unwrap();
+    view.delete(keys().heard(two.id()).as_bytes());
+    let part = Part::of(&"mail".parse().unwrap());
+    view.delete(keys().topics(two.id(), 11, part).as_bytes());
+    let after = view.nodes();
+    let shared = |nodes: &NodeSet, id: &NodeInfo| {
+        std::sync::Arc::clone(nodes.get(id.id()).unwrap().shared_topics().unwrap())
+    };
+    assert!(std::sync::Arc::ptr_eq(&shared(&before, &one), &shared(&after, &one)));
+    assert!(shared(&after, &two).is_empty() && after.get(two.id()).unwrap().is_suspected());
+    // And nothing is made anew where nothing changed.
+    let again = view.nodes();
+    assert!(std::sync::Arc::ptr_eq(&shared(&after, &two), &shared(&again, &two)));
 }
 
 proptest! {

@@ -8,15 +8,16 @@ use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, warn};
 
 use super::{
     Config,
     gateway::{Changes, Gateway, GatewayError, Range},
-    json::{EventKind, KeyValue},
+    json::{Header, KeyValue},
     keys::end_of,
+    sight::Sight,
     view::View,
 };
 use crate::{DiscoveryError, Interest, NodeSet, Watch};
@@ -34,8 +35,7 @@ pub(super) struct Watching {
 struct Shared {
     config: Arc<Config>,
     interest: Interest,
-    /// `None` before all is known that there is.
-    view: Mutex<Option<View>>,
+    sight: Mutex<Sight>,
     standing: watch::Sender<Standing>,
 }
 
@@ -56,14 +56,14 @@ impl Watching {
         interest: Interest,
     ) -> Result<Self, DiscoveryError> {
         let (standing, mut news) = watch::channel(Standing::default());
-        let view = Mutex::new(None);
-        let shared = Arc::new(Shared { config: Arc::clone(&config), interest, view, standing });
+        let sight = Mutex::new(Sight::new());
+        let shared = Arc::new(Shared { config: Arc::clone(&config), interest, sight, standing });
         let mut task = JoinSet::new();
         task.spawn(Arc::clone(&shared).run());
         let all = config.endpoints.len();
         let known = |standing: &Standing| standing.is_heard || standing.refused >= all;
         let _ = timeout(config.patience, news.wait_for(known)).await;
-        if shared.view.lock().is_none() {
+        if !shared.sight.lock().is_known() {
             return Err(shared.lost());
         }
         Ok(Self { shared, news, given: None, is_loss_told: false, _task: task })
@@ -76,7 +76,11 @@ impl Watch for Watching {
         loop {
             let is_heard = self.news.borrow_and_update().is_heard;
             self.is_loss_told &= !is_heard;
-            let nodes = self.shared.view.lock().as_ref().map(View::nodes);
+            let now = Instant::now();
+            let (nodes, next) = {
+                let mut sight = self.shared.sight.lock();
+                (sight.nodes(now), sight.next_timeout(now))
+            };
             if let Some(nodes) = nodes
                 && self.given.as_ref() != Some(&nodes)
             {
@@ -86,8 +90,17 @@ impl Watch for Watching {
             if !is_heard && !mem::replace(&mut self.is_loss_told, true) {
                 return Err(self.shared.lost());
             }
-            // The task lives as long as this does.
-            let _ = self.news.changed().await;
+            let later = async {
+                match next {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // The task lives as long as this does.
+                _ = self.news.changed() => {}
+                () = later => {}
+            }
         }
     }
 }
@@ -123,6 +136,9 @@ impl Shared {
             failures += 1;
             let (is_round, refuses) = (failures >= config.endpoints.len(), error.is_final());
             warn!(endpoint = %address, %error, "etcd is not heard");
+            if is_round {
+                self.sight.lock().lost(Instant::now());
+            }
             self.standing.send_modify(|standing| {
                 standing.why = Some((address.clone(), error.to_string()));
                 standing.is_heard &= !is_round;
@@ -149,13 +165,14 @@ impl Shared {
     ) -> Result<Infallible, GatewayError> {
         let config = &self.config;
         let mut gateway = Gateway::connect(config, address).await?;
-        let (view, revision) = self.snapshot(&mut gateway).await?;
-        let watched = view.watched();
+        let (view, header) = self.snapshot(&mut gateway).await?;
+        let (watched, revision) = (view.watched(), header.revision);
         // What was changed after the revision that the snapshot is of: nothing is missed in between.
         let watching = Gateway::connect(config, address).await?;
         let changes = watching.watch(&watched, revision.saturating_add(1)).await?;
-        *self.view.lock() = Some(view);
-        *heard = Some(Instant::now());
+        let now = Instant::now();
+        self.sight.lock().read(view, header, now);
+        *heard = Some(now);
         debug!(endpoint = %address, revision, "watching etcd");
         self.standing.send_modify(|standing| {
             (standing.is_heard, standing.refused) = (true, 0);
@@ -181,11 +198,11 @@ impl Shared {
             if events.is_empty() {
                 continue;
             }
-            if let Some(view) = &mut *self.view.lock() {
+            {
+                let mut sight = self.sight.lock();
                 for event in &events {
-                    match event.kind {
-                        EventKind::Put => self.put(view, &event.kv),
-                        EventKind::Delete => view.delete(&event.kv.key),
+                    if let Err(skipped) = sight.follow(&event.kind, &event.kv) {
+                        self.skip(&event.kv.key, &skipped);
                     }
                 }
             }
@@ -205,10 +222,10 @@ impl Shared {
     }
 
     /// All that is of interest, as of one revision.
-    async fn snapshot(&self, gateway: &mut Gateway) -> Result<(View, i64), GatewayError> {
+    async fn snapshot(&self, gateway: &mut Gateway) -> Result<(View, Header), GatewayError> {
         let config = &self.config;
         let mut view = View::new(config.keys.clone(), self.interest.clone(), config.bounds);
-        let mut revision = 0;
+        let (mut revision, mut header) = (0, Header::default());
         for range in view.ranges() {
             let (mut from, end) = (range.clone().into_bytes(), end_of(&range));
             let (mut limit, mut keys_only) = (PAGE, false);
@@ -226,7 +243,7 @@ impl Shared {
                     page => page?,
                 };
                 if revision == 0 {
-                    revision = page.header.revision;
+                    (revision, header) = (page.header.revision, page.header);
                 }
                 for of in &page.kvs {
                     match keys_only {
@@ -249,7 +266,7 @@ impl Shared {
                 }
             }
         }
-        Ok((view, revision))
+        Ok((view, header))
     }
 }
 

@@ -87,3 +87,15 @@ fn a_topics_nodes_are_those_that_have_it_or_may() {
     let plain = [node("has"), node("has-not"), unknown].into_iter().collect();
     assert_eq!(all.view(&Interest::Nodes), plain);
 }
+
+#[test]
+fn a_copy_shares_its_topics_and_one_that_changes_is_on_its_own() {
+    let node = node("n").with_topics(topics(&["a", "b"]));
+    let shared = |node: &NodeInfo| Arc::clone(node.shared_topics().unwrap());
+    let mut copy = node.clone().with_load(Load(7)).with_suspicion(true);
+    assert!(Arc::ptr_eq(&shared(&node), &shared(&copy)));
+    copy.remove_topic(&"a".parse().unwrap());
+    copy.add_topics(topics(&["c"]));
+    assert_eq!(node.topics(), Some(&topics(&["a", "b"])));
+    assert_eq!(copy.topics(), Some(&topics(&["b", "c"])));
+}

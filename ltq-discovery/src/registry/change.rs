@@ -1,6 +1,9 @@
 //! What is different about a node.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ltq_core::{ChannelName, TopicName};
 
@@ -26,12 +29,15 @@ impl NodeChange {
             && old.epoch() == new.epoch()
             && old.addresses() == new.addresses()
             && old.version() == new.version();
-        let (before, after) = match (old.topics(), new.topics()) {
+        let (before, after) = match (old.shared_topics(), new.shared_topics()) {
             _ if !same => return None,
             (None, None) => (None, None),
+            // The very same ones, and there may be many.
+            (Some(before), Some(after)) if Arc::ptr_eq(before, after) => (None, None),
             (Some(before), Some(after)) => (Some(before), Some(after)),
             _ => return None,
         };
+        let (before, after) = (before.map(|it| it.iter()), after.map(|it| it.iter()));
         let (before, after) = (before.into_iter().flatten(), after.into_iter().flatten());
         let (mut has, mut lacks) = (Vec::new(), Vec::new());
         let (mut before, mut after) = (before.peekable(), after.peekable());
@@ -58,5 +64,29 @@ impl NodeChange {
         }
         let state = (old.state() != new.state()).then_some(new.state());
         Some(Self { state, has, lacks })
+    }
+    /// Names of topics and channels in it, and one for the state.
+    pub(super) fn names(&self) -> usize {
+        let has = self.has.iter().map(|(_, channels)| 1 + channels.len()).sum::<usize>();
+        has + self.lacks.len() + usize::from(self.state.is_some())
+    }
+
+    /// Several changes, one after the other, as one: of each topic the newest counts.
+    pub(super) fn all<'a>(changes: impl IntoIterator<Item = &'a Self>) -> Self {
+        let (mut state, mut topics) = (None, BTreeMap::new());
+        for change in changes {
+            state = change.state.or(state);
+            // What has the one is not named by the other.
+            topics.extend(change.lacks.iter().map(|topic| (topic, None)));
+            topics.extend(change.has.iter().map(|(topic, channels)| (topic, Some(channels))));
+        }
+        let mut all = Self { state, ..Self::default() };
+        for (topic, channels) in topics {
+            match channels {
+                Some(channels) => all.has.push((topic.clone(), channels.clone())),
+                None => all.lacks.push(topic.clone()),
+            }
+        }
+        all
     }
 }

@@ -7,12 +7,14 @@
 //! avoids it; it is forgotten when it misses many more. A watcher is told of the nodes of one topic, or
 //! of all, first as they are and then of each that changes. What is owed to a watcher is a set of
 //! nodes and not a list of changes: one that is slow is told of less, and costs no more memory than the
-//! nodes that there are.
+//! nodes that there are. How busy nodes are is told every three seconds at most.
 
 mod change;
 mod client;
 mod link;
+mod loads;
 mod protocol;
+mod refused;
 mod server;
 mod settings;
 mod state;
@@ -23,10 +25,11 @@ mod wire;
 
 pub use change::NodeChange;
 pub use client::{Registries, RegistriesBuilder, RegistriesError, ToldLimits};
+#[cfg(feature = "etcd")]
+pub(crate) use loads::LOADS_EVERY;
 pub use protocol::{REGISTRY_FRAME_BYTES_MAX, REGISTRY_PROTOCOL, SILENT_BEATS};
+pub use refused::{AnnounceError, NotAnnounced, TooManyWatchers, UpdateError};
 pub use server::{RegistryFigures, RegistryServer, RegistryServerSettings};
 pub use settings::{RegistrySettings, RegistrySettingsError};
-pub use state::{
-    AnnounceError, NotAnnounced, Registry, RegistryCounts, SessionId, TooManyWatchers, UpdateError,
-};
+pub use state::{Registry, RegistryCounts, SessionId};
 pub use watchers::{Told, WatcherId};

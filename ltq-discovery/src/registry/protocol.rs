@@ -118,6 +118,8 @@ pub(crate) enum GoodbyeCode {
     Full,
     Silent,
     Stopping,
+    /// It was told too much at a time.
+    Flooding,
 }
 
 /// A part of what a watcher is told.

@@ -1,12 +1,13 @@
 //! A registry that others connect to.
 
+mod frames;
 mod places;
 mod session;
 #[cfg(test)]
 mod tests;
+mod wake;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,11 +26,11 @@ use tokio::{
 use tracing::{debug, warn};
 
 use places::{Open, Places};
+use wake::Wake;
 
 use super::{
     settings::{RegistrySettings, RegistrySettingsError},
     state::Registry,
-    watchers::WatcherId,
 };
 
 /// What can be set on a [`RegistryServer`].
@@ -50,6 +51,10 @@ pub struct RegistryServerSettings {
     pub connections_per_address_max: usize,
     /// The most watches of one connection. Default 1,024.
     pub watches_max: usize,
+    /// The most frames that one connection may send within a second; one that sends more ends, with the word
+    /// that it floods. Those that bring a good part of a node's topics are not counted: what they bring has
+    /// bounds of its own. At least 1; default 2,000.
+    pub frames_max: u32,
 }
 
 impl Default for RegistryServerSettings {
@@ -61,6 +66,7 @@ impl Default for RegistryServerSettings {
             connections_max: 20_000,
             connections_per_address_max: 5_000,
             watches_max: 1_024,
+            frames_max: 2_000,
         }
     }
 }
@@ -80,7 +86,7 @@ struct Shared {
     id: u64,
     started: Instant,
     /// Whom to wake for a watcher.
-    wake: Mutex<BTreeMap<WatcherId, Arc<Notify>>>,
+    wake: Wake,
     /// The next deadline may be another.
     rescheduled: Notify,
     names: AtomicU64,
@@ -100,6 +106,8 @@ pub struct RegistryFigures {
     pub refused: u64,
     /// Peers that were turned away for their token or identity.
     pub denied: u64,
+    /// Connections that ended because they sent too many frames.
+    pub flooding: u64,
     /// Announcements of whole nodes that were taken in.
     pub announced: u64,
     /// Announcements and changes that were not.
@@ -120,6 +128,7 @@ struct Counts {
     accepted: AtomicU64,
     refused: AtomicU64,
     denied: AtomicU64,
+    flooding: AtomicU64,
     announced: AtomicU64,
     not_taken: AtomicU64,
     changes: AtomicU64,
@@ -143,12 +152,16 @@ impl RegistryServer {
         entropy: &dyn Entropy,
     ) -> Result<Self, RegistrySettingsError> {
         let registry = Mutex::new(Registry::new(settings.registry.clone())?);
+        if settings.frames_max == 0 {
+            let (value, allowed) = ("0".to_owned(), "at least 1".to_owned());
+            return Err(RegistrySettingsError { setting: "frames_max", value, allowed });
+        }
         Ok(Self(Arc::new(Shared {
             registry,
             settings,
             id: entropy.next(),
             started: Instant::now(),
-            wake: Mutex::default(),
+            wake: Wake::default(),
             rescheduled: Notify::new(),
             names: AtomicU64::new(0),
             places: Mutex::default(),
@@ -228,6 +241,7 @@ impl RegistryServer {
             accepted,
             refused,
             denied,
+            flooding,
             announced,
             not_taken,
             changes,
@@ -240,6 +254,7 @@ impl RegistryServer {
             accepted: now(accepted),
             refused: now(refused),
             denied: now(denied),
+            flooding: now(flooding),
             announced: now(announced),
             not_taken: now(not_taken),
             changes: now(changes),
@@ -296,15 +311,14 @@ impl Shared {
             (None, Some(_)) => true,
             (Some(before), Some(after)) => after < before,
         };
-        let ready: BTreeSet<_> = registry.take_ready();
+        let (ready, gone) = (registry.take_ready(), registry.take_gone());
         drop(registry);
+        // Whatever it takes to free that, nobody waits for it.
+        drop(gone);
         if is_sooner {
             self.rescheduled.notify_one();
         }
-        if !ready.is_empty() {
-            let wake = self.wake.lock();
-            ready.iter().filter_map(|id| wake.get(id)).for_each(|session| session.notify_one());
-        }
+        self.wake.wake(&ready);
         outcome
     }
 

@@ -6,14 +6,15 @@ use std::{
 };
 
 use ltq_core::{Monotonic, TopicName};
-use thiserror::Error;
 
 use super::{
     change::NodeChange,
+    loads::{LOADS_TOLD_MAX, LoadNews},
+    refused::{AnnounceError, NotAnnounced, TooManyWatchers, UpdateError},
     settings::{RegistrySettings, RegistrySettingsError},
     watchers::{Told, WatcherId, Watchers},
 };
-use crate::{Epoch, Interest, Load, NodeId, NodeInfo};
+use crate::{Interest, Load, NodeId, NodeInfo};
 
 /// By which connection something is said: whatever number tells it from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,46 +35,14 @@ pub struct RegistryCounts {
     pub watchers: usize,
 }
 
-/// Why a node is not taken in.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum AnnounceError {
-    /// Another run of it was started later, and is heard of. Two nodes have one id, or this one should
-    /// have ended.
-    #[error(
-        "node {node} of epoch {epoch} is not taken in: one of epoch {known} was started after it and is there"
-    )]
-    Superseded {
-        /// The node.
-        node: NodeId,
-        /// Of this run.
-        epoch: Epoch,
-        /// Of the one that is there.
-        known: Epoch,
-    },
-    /// There are as many of something as there may be.
-    #[error("node {node} is not taken in: of {what} there are {count}, and {max} is the most")]
-    TooMany {
-        /// The node.
-        node: NodeId,
-        /// Of what.
-        what: &'static str,
-        /// How many there would be.
-        count: usize,
-        /// How many there may be.
-        max: usize,
-    },
-}
-
-/// What was said is about a node that this connection has not announced, or that was forgotten or taken
-/// over meanwhile. It is to be announced as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("no node is announced by this connection")]
-pub struct NotAnnounced;
-
 #[derive(Debug)]
 struct Entry {
+    /// With the load that watchers know.
     node: NodeInfo,
+    /// Its topics and channels.
+    sizes: (usize, usize),
+    /// The load that it told last.
+    load: Load,
     /// `None` once the connection is gone.
     session: Option<SessionId>,
     heard: Monotonic,
@@ -91,8 +60,11 @@ pub struct Registry {
     by_session: BTreeMap<SessionId, NodeId>,
     deadlines: BTreeSet<(Monotonic, NodeId)>,
     watchers: Watchers,
+    loads: LoadNews,
     topics: usize,
     channels: usize,
+    /// What the last call took out: to free the topics of a node may take long.
+    gone: Vec<NodeInfo>,
 }
 
 impl Registry {
@@ -108,8 +80,10 @@ impl Registry {
             by_session: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             watchers: Watchers::default(),
+            loads: LoadNews::default(),
             topics: 0,
             channels: 0,
+            gone: Vec::new(),
         })
     }
 
@@ -151,8 +125,21 @@ impl Registry {
         &mut self,
         now: Monotonic,
         from: SessionId,
-        mut node: NodeInfo,
+        node: NodeInfo,
     ) -> Result<(), AnnounceError> {
+        self.put(now, from, &node, sizes(&node))
+    }
+
+    /// The same, where its topics and channels are counted already and the description is freed by the caller:
+    /// what that takes grows with the topics, and this does only with those that somebody watches.
+    pub(super) fn put(
+        &mut self,
+        now: Monotonic,
+        from: SessionId,
+        node: &NodeInfo,
+        after: (usize, usize),
+    ) -> Result<(), AnnounceError> {
+        self.gone.clear();
         let known = self.nodes.get(node.id());
         if let Some(Entry { node: known, .. }) = known
             && known.epoch() > node.epoch()
@@ -165,8 +152,7 @@ impl Registry {
             });
         }
         let nodes = self.nodes.len() + usize::from(known.is_none());
-        let before = known.map(|entry| sizes(&entry.node)).unwrap_or_default();
-        let after = sizes(&node);
+        let before = known.map(|entry| entry.sizes).unwrap_or_default();
         let (topics, channels) =
             (self.topics - before.0 + after.0, self.channels - before.1 + after.1);
         let RegistrySettings { nodes_max, topics_max, channels_max, .. } = self.settings;
@@ -185,18 +171,22 @@ impl Registry {
         }
         let id = node.id().clone();
         let before = self.take_out(&id);
-        node.set_suspicion(false);
+        let node = node.clone().with_suspicion(false);
         self.tell_all_of(&id, before.as_ref(), Some(&node));
+        self.gone.extend(before);
         (self.topics, self.channels) = (self.topics + after.0, self.channels + after.1);
         let deadline = now.plus(self.settings.suspected_behind());
         self.by_session.insert(from, id.clone());
         self.deadlines.insert((deadline, id.clone()));
-        self.nodes.insert(id, Entry { node, session: Some(from), heard: now, deadline });
+        let (session, load) = (Some(from), node.load());
+        let entry = Entry { node, sizes: after, load, session, heard: now, deadline };
+        self.nodes.insert(id, entry);
         Ok(())
     }
 
     /// The node that this connection announced is there still. What it costs does not grow with its
-    /// topics, but where it was suspected.
+    /// topics, but where it was suspected. A load that watchers have to know is told together with those of other
+    /// nodes, every three seconds at most.
     ///
     /// # Errors
     /// [`NotAnnounced`].
@@ -212,12 +202,18 @@ impl Registry {
         self.deadlines.remove(&(entry.deadline, id.clone()));
         (entry.heard, entry.deadline) = (now, now.plus(behind));
         self.deadlines.insert((entry.deadline, id.clone()));
-        let is_new = entry.node.is_suspected() || entry.node.load().is_old_beside(load);
-        entry.node.set_suspicion(false);
-        if is_new {
+        entry.load = load;
+        if entry.node.is_suspected() {
+            entry.node.set_suspicion(false);
             entry.node.set_load(load);
+            self.loads.forget(&id);
             self.tell(&id);
+        } else if entry.node.load().is_old_beside(load) {
+            self.loads.wait(&id);
+        } else {
+            self.loads.forget(&id);
         }
+        self.tell_loads(now);
         Ok(())
     }
 
@@ -258,6 +254,8 @@ impl Registry {
         if let Some((what, count, max)) = counts.into_iter().find(|(_, count, max)| count > max) {
             return Err(AnnounceError::TooMany { node: id, what, count, max }.into());
         }
+        entry.sizes.0 = entry.sizes.0 + topics - self.topics;
+        entry.sizes.1 = entry.sizes.1 + channels - self.channels;
         (self.topics, self.channels) = (topics, channels);
         let is_state_new = change.state.is_some_and(|state| state != entry.node.state());
         if let Some(state) = change.state {
@@ -281,7 +279,9 @@ impl Registry {
         } else if !different.is_empty() {
             self.watchers.changed_in_topics(&id);
         }
-        different.iter().for_each(|topic| self.watchers.changed_in(&id, topic));
+        for topic in &different {
+            self.watchers.changed_in(&id, topic);
+        }
         Ok(())
     }
 
@@ -290,6 +290,7 @@ impl Registry {
     /// # Errors
     /// [`NotAnnounced`]: there is nothing to be withdrawn.
     pub fn withdraw(&mut self, from: SessionId) -> Result<(), NotAnnounced> {
+        self.gone.clear();
         let id = self.by_session.get(&from).ok_or(NotAnnounced)?.clone();
         self.remove(&id);
         Ok(())
@@ -307,6 +308,7 @@ impl Registry {
 
     /// What is due by now happens.
     pub fn tick(&mut self, now: Monotonic) {
+        self.gone.clear();
         while let Some((at, id)) = self.deadlines.first().cloned() {
             if at > now {
                 break;
@@ -316,13 +318,14 @@ impl Registry {
                 false => self.suspect(now, &id),
             }
         }
+        self.tell_loads(now);
     }
 
     /// Puts all deadlines off if one was passed by more than a heartbeat, and says by how much: nobody
     /// listened meanwhile (the process was stopped, say), so that no silence is any node's own. They have the
     /// time again that a node may take to beat. To be called before anything else when time has passed.
     pub fn catch_up(&mut self, now: Monotonic) -> Option<Duration> {
-        let due = self.next_timeout()?;
+        let due = self.next_deadline()?;
         let late = Duration::from_micros(now.0.saturating_sub(due.0));
         if late <= self.settings.heartbeat {
             return None;
@@ -339,6 +342,10 @@ impl Registry {
     /// When [`tick`](Self::tick) is to be called next, if nothing else happens.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Monotonic> {
+        [self.next_deadline(), self.loads.next_round()].into_iter().flatten().min()
+    }
+
+    fn next_deadline(&self) -> Option<Monotonic> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
@@ -380,6 +387,34 @@ impl Registry {
         self.watchers.tell(who, most.max(1), |id| nodes.get(id).map(|entry| &entry.node))
     }
 
+    /// The same, and whether he was told all by that.
+    pub(super) fn tell_some(&mut self, who: WatcherId, most: usize) -> (Vec<Told>, bool) {
+        let told = self.tell_watcher(who, most);
+        (told, !self.watchers.is_owed(who))
+    }
+
+    /// What the last call took out, to be freed where nobody waits for it.
+    pub(super) fn take_gone(&mut self) -> Vec<NodeInfo> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Tells loads, if it is time.
+    fn tell_loads(&mut self, now: Monotonic) {
+        if !self.loads.begin_round(now) {
+            return;
+        }
+        let mut told = 0;
+        while told < LOADS_TOLD_MAX
+            && let Some(id) = self.loads.next()
+        {
+            if let Some(entry) = self.nodes.get_mut(&id) {
+                entry.node.set_load(entry.load);
+            }
+            // To look for who is to be told is work too.
+            told += 1 + self.tell(&id);
+        }
+    }
+
     fn suspect(&mut self, now: Monotonic, id: &NodeId) {
         let more = self.settings.forgotten_behind();
         let Some(entry) = self.nodes.get_mut(id) else { return };
@@ -396,25 +431,25 @@ impl Registry {
     fn remove(&mut self, id: &NodeId) {
         let before = self.take_out(id);
         self.tell_all_of(id, before.as_ref(), None);
+        self.gone.extend(before);
     }
 
     /// Takes a node out, and tells nobody.
     fn take_out(&mut self, id: &NodeId) -> Option<NodeInfo> {
-        let Entry { node, session, deadline, .. } = self.nodes.remove(id)?;
+        let Entry { node, sizes, session, deadline, .. } = self.nodes.remove(id)?;
         self.deadlines.remove(&(deadline, id.clone()));
+        self.loads.forget(id);
         if let Some(session) = session {
             self.by_session.remove(&session);
         }
-        let (topics, channels) = sizes(&node);
-        (self.topics, self.channels) = (self.topics - topics, self.channels - channels);
+        (self.topics, self.channels) = (self.topics - sizes.0, self.channels - sizes.1);
         Some(node)
     }
 
-    /// Something of a node changed that matters to all who know of it.
-    fn tell(&mut self, id: &NodeId) {
-        let Some(entry) = self.nodes.get(id) else { return };
-        tell_of(&mut self.watchers, &entry.node);
-        self.watchers.changed(id);
+    /// Something of a node changed that matters to all who know of it. Returns how many those are.
+    fn tell(&mut self, id: &NodeId) -> usize {
+        let Some(entry) = self.nodes.get(id) else { return 0 };
+        tell_of(&mut self.watchers, &entry.node) + self.watchers.changed(id)
     }
 
     /// A node came, went, or is another.
@@ -426,43 +461,23 @@ impl Registry {
     }
 }
 
-/// Tells those who watch a topic of this node.
-fn tell_of(watchers: &mut Watchers, node: &NodeInfo) {
+/// Tells those who watch a topic of this node, and says how many they are.
+fn tell_of(watchers: &mut Watchers, node: &NodeInfo) -> usize {
     match node.topics() {
         None => watchers.changed_in_any(node.id()),
         Some(topics) if watchers.are_fewer_topics_than(topics.len()) => {
             let watched: Vec<_> =
                 watchers.topics().filter(|topic| topics.contains_key(*topic)).cloned().collect();
-            watched.iter().for_each(|topic| watchers.changed_in(node.id(), topic));
+            watched.iter().map(|topic| watchers.changed_in(node.id(), topic)).sum()
         }
-        Some(topics) => topics.keys().for_each(|topic| watchers.changed_in(node.id(), topic)),
+        Some(topics) => topics.keys().map(|topic| watchers.changed_in(node.id(), topic)).sum(),
     }
 }
 
 /// Topics and channels.
-fn sizes(node: &NodeInfo) -> (usize, usize) {
+pub(super) fn sizes(node: &NodeInfo) -> (usize, usize) {
     let topics = node.topics().into_iter().flatten();
     topics.fold((0, 0), |(topics, channels), (_, of)| (topics + 1, channels + of.len()))
-}
-
-/// Why nothing of a node is changed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum UpdateError {
-    /// There is none.
-    #[error(transparent)]
-    NotAnnounced(#[from] NotAnnounced),
-    /// It would not be taken in.
-    #[error(transparent)]
-    Announce(#[from] AnnounceError),
-}
-
-/// There are as many watchers as there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{max} watch already, which is the most")]
-pub struct TooManyWatchers {
-    /// How many there may be.
-    pub max: usize,
 }
 
 #[cfg(test)]
@@ -471,6 +486,8 @@ impl Registry {
     pub(super) fn assert_consistent(&self) {
         let all = self.nodes().map(sizes).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
         assert_eq!((self.topics, self.channels), all);
+        assert!(self.nodes.values().all(|entry| entry.sizes == sizes(&entry.node)));
+        self.loads.assert_consistent();
         let deadlines = self.nodes.iter().map(|(id, entry)| (entry.deadline, id.clone()));
         assert_eq!(self.deadlines, deadlines.collect());
         let sessions =

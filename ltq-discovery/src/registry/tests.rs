@@ -1,3 +1,5 @@
+mod loads;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -260,33 +262,45 @@ fn a_connection_has_one_node() {
 }
 
 #[test]
-fn watchers_hear_of_a_load_that_doubles_and_not_of_each() {
+fn topics_are_shared_with_who_is_told_and_what_went_is_handed_over() {
     let mut registry = registry();
+    let has = node("n1", 1).with_topics(topics(&["a", "b"]));
+    let shared = std::sync::Arc::clone(has.shared_topics().unwrap());
+    registry.put(at(0), SessionId(1), &has, (2, 0)).unwrap();
     registry.watch(ALICE, Interest::Everything).unwrap();
-    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
-    Keeper::default().drain(&mut registry, ALICE);
+    let told = registry.tell_watcher(ALICE, 9);
+    let [Told::Anew, Told::Node(told), Told::Complete] = &told[..] else { panic!("{told:?}") };
+    assert!(std::sync::Arc::ptr_eq(told.shared_topics().unwrap(), &shared));
+    assert!(registry.take_gone().is_empty());
+    registry.put(at(1), SessionId(1), &node("n1", 1), (0, 0)).unwrap();
+    assert_eq!(registry.take_gone(), std::slice::from_ref(&has));
+    registry.withdraw(SessionId(1)).unwrap();
+    assert_eq!(registry.take_gone().len(), 1);
+}
+
+#[test]
+fn topics_whose_names_differ_in_case_alone_are_two() {
+    let mut registry = registry();
+    registry.watch(ALICE, Interest::Topic(topic("Orders"))).unwrap();
+    registry.watch(BOB, Interest::Topic(topic("orders"))).unwrap();
+    let mut keepers = [Keeper::default(), Keeper::default()];
+    let mut seen = |registry: &mut Registry| {
+        let [alice, bob] = &mut keepers;
+        alice.drain(registry, ALICE);
+        bob.drain(registry, BOB);
+        [alice.nodes.len(), bob.nodes.len()]
+    };
+    let upper = node("n1", 1).with_topics(topics(&["Orders"]));
+    registry.announce(at(0), SessionId(1), upper).unwrap();
+    assert_eq!(seen(&mut registry), [1, 0]);
     let _ = registry.take_ready();
-    let mut told = 0;
-    for load in 0..=1_000 {
-        registry.heartbeat(at(1), SessionId(1), Load(load)).unwrap();
-        told += registry.take_ready().len();
-    }
-    assert!((3..=5).contains(&told), "{told}");
-    Keeper::default().drain(&mut registry, ALICE);
-    // Around a boundary nothing is told, and little is as good as none.
-    for load in [511, 513, 511, 513] {
-        registry.heartbeat(at(1), SessionId(1), Load(load)).unwrap();
-    }
-    assert!(registry.take_ready().len() <= 1);
-    registry.heartbeat(at(1), SessionId(1), Load(0)).unwrap();
-    let _ = registry.take_ready();
-    for load in [1, 9, 0, 63, 3] {
-        registry.heartbeat(at(1), SessionId(1), Load(load)).unwrap();
-    }
-    assert!(registry.take_ready().is_empty());
-    registry.heartbeat(at(1), SessionId(1), Load(u32::MAX)).unwrap();
-    registry.heartbeat(at(1), SessionId(1), Load(0)).unwrap();
-    assert_eq!(registry.nodes().next().unwrap().load(), Load(0));
+    let lower = NodeChange { has: vec![(topic("orders"), BTreeSet::new())], ..Default::default() };
+    registry.update(SessionId(1), lower).unwrap();
+    assert_eq!(registry.take_ready(), BTreeSet::from([BOB]));
+    assert_eq!((seen(&mut registry), registry.counts().topics), ([1, 1], 2));
+    let gone = NodeChange { lacks: vec![topic("Orders")], ..Default::default() };
+    registry.update(SessionId(1), gone).unwrap();
+    assert_eq!(seen(&mut registry), [0, 1]);
 }
 
 #[test]

@@ -90,31 +90,27 @@ impl Watchers {
     }
 
     /// A node is not what it was, beside its topics: for those who watch all nodes.
-    pub(super) fn changed(&mut self, node: &NodeId) {
-        for id in self.of_nodes.iter().chain(&self.of_everything) {
-            owe(&mut self.watchers, &mut self.ready, *id, node);
-        }
+    /// Returns how many those are, as the others below do.
+    pub(super) fn changed(&mut self, node: &NodeId) -> usize {
+        let those = self.of_nodes.iter().chain(&self.of_everything);
+        owe(&mut self.watchers, &mut self.ready, those, node)
     }
 
     /// It has other topics or channels: for those who watch everything.
-    pub(super) fn changed_in_topics(&mut self, node: &NodeId) {
-        for id in &self.of_everything {
-            owe(&mut self.watchers, &mut self.ready, *id, node);
-        }
+    pub(super) fn changed_in_topics(&mut self, node: &NodeId) -> usize {
+        owe(&mut self.watchers, &mut self.ready, &self.of_everything, node)
     }
 
     /// The same for those who watch this topic.
-    pub(super) fn changed_in(&mut self, node: &NodeId, topic: &TopicName) {
-        for id in self.of_topic.get(topic).into_iter().flatten() {
-            owe(&mut self.watchers, &mut self.ready, *id, node);
-        }
+    pub(super) fn changed_in(&mut self, node: &NodeId, topic: &TopicName) -> usize {
+        let those = self.of_topic.get(topic).into_iter().flatten();
+        owe(&mut self.watchers, &mut self.ready, those, node)
     }
 
     /// The same for those who watch any topic.
-    pub(super) fn changed_in_any(&mut self, node: &NodeId) {
-        for id in self.of_topic.values().flatten() {
-            owe(&mut self.watchers, &mut self.ready, *id, node);
-        }
+    pub(super) fn changed_in_any(&mut self, node: &NodeId) -> usize {
+        let those = self.of_topic.values().flatten();
+        owe(&mut self.watchers, &mut self.ready, those, node)
     }
 
     /// Whether fewer topics are watched than this.
@@ -130,6 +126,12 @@ impl Watchers {
     /// Those who have to be told something, each once until he has been told all.
     pub(super) fn take_ready(&mut self) -> BTreeSet<WatcherId> {
         std::mem::take(&mut self.ready)
+    }
+
+    /// Whether there is something that he has to be told.
+    pub(super) fn is_owed(&self, id: WatcherId) -> bool {
+        let watcher = self.watchers.get(&id);
+        watcher.is_some_and(|watcher| watcher.beginning.is_some() || !watcher.owed.is_empty())
     }
 
     /// What a watcher is to be told next: so many nodes at most.
@@ -169,14 +171,19 @@ impl Watchers {
     }
 }
 
-fn owe(
+fn owe<'w>(
     watchers: &mut BTreeMap<WatcherId, Watcher>,
     ready: &mut BTreeSet<WatcherId>,
-    id: WatcherId,
+    those: impl IntoIterator<Item = &'w WatcherId>,
     node: &NodeId,
-) {
-    if let Some(watcher) = watchers.get_mut(&id) {
-        watcher.owed.insert(node.clone());
-        ready.insert(id);
+) -> usize {
+    let mut count = 0;
+    for id in those {
+        if let Some(watcher) = watchers.get_mut(id) {
+            watcher.owed.insert(node.clone());
+            ready.insert(*id);
+            count += 1;
+        }
     }
+    count
 }

@@ -101,6 +101,12 @@ impl Server {
         assert!(timeout(Duration::from_secs(30), answers).await.is_ok(), "no etcd: {}", log());
     }
 
+    /// Takes away all that it has on disk, while it does not run.
+    pub(crate) fn wipe(&self) {
+        assert!(self.0.running.lock().is_none(), "it runs");
+        fs::remove_dir_all(self.0.folder.path().join("data")).unwrap();
+    }
+
     /// Stops it where it is, or lets it go on.
     pub(crate) fn pause(&self, is_paused: bool) {
         let signal = if is_paused { "-STOP" } else { "-CONT" };

@@ -47,6 +47,43 @@ fn an_etcd_that_is_killed_takes_no_node_away() {
 }
 
 #[test]
+fn an_etcd_that_comes_back_without_its_data_takes_no_node_away() {
+    with_etcd(async {
+        let server = Server::start(&[]).await;
+        let line = Line::to(server.address()).await;
+        let nodes = etcd(&[server.address()], "/ltq").build().unwrap();
+        // Of a program of its own, which does not get to etcd before the watcher does.
+        let late = etcd(&[line.address()], "/ltq").build().unwrap();
+        let one = announce(&nodes, node(1, "one", &["orders"])).await;
+        let _two = announce(&late, node(1, "two", &["mail"])).await;
+        let mut watch = nodes.watch(&Interest::Everything).await.unwrap();
+        let both = until("both", &mut watch, |nodes| nodes.len() == 2).await;
+        line.sever().await;
+        server.kill();
+        server.wipe();
+        server.run().await;
+        let mut is_back = false;
+        let back = async {
+            loop {
+                let Ok(nodes) = watch.changed().await else { continue };
+                assert_eq!(ids(&nodes), ["one", "two"], "taken away");
+                let is_suspected = nodes.get(&"two".parse().unwrap()).unwrap().is_suspected();
+                if is_suspected && !is_back {
+                    is_back = true;
+                    line.restore().await;
+                }
+                if is_back && nodes == both {
+                    return;
+                }
+            }
+        };
+        within("both are back, as they were", back).await;
+        one.withdraw().await.unwrap();
+        until("it is gone", &mut watch, |nodes| ids(nodes) == ["two"]).await;
+    });
+}
+
+#[test]
 fn an_etcd_that_stands_still_is_noticed_and_what_was_to_be_told_is_told_later() {
     with_etcd(async {
         let server = Server::start(&[]).await;

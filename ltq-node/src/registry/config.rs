@@ -81,6 +81,8 @@ pub struct RegistryLimits {
     pub watchers_max: usize,
     /// The most watches of a connection. Default: 1,024.
     pub watches_max: usize,
+    /// The most frames that a connection may send within a second. Default: 2,000.
+    pub frames_max: u32,
     /// The most connections at a time. Default: 20,000.
     pub connections_max: usize,
     /// The most connections at a time from one address; those of this machine are not counted.
@@ -128,6 +130,7 @@ impl Default for RegistryLimits {
             channels_max: server.registry.channels_max,
             watchers_max: server.registry.watchers_max,
             watches_max: server.watches_max,
+            frames_max: server.frames_max,
             connections_max: server.connections_max,
             connections_per_address_max: server.connections_per_address_max,
             hello_timeout: Period(server.hello_timeout),
@@ -157,6 +160,7 @@ impl RegistryConfig {
             connections_max: limits.connections_max,
             connections_per_address_max: limits.connections_per_address_max,
             watches_max: limits.watches_max,
+            frames_max: limits.frames_max,
         }
     }
 
@@ -230,6 +234,7 @@ impl Settings for RegistryConfig {
         ] {
             within(key, count, 1, COUNT_MAX)?;
         }
+        within("limits.frames_max", limits.frames_max, 1, u32::MAX)?;
         check_shared(&self.as_node())
     }
 

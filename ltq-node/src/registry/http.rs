@@ -102,11 +102,11 @@ async fn nodes(State(shown): State<Arc<Shown>>, of: Query<Of>) -> Result<Respons
             ApiError::refused(RefusalCode::Malformed, format!("the topic: {error}"))
         })?),
     };
-    let nodes: Vec<_> = shown.server.look(|registry| {
-        let seen = registry.nodes().filter_map(|node| interest.view(node));
-        seen.map(|node| node_json::of(&node)).collect()
-    });
-    Ok(Json(nodes).into_response())
+    // Taken along, which costs little, and written down where no node and no watcher waits for it.
+    let nodes: Vec<_> = shown.server.look(|registry| registry.nodes().cloned().collect());
+    let seen = nodes.iter().filter_map(|node| interest.view(node));
+    let seen: Vec<_> = seen.map(|node| node_json::of(&node)).collect();
+    Ok(Json(seen).into_response())
 }
 
 async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
@@ -135,6 +135,11 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
             "Peers turned away for their token or identity.",
             figures.denied,
         ),
+        (
+            "ltq_registry_flooding_total",
+            "Connections ended because they sent too many frames.",
+            figures.flooding,
+        ),
         ("ltq_http_connections", "Open HTTP connections.", shown.places.taken() as u64),
         ("ltq_registry_announcements_total", "Announcements of whole nodes.", figures.announced),
         (
@@ -148,6 +153,11 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
             "ltq_registry_told_total",
             "Nodes that watchers were told of, each time counted.",
             figures.told,
+        ),
+        (
+            "ltq_registry_untold_total",
+            "Nodes that watchers were not told of, as they fit no frame, each time counted.",
+            figures.untold,
         ),
     ] {
         figure(&mut text, name, help, value);

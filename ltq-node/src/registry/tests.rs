@@ -122,6 +122,7 @@ fn effects(config: &RegistryConfig) -> String {
         settings.connections_max,
         settings.connections_per_address_max,
         settings.watches_max,
+        settings.frames_max,
         config.limits.http_connections_max,
         config.limits.http_request_timeout,
     );
@@ -164,6 +165,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("suspected_after", "1", "suspected_after cannot be 1"),
         ("forgotten_after", "2", "forgotten_after cannot be 2"),
         ("limits.nodes_max", "0", "limits.nodes_max cannot be 0"),
+        ("limits.frames_max", "0", "limits.frames_max cannot be 0"),
         ("listen", "[\"tcp://0.0.0.0:1\"]", "without a token"),
         ("http", "\"0.0.0.0:1\"", "without a token"),
         ("data_dir", "\"/tmp\"", "there is no setting \"data_dir\""),

@@ -10,6 +10,7 @@ mod damage;
 mod exhaustive;
 mod limits;
 mod model;
+mod names;
 mod opening;
 mod refusals;
 mod rewriting;

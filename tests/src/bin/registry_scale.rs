@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p ltq-tests --bin ltq-registry-scale -- --nodes 1000 --topics 100000 --watchers 10000
+//! cargo run --release -p ltq-tests --bin ltq-registry-scale -- --watchers 1000 --all-nodes --changes 0 --loads 30
 //! ```
 
 use std::{
@@ -14,7 +15,8 @@ use std::{
 use clap::Parser;
 use ltq_core::{ChannelName, TopicName};
 use ltq_discovery::{
-    Announced, Discovery as _, Epoch, Interest, NodeInfo, Watch, registry::Registries,
+    Announced, Announcement, Discovery as _, Epoch, Interest, Load, NodeInfo, Watch,
+    registry::Registries,
 };
 use ltq_tests::RegistryProcess;
 use ltq_transport::Tcp;
@@ -37,6 +39,13 @@ struct Args {
     /// Seconds of rest in which the processor time is measured.
     #[arg(long, default_value_t = 20)]
     rest: u64,
+    /// Watchers watch all nodes, and not the one topic.
+    #[arg(long)]
+    all_nodes: bool,
+    /// Seconds in which the load of every node is another at each of its beats, and what the registry takes
+    /// and tells meanwhile is measured. 0 leaves it out.
+    #[arg(long, default_value_t = 0)]
+    loads: u64,
 }
 
 type Failed = Box<dyn std::error::Error>;
@@ -69,13 +78,24 @@ async fn main() -> Result<(), Failed> {
     let mut watching = JoinSet::new();
     let began = Instant::now();
     for _ in 0..args.watchers {
-        let mut watch = registries(&at)?.watch(&Interest::Topic(hot.clone())).await?;
+        let interest = match args.all_nodes {
+            true => Interest::Nodes,
+            false => Interest::Topic(hot.clone()),
+        };
+        let mut watch = registries(&at)?.watch(&interest).await?;
         watch.changed().await?;
         watching.spawn(follow(watch, told.clone()));
     }
     let begun = began.elapsed();
     show(pid, args.nodes, args.topics, args.watchers, args.rest).await?;
     println!("\nnodes were announced within {announcing:?}, watchers began within {begun:?}\n");
+
+    if args.loads > 0 {
+        let described = (0..args.nodes).map(|number| node(number, per_node, &hot, 0));
+        let described = described.collect::<Result<Vec<_>, _>>()?;
+        change_loads(&registry, pid, &mut nodes, &described, args.loads).await?;
+        while heard.try_recv().is_ok() {}
+    }
 
     let mut times = Vec::with_capacity(args.changes * args.watchers);
     for change in 1..=args.changes {
@@ -121,6 +141,38 @@ fn node(
     let address = format!("tcp://10.0.{}.{}:7440", number / 256, number % 256).parse()?;
     let node = NodeInfo::new(format!("node-{number}").parse()?, [address])?;
     Ok(node.with_epoch(Epoch { started: 1, instance: number as u64 }).with_topics(has))
+}
+
+/// Has every node tell another load at each beat, and prints what that costs the registry.
+async fn change_loads(
+    registry: &RegistryProcess,
+    pid: u32,
+    nodes: &mut [Box<dyn Announcement>],
+    described: &[NodeInfo],
+    seconds: u64,
+) -> Result<(), Failed> {
+    let (told, spent, began) = (told(registry).await?, ticks(pid)?, Instant::now());
+    for second in 1..=seconds {
+        // The same topics: what is measured is the load alone.
+        for (number, (announced, node)) in nodes.iter_mut().zip(described).enumerate() {
+            let load = if (second + number as u64).is_multiple_of(2) { 1_000 } else { 8_000 };
+            announced.update(node.clone().with_load(Load(load))).await?;
+        }
+        sleep(Duration::from_secs(second).saturating_sub(began.elapsed())).await;
+    }
+    let took = began.elapsed().as_secs_f64();
+    let cpu = (ticks(pid)? - spent) as f64 / TICKS_A_SECOND / took * 100.0;
+    let told = (self::told(registry).await? - told) as f64 / took;
+    println!("every node's load another each second, for {took:.1} s:");
+    println!("{told:.0} nodes told a second, {cpu:.1}% of one processor\n");
+    Ok(())
+}
+
+/// How many nodes the registry has told watchers of, each time counted.
+async fn told(registry: &RegistryProcess) -> Result<u64, Failed> {
+    let (_, metrics) = registry.get("/metrics", None).await?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("ltq_registry_told_total "));
+    Ok(line.ok_or("no figure of what was told")?.trim().parse()?)
 }
 
 /// Says when each change came.

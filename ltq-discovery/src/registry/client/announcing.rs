@@ -1,7 +1,8 @@
 //! A node that tells registries that it is there.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
+    mem,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -12,18 +13,20 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tracing::{error, info, warn};
 
 use super::{
     Config,
+    news::News,
     talk::{Talk, TalkError},
 };
 use crate::{
     Announcement, DiscoveryError, NodeInfo,
     registry::{
         change::NodeChange,
+        link::Mouth,
         protocol::{Ask, Parts, PlainNode, Say, State as PlainState},
     },
 };
@@ -31,22 +34,15 @@ use crate::{
 /// What there is to be told, shared by the tasks of all registries.
 struct Shared {
     config: Arc<Config>,
-    current: Mutex<Current>,
+    news: Mutex<News>,
     /// The number of the newest change; `u64::MAX` once the node is withdrawn.
     newest: watch::Sender<u64>,
-}
-
-struct Current {
-    node: NodeInfo,
-    number: u64,
-    /// The newest changes, by number; one who missed more tells all anew.
-    changes: VecDeque<(u64, NodeChange)>,
 }
 
 /// A node that is announced.
 pub(super) struct Announcing {
     shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<(usize, Left)>,
 }
 
 /// What a registry made of it.
@@ -57,18 +53,29 @@ enum Outcome {
     Refused(Address, String),
 }
 
+/// What became of a registry once the node is withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// It has answered the withdrawal.
+    Told,
+    /// It may have the node, and was not told.
+    Untold,
+    /// It does not have the node.
+    Without,
+}
+
 impl Announcing {
     /// Begins, and waits until one registry has taken the node in, all refused it, or there was no
     /// answer for as long as patience lasts.
     pub(super) async fn start(config: Arc<Config>, node: NodeInfo) -> Result<Self, DiscoveryError> {
-        let current = Mutex::new(Current { node, number: 0, changes: VecDeque::new() });
-        let newest = watch::Sender::new(0);
-        let shared = Arc::new(Shared { config: Arc::clone(&config), current, newest });
+        let (news, newest) = (Mutex::new(News::new(node)), watch::Sender::new(0));
+        let shared = Arc::new(Shared { config: Arc::clone(&config), news, newest });
         let (told, mut outcomes) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         for (registry, address) in config.addresses.iter().enumerate() {
-            let (shared, told) = (Arc::clone(&shared), told.clone());
-            let teller = Teller { shared, registry, address: address.clone(), told: Some(told) };
+            let (shared, told) = (Arc::clone(&shared), Some(told.clone()));
+            let address = address.clone();
+            let teller = Teller { shared, registry, address, told, may_have: false };
             tasks.spawn(teller.run());
         }
         drop(told);
@@ -104,44 +111,40 @@ impl Announcing {
 #[async_trait]
 impl Announcement for Announcing {
     async fn update(&mut self, node: NodeInfo) -> Result<(), DiscoveryError> {
-        let mut current = self.shared.current.lock();
-        if node.id() != current.node.id() {
-            let why = format!("node {} was announced, and not {}", current.node.id(), node.id());
+        let mut news = self.shared.news.lock();
+        if node.id() != news.node().id() {
+            let why = format!("node {} was announced, and not {}", news.node().id(), node.id());
             return Err(DiscoveryError::Refused { backend: "this announcement".to_owned(), why });
         }
-        let change = NodeChange::between(&current.node, &node);
-        current.node = node;
-        match change {
-            // The next beat tells of its load.
-            Some(change) if change == NodeChange::default() => return Ok(()),
-            Some(change) => {
-                current.number += 1;
-                let number = current.number;
-                if current.changes.len() >= CHANGES_KEPT {
-                    current.changes.pop_front();
-                }
-                current.changes.push_back((number, change));
-            }
-            None => {
-                current.number += 1;
-                current.changes.clear();
-            }
+        let (is_new, number) = (news.take(node), news.number());
+        drop(news);
+        if is_new {
+            self.shared.newest.send_replace(number);
         }
-        let number = current.number;
-        drop(current);
-        self.shared.newest.send_replace(number);
         Ok(())
     }
 
     async fn withdraw(mut self: Box<Self>) -> Result<(), DiscoveryError> {
         self.shared.newest.send_replace(WITHDRAWN);
-        let gone = async { while self.tasks.join_next().await.is_some() {} };
-        match timeout(self.shared.config.patience, gone).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(DiscoveryError::Unreachable {
-                backend: "a registry".to_owned(),
-                source: "it did not answer the withdrawal in time".into(),
-            }),
+        let config = Arc::clone(&self.shared.config);
+        let Config { addresses, withdraw_timeout, .. } = &*config;
+        // One that has not ended by then may have the node, for all that is known.
+        let mut left = vec![Left::Untold; addresses.len()];
+        let until = Instant::now() + *withdraw_timeout;
+        while let Ok(Some(ended)) = timeout_at(until, self.tasks.join_next()).await {
+            if let Ok((registry, became)) = ended
+                && let Some(of) = left.get_mut(registry)
+            {
+                *of = became;
+            }
+        }
+        let those = |wanted: Left| {
+            let all = addresses.iter().zip(&left).filter(move |(_, left)| **left == wanted);
+            all.map(|(address, _)| address.to_string()).collect::<Vec<_>>()
+        };
+        match those(Left::Untold) {
+            unheard if unheard.is_empty() => Ok(()),
+            unheard => Err(DiscoveryError::NotWithdrawn { heard: those(Left::Told), unheard }),
         }
     }
 }
@@ -160,11 +163,16 @@ struct Teller {
     address: Address,
     /// Whom to tell what the first attempts came to.
     told: Option<mpsc::UnboundedSender<Outcome>>,
+    /// Whether the registry may have the node, as far as is known.
+    may_have: bool,
 }
 
 /// Why it is not told any more.
 enum End {
+    /// It has answered the withdrawal.
     Withdrawn,
+    /// The node was withdrawn before there was anything to be taken back.
+    GivenUp,
     Lost(TalkError),
     /// It does not take the node in now.
     NotTaken(String),
@@ -176,14 +184,39 @@ impl<E: Into<TalkError>> From<E> for End {
     }
 }
 
+/// How it stands with what a registry is told. What it has not read yet is one answer to all that changed, and
+/// never a list of changes: one that reads nothing costs no more than what there is to be told.
+struct Telling {
+    /// The number of the newest change that was said.
+    told: u64,
+    /// Announcements that are not answered yet, and whether one was taken in over this connection.
+    asked: u32,
+    is_there: bool,
+    /// What is to be said next: all of the node, its state, that it is there.
+    is_all_due: bool,
+    is_state_due: bool,
+    is_beat_due: bool,
+    withdrawal: Withdrawal,
+    /// When what was refused is told again.
+    again: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Withdrawal {
+    No,
+    Due,
+    Said,
+}
+
 impl Teller {
-    async fn run(mut self) {
+    async fn run(mut self) -> (usize, Left) {
         let mut failures = 0;
         let mut newest = self.shared.newest.subscribe();
         loop {
             let began = Instant::now();
             let (why, is_refusal) = match self.talk(&mut newest).await {
-                End::Withdrawn => return,
+                End::Withdrawn => return (self.registry, Left::Told),
+                End::GivenUp => return (self.registry, self.left()),
                 End::Lost(error) => (error.to_string(), error.is_final()),
                 End::NotTaken(why) => (why, true),
             };
@@ -206,9 +239,15 @@ impl Teller {
             }
             tokio::select! {
                 () = sleep(wait) => {}
-                _ = newest.wait_for(|number| *number == WITHDRAWN) => return,
+                _ = newest.wait_for(|number| *number == WITHDRAWN) => {
+                    return (self.registry, self.left());
+                }
             }
         }
+    }
+
+    const fn left(&self) -> Left {
+        if self.may_have { Left::Untold } else { Left::Without }
     }
 
     async fn talk(&mut self, newest: &mut watch::Receiver<u64>) -> End {
@@ -223,6 +262,105 @@ impl Teller {
         }
     }
 
+    async fn try_talk(&mut self, newest: &mut watch::Receiver<u64>) -> Result<End, End> {
+        let shared = Arc::clone(&self.shared);
+        let mut talk = tokio::select! {
+            talk = Talk::begin(&shared.config, &self.address) => talk?,
+            _ = newest.wait_for(|number| *number == WITHDRAWN) => return Ok(End::GivenUp),
+        };
+        let (beat, patience) = (talk.heartbeat, talk.patience());
+        let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
+        let mut telling = Telling::begin();
+        let start = Instant::now();
+        let (mut heard, mut beaten, mut progress) = (start, start, start);
+        loop {
+            if mouth.unsent() == 0 {
+                progress = Instant::now();
+                telling.say(&shared, mouth)?;
+                self.may_have |= telling.asked > 0;
+            }
+            let is_sending = mouth.unsent() > 0;
+            let is_withdrawing = telling.withdrawal != Withdrawal::No;
+            // What it says comes behind what is to be done here, so that no flood of it holds that up.
+            tokio::select! {
+                biased;
+                changed = newest.changed(), if !is_withdrawing => {
+                    if changed.is_err() || *newest.borrow_and_update() == WITHDRAWN {
+                        telling.withdrawal = Withdrawal::Due;
+                    }
+                }
+                sent = mouth.send_some() => {
+                    sent?;
+                    progress = Instant::now();
+                }
+                () = sleep_until(progress + patience), if is_sending => {
+                    return Err(TalkError::Unread(patience).into());
+                }
+                () = sleep_until(beaten + beat) => {
+                    beaten = Instant::now();
+                    telling.is_beat_due = true;
+                }
+                () = sleep_until(telling.again.unwrap_or(heard)), if telling.again.is_some() && !is_withdrawing => {
+                    telling.again = None;
+                    telling.is_all_due = true;
+                }
+                said = ear.hear() => {
+                    heard = Instant::now();
+                    if let Some(end) = self.heard(said?, &mut telling)? {
+                        return Ok(end);
+                    }
+                }
+                // What came before was heard in time, however late this is looked at.
+                () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience).into()),
+            }
+        }
+    }
+
+    /// What the registry says. Returns how it ends, if it does in order.
+    fn heard(&mut self, said: Say, telling: &mut Telling) -> Result<Option<End>, End> {
+        match said {
+            Say::Beat | Say::Told { .. } | Say::NotWatched { .. } => {}
+            Say::Welcome { .. } => return Err(TalkError::Protocol("a second welcome").into()),
+            Say::Goodbye { code, detail } => {
+                return Err(TalkError::Goodbye { code, detail }.into());
+            }
+            // What was said before the withdrawal is answered before it.
+            Say::Taken | Say::NotAnnounced
+                if telling.withdrawal == Withdrawal::Said && telling.asked == 0 =>
+            {
+                return Ok(Some(End::Withdrawn));
+            }
+            Say::Taken => {
+                telling.answered()?;
+                telling.is_there = true;
+                self.set_announced(true);
+                if let Some(first) = self.told.take() {
+                    info!(registry = %self.address, "announced");
+                    let _ = first.send(Outcome::Taken);
+                }
+            }
+            Say::NotTaken { superseded, detail } => {
+                telling.answered()?;
+                if superseded || !telling.is_there {
+                    self.may_have = false;
+                    return Err(End::NotTaken(detail));
+                }
+                telling.again = self.later(telling.again, &detail);
+            }
+            Say::NotChanged { detail } => {
+                // For the state there is room always.
+                telling.is_state_due = true;
+                telling.again = self.later(telling.again, &detail);
+            }
+            // It forgot the node, which is told anew; what was said meanwhile is in that.
+            Say::NotAnnounced => {
+                telling.is_there = false;
+                telling.is_all_due |= telling.asked == 0;
+            }
+        }
+        Ok(None)
+    }
+
     /// When all of the node is told again, some of which was refused: it stays there as it was meanwhile.
     fn later(&self, again: Option<Instant>, why: &str) -> Option<Instant> {
         again.or_else(|| {
@@ -230,157 +368,119 @@ impl Teller {
             Some(Instant::now() + self.shared.config.retry.1)
         })
     }
+}
 
-    async fn try_talk(&mut self, newest: &mut watch::Receiver<u64>) -> Result<End, End> {
-        let shared = Arc::clone(&self.shared);
-        let mut talk = tokio::select! {
-            talk = Talk::begin(&shared.config, &self.address) => talk?,
-            _ = newest.wait_for(|number| *number == WITHDRAWN) => return Ok(End::Withdrawn),
-        };
-        let (beat, patience) = (talk.heartbeat, talk.patience());
-        let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
-        let mut told = announce(&shared, mouth)?;
-        // Announcements that are not answered yet, and whether one was taken in over this connection.
-        let (mut asked, mut is_there): (u32, bool) = (1, false);
-        // When what was refused is told again.
-        let mut again = None;
-        let (mut heard, mut beaten) = (Instant::now(), Instant::now());
-        let mut is_withdrawing = false;
-        loop {
-            tokio::select! {
-                biased;
-                said = ear.hear() => {
-                    heard = Instant::now();
-                    match said? {
-                        Say::Beat | Say::Told { .. } | Say::NotWatched { .. } => {}
-                        Say::Welcome { .. } => return Err(TalkError::Protocol("a second welcome").into()),
-                        Say::Goodbye { code, detail } => {
-                            return Err(TalkError::Goodbye { code, detail }.into());
-                        }
-                        // What was said before the withdrawal is answered before it.
-                        Say::Taken | Say::NotAnnounced if is_withdrawing && asked == 0 => {
-                            return Ok(End::Withdrawn);
-                        }
-                        Say::Taken => {
-                            asked = answered(asked)?;
-                            is_there = true;
-                            self.set_announced(true);
-                            if let Some(first) = self.told.take() {
-                                info!(registry = %self.address, "announced");
-                                let _ = first.send(Outcome::Taken);
-                            }
-                        }
-                        Say::NotTaken { superseded, detail } => {
-                            asked = answered(asked)?;
-                            if superseded || !is_there {
-                                return Err(End::NotTaken(detail));
-                            }
-                            again = self.later(again, &detail);
-                        }
-                        Say::NotChanged { detail } => {
-                            // For the state there is room always.
-                            let state = Some(PlainState::of(shared.current.lock().node.state()));
-                            mouth.say(&Ask::Change { state, has: Vec::new(), lacks: Vec::new() })?;
-                            again = self.later(again, &detail);
-                        }
-                        // It forgot the node, which is told anew; what was said meanwhile is in that.
-                        Say::NotAnnounced => {
-                            is_there = false;
-                            if asked == 0 {
-                                told = announce(&shared, mouth)?;
-                                asked += 1;
-                            }
-                        }
-                    }
-                }
-                () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience).into()),
-                sent = mouth.send_some() => sent?,
-                () = sleep_until(beaten + beat) => {
-                    beaten = Instant::now();
-                    let load = shared.current.lock().node.load().0;
-                    mouth.say(&Ask::Heartbeat { load })?;
-                }
-                () = sleep_until(again.unwrap_or(heard)), if again.is_some() && !is_withdrawing => {
-                    again = None;
-                    told = announce(&shared, mouth)?;
-                    asked += 1;
-                }
-                changed = newest.changed(), if !is_withdrawing => {
-                    if changed.is_err() || *newest.borrow_and_update() == WITHDRAWN {
-                        mouth.say(&Ask::Withdraw)?;
-                        is_withdrawing = true;
-                        continue;
-                    }
-                    told = tell_changes(&shared, told, mouth, &mut asked)?;
-                }
-            }
+impl Telling {
+    const fn begin() -> Self {
+        Self {
+            told: 0,
+            asked: 0,
+            is_there: false,
+            is_all_due: true,
+            is_state_due: false,
+            is_beat_due: false,
+            withdrawal: Withdrawal::No,
+            again: None,
         }
+    }
+
+    /// One announcement fewer waits for its answer.
+    fn answered(&mut self) -> Result<(), End> {
+        let fewer = self.asked.checked_sub(1);
+        self.asked = fewer.ok_or(TalkError::Protocol("an answer to nothing"))?;
+        Ok(())
+    }
+
+    /// Says all that is due, as it is now. To be called once what was said before has been sent.
+    fn say(&mut self, shared: &Shared, mouth: &mut Mouth) -> Result<(), End> {
+        match self.withdrawal {
+            Withdrawal::No => self.say_news(shared, mouth)?,
+            Withdrawal::Due => {
+                mouth.say(&Ask::Withdraw)?;
+                self.withdrawal = Withdrawal::Said;
+            }
+            Withdrawal::Said => {}
+        }
+        if mem::take(&mut self.is_beat_due) {
+            let load = shared.news.lock().node().load().0;
+            mouth.say(&Ask::Heartbeat { load })?;
+        }
+        Ok(())
+    }
+
+    fn say_news(&mut self, shared: &Shared, mouth: &mut Mouth) -> Result<(), End> {
+        let (node, number, change) = {
+            let news = shared.news.lock();
+            let change = if self.is_all_due { None } else { news.since(self.told) };
+            // Cheap, and written down without the lock.
+            (news.node().clone(), news.number(), change)
+        };
+        // Each topic of a change has to fit a frame.
+        let said = match change {
+            Some(change) => say_change(&node, mem::take(&mut self.is_state_due), change, mouth)?,
+            None => false,
+        };
+        if said {
+            (self.told, self.is_all_due) = (number, false);
+        } else if self.asked == 0 {
+            announce(&node, mouth)?;
+            (self.told, self.is_all_due, self.is_state_due) = (number, false, false);
+            self.asked += 1;
+        } else {
+            // Once the announcement before is answered: more than one would not make it known sooner.
+            self.is_all_due = true;
+        }
+        Ok(())
     }
 }
 
-/// One announcement fewer waits for its answer.
-fn answered(asked: u32) -> Result<u32, End> {
-    asked.checked_sub(1).ok_or_else(|| TalkError::Protocol("an answer to nothing").into())
-}
-
-/// Says all of the node. Returns the number of the newest change in it.
-fn announce(shared: &Shared, mouth: &mut crate::registry::link::Mouth) -> Result<u64, End> {
-    let current = shared.current.lock();
-    let (node, topics) = (PlainNode::of(&current.node), current.node.topics());
-    mouth.say(&Ask::Announce { node, topics_known: topics.is_some() })?;
+/// Says all of the node.
+fn announce(node: &NodeInfo, mouth: &mut Mouth) -> Result<(), End> {
+    let topics = node.topics();
+    let plain = PlainNode::of(node);
+    mouth.say(&Ask::Announce { node: plain, topics_known: topics.is_some() })?;
     if let Some(topics) = topics {
         let mut parts = Parts::of(topics);
         while !parts.is_over() {
             mouth.say(&Ask::Topics(parts.next_part()))?;
         }
     }
-    mouth.say(&Ask::Announced)?;
-    Ok(current.number)
+    Ok(mouth.say(&Ask::Announced)?)
 }
 
-/// Says what is different since a change, or all where that is not known any more.
-fn tell_changes(
-    shared: &Shared,
-    told: u64,
-    mouth: &mut crate::registry::link::Mouth,
-    asked: &mut u32,
-) -> Result<u64, End> {
-    let changes = {
-        let current = shared.current.lock();
-        let missed = current.number - told;
-        let known = current.changes.iter().filter(|(number, _)| *number > told);
-        let known: Vec<_> = known.map(|(_, change)| change.clone()).collect();
-        (known.len() as u64 == missed).then_some((known, current.number))
-    };
-    let Some((changes, number)) = changes else {
-        *asked += 1;
-        return announce(shared, mouth);
-    };
-    for NodeChange { state, has, lacks } in changes {
-        let has: BTreeMap<_, _> = has.into_iter().collect();
-        let mut parts = Parts::of(&has);
-        let (mut state, mut lacks) = (state.map(PlainState::of), lacks.into_iter().peekable());
-        while state.is_some() || !parts.is_over() || lacks.peek().is_some() {
-            let has = parts.next_part();
-            if has.iter().any(|topic| topic.adds) {
-                // One topic with more channels than a frame takes.
-                *asked += 1;
-                return announce(shared, mouth);
-            }
-            // A frame has room for one or the other.
-            let lacks = match has.is_empty() {
-                true => lacks.by_ref().take(LACKS_AT_ONCE).collect(),
-                false => Vec::new(),
-            };
-            mouth.say(&Ask::Change { state: state.take(), has, lacks })?;
+/// Says what is different. False, and nothing is said, where a change cannot say it.
+fn say_change(
+    node: &NodeInfo,
+    with_state: bool,
+    change: NodeChange,
+    mouth: &mut Mouth,
+) -> Result<bool, End> {
+    let NodeChange { state, has, lacks } = change;
+    let has: BTreeMap<_, _> = has.into_iter().collect();
+    let (mut parts, mut said) = (Parts::of(&has), Vec::new());
+    while !parts.is_over() {
+        let part = parts.next_part();
+        if part.iter().any(|topic| topic.adds) {
+            // One topic with more channels than a frame takes.
+            return Ok(false);
         }
+        said.push(part);
     }
-    Ok(number)
+    let mut state = state.or_else(|| with_state.then(|| node.state())).map(PlainState::of);
+    for has in said {
+        mouth.say(&Ask::Change { state: state.take(), has, lacks: Vec::new() })?;
+    }
+    if state.is_some() {
+        mouth.say(&Ask::Change { state, has: Vec::new(), lacks: Vec::new() })?;
+    }
+    for lacks in lacks.chunks(LACKS_AT_ONCE) {
+        let lacks = lacks.to_vec();
+        mouth.say(&Ask::Change { state: None, has: Vec::new(), lacks })?;
+    }
+    Ok(true)
 }
 
 const WITHDRAWN: u64 = u64::MAX;
-/// Changes that a registry may miss and be told one by one.
-const CHANGES_KEPT: usize = 1_024;
 /// Names of at most 255 bytes in a frame.
 const LACKS_AT_ONCE: usize = 200;
 /// A connection that lasted so long is a success.

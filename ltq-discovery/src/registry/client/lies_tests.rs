@@ -173,3 +173,118 @@ async fn a_withdrawal_waits_for_its_own_answer() {
     victim.say(Say::Taken).await;
     within(withdrawing).await.unwrap().unwrap();
 }
+
+/// So many topics that no pipe holds what is said of them.
+fn wide(topics: usize, more: &str) -> NodeInfo {
+    let name = |n: usize| format!("a-topic-with-a-name-that-is-rather-long-{n}");
+    let names = (0..topics).map(name).chain([more.to_owned()]);
+    node("n").with_topics(names.map(|name| (name.parse().unwrap(), [].into())).collect())
+}
+
+/// The names in what is heard until a heartbeat comes that tells this load.
+async fn names_until(victim: &mut Victim, load: u32) -> usize {
+    let mut names = 0;
+    loop {
+        match victim.hear().await {
+            Ask::Topics(topics) => names += topics.len(),
+            Ask::Change { has, lacks, .. } => names += has.len() + lacks.len(),
+            Ask::Heartbeat { load: told } if told == load => return names,
+            _ => {}
+        }
+    }
+}
+
+/// Lets whoever can go on do so, without time passing.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_registry_does_not_read_is_told_it_once_however_often_it_changed() {
+    let mut liar = Liar::start().await;
+    let registries = liar.builder().build().unwrap();
+    let announcing = tokio::spawn(async move { registries.announce(wide(40_000, "x")).await });
+    let mut victim = liar.victim(1).await;
+    victim.hear_until(|ask| *ask == Ask::Announced).await;
+    victim.say(Say::Taken).await;
+    let Announced::Known(mut announcement) = within(announcing).await.unwrap().unwrap() else {
+        panic!("not taken")
+    };
+    // From here on it reads nothing, and has whatever it can be told told to it again.
+    for turn in 0..100 {
+        let topics = if turn % 2 == 0 { 3_000 } else { 6_000 };
+        announcement.update(wide(topics, &format!("another-{turn}"))).await.unwrap();
+        victim.say(Say::NotChanged { detail: String::new() }).await;
+        victim.say(Say::NotAnnounced).await;
+        settle().await;
+    }
+    announcement.update(wide(40, "last").with_load(crate::Load(7))).await.unwrap();
+    let heard = within(names_until(&mut victim, 7)).await;
+    // What was on its way, what there was when that was read, and what there is in the end: each change of it
+    // alone has 3,000 names.
+    assert!(heard < 30_000, "{heard} names were told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_reads_nothing_is_left_however_much_it_says() {
+    let mut liar = Liar::start().await;
+    let registries = liar.builder().build().unwrap();
+    // More than any pipe holds: it is never all sent.
+    let announcing = tokio::spawn(async move { registries.announce(wide(20_000, "x")).await });
+    let mut victim = liar.victim(1).await;
+    let flood = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if victim.link.mouth.say(&Say::Beat).is_err()
+                || victim.link.mouth.send_some().await.is_err()
+            {
+                return;
+            }
+        }
+    };
+    within(flood).await;
+    let mut again = liar.victim(1).await;
+    again.hear_until(|ask| *ask == Ask::Announced).await;
+    again.say(Say::Taken).await;
+    assert!(matches!(within(announcing).await.unwrap(), Ok(Announced::Known(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_says_who_has_heard_of_it_and_who_has_not() {
+    let network = InProcess::new();
+    let mut liars = Vec::new();
+    for name in ["a", "b", "c"] {
+        let listener = network.listen(&Address::new("in-process", name)).await.unwrap();
+        liars.push(Liar { network: network.clone(), listener });
+    }
+    let builder = Registries::builder(network.clone()).withdraw_timeout(Duration::from_secs(3));
+    let names = ["a", "b", "c", "nobody"].map(|name| format!("in-process://{name}"));
+    let builder = names.iter().fold(builder, RegistriesBuilder::registry);
+    let registries = builder.build().unwrap();
+    let announcing = tokio::spawn(async move { registries.announce(node("n")).await });
+    let mut victims = Vec::new();
+    for liar in &mut liars {
+        let mut victim = liar.victim(1).await;
+        victim.hear_until(|ask| *ask == Ask::Announced).await;
+        victims.push(victim);
+    }
+    // The third one does not take it in: it has nothing to forget.
+    let refusal = Say::NotTaken { superseded: true, detail: "another is there".to_owned() };
+    for (victim, say) in victims.iter_mut().zip([Say::Taken, Say::Taken, refusal]) {
+        victim.say(say).await;
+    }
+    let Announced::Known(announcement) = within(announcing).await.unwrap().unwrap() else {
+        panic!("not taken")
+    };
+    settle().await;
+    let withdrawing = tokio::spawn(announcement.withdraw());
+    victims[0].hear_until(|ask| *ask == Ask::Withdraw).await;
+    victims[0].say(Say::Taken).await;
+    let error = within(withdrawing).await.unwrap().unwrap_err();
+    let said = error.to_string();
+    let DiscoveryError::NotWithdrawn { heard, unheard } = error else { panic!("{said}") };
+    assert_eq!((heard, unheard), (vec![names[0].clone()], vec![names[1].clone()]));
+    assert!(said.contains("not withdrawn from in-process://b"), "{said}");
+}

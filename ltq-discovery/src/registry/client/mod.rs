@@ -2,8 +2,11 @@
 
 mod announcing;
 #[cfg(test)]
+mod bad_input_tests;
+#[cfg(test)]
 mod lies_tests;
 mod merged;
+mod news;
 mod nodes;
 mod talk;
 #[cfg(test)]
@@ -48,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     pub(crate) retry: (Duration, Duration),
     pub(crate) patience: Duration,
+    pub(crate) withdraw_timeout: Duration,
     pub(crate) told_limits: ToldLimits,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Registries that have the node, in the order of `addresses`.
@@ -63,6 +67,7 @@ pub struct RegistriesBuilder {
     connect_timeout: Duration,
     retry: (Duration, Duration),
     patience: Duration,
+    withdraw_timeout: Duration,
     told_limits: ToldLimits,
     entropy: Arc<dyn Entropy>,
 }
@@ -92,6 +97,7 @@ impl Registries {
             connect_timeout: Duration::from_secs(3),
             retry: (Duration::from_millis(100), Duration::from_secs(5)),
             patience: Duration::from_secs(5),
+            withdraw_timeout: Duration::from_secs(5),
             told_limits: ToldLimits::default(),
             entropy: Arc::new(SystemEntropy),
         }
@@ -141,6 +147,13 @@ impl RegistriesBuilder {
         self
     }
 
+    /// How long a withdrawal waits until all registries have answered it. Default 5 s.
+    #[must_use]
+    pub const fn withdraw_timeout(mut self, timeout: Duration) -> Self {
+        self.withdraw_timeout = timeout;
+        self
+    }
+
     /// How much each registry may tell a watch. One that tells more is not listened to.
     #[must_use]
     pub const fn told_limits(mut self, limits: ToldLimits) -> Self {
@@ -179,6 +192,7 @@ impl RegistriesBuilder {
             connect_timeout: self.connect_timeout,
             retry: self.retry,
             patience: self.patience,
+            withdraw_timeout: self.withdraw_timeout,
             told_limits: self.told_limits,
             entropy: self.entropy,
         })))

@@ -37,6 +37,8 @@ pub(super) enum TalkError {
     Protocol(&'static str),
     #[error("nothing came for {0:?}")]
     Silent(Duration),
+    #[error("nothing of what it is told was read for {0:?}")]
+    Unread(Duration),
     #[error("it tells of more than it may: {} nodes, {} topics and {} channels", .0.nodes_max, .0.topics_max, .0.channels_max)]
     TooMuch(ToldLimits),
 }

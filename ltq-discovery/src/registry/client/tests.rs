@@ -11,17 +11,21 @@ use crate::{
 };
 
 /// A registry that can be stopped and started again.
-struct Served {
-    server: RegistryServer,
+pub(super) struct Served {
+    pub(super) server: RegistryServer,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Served {
-    async fn start(network: &InProcess, name: &str) -> Self {
+    pub(super) async fn start(network: &InProcess, name: &str) -> Self {
         Self::start_with(network, name, RegistryServerSettings::default()).await
     }
 
-    async fn start_with(network: &InProcess, name: &str, settings: RegistryServerSettings) -> Self {
+    pub(super) async fn start_with(
+        network: &InProcess,
+        name: &str,
+        settings: RegistryServerSettings,
+    ) -> Self {
         let server = RegistryServer::new(settings, &SystemEntropy).unwrap();
         let listener = network.listen(&Address::new("in-process", name)).await.unwrap();
         let (running, serving) = (server.clone(), server.clone());
@@ -38,14 +42,14 @@ impl Served {
     }
 }
 
-fn registries(network: &InProcess, names: &[&str]) -> Registries {
+pub(super) fn registries(network: &InProcess, names: &[&str]) -> Registries {
     let builder = Registries::builder(network.clone());
     let named =
         |builder: RegistriesBuilder, name: &&str| builder.registry(format!("in-process://{name}"));
     names.iter().fold(builder, named).build().unwrap()
 }
 
-fn node(id: &str, topics: &[&str]) -> NodeInfo {
+pub(super) fn node(id: &str, topics: &[&str]) -> NodeInfo {
     let topics = topics.iter().map(|name| (name.parse().unwrap(), BTreeSet::new())).collect();
     NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()])
         .unwrap()
@@ -53,7 +57,7 @@ fn node(id: &str, topics: &[&str]) -> NodeInfo {
         .with_topics(topics)
 }
 
-async fn announced(registries: &Registries, node: NodeInfo) -> Box<dyn Announcement> {
+pub(super) async fn announced(registries: &Registries, node: NodeInfo) -> Box<dyn Announcement> {
     match registries.announce(node).await.unwrap() {
         Announced::Known(announcement) => announcement,
         other @ Announced::NotTaken(_) => panic!("{other:?}"),
@@ -61,7 +65,10 @@ async fn announced(registries: &Registries, node: NodeInfo) -> Box<dyn Announcem
 }
 
 /// Waits until a watch gives a set that is as wanted; a loss of sight is no end.
-async fn until(watch: &mut Box<dyn Watch>, mut wanted: impl FnMut(&NodeSet) -> bool) -> NodeSet {
+pub(super) async fn until(
+    watch: &mut Box<dyn Watch>,
+    mut wanted: impl FnMut(&NodeSet) -> bool,
+) -> NodeSet {
     let waiting = async {
         loop {
             if let Ok(nodes) = watch.changed().await
@@ -74,7 +81,7 @@ async fn until(watch: &mut Box<dyn Watch>, mut wanted: impl FnMut(&NodeSet) -> b
     timeout(Duration::from_secs(120), waiting).await.expect("it comes")
 }
 
-fn ids(nodes: &NodeSet) -> Vec<&str> {
+pub(super) fn ids(nodes: &NodeSet) -> Vec<&str> {
     nodes.iter().map(|node| node.id().as_str()).collect()
 }
 

@@ -201,23 +201,34 @@ impl Listening {
         let limits = self.shared.config.told_limits;
         let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
         mouth.say(&Ask::Watch { watch: WATCH, interest: self.shared.interest.clone() })?;
-        let (mut heard, mut beaten) = (Instant::now(), Instant::now());
+        let start = Instant::now();
+        let (mut heard, mut beaten, mut progress) = (start, start, start);
         let mut first: Option<Nodes> = None;
         let mut begun: Option<Begun> = None;
         loop {
+            let is_sending = mouth.unsent() > 0;
+            // What it says comes behind what is to be done here, so that no flood of it holds that up.
             let said = tokio::select! {
                 biased;
-                said = ear.hear() => said?,
-                () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience)),
                 sent = mouth.send_some() => {
                     sent?;
+                    progress = Instant::now();
                     continue;
+                }
+                () = sleep_until(progress + patience), if is_sending => {
+                    return Err(TalkError::Unread(patience));
                 }
                 () = sleep_until(beaten + beat) => {
                     beaten = Instant::now();
-                    mouth.say(&Ask::Beat)?;
+                    // A beat that was not read says as much as two of them.
+                    if !is_sending {
+                        mouth.say(&Ask::Beat)?;
+                        progress = beaten;
+                    }
                     continue;
                 }
+                said = ear.hear() => said?,
+                () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience)),
             };
             heard = Instant::now();
             let part = match said {

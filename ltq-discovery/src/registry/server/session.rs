@@ -7,13 +7,10 @@ use std::{
 };
 
 use ltq_core::{Action, ChannelName, Connection, Grant, Peer, Permissions, Stream, TopicName};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Open, Shared, count};
+use super::{Open, Shared, count, frames::Frames, wake::News};
 use crate::{
     Interest, Load, NodeInfo,
     registry::{
@@ -23,7 +20,8 @@ use crate::{
             self, Ask, GoodbyeCode, MAGIC, Part, Parts, PlainNode, REGISTRY_PROTOCOL, SILENT_BEATS,
             Say,
         },
-        state::{AnnounceError, SessionId, UpdateError},
+        refused::{AnnounceError, UpdateError},
+        state::{SessionId, sizes},
         watchers::{Told, WatcherId},
     },
 };
@@ -120,7 +118,7 @@ struct Session {
     shared: Arc<Shared>,
     id: SessionId,
     grant: Grant,
-    news: Arc<Notify>,
+    news: Arc<News>,
     announcing: Option<Announcing>,
     /// By the numbers that the client gave them.
     watches: BTreeMap<u32, WatcherId>,
@@ -131,9 +129,7 @@ struct Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let watchers: Vec<_> = self.watches.values().copied().collect();
-        let mut wake = self.shared.wake.lock();
-        watchers.iter().for_each(|id| drop(wake.remove(id)));
-        drop(wake);
+        self.shared.wake.remove(&watchers);
         self.shared.change(|registry, now| {
             watchers.iter().for_each(|id| registry.unwatch(*id));
             registry.session_ended(now, self.id);
@@ -160,7 +156,7 @@ impl Session {
             shared,
             id,
             grant,
-            news: Arc::new(Notify::new()),
+            news: Arc::new(News::default()),
             announcing: None,
             watches: BTreeMap::new(),
             owed: BTreeSet::new(),
@@ -173,6 +169,7 @@ impl Session {
         let mut stopping = self.shared.stopping.subscribe();
         let start = Instant::now();
         let (mut heard, mut progress, mut beaten) = (start, start, start);
+        let mut frames = Frames::new(self.shared.settings.frames_max, start);
         loop {
             self.tell(mouth)?;
             let is_sending = mouth.unsent() > 0;
@@ -189,12 +186,12 @@ impl Session {
                 asked = ear.hear(), if is_reading => Next::Asked(asked?),
                 // What came before was heard in time, however late this is looked at.
                 () = sleep_until(heard + patience), if is_reading => Next::Silent,
-                () = self.news.notified() => Next::News,
+                () = self.news.come() => Next::News,
             };
             let now = Instant::now();
             match next {
                 Next::Sent => progress = now,
-                Next::News => self.owed.extend(self.watches.keys()),
+                Next::News => self.news.take(&mut self.owed),
                 // It was not the peer that was silent, if nobody was there to look.
                 Next::Silent if now > heard + patience + beat => heard = now - patience + beat,
                 Next::Silent => {
@@ -207,6 +204,9 @@ impl Session {
                 Next::Unread => return Err(goodbye(GoodbyeCode::Silent, "nothing was read")),
                 Next::Asked(asked) => {
                     heard = now;
+                    if !frames.take(&asked, now) {
+                        return Err(self.floods());
+                    }
                     self.asked(asked, mouth)?;
                 }
                 Next::Beat => {
@@ -238,8 +238,9 @@ impl Session {
                 self.owed.remove(&watch);
                 continue;
             };
-            let told = self.shared.registry.lock().tell_watcher(id, TOLD_AT_ONCE);
-            if told.is_empty() {
+            // What is told is written down without the lock, which others wait for.
+            let (told, is_all) = self.shared.registry.lock().tell_some(id, TOLD_AT_ONCE);
+            if is_all {
                 self.owed.remove(&watch);
             }
             for told in told {
@@ -257,6 +258,16 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// It sends more than it may.
+    fn floods(&self) -> End {
+        let count = count(&self.shared.counts.flooding);
+        let max = self.shared.settings.frames_max;
+        if count.is_power_of_two() {
+            warn!(who = self.grant.who(), max, count, "a connection floods the registry");
+        }
+        goodbye(GoodbyeCode::Flooding, format!("more than {max} frames came within a second"))
     }
 
     fn asked(&mut self, asked: Ask, mouth: &mut Mouth) -> Result<(), End> {
@@ -300,7 +311,8 @@ impl Session {
                     None => node,
                 };
                 let (id, epoch) = (node.id().clone(), node.epoch());
-                let taken = shared.change(|registry, now| registry.announce(now, self.id, node));
+                let sizes = sizes(&node);
+                let taken = shared.change(|registry, now| registry.put(now, self.id, &node, sizes));
                 match taken {
                     Ok(()) => {
                         count(&shared.counts.announced);
@@ -346,7 +358,7 @@ impl Session {
             Ask::Watch { watch, interest } => self.watch(watch, interest, mouth)?,
             Ask::Unwatch { watch } => {
                 if let Some(id) = self.watches.remove(&watch) {
-                    shared.wake.lock().remove(&id);
+                    shared.wake.remove([&id]);
                     shared.registry.lock().unwatch(id);
                 }
             }
@@ -376,7 +388,7 @@ impl Session {
         } else {
             let name = self.shared.name();
             let id = *self.watches.entry(watch).or_insert(WatcherId(name));
-            self.shared.wake.lock().insert(id, Arc::clone(&self.news));
+            self.shared.wake.add(id, watch, &self.news);
             let watched = self.shared.registry.lock().watch(id, interest);
             watched.err().map(|error| (GoodbyeCode::Full, error.to_string()))
         };

@@ -1,4 +1,7 @@
+mod floods;
+
 use std::{
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     ops::{Deref, DerefMut},
 };
@@ -291,6 +294,34 @@ async fn whoever_is_told_that_there_are_too_many_watchers_may_ask_again() {
     let _first = served.registries("any").watch(&Interest::Nodes).await.unwrap();
     let error = served.registries("any").watch(&Interest::Nodes).await.map(|_| ()).unwrap_err();
     assert!(matches!(&error, DiscoveryError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_wakes_those_who_watch_it_and_no_other_watch() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let all = served.registries("any");
+    let Announced::Known(mut announcement) = all.announce(node("n", &["a", "b"])).await.unwrap()
+    else {
+        panic!("not taken")
+    };
+    let mut link = served.welcomed("any").await;
+    for (watch, name) in [(0, "a"), (1, "b"), (2, "c")] {
+        let interest = Interest::Topic(name.parse().unwrap());
+        say(&mut link, &Ask::Watch { watch, interest }).await;
+    }
+    let mut complete = 0;
+    while complete < 3 {
+        if let Say::Told { part: Part::Complete, .. } = hear(&mut link).await.unwrap() {
+            complete += 1;
+        }
+    }
+    let mut has = node("n", &["a"]);
+    has.add_topics([("b".parse().unwrap(), ["channel".parse().unwrap()].into())]);
+    announcement.update(has).await.unwrap();
+    let told = hear(&mut link).await.unwrap();
+    assert!(matches!(told, Say::Told { watch: 1, part: Part::Node { .. } }), "{told:?}");
+    let more = timeout(Duration::from_millis(500), link.ear.hear::<Say>()).await;
+    assert!(more.is_err(), "{more:?}");
 }
 
 #[tokio::test(start_paused = true)]
