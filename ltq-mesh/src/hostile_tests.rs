@@ -1,5 +1,8 @@
 //! Peers that speak the protocol as they please.
 
+mod holding;
+mod lying;
+
 use std::{future::poll_fn, io::IoSlice, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -108,6 +111,15 @@ impl Raw {
                 (Say::Resume { .. } | Say::Stored { .. }, _) => {}
                 (say, _) => panic!("{say:?} is no goodbye"),
             }
+        }
+    }
+
+    /// Which it is that comes: no farewell is a welcome.
+    async fn goodbye_or_welcome(&mut self) -> (Option<Farewell>, String) {
+        match self.hear().await.expect("an answer").0 {
+            Say::Welcome { .. } => (None, String::new()),
+            Say::Goodbye { why, detail } => (Some(why), detail),
+            say => panic!("{say:?} is no answer to a hello"),
         }
     }
 

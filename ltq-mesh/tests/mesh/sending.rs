@@ -314,7 +314,7 @@ async fn a_call_that_is_given_up_before_the_message_was_sent_has_done_nothing() 
 }
 
 /// Does not answer before it may.
-struct Gate(Arc<Semaphore>);
+pub(crate) struct Gate(pub(crate) Arc<Semaphore>);
 
 #[async_trait]
 impl InboxHandler for Gate {
