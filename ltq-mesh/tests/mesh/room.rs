@@ -76,7 +76,7 @@ async fn promise_15_who_waits_in_vain_for_room_among_all_has_done_nothing_and_a_
     assert!(poll!(&mut mute).is_pending());
     tokio::time::sleep(millis(10)).await;
     let effects = |sent: Vec<Result<(), SendError>>| -> Vec<_> {
-        sent.iter().map(|sent| sent.as_ref().map(|()| ()).map_err(SendError::effect)).collect()
+        sent.iter().map(|sent| sent.clone().map_err(|error| error.effect())).collect()
     };
     let late = tokio::time::timeout(millis(300), sends("three")).await;
     assert!(late.is_err(), "there is no room");
