@@ -17,8 +17,6 @@ mod logging;
 #[cfg(test)]
 mod panics;
 #[cfg(test)]
-mod processes;
-#[cfg(test)]
 mod restarts;
 #[cfg(test)]
 mod room;

@@ -2,6 +2,9 @@
 //!
 //! A process is this very program, which is asked for the one test [`part`] and told by a variable of its
 //! environment what to be. It hears by its standard input, and says by lines that begin with `@`.
+//!
+//! They are by themselves, as a process that is just being started has for a moment the files of who starts it, and
+//! with them the locks of stores that other tests open again at that moment.
 
 use std::{
     collections::BTreeSet,
@@ -143,7 +146,7 @@ struct Process {
 impl Process {
     fn start(role: &str) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["processes::part", "--exact", "--ignored", "--nocapture"])
+            .args(["part", "--exact", "--ignored", "--nocapture"])
             .env(ROLE, role)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
