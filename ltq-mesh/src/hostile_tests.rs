@@ -105,13 +105,16 @@ impl Raw {
     }
 
     async fn goodbye(&mut self) -> (Farewell, String) {
-        loop {
-            match self.hear().await.expect("a goodbye") {
-                (Say::Goodbye { why, detail }, _) => return (why, detail),
-                (Say::Resume { .. } | Say::Stored { .. }, _) => {}
-                (say, _) => panic!("{say:?} is no goodbye"),
+        let goodbye = async {
+            loop {
+                match self.hear().await.expect("a goodbye") {
+                    (Say::Goodbye { why, detail }, _) => return (why, detail),
+                    (Say::Resume { .. } | Say::Stored { .. }, _) => {}
+                    (say, _) => panic!("{say:?} is no goodbye"),
+                }
             }
-        }
+        };
+        within("a goodbye", goodbye).await
     }
 
     /// Which it is that comes: no farewell is a welcome.

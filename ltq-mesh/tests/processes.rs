@@ -314,7 +314,7 @@ fn promise_1_an_inbox_in_files_that_is_killed_has_all_that_was_answered_in_order
     let mut inbox = Process::inbox(folder.path(), "kept");
     let mut ann = Sender::start("ann", folder.path(), 1);
     let mut bob = Sender::start("bob", folder.path(), 1);
-    for _ in 0..3 {
+    for _ in 0..6 {
         ann.goes_on(100);
         bob.goes_on(100);
         inbox.kill();
