@@ -80,7 +80,8 @@ pub(crate) async fn announce(
             let known = (&mut announced, &mut is_unheard);
             let keeping = keep_announced(&shared, &*discovery, &advertised, known);
             let failed = match guarded(keeping).await {
-                Ok(Ok(())) => return,
+                // There is nothing more to be said.
+                Ok(Ok(())) => return shared.stopping().await,
                 Ok(Err(error)) => error.to_string(),
                 Err(panic) => format!("it panicked: {panic}"),
             };

@@ -139,6 +139,18 @@ async fn an_address_that_is_listened_on_later_is_announced_later_and_all_is_with
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_to_be_advertised_is_announced_wherever_is_listened_until_the_mesh_is_closed() {
+    let (links, board) = (InProcess::new(), Board::new(1));
+    let one = linked("one", &links).listen("nothing://there").advertise("in-process://gate");
+    let one = one.discovery(Arc::new(board.clone())).start(store()).await.unwrap();
+    board.shows(Some(&["in-process://gate"])).await;
+    tokio::time::sleep(millis(60_000)).await;
+    assert_eq!(*board.said.borrow(), Some(vec!["in-process://gate".to_owned()]));
+    one.close().await.unwrap();
+    board.shows(None).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_that_opens_elsewhere_again_is_announced_there_and_found() {
     let (links, board, end) = (InProcess::new(), Board::new(0), Arc::new(Notify::new()));
     let wandering = Wandering { inner: links.clone(), opened: 0.into(), end: end.clone() };
