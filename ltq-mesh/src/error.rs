@@ -77,7 +77,8 @@ pub enum SendError {
         /// To whom.
         peer: MeshName,
     },
-    /// The other's inbox has no room. It is not stored.
+    /// The other's inbox has no room, or too much has come to it from all programs together. It is not
+    /// stored.
     #[error("the inbox of {peer} is full: {detail}")]
     InboxFull {
         /// Whose.
@@ -172,6 +173,10 @@ pub enum DownCause {
     /// It took nothing of what was sent, for so long: the write timeout.
     #[error("it took nothing for {0:?}")]
     Stalled(Duration),
+    /// It did not end what it had begun to say, for so long: the read timeout, or the acknowledgement
+    /// timeout where that is longer.
+    #[error("it did not end within {0:?} what it had begun to say")]
+    Slow(Duration),
     /// It says what has no place there.
     #[error("it does not keep to the protocol: {0}")]
     Protocol(String),
@@ -181,6 +186,9 @@ pub enum DownCause {
     /// It said that it stops.
     #[error("it is stopping")]
     Stopping,
+    /// What we have to do with it panicked, as a transport of the program's own may. It begins anew.
+    #[error("internal: {0}")]
+    Internal(String),
     /// Our own inbox cannot take what it sends.
     #[error("our inbox: {0}")]
     Inbox(String),

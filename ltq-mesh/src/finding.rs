@@ -7,25 +7,23 @@ use ltq_discovery::{
     Announced, Announcement, Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet,
 };
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::{MeshName, keeper::jittered, shared::Shared};
+use crate::{MeshName, MeshStates, guard::guarded, keeper::jittered, lines::say, shared::Shared};
 
 /// Follows what the scheme tells of the mesh for as long as it is open.
 pub(crate) async fn watch(shared: Arc<Shared>, discovery: Arc<dyn Discovery>) {
     let following = async {
+        let mut is_blind = false;
         loop {
-            match discovery.watch(&Interest::Nodes).await {
-                Ok(mut watch) => loop {
-                    match watch.changed().await {
-                        Ok(nodes) => shared.found(&members(&shared, &nodes)),
-                        Err(error) => {
-                            debug!(%error, "sight of the discovery scheme is lost");
-                            rest(&shared).await;
-                        }
-                    }
-                },
-                Err(error) => warn!(%error, "peers cannot be discovered; it is tried again"),
+            let lost = match guarded(follow(&shared, &*discovery, &mut is_blind)).await {
+                Ok(error) => error.to_string(),
+                Err(panic) => format!("it panicked: {panic}"),
+            };
+            // Once, until it is had again.
+            if !std::mem::replace(&mut is_blind, true) {
+                let lines = &shared.lines.discovery;
+                say!(lines, warn, error = lost, "peers cannot be discovered; it is tried again");
             }
             rest(&shared).await;
         }
@@ -36,39 +34,75 @@ pub(crate) async fn watch(shared: Arc<Shared>, discovery: Arc<dyn Discovery>) {
     }
 }
 
-/// Announces this program once it listens, until the mesh is closed.
+/// Follows one watch until there can be none.
+async fn follow(
+    shared: &Arc<Shared>,
+    discovery: &dyn Discovery,
+    is_blind: &mut bool,
+) -> DiscoveryError {
+    let mut watch = match discovery.watch(&Interest::Nodes).await {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    // What there was no room for; it is tried again, as others may be forgotten.
+    let mut left_out = None;
+    loop {
+        let changed = tokio::select! {
+            changed = watch.changed() => changed.map(|nodes| members(shared, &nodes)),
+            () = rest(shared), if left_out.is_some() => Ok(left_out.take().unwrap_or_default()),
+        };
+        match changed {
+            Ok(members) => {
+                if std::mem::take(is_blind) {
+                    say!(shared.lines.discovery, info, "peers are discovered again");
+                }
+                left_out = (!shared.found(&members)).then_some(members);
+            }
+            Err(error) => {
+                debug!(%error, "sight of the discovery scheme is lost");
+                rest(shared).await;
+            }
+        }
+    }
+}
+
+/// Announces this program as long as the mesh is open, from when it listens on: where it does, and where
+/// else it does later.
 pub(crate) async fn announce(
     shared: Arc<Shared>,
     discovery: Arc<dyn Discovery>,
     advertised: Vec<Address>,
 ) {
+    let mut announced = None;
+    let mut is_unheard = false;
     let announcing = async {
-        let addresses = match advertised.is_empty() {
-            false => advertised,
-            true => {
-                let mut states = shared.states.watch();
-                let is_listening = states.until(|states| states.local_addresses().next().is_some());
-                is_listening.await?.local_addresses().cloned().collect()
-            }
-        };
         loop {
-            match announce_once(&shared, &*discovery, &addresses).await {
-                Ok(Announced::Known(announcement)) => return Some(announcement),
-                Ok(Announced::NotTaken(why)) => {
-                    debug!(why, "not announced");
-                    return None;
-                }
-                Err(error) => warn!(%error, "not announced; it is tried again"),
+            let known = (&mut announced, &mut is_unheard);
+            let keeping = keep_announced(&shared, &*discovery, &advertised, known);
+            let failed = match guarded(keeping).await {
+                // There is nothing more to be said.
+                Ok(Ok(())) => return shared.stopping().await,
+                Ok(Err(error)) => error.to_string(),
+                Err(panic) => format!("it panicked: {panic}"),
+            };
+            // Once, until it is announced.
+            if !std::mem::replace(&mut is_unheard, true) {
+                let lines = &shared.lines.announcing;
+                say!(
+                    lines,
+                    warn,
+                    error = failed,
+                    "not announced as it should be; it is tried again"
+                );
             }
             rest(&shared).await;
         }
     };
-    let announcement: Option<Box<dyn Announcement>> = tokio::select! {
-        () = shared.stopping() => return,
-        announcement = announcing => announcement,
-    };
-    let Some(announcement) = announcement else { return };
-    shared.stopping().await;
+    tokio::select! {
+        () = shared.stopping() => {}
+        () = announcing => {}
+    }
+    let Some(announcement) = announced else { return };
     match timeout(WITHDRAW, announcement.withdraw()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "not withdrawn"),
@@ -76,14 +110,48 @@ pub(crate) async fn announce(
     }
 }
 
-async fn announce_once(
+/// Announces, and again whenever this program listens elsewhere. While it listens nowhere what was said last
+/// stands: others go on knowing the name.
+async fn keep_announced(
     shared: &Shared,
     discovery: &dyn Discovery,
-    addresses: &[Address],
-) -> Result<Announced, DiscoveryError> {
-    match node(shared, addresses) {
-        Ok(node) => discovery.announce(node).await,
-        Err(why) => Err(DiscoveryError::Refused { backend: "this program".to_owned(), why }),
+    advertised: &[Address],
+    (announced, is_unheard): (&mut Option<Box<dyn Announcement>>, &mut bool),
+) -> Result<(), DiscoveryError> {
+    let mut states = shared.states.watch();
+    let mut told: Vec<Address> = Vec::new();
+    loop {
+        let addresses = match advertised.is_empty() {
+            false => advertised.to_vec(),
+            true => {
+                let is_elsewhere = |states: &MeshStates| {
+                    let mut now = states.local_addresses().peekable();
+                    now.peek().is_some() && !now.eq(&told)
+                };
+                // The mesh is closed.
+                let Some(states) = states.until(is_elsewhere).await else { return Ok(()) };
+                states.local_addresses().cloned().collect()
+            }
+        };
+        let node = node(shared, &addresses)
+            .map_err(|why| DiscoveryError::Refused { backend: "this program".to_owned(), why })?;
+        match announced {
+            Some(announced) => announced.update(node).await?,
+            None => match discovery.announce(node).await? {
+                Announced::Known(announcement) => *announced = Some(announcement),
+                Announced::NotTaken(why) => {
+                    debug!(why, "not announced");
+                    return Ok(());
+                }
+            },
+        }
+        if std::mem::take(is_unheard) {
+            say!(shared.lines.announcing, info, "announced");
+        }
+        if !advertised.is_empty() {
+            return Ok(());
+        }
+        told = addresses;
     }
 }
 

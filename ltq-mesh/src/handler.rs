@@ -6,9 +6,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::time::timeout;
-use tracing::warn;
 
-use crate::{MeshName, wire::shortened};
+use crate::{
+    MeshName,
+    lines::{self, say},
+    wire::shortened,
+};
 
 /// Is asked about each message that another program sends, before it is stored.
 ///
@@ -53,6 +56,7 @@ pub(crate) async fn ask(
     from: &MeshName,
     body: &Bytes,
     patience: Duration,
+    lines: &lines::Kind,
 ) -> Result<(), String> {
     // Making the future may panic as well.
     let asked = AssertUnwindSafe(async { handler.accept(from, body).await }).catch_unwind();
@@ -60,7 +64,7 @@ pub(crate) async fn ask(
         Ok(Ok(Admission::Accept)) => Ok(()),
         Ok(Ok(Admission::Reject { reason })) => Err(shortened(reason)),
         Ok(Err(_)) => {
-            warn!(%from, "the inbox handler panicked; the message is rejected");
+            say!(lines, warn, %from, "the inbox handler panicked; the message is rejected");
             Err("internal: the inbox handler panicked".to_owned())
         }
         Err(_) => Err(format!("the inbox handler took longer than {patience:?}")),

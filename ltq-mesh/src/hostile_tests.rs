@@ -1,5 +1,8 @@
 //! Peers that speak the protocol as they please.
 
+mod holding;
+mod lying;
+
 use std::{future::poll_fn, io::IoSlice, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -102,12 +105,24 @@ impl Raw {
     }
 
     async fn goodbye(&mut self) -> (Farewell, String) {
-        loop {
-            match self.hear().await.expect("a goodbye") {
-                (Say::Goodbye { why, detail }, _) => return (why, detail),
-                (Say::Resume { .. } | Say::Stored { .. }, _) => {}
-                (say, _) => panic!("{say:?} is no goodbye"),
+        let goodbye = async {
+            loop {
+                match self.hear().await.expect("a goodbye") {
+                    (Say::Goodbye { why, detail }, _) => return (why, detail),
+                    (Say::Resume { .. } | Say::Stored { .. }, _) => {}
+                    (say, _) => panic!("{say:?} is no goodbye"),
+                }
             }
+        };
+        within("a goodbye", goodbye).await
+    }
+
+    /// Which it is that comes: no farewell is a welcome.
+    async fn goodbye_or_welcome(&mut self) -> (Option<Farewell>, String) {
+        match self.hear().await.expect("an answer").0 {
+            Say::Welcome { .. } => (None, String::new()),
+            Say::Goodbye { why, detail } => (Some(why), detail),
+            say => panic!("{say:?} is no answer to a hello"),
         }
     }
 

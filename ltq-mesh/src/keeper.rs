@@ -13,11 +13,13 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
     DownCause, PeerState,
     dial::{self, NotJoined},
+    guard::guarded,
+    lines::say,
     listening::Caller,
     peer::{Listed, Peer},
     rules::{Call, ConnectionId, Decision, Objection, Standing, decide},
@@ -56,24 +58,40 @@ impl Keeper {
     }
 
     /// Keeps the peer connected until the mesh is closed, or the peer is one that is not listed and has not
-    /// called for a while.
+    /// called for a while. After a panic, as a transport may have, it begins anew.
     pub(crate) async fn run(mut self) {
         let shared = self.shared.clone();
         let mut down = None;
         loop {
+            match guarded(self.keep_up(down.take())).await {
+                Ok(Kept::Forgotten) => return,
+                Ok(Kept::Stopped) => break,
+                Err(panic) => {
+                    let (lines, peer) = (&shared.lines.panicked, self.peer.name());
+                    say!(lines, error, %peer, panic, "a peer's task panicked; it begins anew");
+                    self.failures = self.failures.saturating_add(1);
+                    down = Some(DownCause::Internal(panic));
+                }
+            }
+        }
+        shared.end(&self.peer);
+    }
+
+    async fn keep_up(&mut self, mut down: Option<DownCause>) -> Kept {
+        let shared = self.shared.clone();
+        loop {
             let joined = tokio::select! {
                 biased;
-                () = shared.stopping() => break,
+                () = shared.stopping() => return Kept::Stopped,
                 joined = self.join(down.take()) => joined,
             };
-            let Some(joined) = joined else { break };
+            let Some(joined) = joined else { return Kept::Forgotten };
             // Where each session ends that is not followed by another one at once.
             let cause = self.keep(joined).await;
-            info!(peer = %self.peer.name(), %cause, "disconnected");
+            let lines = &shared.lines.disconnected;
+            say!(lines, info, peer = %self.peer.name(), %cause, "disconnected");
             down = Some(cause);
         }
-        shared.forget(&self.peer);
-        self.peer.end();
     }
 
     /// Runs connections as long as one follows on the other, and says why the last one ended.
@@ -86,7 +104,8 @@ impl Keeper {
             self.last = Some(id);
             self.failures = 0;
             let is_ours = id.dialer == shared.instance;
-            info!(peer = %peer.name(), address = %link.address(), is_ours, "connected");
+            let (lines, address) = (&shared.lines.connected, link.address());
+            say!(lines, info, peer = %peer.name(), %address, is_ours, "connected");
             let standing = Standing::Connected { id, peer: instance };
             let next = {
                 let session = session::run(&shared, &peer, link, instance, is_ours);
@@ -193,9 +212,11 @@ impl Keeper {
                     }
                 }
                 changed = self.listed.changed() => if changed.is_ok() { return Waited::Listed },
-                () = sleep(patience), if !is_listed => if self.peer.is_idle() {
-                    return Waited::Forgotten;
-                },
+                () = sleep(patience), if !is_listed => {
+                    if self.shared.forget(&self.peer, || !self.callers.is_empty()) {
+                        return Waited::Forgotten;
+                    }
+                }
             }
         }
     }
@@ -253,6 +274,14 @@ impl Keeper {
     fn tell(&self, state: PeerState) {
         self.shared.states.peer(self.peer.name(), state);
     }
+}
+
+/// Why a peer is kept no longer.
+enum Kept {
+    /// It need not be.
+    Forgotten,
+    /// The mesh is closed.
+    Stopped,
 }
 
 /// What came of waiting for a call.

@@ -17,18 +17,22 @@
 #![deny(missing_docs)]
 
 mod builder;
+mod closing;
 mod dial;
 mod error;
 mod finding;
+mod guard;
 mod handler;
 #[cfg(test)]
 mod hostile_tests;
 mod inbox;
 mod keeper;
+mod lines;
 mod listening;
 mod mesh;
 mod name;
 mod peer;
+mod room;
 mod rules;
 mod session;
 mod settings;
@@ -42,6 +46,7 @@ mod wire;
 struct Page;
 
 pub use builder::MeshBuilder;
+pub use closing::{CloseReport, Undelivered};
 pub use error::{DownCause, InboxError, SendError, StartError};
 pub use handler::{Admission, InboxHandler};
 pub use inbox::{Inbox, InboxMessage};

@@ -9,10 +9,12 @@ use std::{
 use ltq_core::{Address, Connection, Listener, Origin, Transport as _, TransportError};
 use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::{
     ListenerState, MeshName,
+    guard::guarded,
+    lines::say,
     rules::Call,
     session::say_goodbye,
     shared::Shared,
@@ -42,19 +44,23 @@ impl Caller {
 }
 
 /// Listens at one address for as long as the mesh is open. When the listener cannot be opened, says that no
-/// call can come any more, or fails [`FAILURES_MAX`] times in a row, it is opened again after the retry
-/// interval.
+/// call can come any more, panics, or fails [`FAILURES_MAX`] times in a row, it is opened again after the
+/// retry interval.
 pub(crate) async fn listen(shared: Arc<Shared>, at: usize, address: Address) {
     let retry_in = shared.settings.listen_retry_interval;
-    // A port that was asked for as 0 stays what it was given once it is known.
-    let mut address = address;
+    let mut place = Place { asked: address.clone(), last: address, has_failed: false };
     loop {
         let failed = tokio::select! {
             () = shared.stopping() => return,
-            failed = serve(&shared, at, &mut address) => failed,
+            failed = guarded(serve(&shared, at, &mut place)) => failed,
         };
-        warn!(%address, error = %failed, ?retry_in, "not listening; it is tried again");
-        let why = failed.to_string();
+        let why =
+            failed.map_or_else(|panic| format!("it panicked: {panic}"), |error| error.to_string());
+        // Once, until it listens again.
+        if !std::mem::replace(&mut place.has_failed, true) {
+            let (lines, address) = (&shared.lines.listening, &place.last);
+            say!(lines, warn, %address, why, ?retry_in, "not listening; it is tried again");
+        }
         shared.states.listener(at, ListenerState::Failed { why, retry_in });
         tokio::select! {
             () = shared.stopping() => return,
@@ -63,13 +69,32 @@ pub(crate) async fn listen(shared: Arc<Shared>, at: usize, address: Address) {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, at: usize, address: &mut Address) -> TransportError {
-    let mut listener = match shared.transports.listen(address).await {
+/// Where a listener is opened.
+struct Place {
+    /// Where it was asked for.
+    asked: Address,
+    /// Where it was last: a port that was asked for as 0 stays what it was given, as long as that is free.
+    last: Address,
+    /// It is known to have failed.
+    has_failed: bool,
+}
+
+async fn open(shared: &Shared, place: &Place) -> Result<Box<dyn Listener>, TransportError> {
+    match shared.transports.listen(&place.last).await {
+        Err(_) if place.last != place.asked => shared.transports.listen(&place.asked).await,
+        opened => opened,
+    }
+}
+
+async fn serve(shared: &Arc<Shared>, at: usize, place: &mut Place) -> TransportError {
+    let mut listener = match open(shared, place).await {
         Ok(listener) => listener,
         Err(error) => return error,
     };
-    *address = listener.local_address();
-    info!(%address, "listening");
+    let address = listener.local_address();
+    place.last = address.clone();
+    place.has_failed = false;
+    say!(shared.lines.listening, info, %address, "listening");
     shared.states.listener(at, ListenerState::Listening(address.clone()));
     let mut failures = 0;
     loop {

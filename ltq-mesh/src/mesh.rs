@@ -1,6 +1,6 @@
 //! A program's part in a mesh.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use ltq_core::{
@@ -12,9 +12,12 @@ use tokio::{
     sync::{Mutex as Turnstile, mpsc},
     time::{Instant, timeout, timeout_at},
 };
+use tracing::warn;
 
 use crate::{
-    Inbox, InboxError, MeshBuilder, MeshName, MeshStates, SendError, StateWatch,
+    CloseReport, Inbox, InboxError, MeshBuilder, MeshName, MeshStates, SendError, StateWatch,
+    Undelivered,
+    peer::Peer,
     shared::{INBOX, READERS, Shared},
 };
 
@@ -64,6 +67,8 @@ struct Handle {
     /// The way into the own inbox.
     own: Turnstile<Publisher>,
     gone: Mutex<Option<mpsc::Receiver<()>>>,
+    /// Of whom something is to be said when it is closed.
+    closing: Mutex<Vec<Arc<Peer>>>,
 }
 
 impl Mesh {
@@ -75,7 +80,12 @@ impl Mesh {
 
     pub(crate) fn new(shared: Arc<Shared>, own: Publisher, gone: mpsc::Receiver<()>) -> Self {
         let (own, gone) = (Turnstile::new(own), Mutex::new(Some(gone)));
-        Self(Arc::new(Handle { shared, own, gone }))
+        Self(Arc::new(Handle { shared, own, gone, closing: Mutex::default() }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 
     /// This program's name.
@@ -177,18 +187,24 @@ impl Mesh {
 
     /// Leaves the mesh: takes nothing more to be sent, waits for what is under way, at most for the
     /// acknowledgement timeout, tells the peers, and stops the embedded broker, which makes everything that
-    /// it confirmed durable. Closing twice is harmless. Given up, the mesh is on its way out, and
-    /// another call goes on with it.
+    /// it confirmed durable. Says what was left: calls of [`send`](Self::send) that wait for room end at once,
+    /// and nobody waits for messages whose calls have timed out or were dropped. Closing twice is harmless, and
+    /// says the same. Given up, the mesh is on its way out, and another call goes on with it.
     ///
     /// # Errors
     /// [`BrokerError`], when the broker could not stop within 5 s or not make everything durable.
-    pub async fn close(&self) -> Result<(), BrokerError> {
+    pub async fn close(&self) -> Result<CloseReport, BrokerError> {
         let shared = &self.0.shared;
-        let peers = shared.close();
-        let room = shared.settings.unacknowledged_messages_max;
+        let peers = {
+            let mut closing = self.0.closing.lock();
+            if closing.is_empty() {
+                *closing = shared.close();
+            }
+            closing.clone()
+        };
         let idle = async {
             for peer in &peers {
-                peer.idle(room).await;
+                peer.idle().await;
             }
         };
         let _late = timeout(shared.settings.acknowledgement_timeout, idle).await;
@@ -197,7 +213,17 @@ impl Mesh {
         if let Some(mut gone) = gone {
             let _late = timeout(TASKS, gone.recv()).await;
         }
-        shared.broker.stop(BROKER).await
+        let mut left = BTreeMap::new();
+        for peer in &peers {
+            // Where its task has not ended in time.
+            peer.end();
+            left.extend(peer.left().map(|left| (peer.name().clone(), left)));
+        }
+        for (peer, Undelivered { not_sent, unanswered }) in &left {
+            warn!(%peer, not_sent, unanswered, "closed before all was answered");
+        }
+        shared.broker.stop(BROKER).await?;
+        Ok(CloseReport::new(left))
     }
 }
 

@@ -11,8 +11,9 @@ use tokio::{
 };
 
 use crate::{
-    DownCause, MeshName, MeshSettings, SendError,
+    DownCause, MeshName, MeshSettings, SendError, Undelivered,
     listening::Caller,
+    room::{Room, Taken},
     rules::{Grant, NeverSent, Ticket, Window},
     wire::NotStored,
 };
@@ -28,6 +29,10 @@ pub(crate) struct Peer {
     turnstile: Turnstile<()>,
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
+    /// That of all peers together.
+    room_total: Arc<Room>,
+    /// Nobody may wait for anything any more.
+    idle: Notify,
     /// There may be something to be said.
     pub(crate) work: Notify,
     /// A sign of life is wanted at once.
@@ -42,6 +47,10 @@ struct Sending {
     /// What the peer takes, or why it takes nothing.
     up: Result<Up, DownCause>,
     is_closed: bool,
+    /// Calls that wait for room.
+    waiting: u64,
+    /// What the end of the mesh has left.
+    left: Undelivered,
 }
 
 #[derive(Clone, Copy)]
@@ -54,6 +63,8 @@ struct Up {
 struct Waiting {
     answer: oneshot::Sender<Answer>,
     _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Of the room of all; given back with the body, and with all else at last.
+    taken: Option<Taken>,
 }
 
 enum Answer {
@@ -68,16 +79,24 @@ impl Peer {
         name: MeshName,
         listed: Listed,
         settings: &MeshSettings,
+        room_total: Arc<Room>,
         callers: mpsc::Sender<Caller>,
     ) -> Self {
-        let sending =
-            Sending { window: Window::default(), up: Err(DownCause::NotYet), is_closed: false };
+        let sending = Sending {
+            window: Window::default(),
+            up: Err(DownCause::NotYet),
+            is_closed: false,
+            waiting: 0,
+            left: Undelivered::default(),
+        };
         Self {
             name,
             sending: Mutex::new(sending),
             turnstile: Turnstile::new(()),
             room: Arc::new(Semaphore::new(settings.unacknowledged_messages_max)),
             room_bytes: Arc::new(Semaphore::new(settings.unacknowledged_bytes_max)),
+            room_total,
+            idle: Notify::new(),
             work: Notify::new(),
             probe: Notify::new(),
             callers,
@@ -130,17 +149,22 @@ impl Peer {
     /// Puts a message behind all others once there is room. Cancel safe: nothing is taken by a call that is
     /// given up.
     async fn take(&self, body: Bytes) -> Result<(Ticket, oneshot::Receiver<Answer>), SendError> {
-        let closed = |_| SendError::Closed { effect: Effect::Nothing };
+        let _waits = Waits::new(self)?;
+        let closed = SendError::Closed { effect: Effect::Nothing };
         // Held until the message has its place.
         let _first = self.turnstile.lock().await;
-        let room = self.room.clone().acquire_owned().await.map_err(closed)?;
+        let room = self.room.clone().acquire_owned().await.map_err(|_| closed.clone())?;
         let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        let bytes = self.room_bytes.clone().acquire_many_owned(bytes).await.map_err(closed)?;
+        let bytes = self.room_bytes.clone().acquire_many_owned(bytes).await;
+        let bytes = bytes.map_err(|_| closed.clone())?;
+        // The last, so that a peer that answers nothing has no more of it than its own room.
+        let Some(taken) = self.room_total.take(body.len()).await else { return Err(closed) };
         let (answer, answered) = oneshot::channel();
         let ticket = {
             let mut sending = self.sending.lock();
             self.check(&sending, body.len())?;
-            sending.window.push(body, Waiting { answer, _room: (room, bytes) })
+            let taken = Some(taken);
+            sending.window.push(body, Waiting { answer, _room: (room, bytes), taken })
         };
         self.work.notify_one();
         Ok((ticket, answered))
@@ -186,6 +210,7 @@ impl Peer {
         drop(sending);
         answer(resumed.stored, || Answer::Stored);
         answer(resumed.forgotten, || Answer::Forgotten);
+        self.idle.notify_waiters();
         self.work.notify_one();
     }
 
@@ -199,6 +224,7 @@ impl Peer {
     pub(crate) fn stored(&self, through: u64) -> Result<(), NeverSent> {
         let stored = self.sending.lock().window.stored(through)?;
         answer(stored, || Answer::Stored);
+        self.idle.notify_waiters();
         // There is room on the wire.
         self.work.notify_one();
         Ok(())
@@ -208,6 +234,7 @@ impl Peer {
         let waiting = self.sending.lock().window.not_stored(number)?;
         // Nobody may wait any more.
         let _ = waiting.answer.send(Answer::NotStored(why));
+        self.idle.notify_waiters();
         self.work.notify_one();
         Ok(())
     }
@@ -221,34 +248,85 @@ impl Peer {
         sending.up = Err(cause);
     }
 
-    /// Nothing more is taken.
+    /// Nothing more is taken, and who waits for room is told so.
     pub(crate) fn close(&self) {
-        self.sending.lock().is_closed = true;
+        let mut sending = self.sending.lock();
+        if !std::mem::replace(&mut sending.is_closed, true) {
+            sending.left.not_sent += sending.waiting;
+        }
+        drop(sending);
+        self.room.close();
+        self.room_bytes.close();
     }
 
     /// Nothing more is answered either.
     pub(crate) fn end(&self) {
+        self.close();
         let left = {
             let mut sending = self.sending.lock();
-            sending.is_closed = true;
-            sending.window.drain()
+            let left = sending.window.drain();
+            for (_, was_sent) in &left {
+                sending.left.count(*was_sent);
+            }
+            left
         };
         for (waiting, was_sent) in left {
             let _ = waiting.answer.send(Answer::Closed { was_sent });
         }
-        self.room.close();
-        self.room_bytes.close();
+        self.idle.notify_waiters();
+    }
+
+    /// It is known no longer. Who has it in hand still is told that it is not connected.
+    pub(crate) fn forget(&self) {
+        let mut sending = self.sending.lock();
+        sending.up = Err(DownCause::NoAddress);
+        // Nobody waits for any of it.
+        sending.window.drain();
+    }
+
+    /// What its [end](Self::end) has left, if anything.
+    pub(crate) fn left(&self) -> Option<Undelivered> {
+        let left = self.sending.lock().left;
+        (left != Undelivered::default()).then_some(left)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
         self.sending.lock().window.is_idle()
     }
 
-    /// Waits until nothing is on its way.
-    pub(crate) async fn idle(&self, all: usize) {
-        let all = u32::try_from(all).unwrap_or(u32::MAX);
-        // Closed: it is over.
-        let _ = self.room.acquire_many(all).await;
+    /// Waits until nobody waits for the answer to anything.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            tokio::pin!(notified);
+            // Before it is looked at, so that nothing is missed.
+            notified.as_mut().enable();
+            if self.is_idle() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// Counts a call among those that wait for room.
+struct Waits<'a>(&'a Peer);
+
+impl<'a> Waits<'a> {
+    fn new(peer: &'a Peer) -> Result<Self, SendError> {
+        let mut sending = peer.sending.lock();
+        if sending.is_closed {
+            return Err(SendError::Closed { effect: Effect::Nothing });
+        }
+        sending.waiting += 1;
+        Ok(Self(peer))
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut sending = self.0.sending.lock();
+        sending.waiting = sending.waiting.saturating_sub(1);
     }
 }
 
@@ -268,7 +346,11 @@ struct GivenUp<'a> {
 impl GivenUp<'_> {
     /// Says whether it may have arrived; `None` when it was answered.
     fn give_up(&mut self) -> Option<bool> {
-        self.peer.sending.lock().window.give_up(self.ticket.take()?)
+        let ticket = self.ticket.take()?;
+        let release = |waiting: &mut Waiting| drop(waiting.taken.take());
+        let given_up = self.peer.sending.lock().window.give_up(ticket, release);
+        self.peer.idle.notify_waiters();
+        given_up
     }
 }
 

@@ -6,7 +6,7 @@
 mod outgoing;
 mod storing;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -18,6 +18,7 @@ use tracing::debug;
 use crate::{
     DownCause, PeerState, handler,
     peer::Peer,
+    room::Taken,
     rules::{Arrivals, Grant, Misbehaviour, NeverSent},
     shared::Shared,
     wire::{Ear, Farewell, Link, LinkError, Mouth, NotStored, Say},
@@ -77,10 +78,14 @@ struct Session<'a> {
     arrived: Notify,
     /// There may be something to be stored.
     ready: Notify,
+    /// There may be something else that the peer has to confirm to have heard.
+    unheard: Notify,
+    /// What a message is told for which there is no room.
+    crowded: Arc<NotStored>,
 }
 
 struct Talk {
-    arrivals: Arrivals,
+    arrivals: Arrivals<Taken>,
     outgoing: Outgoing,
     /// How long the peer waits for an answer; `None` until it has said so.
     patience: Option<Duration>,
@@ -111,6 +116,8 @@ pub(crate) async fn run(
         talk: Mutex::new(talk),
         arrived: Notify::new(),
         ready: Notify::new(),
+        unheard: Notify::new(),
+        crowded: Arc::new(NotStored::Full(CROWDED.to_owned())),
     };
     let storing = session.store();
     tokio::pin!(storing);
@@ -120,6 +127,7 @@ pub(crate) async fn run(
         end = session.hear(ear) => Some(end),
         end = session.speak(&mut mouth) => Some(end),
         end = session.judge() => Some(end),
+        end = session.heed() => Some(end),
         end = &mut storing => Some(end),
     };
     let end = match end {
@@ -160,6 +168,9 @@ impl Session<'_> {
         let silence = self.shared.settings.read_timeout;
         let (mut last, mut asked) = (Instant::now(), false);
         let mut patience = silence;
+        let slowness = self.slowness();
+        // Since when a frame has been there in part.
+        let mut begun: Option<Instant> = None;
         loop {
             let wake = if asked { last + patience } else { last + silence / SIGNS };
             let body_max = Some(self.shared.settings.message_bytes_max);
@@ -187,7 +198,13 @@ impl Session<'_> {
             // A peer that never stops talking does not keep the others of this session from their turn.
             tokio::task::consume_budget().await;
             let taken = match heard {
-                Ok(Some((say, body))) => self.take(say, body),
+                Ok(Some((say, body))) => {
+                    begun = None;
+                    self.take(say, body)
+                }
+                Ok(None) if begun.get_or_insert(last).elapsed() > slowness => {
+                    Err(End::saying(DownCause::Slow(slowness), Farewell::Silent))
+                }
                 Ok(None) => Ok(()),
                 Err(error) => Err(error.into()),
             };
@@ -210,7 +227,15 @@ impl Session<'_> {
                 if talk.patience.is_none() {
                     return Err(unexpected("a message before the inbox was told"));
                 }
-                talk.arrivals.arrive(number, body)?;
+                match self.shared.arriving.try_take(body.len()) {
+                    Some(taken) => talk.arrivals.arrive(number, body, taken)?,
+                    None => {
+                        talk.arrivals.turn_away(number, body.len())?;
+                        talk.outgoing.not_stored(number, self.crowded.clone());
+                        self.unheard.notify_one();
+                        self.peer.work.notify_one();
+                    }
+                }
                 drop(talk);
                 self.arrived.notify_one();
             }
@@ -222,6 +247,7 @@ impl Session<'_> {
             }
             Say::Heard { number } => {
                 self.talk.lock().arrivals.heard(number)?;
+                self.unheard.notify_one();
                 self.ready.notify_one();
             }
             Say::Ping => {
@@ -282,6 +308,10 @@ impl Session<'_> {
             let control = self.talk.lock().outgoing.next();
             if let Some(say) = control {
                 mouth.say(&say)?;
+                if let Say::NotStored { .. } = say {
+                    // There is room for another one.
+                    self.arrived.notify_one();
+                }
                 continue;
             }
             // Nothing is sent before the inbox was told: the peer would not know what to do with it.
@@ -310,19 +340,51 @@ impl Session<'_> {
         }
     }
 
-    /// Has messages judged, one after another.
+    /// Gives a peer up that does not confirm to have heard of a refusal: what it sent behind that would
+    /// take room for ever.
+    async fn heed(&self) -> End {
+        // Behind the largest message of ours, and then behind the largest of the peer's.
+        let patience = 2 * self.slowness();
+        loop {
+            let Some(first) = self.talk.lock().arrivals.first_unheard() else {
+                self.unheard.notified().await;
+                continue;
+            };
+            let heard = async {
+                while self.talk.lock().arrivals.first_unheard() == Some(first) {
+                    self.unheard.notified().await;
+                }
+            };
+            if timeout(patience, heard).await.is_err() {
+                let what = "it does not confirm to have heard that a message is not stored";
+                return unexpected(what);
+            }
+        }
+    }
+
+    /// How long one frame may take on its way: nobody waits for a message that takes longer.
+    fn slowness(&self) -> Duration {
+        self.shared.settings.read_timeout.max(self.shared.settings.acknowledgement_timeout)
+    }
+
+    /// Has messages judged, one after another, as long as the peer takes the answers.
     async fn judge(&self) -> End {
         loop {
             let (next, patience) = {
                 let talk = self.talk.lock();
-                (talk.arrivals.to_judge(), talk.patience.unwrap_or(PATIENCE_MAX))
+                let is_heeded = talk.outgoing.refusals() < REFUSALS_MAX;
+                let next = is_heeded.then(|| talk.arrivals.to_judge()).flatten();
+                (next, talk.patience.unwrap_or(PATIENCE_MAX))
             };
             let Some((_, body)) = next else {
                 self.arrived.notified().await;
                 continue;
             };
             let judged = match &self.shared.handler {
-                Some(handler) => handler::ask(&**handler, self.peer.name(), &body, patience).await,
+                Some(handler) => {
+                    let lines = &self.shared.lines.handler;
+                    handler::ask(&**handler, self.peer.name(), &body, patience, lines).await
+                }
                 None => Ok(()),
             };
             let mut talk = self.talk.lock();
@@ -333,7 +395,8 @@ impl Session<'_> {
                 }
                 Err(reason) => {
                     if let Some(number) = talk.arrivals.reject() {
-                        talk.outgoing.not_stored(number, NotStored::Rejected(reason));
+                        talk.outgoing.not_stored(number, Arc::new(NotStored::Rejected(reason)));
+                        self.unheard.notify_one();
                         self.peer.work.notify_one();
                     }
                 }
@@ -346,6 +409,10 @@ fn unexpected(what: &str) -> End {
     End::saying(DownCause::Protocol(what.to_owned()), Farewell::Protocol)
 }
 
+/// What the sender of a message is told for which there is no room.
+const CROWDED: &str = "too much has come from all programs together and is not stored yet";
+/// Refusals, each with its words, that wait to be said.
+const REFUSALS_MAX: usize = 64;
 /// A sign of life is asked for after this part of the read timeout.
 const SIGNS: u32 = 3;
 /// What waits for the stream at a time; one message may go beyond it.

@@ -35,6 +35,11 @@ pub struct MeshSettings {
     pub unacknowledged_messages_max: usize,
     /// The same in bytes. At least `message_bytes_max`, at most 1 GiB; default 8 MiB.
     pub unacknowledged_bytes_max: usize,
+    /// The same in bytes for all peers together, once for what is on its way to them and once for what has
+    /// come from them, each message counting 256 bytes more than its body. Beyond it `send` waits for room,
+    /// and what comes is refused as [`InboxFull`](crate::SendError::InboxFull). At least
+    /// `unacknowledged_bytes_max`, at most 64 GiB; default 256 MiB.
+    pub unacknowledged_bytes_total_max: usize,
     /// The most peers: configured, discovered, and such as call. 1 to 100,000; default 1,000.
     pub peers_max: usize,
     /// The most connections that have not said who they are, in all; a quarter of it from one
@@ -42,7 +47,8 @@ pub struct MeshSettings {
     pub callers_max: usize,
     /// The embedded broker's own, which bound the inbox: how durable a message is before it is
     /// acknowledged (and no more than its store can do), how long an inbox's reader may take over one, and
-    /// more. What it allows for a message is raised to fit `message_bytes_max`.
+    /// more. What it allows for a message is raised to fit `message_bytes_max`, and the producers that the
+    /// inbox remembers (`model.producers_known_max`) to four for each of `peers_max`.
     pub broker: BrokerSettings,
 }
 
@@ -58,6 +64,7 @@ impl Default for MeshSettings {
             message_bytes_max: 1 << 20,
             unacknowledged_messages_max: 1_024,
             unacknowledged_bytes_max: 8 << 20,
+            unacknowledged_bytes_total_max: 256 << 20,
             peers_max: 1_000,
             callers_max: 256,
             broker: BrokerSettings::default(),
@@ -98,11 +105,17 @@ impl MeshSettings {
                 return Err(SettingsError { setting, value: format!("{value:?}"), allowed });
             }
         }
-        let least_bytes = self.message_bytes_max;
+        let (least_bytes, least_total) = (self.message_bytes_max, self.unacknowledged_bytes_max);
         for (setting, least, most, value) in [
             ("message_bytes_max", 1, 64 << 20, self.message_bytes_max),
             ("unacknowledged_messages_max", 1, 65_536, self.unacknowledged_messages_max),
             ("unacknowledged_bytes_max", least_bytes, 1 << 30, self.unacknowledged_bytes_max),
+            (
+                "unacknowledged_bytes_total_max",
+                least_total,
+                TOTAL_BYTES_MAX,
+                self.unacknowledged_bytes_total_max,
+            ),
             ("peers_max", 1, 100_000, self.peers_max),
             ("callers_max", 4, 65_536, self.callers_max),
         ] {
@@ -126,10 +139,17 @@ impl MeshSettings {
         let frame = broker.message_bytes_max.saturating_add(FRAME_OVERHEAD);
         broker.frame_bytes_max = broker.frame_bytes_max.max(frame);
         broker.publish_bytes_max = broker.publish_bytes_max.max(broker.frame_bytes_max.into());
+        let known = self.peers_max.saturating_mul(PROCESSES_KNOWN);
+        broker.model.producers_known_max = broker.model.producers_known_max.max(known);
         broker
     }
 }
 
+/// 64 GiB, or what can be counted.
+const TOTAL_BYTES_MAX: usize = if usize::BITS < 64 { usize::MAX >> 3 } else { 64 << 30 };
+/// What is counted of a peer's messages is by process: so many processes of each are remembered, those
+/// that are connected among them.
+const PROCESSES_KNOWN: usize = 4;
 const HOUR: Duration = Duration::from_secs(3_600);
 /// A record has its sender's name of 64 bytes beside the body, and some lengths.
 const RECORD_OVERHEAD: u32 = 256;
@@ -165,6 +185,10 @@ mod tests {
             (MeshSettings { message_bytes_max: (64 << 20) + 1, ..usual() }, "1 to 67108864"),
             (MeshSettings { unacknowledged_messages_max: 0, ..usual() }, "messages_max is 0"),
             (MeshSettings { unacknowledged_bytes_max: 1_000, ..usual() }, "1048576 to"),
+            (
+                MeshSettings { unacknowledged_bytes_total_max: 1_000, ..usual() },
+                "unacknowledged_bytes_total_max is 1000; 8388608 to",
+            ),
             (MeshSettings { peers_max: 0, ..usual() }, "peers_max is 0"),
             (MeshSettings { callers_max: 3, ..usual() }, "callers_max is 3"),
         ] {
@@ -185,6 +209,16 @@ mod tests {
             let broker = settings.broker("a", Durability::Disk);
             assert_eq!(broker.check(), Ok(()));
             assert!(broker.message_bytes_max as usize > bytes);
+        }
+    }
+
+    #[test]
+    fn the_inbox_remembers_more_senders_than_there_may_be_peers() {
+        for peers_max in [1, 1_000, 2_501, 100_000] {
+            let settings = MeshSettings { peers_max, ..MeshSettings::default() };
+            let broker = settings.broker("a", Durability::Disk);
+            assert_eq!(broker.check(), Ok(()));
+            assert_eq!(broker.model.producers_known_max, 10_000.max(4 * peers_max));
         }
     }
 }

@@ -16,13 +16,14 @@ use ltq_discovery::Discovery;
 use ltq_transport::Transports;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tracing::warn;
 
 use crate::{
     InboxHandler, MeshName, MeshSettings, finding,
     keeper::Keeper,
+    lines::{Lines, say},
     listening::{self, Caller, Callers},
     peer::{Listed, Peer},
+    room::Room,
     states::States,
     wire::Farewell,
 };
@@ -43,6 +44,11 @@ pub(crate) struct Shared {
     pub(crate) broker: Broker<Arc<dyn Store>>,
     pub(crate) states: States,
     pub(crate) callers: Callers,
+    pub(crate) lines: Lines,
+    /// Room for what has come from all peers.
+    pub(crate) arriving: Room,
+    /// Room for what is on its way to all peers.
+    leaving: Arc<Room>,
     peers: Mutex<BTreeMap<MeshName, Known>>,
     /// Nothing more is taken to be sent.
     is_closed: AtomicBool,
@@ -83,6 +89,9 @@ impl Shared {
             instance: environment.random(),
             inbox,
             callers: Callers::new(settings.callers_max),
+            lines: Lines::default(),
+            arriving: Room::new(settings.unacknowledged_bytes_total_max),
+            leaving: Arc::new(Room::new(settings.unacknowledged_bytes_total_max)),
             settings,
             environment,
             transports: parts.transports,
@@ -132,6 +141,7 @@ impl Shared {
         self.is_closed.store(true, Ordering::Release);
         let peers: Vec<_> = self.peers.lock().values().map(|known| known.peer.clone()).collect();
         peers.iter().for_each(|peer| peer.close());
+        self.leaving.close();
         peers
     }
 
@@ -159,19 +169,23 @@ impl Shared {
         self.peers.lock().get(name).map(|known| known.peer.clone())
     }
 
-    /// What the discovery scheme tells of others. Who was configured keeps the addresses from there.
-    pub(crate) fn found(self: &Arc<Self>, members: &BTreeMap<MeshName, Vec<Address>>) {
+    /// What the discovery scheme tells of others. Who was configured keeps the addresses from there. Says
+    /// whether there was room for all.
+    pub(crate) fn found(self: &Arc<Self>, members: &BTreeMap<MeshName, Vec<Address>>) -> bool {
         let mut peers = self.peers.lock();
         for (name, known) in &*peers {
             if !known.is_configured && !members.contains_key(name) {
                 set(&known.peer.listed, None);
             }
         }
+        let mut is_room = true;
         for (name, addresses) in members {
             if !peers.get(name).is_some_and(|known| known.is_configured) {
-                self.list(&mut peers, name, Some(addresses.clone()), false);
+                let listed = self.list(&mut peers, name, Some(addresses.clone()), false);
+                is_room &= listed.is_some();
             }
         }
+        is_room
     }
 
     /// Somebody calls.
@@ -181,7 +195,7 @@ impl Shared {
             Some(known) => Some(known.peer.clone()),
             None => self.list(&mut peers, from, None, false),
         };
-        drop(peers);
+        // Under the lock: a peer that has a caller is not forgotten.
         let refused = match peer {
             Some(peer) => peer.callers.try_send(caller).err().map(|error| match error {
                 mpsc::error::TrySendError::Full(caller)
@@ -189,6 +203,7 @@ impl Shared {
             }),
             None => Some(caller),
         };
+        drop(peers);
         if let Some(caller) = refused {
             caller.refuse(Farewell::Full, "too many peers, or calls of this one".to_owned());
         }
@@ -207,23 +222,35 @@ impl Shared {
             return Some(known.peer.clone());
         }
         if peers.len() >= self.settings.peers_max {
-            warn!(peer = %name, max = self.settings.peers_max, "too many peers; this one is left out");
+            let max = self.settings.peers_max;
+            say!(self.lines.left_out, warn, peer = %name, max, "too many peers; this one is left out");
             return None;
         }
         let (sender, callers) = mpsc::channel(CALLS_MAX);
-        let peer = Arc::new(Peer::new(name.clone(), listed, &self.settings, sender));
+        let peer =
+            Arc::new(Peer::new(name.clone(), listed, &self.settings, self.leaving.clone(), sender));
         peers.insert(name.clone(), Known { peer: peer.clone(), is_configured });
         self.spawn(Keeper::new(self.clone(), peer.clone(), callers).run());
         Some(peer)
     }
 
-    /// A peer's task is over.
-    pub(crate) fn forget(&self, peer: &Arc<Peer>) {
+    /// Forgets a peer that nobody has listed, called or anything to send to, if that is so still: who lists
+    /// or calls it does so under the same lock.
+    pub(crate) fn forget(&self, peer: &Arc<Peer>, is_called: impl FnOnce() -> bool) -> bool {
         let mut peers = self.peers.lock();
-        if peers.get(peer.name()).is_some_and(|known| Arc::ptr_eq(&known.peer, peer)) {
-            peers.remove(peer.name());
-            self.states.forget(peer.name());
+        if peer.listed.borrow().is_some() || !peer.is_idle() || is_called() {
+            return false;
         }
+        peer.forget();
+        peers.remove(peer.name());
+        self.states.forget(peer.name());
+        true
+    }
+
+    /// The mesh is closed, and with it a peer's task.
+    pub(crate) fn end(&self, peer: &Arc<Peer>) {
+        peer.end();
+        self.peers.lock().remove(peer.name());
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

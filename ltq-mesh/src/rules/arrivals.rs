@@ -17,7 +17,7 @@ use super::Grant;
 pub(crate) enum Misbehaviour {
     #[error("message {number} came where {expected} is next")]
     Number { number: u64, expected: u64 },
-    #[error("more than {0} messages were sent without an answer")]
+    #[error("more than {0} messages were sent without an answer, or without hearing of it")]
     Messages(u64),
     #[error("more than {0} bytes were sent without an answer")]
     Bytes(u64),
@@ -27,11 +27,11 @@ pub(crate) enum Misbehaviour {
     Answered(u64),
 }
 
-/// The messages of one connection that wait to be judged and stored.
+/// The messages of one connection that wait to be judged and stored, each with the room that it takes.
 #[derive(Debug)]
-pub(crate) struct Arrivals {
+pub(crate) struct Arrivals<R> {
     grant: Grant,
-    queue: VecDeque<Arrival>,
+    queue: VecDeque<Arrival<R>>,
     /// So many of them, the first ones, are judged and to be stored.
     accepted: usize,
     bytes: u64,
@@ -41,12 +41,14 @@ pub(crate) struct Arrivals {
 }
 
 #[derive(Debug)]
-struct Arrival {
+struct Arrival<R> {
     number: u64,
     body: Bytes,
+    /// Given back with the message.
+    _room: R,
 }
 
-impl Arrivals {
+impl<R> Arrivals<R> {
     /// None yet, and no more at a time than this.
     pub(crate) const fn new(grant: Grant) -> Self {
         Self {
@@ -60,21 +62,35 @@ impl Arrivals {
     }
 
     /// A message has come.
-    pub(crate) fn arrive(&mut self, number: u64, body: Bytes) -> Result<(), Misbehaviour> {
+    pub(crate) fn arrive(&mut self, number: u64, body: Bytes, room: R) -> Result<(), Misbehaviour> {
+        self.bytes = self.check(number, body.len())?;
+        self.last = number;
+        self.queue.push_back(Arrival { number, body, _room: room });
+        Ok(())
+    }
+
+    /// A message has come for which there is no room. It is not going to be stored.
+    pub(crate) fn turn_away(&mut self, number: u64, bytes: usize) -> Result<(), Misbehaviour> {
+        self.check(number, bytes)?;
+        self.last = number;
+        self.unheard.push_back(number);
+        Ok(())
+    }
+
+    /// Whether a message may come. Says how many bytes there are with it.
+    fn check(&self, number: u64, bytes: usize) -> Result<u64, Misbehaviour> {
         let expected = self.last + 1;
         if number != expected {
             return Err(Misbehaviour::Number { number, expected });
         }
-        if self.queue.len() as u64 >= self.grant.messages {
+        if (self.queue.len() + self.unheard.len()) as u64 >= self.grant.messages {
             return Err(Misbehaviour::Messages(self.grant.messages));
         }
-        let bytes = self.bytes + body.len() as u64;
+        let bytes = self.bytes + bytes as u64;
         if bytes > self.grant.bytes {
             return Err(Misbehaviour::Bytes(self.grant.bytes));
         }
-        (self.last, self.bytes) = (number, bytes);
-        self.queue.push_back(Arrival { number, body });
-        Ok(())
+        Ok(bytes)
     }
 
     /// The next message to be judged.
@@ -103,6 +119,11 @@ impl Arrivals {
         }
         self.unheard.pop_front();
         Ok(())
+    }
+
+    /// The message whose refusal the peer is to confirm next.
+    pub(crate) fn first_unheard(&self) -> Option<u64> {
+        self.unheard.front().copied()
     }
 
     /// The messages that may be stored now, at least one if there is one, then no more than so many bytes.

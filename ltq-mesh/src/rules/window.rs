@@ -140,13 +140,15 @@ impl<P> Window<P> {
     }
 
     /// Nobody waits for a message any more. Says whether it may have arrived; `None` when it was answered.
-    /// If it cannot, it is gone. Else it keeps its place, without its body, until it is known.
-    pub(crate) fn give_up(&mut self, ticket: Ticket) -> Option<bool> {
+    /// If it cannot, it is gone. Else it keeps its place, without its body and what `release` takes with
+    /// that, until it is known.
+    pub(crate) fn give_up(&mut self, ticket: Ticket, release: impl FnOnce(&mut P)) -> Option<bool> {
         let at = self.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok()?;
         let entry = self.entries.get_mut(at)?;
         if entry.was_sent {
             entry.is_given_up = true;
             entry.body = Bytes::new();
+            release(&mut entry.waiting);
             return Some(true);
         }
         self.entries.remove(at);

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::{super::Arrivals, *};
 
 const WIDE: Grant = Grant { messages: 100, bytes: 1_000 };
+/// What a sender keeps to, and the receiver holds it to.
+const NARROW: Grant = Grant { messages: 8, bytes: 32 };
 
 fn body(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
@@ -87,12 +89,12 @@ fn what_is_given_up_is_gone_unless_it_may_have_arrived() {
     window.next(WIDE);
     window.next(WIDE);
     assert_eq!(
-        [a, b, c].map(|ticket| window.give_up(ticket)),
+        [a, b, c].map(|ticket| window.give_up(ticket, |_| ())),
         [Some(true), Some(true), Some(false)]
     );
     assert_eq!(window.next(WIDE), None);
     assert_eq!(window.stored(1), Ok(vec!["a"]));
-    assert_eq!(window.give_up(a), None);
+    assert_eq!(window.give_up(a, |_| ()), None);
     assert!(!window.entries.is_empty() && window.is_idle(), "nobody waits for what was given up");
     window.cut();
     assert_eq!(window.resume(1, 1), Resumed { stored: vec![], forgotten: vec![] });
@@ -104,12 +106,20 @@ fn what_is_given_up_is_gone_unless_it_may_have_arrived() {
 enum Step {
     Push,
     Send,
-    Arrive,
+    /// There is room, or not.
+    Arrive(bool),
     Judge(bool),
     Store(u64, bool),
     Answer,
     GiveUp(usize),
     Cut,
+}
+
+/// What the sender says, in the order in which it is said.
+#[derive(Clone, Debug)]
+enum There {
+    Message(u64, Bytes),
+    Heard(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,10 +132,8 @@ enum Word {
 struct Pair {
     window: Window<u32>,
     tickets: BTreeMap<u32, Ticket>,
-    arrivals: Arrivals,
-    there: VecDeque<(u64, Bytes)>,
-    /// What the sender has said of hearing, with how many messages went before it.
-    heard: VecDeque<u64>,
+    arrivals: Arrivals<()>,
+    there: VecDeque<There>,
     back: VecDeque<Word>,
     inbox: Vec<u32>,
     pushed: u32,
@@ -147,9 +155,8 @@ impl Pair {
         Self {
             window,
             tickets: BTreeMap::new(),
-            arrivals: Arrivals::new(WIDE),
+            arrivals: Arrivals::new(NARROW),
             there: VecDeque::new(),
-            heard: VecDeque::new(),
             back: VecDeque::new(),
             inbox: Vec::new(),
             pushed: 0,
@@ -166,14 +173,21 @@ impl Pair {
                 let body = Bytes::copy_from_slice(&self.pushed.to_le_bytes());
                 self.tickets.insert(self.pushed, self.window.push(body, self.pushed));
             }
-            Step::Send => self.there.extend(self.window.next(Grant { messages: 8, bytes: 32 })),
-            Step::Arrive => {
-                if let Some(heard) = self.heard.pop_front() {
-                    self.arrivals.heard(heard).expect("it was said");
-                } else if let Some((number, body)) = self.there.pop_front() {
-                    self.arrivals.arrive(number, body).expect("in order");
-                }
+            Step::Send => {
+                let next = self.window.next(NARROW);
+                self.there.extend(next.map(|(number, body)| There::Message(number, body)));
             }
+            Step::Arrive(is_room) => match self.there.pop_front() {
+                Some(There::Heard(number)) => self.arrivals.heard(number).expect("it was said"),
+                Some(There::Message(number, body)) if is_room => {
+                    self.arrivals.arrive(number, body, ()).expect("it is within the grant");
+                }
+                Some(There::Message(number, body)) => {
+                    self.arrivals.turn_away(number, body.len()).expect("it is within the grant");
+                    self.back.push_back(Word::NotStored(number));
+                }
+                None => {}
+            },
             Step::Judge(accept) => match (self.arrivals.to_judge(), accept) {
                 (None, _) => {}
                 (Some(_), true) => self.arrivals.accept(),
@@ -199,13 +213,13 @@ impl Pair {
                 }
                 Some(Word::NotStored(number)) => {
                     self.told_not.insert(self.window.not_stored(number).expect("it was sent"));
-                    self.heard.push_back(number);
+                    self.there.push_back(There::Heard(number));
                 }
                 None => {}
             },
             Step::GiveUp(nth) => {
                 let Some((&number, &ticket)) = self.tickets.iter().nth(nth) else { return };
-                match self.window.give_up(ticket) {
+                match self.window.give_up(ticket, |_| ()) {
                     Some(false) => _ = self.told_not.insert(number),
                     Some(true) => _ = self.given_up.insert(number),
                     None => {}
@@ -213,8 +227,8 @@ impl Pair {
             }
             Step::Cut => {
                 self.window.cut();
-                self.arrivals = Arrivals::new(WIDE);
-                (self.there, self.heard, self.back) = Default::default();
+                self.arrivals = Arrivals::new(NARROW);
+                (self.there, self.back) = Default::default();
                 let resumed = self.window.resume(1, self.inbox.len() as u64);
                 assert_eq!(resumed.forgotten, [0; 0]);
                 self.told_stored.extend(resumed.stored);
@@ -227,7 +241,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => Just(Step::Push),
         8 => Just(Step::Send),
-        10 => Just(Step::Arrive),
+        10 => proptest::bool::weighted(0.95).prop_map(Step::Arrive),
         8 => proptest::bool::weighted(0.8).prop_map(Step::Judge),
         6 => (1..20u64, proptest::bool::weighted(0.9)).prop_map(|(bytes, works)| Step::Store(bytes, works)),
         8 => Just(Step::Answer),
@@ -246,7 +260,7 @@ proptest! {
         }
         pair.step(Step::Cut);
         for _ in 0..1_000 {
-            for step in [Step::Send, Step::Arrive, Step::Judge(true), Step::Store(9, true), Step::Answer] {
+            for step in [Step::Send, Step::Arrive(true), Step::Judge(true), Step::Store(9, true), Step::Answer] {
                 pair.step(step);
             }
         }

@@ -1,6 +1,6 @@
 //! What is to be said besides messages.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::wire::{NotStored, Say};
 
@@ -14,7 +14,7 @@ pub(super) struct Outgoing {
     pong: bool,
     stored: Option<u64>,
     /// No more than messages that were taken, each answered once.
-    not_stored: VecDeque<(u64, NotStored)>,
+    not_stored: VecDeque<(u64, Arc<NotStored>)>,
     /// No more than messages that were sent, each answered once.
     heard: VecDeque<u64>,
 }
@@ -36,8 +36,13 @@ impl Outgoing {
         self.stored = Some(through);
     }
 
-    pub(super) fn not_stored(&mut self, number: u64, why: NotStored) {
+    pub(super) fn not_stored(&mut self, number: u64, why: Arc<NotStored>) {
         self.not_stored.push_back((number, why));
+    }
+
+    /// How many of these wait to be said.
+    pub(super) fn refusals(&self) -> usize {
+        self.not_stored.len()
     }
 
     pub(super) fn heard(&mut self, number: u64) {
@@ -63,7 +68,7 @@ impl Outgoing {
             return Some(Say::Ping);
         }
         if let Some((number, why)) = self.not_stored.pop_front() {
-            return Some(Say::NotStored { number, why });
+            return Some(Say::NotStored { number, why: Arc::unwrap_or_clone(why) });
         }
         if let Some(number) = self.heard.pop_front() {
             return Some(Say::Heard { number });

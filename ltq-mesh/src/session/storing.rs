@@ -1,5 +1,7 @@
 //! Putting a peer's messages into the inbox.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ltq_core::{DirectError, Message, Publisher, RecordsBuilder, Refusal, RefusalCode};
 use tokio::time::timeout;
@@ -59,9 +61,11 @@ impl Session<'_> {
                     let Some(why) = not_stored(&refusal) else {
                         return ended(&refusal.to_string());
                     };
+                    let why = Arc::new(why);
                     for number in talk.arrivals.refused(count) {
                         talk.outgoing.not_stored(number, why.clone());
                     }
+                    self.unheard.notify_one();
                 }
             }
             drop(talk);

@@ -60,6 +60,16 @@ impl Link {
 }
 
 impl Mouth {
+    /// Sends bytes of any kind.
+    #[cfg(test)]
+    pub(crate) fn poll_raw(
+        &mut self,
+        context: &mut std::task::Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.send.poll_send(context, slices)
+    }
+
     /// Says something, as soon as it can.
     pub(crate) fn say(&mut self, say: &Say) -> Result<(), LinkError> {
         let before = self.scratch.len();

@@ -1,6 +1,6 @@
 //! The page says what there is.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 #[test]
 fn the_page_names_every_setting_and_every_error_and_nothing_else() {
@@ -34,4 +34,54 @@ fn the_page_names_every_setting_and_every_error_and_nothing_else() {
     all.sort_unstable();
     variants.sort_unstable();
     assert_eq!(all, variants);
+}
+
+/// The names of all tests of this crate.
+fn tests(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            tests(&path, found);
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("a source");
+        // A test's function follows on a line of its own.
+        for rest in text.split("test").skip(1).filter(|rest| rest.starts_with([']', '('])) {
+            let name = rest.split("fn ").nth(1).and_then(|rest| rest.split('(').next());
+            found.extend(name.map(str::to_owned));
+        }
+        let in_proptest = text.split("    #[test]\n    fn ").skip(1);
+        found.extend(in_proptest.filter_map(|rest| rest.split('(').next()).map(str::to_owned));
+    }
+}
+
+#[test]
+fn each_promise_of_the_page_has_tests_and_each_test_that_it_names_is_there() {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(crate_root.join("../docs/mesh.md")).expect("the page");
+    let section = |heading: &str| {
+        let rest = page.split(heading).nth(1).expect("the section");
+        rest.split("\n## ").next().expect("its text").to_owned()
+    };
+    let promises = section("## What is promised");
+    let promises: BTreeSet<_> = promises
+        .lines()
+        .filter_map(|line| line.strip_prefix("- **")?.split("**").next())
+        .map(|promise| promise.trim_end_matches('.').to_owned())
+        .collect();
+    assert!(promises.len() > 5, "{promises:?}");
+    let mut found = BTreeSet::new();
+    for folder in ["src", "tests"] {
+        tests(&crate_root.join(folder), &mut found);
+    }
+    let (mut shown, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    for row in section("## What shows it").lines().filter_map(|line| line.strip_prefix("| ")) {
+        let Some((promise, named)) = row.split_once(" | `") else { continue };
+        shown.insert(promise.to_owned());
+        for test in named.split('`').step_by(2).filter(|test| !test.starts_with([' ', ','])) {
+            assert!(found.contains(test), "{promise}: there is no test {test}");
+            assert!(twice.insert(test.to_owned()), "{test} is named twice");
+        }
+    }
+    assert_eq!(shown, promises);
 }

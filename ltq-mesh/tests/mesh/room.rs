@@ -1,0 +1,86 @@
+//! The room that all peers share.
+
+use std::sync::Arc;
+
+use futures::{future::join_all, poll};
+use ltq_core::Effect;
+use ltq_mesh::{MeshSettings, SendError};
+use ltq_transport::InProcess;
+use tokio::sync::Semaphore;
+
+use crate::{sending::Gate, support::*};
+
+/// Room for three messages of 1,000 bytes in all, and for two to each.
+fn narrow() -> MeshSettings {
+    MeshSettings {
+        message_bytes_max: 1_000,
+        unacknowledged_bytes_max: 2_000,
+        unacknowledged_bytes_total_max: 3 * 1_256,
+        ..quick()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_what_is_on_its_way_to_all_peers_together_is_bounded_and_send_waits_for_room() {
+    let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
+    let two = linked("two", &links).handler(Gate(gate.clone())).start(store()).await.unwrap();
+    let three = linked("three", &links).handler(Gate(gate.clone())).start(store()).await.unwrap();
+    let one = linked("one", &links).peer("two", ["in-process://two"]);
+    let one = one.peer("three", ["in-process://three"]).settings(narrow());
+    let one = one.start(store()).await.unwrap();
+    both(&one, &two).await;
+    both(&one, &three).await;
+    let send = |to: &'static str, text: &'static str| one.send(to, format!("{text:1000}"));
+    let first = join_all([send("two", "a"), send("two", "b"), send("three", "c")]);
+    tokio::pin!(first);
+    assert!(poll!(&mut first).is_pending());
+    {
+        let fourth = send("three", "d");
+        tokio::pin!(fourth);
+        assert!(poll!(&mut fourth).is_pending());
+        tokio::time::sleep(millis(100)).await;
+        // Given up, it was never sent: there was no room.
+    }
+    let fifth = send("three", "e");
+    tokio::pin!(fifth);
+    assert!(poll!(&mut fifth).is_pending());
+    gate.add_permits(10);
+    assert_eq!(within("all are sent", &mut first).await, [Ok(()), Ok(()), Ok(())]);
+    assert_eq!(within("there is room", fifth).await, Ok(()));
+    let mut inbox = three.inbox().await.unwrap();
+    let texts = texts(&mut inbox, 2).await;
+    assert_eq!(texts.iter().map(|text| text.trim_end()).collect::<Vec<_>>(), ["c", "e"]);
+    assert!(is_empty(&mut inbox).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_who_waits_in_vain_for_room_among_all_has_done_nothing_and_a_mute_peer_gives_it_back()
+ {
+    let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
+    let two = linked("two", &links).handler(Gate(gate.clone())).start(store()).await.unwrap();
+    let three = linked("three", &links).start(store()).await.unwrap();
+    let settings = MeshSettings {
+        unacknowledged_bytes_max: 3_000,
+        unacknowledged_bytes_total_max: 3_000,
+        acknowledgement_timeout: millis(500),
+        ..narrow()
+    };
+    let one = linked("one", &links).peer("two", ["in-process://two"]);
+    let one = one.peer("three", ["in-process://three"]).settings(settings);
+    let one = one.start(store()).await.unwrap();
+    both(&one, &two).await;
+    both(&one, &three).await;
+    let sends = |to: &'static str| join_all((0..2).map(|_| one.send(to, vec![b'x'; 1_000])));
+    let mute = sends("two");
+    tokio::pin!(mute);
+    assert!(poll!(&mut mute).is_pending());
+    tokio::time::sleep(millis(10)).await;
+    let effects = |sent: Vec<Result<(), SendError>>| -> Vec<_> {
+        sent.iter().map(|sent| sent.clone().map_err(|error| error.effect())).collect()
+    };
+    let late = tokio::time::timeout(millis(300), sends("three")).await;
+    assert!(late.is_err(), "there is no room");
+    assert_eq!(effects(within("they end", mute).await), [Err(Effect::Unknown); 2]);
+    // Nobody waits for those any more, and their bodies are gone: others are not held up.
+    assert_eq!(effects(within("they are sent", sends("three")).await), [Ok(()); 2]);
+}
