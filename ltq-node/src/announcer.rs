@@ -12,8 +12,7 @@ use ltq_core::{
     SystemEntropy, TopicName, WallClock as _,
 };
 use ltq_discovery::{
-    Announced, Announcement, Discovery, Epoch, Load, NodeId, NodeInfo, NodeInfoError,
-    NodeState,
+    Announced, Announcement, Discovery, Epoch, Load, NodeId, NodeInfo, NodeInfoError, NodeState,
     registry::{Registries, RegistriesError},
 };
 use thiserror::Error;

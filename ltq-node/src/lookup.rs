@@ -39,7 +39,9 @@ pub enum PlaceError {
     #[error("{0:?} and {1:?} are different places; members of one etcd are named with one prefix")]
     Prefixes(String, String),
     /// One is no address.
-    #[error("{0:?} is no etcd; it looks like etcd://HOST:PORT/PREFIX, and by TLS etcds://HOST:PORT/PREFIX")]
+    #[error(
+        "{0:?} is no etcd; it looks like etcd://HOST:PORT/PREFIX, and by TLS etcds://HOST:PORT/PREFIX"
+    )]
     Address(String),
     /// The program knows no etcd.
     #[error("{0:?}: this program was built without etcd (the feature etcd)")]
@@ -51,6 +53,7 @@ pub enum PlaceError {
 
 impl EtcdPlace {
     /// Whether some of it is reached by TLS.
+    #[cfg(all(feature = "etcd", feature = "tls"))]
     pub(crate) fn is_secure(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.starts_with("tls://"))
     }
@@ -95,10 +98,8 @@ impl Place {
             }
             let path = path.trim_end_matches('/');
             let prefix = (!path.is_empty()).then(|| path.to_owned());
-            let place = place.get_or_insert_with(|| EtcdPlace {
-                endpoints: Vec::new(),
-                prefix: prefix.clone(),
-            });
+            let place = place
+                .get_or_insert_with(|| EtcdPlace { endpoints: Vec::new(), prefix: prefix.clone() });
             if place.prefix != prefix {
                 let of = |prefix: Option<String>| prefix.unwrap_or_else(|| PREFIX.to_owned());
                 return Err(PlaceError::Prefixes(of(place.prefix.clone()), of(prefix)));
@@ -163,7 +164,7 @@ impl Lookup {
     pub(crate) fn announced(&self) -> Vec<(String, bool)> {
         match self {
             Self::Registries(registries) => {
-                let all = registries.announced().into_iter();
+                let all = registries.announced();
                 all.map(|(address, has)| (address.to_string(), has)).collect()
             }
             #[cfg(feature = "etcd")]
@@ -200,21 +201,16 @@ const PREFIX: &str = "/ltq";
 mod tests {
     use super::*;
 
-    fn place(addresses: &[&str]) -> Place {
-        Place::of(addresses).unwrap()
-    }
-
     #[test]
     fn an_etcd_is_told_from_registries() {
-        assert_eq!(place(&["tcp://r1:1", "r2:2"]), Place::Registries);
-        let Place::Etcd(etcd) = place(&["etcd://a:2379/shop/ltq/", " etcds://b:1/shop/ltq"]) else {
-            panic!("no etcd");
-        };
+        assert_eq!(Place::of(&["tcp://r1:1", "r2:2"]).unwrap(), Place::Registries);
+        let many = Place::of(&["etcd://a:2379/shop/ltq/", " etcds://b:1/shop/ltq"]).unwrap();
+        let Place::Etcd(etcd) = many else { panic!("no etcd") };
         assert_eq!(etcd.endpoints, ["tcp://a:2379", "tls://b:1"]);
         assert_eq!(etcd.prefix.as_deref(), Some("/shop/ltq"));
         assert!(etcd.is_secure());
         assert_eq!(etcd.to_string(), "etcd://a:2379/shop/ltq,etcds://b:1/shop/ltq");
-        let Place::Etcd(etcd) = place(&["etcd://a:2379"]) else { panic!("no etcd") };
+        let Place::Etcd(etcd) = Place::of(&["etcd://a:2379"]).unwrap() else { panic!("no etcd") };
         assert_eq!((&etcd.prefix, etcd.is_secure()), (&None, false));
         assert_eq!(etcd.to_string(), "etcd://a:2379/ltq");
     }

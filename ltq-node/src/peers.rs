@@ -28,6 +28,7 @@ pub(crate) fn transports(
 
 /// By what others are trusted, and by what they may trust the node.
 #[derive(Clone, Copy, Default)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "it is for TLS alone"))]
 pub(crate) struct Proof<'a> {
     pub(crate) tls_ca: Option<&'a Path>,
     pub(crate) tls_fingerprint: Option<&'a str>,

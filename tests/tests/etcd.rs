@@ -35,10 +35,8 @@ impl Ltq<'_> {
         let mut stdin = child.stdin.take().expect("its input");
         let input = input.to_owned();
         let writing = async move { stdin.write_all(input.as_bytes()).await };
-        let (written, output) = within(command, async {
-            tokio::join!(writing, child.wait_with_output())
-        })
-        .await;
+        let (written, output) =
+            within(command, async { tokio::join!(writing, child.wait_with_output()) }).await;
         drop(written);
         output.expect("its output")
     }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use ltq_core::{
-    Durability, Message, ProducerName, Records, RefusalCode, TopicName,
-};
+use ltq_core::{Durability, Message, ProducerName, Records, RefusalCode, TopicName};
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 

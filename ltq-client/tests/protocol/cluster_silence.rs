@@ -33,8 +33,7 @@ fn store_all(mut peer: Peer, mut stored: u64) -> JoinHandle<Vec<String>> {
                 Frame::OpenProducer { handle, .. } => {
                     epoch += 1;
                     let (last_sequence, durability) = (stored, Durability::Disk);
-                    let opened =
-                        Frame::ProducerOpened { handle, epoch, last_sequence, durability };
+                    let opened = Frame::ProducerOpened { handle, epoch, last_sequence, durability };
                     peer.send(&opened).await;
                 }
                 Frame::Publish { sequence, handle, records, .. } => {
@@ -181,10 +180,8 @@ async fn an_order_leaves_a_silent_node_once_where_it_may_and_comes_back_when_it_
     let of_a = "k0";
     let first = producer.enqueue(key("first", of_a)).await.unwrap();
     id_of(&mut a).await;
-    let stored = async {
-        store_all(pair.b.welcome().await, 0)
-    };
-    let (error, stored) = tokio::join!(within(first), stored);
+    let (error, b) = tokio::join!(within(first), pair.b.welcome());
+    let stored = store_all(b, 0);
     let error = error.unwrap_err();
     assert_eq!((error.outcome(), error.node().unwrap().as_str()), (Outcome::Unknown, "a"));
     let error = within(producer.send(key("second", of_a))).await.unwrap_err();

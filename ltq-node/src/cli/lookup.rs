@@ -27,16 +27,11 @@ pub(super) fn discovery(
             Ok(Arc::new(builder.patience(server.timeout).build().map_err(usage)?))
         }
         #[cfg(not(feature = "etcd"))]
-        Place::Etcd(place) => {
-            Err(usage(crate::lookup::PlaceError::NotBuilt(place.to_string())))
-        }
+        Place::Etcd(place) => Err(usage(crate::lookup::PlaceError::NotBuilt(place.to_string()))),
     }
 }
 
-fn registries(
-    server: &ServerArgs,
-    addresses: &[String],
-) -> Result<Arc<dyn Discovery>, CliError> {
+fn registries(server: &ServerArgs, addresses: &[String]) -> Result<Arc<dyn Discovery>, CliError> {
     let addresses = || addresses.iter().map(|address| address.trim());
     #[cfg(any(feature = "tls", feature = "quic"))]
     let transports = server.tls.transports(addresses())?;

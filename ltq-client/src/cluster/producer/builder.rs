@@ -204,7 +204,7 @@ impl ClusterProducerBuilder {
         };
         let silent_after = self
             .silent_after
-            .unwrap_or((self.timeout / 4).clamp(SILENT_AFTER_MIN, SILENT_AFTER_MAX));
+            .unwrap_or_else(|| (self.timeout / 4).clamp(SILENT_AFTER_MIN, SILENT_AFTER_MAX));
         let order = self.ordered.map(|_| Order::new(self.moves_silently));
         let shared = Arc::new(Shared::new(Parts {
             settings: Settings {

@@ -162,7 +162,9 @@ impl Keeper {
             let opens_late = self.lanes.get(&id).is_some_and(|lane| {
                 !lane.is_open && deadline(lane.since, self.shared.failover_after) <= now
             });
-            if !is_well {
+            // Whatever else it is: what it has it does not answer.
+            let is_silent = self.lanes.get(&id).is_some_and(Lane::is_silent);
+            if !is_well || is_silent {
                 self.trouble.entry(id).or_insert(now);
             } else if opens_late {
                 let since = self.lanes.get(&id).map_or(now, |lane| lane.since);
