@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # The time is for running them.
 cargo build --quiet -p ltq-examples --examples
-for example in hello embedded custom_broker work_queue secure simulated pipes mesh; do
+for example in hello embedded custom_broker work_queue secure simulated pipes mesh cluster; do
     printf -- '-- %s\n' "$example"
     timeout 120 cargo run --quiet -p ltq-examples --example "$example"
 done

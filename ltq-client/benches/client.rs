@@ -29,7 +29,7 @@ use ltq_client::{Client, Cluster, Message, Producer};
 use ltq_core::{
     Credit, Durability, Offset, RecordBatch, Records, Stream, Tag, Timestamp, Transport,
     model::SequenceRange,
-    protocol::{Decoder, Features, Frame, PeerLimits, Welcome, WriteQueue, encode},
+    protocol::{Decoder, Features, Frame, InstanceId, PeerLimits, Welcome, WriteQueue, encode},
 };
 use ltq_discovery::StaticList;
 use ltq_transport::Tcp;
@@ -348,6 +348,7 @@ fn welcome() -> Frame {
         minor: 0,
         features: Features(0),
         node: "bench".to_owned(),
+        instance: InstanceId([0; 16]),
         limits: PeerLimits {
             frame_bytes_max: 8 << 20,
             message_bytes_max: 1 << 20,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 #[cfg(feature = "quic")]
 use std::time::Duration;
 
-use ltq_core::{ChannelName, TopicName};
+use ltq_core::{ChannelName, TopicName, protocol::InstanceId};
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -129,6 +129,13 @@ impl Client {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.lease.hub().state()
+    }
+
+    /// Which broker it is connected to, for as long as that runs: two clients that have the same one here
+    /// talk to one broker, whatever its addresses and names. `None` while it is not connected.
+    #[must_use]
+    pub fn instance(&self) -> Option<InstanceId> {
+        self.state().borrow().instance()
     }
 
     /// There is a reason to connect now, if it waits to do so again.

@@ -77,5 +77,5 @@ pub use ltq_discovery::{Discovery, NodeId, NodeInfo, NodeSet};
 pub use ltq_core::{
     ChannelName, ChannelStats, Credit, DrainOptions, Durability, Keep, Message, NodeStats, Offset,
     ProducerName, Refusal, RefusalCode, Retention, RetentionChange, StartAt, Timestamp, TopicName,
-    TopicOptions, TopicSettings, TopicStats,
+    TopicOptions, TopicSettings, TopicStats, protocol::InstanceId,
 };

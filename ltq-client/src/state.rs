@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltq_core::Address;
+use ltq_core::{Address, protocol::InstanceId};
 
 use crate::ConnectError;
 
@@ -23,6 +23,8 @@ pub enum ConnectionState {
         address: Address,
         /// The broker's name.
         node: String,
+        /// Which broker it is, for as long as that runs.
+        instance: InstanceId,
     },
     /// It is up, and the broker is about to end it: it takes nothing new, and still answers what it
     /// was asked before.
@@ -31,6 +33,8 @@ pub enum ConnectionState {
         address: Address,
         /// The broker's name.
         node: String,
+        /// Which broker it is, for as long as that runs.
+        instance: InstanceId,
     },
     /// It is down; another attempt follows.
     Disconnected {
@@ -50,6 +54,15 @@ impl ConnectionState {
     #[must_use]
     pub const fn is_connected(&self) -> bool {
         matches!(self, Self::Connected { .. } | Self::Leaving { .. })
+    }
+
+    /// Which broker it is up to; `None` while it is not up.
+    #[must_use]
+    pub const fn instance(&self) -> Option<InstanceId> {
+        match self {
+            Self::Connected { instance, .. } | Self::Leaving { instance, .. } => Some(*instance),
+            _ => None,
+        }
     }
 
     /// Whether the last thing known of it is that it is not up: it was lost, or could not be made.

@@ -1,4 +1,4 @@
-//! A node that announces itself to registries: what it is, which topics and channels it has, and how busy it
+//! A node that announces itself to registries, or an etcd: what it is, which topics and channels it has, and how busy it
 //! is.
 
 use std::{
@@ -12,7 +12,7 @@ use ltq_core::{
     SystemEntropy, TopicName, WallClock as _,
 };
 use ltq_discovery::{
-    Announced, Announcement, Discovery as _, DiscoveryError, Epoch, Load, NodeId, NodeInfo,
+    Announced, Announcement, Discovery, DiscoveryError, Epoch, Load, NodeId, NodeInfo,
     NodeInfoError, NodeState,
     registry::{Registries, RegistriesError},
 };
@@ -27,7 +27,8 @@ use tracing::{error, info, warn};
 use crate::{
     NodeBroker,
     config::Config,
-    peers::{self, PeersError},
+    lookup::{Lookup, Place, PlaceError},
+    peers::{PeersError, Proof},
 };
 
 /// Why a node cannot be announced.
@@ -43,6 +44,13 @@ pub enum AnnouncerError {
     /// Its name is no id.
     #[error("the node cannot be announced by the name {0:?}; name it with --node")]
     Id(String),
+    /// They name neither registries nor an etcd.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The etcd is none.
+    #[cfg(feature = "etcd")]
+    #[error(transparent)]
+    Etcd(#[from] ltq_discovery::etcd::EtcdError),
     /// They cannot be reached as is set.
     #[error(transparent)]
     Peers(#[from] PeersError),
@@ -51,7 +59,7 @@ pub enum AnnouncerError {
 /// Announces a node for as long as it is there.
 #[derive(Debug)]
 pub(crate) struct Announcer {
-    registries: Registries,
+    lookup: Lookup,
     state: State,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -68,16 +76,7 @@ impl Announcer {
         if config.registry.is_empty() {
             return Ok(None);
         }
-        let of = &config.discovery;
-        let transports = peers::transports(of.tls_ca.as_deref(), of.tls_fingerprint.as_deref())?;
-        let mut registries = Registries::builder(transports);
-        for address in &config.registry {
-            registries = registries.registry(address);
-        }
-        if let Some(token) = config.registry_token() {
-            registries = registries.token(&*token.0);
-        }
-        let registries = registries.withdraw_timeout(WITHDRAW_MAX).build()?;
+        let lookup = lookup(config)?;
         let advertised = config.advertised(listening);
         let id: NodeId =
             config.node_id(&advertised).ok_or_else(|| AnnouncerError::Id(config.node.clone()))?;
@@ -89,7 +88,7 @@ impl Announcer {
         let (stop, stopped) = oneshot::channel();
         let (wanted, to_be) = watch::channel(NodeState::Ready);
         let announcing = Announcing {
-            registries: registries.clone(),
+            discovery: lookup.discovery(),
             node,
             topics: Arc::default(),
             catalogue: broker.catalogue(),
@@ -99,12 +98,12 @@ impl Announcer {
         };
         let state = State(Arc::new(wanted));
         let task = tokio::spawn(announcing.run(stopped));
-        Ok(Some(Self { registries, state, stop: Some(stop), task }))
+        Ok(Some(Self { lookup, state, stop: Some(stop), task }))
     }
 
-    /// The registries, each with whether it has the node.
-    pub(crate) const fn registries(&self) -> &Registries {
-        &self.registries
+    /// Where it is announced.
+    pub(crate) const fn lookup(&self) -> &Lookup {
+        &self.lookup
     }
 
     /// By which they are told what the node is doing.
@@ -126,6 +125,38 @@ impl Announcer {
     }
 }
 
+/// What the configuration names.
+fn lookup(config: &Config) -> Result<Lookup, AnnouncerError> {
+    let of = &config.discovery;
+    let place = Place::of(&config.registry)?;
+    let transports = Proof {
+        tls_ca: of.tls_ca.as_deref(),
+        tls_fingerprint: of.tls_fingerprint.as_deref(),
+        certificate: of.tls_certificate.as_deref().zip(of.tls_key.as_deref()),
+        is_foreign: place != Place::Registries,
+    };
+    let transports = transports.transports()?;
+    match place {
+        Place::Registries => {
+            let mut registries = Registries::builder(transports);
+            for address in &config.registry {
+                registries = registries.registry(address);
+            }
+            if let Some(token) = config.registry_token() {
+                registries = registries.token(&*token.0);
+            }
+            Ok(Lookup::Registries(registries.withdraw_timeout(WITHDRAW_MAX).build()?))
+        }
+        #[cfg(feature = "etcd")]
+        Place::Etcd(place) => {
+            let etcd = crate::lookup::etcd_at(&place, transports, config.etcd_user()).build()?;
+            Ok(Lookup::Etcd { etcd, place })
+        }
+        #[cfg(not(feature = "etcd"))]
+        Place::Etcd(place) => Err(PlaceError::NotBuilt(place.to_string()).into()),
+    }
+}
+
 /// What registries are told that the node is doing.
 #[derive(Clone, Debug)]
 pub(crate) struct State(Arc<watch::Sender<NodeState>>);
@@ -141,7 +172,7 @@ type Topics = BTreeMap<TopicName, BTreeSet<ChannelName>>;
 
 /// What the announcer's task goes by.
 struct Announcing {
-    registries: Registries,
+    discovery: Arc<dyn Discovery>,
     /// Without its topics.
     node: NodeInfo,
     /// Shared with whoever tells of them: what a beat or another load costs does not grow with them.
@@ -157,7 +188,7 @@ impl Announcing {
         let first = self.catalogue.changed().await;
         self.take(first);
         let mut announced: Box<dyn Announcement> = loop {
-            let announcing = self.registries.announce(self.now());
+            let announcing = self.discovery.announce(self.now());
             let result = tokio::select! {
                 result = announcing => result,
                 _ = &mut stopped => return,

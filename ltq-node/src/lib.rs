@@ -14,6 +14,7 @@ pub mod drain;
 pub mod http;
 mod listening;
 pub mod logging;
+mod lookup;
 pub mod node;
 mod node_json;
 pub mod output;

@@ -198,12 +198,12 @@ impl Node {
             let told = stopping.subscribe();
             let (broker, figures) = (broker.clone(), wires.figures().clone());
             let places = http::Places::new(&options);
-            let registries = announcer.as_ref().map(|it| it.registries().clone());
+            let lookup = announcer.as_ref().map(|it| it.lookup().clone());
             let router = http::router(
                 broker,
                 reloader.clone(),
                 figures,
-                registries,
+                lookup,
                 places.clone(),
                 &options,
                 told,

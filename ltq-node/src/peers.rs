@@ -22,19 +22,42 @@ pub(crate) fn transports(
     tls_ca: Option<&Path>,
     tls_fingerprint: Option<&str>,
 ) -> Result<Transports, PeersError> {
-    let transports = Transports::new().with(Tcp::default());
-    #[cfg(feature = "tls")]
-    {
-        let trust = match (tls_ca, tls_fingerprint) {
-            (Some(authorities), _) => Some(ClientTrust::authorities(Pem::file(authorities))?),
-            (None, Some(text)) => Some(ClientTrust::fingerprint(text.parse::<Fingerprint>()?)?),
-            (None, None) => None,
-        };
-        if let Some(trust) = trust {
-            return Ok(transports.with(Tls::default().trusting(trust)));
+    let proof = Proof { tls_ca, tls_fingerprint, ..Proof::default() };
+    proof.transports()
+}
+
+/// By what others are trusted, and by what they may trust the node.
+#[derive(Clone, Copy, Default)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "it is for TLS alone"))]
+pub(crate) struct Proof<'a> {
+    pub(crate) tls_ca: Option<&'a Path>,
+    pub(crate) tls_fingerprint: Option<&'a str>,
+    /// With its key.
+    pub(crate) certificate: Option<(&'a Path, &'a Path)>,
+    /// Those who are reached are none of LTQ's.
+    pub(crate) is_foreign: bool,
+}
+
+impl Proof<'_> {
+    /// TCP, and TLS where it is said who is trusted.
+    pub(crate) fn transports(self) -> Result<Transports, PeersError> {
+        let transports = Transports::new().with(Tcp::default());
+        #[cfg(feature = "tls")]
+        {
+            let trust = match (self.tls_ca, self.tls_fingerprint) {
+                (Some(authorities), _) => Some(ClientTrust::authorities(Pem::file(authorities))?),
+                (None, Some(text)) => Some(ClientTrust::fingerprint(text.parse::<Fingerprint>()?)?),
+                (None, None) => None,
+            };
+            if let Some(mut trust) = trust {
+                if let Some((certificate, key)) = self.certificate {
+                    trust = trust.with_certificate(Pem::file(certificate), Pem::file(key))?;
+                }
+                let tls = Tls::default().trusting(trust);
+                let tls = if self.is_foreign { tls.without_protocol() } else { tls };
+                return Ok(transports.with(tls));
+            }
         }
+        Ok(transports)
     }
-    #[cfg(not(feature = "tls"))]
-    let _ = (tls_ca, tls_fingerprint);
-    Ok(transports)
 }

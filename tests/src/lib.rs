@@ -6,6 +6,7 @@ pub mod attacker;
 #[cfg(target_os = "linux")]
 pub mod bad_network;
 mod bridge_process;
+mod etcd_process;
 mod gated;
 pub mod kill;
 mod node_process;
@@ -16,6 +17,7 @@ mod served;
 pub mod torment;
 
 pub use bridge_process::BridgeProcess;
+pub use etcd_process::EtcdProcess;
 pub use gated::Gated;
 pub use node_process::{NodeProcess, binary};
 pub use raw_peer::{RawPeer, answers, answers_over, bytes_of};

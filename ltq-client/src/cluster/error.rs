@@ -249,6 +249,14 @@ pub enum NodeNotUsed {
     /// It is the same broker as this other node, by its address or by its word, and used as that.
     #[error("the same as {0}")]
     SameAs(NodeId),
+    /// It has answered nothing of what it was sent for
+    /// [`silent_after`](crate::ClusterProducerBuilder::silent_after).
+    #[error("silent")]
+    Silent,
+    /// Others do, and the producer keeps to
+    /// [so many](crate::ClusterProducerBuilder::nodes_max).
+    #[error("not among the nodes that this producer keeps to")]
+    LeftOut,
     /// It has not answered yet.
     #[error("no answer yet")]
     NoAnswer,

@@ -34,6 +34,8 @@ struct Shared {
     nodes: watch::Sender<Option<NodeSet>>,
     state: Mutex<State>,
     runtime: Handle,
+    /// A random number of this client's, by which it chooses among many nodes.
+    seed: u64,
 }
 
 struct State {
@@ -73,12 +75,14 @@ impl Members {
         template: ClientBuilder,
     ) -> Result<Self, ClusterError> {
         let after = template.get_connect_timeout();
+        let seed = template.get_entropy().next();
         let state = State { template, members: BTreeMap::new(), is_closed: false };
         let shared = Arc::new(Shared {
             discovery,
             nodes: watch::Sender::new(None),
             state: Mutex::new(state),
             runtime: Handle::current(),
+            seed,
         });
         let (told, mut trouble) = watch::channel(None);
         let mut nodes = shared.nodes.subscribe();
@@ -106,6 +110,11 @@ impl Members {
     /// What tells of the nodes.
     pub(crate) fn discovery(&self) -> &Arc<dyn Discovery> {
         &self.shared.discovery
+    }
+
+    /// A random number, the same for as long as the cluster lives.
+    pub(crate) fn seed(&self) -> u64 {
+        self.shared.seed
     }
 
     /// How long to wait before asking again, after so many failures in a row.

@@ -34,7 +34,7 @@ impl Slot {
 pub(crate) const SLOTS: u16 = 4_096;
 
 /// The first 64 bits of SHA-256: the same in every program, version and language.
-fn hash(parts: &[&[u8]]) -> u64 {
+pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
     let mut hasher = Sha256::new();
     parts.iter().for_each(|part| hasher.update(part));
     let digest = hasher.finalize();

@@ -33,7 +33,7 @@ impl Driver {
             }
             Frame::Goodbye { refusal } => return Err(Lost::Goodbye(refusal)),
             Frame::Welcome(welcome) if lane.awaits_welcome() => {
-                lane.handle_welcome(&welcome, &link.node)?;
+                lane.handle_welcome(&welcome, &link.node, link.instance)?;
             }
             _ if lane.awaits_welcome() => {
                 return Err(Lost::Violation("a further stream's first frame is no welcome"));
@@ -47,8 +47,9 @@ impl Driver {
             Frame::Pong { .. } => {}
             Frame::ProducerOpened { handle, epoch, last_sequence, durability: _ } => {
                 if let Some(producer) = self.producer(lane, handle)? {
-                    producer.handle_opened(&link.server, epoch, last_sequence)?;
+                    producer.handle_opened(&link.server, epoch, last_sequence, now)?;
                     self.producer_ready(lane, handle);
+                    self.watch_producer(handle);
                 }
             }
             Frame::ProducerRefused { handle, refusal } => {
@@ -61,7 +62,7 @@ impl Driver {
                         Again::Never => {}
                         Again::Later => self.retry(Ready::Producer(handle), now),
                         Again::Now => producer
-                            .open_frame(&link.server)
+                            .open_frame(&link.server, link.instance)
                             .into_iter()
                             .for_each(|frame| lane.write(&frame)),
                     }
@@ -69,13 +70,14 @@ impl Driver {
             }
             Frame::Confirmed { handle, ranges, durability } => {
                 if let Some(producer) = self.producer(lane, handle)? {
-                    lane.handle_answered(producer.handle_confirmed(&ranges, durability)?);
+                    lane.handle_answered(producer.handle_confirmed(&ranges, durability, now)?);
                 }
             }
             Frame::PublishRefused { handle, sequence, count, refusal } => {
                 if let Some(producer) = self.producer(lane, handle)? {
                     note_stopping(link, &refusal, now);
-                    let answered = producer.handle_publish_refused(sequence, count, &refusal)?;
+                    let answered =
+                        producer.handle_publish_refused(sequence, count, &refusal, now)?;
                     lane.handle_answered(answered);
                     self.producer_ready(lane, handle);
                 }

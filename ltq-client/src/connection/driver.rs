@@ -93,7 +93,7 @@ impl Driver {
     }
 
     /// Makes sure that a producer's next deadline is not missed.
-    fn watch_producer(&mut self, handle: u32) {
+    pub(super) fn watch_producer(&mut self, handle: u32) {
         if let Some(at) = self.producers.get(&handle).and_then(|producer| producer.next_timeout()) {
             self.timer.no_later_than(at);
         }

@@ -10,7 +10,7 @@ use std::{
 
 use ltq_core::{
     Address, Connection, Refusal, TopicName,
-    protocol::{Frame, PeerLimits, Welcome},
+    protocol::{Frame, InstanceId, PeerLimits, Welcome},
 };
 use tokio::time::Instant;
 
@@ -34,6 +34,7 @@ pub(super) struct Link {
     connection: Arc<dyn Connection>,
     pub(super) address: Address,
     pub(super) node: String,
+    pub(super) instance: InstanceId,
     /// Node and address: nodes that share a name share nothing else. Where all addresses are one
     /// node's, its name alone.
     pub(super) server: String,
@@ -83,6 +84,7 @@ impl Link {
             },
             address,
             node: welcome.node,
+            instance: welcome.instance,
             up_since: now,
             next_timeout: first.next_timeout(),
             lanes: vec![Some(first)],

@@ -117,6 +117,16 @@ impl Lent {
         self.shared.is_over()
     }
 
+    /// Whether the broker has answered nothing of what it has for too long.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.shared.is_silent()
+    }
+
+    /// Whether messages were sent that are not answered, be it that their calls are.
+    pub(crate) fn is_anything_sent(&self) -> bool {
+        self.shared.is_anything_sent()
+    }
+
     /// Calls that are not answered.
     pub(crate) fn pending(&self) -> usize {
         self.shared.pending()

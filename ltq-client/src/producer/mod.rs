@@ -8,6 +8,7 @@ mod lent;
 mod receipt;
 mod room;
 mod shared;
+mod silence;
 mod window;
 
 use std::{

@@ -116,6 +116,11 @@ impl<R> Window<R> {
         self.calls.pending()
     }
 
+    /// Whether messages were sent that are not answered, be it that their calls are.
+    pub(super) fn is_anything_sent(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
     /// Whether the broker knows the producer on the connection that is up now.
     pub(super) const fn is_open(&self) -> bool {
         self.is_open

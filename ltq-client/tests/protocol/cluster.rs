@@ -70,7 +70,7 @@ impl Entropy for Least {
     }
 }
 
-async fn id_of(peer: &mut Peer) -> (u64, Vec<(String, String)>) {
+pub(crate) async fn id_of(peer: &mut Peer) -> (u64, Vec<(String, String)>) {
     match peer.recv().await {
         Frame::Publish { sequence, records, .. } => {
             let messages = records.messages().map(|message| {
@@ -85,7 +85,7 @@ async fn id_of(peer: &mut Peer) -> (u64, Vec<(String, String)>) {
     }
 }
 
-fn one(body: &str, id: &str) -> Vec<(String, String)> {
+pub(crate) fn one(body: &str, id: &str) -> Vec<(String, String)> {
     vec![(body.to_owned(), id.to_owned())]
 }
 

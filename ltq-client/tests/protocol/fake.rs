@@ -8,7 +8,9 @@ use ltq_core::{
     Address, Connection, Credit, Durability, Listener, Message, Offset, RecordBatch, Records,
     Refusal, RefusalCode, Stream, Tag, Timestamp, Transport,
     model::SequenceRange,
-    protocol::{Decoder, Features, Frame, Hello, PeerLimits, Welcome, WriteQueue, encode},
+    protocol::{
+        Decoder, Features, Frame, Hello, InstanceId, PeerLimits, Welcome, WriteQueue, encode,
+    },
 };
 use ltq_transport::{InProcess, Transports};
 use tokio::time::timeout;
@@ -18,6 +20,7 @@ pub(crate) struct Fake {
     listener: Box<dyn Listener>,
     pub(crate) transports: Transports,
     pub(crate) address: String,
+    instance: InstanceId,
 }
 
 impl Fake {
@@ -30,7 +33,12 @@ impl Fake {
         let address = Address::new("in-process", name);
         let listener = namespace.listen(&address).await.unwrap();
         let transports = Transports::new().with(namespace.clone());
-        Self { listener, transports, address: address.to_string() }
+        let instance = match name {
+            "fake" => welcome().instance,
+            // Each of them is another broker.
+            name => InstanceId([name.bytes().fold(0, |sum, byte| sum ^ byte); 16]),
+        };
+        Self { listener, transports, address: address.to_string(), instance }
     }
 
     /// A client that is to connect here, quickly.
@@ -55,7 +63,7 @@ impl Fake {
     /// The next connection, its hello answered.
     pub(crate) async fn welcome(&mut self) -> Peer {
         let mut peer = self.accept().await;
-        peer.greet(welcome()).await;
+        peer.greet(Welcome { instance: self.instance, ..welcome() }).await;
         peer
     }
 
@@ -256,6 +264,7 @@ pub(crate) fn welcome() -> Welcome {
         minor: 0,
         features: Features(0),
         node: "fake".to_owned(),
+        instance: InstanceId([7; 16]),
         limits: PeerLimits {
             frame_bytes_max: 8 << 20,
             message_bytes_max: 1 << 20,

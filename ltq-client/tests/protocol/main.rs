@@ -15,6 +15,8 @@ mod cluster_consuming;
 #[cfg(test)]
 mod cluster_leaving;
 #[cfg(test)]
+mod cluster_silence;
+#[cfg(test)]
 mod connecting;
 #[cfg(test)]
 mod consuming;

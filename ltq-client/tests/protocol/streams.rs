@@ -5,7 +5,7 @@ use std::time::Duration;
 use ltq_client::{Client, ConnectError, ConnectionState, Message, RefusalCode};
 use ltq_core::{
     Refusal,
-    protocol::{Frame, Welcome},
+    protocol::{Frame, InstanceId, Welcome},
 };
 use ltq_transport::InProcess;
 
@@ -96,6 +96,7 @@ async fn limits_hold_for_the_stream_whose_welcome_said_them() {
 async fn a_further_stream_that_breaks_the_protocol_cuts_the_connection() {
     let refusal = Refusal::new(RefusalCode::Unauthorized, "for a test");
     let another = Welcome { node: "another".to_owned(), ..welcome() };
+    let restarted = Welcome { instance: InstanceId([8; 16]), ..welcome() };
     let mut too_small = welcome();
     too_small.limits.frame_bytes_max = 1;
     let subscribed = Frame::Subscribed { handle: 0, timeout_ms: 1 };
@@ -104,6 +105,7 @@ async fn a_further_stream_that_breaks_the_protocol_cuts_the_connection() {
         (vec![Frame::Ping { nonce: 1 }], "first frame is no welcome"),
         (vec![subscribed.clone()], "first frame is no welcome"),
         (vec![Frame::Welcome(another)], "welcome is another's"),
+        (vec![Frame::Welcome(restarted)], "welcome is another's"),
         (vec![Frame::Welcome(too_small)], "welcome is another's"),
         (vec![Frame::Goodbye { refusal }], "for a test"),
         (vec![Frame::Welcome(welcome()), Frame::Welcome(welcome())], "no place here"),

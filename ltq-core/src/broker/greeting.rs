@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::settings::BrokerSettings;
 use crate::{
     Refusal, RefusalCode,
-    protocol::{Features, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerLimits, Welcome},
+    protocol::{Features, Hello, InstanceId, PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerLimits, Welcome},
 };
 
 /// Whether a client speaks the protocol.
@@ -48,13 +48,18 @@ pub(super) fn check_limits(hello: &Hello, settings: &BrokerSettings) -> Result<D
 }
 
 /// What a client that may come in is told.
-pub(super) fn welcome(settings: &BrokerSettings, heartbeat: Duration) -> Welcome {
+pub(super) fn welcome(
+    settings: &BrokerSettings,
+    instance: InstanceId,
+    heartbeat: Duration,
+) -> Welcome {
     Welcome {
         major: PROTOCOL_MAJOR,
         // Ours is the lowest there is, so that a client of any minor version may use it.
         minor: PROTOCOL_MINOR,
         features: Features(0),
         node: settings.node.clone(),
+        instance,
         limits: PeerLimits {
             frame_bytes_max: settings.frame_bytes_max,
             message_bytes_max: settings.message_bytes_max,

@@ -65,6 +65,7 @@ use crate::{
         RestoreError, Topic,
         keys::{self, Key},
     },
+    protocol::InstanceId,
 };
 use shared::Shared;
 
@@ -177,6 +178,13 @@ impl<S: Store> Broker<S> {
     #[must_use]
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// Which broker this is, for as long as it runs: what clients are told in the
+    /// [`Welcome`](crate::protocol::Welcome).
+    #[must_use]
+    pub fn instance(&self) -> InstanceId {
+        self.shared.instance
     }
 
     /// The settings.

@@ -442,7 +442,7 @@ impl Session {
         self.decoder = Decoder::new(settings.frame_bytes_max);
         let next = Instant::now() + self.tick_pause();
         self.tick.as_mut().reset(next);
-        let welcome = greeting::welcome(settings, self.heartbeat);
+        let welcome = greeting::welcome(settings, self.shared.instance, self.heartbeat);
         encode(&Frame::Welcome(welcome), &mut self.write);
         debug!(peer = %self.peer.address, client = hello.client, who = grant.who(), "hello");
         if let Some(stranger) = self.stranger.take() {

@@ -26,11 +26,13 @@ use super::{
 use crate::{
     Environment, Grant, Limit, Origin, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
     model::{Event, ModelSettings, SessionId, Topic},
+    protocol::InstanceId,
 };
 
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) environment: Environment,
+    pub(super) instance: InstanceId,
     pub(super) settings: BrokerSettings,
     /// One copy for all topics.
     pub(super) model: Arc<ModelSettings>,
@@ -80,6 +82,12 @@ pub(super) struct Counters {
     pub(super) topics_refused_by_address: AtomicU64,
 }
 
+/// A new one.
+fn instance(environment: &Environment) -> InstanceId {
+    let [high, low] = [environment.random(), environment.random()];
+    InstanceId((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+}
+
 impl Shared {
     pub(super) fn new(
         store: Arc<dyn Store>,
@@ -91,6 +99,7 @@ impl Shared {
             delivered: Arc::new(Budget::new(settings.delivery_bytes_total_max)),
             partials: Partials::new(settings.partial_bytes_total_max),
             store,
+            instance: instance(&environment),
             environment,
             model: Arc::new(settings.model.clone()),
             settings,

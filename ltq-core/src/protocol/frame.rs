@@ -18,6 +18,28 @@ pub const PROTOCOL_MINOR: u16 = 0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features(pub u64);
 
+/// One broker that runs: 128 random bits, drawn when it starts. A broker that starts again is another
+/// instance, on the same store too.
+///
+/// It tells whether two addresses, or two nodes of a discovery scheme, lead to one and the same running
+/// broker, which a node's name does not: a name is set by an operator, and often not at all. It says
+/// nothing of what is stored, and is no secret.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceId(pub [u8; 16]);
+
+impl fmt::Display for InstanceId {
+    /// 32 hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InstanceId({self})")
+    }
+}
+
 /// The client's first frame.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -63,6 +85,8 @@ pub struct Welcome {
     pub features: Features,
     /// The node's name.
     pub node: String,
+    /// Which broker this is, as long as it runs.
+    pub instance: InstanceId,
     /// What it allows.
     pub limits: PeerLimits,
     /// Either side sends something at least this often, in milliseconds, and gives the other up

@@ -14,7 +14,9 @@ mod frame;
 mod write_queue;
 
 pub use codec::{DecodeError, Decoder, FRAME_BYTES_MIN, FrameType, SETTLEMENTS_MAX, encode};
-pub use frame::{Features, Frame, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerLimits, Welcome};
+pub use frame::{
+    Features, Frame, Hello, InstanceId, PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerLimits, Welcome,
+};
 pub use write_queue::WriteQueue;
 
 #[cfg(test)]

@@ -223,13 +223,14 @@ fn frame() -> impl Strategy<Value = Frame> {
             })
         },
     );
-    let welcome = (any::<(u16, u16, u64, u32, u32)>(), any::<(u64, u64)>()).prop_map(
-        |((major, minor, features, max, heartbeat_ms), (messages, bytes))| {
+    let welcome = (any::<(u16, u16, u64, u32, u32)>(), any::<(u64, u64, [u8; 16])>()).prop_map(
+        |((major, minor, features, max, heartbeat_ms), (messages, bytes, instance))| {
             Frame::Welcome(Welcome {
                 major,
                 minor,
                 features: Features(features),
                 node: "n".to_owned(),
+                instance: InstanceId(instance),
                 limits: PeerLimits {
                     frame_bytes_max: max,
                     message_bytes_max: max / 2,

@@ -17,7 +17,7 @@ use crate::{
 
 /// What is measured.
 pub(super) enum Target {
-    Server(ServerArgs),
+    Server(Box<ServerArgs>),
     InProcess(Box<Embedded>),
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Embedded {
 impl Target {
     pub(super) async fn new(server: &ServerArgs, args: &BenchArgs) -> Result<Self, CliError> {
         if !args.in_process {
-            return Ok(Self::Server(server.clone()));
+            return Ok(Self::Server(Box::new(server.clone())));
         }
         let failed = |error: &dyn std::fmt::Display| {
             CliError::Failed(format!("the broker in this process did not start: {error}"))

@@ -60,6 +60,29 @@ pub struct ServerArgs {
         value_parser = token
     )]
     pub token: Option<Token>,
+    /// As whom an etcd at etcd:// and etcds:// addresses is asked, where it asks who is there.
+    #[cfg(feature = "etcd")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "NAME",
+        env = "LTQ_ETCD_USER",
+        requires = "etcd_password"
+    )]
+    pub etcd_user: Option<String>,
+    /// That user's password. A variable keeps it from the list of processes.
+    #[cfg(feature = "etcd")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "PASSWORD",
+        env = "LTQ_ETCD_PASSWORD",
+        hide_env_values = true,
+        value_parser = token
+    )]
+    pub etcd_password: Option<Token>,
     #[cfg(any(feature = "tls", feature = "quic"))]
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would print it in place of what is flattened here")]
@@ -113,7 +136,7 @@ pub enum Command {
     Stats,
     /// Shows the nodes that registries know.
     #[command(
-        long_about = "Shows the nodes that registries know: where they are, what they do, and how \
+        long_about = "Shows the nodes that registries, or an etcd, know: where they are, what they do, and how \
         many topics they have; with --json one object a node, with the topics and channels, all \
         of them in an array. The token is for the registries; it has to permit to administer *, or, \
         with --topic, anything on the topic."
@@ -133,7 +156,8 @@ pub enum Command {
 /// What `ltq nodes` takes.
 #[derive(Clone, Debug, Args)]
 pub struct NodesArgs {
-    /// The registry to ask. Of several, what they tell is merged.
+    /// The registry to ask. Of several, what they tell is merged. Or an etcd: etcd://HOST:PORT/PREFIX, by TLS
+    /// etcds://HOST:PORT/PREFIX, where several are members of one.
     #[arg(
         long,
         value_name = "URL",
@@ -158,7 +182,8 @@ pub struct PubArgs {
     /// The message. Without it, each line of standard input is one.
     pub body: Option<String>,
     /// Publishes to the nodes that this registry tells of, in place of --server: each message to one that is
-    /// ready, and to another one when that fails. Of several, separated by commas, what they tell is merged.
+    /// ready, and to another one when that fails. Of several, separated by commas, what they tell is merged. Or the
+    /// nodes of an etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX.
     #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "name")]
     pub registry: Vec<String>,
     /// With --registry, publishes messages of one key, or those without, to one node, in order for as long as
@@ -191,7 +216,8 @@ pub struct SubArgs {
     /// gets all of them.
     pub channel: ChannelName,
     /// Reads from all nodes that this registry tells of, in place of --server, and from those that come
-    /// later. Of several, separated by commas, what they tell is merged.
+    /// later. Of several, separated by commas, what they tell is merged. Or from the nodes of an etcd:
+    /// etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub registry: Vec<String>,
     /// Ends after exactly this many messages. The default is to go on.

@@ -1,4 +1,4 @@
-//! Where messages go to and come from: one node, or those that registries tell of.
+//! Where messages go to and come from: one node, or those that registries or an etcd tell of.
 
 use ltq_client::{
     Availability, Batch, Client, Cluster, ClusterBatch, ClusterConsumer, ClusterPendingBatch,
@@ -11,6 +11,7 @@ use super::{
     CliError,
     args::{PubArgs, ServerArgs, SubArgs},
     connect::{connect, template},
+    lookup,
 };
 
 /// A client of one node, or of many.
@@ -31,11 +32,9 @@ impl Ends {
         // The time that the whole command has, for a registry that starts together with it.
         let client = template(server).connect_timeout(server.timeout);
         #[cfg(any(feature = "tls", feature = "quic"))]
-        let client = client.transports(server.tls.every_transport(registries)?);
-        let mut cluster = Cluster::builder().client(client);
-        for registry in registries {
-            cluster = cluster.registry(registry.trim());
-        }
+        let client = client.transports(server.tls.every_transport()?);
+        let discovery = lookup::discovery(server, registries)?;
+        let cluster = Cluster::builder().client(client).discovery_arc(discovery);
         Ok(Self::Cluster(cluster.connect().await?))
     }
 

@@ -6,6 +6,7 @@ mod connect;
 mod ends;
 mod input;
 mod interrupt;
+mod lookup;
 mod nodes;
 mod publish;
 mod render;

@@ -121,17 +121,25 @@ impl TlsArgs {
         Ok(transports)
     }
 
-    /// What connects to these registries, and to nodes at whatever addresses they tell of, as far as it is
-    /// said whom to trust there.
+    /// What connects to nodes at whatever addresses, as far as it is said whom to trust there.
     ///
     /// # Errors
     /// As for [`transports`](Self::transports).
-    pub(crate) fn every_transport(&self, registries: &[String]) -> Result<Transports, CliError> {
+    pub(crate) fn every_transport(&self) -> Result<Transports, CliError> {
         let says_whom = self.authorities.is_some() || self.fingerprint.is_some();
         let nodes = ["tls://node", "quic://node"].into_iter().filter(|_| says_whom);
         let plain = || Transports::new().with(Tcp::default()).with(Unix::default());
-        let registries = registries.iter().map(|address| address.trim());
-        Ok(self.transports(registries.chain(nodes))?.unwrap_or_else(plain))
+        Ok(self.transports(nodes)?.unwrap_or_else(plain))
+    }
+
+    /// What connects to a server that is none of LTQ's, by TCP or TLS.
+    ///
+    /// # Errors
+    /// As for [`transports`](Self::transports).
+    #[cfg(all(feature = "tls", feature = "etcd"))]
+    pub(crate) fn foreign(&self, server: &str) -> Result<Transports, CliError> {
+        let tls = Tls::default().trusting(self.trust(server)?).without_protocol();
+        Ok(Transports::new().with(Tcp::default()).with(tls))
     }
 
     /// Waits, for a second at most, until nodes know of connections that were closed.

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use ltq_core::Address;
-use ltq_discovery::{NodeId, StaticList};
+use ltq_discovery::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, settings::Config, units::Token};
+use crate::lookup::{self, Place};
 
 /// How registries are talked to: the table `[discovery]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,18 @@ pub struct DiscoverySettings {
     /// The fingerprint of the certificate that they have. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_fingerprint: Option<String>,
+    /// The file of the certificate by which the node proves who it is to them, as PEM. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The file of its key, as PEM. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// As whom it writes to an etcd. Default: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_user: Option<String>,
+    /// That user's password. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_password: Option<Token>,
 }
 
 impl Config {
@@ -28,6 +41,13 @@ impl Config {
     #[must_use]
     pub fn registry_token(&self) -> Option<&Token> {
         self.discovery.token.as_ref().or(self.token.as_ref())
+    }
+
+    /// As whom the node writes to an etcd, with which password.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn etcd_user(&self) -> Option<(&str, &str)> {
+        let of = &self.discovery;
+        Some((of.etcd_user.as_deref()?, &*of.etcd_password.as_ref()?.0))
     }
 
     /// The addresses that the node is announced with: those that it is told, or else where it listens.
@@ -62,29 +82,32 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if config.registry.is_empty() {
         return Ok(());
     }
-    if let Err(error) = config.registry.join(",").parse::<StaticList>() {
-        return bad("registry", &config.registry.join(", "), &error.to_string());
-    }
+    let place = match lookup::check(&config.registry) {
+        Ok(place) => place,
+        Err(why) => return bad("registry", &config.registry.join(", "), &why),
+    };
+    let of = &config.discovery;
     for text in &config.registry {
+        let is_trusted = of.tls_ca.is_some() || of.tls_fingerprint.is_some();
         match text.split_once("://").map_or("tcp", |(scheme, _)| scheme) {
-            "tcp" => {}
-            "tls" if cfg!(feature = "tls") => {
-                let of = &config.discovery;
-                if of.tls_ca.is_none() && of.tls_fingerprint.is_none() {
-                    let rule = "say by what it is trusted: discovery.tls_ca or \
-                                discovery.tls_fingerprint";
-                    return bad("registry", text, rule);
-                }
+            "tcp" | "etcd" => {}
+            "tls" | "etcds" if cfg!(feature = "tls") && is_trusted => {}
+            "tls" | "etcds" if cfg!(feature = "tls") => {
+                let rule = "say by what it is trusted: discovery.tls_ca or \
+                            discovery.tls_fingerprint";
+                return bad("registry", text, rule);
             }
             _ => {
                 return bad(
                     "registry",
                     text,
-                    "a registry is at tcp://HOST:PORT or tls://HOST:PORT",
+                    "a registry is at tcp://HOST:PORT or tls://HOST:PORT, an etcd at \
+                     etcd://HOST:PORT/PREFIX or etcds://HOST:PORT/PREFIX",
                 );
             }
         }
     }
+    check_proof(of, &place)?;
     if config.discovery.tls_ca.is_some() && config.discovery.tls_fingerprint.is_some() {
         let shown = config.discovery.tls_fingerprint.as_deref().unwrap_or_default();
         return bad(
@@ -110,6 +133,32 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
                         the one by which they reach it with advertise (--advertise tcp://HOST:PORT)";
             return bad("listen", text, rule);
         }
+    }
+    Ok(())
+}
+
+/// Checks by what the node proves who it is.
+fn check_proof(of: &DiscoverySettings, place: &Place) -> Result<(), ConfigError> {
+    let shown = |path: &Option<PathBuf>| {
+        path.as_ref().map_or_else(String::new, |path| path.display().to_string())
+    };
+    let together = "a certificate and its key go together";
+    match (&of.tls_certificate, &of.tls_key) {
+        (Some(_), None) => {
+            return bad("discovery.tls_certificate", &shown(&of.tls_certificate), together);
+        }
+        (None, Some(_)) => return bad("discovery.tls_key", &shown(&of.tls_key), together),
+        _ => {}
+    }
+    let user = of.etcd_user.as_deref().unwrap_or_default();
+    if of.etcd_user.is_some() != of.etcd_password.is_some() {
+        let rule = "a user and a password go together: discovery.etcd_user and \
+                    discovery.etcd_password";
+        return bad("discovery.etcd_user", user, rule);
+    }
+    if of.etcd_user.is_some() && *place == Place::Registries {
+        let rule = "registries know no users, but tokens: discovery.token";
+        return bad("discovery.etcd_user", user, rule);
     }
     Ok(())
 }
@@ -140,6 +189,12 @@ mod tests {
     #[test]
     fn a_node_that_could_not_be_reached_or_told_apart_is_refused() {
         check(&config(|_| {})).unwrap();
+        check(&config(|config| {
+            config.registry = vec!["etcd://e:2379/shop".to_owned()];
+            config.discovery.etcd_user = Some("ltq".to_owned());
+            config.discovery.etcd_password = Some("secret".into());
+        }))
+        .unwrap();
         check(&Config { listen: vec!["tcp://0.0.0.0:1".to_owned()], ..Config::default() }).unwrap();
         let wide = |config: &mut Config| config.listen = vec!["tcp://[::]:7440".to_owned()];
         check(&config(|config| {
@@ -155,6 +210,18 @@ mod tests {
             (config(|c| c.registry.push("http://r1".to_owned())), "a registry is at"),
             (config(|c| c.registry.push("tls://r2:1".to_owned())), "trusted"),
             (config(|c| c.advertise = vec!["://".to_owned()]), "is no address"),
+            (config(|c| c.registry.push("etcd://e:2379".to_owned())), "beside each other"),
+            (config(|c| c.registry = vec!["etcds://e:1/x".to_owned()]), "trusted"),
+            (config(|c| c.registry = vec!["etcd:///x".to_owned()]), "is no etcd"),
+            (config(|c| c.discovery.tls_key = Some("key.pem".into())), "go together"),
+            (config(|c| c.discovery.etcd_user = Some("ltq".to_owned())), "go together"),
+            (
+                config(|c| {
+                    c.discovery.etcd_user = Some("ltq".to_owned());
+                    c.discovery.etcd_password = Some("secret".into());
+                }),
+                "registries know no users",
+            ),
         ] {
             let error = check(&bad).expect_err(why).to_string();
             assert!(error.contains(why), "{error} is not {why}");

@@ -31,6 +31,8 @@ impl Settings for Config {
         "LTQ_TLS_FINGERPRINT",
         "LTQ_TLS_CLIENT_CERT",
         "LTQ_TLS_CLIENT_KEY",
+        "LTQ_ETCD_USER",
+        "LTQ_ETCD_PASSWORD",
     ];
     /// Those of a registry and of a bridge, and what a container platform sets by itself for a service that is called
     /// `ltq`.
@@ -97,6 +99,10 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             token: Some("".into()),
             tls_ca: Some(PathBuf::new()),
             tls_fingerprint: Some(String::new()),
+            tls_certificate: Some(PathBuf::new()),
+            tls_key: Some(PathBuf::new()),
+            etcd_user: Some(String::new()),
+            etcd_password: Some("".into()),
         },
         drain: DrainSettings {
             token: Some("".into()),

@@ -15,13 +15,14 @@ use ltq_core::{
     SystemClock, TopicStats, WallClock as _,
 };
 
-use ltq_discovery::registry::Registries;
-
 use super::{
     Answers, Api,
     exposition::{figure, head, labels, listening, process, reloads},
 };
-use crate::watched_store::{BUCKETS, WatchedStore};
+use crate::{
+    lookup::Lookup,
+    watched_store::{BUCKETS, WatchedStore},
+};
 
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     let stats = api.broker.stats().await;
@@ -37,7 +38,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     limits(&mut text, &api.broker);
     reloads(&mut text, api.reloader.reloads(), api.reloader.has_failed());
     listening(&mut text, &api.listening);
-    announced(&mut text, api.registries.as_ref());
+    announced(&mut text, api.lookup.as_ref());
     let help = "Open HTTP connections, of which there is a limit.";
     figure(&mut text, "ltq_http_connections", help, api.places.taken());
     let name = "ltq_http_connections_refused_by_address_total";
@@ -291,12 +292,12 @@ fn commits(text: &mut String, store: &WatchedStore) {
 }
 
 /// Which registries have the node.
-fn announced(text: &mut String, registries: Option<&Registries>) {
-    let Some(registries) = registries else { return };
+fn announced(text: &mut String, lookup: Option<&Lookup>) {
+    let Some(lookup) = lookup else { return };
     let name = "ltq_registry_announced";
-    head(text, name, "1 while a registry has this node, as far as the node knows.");
-    for (address, has) in registries.announced() {
-        let labels = labels(&[("registry", &address.to_string())]);
+    head(text, name, "1 while a registry, or etcd, has this node, as far as the node knows.");
+    for (address, has) in lookup.announced() {
+        let labels = labels(&[("registry", &address)]);
         let _ = writeln!(text, "{name}{labels} {}", u64::from(has));
     }
 }

@@ -50,14 +50,13 @@ use ltq_core::{
     Action, Address, Durability, Grant, Peer, Records, Refusal, RefusalCode, Store, TopicName,
     model::SequenceRange,
 };
-use ltq_discovery::registry::Registries;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
 use tracing::debug;
 
-use crate::{NodeBroker, listening::ListenFigures, reload::Reloader};
+use crate::{NodeBroker, listening::ListenFigures, lookup::Lookup, reload::Reloader};
 use body::{BodyBudget, HeldBody};
 use error::ApiError;
 use publishers::Publishers;
@@ -86,7 +85,7 @@ struct Api {
     broker: NodeBroker,
     reloader: Arc<Reloader>,
     listening: Arc<ListenFigures>,
-    registries: Option<Registries>,
+    lookup: Option<Lookup>,
     publishers: Publishers,
     bodies: BodyBudget,
     places: Places,
@@ -102,7 +101,7 @@ pub(crate) fn router(
     broker: NodeBroker,
     reloader: Arc<Reloader>,
     listening: Arc<ListenFigures>,
-    registries: Option<Registries>,
+    lookup: Option<Lookup>,
     places: Places,
     options: &HttpOptions,
     stopping: watch::Receiver<bool>,
@@ -112,7 +111,7 @@ pub(crate) fn router(
         broker,
         reloader,
         listening,
-        registries,
+        lookup,
         places,
         bodies: BodyBudget::new(options.body_bytes_total_max),
         request_timeout: options.request_timeout,

@@ -7,8 +7,8 @@ use ltq_core::{
     Tag, TagRange, Timestamp, TopicName, TopicOptions, Verdict,
     model::SequenceRange,
     protocol::{
-        FRAME_BYTES_MIN, Features, Frame, Hello, PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerLimits,
-        SETTLEMENTS_MAX, Welcome,
+        FRAME_BYTES_MIN, Features, Frame, Hello, InstanceId, PROTOCOL_MAJOR, PROTOCOL_MINOR,
+        PeerLimits, SETTLEMENTS_MAX, Welcome,
     },
 };
 use rand::{Rng, RngExt, rngs::SmallRng};
@@ -255,6 +255,7 @@ pub(super) fn answer(chance: &mut SmallRng) -> Frame {
             minor: PROTOCOL_MINOR,
             features: Features(0),
             node: "I am the node".to_owned(),
+            instance: InstanceId([0; 16]),
             limits: PeerLimits {
                 frame_bytes_max: 1,
                 message_bytes_max: 1,

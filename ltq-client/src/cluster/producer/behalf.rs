@@ -1,11 +1,14 @@
 //! What a producer on one node tells the cluster's producer that it works for.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use ltq_core::{Refusal, RefusalCode};
+use ltq_core::{Refusal, RefusalCode, protocol::InstanceId};
 use ltq_discovery::NodeId;
 use tokio::sync::Notify;
 
@@ -22,16 +25,17 @@ pub(crate) struct Behalf {
     pub(super) signal: Arc<Signal>,
     pub(super) elsewhere: Elsewhere,
     pub(super) counts: Arc<NodeCounts>,
+    silent_after: Duration,
     /// Bytes that are with it and not answered.
     held: AtomicUsize,
+    /// The cluster's task wants to know of every answer from there.
+    is_attended: AtomicBool,
 }
 
 /// Wakes the task of a cluster's producer.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
     notify: Notify,
-    /// The task wants to know of every answer.
-    attentive: AtomicBool,
 }
 
 impl Signal {
@@ -41,10 +45,6 @@ impl Signal {
 
     pub(super) async fn wait(&self) {
         self.notify.notified().await;
-    }
-
-    pub(super) fn set_attentive(&self, attentive: bool) {
-        self.attentive.store(attentive, Ordering::SeqCst);
     }
 }
 
@@ -71,7 +71,9 @@ impl Behalf {
             signal: shared.signal.clone(),
             elsewhere,
             counts,
+            silent_after: shared.silent_after,
             held: AtomicUsize::new(0),
+            is_attended: AtomicBool::new(false),
         }
     }
 
@@ -103,9 +105,20 @@ impl Behalf {
     /// Calls were answered, and this room is free again.
     pub(crate) fn answered(&self, freed: Room) {
         self.release(freed.bytes);
-        if self.signal.attentive.load(Ordering::SeqCst) {
+        if self.is_attended.load(Ordering::SeqCst) {
             self.look_here();
         }
+    }
+
+    /// From now on the cluster's task is told of every answer from there, or not any more. Answers of other
+    /// nodes are none of its business: it looks at all nodes each time that it wakes.
+    pub(super) fn set_attended(&self, is_attended: bool) {
+        self.is_attended.store(is_attended, Ordering::SeqCst);
+    }
+
+    /// For how long it may answer nothing of what it has before it counts as silent.
+    pub(crate) const fn silent_after(&self) -> Duration {
+        self.silent_after
     }
 
     /// There is something new with it.
@@ -113,10 +126,10 @@ impl Behalf {
         self.signal.look_here();
     }
 
-    /// The broker there, which calls itself this, is asked to open it.
-    pub(crate) fn opened(&self, server: &str) {
+    /// The broker there, which is this one, is asked to open it.
+    pub(crate) fn opened(&self, broker: InstanceId) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.twins.lock().opened(&self.node, server);
+            shared.twins.lock().opened(&self.node, broker);
         }
     }
 
@@ -129,6 +142,13 @@ impl Behalf {
             self.look_here();
         }
         is_twin
+    }
+
+    /// Another program's newer producer has the name there: this one is over, on every node.
+    pub(crate) fn fenced(&self, error: PublishError) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.end(&ClusterPublishError::Node { node: self.node.clone(), error });
+        }
     }
 
     /// The node refuses the producer, or what it was sent.
@@ -171,13 +191,8 @@ impl Behalf {
             Failure::Refused(refusal) | Failure::Unknown(UnknownCause::Broker(refusal)) => {
                 if Fault::of(refusal.code).is_nodes() {
                     self.refused(refusal);
-                } else if refusal.code == RefusalCode::Fenced
-                    && let Some(shared) = self.shared.upgrade()
-                {
-                    shared.end(&ClusterPublishError::Node {
-                        node: node.clone(),
-                        error: error.clone(),
-                    });
+                } else if refusal.code == RefusalCode::Fenced {
+                    self.fenced(error.clone());
                 }
             }
             _ => {}

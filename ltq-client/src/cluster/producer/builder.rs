@@ -31,6 +31,8 @@ pub struct ClusterProducerBuilder {
     choice: Choice,
     failover: Failover,
     failover_after: Duration,
+    silent_after: Option<Duration>,
+    nodes_max: usize,
     ordered: Option<Availability>,
     moves_silently: bool,
     ids: bool,
@@ -52,6 +54,8 @@ impl ClusterProducerBuilder {
             choice: Choice::LeastLoaded,
             failover: Failover::AtLeastOnce,
             failover_after: Duration::from_millis(500),
+            silent_after: None,
+            nodes_max: NODES_MAX,
             ordered: None,
             moves_silently: false,
             ids: true,
@@ -117,11 +121,40 @@ impl ClusterProducerBuilder {
         self
     }
 
-    /// How long the connection to a node is to be down, or the node to be gone from discovery, before
-    /// what it was sent goes elsewhere, and before the order moves where it
+    /// How long the connection to a node is to be down, the node to be gone from discovery, or to be
+    /// [silent](Self::silent_after), before what it was sent goes elsewhere, and before the order moves where it
     /// [may](Availability::Move). Default: 500 ms.
     pub const fn failover_after(mut self, after: Duration) -> Self {
         self.failover_after = after;
+        self
+    }
+
+    /// How long a node may answer none of the messages that it has, not one, before it counts as silent: its
+    /// host is frozen or overwhelmed, its disk stands still, or the line to it is cut without a word, which
+    /// the connection itself finds out after three heartbeats only (45 s by default). A silent node is given
+    /// nothing more and what was not sent to it yet goes elsewhere at once; what it was sent goes elsewhere
+    /// [`failover_after`](Self::failover_after) later, where it [may](Failover). It is used again when it
+    /// answers.
+    ///
+    /// Default: a quarter of the [`timeout`](Self::timeout), so that what it was sent has more than half of its
+    /// time left for another node, but 5 s at most, and 250 ms at least: a node that is merely busy, such as
+    /// with a sync of its disk of 100 ms, answers something within that. A single message that takes longer than this on its
+    /// way makes its node look silent; where large ones go over slow lines it is to be longer. As long as the
+    /// timeout or longer: never.
+    pub const fn silent_after(mut self, after: Duration) -> Self {
+        self.silent_after = Some(after);
+        self
+    }
+
+    /// How many nodes the producer keeps to, at least 1. Where more would do it uses those that a random number
+    /// of its [`Cluster`] names, the same ones for as long as they will do, for all producers of the cluster
+    /// that have the same maximum; when one of them will not do, another takes its place until it does again.
+    /// So many programs together use all nodes alike, and none is connected to all of them. Default: 16.
+    ///
+    /// An ordered producer takes no notice of it: the node of a key is not for it to choose. It is connected to
+    /// the nodes of the keys that it publishes.
+    pub const fn nodes_max(mut self, nodes: usize) -> Self {
+        self.nodes_max = if nodes == 0 { 1 } else { nodes };
         self
     }
 
@@ -169,6 +202,9 @@ impl ClusterProducerBuilder {
                 ProducerName::new(&format!("auto-{a:016x}{b:016x}"))?
             }
         };
+        let silent_after = self
+            .silent_after
+            .unwrap_or_else(|| (self.timeout / 4).clamp(SILENT_AFTER_MIN, SILENT_AFTER_MAX));
         let order = self.ordered.map(|_| Order::new(self.moves_silently));
         let shared = Arc::new(Shared::new(Parts {
             settings: Settings {
@@ -181,6 +217,8 @@ impl ClusterProducerBuilder {
             },
             failover: self.failover,
             failover_after: self.failover_after,
+            silent_after,
+            nodes_max: self.nodes_max,
             ordered: self.ordered,
             ids: self.ids,
             window: self.window,
@@ -202,3 +240,11 @@ impl ClusterProducerBuilder {
         Ok(ClusterProducer { shared, _handle: handle })
     }
 }
+
+/// How many nodes a producer keeps to. Sixteen are enough that one that is slow or gone is a small part, and
+/// of two drawn among them one has little to do; each is a connection of every program that publishes.
+const NODES_MAX: usize = 16;
+/// A sync of a slow disk under load takes 100 ms and more.
+const SILENT_AFTER_MIN: Duration = Duration::from_millis(250);
+/// Who has all the time in the world would rather have it elsewhere.
+const SILENT_AFTER_MAX: Duration = Duration::from_secs(5);

@@ -15,6 +15,7 @@ mod keeper;
 mod receipt;
 mod router;
 mod shared;
+mod subset;
 mod twins;
 
 use std::{

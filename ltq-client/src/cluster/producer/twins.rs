@@ -2,41 +2,42 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ltq_core::Address;
+use ltq_core::{Address, protocol::InstanceId};
 use ltq_discovery::{NodeId, NodeInfo, NodeSet};
 
 /// Brokers that are listed under two ids: one that was started anew under another id while the old one is
 /// still listed, or one that two discovery schemes tell of.
 ///
 /// A producer has the same name on all nodes, so the second one on a broker fences the first. A node that
-/// shares an address with one that is in use is therefore left alone; where only the broker's name gives
-/// it away, being fenced after that is taken for what it is, and not for the work of another program.
+/// shares an address with one that is in use, or is connected to and is the same instance, is therefore left
+/// alone. Where that is found out only when a producer is asked for, being fenced after that is taken for what
+/// it is, and not for the work of another program.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
-    /// By the broker of which name, and as the how-manyth, a producer was asked for on each node last.
-    opened: BTreeMap<NodeId, (String, u64)>,
+    /// At which broker, and as the how-manyth, a producer was asked for on each node last.
+    opened: BTreeMap<NodeId, (InstanceId, u64)>,
     count: u64,
     /// Nodes that turned out to be another, which is used in their place.
     twins: BTreeMap<NodeId, NodeId>,
 }
 
 impl Twins {
-    /// A producer is asked for on a node, which is the broker of this name. Word of the older one's end may
-    /// come before that of its own beginning.
-    pub(super) fn opened(&mut self, node: &NodeId, server: &str) {
+    /// A producer is asked for on a node, which is this broker. Word of the older one's end may come before
+    /// that of its own beginning.
+    pub(super) fn opened(&mut self, node: &NodeId, broker: InstanceId) {
         self.count += 1;
-        self.opened.insert(node.clone(), (server.to_owned(), self.count));
+        self.opened.insert(node.clone(), (broker, self.count));
     }
 
     /// A newer producer has the name there. Returns whether it is one of ours: one that was opened
-    /// later, at a broker of the same name. That is believed once for each that was opened.
+    /// later, at the same broker. That is believed once for each that was opened.
     pub(super) fn fenced(&mut self, node: &NodeId) -> bool {
         if self.twins.contains_key(node) {
             return true;
         }
-        let Some((server, at)) = self.opened.get(node) else { return false };
+        let Some((broker, at)) = self.opened.get(node) else { return false };
         let mut others = self.opened.iter();
-        let later = others.find(|(id, (by, since))| *id != node && by == server && since > at);
+        let later = others.find(|(id, (by, since))| *id != node && by == broker && since > at);
         let Some(twin) = later.map(|(id, _)| id.clone()) else { return false };
         self.opened.remove(node);
         self.twins.insert(node.clone(), twin);
@@ -60,20 +61,37 @@ impl Twins {
     }
 }
 
-/// The addresses of the nodes in use.
-pub(super) struct Places<'a>(HashMap<&'a Address, &'a NodeId>);
+/// Where the nodes in use are, and which brokers.
+pub(super) struct Places<'a> {
+    addresses: HashMap<&'a Address, &'a NodeId>,
+    brokers: HashMap<InstanceId, &'a NodeId>,
+}
 
 impl<'a> Places<'a> {
-    pub(super) fn of(nodes: &'a NodeSet, used: impl Iterator<Item = &'a NodeId>) -> Self {
-        let used = used.filter_map(|id| nodes.get(id));
-        let places = used.flat_map(|node| node.addresses().iter().map(|at| (at, node.id())));
-        Self(places.collect())
+    /// `broker` tells which one a node is connected to.
+    pub(super) fn of(
+        nodes: &'a NodeSet,
+        used: impl Iterator<Item = &'a NodeId>,
+        broker: impl Fn(&NodeId) -> Option<InstanceId>,
+    ) -> Self {
+        let used: Vec<_> = used.filter_map(|id| nodes.get(id)).collect();
+        let addresses =
+            used.iter().flat_map(|node| node.addresses().iter().map(|at| (at, node.id())));
+        let brokers = used.iter().filter_map(|node| Some((broker(node.id())?, node.id())));
+        Self { addresses: addresses.collect(), brokers: brokers.collect() }
     }
 
-    /// The node in use, other than this one, that has one of its addresses.
-    pub(super) fn at_same_address(&self, node: &NodeInfo) -> Option<&'a NodeId> {
-        let mut owners = node.addresses().iter().filter_map(|address| self.0.get(address));
-        owners.find(|id| **id != node.id()).copied()
+    /// The node in use, other than this one, that has one of its addresses, or is the broker that this one
+    /// is connected to.
+    pub(super) fn same(
+        &self,
+        node: &NodeInfo,
+        broker: impl FnOnce() -> Option<InstanceId>,
+    ) -> Option<&'a NodeId> {
+        let owners = node.addresses().iter().filter_map(|address| self.addresses.get(address));
+        let mut others = owners.filter(|id| **id != node.id());
+        let same = others.next().or_else(|| self.brokers.get(&broker()?));
+        same.copied().filter(|id| *id != node.id())
     }
 }
 
@@ -85,14 +103,32 @@ mod tests {
         text.parse().unwrap()
     }
 
+    const X: InstanceId = InstanceId([1; 16]);
+    const Y: InstanceId = InstanceId([2; 16]);
+
+    fn node(name: &str) -> NodeInfo {
+        NodeInfo::new(id(name), [format!("tcp://{name}:1").parse().unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn a_node_that_is_connected_to_a_broker_in_use_is_the_same() {
+        let nodes: NodeSet = [node("a"), node("b"), node("c")].into_iter().collect();
+        let used = [id("a")];
+        let places = Places::of(&nodes, used.iter(), |_| Some(X));
+        assert_eq!(places.same(&node("b"), || Some(X)), Some(&id("a")));
+        assert_eq!(places.same(&node("b"), || Some(Y)), None);
+        assert_eq!(places.same(&node("c"), || None), None, "nobody knows yet");
+        assert_eq!(places.same(&node("a"), || Some(X)), None, "that is itself");
+    }
+
     #[test]
     fn only_a_later_producer_of_ours_at_the_same_broker_is_a_twin() {
         let mut twins = Twins::default();
-        twins.opened(&id("a"), "x");
+        twins.opened(&id("a"), X);
         assert!(!twins.fenced(&id("a")), "that is another program");
-        twins.opened(&id("b"), "y");
+        twins.opened(&id("b"), Y);
         assert!(!twins.fenced(&id("a")), "b is another broker");
-        twins.opened(&id("c"), "x");
+        twins.opened(&id("c"), X);
         assert!(!twins.fenced(&id("c")), "a was opened before it");
         assert!(twins.fenced(&id("a")));
         assert_eq!(twins.of(&id("a")), Some(&id("c")));

@@ -101,6 +101,7 @@ impl Driver {
                     self.hub.state.send_replace(ConnectionState::Leaving {
                         address: link.address.clone(),
                         node: link.node.clone(),
+                        instance: link.instance,
                     });
                 }
                 self.phase = Phase::Up(link);
@@ -148,6 +149,7 @@ impl Driver {
         self.hub.state.send_replace(ConnectionState::Connected {
             address: link.address.clone(),
             node: link.node.clone(),
+            instance: link.instance,
         });
         if let Some(first) = self.first.take() {
             drop(first.send(Ok(())));

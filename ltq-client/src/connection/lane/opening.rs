@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures::future::BoxFuture;
 use ltq_core::{
     Connection, RecvStream, SendStream, Stream, TransportError,
-    protocol::{Decoder, PeerLimits, Welcome, WriteQueue},
+    protocol::{Decoder, InstanceId, PeerLimits, Welcome, WriteQueue},
 };
 use tokio::time::Instant;
 
@@ -124,13 +124,15 @@ impl Lane {
         self.welcome_by.is_some()
     }
 
-    /// The broker's welcome on a further stream, by the node of this name.
+    /// The broker's welcome on a further stream, by the node of this name and no other instance of it.
     pub(in crate::connection) fn handle_welcome(
         &mut self,
         welcome: &Welcome,
         node: &str,
+        instance: InstanceId,
     ) -> Result<(), Lost> {
-        if check(welcome).is_some() || welcome.node != node {
+        let is_same = welcome.node == node && welcome.instance == instance;
+        if check(welcome).is_some() || !is_same {
             return Err(Lost::Violation("a further stream's welcome is another's"));
         }
         self.welcome_by = None;

@@ -24,7 +24,7 @@ impl Link {
         config: &Config,
         now: Instant,
     ) {
-        let Some(frame) = producer.open_frame(&self.server) else { return };
+        let Some(frame) = producer.open_frame(&self.server, self.instance) else { return };
         if producer.place.get().is_none() {
             let topic = producer.topic();
             let number = match self.topics.get_mut(topic) {

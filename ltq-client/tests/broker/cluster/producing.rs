@@ -276,3 +276,112 @@ async fn a_broker_that_is_listed_twice_is_used_once() {
         assert_eq!(count, 2_020, "each once");
     }
 }
+
+#[tokio::test]
+async fn a_node_of_the_same_name_is_no_twin_and_a_fence_is_told() {
+    // Both call themselves what every broker does that has no name of its own.
+    let field = Field::with(&["a", "b"]).await;
+    let builder = field.cluster.producer_builder("orders").name("p").choice(Choice::RoundRobin);
+    let producer = within(builder.open()).await.unwrap();
+    let mut used = Vec::new();
+    let both = async {
+        while used.len() < 2 {
+            let node = producer.send(Message::new("before")).await.unwrap().node;
+            if !used.contains(&node) {
+                used.push(node);
+            }
+        }
+    };
+    within(both).await;
+    // Another program takes the name at the node that was opened first.
+    let client = field.brokers[used[0].as_str()].client().await;
+    let other = within(client.producer_builder("orders").name("p").open()).await.unwrap();
+    let fenced = async {
+        loop {
+            if let Err(error) = producer.send(Message::new("after")).await {
+                return error;
+            }
+        }
+    };
+    let error = within(fenced).await;
+    assert_eq!(error.refusal().unwrap().code, ltq_client::RefusalCode::Fenced, "{error}");
+    assert_eq!(error.node(), Some(&used[0]));
+    drop(other);
+}
+
+#[tokio::test]
+async fn a_broker_says_which_it_is_at_each_of_its_addresses() {
+    let field = Field::with(&["a", "b"]).await;
+    let also = "in-process://also-a".parse().unwrap();
+    let listener = field.net.steady().listen(&also).await.unwrap();
+    let broker = field.brokers["a"].broker.clone();
+    let instance = broker.instance();
+    tokio::spawn(async move { broker.serve(listener).await });
+    let connected = async |address: &str| {
+        let builder = ltq_client::Client::builder()
+            .transports(ltq_transport::Transports::new().with(field.net.steady()));
+        within(builder.server(address).connect()).await.unwrap().instance()
+    };
+    assert_eq!(connected("in-process://a").await, Some(instance));
+    assert_eq!(connected("in-process://also-a").await, Some(instance));
+    let other = connected("in-process://b").await;
+    assert_eq!(other, Some(field.brokers["b"].broker.instance()));
+    assert_ne!(other, Some(instance));
+}
+
+#[tokio::test]
+async fn a_producer_keeps_to_some_of_many_nodes_and_replaces_one_that_goes() {
+    let names: Vec<_> = (0..12).map(|n| format!("n{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let field = Field::with(&names).await;
+    let builder = field.cluster.producer_builder("orders").nodes_max(3);
+    let producer = within(builder.choice(Choice::Random).open()).await.unwrap();
+    let used = async |count: usize| {
+        let mut used = BTreeSet::new();
+        for _ in 0..count {
+            used.insert(producer.send(Message::new("m")).await.unwrap().node);
+        }
+        used
+    };
+    let all_open = async { while used(100).await.len() < 3 {} };
+    within(all_open).await;
+    let before = within(used(300)).await;
+    assert_eq!(before.len(), 3);
+    let connected = || field.cluster.state().iter().filter(|one| one.connection.is_some()).count();
+    assert_eq!(connected(), 3, "it is connected to no other");
+    // Another producer of the same program uses the same ones.
+    let second = field.cluster.producer_builder("orders").nodes_max(3);
+    let second = within(second.open()).await.unwrap();
+    for _ in 0..300 {
+        let node = within(second.send(Message::new("m"))).await.unwrap().node;
+        assert!(before.contains(&node), "{node}");
+    }
+    let gone = before.first().unwrap().clone();
+    field.net.take_away(gone.as_str());
+    field.board.remove(gone.as_str());
+    let replaced = async {
+        loop {
+            let now = used(100).await;
+            if now.len() == 3 && !now.contains(&gone) {
+                return now;
+            }
+        }
+    };
+    let after = within(replaced).await;
+    assert_eq!(before.intersection(&after).count(), 2, "no other node changed");
+    assert_eq!(connected(), 3);
+}
+
+#[tokio::test]
+async fn an_ordered_producer_publishes_each_key_to_its_node_however_many_there_are() {
+    let field = Field::with(&["a", "b", "c", "d"]).await;
+    let builder = field.cluster.producer_builder("orders").nodes_max(1);
+    let builder = builder.ordered(ltq_client::Availability::Fail);
+    let producer = within(builder.open()).await.unwrap();
+    let mut used = BTreeSet::new();
+    for key in 0..60 {
+        let message = Message::new("m").with_key(format!("key-{key}"));
+        used.insert(within(producer.send(message)).await.unwrap().node);
+    }
+    assert_eq!(used.len(), 4);
+}

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use ltq_core::protocol::InstanceId;
 use ltq_discovery::NodeId;
 use tokio::sync::watch;
 
@@ -117,6 +118,11 @@ impl Contacts {
 pub(super) fn is_up(id: &NodeId, members: &Members) -> bool {
     let client = members.used_client(id);
     client.is_some_and(|client| contact(&client.state().borrow()) == Contact::Up)
+}
+
+/// The broker that the node is connected to, by whomever.
+pub(super) fn broker(id: &NodeId, members: &Members) -> Option<InstanceId> {
+    members.used_client(id)?.instance()
 }
 
 pub(super) fn contact(state: &ConnectionState) -> Contact {

@@ -1,0 +1,144 @@
+//! A real node is announced to a real etcd, and `ltq` finds it there.
+#![cfg(target_os = "linux")]
+
+use std::{
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use ltq_tests::{EtcdProcess, NodeProcess, binary, within};
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::sleep};
+
+/// `ltq`, at this place.
+struct Ltq<'a> {
+    place: &'a str,
+    more: &'a [&'a str],
+}
+
+impl Ltq<'_> {
+    fn command(&self, command: &str) -> Command {
+        let mut ltq = Command::new(binary("ltq"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LTQ_") {
+                ltq.env_remove(name);
+            }
+        }
+        ltq.arg(command).args(["--registry", self.place]).args(self.more).kill_on_drop(true);
+        ltq.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        ltq
+    }
+
+    async fn run(&self, command: &str, args: &[&str], input: &str) -> Output {
+        let mut child = self.command(command).args(args).spawn().expect("ltq");
+        let mut stdin = child.stdin.take().expect("its input");
+        let input = input.to_owned();
+        let writing = async move { stdin.write_all(input.as_bytes()).await };
+        let (written, output) =
+            within(command, async { tokio::join!(writing, child.wait_with_output()) }).await;
+        drop(written);
+        output.expect("its output")
+    }
+
+    async fn nodes(&self) -> Vec<Value> {
+        let output = self.run("nodes", &["--json"], "").await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("nodes")
+    }
+
+    async fn until(&self, what: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let looking = async {
+            loop {
+                let nodes = self.nodes().await;
+                if wanted(&nodes) {
+                    return nodes;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        within(what, looking).await
+    }
+}
+
+async fn node(folder: &Path, name: &str, more: &[&str]) -> NodeProcess {
+    let more: Vec<_> = ["--node", name].iter().chain(more).copied().collect();
+    NodeProcess::start(&folder.join(name), 0, &more).await.expect("a node")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_announced_to_an_etcd_and_published_to_and_consumed_from_by_its_address() {
+    let Some(etcd) = EtcdProcess::start().await.expect("an etcd") else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = format!("etcd://{}/shop", etcd.client());
+    let one = node(folder.path(), "n1", &["--registry", &place]).await;
+    let two = node(folder.path(), "n2", &["--registry", &place]).await;
+    let ltq = Ltq { place: &place, more: &[] };
+    let nodes = ltq.until("both are there", |nodes| nodes.len() == 2).await;
+    assert_eq!(nodes[0]["id"], "n1");
+    assert_eq!(nodes[0]["addresses"], json!([one.address().to_string()]));
+    let lines: String = (0..100).map(|n| format!("{n}\n")).collect();
+    let output = ltq.run("pub", &["orders"], &lines).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = ltq.run("sub", &["orders", "billing", "--count", "100"], "").await;
+    let mut numbers: Vec<u32> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+    // Another prefix is another place.
+    let other = format!("etcd://{}", etcd.client());
+    assert_eq!(Ltq { place: &other, more: &[] }.nodes().await, Vec::<Value>::new());
+    // One that stops in order is gone when it has ended.
+    assert!(two.terminate().await.expect("it ends").success());
+    let nodes = ltq.nodes().await;
+    assert!(nodes.len() == 1 && nodes[0]["id"] == "n1", "{nodes:?}");
+    assert!(one.terminate().await.expect("it ends").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_asks_who_is_there_is_told() {
+    let Some(etcd) = EtcdProcess::start().await.expect("an etcd") else { return };
+    for (path, asked) in [
+        ("/v3/auth/user/add", json!({ "name": "root", "password": "secret" })),
+        ("/v3/auth/role/add", json!({ "name": "root" })),
+        ("/v3/auth/user/grant", json!({ "user": "root", "role": "root" })),
+        ("/v3/auth/enable", json!({})),
+    ] {
+        let answer = etcd.ask(path, &asked).await.expect("an answer");
+        assert!(answer.get("header").is_some(), "{path}: {answer}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = format!("etcd://{}", etcd.client());
+    let file = folder.path().join("ltq.toml");
+    let settings = format!(
+        "registry = [{place:?}]\n[discovery]\netcd_user = \"root\"\netcd_password = \"secret\"\n"
+    );
+    std::fs::write(&file, settings).expect("a file");
+    let _node = node(folder.path(), "n1", &["--config", file.to_str().expect("a path")]).await;
+    let known = Ltq { place: &place, more: &["--etcd-user", "root", "--etcd-password", "secret"] };
+    known.until("it is there", |nodes| nodes.len() == 1).await;
+    let wrong = Ltq { place: &place, more: &["--etcd-user", "root", "--etcd-password", "guess"] };
+    for stranger in [wrong, Ltq { place: &place, more: &[] }] {
+        let output = stranger.run("nodes", &[], "").await;
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{why}");
+        assert!(why.contains("refused"), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_is_none_is_bad_usage() {
+    for (place, why) in [
+        ("etcd://e:2379,tcp://r:7450", "beside each other"),
+        ("etcd://e:2379/a,etcd://f:2379/b", "different places"),
+        ("etcd:///a", "is no etcd"),
+        ("etcds://e:2379", "whom to trust"),
+    ] {
+        let output = Ltq { place, more: &[] }.run("nodes", &[], "").await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+}
