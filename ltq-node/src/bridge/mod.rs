@@ -11,11 +11,14 @@ mod flags;
 mod forwarder;
 mod http;
 mod ledger;
+mod memory;
+mod names;
 mod origin;
 mod outlet;
 mod route;
 mod running;
 mod side;
+mod sight;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -25,8 +28,11 @@ pub use config::{BridgeConfig, BridgeLimits, RouteSettings};
 pub use figures::{Board, RouteCounts, RouteFigures, Status, TopicFigures, TopicOnNode};
 pub use flags::BridgeFlags;
 pub use forwarder::{Ended, Forwarder, REFUSED_HEADER, Rules, Source};
+pub use memory::{Memories, Memory};
+pub use names::Names;
 pub use origin::{
     Garbled, HOPS_LIMIT, ORIGIN_HEADER, ORIGIN_ID_HEADER, Passage, Place, Site, SiteError, Sites,
+    Stamp,
 };
 pub use outlet::{Destination, Failure, Order};
 pub use route::{HeaderFilter, HeaderFilterError, Refused, Route, Target, check_prefix};
