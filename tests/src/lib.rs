@@ -6,6 +6,7 @@ pub mod attacker;
 #[cfg(target_os = "linux")]
 pub mod bad_network;
 mod bridge_process;
+pub mod bridged;
 mod gated;
 pub mod kill;
 mod node_process;

@@ -111,6 +111,14 @@ impl<K> Process<K> {
         self.signal(Signal::TERM)
     }
 
+    /// SIGHUP: it reads its configuration again.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn hang_up(&self) -> io::Result<()> {
+        self.signal(Signal::HUP)
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

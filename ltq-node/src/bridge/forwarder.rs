@@ -3,12 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use ltq_client::{
-    Backoff, Client, ConnectionState, ConsumeError, Consumer, Delivery, RequestError,
-};
-use ltq_core::{
-    ChannelName, Entropy as _, Refusal, RefusalCode, StartAt, SystemEntropy, TopicName,
-};
+use ltq_client::{Backoff, ConsumeError, Consumer, Delivery, RequestError};
+use ltq_core::{Entropy as _, Refusal, RefusalCode, SystemEntropy};
 use ltq_discovery::NodeId;
 use thiserror::Error;
 use tokio::{
@@ -18,40 +14,12 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Destination, Failure, Garbled, HeaderFilter, Memory, Names, Passage, Place, Refused, Share,
-    Sites, Status, TopicFigures,
+    Destination, Failure, Garbled, Memory, Passage, Place, Refused, Rules, Share, Source, Status,
+    TopicFigures,
     figures::{add, count},
     ledger::{Kept, Ledger, News, Outcome, Parcel},
     outlet::{Answer, Outlet},
 };
-
-/// Where a forwarder takes messages from.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The client of the node. It must lead to that node alone.
-    pub client: Client,
-    /// Which node it is, as it was found.
-    pub node: NodeId,
-    /// What nodes call themselves.
-    pub names: Names,
-    /// The topic.
-    pub topic: TopicName,
-    /// The channel that keeps the place. It is made where it does not exist.
-    pub channel: ChannelName,
-    /// Where it begins then.
-    pub start: StartAt,
-}
-
-/// Which messages are forwarded, and what becomes of those that are not wanted.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Between which sites; `None` leaves messages as they are, and forwards all.
-    pub sites: Option<Sites>,
-    /// The headers that a message must have.
-    pub headers: Vec<HeaderFilter>,
-    /// What becomes of a message that the destination refuses for good.
-    pub refused: Refused,
-}
 
 /// Brings the messages of one topic of one node to a destination, each of them at least once.
 ///
@@ -260,12 +228,15 @@ impl Forwarder {
                 batch = consumer.next_batch(TAKE_MAX),
                     if !is_ending && ledger.has_room(credit) => match batch {
                     Some(Ok(batch)) => {
-                        let name = self.name();
+                        let name = self.source.name();
                         for delivery in batch.into_deliveries() {
                             match delivery {
                                 Ok(delivery) => self.take(delivery, &name, &mut ledger),
                                 Err(error) => self.unreadable(&error),
                             }
+                        }
+                        if trouble.is_none() {
+                            self.fill(&mut ledger);
                         }
                     }
                     Some(Err(ConsumeError::Ended(refusal))) => over = Some(refusal),
@@ -295,19 +266,6 @@ impl Forwarder {
                 Err(Ended::Stopped)
             }
         }
-    }
-
-    /// What the node is called in the origin of its messages.
-    fn name(&self) -> NodeId {
-        let state = self.source.client.state();
-        let state = state.borrow();
-        let told = match &*state {
-            ConnectionState::Connected { node, .. } | ConnectionState::Leaving { node, .. } => {
-                Some(&**node)
-            }
-            _ => None,
-        };
-        self.source.names.of(&self.source.node, told)
     }
 
     /// Takes a delivery in. The node has this name.

@@ -43,15 +43,6 @@ impl Shown for Looked {
         let not_yet = |code, detail: String| {
             Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, detail))
         };
-        let Some(nodes) = plan.sight.nodes() else {
-            return not_yet("waiting", "the nodes of the source are not known yet".to_owned());
-        };
-        if nodes.is_empty() {
-            return not_yet("waiting", "the source has no nodes".to_owned());
-        }
-        if let Some((node, Some(why))) = nodes.iter().find(|(_, trouble)| trouble.is_some()) {
-            return not_yet("waiting", format!("node {node} of the source: {why}"));
-        }
         let (held, waiting): (Vec<_>, Vec<_>) = {
             let troubled = plan.board.all().into_iter().filter_map(in_trouble);
             troubled.partition(|(code, _)| *code == "held")
@@ -65,6 +56,15 @@ impl Shown for Looked {
                 "{count} topics are not forwarded, being more than limits.topics_max; {one} is one"
             );
             return not_yet("left_out", detail);
+        }
+        let Some(nodes) = plan.sight.nodes() else {
+            return not_yet("waiting", "the nodes of the source are not known yet".to_owned());
+        };
+        if nodes.is_empty() {
+            return not_yet("waiting", "the source has no nodes".to_owned());
+        }
+        if let Some((node, Some(why))) = nodes.iter().find(|(_, trouble)| trouble.is_some()) {
+            return not_yet("waiting", format!("node {node} of the source: {why}"));
         }
         if let Some(why) = Reach::of(&plan.destination).trouble() {
             return not_yet("waiting", why);

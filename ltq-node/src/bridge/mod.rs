@@ -9,6 +9,7 @@ mod config;
 mod figures;
 mod flags;
 mod forwarder;
+mod given;
 mod http;
 mod ledger;
 mod memory;
@@ -27,7 +28,8 @@ pub use budget::{Budget, Share};
 pub use config::{BridgeConfig, BridgeLimits, RouteSettings};
 pub use figures::{Board, RouteCounts, RouteFigures, Status, TopicFigures, TopicOnNode};
 pub use flags::BridgeFlags;
-pub use forwarder::{Ended, Forwarder, REFUSED_HEADER, Rules, Source};
+pub use forwarder::{Ended, Forwarder, REFUSED_HEADER};
+pub use given::{Rules, Source};
 pub use memory::{Memories, Memory};
 pub use names::Names;
 pub use origin::{

@@ -76,17 +76,10 @@ pub(super) async fn follow(
         plan.sight.set(&nodes);
         leaving.retain(|_, over| over.has_changed().is_ok());
         followed.retain(|id, of| {
-            let is_there = match nodes.get(id) {
+            match nodes.get(id) {
                 Some(node) if has_same_addresses(node, &of.info.borrow()) => return true,
-                Some(_) => true,
-                None => false,
-            };
-            match is_there {
-                true => info!(node = %id, "a node of the source is elsewhere now"),
-                false => {
-                    info!(node = %id, "no longer a node of the source");
-                    plan.names.forget(id);
-                }
+                Some(_) => info!(node = %id, "a node of the source is elsewhere now"),
+                None => info!(node = %id, "no longer a node of the source"),
             }
             of.stop.send_replace(true);
             leaving.insert(id.clone(), of.over.clone());
@@ -109,12 +102,18 @@ pub(super) async fn follow(
                 if let Some(mut before) = before {
                     let _closed = before.changed().await;
                 }
+                let (plan, id) = (running.plan.clone(), running.id.clone());
                 running.run(told, stopped).await;
+                plan.names.forget(&id);
                 drop(ending);
             });
             followed.insert(id, Followed { stop, info, over });
         }
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                error!(%error, "what follows a node has failed");
+            }
+        }
     });
     tokio::select! {
         () = told(&mut stop) => {}

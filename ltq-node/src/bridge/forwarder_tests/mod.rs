@@ -5,10 +5,11 @@ mod field;
 mod large;
 mod trouble;
 
-use ltq_core::{Durability, Message, Offset};
+use ltq_client::Client;
+use ltq_core::{Durability, Message, Offset, StartAt, TopicName};
 
 use super::*;
-use crate::bridge::{Garbled, ORIGIN_HEADER, ORIGIN_ID_HEADER};
+use crate::bridge::{Garbled, ORIGIN_HEADER, ORIGIN_ID_HEADER, Sites};
 use field::{Field, bodies, within};
 
 #[tokio::test]
