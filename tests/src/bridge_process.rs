@@ -1,27 +1,24 @@
-use std::{
-    io,
-    net::SocketAddr,
-    process::{Command as Build, Stdio},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, process::Command as Build};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
-    process::{Child, Command},
-};
 
 use crate::{
-    node_process::{binary, word_of},
+    process::{Process, ServesHttp, binary, http_of, spawn},
     within,
 };
 
 /// A real `ltq-node bridge`, in a process of its own.
-pub struct BridgeProcess {
-    child: Child,
+pub type BridgeProcess = Process<Bridge>;
+
+/// Where a bridge serves HTTP.
+pub struct Bridge {
     http: SocketAddr,
+}
+
+impl ServesHttp for Bridge {
+    fn http(&self) -> SocketAddr {
+        self.http
+    }
 }
 
 impl BridgeProcess {
@@ -39,46 +36,14 @@ impl BridgeProcess {
     /// # Errors
     /// It ended before it said where it serves HTTP.
     pub async fn start_by(
-        command: Build,
+        mut command: Build,
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> io::Result<Self> {
-        let mut command = Command::from(command);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("LTQ_") {
-                command.env_remove(name);
-            }
-        }
-        let mut child = command
-            .args(["bridge", "--http", "127.0.0.1:0"])
-            .args(arguments)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
-        let mut lines = BufReader::new(stdout).lines();
+        command.args(["bridge", "--http", "127.0.0.1:0"]);
+        let (process, mut lines) = spawn(command, arguments, variables)?;
         let banner = within("the bridge's start", lines.next_line()).await?.unwrap_or_default();
-        let none = || io::Error::other(format!("the bridge said {banner:?}"));
-        let http = word_of(&banner, "http://").ok_or_else(none)?;
-        let http = http.trim_start_matches("http://").parse().map_err(io::Error::other)?;
-        Ok(Self { child, http })
-    }
-
-    /// What it answers to `GET path`: the status, and the body.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub async fn get(&self, path: &str, token: Option<&str>) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.http).await?;
-        let token = token.map(|it| format!("authorization: Bearer {it}\r\n")).unwrap_or_default();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: b\r\n{token}connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
-        Ok((status.unwrap_or_default(), body.unwrap_or_default()))
+        Ok(process.with(Bridge { http: http_of(&banner)? }))
     }
 
     /// What it says of its routes.
@@ -86,8 +51,7 @@ impl BridgeProcess {
     /// # Errors
     /// The operating system's, or an answer that is none.
     pub async fn routes(&self) -> io::Result<Value> {
-        let (_, body) = self.get("/routes", None).await?;
-        serde_json::from_str(&body).map_err(io::Error::other)
+        self.json("/routes").await
     }
 
     /// Waits until what it says of its routes is as wanted.
@@ -95,40 +59,6 @@ impl BridgeProcess {
     /// # Panics
     /// When that does not happen.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        within(what, async {
-            loop {
-                if let Ok(routes) = self.routes().await
-                    && wanted(&routes)
-                {
-                    return routes;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-    }
-
-    /// Its process.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
-    }
-
-    /// SIGKILL, and waits until it is gone.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub async fn kill(mut self) -> io::Result<()> {
-        self.child.kill().await
-    }
-
-    /// SIGTERM, and waits for its end.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub async fn terminate(mut self) -> io::Result<std::process::ExitStatus> {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        kill_process(pid.ok_or_else(|| io::Error::other("it has ended"))?, Signal::TERM)?;
-        within("the bridge's clean stop", self.child.wait()).await
+        self.until_json(what, "/routes", wanted).await
     }
 }

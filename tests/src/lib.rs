@@ -6,22 +6,25 @@ pub mod attacker;
 #[cfg(target_os = "linux")]
 pub mod bad_network;
 mod bridge_process;
+pub mod bridged;
 mod etcd_process;
 mod gated;
 pub mod kill;
 mod node_process;
+mod process;
 mod raw_peer;
 mod registry_process;
 mod served;
 #[cfg(target_os = "linux")]
 pub mod torment;
 
-pub use bridge_process::BridgeProcess;
+pub use bridge_process::{Bridge, BridgeProcess};
 pub use etcd_process::EtcdProcess;
 pub use gated::Gated;
-pub use node_process::{NodeProcess, binary};
+pub use node_process::{Node, NodeProcess};
+pub use process::{Listens, Process, ServesHttp, binary};
 pub use raw_peer::{RawPeer, answers, answers_over, bytes_of};
-pub use registry_process::RegistryProcess;
+pub use registry_process::{Registry, RegistryProcess};
 pub use served::{Local, Served};
 
 use std::time::Duration;

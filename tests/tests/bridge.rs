@@ -4,24 +4,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
 use ltq_client::{Client, Message, StartAt};
-use ltq_tests::{BridgeProcess, NodeProcess, RegistryProcess, within};
+use ltq_tests::{
+    BridgeProcess, NodeProcess, RegistryProcess,
+    bridged::{Load, check, node, stored},
+    within,
+};
 use serde_json::Value;
-use tokio::{sync::watch, task::JoinHandle};
-
-const ORIGIN_ID: &str = "ltq-origin-id";
-
-async fn node(folder: &Path, name: &str, port: u16) -> NodeProcess {
-    NodeProcess::start(&folder.join(name), port, &["--node", name]).await.expect("a node")
-}
 
 /// Two nodes, and a bridge from the one to the other.
 struct Field {
@@ -79,97 +71,6 @@ async fn bridge(a: &NodeProcess, b: &NodeProcess) -> BridgeProcess {
     let (from, to) = (a.address().to_string(), b.address().to_string());
     let arguments = ["--from", &from, "--to", &to, "--topic", "*"];
     BridgeProcess::start(&arguments, &[("LTQ_BRIDGE_REFRESH", "100ms")]).await.expect("a bridge")
-}
-
-/// What a node has of a topic: bodies with their ids, in the order of the log.
-async fn stored(node: &NodeProcess, topic: &str) -> Vec<(String, String)> {
-    let client = Client::connect(&node.address().to_string()).await.expect("connected");
-    let count = client.admin().show_topic(topic).await.expect("the topic").end.0;
-    let mut consumer = client.consumer(topic, "check").await.expect("a consumer");
-    let mut found = Vec::new();
-    while (found.len() as u64) < count {
-        let delivery = within("a message", consumer.next()).await.expect("one").expect("whole");
-        let message = &delivery.message;
-        let id = message.headers.iter().find(|(name, _)| name == ORIGIN_ID);
-        let id = id.map(|(_, id)| String::from_utf8_lossy(id).into_owned());
-        found.push((String::from_utf8_lossy(&message.body).into_owned(), id.unwrap_or_default()));
-        delivery.ack().expect("in time");
-    }
-    found
-}
-
-/// Who publishes until told to stop, and knows what was confirmed.
-struct Load {
-    stop: watch::Sender<bool>,
-    confirmed: Arc<AtomicU64>,
-    tasks: Vec<JoinHandle<BTreeSet<String>>>,
-}
-
-impl Load {
-    async fn start(node: &NodeProcess, topic: &str) -> Self {
-        let client = Client::connect(&node.address().to_string()).await.expect("connected");
-        let producer = client.producer(topic).await.expect("a producer");
-        let (stop, stopped) = watch::channel(false);
-        let confirmed = Arc::new(AtomicU64::new(0));
-        let publish = |who: usize| {
-            let (producer, stopped, count) = (producer.clone(), stopped.clone(), confirmed.clone());
-            tokio::spawn(async move {
-                let mut mine = BTreeSet::new();
-                for number in 0.. {
-                    if *stopped.borrow() {
-                        break;
-                    }
-                    let body = format!("{who}-{number}");
-                    if producer
-                        .send(Message::new(body.clone()).with_key(who.to_string()))
-                        .await
-                        .is_ok()
-                    {
-                        mine.insert(body);
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                mine
-            })
-        };
-        let tasks = (0..8).map(publish).collect();
-        Self { stop, confirmed, tasks }
-    }
-
-    /// Waits until so many more messages were confirmed.
-    async fn more(&self, count: u64) {
-        let from = self.confirmed.load(Ordering::Relaxed);
-        within("the load to go on", async {
-            while self.confirmed.load(Ordering::Relaxed) < from + count {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        })
-        .await;
-    }
-
-    async fn end(self) -> BTreeSet<String> {
-        self.stop.send_replace(true);
-        let mut all = BTreeSet::new();
-        for task in self.tasks {
-            all.extend(within("a publisher's end", task).await.expect("no panic"));
-        }
-        all
-    }
-}
-
-/// Everything that was confirmed is there, and its ids tell every repeat. Returns how many repeats there are.
-fn check(confirmed: &BTreeSet<String>, stored: &[(String, String)]) -> usize {
-    let mut by_body: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (body, id) in stored {
-        assert!(!id.is_empty(), "{body} has no id");
-        by_body.entry(body).or_default().insert(id);
-    }
-    let lost: Vec<_> = confirmed.iter().filter(|body| !by_body.contains_key(&***body)).collect();
-    assert!(lost.is_empty(), "{} messages are lost: {lost:?}", lost.len());
-    for (body, ids) in &by_body {
-        assert_eq!(ids.len(), 1, "{body} has several ids: {ids:?}");
-    }
-    stored.len() - by_body.len()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -295,7 +196,7 @@ async fn a_destination_of_two_nodes_goes_on_with_one() {
     bridge.until("it forwards", forwarded(2_000)).await;
     let port = c.port();
     c.kill().await.expect("killed");
-    let before = load.confirmed.load(Ordering::Relaxed);
+    let before = load.confirmed();
     load.more(2_000).await;
     bridge.until("it goes on", forwarded(before + 2_000)).await;
     let confirmed = load.end().await;

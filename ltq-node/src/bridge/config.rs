@@ -97,6 +97,8 @@ pub struct RouteSettings {
     /// none, and they are held.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused_topic: Option<TopicName>,
+    /// Whether messages that the destination refuses for good are acked and not forwarded. Default: false.
+    pub refused_skip: bool,
 }
 
 /// What a bridge takes in: the table `[limits]`.
@@ -155,6 +157,7 @@ impl Default for RouteSettings {
             durability: None,
             ordered: true,
             refused_topic: None,
+            refused_skip: false,
         }
     }
 }
@@ -194,7 +197,11 @@ impl RouteSettings {
             start: self.start.into(),
             durability: self.durability.map(Into::into),
             ordered: self.ordered,
-            refused: self.refused_topic.clone().map_or(Refused::Hold, Refused::Park),
+            refused: match &self.refused_topic {
+                Some(topic) => Refused::Park(topic.clone()),
+                None if self.refused_skip => Refused::Skip,
+                None => Refused::Hold,
+            },
         })
     }
 
@@ -218,6 +225,9 @@ impl RouteSettings {
         }
         if let Err(error) = check_prefix(&self.prefix) {
             return bad("prefix", &self.prefix, &error.to_string());
+        }
+        if self.refused_skip && self.refused_topic.is_some() {
+            return bad("refused_skip", "true", "refused_topic is there too; choose one");
         }
         match &self.to_topic {
             Some(_) if !self.prefix.is_empty() => {

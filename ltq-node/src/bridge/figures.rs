@@ -49,6 +49,8 @@ counts! {
     skipped_hops,
     /// Messages without the headers that the route asks for, acked and not forwarded.
     skipped_filter,
+    /// Messages that the destination refused for good, acked and not forwarded, as the route wants it.
+    skipped_refused,
     /// Deliveries of messages that were forwarded before, acked again.
     skipped_repeat,
     /// Messages that the destination refused for good and that were moved to the topic for these.

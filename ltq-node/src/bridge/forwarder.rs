@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use ltq_client::{Backoff, Client, ConsumeError, Consumer, Delivery, RequestError};
-use ltq_core::{
-    ChannelName, Entropy as _, Message, Refusal, RefusalCode, StartAt, SystemEntropy, TopicName,
-};
+use ltq_client::{Backoff, ConsumeError, Consumer, Delivery, RequestError};
+use ltq_core::{Entropy as _, Refusal, RefusalCode, SystemEntropy};
 use ltq_discovery::NodeId;
 use thiserror::Error;
 use tokio::{
@@ -16,38 +14,12 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Destination, Failure, Garbled, HeaderFilter, Passage, Place, Refused, Share, Sites, Status,
+    Destination, Failure, Garbled, Memory, Passage, Place, Refused, Rules, Share, Source, Status,
     TopicFigures,
     figures::{add, count},
-    ledger::{Ledger, News, Outcome},
-    outlet::Outlet,
+    ledger::{Kept, Ledger, News, Outcome, Parcel},
+    outlet::{Answer, Outlet},
 };
-
-/// Where a forwarder takes messages from.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// The client of the node. It must lead to that node alone.
-    pub client: Client,
-    /// Which node it is.
-    pub node: NodeId,
-    /// The topic.
-    pub topic: TopicName,
-    /// The channel that keeps the place. It is made where it does not exist.
-    pub channel: ChannelName,
-    /// Where it begins then.
-    pub start: StartAt,
-}
-
-/// Which messages are forwarded, and what becomes of those that are not wanted.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Between which sites; `None` leaves messages as they are, and forwards all.
-    pub sites: Option<Sites>,
-    /// The headers that a message must have.
-    pub headers: Vec<HeaderFilter>,
-    /// What becomes of a message that the destination refuses for good.
-    pub refused: Refused,
-}
 
 /// Brings the messages of one topic of one node to a destination, each of them at least once.
 ///
@@ -55,7 +27,7 @@ pub struct Rules {
 /// the source knows what is still to be done, and whoever takes it up, after whatever crash, goes on there.
 /// What may be stored twice is what was sent and not acked then: at most as much as the [share](Share). A
 /// forwarder that lives on remembers what it has forwarded, and forwards none of it again for a connection
-/// that was lost.
+/// that was lost; its [`Memory`] goes on to the next one of its topic and node.
 ///
 /// Messages go in the order in which the source gives them: to a lone consumer that of its log. Where one
 /// fails, none is sent before all that were sent are answered, and then those that failed go first, one by
@@ -70,6 +42,7 @@ pub struct Forwarder {
     rules: Rules,
     share: Share,
     figures: Arc<TopicFigures>,
+    memory: Memory,
     outlet: Outlet,
     park: Option<Outlet>,
     backoff: Backoff,
@@ -109,7 +82,7 @@ impl Forwarder {
     ) -> Self {
         let window = share.credit_max();
         let park = match &rules.refused {
-            Refused::Hold => None,
+            Refused::Hold | Refused::Skip => None,
             Refused::Park(topic) => {
                 let (client, topic) = (source.client.clone(), topic.clone());
                 let there = Destination::Node { client, topic, durability: None };
@@ -118,7 +91,15 @@ impl Forwarder {
         };
         let outlet = Outlet::new(destination, window);
         let backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
-        Self { source, rules, share, figures, outlet, park, backoff }
+        let memory = Memory::default();
+        Self { source, rules, share, figures, memory, outlet, park, backoff }
+    }
+
+    /// Goes on with what another one remembers. Default: nothing.
+    #[must_use]
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// Waits so long after failures. Default: from 100 ms to 10 s.
@@ -186,7 +167,7 @@ impl Forwarder {
         mut consumer: Consumer,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), Ended> {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(&self.rules.refused, std::mem::take(&mut self.memory));
         let mut trouble: Option<Trouble> = None;
         let mut is_stopping = false;
         let mut over: Option<Refusal> = None;
@@ -208,6 +189,7 @@ impl Forwarder {
             });
             // None is taken from the ledger before it was given away.
             let next = if is_ending || !is_due { None } else { ledger.next() };
+            let has_next = next.is_some();
             let waits_until = trouble.as_ref().filter(|_| !is_due && !ledger.has_sent());
             let waits_until = waits_until.map_or_else(Instant::now, |trouble| trouble.until);
             let credit = self.share.credit();
@@ -227,7 +209,7 @@ impl Forwarder {
                     ledger.remember(credit);
                 }
                 _ = looks.tick(), if ledger.has_sent() => self.look_at_time(&ledger),
-                given = give(&mut self.outlet, &mut self.park, next.as_ref()), if next.is_some() => {
+                given = give(&mut self.outlet, &mut self.park, next), if has_next => {
                     match given {
                         Ok(answer) => {
                             ledger.sent(answer);
@@ -237,8 +219,8 @@ impl Forwarder {
                             }
                         }
                         Err(failure) => {
-                            let was_parked = ledger.not_taken(&failure);
-                            self.fail(&failure, was_parked, &mut trouble);
+                            let outcome = ledger.not_taken(failure);
+                            self.settle(outcome, &mut trouble);
                         }
                     }
                 }
@@ -246,11 +228,15 @@ impl Forwarder {
                 batch = consumer.next_batch(TAKE_MAX),
                     if !is_ending && ledger.has_room(credit) => match batch {
                     Some(Ok(batch)) => {
+                        let name = self.source.name();
                         for delivery in batch.into_deliveries() {
                             match delivery {
-                                Ok(delivery) => self.take(delivery, &mut ledger),
+                                Ok(delivery) => self.take(delivery, &name, &mut ledger),
                                 Err(error) => self.unreadable(&error),
                             }
+                        }
+                        if trouble.is_none() {
+                            self.fill(&mut ledger);
                         }
                     }
                     Some(Err(ConsumeError::Ended(refusal))) => over = Some(refusal),
@@ -260,6 +246,11 @@ impl Forwarder {
             }
         }
         self.figures.set_unconfirmed(0);
+        // What was not sent is given back, before the end of the subscription is confirmed.
+        self.memory = ledger.into_memory();
+        if over.as_ref().is_some_and(|refusal| is_anew(refusal.code)) {
+            self.memory.forget();
+        }
         match over {
             Some(refusal) if is_gone(refusal.code) => Err(Ended::Gone(refusal)),
             Some(refusal) if !is_stopping => {
@@ -267,9 +258,9 @@ impl Forwarder {
                 Ok(())
             }
             _ => {
-                // What was not sent is given back, before the end of the subscription is confirmed.
-                drop(ledger);
-                if let Err(error) = consumer.close().await {
+                // A node that is not there confirms nothing, and another forwarder may be waiting for this end.
+                let is_there = self.source.client.state().borrow().is_connected();
+                if is_there && let Err(error) = consumer.close().await {
                     debug!(%error, "the last acks may be lost");
                 }
                 Err(Ended::Stopped)
@@ -277,9 +268,9 @@ impl Forwarder {
         }
     }
 
-    /// Takes a delivery in.
-    fn take(&self, delivery: Delivery, ledger: &mut Ledger) {
-        let mut delivery = match ledger.look(delivery) {
+    /// Takes a delivery in. The node has this name.
+    fn take(&self, delivery: Delivery, name: &NodeId, ledger: &mut Ledger) {
+        let delivery = match ledger.look(delivery) {
             News::New(delivery) => delivery,
             News::Held => return,
             News::Done => return count(&self.figures.route().skipped_repeat),
@@ -288,29 +279,26 @@ impl Forwarder {
         if !self.rules.headers.iter().all(|filter| filter.matches(&delivery.message)) {
             return self.skip(delivery, &figures.skipped_filter);
         }
-        if let Some(sites) = &self.rules.sites {
-            let Source { node, topic, .. } = &self.source;
-            let (offset, time) = (delivery.offset(), delivery.time());
-            let message = std::mem::take(&mut delivery.message);
-            match sites.pass(message, Place { node, topic, offset, time }) {
-                Passage::On { message, garbled } => {
-                    delivery.message = message;
-                    if let Some(garbled) = garbled {
-                        self.garbled(&delivery, garbled);
-                    }
+        let Some(sites) = &self.rules.sites else { return ledger.hold(delivery, None) };
+        let topic = &self.source.topic;
+        let (offset, time) = (delivery.offset(), delivery.time());
+        match sites.pass(&delivery.message, Place { node: name, topic, offset, time }) {
+            Passage::On { stamp, garbled } => {
+                if let Some(garbled) = garbled {
+                    self.garbled(&delivery, garbled);
                 }
-                Passage::Back => return self.skip(delivery, &figures.skipped_loop),
-                Passage::TooFar => {
-                    let (node, topic) = (&self.source.node, &self.source.topic);
-                    if figures.skipped_hops.load(std::sync::atomic::Ordering::Relaxed) == 0 {
-                        warn!(%node, %topic, %offset, "a message has passed as many sites as it may; is \
-                              a site called by two names?");
-                    }
-                    return self.skip(delivery, &figures.skipped_hops);
+                ledger.hold(delivery, Some(stamp));
+            }
+            Passage::Back => self.skip(delivery, &figures.skipped_loop),
+            Passage::TooFar => {
+                let node = &self.source.node;
+                if figures.skipped_hops.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+                    warn!(%node, %topic, %offset, "a message has passed as many sites as it may; is \
+                          a site called by two names?");
                 }
+                self.skip(delivery, &figures.skipped_hops);
             }
         }
-        ledger.hold(delivery);
     }
 
     fn skip(&self, delivery: Delivery, figure: &std::sync::atomic::AtomicU64) {
@@ -335,7 +323,7 @@ impl Forwarder {
     /// Gives away what can be without waiting.
     fn fill(&mut self, ledger: &mut Ledger) {
         while let Some(next) = ledger.next() {
-            match give(&mut self.outlet, &mut self.park, Some(&next)).now_or_never() {
+            match give(&mut self.outlet, &mut self.park, Some(next)).now_or_never() {
                 Some(Ok(answer)) => ledger.sent(answer),
                 // A failure comes again where it is looked at.
                 Some(Err(_)) | None => return,
@@ -345,7 +333,7 @@ impl Forwarder {
 
     fn settle(&mut self, outcome: Outcome, trouble: &mut Option<Trouble>) {
         let figures = self.figures.route();
-        match outcome {
+        let ack = match outcome {
             Outcome::Stored { bytes, time, was_parked, ack } => {
                 if was_parked {
                     count(&figures.parked);
@@ -353,35 +341,48 @@ impl Forwarder {
                     count(&figures.forwarded);
                     add(&figures.forwarded_bytes, bytes);
                 }
-                if ack.is_err() {
-                    count(&figures.late_acks);
-                }
                 self.figures.set_reached(time);
-                if trouble.as_ref().is_none_or(|trouble| trouble.is_tried) {
-                    *trouble = None;
-                    if self.figures.set_status(Status::Forwarding) {
-                        let (node, topic) = (&self.source.node, &self.source.topic);
-                        info!(%node, %topic, "forwarding again");
-                    }
-                }
+                ack
             }
-            Outcome::Failed { failure, was_parked } => self.fail(&failure, was_parked, trouble),
+            Outcome::Skipped { why, ack } => {
+                count(&figures.refusals);
+                count(&figures.skipped_refused);
+                let (node, topic) = (&self.source.node, &self.source.topic);
+                warn!(%node, %topic, why, "refused for good and skipped");
+                ack
+            }
+            Outcome::Kept(kept) => return self.fail(kept, trouble),
+        };
+        if ack.is_err() {
+            count(&figures.late_acks);
+        }
+        if trouble.as_ref().is_none_or(|trouble| trouble.is_tried) {
+            *trouble = None;
+            if self.figures.set_status(Status::Forwarding) {
+                let (node, topic) = (&self.source.node, &self.source.topic);
+                info!(%node, %topic, "forwarding again");
+            }
         }
     }
 
-    fn fail(&mut self, failure: &Failure, was_parked: bool, trouble: &mut Option<Trouble>) {
-        let (status, is_at_once) = match failure {
-            Failure::Refused(refusal) => {
-                count(&self.figures.route().refusals);
-                // It goes aside at once, unless it is refused there, too.
-                let is_parked = self.park.is_some() && !was_parked;
-                ((!is_parked).then(|| Status::Held(refusal.to_string())), is_parked)
+    fn fail(&mut self, kept: Kept, trouble: &mut Option<Trouble>) {
+        let refusals = &self.figures.route().refusals;
+        let status = match kept {
+            Kept::OtherWay(why) => {
+                count(refusals);
+                let (node, topic) = (&self.source.node, &self.source.topic);
+                info!(%node, %topic, why, "set aside");
+                None
             }
-            Failure::Later(why) => {
+            Kept::Held(why) => {
+                count(refusals);
+                Some(Status::Held(why))
+            }
+            Kept::Later(why) => {
                 // What is wrong may be with the producer: its topic was deleted, say.
                 self.outlet.close();
                 self.park.iter_mut().for_each(Outlet::close);
-                (Some(Status::Waiting(why.clone())), false)
+                Some(Status::Waiting(why))
             }
         };
         let failures = match trouble {
@@ -390,9 +391,12 @@ impl Forwarder {
             Some(trouble) => trouble.failures.saturating_add(1),
             None => 1,
         };
-        let wait = self.backoff.wait(failures, SystemEntropy.next());
-        let until = if is_at_once { Instant::now() } else { Instant::now() + wait };
-        *trouble = Some(Trouble { failures, until, is_tried: false });
+        // Another way is tried at once.
+        let wait = match &status {
+            Some(_) => self.backoff.wait(failures, SystemEntropy.next()),
+            None => Duration::ZERO,
+        };
+        *trouble = Some(Trouble { failures, until: Instant::now() + wait, is_tried: false });
         if let Some(status) = status {
             self.failed(status);
         }
@@ -437,18 +441,15 @@ impl Forwarder {
     }
 }
 
-/// Gives a message to where it goes: to the destination, or, refused there, aside if it may. Cancel safe.
+/// Gives a message to where it goes. Cancel safe: dropped, it was not taken.
 async fn give(
     outlet: &mut Outlet,
     park: &mut Option<Outlet>,
-    next: Option<&(Message, Option<Refusal>)>,
-) -> Result<super::outlet::Answer, Failure> {
+    next: Option<Parcel>,
+) -> Result<Answer, Failure> {
     match (next, park) {
-        (Some((message, Some(refusal))), Some(park)) => {
-            let why = refusal.to_string();
-            park.take(message.clone().with_header(REFUSED_HEADER, why)).await
-        }
-        (Some((message, _)), _) => outlet.take(message.clone()).await,
+        (Some(Parcel { message, is_aside: true }), Some(park)) => park.take(message).await,
+        (Some(Parcel { message, .. }), _) => outlet.take(message).await,
         (None, _) => std::future::pending().await,
     }
 }
@@ -462,6 +463,12 @@ pub(super) async fn told(stop: &mut watch::Receiver<bool>) {
 /// Whether a refusal says that there is no such topic.
 const fn is_gone(code: RefusalCode) -> bool {
     matches!(code, RefusalCode::NoSuchTopic | RefusalCode::TopicDeleted)
+}
+
+/// Whether what comes next is to be forwarded whatever was before: the topic is another one, or whoever
+/// deleted the channel wants it all again.
+const fn is_anew(code: RefusalCode) -> bool {
+    is_gone(code) || matches!(code, RefusalCode::ChannelDeleted | RefusalCode::NoSuchChannel)
 }
 
 /// The header of a message that was moved aside that says why.

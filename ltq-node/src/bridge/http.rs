@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /healthz` | 200 while the process lives |
-//! | `GET /readyz` | 200 while everything is forwarded; 503 and why when something is held or waits, and when it stops |
+//! | `GET /readyz` | 200 while everything is forwarded; 503 and why when a topic is held, left out or waits, when no node of the destination can be reached, and when it stops |
 //! | `GET /metrics` | figures as Prometheus text |
 //! | `GET /routes` | the routes as JSON, each with its figures and its topics |
 //!
@@ -12,75 +12,71 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use axum::{
-    Json, Router,
-    extract::{Request, State},
-    http::{StatusCode, header},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use ltq_core::{Access as _, Action, RefusalCode, SystemClock, Timestamp, WallClock as _};
+use axum::{Json, extract::State, http::StatusCode};
+use ltq_core::{SystemClock, Timestamp, WallClock as _};
+use ltq_discovery::NodeId;
 use serde::Serialize;
-use tokio::sync::watch;
 
-use super::{RouteCounts, Status, TopicFigures, TopicOnNode, source::Plan};
-use crate::{
-    access::NodeAccess,
-    http::{
-        Places,
-        error::ApiError,
-        exposition::{figure, head, labels, process},
-        peer_of, token_of,
-    },
+use super::{
+    RouteCounts, Status, TopicFigures, TopicOnNode,
+    sight::{LeftOut, Reach},
+    source::Plan,
+};
+use crate::http::{
+    error::ApiError,
+    exposition::{figure, head, labels},
+    page::Shown,
 };
 
 /// What is looked at.
 pub(super) struct Looked {
     pub(super) name: String,
     pub(super) plan: Arc<Plan>,
-    pub(super) access: NodeAccess,
-    pub(super) places: Places,
-    pub(super) stopping: watch::Receiver<bool>,
 }
 
-/// The paths.
-pub(super) fn router(looked: Looked, is_public: bool) -> Router {
-    let looked = Arc::new(looked);
-    let inside = Router::new().route("/metrics", get(metrics)).route("/routes", get(routes));
-    let inside = match is_public {
-        true => inside,
-        false => inside.layer(middleware::from_fn_with_state(looked.clone(), let_in)),
-    };
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .merge(inside)
-        .fallback(no_such_page)
-        .with_state(looked)
-}
+impl Shown for Looked {
+    const WHAT: &'static str = "bridge";
+    const LISTING: &'static str = "/routes";
 
-async fn ready(State(looked): State<Arc<Looked>>) -> Result<&'static str, ApiError> {
-    if *looked.stopping.borrow() {
-        return Err(ApiError::refused(RefusalCode::Stopping, "the bridge is stopping"));
+    fn ready(&self) -> Result<(), ApiError> {
+        let plan = &self.plan;
+        let not_yet = |code, detail: String| {
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, detail))
+        };
+        let (held, waiting): (Vec<_>, Vec<_>) = {
+            let troubled = plan.board.all().into_iter().filter_map(in_trouble);
+            troubled.partition(|(code, _)| *code == "held")
+        };
+        // What is held or left out takes somebody; what waits goes on by itself.
+        if let Some((code, first)) = held.first() {
+            return not_yet(code, format!("{} topics: {first}", held.len()));
+        }
+        if let LeftOut { count, one: Some(one) } = plan.sight.left_out() {
+            let detail = format!(
+                "{count} topics are not forwarded, being more than limits.topics_max; {one} is one"
+            );
+            return not_yet("left_out", detail);
+        }
+        let Some(nodes) = plan.sight.nodes() else {
+            return not_yet("waiting", "the nodes of the source are not known yet".to_owned());
+        };
+        if nodes.is_empty() {
+            return not_yet("waiting", "the source has no nodes".to_owned());
+        }
+        if let Some((node, Some(why))) = nodes.iter().find(|(_, trouble)| trouble.is_some()) {
+            return not_yet("waiting", format!("node {node} of the source: {why}"));
+        }
+        if let Some(why) = Reach::of(&plan.destination).trouble() {
+            return not_yet("waiting", why);
+        }
+        match waiting.first() {
+            None => Ok(()),
+            Some((code, first)) => not_yet(code, format!("{} topics: {first}", waiting.len())),
+        }
     }
-    let not_yet =
-        |code, detail: String| Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
-    let Some(nodes) = looked.plan.sight.nodes() else {
-        return not_yet("waiting", "the nodes of the source are not known yet".to_owned());
-    };
-    if nodes.is_empty() {
-        return not_yet("waiting", "the source has no nodes".to_owned());
-    }
-    if let Some((node, Some(why))) = nodes.iter().find(|(_, trouble)| trouble.is_some()) {
-        return not_yet("waiting", format!("node {node} of the source: {why}"));
-    }
-    let mut troubled: Vec<_> = looked.plan.board.all().into_iter().filter_map(in_trouble).collect();
-    // What is held takes somebody; what waits goes on by itself.
-    troubled.sort_by_key(|(code, _)| *code != "held");
-    match troubled.first() {
-        None => Ok("ready\n"),
-        Some((code, first)) => not_yet(code, format!("{} topics: {first}", troubled.len())),
+
+    fn figures(&self, text: &mut String) {
+        self.write_figures(text);
     }
 }
 
@@ -92,28 +88,18 @@ fn in_trouble(
     Some((status.word(), format!("{topic} of node {node}: {why}")))
 }
 
-async fn let_in(State(looked): State<Arc<Looked>>, request: Request, next: Next) -> Response {
-    let token = token_of(&request);
-    match looked.access.admit(&peer_of(&request), token.as_deref()) {
-        Ok(grant) if grant.permits(Action::Administer, None) => next.run(request).await,
-        _ => {
-            ApiError::refused(RefusalCode::Unauthorized, "a valid token is needed").into_response()
-        }
-    }
-}
-
-async fn no_such_page() -> ApiError {
-    let detail = "there are /routes, /healthz, /readyz and /metrics";
-    ApiError::new(StatusCode::NOT_FOUND, "no_such_page", detail)
-}
-
+/// What is forwarded.
 #[derive(Serialize)]
-struct Page {
+pub(super) struct Page {
     name: String,
     from_site: String,
     to_site: String,
     /// Nodes of the source, each with what is the matter with it.
     nodes: BTreeMap<String, Option<String>>,
+    /// Nodes of the destination, the same.
+    to_nodes: BTreeMap<String, Option<String>>,
+    /// Topics for which there is no place.
+    left_out: usize,
     routes: Vec<RouteJson>,
 }
 
@@ -138,7 +124,7 @@ struct TopicJson {
     reached_ms: Option<u64>,
 }
 
-async fn routes(State(looked): State<Arc<Looked>>) -> Json<Page> {
+pub(super) async fn routes(State(looked): State<Arc<Looked>>) -> Json<Page> {
     let plan = &looked.plan;
     let mut routes: Vec<_> = plan
         .routes
@@ -166,12 +152,16 @@ async fn routes(State(looked): State<Arc<Looked>>) -> Json<Page> {
             });
         }
     }
-    let nodes = plan.sight.nodes().unwrap_or_default();
+    let shown = |nodes: BTreeMap<NodeId, Option<String>>| {
+        nodes.into_iter().map(|(node, trouble)| (node.to_string(), trouble)).collect()
+    };
     Json(Page {
         name: looked.name.clone(),
         from_site: plan.sites.from.to_string(),
         to_site: plan.sites.to.to_string(),
-        nodes: nodes.into_iter().map(|(node, trouble)| (node.to_string(), trouble)).collect(),
+        nodes: shown(plan.sight.nodes().unwrap_or_default()),
+        to_nodes: shown(Reach::of(&plan.destination).nodes),
+        left_out: plan.sight.left_out().count,
         routes,
     })
 }
@@ -210,71 +200,86 @@ impl Sums {
     }
 }
 
-async fn metrics(State(looked): State<Arc<Looked>>) -> Response {
-    let plan = &looked.plan;
-    let mut text = String::new();
-    head(&mut text, "ltq_info", "The version that runs.");
-    let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
-    let _ = writeln!(text, "ltq_info{version} 1");
-    let now = SystemClock.now();
-    let mut sums: Vec<Sums> = plan.routes.iter().map(|_| Sums::default()).collect();
-    let topics = plan.board.all();
-    for (_, number, figures) in &topics {
-        if let Some(sums) = sums.get_mut(*number) {
-            sums.add(figures, now);
+impl Looked {
+    fn write_figures(&self, text: &mut String) {
+        let plan = &self.plan;
+        let now = SystemClock.now();
+        let mut sums: Vec<Sums> = plan.routes.iter().map(|_| Sums::default()).collect();
+        let topics = plan.board.all();
+        for (_, number, figures) in &topics {
+            if let Some(sums) = sums.get_mut(*number) {
+                sums.add(figures, now);
+            }
         }
-    }
-    let nodes = plan.sight.nodes().unwrap_or_default().len();
-    let without = plan.sight.without_place.load(std::sync::atomic::Ordering::Relaxed);
-    for (name, help, value) in [
-        ("ltq_bridge_nodes", "Nodes of the source that are known.", nodes as u64),
-        ("ltq_bridge_topics", "Topics, each counted at each of its nodes.", topics.len() as u64),
-        (
-            "ltq_bridge_topics_refused_total",
-            "Times that a topic was not forwarded, there being too many.",
-            without,
-        ),
-        ("ltq_http_connections", "Open HTTP connections.", looked.places.taken() as u64),
-    ] {
-        figure(&mut text, name, help, value);
-    }
-    let counts: Vec<_> =
-        plan.routes.iter().map(|(route, it)| (&*route.name, it.counts())).collect();
-    for (name, help, of) in COUNTS {
-        head(&mut text, name, help);
-        for (route, counts) in &counts {
-            let _ = writeln!(text, "{name}{} {}", labels(&[("route", route)]), of(counts));
-        }
-    }
-    let name = "ltq_bridge_skipped_total";
-    head(&mut text, name, "Messages that were acked and not forwarded, by route and reason.");
-    for (route, counts) in &counts {
-        for (reason, count) in [
-            ("loop", counts.skipped_loop),
-            ("hops", counts.skipped_hops),
-            ("filter", counts.skipped_filter),
-            ("repeat", counts.skipped_repeat),
+        let nodes = plan.sight.nodes().unwrap_or_default().len();
+        let reach = Reach::of(&plan.destination);
+        for (name, help, value) in [
+            ("ltq_bridge_nodes", "Nodes of the source that are known.", nodes as u64),
+            (
+                "ltq_bridge_topics",
+                "Topics, each counted at each of its nodes.",
+                topics.len() as u64,
+            ),
+            (
+                "ltq_bridge_topics_refused_total",
+                "Times that a topic was not forwarded, there being too many.",
+                plan.sight.times_left_out(),
+            ),
+            (
+                "ltq_bridge_topics_left_out",
+                "Topics that are not forwarded, there being too many.",
+                plan.sight.left_out().count as u64,
+            ),
+            (
+                "ltq_bridge_destination_nodes",
+                "Nodes of the destination that are known.",
+                reach.nodes.len() as u64,
+            ),
+            (
+                "ltq_bridge_destination_nodes_connected",
+                "Those of them that can be reached.",
+                reach.connected() as u64,
+            ),
         ] {
-            let labels = labels(&[("route", route), ("reason", reason)]);
-            let _ = writeln!(text, "{name}{labels} {count}");
+            figure(text, name, help, value);
         }
-    }
-    let name = "ltq_bridge_route_topics";
-    head(&mut text, name, "Topics of a route, by what they are doing.");
-    for ((route, _), sums) in counts.iter().zip(&sums) {
-        for (status, count) in Sums::WORDS.iter().zip(sums.by_status) {
-            let labels = labels(&[("route", route), ("status", status)]);
-            let _ = writeln!(text, "{name}{labels} {count}");
+        let counts: Vec<_> =
+            plan.routes.iter().map(|(route, it)| (&*route.name, it.counts())).collect();
+        for (name, help, of) in COUNTS {
+            head(text, name, help);
+            for (route, counts) in &counts {
+                let _ = writeln!(text, "{name}{} {}", labels(&[("route", route)]), of(counts));
+            }
         }
-    }
-    for (name, help, of) in SUMS {
-        head(&mut text, name, help);
+        let name = "ltq_bridge_skipped_total";
+        head(text, name, "Messages that were acked and not forwarded, by route and reason.");
+        for (route, counts) in &counts {
+            for (reason, count) in [
+                ("loop", counts.skipped_loop),
+                ("hops", counts.skipped_hops),
+                ("filter", counts.skipped_filter),
+                ("refused", counts.skipped_refused),
+                ("repeat", counts.skipped_repeat),
+            ] {
+                let labels = labels(&[("route", route), ("reason", reason)]);
+                let _ = writeln!(text, "{name}{labels} {count}");
+            }
+        }
+        let name = "ltq_bridge_route_topics";
+        head(text, name, "Topics of a route, by what they are doing.");
         for ((route, _), sums) in counts.iter().zip(&sums) {
-            let _ = writeln!(text, "{name}{} {}", labels(&[("route", route)]), of(sums));
+            for (status, count) in Sums::WORDS.iter().zip(sums.by_status) {
+                let labels = labels(&[("route", route), ("status", status)]);
+                let _ = writeln!(text, "{name}{labels} {count}");
+            }
+        }
+        for (name, help, of) in SUMS {
+            head(text, name, help);
+            for ((route, _), sums) in counts.iter().zip(&sums) {
+                let _ = writeln!(text, "{name}{} {}", labels(&[("route", route)]), of(sums));
+            }
         }
     }
-    process(&mut text);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// A figure's name, what it is, and how it is read.

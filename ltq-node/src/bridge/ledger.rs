@@ -9,25 +9,17 @@ use std::{
 
 use futures::FutureExt as _;
 use ltq_client::{Delivery, StaleError};
-use ltq_core::{Credit, Message, Offset, Refusal, Timestamp};
+use ltq_core::{Credit, Message, Refusal, RefusalCode, Timestamp};
 use tokio::time::Instant;
 
-use super::outlet::{Answer, Failure};
-
-/// Which message of a topic. The time tells apart topics of one name that were made after another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key(Offset, Timestamp);
-
-impl Key {
-    const fn of(delivery: &Delivery) -> Self {
-        Self(delivery.offset(), delivery.time())
-    }
-}
+use super::{
+    REFUSED_HEADER, Refused, Stamp,
+    memory::{Key, Memory},
+    outlet::{Answer, Failure},
+};
 
 /// The messages that were taken from the source and are not acked: those that wait for their turn, in order,
-/// and those that were sent. And a memory of those that were acked of late: an ack that was lost with its
-/// connection brings a message again that the destination has.
-#[derive(Default)]
+/// and those that were sent. Each is kept as it came; what it carries when it goes is put on it then.
 pub(super) struct Ledger {
     held: HashMap<Key, Held>,
     bytes: u64,
@@ -35,21 +27,48 @@ pub(super) struct Ledger {
     sent: VecDeque<Sent>,
     /// Of those that were sent the ones that came to nothing, in order.
     failed: Vec<Key>,
-    done: Done,
+    /// What becomes of those that are refused for good.
+    refused: OnRefusal,
+    memory: Memory,
+}
+
+/// What becomes of a message that the destination refuses for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnRefusal {
+    Hold,
+    Park,
+    Skip,
 }
 
 struct Held {
-    /// Its message is the one that goes.
     delivery: Delivery,
+    stamp: Option<Stamp>,
     bytes: u64,
-    /// Why the destination refused it for good, if it did.
-    refusal: Option<Refusal>,
+    way: Way,
+}
+
+/// The way that a message goes next.
+#[derive(Clone, Debug)]
+enum Way {
+    /// To the destination.
+    On,
+    /// Aside, with the reason on it.
+    Aside(Refusal),
+    /// Aside as it came: with the reason on it, it does not fit there.
+    AsideBare,
 }
 
 struct Sent {
     key: Key,
     since: Instant,
     answer: Answer,
+}
+
+/// A message on its way.
+pub(super) struct Parcel {
+    pub(super) message: Message,
+    /// Whether it is set aside, and goes not to the destination.
+    pub(super) is_aside: bool,
 }
 
 /// What a delivery is to a ledger.
@@ -68,21 +87,55 @@ pub(super) enum News {
 pub(super) enum Outcome {
     /// It is stored and acked; so many bytes of message.
     Stored { bytes: u64, time: Timestamp, was_parked: bool, ack: Result<(), StaleError> },
-    /// It is not, and is kept; whether it was on its way aside.
-    Failed { failure: Failure, was_parked: bool },
+    /// It was refused for good, and acked all the same, as the route wants it.
+    Skipped { why: String, ack: Result<(), StaleError> },
+    /// It is not stored, and is kept.
+    Kept(Kept),
+}
+
+/// What becomes of a message that is kept.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// It may go later, the same way.
+    Later(String),
+    /// It was refused for good, and may go no other way.
+    Held(String),
+    /// It was refused for good, and goes another way at once.
+    OtherWay(String),
 }
 
 impl Ledger {
+    /// An empty one, on a route of which this becomes of messages that are refused for good.
+    pub(super) fn new(refused: &Refused, memory: Memory) -> Self {
+        Self {
+            held: HashMap::new(),
+            bytes: 0,
+            waiting: VecDeque::new(),
+            sent: VecDeque::new(),
+            failed: Vec::new(),
+            refused: match refused {
+                Refused::Hold => OnRefusal::Hold,
+                Refused::Park(_) => OnRefusal::Park,
+                Refused::Skip => OnRefusal::Skip,
+            },
+            memory,
+        }
+    }
+
+    /// Lets go of everything that was not sent, and keeps what is remembered.
+    pub(super) fn into_memory(self) -> Memory {
+        self.memory
+    }
+
     /// Looks whether a delivery is one more of a message that is known.
     pub(super) fn look(&mut self, delivery: Delivery) -> News {
         let key = Key::of(&delivery);
         if let Some(held) = self.held.get_mut(&key) {
             // The one before is void: dropping it gives nothing back.
-            let mut before = mem::replace(&mut held.delivery, delivery);
-            held.delivery.message = mem::take(&mut before.message);
+            held.delivery = delivery;
             return News::Held;
         }
-        match self.done.has(key) {
+        match self.memory.has(key) {
             // If it comes too late once more it comes again.
             true => {
                 let _void_again = delivery.ack();
@@ -92,12 +145,13 @@ impl Ledger {
         }
     }
 
-    /// Keeps a message that is [new](News::New) until it is stored.
-    pub(super) fn hold(&mut self, delivery: Delivery) {
+    /// Keeps a message that is [new](News::New) until it is stored. It goes with this on it.
+    pub(super) fn hold(&mut self, delivery: Delivery, stamp: Option<Stamp>) {
         let key = Key::of(&delivery);
-        let bytes = delivery.message.encoded_len_max() as u64;
+        let stamp_bytes = stamp.as_ref().map_or(0, Stamp::byte_len);
+        let bytes = (delivery.message.encoded_len_max() + stamp_bytes) as u64;
         self.bytes = self.bytes.saturating_add(bytes);
-        self.held.insert(key, Held { delivery, bytes, refusal: None });
+        self.held.insert(key, Held { delivery, stamp, bytes, way: Way::On });
         self.waiting.push_back(key);
     }
 
@@ -121,10 +175,10 @@ impl Ledger {
         self.sent.front().map(|sent| sent.since)
     }
 
-    /// The next message to be sent, and why it was refused for good, if it was.
-    pub(super) fn next(&self) -> Option<(Message, Option<Refusal>)> {
+    /// The next message to be sent, made for its way.
+    pub(super) fn next(&self) -> Option<Parcel> {
         let held = self.held.get(self.waiting.front()?)?;
-        Some((held.delivery.message.clone(), held.refusal.clone()))
+        Some(held.parcel())
     }
 
     /// The next one was given away.
@@ -134,21 +188,43 @@ impl Ledger {
         }
     }
 
-    /// The next one was not taken. Returns whether it was on its way aside.
-    pub(super) fn not_taken(&mut self, failure: &Failure) -> bool {
-        let next = self.waiting.front().copied();
-        next.is_some_and(|key| self.note(key, failure))
+    /// The next one was not taken.
+    pub(super) fn not_taken(&mut self, failure: Failure) -> Outcome {
+        let Some(key) = self.waiting.front().copied() else { return nothing_sent() };
+        let outcome = self.failed(key, failure);
+        if matches!(outcome, Outcome::Skipped { .. }) {
+            self.waiting.pop_front();
+        }
+        outcome
     }
 
-    /// Writes down why a message is to be set aside, if it is for good. Returns whether it was on its way
-    /// there.
-    fn note(&mut self, key: Key, failure: &Failure) -> bool {
-        let Some(held) = self.held.get_mut(&key) else { return false };
-        let was_parked = held.refusal.is_some();
-        if let (Failure::Refused(refusal), None) = (failure, &held.refusal) {
-            held.refusal = Some(refusal.clone());
+    /// Decides what becomes of a message that was not stored.
+    fn failed(&mut self, key: Key, failure: Failure) -> Outcome {
+        let Some(held) = self.held.get_mut(&key) else { return nothing_sent() };
+        let refusal = match failure {
+            Failure::Later(why) => return Outcome::Kept(Kept::Later(why)),
+            Failure::Refused(refusal) => refusal,
+        };
+        match (&held.way, self.refused) {
+            (Way::On, OnRefusal::Park) => {
+                let why = held.why(&refusal);
+                held.way = Way::Aside(refusal);
+                Outcome::Kept(Kept::OtherWay(why))
+            }
+            (Way::On, OnRefusal::Skip) => {
+                let why = held.why(&refusal);
+                match self.take_out(key) {
+                    Some(held) => Outcome::Skipped { why, ack: held.delivery.ack() },
+                    None => nothing_sent(),
+                }
+            }
+            (Way::Aside(_), _) if refusal.code == RefusalCode::MessageTooLarge => {
+                let why = "the reason does not fit on the message".to_owned();
+                held.way = Way::AsideBare;
+                Outcome::Kept(Kept::OtherWay(why))
+            }
+            _ => Outcome::Kept(Kept::Held(held.why(&refusal))),
         }
-        was_parked
     }
 
     /// Waits for the answer to the message that was sent first. Cancel safe. Waits for ever when none was
@@ -172,12 +248,14 @@ impl Ledger {
         let key = self.sent.pop_front().map(|sent| sent.key);
         let outcome = match (answer, key) {
             (Err(failure), Some(key)) => {
-                let was_parked = self.note(key, &failure);
-                self.failed.push(key);
-                Outcome::Failed { failure, was_parked }
+                let outcome = self.failed(key, failure);
+                if matches!(outcome, Outcome::Kept(_)) {
+                    self.failed.push(key);
+                }
+                outcome
             }
-            (Err(failure), None) => Outcome::Failed { failure, was_parked: false },
-            (Ok(()), key) => self.stored(key),
+            (Ok(()), Some(key)) => self.stored(key),
+            (_, None) => nothing_sent(),
         };
         // Those that failed come before those that were not sent, when all answers are there.
         if self.sent.is_empty() {
@@ -188,16 +266,19 @@ impl Ledger {
         outcome
     }
 
-    fn stored(&mut self, key: Option<Key>) -> Outcome {
-        let Some((key, held)) = key.and_then(|key| Some((key, self.held.remove(&key)?))) else {
-            let failure = Failure::Later("nothing was sent".to_owned());
-            return Outcome::Failed { failure, was_parked: false };
-        };
-        self.bytes = self.bytes.saturating_sub(held.bytes);
-        self.done.remember(key);
-        let (time, was_parked) = (held.delivery.time(), held.refusal.is_some());
+    fn stored(&mut self, key: Key) -> Outcome {
+        let Some(held) = self.take_out(key) else { return nothing_sent() };
+        let (time, was_parked) = (held.delivery.time(), !matches!(held.way, Way::On));
         let bytes = held.delivery.message.body.len() as u64;
         Outcome::Stored { bytes, time, was_parked, ack: held.delivery.ack() }
+    }
+
+    /// Takes out what is done with, and remembers it.
+    fn take_out(&mut self, key: Key) -> Option<Held> {
+        let held = self.held.remove(&key)?;
+        self.bytes = self.bytes.saturating_sub(held.bytes);
+        self.memory.remember(key);
+        Some(held)
     }
 
     /// Asks for more time for everything, and lets go of what is void and was not sent: it comes again, here
@@ -218,43 +299,36 @@ impl Ledger {
     /// Remembers as many as can be given out again by a node that was lost with so much unsettled, and
     /// somewhat more.
     pub(super) fn remember(&mut self, credit: Credit) {
-        self.done.keep(credit.messages.saturating_mul(2));
+        self.memory.keep(credit.messages.saturating_mul(2));
     }
 }
 
-/// The messages that were forwarded last, as many as can come again for a lost ack.
-#[derive(Default)]
-struct Done {
-    order: VecDeque<Key>,
-    known: HashSet<Key>,
-    max: u64,
-}
-
-impl Done {
-    fn has(&self, key: Key) -> bool {
-        self.known.contains(&key)
-    }
-
-    fn remember(&mut self, key: Key) {
-        if self.known.insert(key) {
-            self.order.push_back(key);
-        }
-        self.shorten();
-    }
-
-    fn keep(&mut self, max: u64) {
-        self.max = max;
-        self.shorten();
-    }
-
-    fn shorten(&mut self) {
-        while self.order.len() as u64 > self.max.max(DONE_MIN) {
-            if let Some(key) = self.order.pop_front() {
-                self.known.remove(&key);
+impl Held {
+    fn parcel(&self) -> Parcel {
+        let came = &self.delivery.message;
+        match (&self.way, &self.stamp) {
+            (Way::On, Some(stamp)) => Parcel { message: stamp.on(came), is_aside: false },
+            (Way::On, None) => Parcel { message: came.clone(), is_aside: false },
+            (Way::Aside(why), _) => {
+                let message = came.clone().with_header(REFUSED_HEADER, why.to_string());
+                Parcel { message, is_aside: true }
             }
+            (Way::AsideBare, _) => Parcel { message: came.clone(), is_aside: true },
         }
+    }
+
+    /// Which message it is, and why it was refused.
+    fn why(&self, refusal: &Refusal) -> String {
+        let mut text = format!("the message at offset {}: {refusal}", self.delivery.offset());
+        if refusal.code == RefusalCode::MessageTooLarge && self.stamp.is_some() {
+            let bytes = self.delivery.message.encoded_len_max();
+            text.push_str(&format!("; without the bridge's headers it has {bytes} at most"));
+        }
+        text
     }
 }
 
-/// How many are remembered at least.
-const DONE_MIN: u64 = 512;
+/// An answer to nobody's question.
+fn nothing_sent() -> Outcome {
+    Outcome::Kept(Kept::Later("nothing was sent".to_owned()))
+}

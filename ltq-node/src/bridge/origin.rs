@@ -1,7 +1,11 @@
 //! Where a message has been: the headers by which bridges let no message go round in circles, and by which
 //! consumers tell repeats.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use ltq_core::{Message, NAME_BYTES_MAX, Offset, Timestamp, TopicName};
@@ -13,8 +17,8 @@ use thiserror::Error;
 /// between them.
 pub const ORIGIN_HEADER: &str = "ltq-origin";
 
-/// The header that says where a message was published first: `SITE/NODE/TOPIC/OFFSET/TIME`, the time in
-/// milliseconds since 1970 as that node has it. It stays the same however often and by whatever way the
+/// The header that says where a message was published first: `SITE/NODE/TOPIC/OFFSET/TIME`, the node as
+/// [`Names`](super::Names) has it, the time in milliseconds since 1970 as that node has it. It stays the same however often and by whatever way the
 /// message is forwarded, and no two messages have the same one, unless a node's store and its clock are set
 /// back.
 pub const ORIGIN_ID_HEADER: &str = "ltq-origin-id";
@@ -104,7 +108,7 @@ pub struct Sites {
 /// Where a message stood before it was forwarded.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// On which node.
+    /// On which node, by the name that [`Names`](super::Names) has for it.
     pub node: &'a NodeId,
     /// In which topic.
     pub topic: &'a TopicName,
@@ -117,10 +121,10 @@ pub struct Place<'a> {
 /// What becomes of a message by where it has been.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Passage {
-    /// It is forwarded, with these headers.
+    /// It is forwarded, with this on it.
     On {
-        /// The message.
-        message: Message,
+        /// What it is to carry.
+        stamp: Stamp,
         /// Why the origin that it came with was not used, if it was not.
         garbled: Option<Garbled>,
     },
@@ -128,6 +132,34 @@ pub enum Passage {
     Back,
     /// It has left as many sites as it may.
     TooFar,
+}
+
+/// What a bridge writes on a message: where it has been, and where it was published first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    origin: Bytes,
+    /// `None` where the message has one already.
+    id: Option<Bytes>,
+}
+
+impl Stamp {
+    /// The message as it goes on. Keys, values and body are shared with the one that came.
+    #[must_use]
+    pub fn on(&self, message: &Message) -> Message {
+        let mut headers = Vec::with_capacity(message.headers.len() + 2);
+        // An id without an origin is no bridge's.
+        let is_kept =
+            |name: &str| name != ORIGIN_HEADER && !(self.id.is_some() && name == ORIGIN_ID_HEADER);
+        headers.extend(message.headers.iter().filter(|(name, _)| is_kept(name)).cloned());
+        headers.push((ORIGIN_HEADER.to_owned(), self.origin.clone()));
+        headers.extend(self.id.clone().map(|id| (ORIGIN_ID_HEADER.to_owned(), id)));
+        Message { key: message.key.clone(), headers, body: message.body.clone() }
+    }
+
+    /// The bytes that it is held with.
+    pub(super) fn byte_len(&self) -> usize {
+        self.origin.len() + self.id.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 /// Why a header [`ORIGIN_HEADER`] is not used. The message is forwarded as one that comes from nowhere else,
@@ -146,10 +178,10 @@ pub enum Garbled {
 }
 
 impl Sites {
-    /// Looks at where a message has been, and writes down where it comes from.
+    /// Looks at where a message has been, and says what it is to carry on.
     #[must_use]
-    pub fn pass(&self, message: Message, place: Place<'_>) -> Passage {
-        let (been, garbled) = match been(&message) {
+    pub fn pass(&self, message: &Message, place: Place<'_>) -> Passage {
+        let (been, garbled) = match been(message) {
             Ok(been) => (been, None),
             Err(garbled) => (None, Some(garbled)),
         };
@@ -160,27 +192,28 @@ impl Sites {
         if sites().count() >= self.hops_max.min(HOPS_LIMIT) {
             return Passage::TooFar;
         }
-        let origin = match &been {
-            Some(been) => format!("{been},{}", self.from),
-            None => self.from.to_string(),
-        };
-        let is_first = been.is_none();
-        let Message { key, mut headers, body } = message;
-        // An id without an origin is no bridge's.
-        headers
-            .retain(|(name, _)| name != ORIGIN_HEADER && !(is_first && name == ORIGIN_ID_HEADER));
-        headers.push((ORIGIN_HEADER.to_owned(), Bytes::from(origin)));
-        if !headers.iter().any(|(name, _)| name == ORIGIN_ID_HEADER) {
-            let Place { node, topic, offset, time } = place;
-            let id = format!("{}/{node}/{topic}/{}/{}", self.from, offset.0, time.0);
-            headers.push((ORIGIN_ID_HEADER.to_owned(), Bytes::from(id)));
+        let has_id =
+            been.is_some() && message.headers.iter().any(|(name, _)| name == ORIGIN_ID_HEADER);
+        let Place { node, topic, offset, time } = place;
+        // Both stand in one piece of memory.
+        let mut text = String::with_capacity(STAMP_BYTES_USUAL);
+        let from = self.from.as_str();
+        for part in been.iter().flat_map(|been| [been, ","]).chain([from]) {
+            text.push_str(part);
         }
-        Passage::On { message: Message { key, headers, body }, garbled }
+        let origin_len = text.len();
+        if !has_id {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{from}/{node}/{topic}/{}/{}", offset.0, time.0);
+        }
+        let mut origin = Bytes::from(text);
+        let id = origin.split_off(origin_len);
+        Passage::On { stamp: Stamp { origin, id: (!has_id).then_some(id) }, garbled }
     }
 }
 
 /// The sites that a message has left, as its header says them; `None` when it has left none.
-fn been(message: &Message) -> Result<Option<String>, Garbled> {
+fn been(message: &Message) -> Result<Option<&str>, Garbled> {
     let mut found = message.headers.iter().filter(|(name, _)| name == ORIGIN_HEADER);
     let Some((_, value)) = found.next() else { return Ok(None) };
     if found.next().is_some() {
@@ -191,7 +224,7 @@ fn been(message: &Message) -> Result<Option<String>, Garbled> {
     }
     let text = std::str::from_utf8(value).map_err(|_| Garbled::NoSite)?;
     match text.split(',').all(is_site) {
-        true => Ok(Some(text.to_owned())),
+        true => Ok(Some(text)),
         false => Err(Garbled::NoSite),
     }
 }
@@ -206,6 +239,8 @@ const fn is_site_char(c: char) -> bool {
 
 /// As many sites as there can be, with commas between them.
 const ORIGIN_BYTES_MAX: usize = HOPS_LIMIT * (NAME_BYTES_MAX + 1);
+/// Room for what is written on most messages.
+const STAMP_BYTES_USUAL: usize = 128;
 
 #[cfg(test)]
 #[path = "origin_tests.rs"]

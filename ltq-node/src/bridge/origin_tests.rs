@@ -12,15 +12,16 @@ fn node() -> NodeId {
     "n1".parse().unwrap()
 }
 
-fn pass(sites: &Sites, message: Message) -> Passage {
+fn pass(sites: &Sites, message: &Message) -> Passage {
     let (node, topic) = (node(), "orders".parse().unwrap());
     let place = Place { node: &node, topic: &topic, offset: Offset(7), time: Timestamp(99) };
     sites.pass(message, place)
 }
 
-fn on(passage: Passage) -> (Message, Option<Garbled>) {
-    match passage {
-        Passage::On { message, garbled } => (message, garbled),
+/// The message as it goes on.
+fn on(sites: &Sites, message: &Message) -> (Message, Option<Garbled>) {
+    match pass(sites, message) {
+        Passage::On { stamp, garbled } => (stamp.on(message), garbled),
         other => panic!("{other:?}"),
     }
 }
@@ -33,7 +34,7 @@ fn header(message: &Message, name: &str) -> Vec<String> {
 #[test]
 fn a_message_is_told_where_it_comes_from_and_keeps_the_rest() {
     let message = Message::new("body").with_key("k").with_header("a", "1").with_header("a", "2");
-    let (message, garbled) = on(pass(&sites("east", "west"), message));
+    let (message, garbled) = on(&sites("east", "west"), &message);
     assert_eq!(garbled, None);
     assert_eq!(header(&message, ORIGIN_HEADER), ["east"]);
     assert_eq!(header(&message, ORIGIN_ID_HEADER), ["east/n1/orders/7/99"]);
@@ -43,14 +44,14 @@ fn a_message_is_told_where_it_comes_from_and_keeps_the_rest() {
 
 #[test]
 fn a_message_goes_back_to_no_site_that_it_has_left() {
-    let (there, _) = on(pass(&sites("east", "west"), Message::new("x")));
-    assert_eq!(pass(&sites("west", "east"), there.clone()), Passage::Back);
+    let (there, _) = on(&sites("east", "west"), &Message::new("x"));
+    assert_eq!(pass(&sites("west", "east"), &there), Passage::Back);
     // A ring of three: each site gets it once.
-    let (third, _) = on(pass(&sites("west", "north"), there));
+    let (third, _) = on(&sites("west", "north"), &there);
     assert_eq!(header(&third, ORIGIN_HEADER), ["east,west"]);
     assert_eq!(header(&third, ORIGIN_ID_HEADER), ["east/n1/orders/7/99"], "the first one stays");
-    assert_eq!(pass(&sites("north", "east"), third.clone()), Passage::Back);
-    assert_eq!(pass(&sites("north", "west"), third), Passage::Back);
+    assert_eq!(pass(&sites("north", "east"), &third), Passage::Back);
+    assert_eq!(pass(&sites("north", "west"), &third), Passage::Back);
 }
 
 #[test]
@@ -60,8 +61,8 @@ fn a_site_by_another_name_is_no_way_round_for_ever() {
     // Each of the two calls itself otherwise every time.
     loop {
         let sites = Sites { hops_max: 5, ..sites(&format!("a{hops}"), "nowhere") };
-        match pass(&sites, message) {
-            Passage::On { message: next, .. } => message = next,
+        match pass(&sites, &message) {
+            Passage::On { stamp, .. } => message = stamp.on(&message),
             Passage::TooFar => break,
             Passage::Back => panic!("it has not been there"),
         }
@@ -88,13 +89,13 @@ fn what_is_no_origin_is_replaced_and_nothing_is_lost() {
         for value in values {
             message = message.with_header(ORIGIN_HEADER, Bytes::copy_from_slice(value));
         }
-        let (message, garbled) = on(pass(&sites("east", "west"), message));
+        let (message, garbled) = on(&sites("east", "west"), &message);
         assert_eq!(garbled, Some(expected));
         assert_eq!(header(&message, ORIGIN_HEADER), ["east"]);
         assert_eq!(header(&message, ORIGIN_ID_HEADER), ["east/n1/orders/7/99"]);
         assert_eq!(message.body, "body");
         // The next bridge reads what this one wrote.
-        assert_eq!(pass(&sites("west", "east"), message), Passage::Back);
+        assert_eq!(pass(&sites("west", "east"), &message), Passage::Back);
     }
 }
 
@@ -126,7 +127,8 @@ proptest! {
             message = message.with_header(ORIGIN_HEADER, value);
         }
         let sites = Sites { hops_max, ..sites("east", "west") };
-        if let Passage::On { message, .. } = pass(&sites, message) {
+        if let Passage::On { stamp, .. } = pass(&sites, &message) {
+            let message = stamp.on(&message);
             let origin = header(&message, ORIGIN_HEADER);
             prop_assert_eq!(origin.len(), 1);
             prop_assert!(origin[0].split(',').count() <= hops_max.min(HOPS_LIMIT));

@@ -49,8 +49,11 @@ pub enum Target {
 pub enum Refused {
     /// It is tried again for ever, and its topic waits behind it.
     Hold,
-    /// It is moved to this topic at the source, with the reason as a header, and its topic goes on.
+    /// It is moved to this topic at the source, as it came there, with the reason as one more header if that
+    /// fits, and its topic goes on.
     Park(TopicName),
+    /// It is acked and not forwarded: it is lost to the destination, counted and logged.
+    Skip,
 }
 
 impl Route {

@@ -2,10 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::routing::get;
 use ltq_client::{Cluster, ClusterError};
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinHandle,
     time::timeout,
@@ -13,17 +13,18 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use super::{
-    Board, BridgeConfig, Order, RouteFigures, SideError,
+    Board, BridgeConfig, Memories, Names, Order, RouteFigures, SideError,
     at_once::AtOnce,
     http::{self, Looked},
     side::Side,
-    source::{Plan, Sight, follow},
+    sight::Sight,
+    source::{Plan, follow},
 };
 use crate::{
     access::NodeAccess,
     config::{ConfigError, Settings as _},
     descriptors,
-    http::{HttpOptions, HttpServer, Places},
+    http::page::{PageListener, PageOptions},
     node::taken,
     output,
     signals::Signals,
@@ -82,9 +83,7 @@ impl Bridge {
             None => None,
             Some(address) => {
                 let failed = |source| BridgeError::Http { address: address.to_owned(), source };
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let local = listener.local_addr().map_err(failed)?;
-                Some((local, listener))
+                Some(PageListener::bind(address).await.map_err(failed)?)
             }
         };
         let nodes = AtOnce::new(to.discovery.clone());
@@ -107,29 +106,21 @@ impl Bridge {
             places: Arc::new(Semaphore::new(config.limits.topics_max)),
             board: Board::default(),
             sight: Sight::default(),
+            names: Names::default(),
+            memories: Memories::default(),
         });
         let (stopping, stopped) = watch::channel(false);
         let following = tokio::spawn(follow(plan.clone(), from.discovery.clone(), stopped.clone()));
-        let http = http.map(|(local, listener)| {
-            let options = HttpOptions {
+        let http = http.map(|listener| {
+            let options = PageOptions {
+                access: Arc::new(NodeAccess::new(&config.as_node())),
+                is_public: config.metrics_public,
                 connections_max: config.limits.http_connections_max,
                 request_timeout: config.limits.http_request_timeout.0,
-                metrics_public: config.metrics_public,
-                // No request has a body, and there are no series by topic.
-                body_bytes_total_max: 0,
-                metrics_series_max: 0,
+                stopping: stopped,
             };
-            let places = Places::new(&options);
-            let looked = Looked {
-                name: config.name.clone(),
-                plan: plan.clone(),
-                access: NodeAccess::new(&config.as_node()),
-                places: places.clone(),
-                stopping: stopped.clone(),
-            };
-            let router = http::router(looked, options.metrics_public);
-            let server = HttpServer::new(listener, router, places, &options);
-            (local, tokio::spawn(server.run(stopped)))
+            let looked = Looked { name: config.name.clone(), plan: plan.clone() };
+            listener.serve(looked, get(http::routes), options)
         });
         Ok(Self { plan, sides: [from, to], following, http, stopping })
     }

@@ -2,17 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    mem,
+    sync::Arc,
     time::Duration,
 };
 
 use ltq_client::{Admin, Client, ClientBuilder, Cluster, ConnectionState};
 use ltq_core::{Address, TopicName};
 use ltq_discovery::{Discovery, DiscoveryError, Interest, NodeId, NodeInfo, NodeSet};
-use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -21,8 +18,11 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Board, Budget, Destination, Ended, Forwarder, Order, Route, RouteFigures, Rules, Sites, Source,
-    Status, TopicFigures, figures::Shown, forwarder::told,
+    Board, Budget, Destination, Ended, Forwarder, Memories, Names, Order, Route, RouteFigures,
+    Rules, Sites, Source, Status, TopicFigures,
+    figures::Shown,
+    forwarder::told,
+    sight::{LeftOut, Sight, keep_connected},
 };
 
 /// What is to be done, and what of it is done.
@@ -44,63 +44,46 @@ pub(super) struct Plan {
     pub(super) places: Arc<Semaphore>,
     pub(super) board: Board,
     pub(super) sight: Sight,
-}
-
-/// What is seen of the source.
-#[derive(Debug, Default)]
-pub(super) struct Sight {
-    /// Nodes that are known; `None` before anything is.
-    nodes: Mutex<Option<BTreeMap<NodeId, Option<String>>>>,
-    /// Times that a topic was not forwarded for want of a place.
-    pub(super) without_place: AtomicU64,
-}
-
-impl Sight {
-    /// The nodes, each with what is the matter with it; `None` before it is known which there are.
-    pub(super) fn nodes(&self) -> Option<BTreeMap<NodeId, Option<String>>> {
-        self.nodes.lock().clone()
-    }
-
-    fn set(&self, nodes: &NodeSet) {
-        let mut known = self.nodes.lock();
-        let mut before = known.take().unwrap_or_default();
-        let with = |node: &NodeInfo| (node.id().clone(), before.remove(node.id()).flatten());
-        let now = nodes.iter().map(with).collect();
-        *known = Some(now);
-    }
-
-    fn note(&self, node: &NodeId, trouble: Option<String>) {
-        if let Some(of) = self.nodes.lock().as_mut().and_then(|nodes| nodes.get_mut(node)) {
-            *of = trouble;
-        }
-    }
+    /// What nodes of the source call themselves.
+    pub(super) names: Names,
+    /// What was forwarded of topics that are not forwarded at present.
+    pub(super) memories: Memories,
 }
 
 /// A node that is followed.
 struct Followed {
     stop: watch::Sender<bool>,
     info: watch::Sender<NodeInfo>,
+    over: Over,
 }
 
+/// Closed when everything that was begun for a node has ended.
+type Over = watch::Receiver<()>;
+
 /// Forwards what there is until `stop` becomes true, then ends everything in order.
+///
+/// Of each node, by its id, there is one at a time that takes from it: one that moves, or is gone and comes
+/// back, is taken up again when what was begun before has ended.
 pub(super) async fn follow(
     plan: Arc<Plan>,
     discovery: Arc<dyn Discovery>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut followed: BTreeMap<NodeId, Followed> = BTreeMap::new();
+    let mut leaving: BTreeMap<NodeId, Over> = BTreeMap::new();
     let mut tasks = JoinSet::new();
     let watching = watch_nodes(&*discovery, |nodes| {
         plan.sight.set(&nodes);
+        leaving.retain(|_, over| over.has_changed().is_ok());
         followed.retain(|id, of| {
-            let addresses = of.info.borrow().addresses().to_vec();
-            // One that is elsewhere now is another one.
-            let is_there = nodes.get(id).is_some_and(|node| node.addresses() == addresses);
-            if !is_there {
-                info!(node = %id, "no longer a node of the source");
-                of.stop.send_replace(true);
+            match nodes.get(id) {
+                Some(node) if has_same_addresses(node, &of.info.borrow()) => return true,
+                Some(_) => info!(node = %id, "a node of the source is elsewhere now"),
+                None => info!(node = %id, "no longer a node of the source"),
             }
-            is_there
+            of.stop.send_replace(true);
+            leaving.insert(id.clone(), of.over.clone());
+            false
         });
         for node in nodes.iter() {
             let id = node.id().clone();
@@ -111,19 +94,42 @@ pub(super) async fn follow(
             info!(node = %node.id(), "a node of the source");
             let (stop, stopped) = watch::channel(false);
             let (info, told) = watch::channel(node.clone());
-            tasks.spawn(SourceNode { plan: plan.clone(), id }.run(told, stopped));
-            followed.insert(node.id().clone(), Followed { stop, info });
+            let (ending, over) = watch::channel(());
+            let before = leaving.get(&id).cloned();
+            let running = SourceNode { plan: plan.clone(), id: id.clone() };
+            tasks.spawn(async move {
+                // Who is told to stop meanwhile waits all the same: the next one waits for this one alone.
+                if let Some(mut before) = before {
+                    let _closed = before.changed().await;
+                }
+                let (plan, id) = (running.plan.clone(), running.id.clone());
+                running.run(told, stopped).await;
+                plan.names.forget(&id);
+                drop(ending);
+            });
+            followed.insert(id, Followed { stop, info, over });
         }
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended {
+                error!(%error, "what follows a node has failed");
+            }
+        }
     });
     tokio::select! {
         () = told(&mut stop) => {}
         () = watching => {}
+        () = keep_connected(&plan.destination, plan.refresh) => {}
     }
     for of in followed.values() {
         of.stop.send_replace(true);
     }
     while tasks.join_next().await.is_some() {}
+}
+
+/// Whether two words of a node name the same place, in whatever order.
+fn has_same_addresses(one: &NodeInfo, other: &NodeInfo) -> bool {
+    let (one, other) = (one.addresses(), other.addresses());
+    one.len() == other.len() && one.iter().all(|address| other.contains(address))
 }
 
 /// Tells of the nodes whenever they change, for ever. With their topics where whoever knows may say so.
@@ -169,6 +175,8 @@ struct SourceNode {
 #[derive(Default)]
 struct Running {
     topics: HashMap<TopicName, watch::Sender<bool>>,
+    /// Those that there are, as was told last.
+    there: BTreeSet<TopicName>,
     /// Topics that cannot be forwarded.
     stuck: HashMap<TopicName, Shown>,
     tasks: JoinSet<(TopicName, Ended)>,
@@ -194,15 +202,18 @@ impl SourceNode {
                 biased;
                 () = told(&mut stop) => break,
                 Some(ended) = running.tasks.join_next(), if !running.tasks.is_empty() => {
+                    // Those that have ended listen no more. What is still there is taken up with the next
+                    // look, and what was to end and is there again at once.
+                    running.topics.retain(|_, stop| stop.receiver_count() > 0);
                     match ended {
                         Ok((topic, ended)) => {
                             info!(node = %self.id, %topic, %ended, "no longer forwarded");
+                            if ended == Ended::Stopped {
+                                self.match_topics(&client, &mut running);
+                            }
                         }
                         Err(error) => error!(node = %self.id, %error, "a forwarder has failed"),
                     }
-                    // Those that have ended listen no more. What is still there is taken up with the next
-                    // look.
-                    running.topics.retain(|_, stop| stop.receiver_count() > 0);
                     continue;
                 }
                 changed = info.changed() => {
@@ -228,7 +239,8 @@ impl SourceNode {
                 },
             };
             if let Some(topics) = topics {
-                self.match_topics(&client, &mut running, &topics);
+                running.there = topics;
+                self.match_topics(&client, &mut running);
             }
             if is_time && !running.topics.is_empty() && client.state().borrow().is_connected() {
                 tokio::select! {
@@ -238,6 +250,7 @@ impl SourceNode {
                 }
             }
         }
+        self.plan.sight.leave_out(&self.id, LeftOut::default());
         for stop in running.topics.values() {
             stop.send_replace(true);
         }
@@ -283,14 +296,16 @@ impl SourceNode {
     }
 
     /// Begins with topics that are new, and ends with those that are gone.
-    fn match_topics(&self, client: &Client, running: &mut Running, topics: &BTreeSet<TopicName>) {
+    fn match_topics(&self, client: &Client, running: &mut Running) {
+        let there = mem::take(&mut running.there);
         for (topic, stop) in &running.topics {
-            if !topics.contains(topic) {
+            if !there.contains(topic) {
                 stop.send_replace(true);
             }
         }
-        running.stuck.retain(|topic, _| topics.contains(topic));
-        for topic in topics {
+        running.stuck.retain(|topic, _| there.contains(topic));
+        let mut left_out = LeftOut::default();
+        for topic in &there {
             if running.topics.contains_key(topic) || running.stuck.contains_key(topic) {
                 continue;
             }
@@ -299,17 +314,22 @@ impl SourceNode {
             else {
                 continue;
             };
-            self.begin(client, running, topic, (number, route, figures));
+            if !self.begin(client, running, topic, (number, route, figures)) {
+                left_out.add(topic);
+            }
         }
+        running.there = there;
+        self.plan.sight.leave_out(&self.id, left_out);
     }
 
+    /// Begins with a topic. Returns whether there was a place for it.
     fn begin(
         &self,
         client: &Client,
         running: &mut Running,
         topic: &TopicName,
         (number, route, figures): (usize, &Route, &Arc<RouteFigures>),
-    ) {
+    ) -> bool {
         let plan = &self.plan;
         let place = (self.id.clone(), topic.clone());
         let to = match route.target(topic) {
@@ -319,20 +339,17 @@ impl SourceNode {
                 let figures = Arc::new(TopicFigures::new(figures.clone(), topic.clone()));
                 figures.set_status(Status::Held(error.to_string()));
                 running.stuck.insert(topic.clone(), plan.board.show(place, number, figures));
-                return;
+                return true;
             }
         };
-        let Ok(permit) = plan.places.clone().try_acquire_owned() else {
-            if plan.sight.without_place.fetch_add(1, Ordering::Relaxed) == 0 {
-                warn!(node = %self.id, %topic, "not forwarded: as many topics as limits.topics_max allows");
-            }
-            return;
-        };
+        let Ok(permit) = plan.places.clone().try_acquire_owned() else { return false };
         let figures = Arc::new(TopicFigures::new(figures.clone(), to.clone()));
+        let memory = plan.memories.take(place.clone());
         let shown = plan.board.show(place, number, figures.clone());
         let source = Source {
             client: client.clone(),
             node: self.id.clone(),
+            names: plan.names.clone(),
             topic: topic.clone(),
             channel: route.channel.clone(),
             start: route.start,
@@ -349,6 +366,7 @@ impl SourceNode {
             refused: route.refused.clone(),
         };
         let forwarder = Forwarder::new(source, destination, rules, plan.budget.share(), figures);
+        let forwarder = forwarder.memory(memory);
         let (stop, stopped) = watch::channel(false);
         info!(node = %self.id, %topic, route = route.name, "forwarding");
         let name = topic.clone();
@@ -358,6 +376,7 @@ impl SourceNode {
             (name, ended)
         });
         running.topics.insert(topic.clone(), stop);
+        true
     }
 
     /// Looks how much waits, where the node tells.

@@ -11,13 +11,15 @@ use ltq_store::MemoryStore;
 use ltq_transport::{InProcess, Transports};
 
 use super::*;
-use crate::bridge::{Refused, Site, Target};
+use crate::bridge::{Refused, Site, Target, sight::Reach};
 
-/// Brokers `a` and `b`, and what goes from the one to the other.
+/// Brokers `a`, which listens as `a2`, too, and `b`, and what goes from the one to the other.
 struct Field {
     a: Client,
     b: Client,
     plan: Arc<Plan>,
+    /// Which nodes the source has.
+    nodes: watch::Sender<NodeSet>,
     stop: watch::Sender<bool>,
     following: tokio::task::JoinHandle<()>,
 }
@@ -25,15 +27,31 @@ struct Field {
 impl Field {
     async fn new(topics: &str, prefix: &str, topics_max: usize) -> Self {
         let namespace = InProcess::new();
-        for name in ["a", "b"] {
-            let topic =
-                TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
-            let settings = BrokerSettings { topic, ..BrokerSettings::default() };
-            let store = MemoryStore::new(64 << 20);
-            let broker = Broker::start(store, settings, Environment::system()).await.unwrap();
-            let listener = namespace.listen(&Address::new("in-process", name)).await.unwrap();
+        let field = Self::from(&namespace, topics, prefix, topics_max).await;
+        field.start_b(&namespace).await;
+        field
+    }
+
+    async fn start_b(&self, namespace: &InProcess) {
+        Self::start(namespace, &["b"]).await;
+    }
+
+    /// A broker that listens by these names.
+    async fn start(namespace: &InProcess, names: &[&str]) {
+        let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
+        let settings = BrokerSettings { topic, ..BrokerSettings::default() };
+        let store = MemoryStore::new(64 << 20);
+        let broker = Broker::start(store, settings, Environment::system()).await.unwrap();
+        for name in names {
+            let listener = namespace.listen(&Address::new("in-process", *name)).await.unwrap();
+            let broker = broker.clone();
             tokio::spawn(async move { broker.serve(listener).await });
         }
+    }
+
+    /// There is no `b` yet.
+    async fn from(namespace: &InProcess, topics: &str, prefix: &str, topics_max: usize) -> Self {
+        Self::start(namespace, &["a", "a2"]).await;
         let client = || Client::builder().transports(Transports::new().with(namespace.clone()));
         let of = |name: &str| {
             client().server(&format!("in-process://{name}")).connect_in_background().unwrap()
@@ -66,10 +84,34 @@ impl Field {
             places: Arc::new(Semaphore::new(topics_max)),
             board: Board::default(),
             sight: Sight::default(),
+            names: Names::default(),
+            memories: Memories::default(),
         });
         let (stop, stopped) = watch::channel(false);
-        let following = tokio::spawn(follow(plan.clone(), Arc::new(list("a")), stopped));
-        Self { a: of("a"), b: of("b"), plan, stop, following }
+        let (nodes, told) = watch::channel(node_at(&["a"]));
+        let following = tokio::spawn(follow(plan.clone(), Arc::new(Told(told)), stopped));
+        Self { a: of("a"), b: of("b"), plan, nodes, stop, following }
+    }
+
+    /// The bridge's channel of a topic.
+    async fn channel(&self, topic: &str) -> Option<ltq_core::ChannelStats> {
+        let stats = self.a.admin().show_topic(topic).await.ok()?;
+        stats.channels.into_iter().find(|channel| channel.channel.as_str() == "bridge.r")
+    }
+
+    async fn until_acked(&self, topic: &str, count: u64) {
+        let acked = async |field: &Self| {
+            field.channel(topic).await.is_some_and(|channel| channel.acked == count)
+        };
+        self.until("the acks", acked).await;
+    }
+
+    async fn end(&self, topic: &str) -> u64 {
+        self.b.admin().show_topic(topic).await.unwrap().end.0
+    }
+
+    fn counts(&self) -> crate::bridge::RouteCounts {
+        self.plan.routes[0].1.counts()
     }
 
     async fn publish(&self, topic: &str) {
@@ -99,6 +141,129 @@ impl Field {
         timeout(Duration::from_secs(20), self.following).await.unwrap().unwrap();
         assert!(self.plan.board.is_empty(), "nothing is left");
     }
+}
+
+/// The node `n`, at these places; none, and it is gone.
+fn node_at(places: &[&str]) -> NodeSet {
+    let addresses = places.iter().map(|place| Address::new("in-process", *place));
+    // Without any it is none.
+    NodeInfo::new("n".parse().unwrap(), addresses).into_iter().collect()
+}
+
+/// Tells of nodes what a test says.
+struct Told(watch::Receiver<NodeSet>);
+
+struct TellingOf(watch::Receiver<NodeSet>);
+
+#[async_trait]
+impl Discovery for Told {
+    async fn announce(&self, _: NodeInfo) -> Result<Announced, DiscoveryError> {
+        Ok(Announced::NotTaken("a test"))
+    }
+
+    async fn watch(&self, _: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
+        let mut told = self.0.clone();
+        told.mark_changed();
+        Ok(Box::new(TellingOf(told)))
+    }
+}
+
+#[async_trait]
+impl Watch for TellingOf {
+    async fn changed(&mut self) -> Result<NodeSet, DiscoveryError> {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        Ok(self.0.borrow_and_update().clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_node_that_moves_only_one_at_a_time_takes() {
+    let namespace = InProcess::new();
+    let field = Field::from(&namespace, "*", "", 10).await;
+    for _ in 0..3 {
+        field.publish("orders").await;
+    }
+    // What was sent to a destination that is not there is waited for.
+    let taken = async |field: &Field| {
+        field.channel("orders").await.is_some_and(|channel| channel.in_flight == 3)
+    };
+    field.until("the messages", taken).await;
+    let by = tokio::time::Instant::now() + field.plan.stop_timeout * 3;
+    field.nodes.send_replace(node_at(&["a2"]));
+    while tokio::time::Instant::now() < by {
+        let consumers = field.channel("orders").await.unwrap().consumers;
+        assert!(consumers <= 1, "{consumers} at once");
+        sleep(Duration::from_millis(10)).await;
+    }
+    field.start_b(&namespace).await;
+    field.until_acked("orders", 3).await;
+    assert_eq!(field.end("orders").await, 3, "each of them once");
+    field.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_forwarded_is_known_when_a_node_has_moved_or_comes_back() {
+    let field = Field::new("*", "", 10).await;
+    let admin = field.a.admin();
+    admin.create_channel("orders", "check", StartAt::Earliest).await.unwrap();
+    for _ in 0..20 {
+        field.publish("orders").await;
+    }
+    field.until_acked("orders", 20).await;
+    for places in [&["a2"][..], &["a", "a2"]] {
+        field.nodes.send_replace(node_at(&[]));
+        let gone = async |field: &Field| field.channel("orders").await.unwrap().consumers == 0;
+        field.until("its end", gone).await;
+        // As though no ack had come there.
+        admin.delete_channel("orders", "bridge.r").await.unwrap();
+        field.nodes.send_replace(node_at(places));
+        field.until_acked("orders", 20).await;
+    }
+    // The same addresses in another order are the same place.
+    let shown = field.plan.board.all().remove(0).2;
+    field.nodes.send_replace(node_at(&["a2", "a"]));
+    field.publish("orders").await;
+    field.until_acked("orders", 21).await;
+    assert!(Arc::ptr_eq(&shown, &field.plan.board.all()[0].2), "nothing begins anew");
+    assert_eq!(field.end("orders").await, 21);
+    let counts = field.counts();
+    assert_eq!((counts.forwarded, counts.skipped_repeat), (21, 40));
+    field.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_and_made_again_is_forwarded_from_its_beginning() {
+    let field = Field::new("*", "", 10).await;
+    for round in 1..=3 {
+        for _ in 0..5 {
+            field.publish("orders").await;
+        }
+        field.until("its messages", async |field| field.counts().forwarded == round * 5).await;
+        field.a.admin().delete_topic("orders").await.unwrap();
+        field.until("its end", async |field| field.shown().is_empty()).await;
+    }
+    assert_eq!(field.end("orders").await, 15);
+    assert_eq!(field.counts().skipped_repeat, 0);
+    field.stop().await;
+}
+
+#[tokio::test]
+async fn a_destination_is_seen_before_there_is_anything_to_bring_there() {
+    let namespace = InProcess::new();
+    let field = Field::from(&namespace, "nothing*", "", 10).await;
+    field.publish("other").await;
+    let trouble = |field: &Field| Reach::of(&field.plan.destination).trouble();
+    let said =
+        async |field: &Field| trouble(field).is_some_and(|why| why.contains("in-process://b"));
+    field.until("the word of it", said).await;
+    assert_eq!(Reach::of(&field.plan.destination).connected(), 0);
+    field.start_b(&namespace).await;
+    field.until("the connection", async |field| trouble(field).is_none()).await;
+    assert_eq!(Reach::of(&field.plan.destination).connected(), 1);
+    assert!(field.shown().is_empty() && field.b.admin().list_topics().await.unwrap().is_empty());
+    field.stop().await;
 }
 
 #[tokio::test]
@@ -143,12 +308,17 @@ async fn no_more_topics_are_taken_up_than_may_be() {
     field.publish("one").await;
     field.until("the first topic", async |field| field.has("one").await).await;
     field.publish("two").await;
-    let refused = async |field: &Field| field.plan.sight.without_place.load(Ordering::Relaxed) > 0;
-    field.until("the word of it", refused).await;
+    let left_out = async |field: &Field| {
+        field.plan.sight.left_out() == LeftOut { count: 1, one: "two".parse().ok() }
+    };
+    field.until("the word of it", left_out).await;
+    assert!(field.plan.sight.times_left_out() > 0);
     assert_eq!(field.shown(), ["one"]);
     // Its place is taken by the next.
     field.a.admin().delete_topic("one").await.unwrap();
     field.until("the second topic", async |field| field.has("two").await).await;
+    let none = async |field: &Field| field.plan.sight.left_out() == LeftOut::default();
+    field.until("the end of it", none).await;
     field.stop().await;
 }
 

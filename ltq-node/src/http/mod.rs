@@ -20,6 +20,7 @@ pub(crate) mod error;
 pub(crate) mod exposition;
 mod idle;
 mod metrics;
+pub(crate) mod page;
 mod places;
 mod publish;
 mod publishers;

@@ -8,11 +8,11 @@ mod tests;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use axum::routing::get;
 use ltq_core::{Address, Listener as _, SystemEntropy, TransportError};
 use ltq_discovery::registry::{RegistryServer, RegistrySettingsError};
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -24,7 +24,7 @@ use crate::{
     access::NodeAccess,
     config::{ConfigSource, Settings as _},
     descriptors,
-    http::{HttpOptions, HttpServer, Places},
+    http::page::{PageListener, PageOptions},
     listening::{CertificateError, Wires},
     node::{io_kind, reachable, taken},
     output,
@@ -99,9 +99,7 @@ impl RegistryNode {
             None => None,
             Some(address) => {
                 let failed = |source| RegistryError::Http { address: address.to_owned(), source };
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let local = listener.local_addr().map_err(failed)?;
-                Some((local, listener))
+                Some(PageListener::bind(address).await.map_err(failed)?)
             }
         };
         let access = Arc::new(NodeAccess::new(&shared));
@@ -122,27 +120,18 @@ impl RegistryNode {
                 }
             });
         }
-        let http = http.map(|(local, listener)| {
-            let options = HttpOptions {
+        let http = http.map(|listener| {
+            let options = PageOptions {
+                access,
+                is_public: config.metrics_public,
                 connections_max: config.limits.http_connections_max,
                 request_timeout: config.limits.http_request_timeout.0,
-                metrics_public: config.metrics_public,
-                // No request has a body, and there are no series by topic.
-                body_bytes_total_max: 0,
-                metrics_series_max: 0,
-            };
-            let places = Places::new(&options);
-            let shown = http::Shown {
-                server: server.clone(),
-                access,
-                reloader: reloader.clone(),
-                listening: wires.figures().clone(),
-                places: places.clone(),
                 stopping: stopping.subscribe(),
             };
-            let router = http::router(shown, options.metrics_public);
-            let server = HttpServer::new(listener, router, places, &options);
-            (local, tokio::spawn(server.run(stopping.subscribe())))
+            let (server, reloader) = (server.clone(), reloader.clone());
+            let listening = wires.figures().clone();
+            let looked = http::Looked { server, reloader, listening };
+            listener.serve(looked, get(http::nodes), options)
         });
         Ok(Self { server, wires, listening, http, serving, stopping, reloader })
     }

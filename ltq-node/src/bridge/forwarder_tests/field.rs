@@ -13,13 +13,15 @@ use ltq_transport::InProcess;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::bridge::{Budget, Order, RouteCounts, RouteFigures, Site};
+use crate::bridge::{Budget, Memories, Names, Order, RouteCounts, RouteFigures, Site};
 
-/// Two brokers, `a` and `b`, each with a client.
+/// Brokers `a` and `b`, and `c` where it is started, each with a client.
 pub(super) struct Field {
     namespace: InProcess,
     clients: BTreeMap<&'static str, Client>,
     pub(super) budget: Budget,
+    pub(super) memories: Memories,
+    names: Names,
 }
 
 /// What a forwarder is made of, for a test to change.
@@ -58,15 +60,21 @@ impl Field {
 
     /// There is no `b` yet.
     pub(super) async fn without_b() -> Self {
+        let field = Self::empty();
+        field.start("a", settings()).await;
+        field
+    }
+
+    /// There is nobody yet.
+    pub(super) fn empty() -> Self {
         let namespace = InProcess::new();
-        let clients = ["a", "b"].map(|name| {
+        let clients = ["a", "b", "c"].map(|name| {
             let client = client(&namespace).server(&format!("in-process://{name}"));
             (name, client.connect_in_background().unwrap())
         });
         let budget = Budget::new(64 << 20, Credit { messages: 200, bytes: 1 << 20 });
-        let field = Self { namespace, clients: BTreeMap::from(clients), budget };
-        field.start("a", settings()).await;
-        field
+        let clients = BTreeMap::from(clients);
+        Self { namespace, clients, budget, memories: Memories::default(), names: Names::default() }
     }
 
     pub(super) async fn start(&self, name: &str, settings: BrokerSettings) {
@@ -101,6 +109,7 @@ impl Field {
         let source = Source {
             client: self.client(from).clone(),
             node: format!("in-process://{from}").parse().unwrap(),
+            names: self.names.clone(),
             topic: topic.clone(),
             channel: "bridge.test".parse().unwrap(),
             start: StartAt::Earliest,
@@ -118,7 +127,9 @@ impl Field {
             Destination::Cluster { cluster, topic, durability: None, order: Order::Waiting };
         let mut made = Change { destination, rules };
         change(&mut made);
+        let memory = self.memories.take((source.node.clone(), source.topic.clone()));
         let forwarder = Forwarder::new(source, made.destination, made.rules, share, of);
+        let forwarder = forwarder.memory(memory);
         let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(20));
         let task = tokio::spawn(forwarder.backoff(backoff).run(stopped));
         Forwarding { figures, stop, task }
@@ -178,7 +189,7 @@ impl Field {
 fn client(namespace: &InProcess) -> ClientBuilder {
     Client::builder()
         .transports(ltq_transport::Transports::new().with(namespace.clone()))
-        .backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(5)))
+        .backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(50)))
 }
 
 /// Those of brokers here.
@@ -197,4 +208,14 @@ pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
         Ok(value) => value,
         Err(_) => panic!("{what} did not come"),
     }
+}
+
+/// Waits until something is so.
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    within(what, async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
 }

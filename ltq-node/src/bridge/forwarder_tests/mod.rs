@@ -1,12 +1,15 @@
 //! The engine between two brokers of this process.
 
+mod again;
 mod field;
+mod large;
 mod trouble;
 
-use ltq_core::{Durability, Offset};
+use ltq_client::Client;
+use ltq_core::{Durability, Message, Offset, StartAt, TopicName};
 
 use super::*;
-use crate::bridge::{Garbled, ORIGIN_HEADER, ORIGIN_ID_HEADER};
+use crate::bridge::{Garbled, ORIGIN_HEADER, ORIGIN_ID_HEADER, Sites};
 use field::{Field, bodies, within};
 
 #[tokio::test]
@@ -65,6 +68,48 @@ async fn two_in_opposite_directions_end_and_each_side_has_everything_once() {
     let (there, back) = (there.end().await, back.end().await);
     assert_eq!((there.forwarded, there.skipped_loop), (50, 30));
     assert_eq!((back.forwarded, back.skipped_loop), (30, 50));
+}
+
+#[tokio::test]
+async fn in_a_ring_of_three_each_site_gets_everything_once() {
+    let field = Field::new().await;
+    field.start("c", field::settings()).await;
+    let ring = ["a", "b", "c"];
+    for (number, node) in (0..).zip(ring) {
+        let admin = field.client(node).admin();
+        admin.create_channel("orders", "check", StartAt::Earliest).await.unwrap();
+        field.publish(node, "orders", number * 30..number * 30 + 30).await;
+    }
+    let mut forwardings = Vec::new();
+    for (from, to) in [("a", "b"), ("b", "c"), ("c", "a")] {
+        forwardings.push(field.forward(from, to, "orders", |_| {}).await);
+    }
+    for node in ring {
+        field.until_acked(node, "orders", 90).await;
+        let mut got = bodies(&field.consume(node, "orders", 90).await);
+        got.sort_by_key(|body| body.parse::<u32>().unwrap());
+        assert_eq!(got, (0..90).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(field.topic(node, "orders").await.end, Offset(90), "nothing more comes");
+    }
+    for forwarding in forwardings {
+        let counts = forwarding.end().await;
+        assert_eq!((counts.forwarded, counts.skipped_loop), (60, 30));
+    }
+}
+
+#[tokio::test]
+async fn where_no_message_has_the_headers_all_are_acked_and_nothing_is_made() {
+    let field = Field::new().await;
+    field.publish("a", "orders", 0..50).await;
+    let none = |change: &mut field::Change| {
+        change.rules.headers = vec!["region=nowhere".parse().unwrap()];
+    };
+    let forwarding = field.forward("a", "b", "orders", none).await;
+    field.until_acked("a", "orders", 50).await;
+    assert_eq!(forwarding.figures.status().0, Status::Forwarding);
+    let counts = forwarding.end().await;
+    assert_eq!((counts.forwarded, counts.skipped_filter), (0, 50));
+    assert!(field.client("b").admin().list_topics().await.unwrap().is_empty());
 }
 
 #[tokio::test]

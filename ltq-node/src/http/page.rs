@@ -1,0 +1,165 @@
+//! What a program beside the node shows over HTTP: health, figures, and a listing of what it has to do with.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /healthz` | 200 while the process lives |
+//! | `GET /readyz` | 200 when it does its work; 503 and why when it does not, or stops |
+//! | `GET /metrics` | figures as Prometheus text |
+//! | its listing | JSON |
+//!
+//! Where it asks for tokens, the last two want one that administers `*` as `Authorization: Bearer TOKEN`,
+//! unless they were made public.
+
+use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get},
+};
+use ltq_core::{Access as _, Action, RefusalCode};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use super::{
+    HttpOptions, HttpServer, Places,
+    error::ApiError,
+    exposition::{figure, head, labels, process},
+    peer_of, token_of,
+};
+use crate::access::NodeAccess;
+
+/// What such a program shows.
+pub(crate) trait Shown: Send + Sync + 'static {
+    /// What it is, in words.
+    const WHAT: &'static str;
+    /// The path of its listing.
+    const LISTING: &'static str;
+
+    /// Why it does not do its work at present, if it does not.
+    fn ready(&self) -> Result<(), ApiError>;
+
+    /// Appends its figures.
+    fn figures(&self, text: &mut String);
+}
+
+/// Within which bounds, and to whom, it is shown.
+pub(crate) struct PageOptions {
+    pub(crate) access: Arc<NodeAccess>,
+    /// Whether figures and listing are for everybody.
+    pub(crate) is_public: bool,
+    pub(crate) connections_max: usize,
+    pub(crate) request_timeout: Duration,
+    /// Tells when the program is on its way out.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// A place for HTTP that is taken and not served yet.
+#[derive(Debug)]
+pub(crate) struct PageListener {
+    listener: TcpListener,
+    local: SocketAddr,
+}
+
+/// What the requests share.
+struct Page<S> {
+    shown: Arc<S>,
+    access: Arc<NodeAccess>,
+    places: Places,
+    stopping: watch::Receiver<bool>,
+}
+
+impl PageListener {
+    pub(crate) async fn bind(address: &str) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let local = listener.local_addr()?;
+        Ok(Self { listener, local })
+    }
+
+    /// Serves until the program stops. Returns where.
+    pub(crate) fn serve<S: Shown>(
+        self,
+        shown: S,
+        listing: MethodRouter<Arc<S>>,
+        options: PageOptions,
+    ) -> (SocketAddr, JoinHandle<()>) {
+        let PageOptions { access, is_public, connections_max, request_timeout, stopping } = options;
+        let http = HttpOptions {
+            connections_max,
+            request_timeout,
+            metrics_public: is_public,
+            // No request has a body, and there are no series by topic.
+            body_bytes_total_max: 0,
+            metrics_series_max: 0,
+        };
+        let places = Places::new(&http);
+        let (shown, ended) = (Arc::new(shown), stopping.clone());
+        let page = Page { shown, access, places: places.clone(), stopping };
+        let server =
+            HttpServer::new(self.listener, router(page, listing, is_public), places, &http);
+        (self.local, tokio::spawn(server.run(ended)))
+    }
+}
+
+fn router<S: Shown>(page: Page<S>, listing: MethodRouter<Arc<S>>, is_public: bool) -> Router {
+    let page = Arc::new(page);
+    let listing = Router::new().route(S::LISTING, listing).with_state(page.shown.clone());
+    let inside = Router::new().route("/metrics", get(metrics::<S>)).merge(listing);
+    let inside = match is_public {
+        true => inside,
+        false => inside.layer(middleware::from_fn_with_state(page.clone(), administer::<S>)),
+    };
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready::<S>))
+        .merge(inside)
+        .fallback(no_such_page::<S>)
+        .with_state(page)
+}
+
+async fn ready<S: Shown>(State(page): State<Arc<Page<S>>>) -> Result<&'static str, ApiError> {
+    if *page.stopping.borrow() {
+        let detail = format!("the {} is stopping", S::WHAT);
+        return Err(ApiError::refused(RefusalCode::Stopping, detail));
+    }
+    page.shown.ready().map(|()| "ready\n")
+}
+
+async fn administer<S: Shown>(
+    State(page): State<Arc<Page<S>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let token = token_of(&request);
+    let permitted = match page.access.admit(&peer_of(&request), token.as_deref()) {
+        Ok(grant) if grant.permits(Action::Administer, None) => Ok(()),
+        Ok(_) => Err((RefusalCode::Forbidden, "the permission is missing: administer on *")),
+        Err(_) => Err((RefusalCode::Unauthorized, "a valid token is needed")),
+    };
+    match permitted {
+        Ok(()) => next.run(request).await,
+        Err((code, why)) => ApiError::refused(code, why).into_response(),
+    }
+}
+
+async fn no_such_page<S: Shown>() -> ApiError {
+    let detail = format!("there are {}, /healthz, /readyz and /metrics", S::LISTING);
+    ApiError::new(StatusCode::NOT_FOUND, "no_such_page", detail)
+}
+
+async fn metrics<S: Shown>(State(page): State<Arc<Page<S>>>) -> Response {
+    let mut text = String::new();
+    head(&mut text, "ltq_info", "The version that runs.");
+    let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
+    let _ = writeln!(text, "ltq_info{version} 1");
+    page.shown.figures(&mut text);
+    let open = page.places.taken();
+    figure(&mut text, "ltq_http_connections", "Open HTTP connections.", open);
+    let name = "ltq_http_connections_refused_by_address_total";
+    let help = "HTTP connections closed because their address had its share.";
+    figure(&mut text, name, help, page.places.refused());
+    process(&mut text);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
