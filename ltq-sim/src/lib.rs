@@ -50,6 +50,7 @@ mod body;
 mod chance;
 mod checks;
 mod clients;
+mod cluster;
 mod consumers;
 mod counted;
 mod error;
@@ -73,6 +74,7 @@ mod violation;
 mod world;
 
 pub use body::Body;
+pub use cluster::{ClusterSimulation, Mode, Place as ClusterPlace, Scene, Sight};
 pub use error::SimulationError;
 pub use history::{Event, Spot, What};
 pub use played::{Difference, Played};
