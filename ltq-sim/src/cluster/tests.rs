@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use ltq_core::{Committed, Durability, StoreError, StoreLayer, WriteBatch};
+use ltq_core::{Committed, Durability, Store as _, StoreError, StoreLayer, WriteBatch};
 use ltq_store::FileStore;
 
 use super::{ClusterSimulation, simulation::Mistake};

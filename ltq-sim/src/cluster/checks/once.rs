@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Account, Message, Told};
-use crate::violation::{Rule, Violation};
+use crate::{
+    body::Body,
+    violation::{Rule, Violation},
+};
 
 pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
     let mut broken = Vec::new();
@@ -24,9 +27,14 @@ pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
         let Some((_, Told::Stored { node, offset: Some(offset), .. })) = message.told else {
             continue;
         };
-        let there = came.get(&(node, message.topic, offset)).into_iter().flatten();
-        if let Some(other) = there.clone().find(|other| *other != body)
-            && !account.may_lose(node, message.handed, message.durability)
+        // What was lost leaves its place to another.
+        let stays = |body: &&Body| {
+            let of = account.messages.get(body);
+            of.is_none_or(|it| !account.may_lose(node, it.handed, it.durability))
+        };
+        let mut there = came.get(&(node, message.topic, offset)).into_iter().flatten();
+        if let Some(other) = there.find(|other| *other != body && stays(other))
+            && stays(&body)
         {
             let words = format!("{body:?} is said to be on {node} at {offset}; {other:?} is");
             broken.push(Violation::of(Rule::StoredOnce, words));
