@@ -52,11 +52,14 @@ struct How {
     no_shrink: bool,
 }
 
+type Play = dyn Fn(u64, &BTreeSet<String>) -> Played;
+type Names = dyn Fn(u64) -> BTreeSet<String>;
+
 /// What is played, and how a seed of it is asked for.
 struct What {
-    play: Box<dyn Fn(u64, &BTreeSet<String>) -> Played>,
-    shrink: Box<dyn Fn(u64) -> BTreeSet<String>>,
-    parts: Box<dyn Fn(u64) -> BTreeSet<String>>,
+    play: Box<Play>,
+    shrink: Box<Names>,
+    parts: Box<Names>,
     again: fn(u64) -> String,
 }
 

@@ -52,7 +52,8 @@ impl Announcing {
             let (state, doing) = watch::channel(Some(NodeState::Ready));
             states.push(state);
             let (node, catalogue) = (node.clone(), broker.catalogue());
-            let one = One { node, topics: BTreeMap::new(), catalogue, broker: broker.clone(), doing };
+            let one =
+                One { node, topics: BTreeMap::new(), catalogue, broker: broker.clone(), doing };
             let history = history.clone();
             tasks.spawn(async move {
                 let name = one.node.id().clone();

@@ -192,7 +192,9 @@ impl fmt::Display for Scene {
                 write!(f, "sees, by watch {watch}: {}", nodes.join(", "))
             }
             Self::Blind { watch } => write!(f, "has no watch {watch} any more"),
-            Self::Calm { nodes } => write!(f, "nothing is wrong now; there are {}", nodes.join(", ")),
+            Self::Calm { nodes } => {
+                write!(f, "nothing is wrong now; there are {}", nodes.join(", "))
+            }
             Self::RegistriesGone => write!(f, "all registries are gone"),
             Self::RegistriesBack => write!(f, "all registries are there again"),
             Self::Struck { node } => write!(f, "{node} is gone without a word"),

@@ -10,12 +10,7 @@ use super::{
     world::{Mend, World},
 };
 use crate::{
-    chance::Seeded,
-    history::What,
-    plan::Part,
-    stores::Stores,
-    torment::weather,
-    world::End,
+    chance::Seeded, history::What, plan::Part, stores::Stores, torment::weather, world::End,
 };
 
 /// Something that goes wrong, and is mended after a while; the next thing may go wrong before that.

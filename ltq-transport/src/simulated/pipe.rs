@@ -68,10 +68,7 @@ impl Pipe {
 }
 
 /// A direction of a new stream.
-pub(super) fn direction(
-    roads: Arc<Roads>,
-    hosts: [Arc<str>; 2],
-) -> (Cuttable, PipeSend, PipeRecv) {
+pub(super) fn direction(roads: Arc<Roads>, hosts: [Arc<str>; 2]) -> (Cuttable, PipeSend, PipeRecv) {
     let pipe = Pipe::new(roads, hosts);
     let cuttable = Cuttable(Arc::downgrade(&pipe.0));
     (cuttable, PipeSend(pipe.clone()), PipeRecv { pipe, sleep: None })

@@ -20,8 +20,7 @@ pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
                 continue;
             }
             for (at, sights) in watch.between(gone, until + KNOWN_WITHIN) {
-                let lost =
-                    calm.nodes.iter().find(|node| sights.iter().all(|it| it.node != **node));
+                let lost = calm.nodes.iter().find(|node| sights.iter().all(|it| it.node != **node));
                 if let Some(node) = lost {
                     let who = watch.who;
                     breaks(format!("{who}, by watch {number}, has lost {node} at {at:?}"));
@@ -31,6 +30,10 @@ pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
         for (body, message) in &account.messages {
             let opened = account.lives.get(&message.life).map_or(Duration::MAX, |life| life.0);
             if opened > gone || message.handed < gone || message.handed + TIME > until {
+                continue;
+            }
+            // A key that was not used since its node came back goes there now, and that is told.
+            if matches!(message.told, Some((_, Told::NotStored { is_move: true }))) {
                 continue;
             }
             let Some((_, Told::Stored { node, .. })) = message.told else {

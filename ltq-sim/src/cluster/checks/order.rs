@@ -1,7 +1,7 @@
 //! Promise 5: an ordered producer has the messages of a key stored in order on one node, and says when
-//! that becomes another one.
+//! that becomes another one, once the old one has answered for what it was given.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ltq_core::Offset;
 
@@ -24,10 +24,20 @@ fn check_key(account: &Account<'_>, messages: &[(&Body, &Message<'_>)]) -> Vec<V
     let mut broken = Vec::new();
     let mut last: BTreeMap<&str, (Offset, &Body)> = BTreeMap::new();
     let mut at: Option<(&str, &Body)> = None;
+    // When it was told what became of each.
+    let mut open: Vec<(Duration, &Body)> = Vec::new();
     for (body, message) in messages {
-        if let Some((_, Told::NotStored { is_move: true })) = message.told {
+        if let Some((moved, Told::NotStored { is_move: true })) = message.told {
             at = None;
+            if let Some(earlier) = open.iter().find(|it| it.0 > moved) {
+                let words = format!(
+                    "for {body:?} the order moved at {moved:?}; {:?} before it was told of at {:?}",
+                    earlier.1, earlier.0
+                );
+                broken.push(breaks(&[5], words));
+            }
         }
+        open.push((message.told.map_or(Duration::MAX, |told| told.0), body));
         for (node, offset) in &message.places {
             if account.may_lose(node, message.handed, message.durability) {
                 continue;

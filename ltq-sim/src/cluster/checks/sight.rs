@@ -19,7 +19,10 @@ pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
                 continue;
             }
             let told = |at, words: String| {
-                format!("{}, by watch {number}, {words} at {at:?}; calm since {:?}", watch.who, calm.from)
+                format!(
+                    "{}, by watch {number}, {words} at {at:?}; calm since {:?}",
+                    watch.who, calm.from
+                )
             };
             for (at, sights) in watch.between(known, until) {
                 for node in calm.nodes {

@@ -28,7 +28,8 @@ pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
                 broken.push(breaks(&[2, 13], words));
             }
             let last = (node, topic, channel, end);
-            let beyond = came.range(last..).next().filter(|it| (it.0, it.1, it.2) == (node, topic, channel));
+            let beyond =
+                came.range(last..).next().filter(|it| (it.0, it.1, it.2) == (node, topic, channel));
             if let Some((.., offset)) = beyond {
                 let words = format!(
                     "{node}/t{topic}/c{channel}: {offset} came, and there are {end} messages"
