@@ -6,7 +6,7 @@ use ltq_sim::{ClusterSimulation, SeedsError};
 
 /// Which seeds: `LTQ_SIM_SEEDS=FROM..BEHIND`, or the first ones.
 fn seeds() -> Result<Range<u64>, SeedsError> {
-    ltq_sim::seeds(1..61)
+    ltq_sim::seeds(1..51)
 }
 
 #[test]
