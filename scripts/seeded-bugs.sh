@@ -6,12 +6,16 @@
 #   scripts/seeded-bugs.sh NAME...            those, by the patches' names without .patch
 #   scripts/seeded-bugs.sh --some N --day D   N of them; other ones the next day, until all had their turn
 #
+# Those of a name that begins with cluster- are for the simulation of whole clusters.
+#
 # Needs a Rust toolchain and git. The copy and what is built of it stay under target/seeded-bugs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-seeds_max=1000 # until one of these is broken
-clean_seeds=30 # that must not be broken without a bug
+seeds_max=1000        # until one of these is broken
+clean_seeds=30        # that must not be broken without a bug
+cluster_seeds_max=200 # the same of clusters, which take longer
+cluster_clean_seeds=10
 play_max=600   # seconds
 sim=(-p ltq-sim --bin ltq-sim)
 
@@ -64,10 +68,11 @@ build() {
     (cd "$tree" && cargo build --quiet --locked "${sim[@]}") > "$dir/log" 2>&1
 }
 
-# Plays seeds until one is broken; what became of it is in the log.
+# Plays seeds, of one node or of a cluster, until one is broken; what became of it is in the log.
 play() {
-    local status=0
-    timeout "$play_max" "$CARGO_TARGET_DIR/debug/ltq-sim" --from 1 --count "$1" --until-broken --no-shrink \
+    local status=0 which=(--from 1 --count "$1")
+    if [ "$2" = cluster ]; then which=(cluster --seeds "1..$(($1 + 1))"); fi
+    timeout "$play_max" "$CARGO_TARGET_DIR/debug/ltq-sim" "${which[@]}" --until-broken --no-shrink \
         > "$dir/log" 2>&1 || status=$?
     return "$status"
 }
@@ -80,17 +85,18 @@ if ! build; then
     cat "$dir/log" >&2
     exit 1
 fi
-if ! play "$clean_seeds"; then
+if ! play "$clean_seeds" node || ! play "$cluster_clean_seeds" cluster; then
     row "(none)" "-" $((SECONDS - began)) "FAILED: a seed is broken without any bug"
     cat "$dir/log" >&2
     exit 1
 fi
-row "(none)" "-" $((SECONDS - began)) "nothing, in $clean_seeds seeds"
+row "(none)" "-" $((SECONDS - began)) "nothing, in $clean_seeds seeds, and $cluster_clean_seeds of clusters"
 
 failed=0
 for name in "${names[@]}"; do
     patch=$bugs/$name.patch
-    began=$SECONDS seed=- found=
+    began=$SECONDS seed=- found= kind=node most=$seeds_max
+    case $name in cluster-*) kind=cluster most=$cluster_seeds_max ;; esac
     if ! (cd "$tree" && git apply "$patch") 2> "$dir/log"; then
         row "$name" - 0 "FAILED: the patch does not apply"
         cat "$dir/log" >&2
@@ -99,7 +105,7 @@ for name in "${names[@]}"; do
     fi
     if build; then
         status=0
-        play "$seeds_max" || status=$?
+        play "$most" "$kind" || status=$?
         case $status in
             0) ;;
             1)
@@ -116,7 +122,7 @@ for name in "${names[@]}"; do
     fi
     (cd "$tree" && git apply --reverse "$patch")
     if [ -z "$found" ]; then
-        found="FAILED: nothing, in $seeds_max seeds"
+        found="FAILED: nothing, in $most seeds"
         failed=$((failed + 1))
     fi
     row "$name" "$seed" $((SECONDS - began)) "$found"

@@ -12,7 +12,7 @@ use ltq_transport::Weather;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{body::Body, violation::Violation};
+use crate::{body::Body, cluster::Scene, violation::Violation};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,6 +207,8 @@ pub enum What {
         /// As much as it may have there.
         disk_bytes_max: u64,
     },
+    /// What happens where there are several nodes.
+    Cluster(Scene),
     /// Something is broken already.
     Broken(Violation),
     /// Anything else, for the trace.
@@ -349,6 +351,7 @@ impl fmt::Display for What {
                 "at rest: {connections} connections, {memory_bytes} bytes in memory, {disk_bytes} \
                  in files"
             ),
+            Self::Cluster(scene) => write!(f, "{scene}"),
             Self::Broken(violation) => write!(f, "{violation}"),
             Self::Noted(words) => f.write_str(words),
             Self::DiskTakes(latency) => write!(f, "the disk takes up to {latency:?}"),

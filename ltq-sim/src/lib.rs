@@ -40,6 +40,9 @@
 //! the [`Failure`] says which, shrinks it to the few who take part in that, tells how it ends in words, and
 //! how to have it again.
 //!
+//! [`ClusterSimulation`] plays several nodes, registries, and clients that know the registries alone, with
+//! partitions of the network between any of them.
+//!
 //! The same seed gives the same events, as long as nothing in it asks anything but the seed: no clock but
 //! tokio's, no chance but [`Place::entropy`], no thread, no hash map with a seed of its own whose order
 //! shows.
@@ -50,6 +53,7 @@ mod body;
 mod chance;
 mod checks;
 mod clients;
+mod cluster;
 mod consumers;
 mod counted;
 mod error;
@@ -73,6 +77,7 @@ mod violation;
 mod world;
 
 pub use body::Body;
+pub use cluster::{ClusterSimulation, Mode, Place as ClusterPlace, Scene, Sight};
 pub use error::SimulationError;
 pub use history::{Event, Spot, What};
 pub use played::{Difference, Played};

@@ -25,11 +25,13 @@ use crate::{
     stores::{Place, Stores},
 };
 
-/// The name of the node, and of its host.
+/// The name of the only node that there is, and of its host.
 pub(crate) const NODE: &str = "node";
 
 /// A node that can be killed, on a disk that outlives it.
 pub(crate) struct Node<S: Stores> {
+    /// Its name, and that of its host.
+    pub(crate) name: String,
     pub(crate) stores: Arc<S>,
     /// What it has its files on.
     pub(crate) disk: SimulatedDisk,
@@ -113,15 +115,21 @@ impl<S: Stores> Node<S> {
     }
 
     async fn serve(&mut self, broker: Broker<S::Store>) -> Result<(), String> {
-        self.network.set_down(NODE, false);
-        let host = Counted::new((self.wrap)(self.network.host(NODE)), self.life.points.clone());
-        let address = Address::new(host.scheme(), NODE);
+        self.network.set_down(&self.name, false);
+        let host = self.transport();
+        let address = Address::new(host.scheme(), self.name.as_str());
         let listener = host.listen(&address).await.map_err(|error| error.to_string())?;
         let serving = broker.clone();
         tokio::spawn(async move { serving.serve(listener).await });
-        self.history.add(NODE, What::Started);
+        self.history.add(&self.name, What::Started);
         self.running = Some(broker);
         Ok(())
+    }
+
+    /// What the process that there is talks through.
+    pub(crate) fn transport(&self) -> Arc<dyn Transport> {
+        let host = (self.wrap)(self.network.host(self.name.as_str()));
+        Arc::new(Counted::new(host, self.life.points.clone()))
     }
 
     /// Each change of the disk is a point, and what fails is written down.
@@ -129,6 +137,7 @@ impl<S: Stores> Node<S> {
         let points = self.life.points.clone();
         self.disk.meanwhile(Some(Arc::new(move || points.pass(Point::Disk))));
         let (history, failed) = (self.history.clone(), self.life.failed.clone());
+        let name = self.name.clone();
         self.disk.on_failure(Some(Arc::new(move |failure| {
             failed.store(true, Relaxed);
             let lost = match failure {
@@ -136,7 +145,7 @@ impl<S: Stores> Node<S> {
                 DiskFailure::Read | DiskFailure::Write | DiskFailure::NoRoom => false,
                 DiskFailure::Sync | DiskFailure::Name | DiskFailure::Stopped => true,
             };
-            history.add(NODE, What::DiskFailed { lost, failure });
+            history.add(&name, What::DiskFailed { lost, failure });
         })));
     }
 
@@ -164,10 +173,11 @@ impl<S: Stores> Node<S> {
     fn blow(&self, power: bool) -> impl FnOnce(Point) + Send + use<S> {
         let (history, network) = (self.history.clone(), self.network.clone());
         let (disk, silent) = (self.disk.clone(), power && self.chance.one_in(2));
+        let name = self.name.clone();
         move |point| {
-            history.add(NODE, What::Killed { power });
-            network.set_down(NODE, true);
-            network.cut(NODE, silent);
+            history.add(&name, What::Killed { power });
+            network.set_down(&name, true);
+            network.cut(&name, silent);
             disk.on_failure(None);
             // A write that it is at may be done in part.
             disk.crash_at(if point == Point::Disk { disk.operations() + 1 } else { 0 });
@@ -178,7 +188,7 @@ impl<S: Stores> Node<S> {
     pub(crate) fn store_failed(&self) -> bool {
         let health = self.running.as_ref().map(|broker| broker.store().health());
         let Some(Err(why)) = health else { return false };
-        self.history.add(NODE, What::StoreFailed(why.to_string()));
+        self.history.add(&self.name, What::StoreFailed(why.to_string()));
         true
     }
 
@@ -206,7 +216,7 @@ impl<S: Stores> Node<S> {
         let mut chance = self.chance.chance();
         self.disk = if power { old.after_power_cut(&mut chance) } else { old.after_kill() };
         self.disk.goes_wrong_as(&old);
-        self.network.set_down(NODE, true);
+        self.network.set_down(&self.name, true);
         old.on_failure(None);
         old.meanwhile(None);
         old.crash_at(0);
@@ -231,9 +241,9 @@ impl<S: Stores> Node<S> {
             return self.bury(self.life.power);
         }
         self.running = None;
-        self.network.set_down(NODE, true);
-        self.network.cut(NODE, false);
-        self.history.add(NODE, What::Stopped(stopped.map_err(|error| error.to_string())));
+        self.network.set_down(&self.name, true);
+        self.network.cut(&self.name, false);
+        self.history.add(&self.name, What::Stopped(stopped.map_err(|error| error.to_string())));
         // The process ends, and what it had open with it.
         self.bury(false);
     }

@@ -17,6 +17,7 @@ use crate::{
     played::{Difference, Played},
     simulation::Simulation,
     stores::Stores,
+    violation::Rule,
 };
 
 /// The seeds that `LTQ_SIM_SEEDS=FROM..BEHIND` asks for, or else these: so that one test plays some
@@ -32,7 +33,7 @@ pub fn seeds(or_else: Range<u64>) -> Result<Range<u64>, SeedsError> {
     }
 }
 
-fn parse(text: &str) -> Result<Range<u64>, SeedsError> {
+pub(crate) fn parse(text: &str) -> Result<Range<u64>, SeedsError> {
     let parsed = text
         .split_once("..")
         .and_then(|(from, behind)| Some(from.parse().ok()?..behind.parse().ok()?));
@@ -59,49 +60,88 @@ impl<S: Stores> Simulation<S> {
     /// # Panics
     /// As [`play`](Self::play).
     pub fn play_all(&self, seeds: Range<u64>) -> Result<Summary, Failure> {
-        let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
-        let summary = Mutex::new(Summary { seeds: 0, simulated: Duration::ZERO });
-        let first: Mutex<Option<Found>> = Mutex::new(None);
-        let work = || {
-            while !stop.load(Relaxed) {
-                let taken = next
-                    .fetch_update(Relaxed, Relaxed, |seed| (seed < seeds.end).then_some(seed + 1));
-                let Ok(seed) = taken else { return };
-                let played = self.play(seed);
-                let is_twice = (seed - seeds.start).is_multiple_of(TWICE_ONE_IN);
-                let differs = if is_twice { played.difference(&self.play(seed)) } else { None };
-                if played.broken.is_empty() && differs.is_none() {
-                    let mut summary = summary.lock();
-                    summary.seeds += 1;
-                    summary.simulated += played.simulated;
-                    continue;
-                }
-                stop.store(true, Relaxed);
-                let mut first = first.lock();
-                // Those before it were all taken up before it was, and are played to their ends.
-                if first.as_ref().is_none_or(|other| seed < other.seed) {
-                    *first = Some(Found { seed, played, differs });
-                }
+        play_all(self, seeds)
+    }
+}
+
+/// What seeds are played of.
+pub(crate) trait Plays: Sync {
+    /// Plays a seed without some of those that take part in it.
+    fn play_part(&self, seed: u64, left_out: &BTreeSet<String>) -> Played;
+
+    /// The names of who takes part in a seed and can be left out, those first that are left out first.
+    fn names(&self, seed: u64) -> Vec<String>;
+}
+
+/// Plays seeds on all processors until one of them breaks a promise.
+pub(crate) fn play_all(of: &impl Plays, seeds: Range<u64>) -> Result<Summary, Failure> {
+    let (next, stop) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
+    let summary = Mutex::new(Summary { seeds: 0, simulated: Duration::ZERO });
+    let first: Mutex<Option<Found>> = Mutex::new(None);
+    let play = |seed| of.play_part(seed, &BTreeSet::new());
+    let work = || {
+        while !stop.load(Relaxed) {
+            let taken =
+                next.fetch_update(Relaxed, Relaxed, |seed| (seed < seeds.end).then_some(seed + 1));
+            let Ok(seed) = taken else { return };
+            let played = play(seed);
+            let is_twice = (seed - seeds.start).is_multiple_of(TWICE_ONE_IN);
+            let differs = if is_twice { played.difference(&play(seed)) } else { None };
+            if played.broken.is_empty() && differs.is_none() {
+                let mut summary = summary.lock();
+                summary.seeds += 1;
+                summary.simulated += played.simulated;
+                continue;
             }
-        };
-        thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
-                scope.spawn(work);
+            stop.store(true, Relaxed);
+            let mut first = first.lock();
+            // Those before it were all taken up before it was, and are played to their ends.
+            if first.as_ref().is_none_or(|other| seed < other.seed) {
+                *first = Some(Found { seed, played, differs });
             }
-        });
-        match first.into_inner() {
-            None => Ok(summary.into_inner()),
-            Some(found) => Err(self.failure(found)),
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(work);
+        }
+    });
+    match first.into_inner() {
+        None => Ok(summary.into_inner()),
+        Some(found) => Err(failure(of, found)),
+    }
+}
+
+fn failure(of: &impl Plays, Found { seed, played, differs }: Found) -> Failure {
+    let again = || of.play_part(seed, &BTreeSet::new());
+    let differs = differs.or_else(|| played.difference(&again())).map(Box::new);
+    let parts: BTreeSet<_> = of.names(seed).into_iter().collect();
+    let (left_out, least) = shrink(of, seed, played);
+    let parts = parts.difference(&left_out).cloned().collect();
+    Failure { seed, left_out, parts, least: Box::new(least), differs }
+}
+
+/// Who may be left out of a seed that was played and breaks something, and it breaks the same still, with
+/// what becomes of what is left.
+pub(crate) fn shrink(of: &impl Plays, seed: u64, played: Played) -> (BTreeSet<String>, Played) {
+    let which = |played: &Played| -> BTreeSet<Rule> {
+        played.broken.iter().map(|violation| violation.rule).collect()
+    };
+    let (mut left_out, mut least) = (BTreeSet::new(), played);
+    let wanted = which(&least);
+    if wanted.is_empty() {
+        return (left_out, least);
+    }
+    for name in of.names(seed) {
+        left_out.insert(name.clone());
+        let played = of.play_part(seed, &left_out);
+        if which(&played).is_disjoint(&wanted) {
+            left_out.remove(&name);
+        } else {
+            least = played;
         }
     }
-
-    fn failure(&self, Found { seed, played, differs }: Found) -> Failure {
-        let differs = differs.or_else(|| played.difference(&self.play(seed))).map(Box::new);
-        let parts = self.parts(seed);
-        let (left_out, least) = self.shrink_played(seed, played);
-        let parts = parts.difference(&left_out).cloned().collect();
-        Failure { seed, left_out, parts, least: Box::new(least), differs }
-    }
+    (left_out, least)
 }
 
 /// A seed that breaks a promise, or differs.

@@ -16,11 +16,12 @@ use crate::{
     chance::Seeded,
     checks,
     error::SimulationError,
-    history::History,
+    history::{Event, History},
     node::NODE,
     panics,
     plan::Plan,
     played::Played,
+    seeds::{self, Plays},
     stores::{FileStores, Stores},
     trouble::Trouble,
     violation::{Rule, Violation},
@@ -152,53 +153,13 @@ impl<S: Stores> Simulation<S> {
     /// # Panics
     /// As [`play`](Self::play).
     #[must_use]
-    #[expect(clippy::expect_used, reason = "as std::thread::spawn has it")]
     pub fn play_part(&self, seed: u64, left_out: &BTreeSet<String>) -> Played {
-        // What a thread keeps for itself is new to each play, and goes with it.
-        let thread = std::thread::Builder::new().name(format!("seed {seed}"));
-        std::thread::scope(|scope| {
-            let play = thread.spawn_scoped(scope, || self.play_here(seed, left_out));
-            play.expect("a thread").join().unwrap_or_else(|panic| resume_unwind(panic))
-        })
-    }
-
-    #[expect(clippy::expect_used, reason = "no part of a runtime with time alone can be missing")]
-    fn play_here(&self, seed: u64, left_out: &BTreeSet<String>) -> Played {
-        panics::watch();
-        seed_hashing(seed);
-        let plan = Plan::new(seed, left_out, &self.not);
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
-        let entered = runtime.enter();
-        // Whatever becomes of the play, what happened so far stays.
-        let history = History::new();
-        let (stores, settings) = (self.stores.clone(), self.settings.clone());
-        let world = World::new(seed, stores, settings, self.wrap.clone(), history.clone());
-        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(world.play(plan))));
-        let (events, simulated) = (history.events(), history.elapsed());
-        // What is left of it must not go on beside the next one.
-        drop(entered);
-        drop(runtime);
-        let mut broken = Vec::new();
-        let panics = panics::told();
-        if panics.count > 0 {
-            let words = format!("{} of them; the first {}", panics.count, panics.first);
-            broken.push(Violation::of(Rule::Panic, words));
-        }
-        match ended {
-            Ok(ended) => {
-                if let Err(End::Broken(why)) = ended {
-                    broken.push(why);
-                }
-                broken.extend(checks::all(&events));
-            }
-            // Nothing was waited for: what is missing says nothing.
-            Err(_) if broken.is_empty() => {
-                broken.push(Violation::of(Rule::Panic, "one that no hook heard of"));
-            }
-            Err(_) => {}
-        }
-        Played { events, broken, simulated }
+        let play = |history: History| {
+            let plan = Plan::new(seed, left_out, &self.not);
+            let (stores, settings) = (self.stores.clone(), self.settings.clone());
+            World::new(seed, stores, settings, self.wrap.clone(), history).play(plan)
+        };
+        play_alone(seed, play, checks::all)
     }
 
     /// Who and what of a seed that breaks a promise may be left out, and the same promise is broken
@@ -208,29 +169,73 @@ impl<S: Stores> Simulation<S> {
     /// As [`play`](Self::play).
     #[must_use]
     pub fn shrink(&self, seed: u64) -> BTreeSet<String> {
-        self.shrink_played(seed, self.play(seed)).0
+        seeds::shrink(self, seed, self.play(seed)).0
+    }
+}
+
+impl<S: Stores> Plays for Simulation<S> {
+    fn play_part(&self, seed: u64, left_out: &BTreeSet<String>) -> Played {
+        self.play_part(seed, left_out)
     }
 
-    /// The same, of a seed that was played, with what becomes of what is left.
-    pub(crate) fn shrink_played(&self, seed: u64, played: Played) -> (BTreeSet<String>, Played) {
-        let which = |played: &Played| -> BTreeSet<Rule> {
-            played.broken.iter().map(|violation| violation.rule).collect()
-        };
-        let (mut left_out, mut least) = (BTreeSet::new(), played);
-        let wanted = which(&least);
-        if wanted.is_empty() {
-            return (left_out, least);
-        }
-        let plan = Plan::new(seed, &left_out, &self.not);
-        for name in plan.names() {
-            left_out.insert(name.to_owned());
-            let played = self.play_part(seed, &left_out);
-            if which(&played).is_disjoint(&wanted) {
-                left_out.remove(name);
-            } else {
-                least = played;
-            }
-        }
-        (left_out, least)
+    fn names(&self, seed: u64) -> Vec<String> {
+        let plan = Plan::new(seed, &BTreeSet::new(), &self.not);
+        plan.names().map(str::to_owned).collect()
     }
+}
+
+/// Plays what `play` makes, on a thread of its own and a paused clock, and checks what happened.
+#[expect(clippy::expect_used, reason = "as std::thread::spawn has it")]
+pub(crate) fn play_alone<F: Future<Output = Result<(), End>>>(
+    seed: u64,
+    play: impl FnOnce(History) -> F + Send,
+    check: fn(&[Event]) -> Vec<Violation>,
+) -> Played {
+    // What a thread keeps for itself is new to each play, and goes with it.
+    let thread = std::thread::Builder::new().name(format!("seed {seed}"));
+    std::thread::scope(|scope| {
+        let play = thread.spawn_scoped(scope, || play_here(seed, play, check));
+        play.expect("a thread").join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+#[expect(clippy::expect_used, reason = "no part of a runtime with time alone can be missing")]
+fn play_here<F: Future<Output = Result<(), End>>>(
+    seed: u64,
+    play: impl FnOnce(History) -> F,
+    check: fn(&[Event]) -> Vec<Violation>,
+) -> Played {
+    panics::watch();
+    seed_hashing(seed);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    let entered = runtime.enter();
+    // Whatever becomes of the play, what happened so far stays.
+    let history = History::new();
+    let play = play(history.clone());
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play)));
+    let (events, simulated) = (history.events(), history.elapsed());
+    // What is left of it must not go on beside the next one.
+    drop(entered);
+    drop(runtime);
+    let mut broken = Vec::new();
+    let panics = panics::told();
+    if panics.count > 0 {
+        let words = format!("{} of them; the first {}", panics.count, panics.first);
+        broken.push(Violation::of(Rule::Panic, words));
+    }
+    match ended {
+        Ok(ended) => {
+            if let Err(End::Broken(why)) = ended {
+                broken.push(why);
+            }
+            broken.extend(check(&events));
+        }
+        // Nothing was waited for: what is missing says nothing.
+        Err(_) if broken.is_empty() => {
+            broken.push(Violation::of(Rule::Panic, "one that no hook heard of"));
+        }
+        Err(_) => {}
+    }
+    Played { events, broken, simulated }
 }

@@ -264,7 +264,7 @@ fn points(chance: &Seeded) -> u64 {
     chance.below(1 << (2 + chance.below(11)))
 }
 
-fn weather(chance: &Seeded) -> Weather {
+pub(crate) fn weather(chance: &Seeded) -> Weather {
     let one_in = |most: u64| if chance.one_in(2) { 0 } else { 20 + chance.below(most) };
     Weather {
         delay_max: chance.millis(if chance.one_in(3) { 100 } else { 5 }),

@@ -29,6 +29,15 @@ pub enum Rule {
     Pause,
     /// Nothing panics.
     Panic,
+    /// Where nothing is wrong, everybody who watches is soon told of every node that is there, and of no
+    /// other.
+    Sight,
+    /// A message is stored once in a mode that stores once, and on the node that its receipt names.
+    StoredOnce,
+    /// A node that is gone is avoided after three heartbeats, where there are others.
+    Avoided,
+    /// Who sees no registry goes on with the nodes that he knows.
+    Alone,
 }
 
 impl Rule {
@@ -38,7 +47,14 @@ impl Rule {
         match self {
             Self::Promises(numbers) => numbers,
             Self::Progress => &[16],
-            Self::Start | Self::Store | Self::Pause | Self::Panic => &[],
+            Self::StoredOnce => &[6],
+            Self::Start
+            | Self::Store
+            | Self::Pause
+            | Self::Panic
+            | Self::Sight
+            | Self::Avoided
+            | Self::Alone => &[],
         }
     }
 }
@@ -58,6 +74,10 @@ impl fmt::Display for Rule {
             Self::Store => f.write_str("store"),
             Self::Pause => f.write_str("pause"),
             Self::Panic => f.write_str("panic"),
+            Self::Sight => f.write_str("sight"),
+            Self::StoredOnce => f.write_str("stored once"),
+            Self::Avoided => f.write_str("avoided"),
+            Self::Alone => f.write_str("alone"),
         }
     }
 }

@@ -85,6 +85,7 @@ impl<S: Stores> World<S> {
         // Often deliveries find no room, or little.
         let room = Seeded::of(seed, "room").pick(&[usize::MAX, usize::MAX, 0, 300, 3_000]);
         let node = Node {
+            name: NODE.to_owned(),
             stores,
             disk,
             network,

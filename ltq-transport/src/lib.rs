@@ -67,7 +67,7 @@ pub use one_stream::OneStream;
 #[cfg(feature = "quic")]
 pub use quic::{Congestion, Quic, QuicOptions};
 #[cfg(feature = "simulation")]
-pub use simulated::{SimulatedHost, SimulatedNetwork, Weather};
+pub use simulated::{Route, SimulatedHost, SimulatedNetwork, Weather};
 #[cfg(feature = "tcp")]
 pub use tcp::{Keepalive, Tcp, TcpOptions};
 #[cfg(feature = "tls")]

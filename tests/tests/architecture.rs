@@ -84,7 +84,7 @@ fn dependencies_point_down() {
         ("ltq-discovery", &["ltq-core"]),
         ("ltq-client", &["ltq-core", "ltq-transport", "ltq-discovery"]),
         ("ltq-mesh", &["ltq-core", "ltq-transport", "ltq-discovery"]),
-        ("ltq-sim", &["ltq-core", "ltq-store", "ltq-transport", "ltq-client"]),
+        ("ltq-sim", &["ltq-core", "ltq-store", "ltq-transport", "ltq-discovery", "ltq-client"]),
     ];
     for (package, below) in allowed {
         let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).expect("it");

@@ -13,12 +13,13 @@ use super::{
 
 /// A connection between two hosts.
 pub(super) struct Link {
-    hosts: [String; 2],
     carried: Arc<Carried>,
 }
 
 /// What a connection carries. Its ends share it, where they may open further streams.
 pub(super) struct Carried {
+    /// Who connected, and to whom.
+    hosts: [Arc<str>; 2],
     state: Mutex<State>,
     is_cut: watch::Sender<bool>,
 }
@@ -39,8 +40,18 @@ pub(super) enum Side {
 }
 
 impl Carried {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), is_cut: watch::Sender::new(false) })
+    pub(super) fn new(hosts: [String; 2]) -> Arc<Self> {
+        let (state, is_cut) = (Mutex::default(), watch::Sender::new(false));
+        Arc::new(Self { hosts: hosts.map(Arc::from), state, is_cut })
+    }
+
+    /// Who is at this end, and who at the other.
+    pub(super) fn ends(&self, side: Side) -> [&str; 2] {
+        let [connecting, accepting] = &self.hosts;
+        match side {
+            Side::Connecting => [connecting, accepting],
+            Side::Accepting => [accepting, connecting],
+        }
     }
 
     pub(super) fn is_cut(&self) -> watch::Receiver<bool> {
@@ -54,8 +65,13 @@ impl Carried {
         if *self.is_cut.borrow() {
             return None;
         }
-        let (there, near_send, far_recv) = direction(Arc::clone(roads));
-        let (back, far_send, near_recv) = direction(Arc::clone(roads));
+        let [near, far] = match (opener, self.hosts.clone()) {
+            (Side::Connecting, hosts) => hosts,
+            (Side::Accepting, [connecting, accepting]) => [accepting, connecting],
+        };
+        let ends = [near.clone(), far.clone()];
+        let (there, near_send, far_recv) = direction(Arc::clone(roads), ends);
+        let (back, far_send, near_recv) = direction(Arc::clone(roads), [far, near]);
         let ways = match opener {
             Side::Connecting => [there, back],
             Side::Accepting => [back, there],
@@ -72,12 +88,21 @@ impl Carried {
 }
 
 impl Link {
-    pub(super) const fn new(hosts: [String; 2], carried: Arc<Carried>) -> Self {
-        Self { hosts, carried }
+    pub(super) const fn new(carried: Arc<Carried>) -> Self {
+        Self { carried }
+    }
+
+    pub(super) fn hosts(&self) -> [&str; 2] {
+        self.carried.ends(Side::Connecting)
     }
 
     pub(super) fn is_of(&self, host: &str) -> bool {
-        self.hosts.iter().any(|name| name == host)
+        self.hosts().contains(&host)
+    }
+
+    /// Whoever waits for it is to look again.
+    pub(super) fn wake(&self) {
+        self.carried.state.lock().streams.iter().flatten().for_each(Cuttable::wake);
     }
 
     /// Whether all ends have let go of it.

@@ -73,11 +73,17 @@ impl Connection for ManyStreams {
     async fn accept_stream(&self) -> Result<Option<Stream>, TransportError> {
         let mut accepted = self.accepted.lock().await;
         let mut is_cut = self.is_cut.clone();
-        tokio::select! {
+        let stream = tokio::select! {
             biased;
-            Ok(_) = is_cut.wait_for(|cut| *cut) => Err(self.gone("accepting a stream of")),
-            stream = accepted.recv() => Ok(stream),
+            Ok(_) = is_cut.wait_for(|cut| *cut) => return Err(self.gone("accepting a stream of")),
+            stream = accepted.recv() => stream,
+        };
+        if stream.is_none() {
+            let [us, them] = self.carried.ends(self.side);
+            // That the other end is gone is known where the way is there.
+            self.roads.routes.open(&[[them, us]]).await;
         }
+        Ok(stream)
     }
 }
 

@@ -3,6 +3,7 @@
 mod link;
 mod many_streams;
 mod pipe;
+mod routes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +24,8 @@ use tokio::{sync::mpsc, time::sleep};
 
 use crate::OneStream;
 use link::{Carried, Link, Side};
+pub use routes::Route;
+use routes::Routes;
 
 /// What a [`SimulatedNetwork`] does to what passes through. By default it delivers at once and
 /// whole, and never breaks.
@@ -93,6 +96,7 @@ pub struct SimulatedNetwork {
 struct Roads {
     chance: Arc<dyn Entropy>,
     weather: Mutex<Weather>,
+    routes: Routes,
     listeners: Mutex<BTreeMap<String, mpsc::UnboundedSender<Box<dyn Connection>>>>,
     links: Mutex<Vec<Link>>,
     down: Mutex<BTreeSet<String>>,
@@ -118,6 +122,12 @@ impl Roads {
         least + Duration::from_micros(self.below(span.saturating_add(1)))
     }
 
+    /// Whether the one end of a connection does not hear what becomes of the other.
+    fn is_apart(&self, link: &Link) -> bool {
+        let [one, other] = link.hosts();
+        self.routes.is_cut(one, other) || self.routes.is_cut(other, one)
+    }
+
     /// A piece is on its way: what else happens to the network.
     fn passed(&self) {
         let weather = self.weather();
@@ -132,7 +142,7 @@ impl Roads {
         links.retain(|link| !link.is_over());
         let Some(link) = links.get(self.below(links.len() as u64) as usize) else { return };
         if cut {
-            link.cut(false);
+            link.cut(self.is_apart(link));
         } else if silence {
             link.silence(self.below(2) as usize);
         } else if reset {
@@ -150,6 +160,7 @@ impl SimulatedNetwork {
         let roads = Roads {
             chance,
             weather: Mutex::default(),
+            routes: Routes::default(),
             listeners: Mutex::default(),
             links: Mutex::default(),
             down: Mutex::default(),
@@ -176,14 +187,21 @@ impl SimulatedNetwork {
         SimulatedHost { roads: Arc::clone(&self.roads), name: name.into() }
     }
 
-    /// Cuts all connections of a host. Their other ends are told, or, if it is `silent`, hear nothing
-    /// any more, as when a machine loses its power.
+    /// What ways from one host to another do from now on, each told as from, to and what: these, and
+    /// all others nothing.
+    pub fn set_routes(&self, routes: impl IntoIterator<Item = (String, String, Route)>) {
+        self.roads.routes.set(routes);
+        self.roads.links.lock().iter().for_each(Link::wake);
+    }
+
+    /// Cuts all connections of a host. Their other ends are told, or, if it is `silent` or the
+    /// [way](Self::set_routes) is cut, hear nothing any more, as when a machine loses its power.
     pub fn cut(&self, host: &str, silent: bool) {
         let mut links = self.roads.links.lock();
         links.retain(|link| {
             let ours = link.is_of(host);
             if ours {
-                link.cut(silent);
+                link.cut(silent || self.roads.is_apart(link));
             }
             !ours && !link.is_over()
         });
@@ -266,7 +284,11 @@ impl Transport for SimulatedHost {
         }
         let roads = &self.roads;
         let weather = roads.weather();
-        sleep(roads.between(weather.delay_min, weather.delay_max) * 2).await;
+        let (us, there) = (self.name.as_str(), address.rest());
+        let ways = [[us, there], [there, us]];
+        let routes: Duration = ways.iter().map(|[from, to]| roads.routes.of(from, to).delay).sum();
+        sleep(roads.between(weather.delay_min, weather.delay_max) * 2 + routes).await;
+        roads.routes.open(&ways).await;
         if roads.one_in(weather.hang_one_in) {
             pending::<()>().await;
         }
@@ -282,7 +304,7 @@ impl Transport for SimulatedHost {
         let us = Address::new(SCHEME, format!("{}#{number}", self.name));
         let us = Peer { address: us, identity: None };
         let them = Peer { address: address.clone(), identity: None };
-        let carried = Carried::new();
+        let carried = Carried::new([self.name.clone(), address.rest().to_owned()]);
         let (near, far): (Box<dyn Connection>, Box<dyn Connection>);
         if roads.one_in(roads.many_streams_one_in.load(Relaxed)) {
             let ends = many_streams::ends(roads, &carried, them, us);
@@ -293,8 +315,7 @@ impl Transport for SimulatedHost {
             far = Box::new(OneStream::accepting(us, ends.1));
         }
         listener.send(far).map_err(|_| refused())?;
-        let hosts = [self.name.clone(), address.rest().to_owned()];
-        roads.links.lock().push(Link::new(hosts, carried));
+        roads.links.lock().push(Link::new(carried));
         Ok(near)
     }
 }

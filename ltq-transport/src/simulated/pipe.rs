@@ -24,6 +24,8 @@ pub(super) struct Cuttable(Weak<Mutex<State>>);
 
 struct State {
     roads: Arc<Roads>,
+    /// From whom to whom.
+    hosts: [Arc<str>; 2],
     /// What is under way, in order of arrival.
     pieces: VecDeque<(Instant, Bytes)>,
     /// Bytes of it.
@@ -48,9 +50,10 @@ enum End {
 }
 
 impl Pipe {
-    fn new(roads: Arc<Roads>) -> Self {
+    fn new(roads: Arc<Roads>, hosts: [Arc<str>; 2]) -> Self {
         let state = State {
             roads,
+            hosts,
             pieces: VecDeque::new(),
             bytes: 0,
             last_arrival: Instant::now(),
@@ -65,8 +68,8 @@ impl Pipe {
 }
 
 /// A direction of a new stream.
-pub(super) fn direction(roads: Arc<Roads>) -> (Cuttable, PipeSend, PipeRecv) {
-    let pipe = Pipe::new(roads);
+pub(super) fn direction(roads: Arc<Roads>, hosts: [Arc<str>; 2]) -> (Cuttable, PipeSend, PipeRecv) {
+    let pipe = Pipe::new(roads, hosts);
     let cuttable = Cuttable(Arc::downgrade(&pipe.0));
     (cuttable, PipeSend(pipe.clone()), PipeRecv { pipe, sleep: None })
 }
@@ -100,6 +103,13 @@ impl Cuttable {
         }
     }
 
+    /// Both of its ends are to look again.
+    pub(super) fn wake(&self) {
+        if let Some(state) = self.0.upgrade() {
+            state.lock().wake();
+        }
+    }
+
     /// Whether both ends have let go of it.
     pub(super) fn is_over(&self) -> bool {
         self.0.strong_count() == 0
@@ -112,11 +122,25 @@ impl State {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
+    /// Whether nothing arrives now.
+    fn is_cut_off(&self) -> bool {
+        let [from, to] = &self.hosts;
+        self.silent || self.roads.routes.is_cut(from, to)
+    }
+
+    /// Whether the sender knows that nobody receives any more.
+    fn is_refused(&self) -> bool {
+        let [from, to] = &self.hosts;
+        self.receiver_gone && !self.roads.routes.is_cut(to, from)
+    }
+
     fn arrival(&mut self, weather: &Weather) -> Instant {
         let mut delay = self.roads.between(weather.delay_min, weather.delay_max);
         if self.roads.one_in(weather.stall_one_in) {
             delay += self.roads.between(weather.delay_max, weather.stall_max);
         }
+        let [from, to] = &self.hosts;
+        delay += self.roads.routes.of(from, to).delay;
         self.last_arrival = self.last_arrival.max(Instant::now() + delay);
         self.last_arrival
     }
@@ -134,7 +158,7 @@ impl SendStream for PipeSend {
         match state.end {
             End::Finished(_) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             End::Cut(_) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            End::Open if state.receiver_gone => {
+            End::Open if state.is_refused() => {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             End::Open => (),
@@ -174,7 +198,7 @@ impl SendStream for PipeSend {
         match state.end {
             End::Cut(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             End::Finished(_) => Poll::Ready(Ok(())),
-            End::Open if state.receiver_gone => {
+            End::Open if state.is_refused() => {
                 Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
             }
             End::Open => {
@@ -219,7 +243,7 @@ impl RecvStream for PipeRecv {
             let mut state = pipe.0.lock();
             let now = Instant::now();
             let next = match (state.pieces.front(), state.end) {
-                _ if state.silent => None,
+                _ if state.is_cut_off() => None,
                 (Some(&(at, _)), _) if at <= now => {
                     let received = receive(&mut state, buffer, max, now);
                     let sender = state.sender.take();
