@@ -63,7 +63,9 @@ fn loads_that_change_at_each_beat_are_told_every_few_seconds_and_are_the_newest(
         keeper.take(told.clone());
         told.len()
     };
-    (61..=66).for_each(|second| drop(beat(second * 1_000, 77_000)));
+    for second in 61..=66 {
+        beat(second * 1_000, 77_000);
+    }
     assert_eq!((67..90).map(|second| beat(second * 1_000, 78_000)).sum::<usize>(), 0);
     assert!(keeper.nodes.values().all(|node| node.load() == Load(77_000)));
 }
