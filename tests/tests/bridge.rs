@@ -406,7 +406,7 @@ async fn each_side_has_its_own_token_and_trust() {
     within("it is said that the destination does not let it in", async {
         loop {
             let (status, why) = bridge.get("/readyz", None).await.expect("an answer");
-            if status == 503 && why.contains("orders") {
+            if status == 503 && why.contains("of the destination") {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
