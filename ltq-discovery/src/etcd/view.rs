@@ -117,15 +117,14 @@ impl View {
     /// It is left aside, and what was known under it stays.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) -> Result<(), Skipped> {
         let place = self.keys.place(key).ok_or(Skipped::Key)?;
-        let id = match &place {
+        let changed = match &place {
             Place::Node(id) | Place::Heard(id) | Place::Topics { node: id, .. } => id.clone(),
         };
         let nodes_max = self.bounds.nodes_max;
-        if self.known.len() >= nodes_max && !self.known.contains_key(&id) {
+        if self.known.len() >= nodes_max && !self.known.contains_key(&changed) {
             return Err(Skipped::Nodes(nodes_max));
         }
         let bytes = key.len() + value.len();
-        let changed = id.clone();
         match place {
             Place::Node(id) => {
                 let node = value::node(&id, value)?;

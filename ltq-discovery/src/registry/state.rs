@@ -125,9 +125,9 @@ impl Registry {
         &mut self,
         now: Monotonic,
         from: SessionId,
-        node: NodeInfo,
+        node: &NodeInfo,
     ) -> Result<(), AnnounceError> {
-        self.put(now, from, &node, sizes(&node))
+        self.put(now, from, node, sizes(node))
     }
 
     /// The same, where its topics and channels are counted already and the description is freed by the caller:

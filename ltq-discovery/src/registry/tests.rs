@@ -71,7 +71,7 @@ const BOB: WatcherId = WatcherId(2);
 #[test]
 fn who_asks_for_the_nodes_alone_is_not_told_that_topics_changed() {
     let mut registry = registry();
-    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n1", 1)).unwrap();
     registry.watch(ALICE, Interest::Nodes).unwrap();
     let mut alice = Keeper::default();
     alice.drain(&mut registry, ALICE);
@@ -94,7 +94,7 @@ fn who_asks_for_the_nodes_alone_is_not_told_that_topics_changed() {
 fn first_topics_and_a_new_state_in_one_change_are_told_to_all() {
     let mut registry = registry();
     let unknown = NodeInfo::new("n".parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
-    registry.announce(at(0), SessionId(1), unknown).unwrap();
+    registry.announce(at(0), SessionId(1), &unknown).unwrap();
     registry.watch(ALICE, Interest::Nodes).unwrap();
     Keeper::default().drain(&mut registry, ALICE);
     let _ = registry.take_ready();
@@ -110,8 +110,8 @@ fn first_topics_and_a_new_state_in_one_change_are_told_to_all() {
 #[test]
 fn time_in_which_nobody_listened_is_no_nodes_silence() {
     let mut registry = registry();
-    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
-    registry.announce(at(0), SessionId(2), node("n2", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(2), &node("n2", 1)).unwrap();
     registry.session_ended(at(0), SessionId(2));
     // A little late is as usual.
     assert_eq!(registry.catch_up(at(3_500)), None);
@@ -137,8 +137,8 @@ fn time_in_which_nobody_listened_is_no_nodes_silence() {
 fn a_watcher_is_told_what_there_is_and_then_what_changes() {
     let mut registry = registry();
     let n1 = node("n1", 1).with_topics(topics(&["orders", "mail"]));
-    registry.announce(at(0), SessionId(1), n1.clone()).unwrap();
-    registry.announce(at(0), SessionId(2), node("n2", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &n1).unwrap();
+    registry.announce(at(0), SessionId(2), &node("n2", 1)).unwrap();
     registry.watch(ALICE, Interest::Topic(topic("orders"))).unwrap();
     assert_eq!(registry.take_ready(), [ALICE].into());
     let only = n1.with_topics(topics(&["orders"]));
@@ -174,7 +174,7 @@ fn one_that_is_slow_is_told_how_it_is_and_not_how_it_came_to_it() {
     registry.watch(ALICE, Interest::Everything).unwrap();
     let mut keeper = Keeper::default();
     for round in 0..1_000 {
-        registry.announce(at(round), SessionId(1), node("n1", 1)).unwrap();
+        registry.announce(at(round), SessionId(1), &node("n1", 1)).unwrap();
         let state = [NodeState::Draining, NodeState::Ready][round as usize % 2];
         let change = NodeChange { state: Some(state), ..Default::default() };
         registry.update(SessionId(1), change).unwrap();
@@ -190,7 +190,7 @@ fn who_misses_beats_is_suspected_then_forgotten_and_welcome_again() {
     let mut registry = registry();
     registry.watch(ALICE, Interest::Everything).unwrap();
     let mut keeper = Keeper::default();
-    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n1", 1)).unwrap();
     for beat in 1..=10 {
         registry.tick(at(beat * 1_000));
         registry.heartbeat(at(beat * 1_000), SessionId(1), Load(0)).unwrap();
@@ -214,7 +214,7 @@ fn who_misses_beats_is_suspected_then_forgotten_and_welcome_again() {
     assert!(keeper.nodes.is_empty() && registry.nodes().next().is_none());
     assert_eq!(registry.heartbeat(at(43_501), SessionId(1), Load(0)), Err(NotAnnounced));
     assert_eq!(registry.next_timeout(), None);
-    registry.announce(at(43_502), SessionId(1), node("n1", 1)).unwrap();
+    registry.announce(at(43_502), SessionId(1), &node("n1", 1)).unwrap();
     keeper.drain(&mut registry, ALICE);
     assert_eq!(keeper.nodes.len(), 1);
 }
@@ -222,10 +222,10 @@ fn who_misses_beats_is_suspected_then_forgotten_and_welcome_again() {
 #[test]
 fn a_node_whose_connection_is_gone_is_suspected_at_once_and_back_with_another() {
     let mut registry = registry();
-    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n1", 1)).unwrap();
     registry.session_ended(at(100), SessionId(1));
     assert!(registry.nodes().all(NodeInfo::is_suspected));
-    registry.announce(at(200), SessionId(2), node("n1", 1)).unwrap();
+    registry.announce(at(200), SessionId(2), &node("n1", 1)).unwrap();
     assert!(!registry.nodes().any(NodeInfo::is_suspected));
     // The old connection's end is no news of the node any more.
     registry.session_ended(at(300), SessionId(1));
@@ -235,17 +235,17 @@ fn a_node_whose_connection_is_gone_is_suspected_at_once_and_back_with_another() 
 #[test]
 fn of_two_runs_the_later_one_stays_and_of_one_that_is_gone_nobody_waits() {
     let mut registry = registry();
-    registry.announce(at(0), SessionId(1), node("n1", 5)).unwrap();
-    registry.announce(at(1), SessionId(2), node("n1", 7)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n1", 5)).unwrap();
+    registry.announce(at(1), SessionId(2), &node("n1", 7)).unwrap();
     assert_eq!(registry.heartbeat(at(2), SessionId(1), Load(0)), Err(NotAnnounced));
-    let refused = registry.announce(at(3), SessionId(1), node("n1", 5)).unwrap_err();
+    let refused = registry.announce(at(3), SessionId(1), &node("n1", 5)).unwrap_err();
     let words =
         "node n1 of epoch 5-0 is not taken in: one of epoch 7-0 was started after it and is there";
     assert_eq!(refused.to_string(), words);
     registry.heartbeat(at(4), SessionId(2), Load(0)).unwrap();
     // Started again on a machine whose clock went back.
     registry.session_ended(at(5), SessionId(2));
-    registry.announce(at(6), SessionId(3), node("n1", 6)).unwrap();
+    registry.announce(at(6), SessionId(3), &node("n1", 6)).unwrap();
     assert_eq!(registry.nodes().next().unwrap().epoch().started, 6);
     assert_eq!(registry.nodes().count(), 1);
 }
@@ -254,8 +254,8 @@ fn of_two_runs_the_later_one_stays_and_of_one_that_is_gone_nobody_waits() {
 fn a_connection_has_one_node() {
     let mut registry = registry();
     registry.watch(ALICE, Interest::Everything).unwrap();
-    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
-    registry.announce(at(0), SessionId(1), node("n2", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n2", 1)).unwrap();
     let mut keeper = Keeper::default();
     keeper.drain(&mut registry, ALICE);
     assert_eq!(keeper.nodes.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["n2"]);
@@ -291,7 +291,7 @@ fn topics_whose_names_differ_in_case_alone_are_two() {
         [alice.nodes.len(), bob.nodes.len()]
     };
     let upper = node("n1", 1).with_topics(topics(&["Orders"]));
-    registry.announce(at(0), SessionId(1), upper).unwrap();
+    registry.announce(at(0), SessionId(1), &upper).unwrap();
     assert_eq!(seen(&mut registry), [1, 0]);
     let _ = registry.take_ready();
     let lower = NodeChange { has: vec![(topic("orders"), BTreeSet::new())], ..Default::default() };
@@ -313,9 +313,11 @@ fn there_are_as_many_as_there_may_be_and_no_more() {
         ..RegistrySettings::default()
     };
     let mut registry = Registry::new(settings).unwrap();
-    registry.announce(at(0), SessionId(1), node("n1", 1).with_topics(topics(&["a", "b"]))).unwrap();
-    registry.announce(at(0), SessionId(2), node("n2", 1).with_topics(topics(&["a"]))).unwrap();
-    let error = registry.announce(at(0), SessionId(3), node("n3", 1)).unwrap_err();
+    registry
+        .announce(at(0), SessionId(1), &node("n1", 1).with_topics(topics(&["a", "b"])))
+        .unwrap();
+    registry.announce(at(0), SessionId(2), &node("n2", 1).with_topics(topics(&["a"]))).unwrap();
+    let error = registry.announce(at(0), SessionId(3), &node("n3", 1)).unwrap_err();
     assert!(error.to_string().contains("of nodes there are 3, and 2 is the most"), "{error}");
     let more = NodeChange { has: vec![(topic("c"), BTreeSet::new())], ..Default::default() };
     let error = registry.update(SessionId(1), more.clone()).unwrap_err().to_string();
@@ -396,7 +398,7 @@ proptest! {
                     } else {
                         info = NodeInfo::new(info.id().clone(), info.addresses().to_vec()).unwrap().with_epoch(info.epoch());
                     }
-                    let _ = registry.announce(at(now), SessionId(session), info);
+                    let _ = registry.announce(at(now), SessionId(session), &info);
                 }
                 Step::Beat { session, load } => drop(registry.heartbeat(at(now), SessionId(session), Load(load))),
                 Step::Update { session, drains, has, lacks } => {

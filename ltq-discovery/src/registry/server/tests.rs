@@ -359,7 +359,7 @@ async fn a_watcher_that_reads_slowly_is_told_all_in_the_end() {
         .collect();
     let many = node("n", &[]).with_topics(many);
     let from = super::super::state::SessionId(900);
-    let announced = served.server.0.change(|registry, now| registry.announce(now, from, many));
+    let announced = served.server.0.change(|registry, now| registry.announce(now, from, &many));
     announced.unwrap();
     let mut link = served.welcomed("any").await;
     say(&mut link, &Ask::Watch { watch: 0, interest: Interest::Everything }).await;
@@ -382,7 +382,7 @@ async fn a_node_that_cannot_be_told_of_hides_no_other() {
     let too_long = NodeInfo::beyond_bounds("m".parse().unwrap(), 65_540);
     for (session, node) in [(901, node("a", &[])), (902, too_long), (903, node("z", &[]))] {
         let from = super::super::state::SessionId(session);
-        served.server.0.change(|registry, now| registry.announce(now, from, node)).unwrap();
+        served.server.0.change(|registry, now| registry.announce(now, from, &node)).unwrap();
     }
     let mut watch = served.registries("any").watch(&Interest::Everything).await.unwrap();
     let nodes = watch.changed().await.unwrap();

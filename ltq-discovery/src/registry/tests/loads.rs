@@ -7,7 +7,7 @@ use crate::registry::loads::LOADS_TOLD_MAX;
 fn watchers_hear_of_a_load_that_doubles_and_not_of_each() {
     let mut registry = registry();
     registry.watch(ALICE, Interest::Everything).unwrap();
-    registry.announce(at(0), SessionId(1), node("n1", 1)).unwrap();
+    registry.announce(at(0), SessionId(1), &node("n1", 1)).unwrap();
     Keeper::default().drain(&mut registry, ALICE);
     let _ = registry.take_ready();
     // Each round of loads, and what is told in it.
@@ -35,7 +35,7 @@ fn loads_that_change_at_each_beat_are_told_every_few_seconds_and_are_the_newest(
     let mut registry = registry();
     registry.watch(ALICE, Interest::Nodes).unwrap();
     for session in 0..20 {
-        registry.announce(at(0), SessionId(session), node(&format!("n{session}"), 1)).unwrap();
+        registry.announce(at(0), SessionId(session), &node(&format!("n{session}"), 1)).unwrap();
     }
     let (mut keeper, mut told) = (Keeper::default(), 0);
     keeper.drain(&mut registry, ALICE);
@@ -79,7 +79,7 @@ fn with_many_watchers_loads_take_turns() {
     }
     let nodes = 20;
     for session in 0..nodes {
-        registry.announce(at(0), SessionId(session), node(&format!("n{session}"), 1)).unwrap();
+        registry.announce(at(0), SessionId(session), &node(&format!("n{session}"), 1)).unwrap();
     }
     let mut keeper = Keeper::default();
     keeper.drain(&mut registry, WatcherId(0));
