@@ -38,17 +38,20 @@ const BODY_BYTES: usize = 100;
 const MESSAGES: u64 = 4_000_000;
 
 fn main() {
-    let address = serve();
+    let addresses = serve();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     println!("{BODY_BYTES} bytes a message, {MESSAGES} messages");
     println!("{:<34} {:>12} {:>12}", "", "per CPU s", "per wall s");
     runtime.block_on(async {
-        let client = Client::connect(&address).await.unwrap();
+        let client = Client::connect(&addresses[0]).await.unwrap();
         publish(&client).await;
-        publish_by_cluster(&address).await;
         consume(&client).await;
-        consume_by_cluster(&address).await;
         latency(&client).await;
+        for nodes in [1, 2, 4] {
+            println!("a cluster of {nodes}");
+            publish_by_cluster(&addresses[..nodes]).await;
+            consume_by_cluster(&addresses[..nodes]).await;
+        }
     });
 }
 
@@ -94,14 +97,12 @@ async fn publish(client: &Client) {
     watch.tell("send, 64 tasks", count);
 }
 
-/// The same by way of a cluster of one node.
-async fn publish_by_cluster(address: &str) {
-    let nodes: StaticList = address.parse().unwrap();
+/// The same by way of a cluster.
+async fn publish_by_cluster(addresses: &[String]) {
+    let nodes: StaticList = addresses.join(",").parse().unwrap();
     let cluster = Cluster::builder().discovery(nodes).connect().await.unwrap();
     let message = Message::new(vec![7; BODY_BYTES]);
-    for (ids, what) in
-        [(false, "cluster: enqueue, without ids"), (true, "cluster: enqueue, with ids")]
-    {
+    for (ids, what) in [(false, "  enqueue, without ids"), (true, "  enqueue, with ids")] {
         let builder = cluster.producer_builder("t").window_messages(50_000).window_bytes(32 << 20);
         let producer = builder.ids(ids).open().await.unwrap();
         let watch = Watch::start();
@@ -118,7 +119,7 @@ async fn publish_by_cluster(address: &str) {
         drop(producer.enqueue_batch(&batch).await.unwrap());
     }
     producer.flush().await.unwrap();
-    watch.tell("cluster: enqueue_batch, with ids", MESSAGES);
+    watch.tell("  enqueue_batch, with ids", MESSAGES);
     let mut times = Vec::new();
     for _ in 0..20_000 {
         let start = Instant::now();
@@ -127,7 +128,7 @@ async fn publish_by_cluster(address: &str) {
     }
     times.sort_unstable();
     let half = times.get(times.len() / 2);
-    println!("cluster: a lone send, there and back: half within {half:?}");
+    println!("  a lone send, there and back: half within {half:?}");
 }
 
 fn sender(producer: &Producer, message: &Message, count: u64) -> tokio::task::JoinHandle<()> {
@@ -166,9 +167,9 @@ async fn consume(client: &Client) {
     drop(consumer);
 }
 
-/// The same by way of a cluster of one node.
-async fn consume_by_cluster(address: &str) {
-    let nodes: StaticList = address.parse().unwrap();
+/// The same by way of a cluster.
+async fn consume_by_cluster(addresses: &[String]) {
+    let nodes: StaticList = addresses.join(",").parse().unwrap();
     let cluster = Cluster::builder().discovery(nodes).connect().await.unwrap();
     let builder = || cluster.consumer_builder("t", "c").credit(20_000, 64 << 20);
 
@@ -183,7 +184,7 @@ async fn consume_by_cluster(address: &str) {
         seen += batch.len() as u64;
         batch.ack_all().unwrap();
     }
-    watch.tell("cluster: next_batch and ack_all", seen);
+    watch.tell("  next_batch and ack_all", seen);
     assert_eq!(bytes as u64, seen * BODY_BYTES as u64);
     drop(consumer);
 
@@ -192,7 +193,7 @@ async fn consume_by_cluster(address: &str) {
     for _ in 0..MESSAGES {
         consumer.next().await.unwrap().unwrap().ack().unwrap();
     }
-    watch.tell("cluster: next and ack", MESSAGES);
+    watch.tell("  next and ack", MESSAGES);
     drop(consumer);
 }
 
@@ -234,31 +235,34 @@ fn cpu_time() -> Duration {
     Duration::from_nanos(nanos)
 }
 
-/// Starts the broker that only answers, on a thread of its own.
-fn serve() -> String {
+/// Starts four brokers that only answer, on one thread of their own.
+fn serve() -> Vec<String> {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut listener =
-                Tcp::default().listen(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
-            tell.send(listener.local_address().to_string()).unwrap();
-            loop {
-                let connection = listener.accept().await.unwrap();
-                let stream = connection.accept_stream().await.unwrap().unwrap();
-                let mut answering = Answering::new(stream);
-                tokio::spawn(async move {
-                    let _ended = poll_fn(|context| answering.poll(context)).await;
-                    drop(connection);
-                });
-            }
-        });
+        runtime.block_on(futures::future::join_all((0..4).map(|nth| listen(nth, tell.clone()))));
     });
-    told.recv().unwrap()
+    (0..4).map(|_| told.recv().unwrap()).collect()
+}
+
+async fn listen(nth: u8, tell: mpsc::Sender<String>) {
+    let mut listener = Tcp::default().listen(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
+    tell.send(listener.local_address().to_string()).unwrap();
+    loop {
+        let connection = listener.accept().await.unwrap();
+        let stream = connection.accept_stream().await.unwrap().unwrap();
+        let mut answering = Answering::new(stream, nth);
+        tokio::spawn(async move {
+            let _ended = poll_fn(|context| answering.poll(context)).await;
+            drop(connection);
+        });
+    }
 }
 
 /// Confirms what is published and delivers as much as there is credit for.
 struct Answering {
+    /// Which of the brokers.
+    nth: u8,
     stream: Stream,
     input: BytesMut,
     output: WriteQueue,
@@ -267,9 +271,10 @@ struct Answering {
 }
 
 impl Answering {
-    fn new(stream: Stream) -> Self {
+    fn new(stream: Stream, nth: u8) -> Self {
         let messages = vec![Message::new(vec![7; BODY_BYTES]); 1_000];
         Self {
+            nth,
             stream,
             input: BytesMut::new(),
             output: WriteQueue::new(),
@@ -312,7 +317,7 @@ impl Answering {
     fn answer(&mut self, frame: Frame) {
         let durability = Durability::Memory;
         let answer = match frame {
-            Frame::Hello(_) => welcome(),
+            Frame::Hello(_) => welcome(self.nth),
             Frame::OpenProducer { handle, .. } => {
                 Frame::ProducerOpened { handle, epoch: 1, last_sequence: 0, durability }
             }
@@ -327,10 +332,14 @@ impl Answering {
                 Frame::Subscribed { handle, timeout_ms: 60_000 }
             }
             Frame::Credit { handle, total } => {
-                if let Some(subscription) = self.subscriptions.get_mut(&handle) {
-                    subscription.0 = total.messages;
+                let Some((granted, sent)) = self.subscriptions.get_mut(&handle) else { return };
+                let is_less = total.messages < *granted;
+                *granted = total.messages.max(*sent);
+                if !is_less {
+                    return;
                 }
-                return;
+                // What has gone already cannot be taken back.
+                Frame::Credited { handle, total: Credit { messages: *granted, ..total } }
             }
             Frame::Unsubscribe { handle } => {
                 self.subscriptions.remove(&handle);
@@ -342,13 +351,13 @@ impl Answering {
     }
 }
 
-fn welcome() -> Frame {
+fn welcome(nth: u8) -> Frame {
     Frame::Welcome(Welcome {
         major: 1,
         minor: 0,
         features: Features(0),
         node: "bench".to_owned(),
-        instance: InstanceId([0; 16]),
+        instance: InstanceId([nth; 16]),
         limits: PeerLimits {
             frame_bytes_max: 8 << 20,
             message_bytes_max: 1 << 20,

@@ -234,6 +234,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether there is a transport for the scheme of this address. Of the addresses that a node announces, those
+    /// without one are better left out: each attempt at them fails.
+    #[must_use]
+    pub fn knows(&self, address: &Address) -> bool {
+        self.transports.knows(address)
+    }
+
     pub(crate) const fn get_transports(&self) -> &Transports {
         &self.transports
     }

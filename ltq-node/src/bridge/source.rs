@@ -126,6 +126,16 @@ pub(super) async fn follow(
     while tasks.join_next().await.is_some() {}
 }
 
+/// Of the addresses of a node, those for which there is a transport; all of them where there is none for any, so that
+/// it is said which one is missing.
+fn usable<'a>(
+    client: &'a ClientBuilder,
+    addresses: &'a [Address],
+) -> impl Iterator<Item = &'a Address> {
+    let any = addresses.iter().any(|address| client.knows(address));
+    addresses.iter().filter(move |address| !any || client.knows(address))
+}
+
 /// Whether two words of a node name the same place, in whatever order.
 fn has_same_addresses(one: &NodeInfo, other: &NodeInfo) -> bool {
     let (one, other) = (one.addresses(), other.addresses());
@@ -267,7 +277,7 @@ impl SourceNode {
 
     fn connect(&self, addresses: &[Address]) -> Result<Client, String> {
         let with = |builder: ClientBuilder, address: &Address| builder.server(&address.to_string());
-        let builder = addresses.iter().fold(self.plan.client.clone(), with);
+        let builder = usable(&self.plan.client, addresses).fold(self.plan.client.clone(), with);
         builder.connect_in_background().map_err(|error| error.to_string())
     }
 

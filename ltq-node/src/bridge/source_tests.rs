@@ -143,6 +143,18 @@ impl Field {
     }
 }
 
+#[test]
+fn addresses_without_a_transport_are_not_tried_unless_there_are_no_others() {
+    let addresses =
+        |all: &[&str]| all.iter().map(|it| it.parse().unwrap()).collect::<Vec<Address>>();
+    let of = |all: &[&str]| {
+        let all = addresses(all);
+        usable(&ClientBuilder::default(), &all).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&["quic://a:1", "tcp://a:2", "far://a"]), ["tcp://a:2"]);
+    assert_eq!(of(&["far://a", "further://a"]), ["far://a", "further://a"]);
+}
+
 /// The node `n`, at these places; none, and it is gone.
 fn node_at(places: &[&str]) -> NodeSet {
     let addresses = places.iter().map(|place| Address::new("in-process", *place));

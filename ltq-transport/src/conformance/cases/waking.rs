@@ -1,10 +1,11 @@
 use std::{
     future::poll_fn,
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::conformance::{
     ends::{End, PIECE_BYTES},
@@ -153,14 +154,28 @@ pub(super) async fn halves_move_between_tasks(trial: Trial) -> CaseResult {
         sender.fill().await?;
         let total = sender.sent + PIECE_BYTES as u64;
         // They hand their halves back, so that the failure of one is not followed by the other's.
+        let (begun, has_begun) = oneshot::channel();
         let sending = tokio::spawn(async move {
-            let mut sent = Ok(());
-            while sent.is_ok() && sender.sent < total {
-                sent = sender.send(PIECE_BYTES).await;
-            }
+            let mut begun = Some(begun);
+            let sent = {
+                let mut all = pin!(async {
+                    while sender.sent < total {
+                        sender.send(PIECE_BYTES).await?;
+                    }
+                    Ok(())
+                });
+                let told = poll_fn(|context| {
+                    let polled = all.as_mut().poll(context);
+                    begun.take().map(|begun| begun.send(()));
+                    polled
+                });
+                told.await
+            };
             (sent, sender)
         });
         let receiving = tokio::spawn(async move {
+            // Nothing makes room before the other half waits for it in its new task.
+            let _ = has_begun.await;
             let received = receiver.receive_up_to(total).await;
             (received, receiver)
         });
