@@ -43,14 +43,15 @@ fn main() {
     println!("{BODY_BYTES} bytes a message, {MESSAGES} messages");
     println!("{:<34} {:>12} {:>12}", "", "per CPU s", "per wall s");
     runtime.block_on(async {
-        let client = Client::connect(&addresses[0]).await.unwrap();
+        let client = Client::connect(addresses.first().unwrap()).await.unwrap();
         publish(&client).await;
         consume(&client).await;
         latency(&client).await;
         for nodes in [1, 2, 4] {
             println!("a cluster of {nodes}");
-            publish_by_cluster(&addresses[..nodes]).await;
-            consume_by_cluster(&addresses[..nodes]).await;
+            let addresses = addresses.get(..nodes).unwrap();
+            publish_by_cluster(addresses).await;
+            consume_by_cluster(addresses).await;
         }
     });
 }
