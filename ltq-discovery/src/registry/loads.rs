@@ -70,5 +70,5 @@ impl LoadNews {
 /// How long from one round of loads to the next.
 pub(crate) const LOADS_EVERY: Duration = Duration::from_secs(3);
 /// To how many watchers loads are told in a round, each node counted: the round ends with the node that reaches
-/// it. By measurement, that takes about a tenth of a processor.
+/// it. By measurement that takes one to four hundredths of a processor.
 pub(super) const LOADS_TOLD_MAX: usize = 50_000;
