@@ -158,7 +158,7 @@ async fn keep_announced(
 /// This program as a node.
 fn node(shared: &Shared, addresses: &[Address]) -> Result<NodeInfo, String> {
     let id = NodeId::new(shared.name.as_str()).map_err(|error| error.to_string())?;
-    let epoch = Epoch { started: shared.environment.now().wall.0, instance: shared.instance };
+    let epoch = Epoch { started: shared.started, instance: shared.instance };
     NodeInfo::new(id, addresses.iter().cloned())
         .and_then(|node| node.with_epoch(epoch).with_version(&version(&shared.mesh)))
         .map_err(|error| error.to_string())

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) mesh: String,
     /// Tells this process from others of the same name.
     pub(crate) instance: u64,
+    /// When it began, in milliseconds since 1970 by its clock then: with that number it names this run.
+    pub(crate) started: u64,
     /// Tells this inbox, as long as its store keeps it, from others of the same name.
     pub(crate) inbox: u64,
     pub(crate) settings: MeshSettings,
@@ -87,6 +89,7 @@ impl Shared {
             name,
             mesh,
             instance: environment.random(),
+            started: environment.now().wall.0,
             inbox,
             callers: Callers::new(settings.callers_max),
             lines: Lines::default(),

@@ -92,6 +92,10 @@ impl ProducerShared {
         behalf: Option<Arc<Behalf>>,
     ) -> Self {
         let silent_after = behalf.as_ref().map(|behalf| behalf.silent_after());
+        // By the end of its time a call is answered anyway; and what lingers here is not with the broker yet.
+        let silent_after = silent_after
+            .filter(|after| *after < settings.timeout)
+            .map(|after| after.saturating_add(settings.linger));
         let elsewhere = behalf.as_ref().map_or(Elsewhere::Nothing, |behalf| behalf.elsewhere());
         Self {
             handle: hub.next_handle(),

@@ -331,7 +331,7 @@ impl<R> Window<R> {
     }
 
     /// Nothing that was sent on this connection will be answered any more.
-    fn expect_no_answers(&mut self) {
+    pub(super) fn expect_no_answers(&mut self) {
         let sent = self.frames.iter().take(self.repeated);
         self.answered_bytes += sent.map(|frame| frame.bytes).sum::<u64>();
         self.repeated = 0;

@@ -72,3 +72,5 @@ pub(crate) const LOADS_EVERY: Duration = Duration::from_secs(3);
 /// To how many watchers loads are told in a round, each node counted: the round ends with the node that reaches
 /// it. By measurement that takes one to four hundredths of a processor.
 pub(super) const LOADS_TOLD_MAX: usize = 50_000;
+/// So many names looked up count as much there as somebody told.
+pub(super) const LOOKS_FOR_ONE: usize = 8;

@@ -9,7 +9,7 @@ use ltq_core::{Monotonic, TopicName};
 
 use super::{
     change::NodeChange,
-    loads::{LOADS_TOLD_MAX, LoadNews},
+    loads::{LOADS_TOLD_MAX, LOOKS_FOR_ONE, LoadNews},
     refused::{AnnounceError, NotAnnounced, TooManyWatchers, UpdateError},
     settings::{RegistrySettings, RegistrySettingsError},
     watchers::{Told, WatcherId, Watchers},
@@ -210,11 +210,18 @@ impl Registry {
             self.tell(&id);
         } else if entry.node.load().is_old_beside(load) {
             self.loads.wait(&id);
-        } else {
-            self.loads.forget(&id);
         }
         self.tell_loads(now);
         Ok(())
+    }
+
+    /// A connection says something else: the node that it announced, if any, is there still.
+    pub(super) fn hear(&mut self, now: Monotonic, from: SessionId) {
+        let entry = self.by_session.get(&from).and_then(|id| self.nodes.get(id));
+        if let Some(load) = entry.map(|entry| entry.load) {
+            // It is announced, as was just seen.
+            let _ = self.heartbeat(now, from, load);
+        }
     }
 
     /// The node that this connection announced is different in this.
@@ -407,11 +414,17 @@ impl Registry {
         while told < LOADS_TOLD_MAX
             && let Some(id) = self.loads.next()
         {
-            if let Some(entry) = self.nodes.get_mut(&id) {
-                entry.node.set_load(entry.load);
+            let Some(entry) = self.nodes.get_mut(&id) else { continue };
+            if !entry.node.load().is_old_beside(entry.load) {
+                // It is as it was told last again.
+                told += 1;
+                continue;
             }
+            entry.node.set_load(entry.load);
             // To look for who is to be told is work too.
-            told += 1 + self.tell(&id);
+            let looked_up =
+                entry.node.topics().map_or(1, |topics| self.watchers.looks(topics.len()));
+            told += 1 + looked_up / LOOKS_FOR_ONE + self.tell(&id);
         }
     }
 

@@ -118,6 +118,11 @@ impl Watchers {
         self.of_topic.len() < count
     }
 
+    /// How many names are looked up to find who watches a topic of a node that has so many.
+    pub(super) fn looks(&self, topics: usize) -> usize {
+        self.of_topic.len().min(topics)
+    }
+
     /// The topics that somebody watches.
     pub(super) fn topics(&self) -> impl Iterator<Item = &TopicName> {
         self.of_topic.keys()

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -189,9 +190,8 @@ async fn check(mesh: &Mesh, sent: &Sent, last: u64) {
 }
 
 /// Two that are connected over a line, the second by the call of the first.
-async fn over_a_line(kind: Kind) -> (Mesh, Mesh, Line) {
-    let settings =
-        MeshSettings { read_timeout: millis(400), hello_timeout: millis(2_000), ..quick() };
+async fn over_a_line(kind: Kind, read_timeout: Duration) -> (Mesh, Mesh, Line) {
+    let settings = MeshSettings { read_timeout, hello_timeout: millis(2_000), ..quick() };
     let [one, two] = [(); 2].map(|()| self_signed(&["127.0.0.1"]).unwrap());
     let part = |name: &str, own, other| {
         Mesh::builder(name)
@@ -211,7 +211,7 @@ async fn over_a_line(kind: Kind) -> (Mesh, Mesh, Line) {
 }
 
 async fn goes_on_over_cuts(kind: Kind, cuts_min: u32) {
-    let (one, two, line) = over_a_line(kind).await;
+    let (one, two, line) = over_a_line(kind, millis(400)).await;
     let is_enough = AtomicBool::new(false);
     let cutting = async {
         let (mut cuts, chance) = (0, Counting(AtomicU64::new(5)));
@@ -246,7 +246,7 @@ async fn promise_6_over_quic_messages_are_stored_once_and_in_order_though_the_li
 #[tokio::test(flavor = "multi_thread")]
 async fn large_messages_go_both_ways_over_tls_and_quic() {
     for kind in [Kind::Tls, Kind::Quic] {
-        let (one, two, _line) = over_a_line(kind).await;
+        let (one, two, _line) = over_a_line(kind, millis(10_000)).await;
         let body: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 251) as u8).collect();
         for (from, to) in [(&one, &two), (&two, &one)] {
             let sends = (0..6).map(|_| from.send(to.name().as_str(), body.clone()));

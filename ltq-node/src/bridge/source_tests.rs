@@ -151,7 +151,7 @@ fn addresses_without_a_transport_are_not_tried_unless_there_are_no_others() {
         let all = addresses(all);
         usable(&ClientBuilder::default(), &all).map(ToString::to_string).collect::<Vec<_>>()
     };
-    assert_eq!(of(&["quic://a:1", "tcp://a:2", "far://a"]), ["tcp://a:2"]);
+    assert_eq!(of(&["near://a:1", "tcp://a:2", "far://a"]), ["tcp://a:2"]);
     assert_eq!(of(&["far://a", "further://a"]), ["far://a", "further://a"]);
 }
 

@@ -80,6 +80,7 @@ pub struct ServerArgs {
         value_name = "PASSWORD",
         env = "LTQ_ETCD_PASSWORD",
         hide_env_values = true,
+        requires = "etcd_user",
         value_parser = token
     )]
     pub etcd_password: Option<Token>,

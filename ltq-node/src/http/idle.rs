@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use ltq_core::Origin;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -18,13 +19,14 @@ pub(super) struct IdleConnections(Arc<Mutex<Queue>>);
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
-    waiting: BTreeMap<u64, Arc<Notify>>,
+    waiting: BTreeMap<u64, (Option<Origin>, Arc<Notify>)>,
 }
 
 /// One connection's place. It is idle until told otherwise, and forgotten when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     all: IdleConnections,
+    of: Option<Origin>,
     state: Mutex<State>,
     given_up: Arc<Notify>,
     served: AtomicBool,
@@ -38,24 +40,33 @@ enum State {
 }
 
 impl IdleConnections {
-    /// A place for a connection that has just come.
-    pub(super) fn enter(&self) -> Place {
+    /// A place for a connection that has just come from there.
+    pub(super) fn enter(&self, of: Option<Origin>) -> Place {
         let given_up = Arc::new(Notify::new());
-        let state = Mutex::new(State::Idle(self.push(given_up.clone())));
-        Place { all: self.clone(), state, given_up, served: AtomicBool::new(false) }
+        let state = Mutex::new(State::Idle(self.push(of, given_up.clone())));
+        Place { all: self.clone(), of, state, given_up, served: AtomicBool::new(false) }
     }
 
     /// Gives up the connection that has been idle for longest; false when none is idle.
     pub(super) fn give_up_one(&self) -> bool {
         let oldest = self.0.lock().waiting.pop_first();
-        oldest.map(|(_, connection)| connection.notify_one()).is_some()
+        oldest.map(|(_, (_, connection))| connection.notify_one()).is_some()
     }
 
-    fn push(&self, connection: Arc<Notify>) -> u64 {
+    /// Gives up the one of these that has been idle for longest; false when none of them is idle.
+    pub(super) fn give_up_one_of(&self, of: Origin) -> bool {
+        let mut queue = self.0.lock();
+        let oldest = queue.waiting.iter().find(|(_, (from, _))| *from == Some(of));
+        let Some(turn) = oldest.map(|(turn, _)| *turn) else { return false };
+        let connection = queue.waiting.remove(&turn);
+        connection.map(|(_, connection)| connection.notify_one()).is_some()
+    }
+
+    fn push(&self, of: Option<Origin>, connection: Arc<Notify>) -> u64 {
         let mut queue = self.0.lock();
         queue.next += 1;
         let turn = queue.next;
-        queue.waiting.insert(turn, connection);
+        queue.waiting.insert(turn, (of, connection));
         turn
     }
 }
@@ -81,7 +92,7 @@ impl Place {
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         if matches!(*state, State::Busy) {
-            *state = State::Idle(self.all.push(self.given_up.clone()));
+            *state = State::Idle(self.all.push(self.of, self.given_up.clone()));
         }
     }
 
@@ -108,7 +119,7 @@ mod tests {
     #[test]
     fn the_one_that_is_idle_for_longest_goes_and_busy_ones_stay() {
         let all = IdleConnections::default();
-        let [a, b, c] = [all.enter(), all.enter(), all.enter()];
+        let [a, b, c] = [(); 3].map(|()| all.enter(None));
         assert!(a.begin());
         assert!(all.give_up_one());
         assert!(b.given_up().now_or_never().is_some());
@@ -121,5 +132,17 @@ mod tests {
         a.end();
         drop(a);
         assert!(!all.give_up_one());
+    }
+
+    #[test]
+    fn of_an_address_its_own_one_that_is_idle_for_longest_goes() {
+        let all = IdleConnections::default();
+        let from = |text: &str| Origin::of_ip(text.parse().unwrap());
+        let (one, other) = (from("192.0.2.1"), from("192.0.2.2"));
+        let [_older, first, second] = [other, one, one].map(|of| all.enter(of));
+        assert!(all.give_up_one_of(one.unwrap()));
+        assert!(first.given_up().now_or_never().is_some());
+        assert!(second.begin());
+        assert!(!all.give_up_one_of(one.unwrap()), "the one that is left is busy");
     }
 }

@@ -70,7 +70,8 @@ pub use server::HttpServer;
 pub struct HttpOptions {
     /// The most connections at a time. A further one takes the place of the one that has had no
     /// request for longest; while all have one, it waits. One address other than this machine's has three
-    /// quarters of them at most, and further ones of it are closed at once.
+    /// quarters of them at most; a further one of it takes the place of its own that is idle for longest, and is closed
+    /// at once while all of them have a request.
     pub connections_max: usize,
     /// How long a request may take.
     pub request_timeout: Duration,

@@ -1,7 +1,7 @@
 //! The places for HTTP connections, and who has them.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ltq_core::Origin;
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -20,21 +21,21 @@ use super::HttpOptions;
 
 /// The places for connections, and how many are taken: shared by a server and who shows its figures.
 ///
-/// Those of one address have three quarters of them at most, so that nobody alone keeps a probe of health
-/// out; this machine's own, which stand for many programs, are not counted so.
+/// Those of one address (of IPv6, one /64) have three quarters of them at most, so that nobody alone keeps a probe
+/// of health out; this machine's own, which stand for many programs, are not counted so.
 #[derive(Clone, Debug)]
 pub struct Places {
     free: Arc<Semaphore>,
     all: usize,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    by_address: Arc<Mutex<BTreeMap<Origin, usize>>>,
     refused: Arc<AtomicU64>,
 }
 
 /// One of the connections of an address.
 #[derive(Debug)]
 pub(super) struct Share {
-    counted: Option<IpAddr>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    counted: Option<Origin>,
+    by_address: Arc<Mutex<BTreeMap<Origin, usize>>>,
 }
 
 impl Places {
@@ -67,14 +68,18 @@ impl Places {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Counts one more of an address; `None`, counted too, when it has its share already.
-    pub(super) fn share(&self, address: IpAddr) -> Option<Share> {
-        let address = address.to_canonical();
-        let counted = (!address.is_loopback()).then_some(address);
+    /// Counts one more of an address. Where that has its share already one of its own has to make `room`; `None`,
+    /// counted too, when none does.
+    pub(super) fn share(
+        &self,
+        address: IpAddr,
+        room: impl FnOnce(Origin) -> bool,
+    ) -> Option<Share> {
+        let counted = Origin::of_ip(address);
         if let Some(address) = counted {
             let mut by_address = self.by_address.lock();
             let has = by_address.entry(address).or_default();
-            if *has >= share_of(self.all) {
+            if *has >= share_of(self.all) && !room(address) {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
@@ -91,6 +96,13 @@ impl Places {
     /// A free place, if there is one within this time. Cancel safe.
     pub(super) async fn take_within(&self, time: Duration) -> Option<OwnedSemaphorePermit> {
         timeout(time, self.free.clone().acquire_owned()).await.ok()?.ok()
+    }
+}
+
+impl Share {
+    /// Which address, unless it is this machine's.
+    pub(super) const fn of(&self) -> Option<Origin> {
+        self.counted
     }
 }
 
@@ -126,16 +138,17 @@ mod tests {
         };
         let [one, same, other]: [IpAddr; 3] =
             ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"].map(|it| it.parse().unwrap());
-        let mut held: Vec<_> = [one, same, one].map(|it| places.share(it).unwrap()).into();
-        assert!(places.share(one).is_none() && places.share(same).is_none());
+        let share = |of: IpAddr| places.share(of, |_| false);
+        let mut held: Vec<_> = [one, same, one].map(|it| share(it).unwrap()).into();
+        assert!(share(one).is_none() && share(same).is_none());
         assert_eq!(places.refused(), 2);
-        held.push(places.share(other).unwrap());
+        held.push(share(other).unwrap());
         held.remove(0);
-        held.push(places.share(same).expect("one of its own has gone"));
+        held.push(share(same).expect("one of its own has gone"));
+        let own = |of| Origin::of_ip(one) == Some(of);
+        held.push(places.share(one, own).expect("one of its own goes"));
         let here = IpAddr::from([127, 0, 0, 1]);
-        held.extend(
-            (0..9).map(|_| places.share(here).expect("this machine's own are not counted")),
-        );
+        held.extend((0..9).map(|_| share(here).expect("this machine's own are not counted")));
         drop(held);
         assert!(places.by_address.lock().is_empty(), "who has gone is forgotten");
     }

@@ -77,7 +77,7 @@ impl HttpServer {
                 accepted = self.accept(), if waiting.is_none() => waiting = accepted,
                 room = self.room(), if waiting.is_some() => {
                     let (Some((stream, share)), Some(room)) = (waiting.take(), room) else { continue };
-                    let place = Arc::new(self.idle.enter());
+                    let place = Arc::new(self.idle.enter(share.of()));
                     let (router, stop) = (self.router.clone(), stop.clone());
                     connections.spawn(serve(
                         stream, (room, share), place, router, self.request_timeout, stop,
@@ -92,7 +92,7 @@ impl HttpServer {
     async fn accept(&self) -> Option<(TcpStream, Share)> {
         match self.listener.accept().await {
             Ok((stream, address)) => {
-                let share = self.places.share(address.ip());
+                let share = self.places.share(address.ip(), |of| self.idle.give_up_one_of(of));
                 if share.is_none() {
                     debug!(%address, "as many HTTP connections of an address as allowed");
                 }

@@ -131,9 +131,11 @@ impl Keeper {
                 if let Some(refusal) = error.refusal() {
                     self.shared.pass_over(node, refusal);
                 }
-                if !matches!(error, RequestError::TimedOut { .. } | RequestError::Unknown { .. }) {
+                match error {
+                    RequestError::TimedOut { .. } => drop(self.silent.insert(node.clone())),
+                    RequestError::Unknown { .. } => {}
                     // It said something, or cannot be asked.
-                    self.silent.remove(node);
+                    _ => drop(self.silent.remove(node)),
                 }
                 self.lanes.remove(node);
             }

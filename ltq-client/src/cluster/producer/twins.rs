@@ -14,9 +14,8 @@ use ltq_discovery::{NodeId, NodeInfo, NodeSet};
 /// it is, and not for the work of another program.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
-    /// At which broker, and as the how-manyth, a producer was asked for on each node last.
-    opened: BTreeMap<NodeId, (InstanceId, u64)>,
-    count: u64,
+    /// At which broker a producer was asked for on each node in use last.
+    opened: BTreeMap<NodeId, InstanceId>,
     /// Nodes that turned out to be another, which is used in their place.
     twins: BTreeMap<NodeId, NodeId>,
 }
@@ -25,33 +24,33 @@ impl Twins {
     /// A producer is asked for on a node, which is this broker. Word of the older one's end may come before
     /// that of its own beginning.
     pub(super) fn opened(&mut self, node: &NodeId, broker: InstanceId) {
-        self.count += 1;
-        self.opened.insert(node.clone(), (broker, self.count));
+        self.opened.insert(node.clone(), broker);
     }
 
-    /// A newer producer has the name there. Returns whether it is one of ours: one that was opened
-    /// later, at the same broker. That is believed once for each that was opened.
+    /// A newer producer has the name there. Returns whether it is one of ours: one that was opened at the same
+    /// broker. That is believed once for each that was opened.
     pub(super) fn fenced(&mut self, node: &NodeId) -> bool {
         if self.twins.contains_key(node) {
             return true;
         }
-        let Some((broker, at)) = self.opened.get(node) else { return false };
+        let Some(broker) = self.opened.get(node) else { return false };
+        // Whichever was asked for first: one that comes back after a cut goes by the older epoch.
         let mut others = self.opened.iter();
-        let later = others.find(|(id, (by, since))| *id != node && by == broker && since > at);
-        let Some(twin) = later.map(|(id, _)| id.clone()) else { return false };
+        let other = others.find(|(id, by)| *id != node && *by == broker);
+        let Some(twin) = other.map(|(id, _)| id.clone()) else { return false };
         self.opened.remove(node);
         self.twins.insert(node.clone(), twin);
         true
     }
 
-    /// Forgets the twins of nodes that are not in use any more, and all that is known of nodes that are
-    /// not there.
+    /// Forgets what is known of nodes that are not there, and what was opened on those, and the twins of those,
+    /// that are not in use any more.
     pub(super) fn retain(
         &mut self,
         is_there: impl Fn(&NodeId) -> bool,
         is_used: impl Fn(&NodeId) -> bool,
     ) {
-        self.opened.retain(|id, _| is_there(id));
+        self.opened.retain(|id, _| is_there(id) && is_used(id));
         self.twins.retain(|id, twin| is_there(id) && is_used(twin));
     }
 
@@ -122,18 +121,31 @@ mod tests {
     }
 
     #[test]
-    fn only_a_later_producer_of_ours_at_the_same_broker_is_a_twin() {
+    fn only_a_producer_of_ours_at_the_same_broker_is_a_twin() {
         let mut twins = Twins::default();
         twins.opened(&id("a"), X);
         assert!(!twins.fenced(&id("a")), "that is another program");
         twins.opened(&id("b"), Y);
         assert!(!twins.fenced(&id("a")), "b is another broker");
         twins.opened(&id("c"), X);
-        assert!(!twins.fenced(&id("c")), "a was opened before it");
         assert!(twins.fenced(&id("a")));
         assert_eq!(twins.of(&id("a")), Some(&id("c")));
         twins.retain(|_| true, |used| *used == id("b"));
         assert_eq!(twins.of(&id("a")), None, "c is not in use any more");
         assert!(!twins.fenced(&id("a")), "it was believed once");
+    }
+
+    #[test]
+    fn one_that_comes_back_after_a_cut_is_fenced_by_the_twin_that_it_had_before() {
+        let mut twins = Twins::default();
+        twins.opened(&id("b"), X);
+        twins.opened(&id("a"), X);
+        twins.retain(|_| true, |_| true);
+        assert!(twins.fenced(&id("a")), "b has it by a later epoch");
+        assert!(!twins.fenced(&id("b")), "that is another program");
+        twins.opened(&id("a"), X);
+        twins.retain(|_| true, |used| *used == id("b"));
+        twins.opened(&id("b"), X);
+        assert!(!twins.fenced(&id("b")), "a is not in use");
     }
 }

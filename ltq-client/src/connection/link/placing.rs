@@ -68,6 +68,8 @@ impl Link {
             }
         }
         if let Some(lane) = self.lane(number) {
+            // Nobody is there any more whom its answers would be counted for.
+            lane.handle_answered(producer.take_unanswered_bytes());
             lane.leave(now);
             self.touch(number);
         }

@@ -196,6 +196,13 @@ impl ProducerShared {
         self.core.lock().window.take_answered_bytes()
     }
 
+    /// The same, and those of what was sent on this connection and is not answered: no answer will be taken.
+    pub(crate) fn take_unanswered_bytes(&self) -> u64 {
+        let mut core = self.core.lock();
+        core.window.expect_no_answers();
+        core.window.take_answered_bytes()
+    }
+
     pub(crate) fn handle_timeout(&self, now: Instant) {
         let mut core = self.core.lock();
         core.window.handle_timeout(now);

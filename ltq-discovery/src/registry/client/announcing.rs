@@ -192,6 +192,8 @@ struct Telling {
     /// Announcements that are not answered yet, and whether one was taken in over this connection.
     asked: u32,
     is_there: bool,
+    /// Whether the registry may have known the node before this connection.
+    was_there: bool,
     /// What is to be said next: all of the node, its state, that it is there.
     is_all_due: bool,
     is_state_due: bool,
@@ -270,7 +272,7 @@ impl Teller {
         };
         let (beat, patience) = (talk.heartbeat, talk.patience());
         let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
-        let mut telling = Telling::begin();
+        let mut telling = Telling::begin(self.may_have);
         let start = Instant::now();
         let (mut heard, mut beaten, mut progress) = (start, start, start);
         loop {
@@ -342,7 +344,8 @@ impl Teller {
             Say::NotTaken { superseded, detail } => {
                 telling.answered()?;
                 if superseded || !telling.is_there {
-                    self.may_have = false;
+                    // Where there is no room for it as it is now, it may be known there as it was before.
+                    self.may_have = !superseded && telling.was_there;
                     return Err(End::NotTaken(detail));
                 }
                 telling.again = self.later(telling.again, &detail);
@@ -371,11 +374,12 @@ impl Teller {
 }
 
 impl Telling {
-    const fn begin() -> Self {
+    const fn begin(was_there: bool) -> Self {
         Self {
             told: 0,
             asked: 0,
             is_there: false,
+            was_there,
             is_all_due: true,
             is_state_due: false,
             is_beat_due: false,

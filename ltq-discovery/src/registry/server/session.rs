@@ -301,6 +301,8 @@ impl Session {
                     return Err(goodbye(GoodbyeCode::Full, detail));
                 }
                 protocol::join(topics, part);
+                // One that is known tells itself anew: no beats come between, however long that takes.
+                shared.change(|registry, now| registry.hear(now, self.id));
             }
             Ask::Announced => {
                 let Some(Announcing { node, topics, .. }) = self.announcing.take() else {

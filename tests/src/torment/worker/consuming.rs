@@ -68,8 +68,9 @@ async fn answer(
         let body = String::from_utf8_lossy(&delivery.message.body).into_owned();
         let (node, offset) = (delivery.node().clone(), delivery.offset().0);
         let attempt = delivery.attempt();
+        // Before it: its node may be killed right behind the confirm, which is heard of later.
+        let now = uptime_ms()?;
         if delivery.ack_confirmed().await.is_ok() {
-            let now = uptime_ms()?;
             journal.write(&format!("A\t{topic}\t{body}\t{node}\t{offset}\t{attempt}\t{now}"))?;
         }
         Ok(())

@@ -44,6 +44,9 @@ impl Keeper {
         let contacts = &self.contacts;
         self.silent.retain(|id| nodes.get(id).is_some() && contacts.of(id) == Contact::Up);
         let places = self.places(&nodes);
+        // Asked of each producer by itself, which asks for twins when it is fenced: never while those are locked.
+        let silent: BTreeSet<_> =
+            nodes.iter().map(NodeInfo::id).filter(|id| self.is_silent(id)).cloned().collect();
         let mut twins = self.shared.twins.lock();
         twins.retain(|id| nodes.get(id).is_some(), |id| lanes.contains_key(id));
         let mut router = self.shared.router.lock();
@@ -66,7 +69,7 @@ impl Keeper {
             let contact = self.contacts.of(node.id());
             let mut standing =
                 Standing::of(node, is_reachable, contact, passed.map(|passed| &passed.refusal));
-            if !standing.is_out() && self.is_silent(node.id()) {
+            if !standing.is_out() && silent.contains(node.id()) {
                 standing = Standing::Out(NodeNotUsed::Silent);
             }
             standings.insert(node.id().clone(), standing);
