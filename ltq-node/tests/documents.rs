@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -53,6 +54,43 @@ fn links_between_the_pages_lead_somewhere() {
             let target = target.split('#').next().unwrap();
             let there = target.is_empty() || target.contains("://") || docs.join(target).exists();
             assert!(there, "{} links to {target}", file.display());
+        }
+    }
+}
+
+/// The names of all functions of the workspace's sources.
+fn functions(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            functions(&path, found);
+        } else if name.ends_with(".rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+            found.extend(names.map(|name| name.trim().to_owned()));
+        }
+    }
+}
+
+#[test]
+fn the_tests_that_pages_name_for_their_promises_are_there() {
+    let mut found = BTreeSet::new();
+    functions(&root(), &mut found);
+    for name in ["cluster", "registry", "bridge", "etcd", "mesh"] {
+        let text = page(&format!("docs/{name}.md"));
+        let section = text.split("\n## What shows it\n").nth(1).unwrap_or_else(|| panic!("{name}"));
+        let section = section.split("\n## ").next().unwrap();
+        let rows =
+            section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("|--"));
+        let rows: Vec<_> = rows.skip(1).filter_map(|row| row.split('|').nth(2)).collect();
+        assert!(rows.len() > 4, "{name}: {rows:?}");
+        for row in rows {
+            let named: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+            assert!(!named.is_empty() || row.contains("no test of its own"), "{name}: {row}");
+            for test in named {
+                assert!(found.contains(test), "{name}: there is no test {test}");
+            }
         }
     }
 }
