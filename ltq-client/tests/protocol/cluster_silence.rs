@@ -85,6 +85,33 @@ async fn what_a_silent_node_has_goes_elsewhere_well_within_its_time() {
     assert_eq!(within(stored).await.unwrap()[0], "0");
 }
 
+/// Nobody takes the answers to it any more.
+#[tokio::test(start_paused = true)]
+async fn what_a_silent_node_was_given_up_with_does_not_hold_back_what_it_is_given_when_it_speaks() {
+    let mut pair = Pair::new().await;
+    pair.a.publish_bytes_max = 1_000;
+    let builder = pair.builder();
+    let (producer, mut a, _) = pair.open(builder).await;
+    let pending = producer.enqueue(Message::new(vec![b'x'; 2_000])).await.unwrap();
+    assert_eq!(a.publish().await.0, 1);
+    let on_b = store_all(pair.b.welcome().await, 0);
+    assert_eq!(node(&within(pending).await), "b");
+    // It says nothing of that message, and opens the producer that it was asked for meanwhile.
+    let on_a = store_all(a, 1);
+    let again = tokio::spawn(async move {
+        for _ in 0..1_000 {
+            if producer.send(Message::new("again")).await.unwrap().node.as_str() == "a" {
+                return true;
+            }
+        }
+        false
+    });
+    assert!(within(again).await.unwrap(), "it is given nothing");
+    drop(pair);
+    assert_eq!(within(on_a).await.unwrap(), ["again"]);
+    within(on_b).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn on_the_same_node_what_was_sent_fails_in_time_and_nothing_new_goes_there() {
     let mut pair = Pair::new().await;

@@ -21,6 +21,8 @@ pub(crate) struct Fake {
     pub(crate) transports: Transports,
     pub(crate) address: String,
     instance: InstanceId,
+    /// What it takes before it has answered some.
+    pub(crate) publish_bytes_max: u64,
 }
 
 impl Fake {
@@ -38,7 +40,8 @@ impl Fake {
             // Each of them is another broker.
             name => InstanceId([name.bytes().fold(0, |sum, byte| sum ^ byte); 16]),
         };
-        Self { listener, transports, address: address.to_string(), instance }
+        let publish_bytes_max = welcome().limits.publish_bytes_max;
+        Self { listener, transports, address: address.to_string(), instance, publish_bytes_max }
     }
 
     /// A client that is to connect here, quickly.
@@ -63,7 +66,9 @@ impl Fake {
     /// The next connection, its hello answered.
     pub(crate) async fn welcome(&mut self) -> Peer {
         let mut peer = self.accept().await;
-        peer.greet(Welcome { instance: self.instance, ..welcome() }).await;
+        let mut welcome = Welcome { instance: self.instance, ..welcome() };
+        welcome.limits.publish_bytes_max = self.publish_bytes_max;
+        peer.greet(welcome).await;
         peer
     }
 
