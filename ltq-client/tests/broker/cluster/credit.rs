@@ -6,7 +6,6 @@ use std::{
 };
 
 use ltq_client::{ClusterConsumer, ClusterDelivery, Credit, Message};
-use tokio::time::sleep;
 
 use super::{
     Field,
@@ -93,7 +92,9 @@ async fn credit_moves_without_any_time_passing_where_nobody_used_it() {
     let mut consumer = field.consumer(2_400).await;
     until(async || consumer.credit_use().open.messages == 2_400).await;
     // What they had for joining is over.
-    sleep(Duration::from_millis(50)).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_millis(50)).await;
+    tokio::time::resume();
     field.publish("b", 0..3_000).await;
     tokio::time::pause();
     let began = tokio::time::Instant::now();
