@@ -6,6 +6,7 @@
 //! a stretch that was discarded.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     ops::Range,
     sync::atomic::Ordering::Relaxed,
@@ -28,8 +29,9 @@ use super::{
 /// What the thread that keeps house knows.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    /// Where pieces were deleted since files were last looked at, by family and log.
-    dead: HashMap<(FamilyKey, u64), Range<Offset>>,
+    /// Where all pieces were deleted since files were last looked at, by family and log. Exactly
+    /// that: a file within it goes with all that it holds.
+    dead: HashMap<(FamilyKey, u64), Stretches>,
     /// What was given up by then.
     given_up: u64,
 }
@@ -140,12 +142,8 @@ impl Engine {
         }
         let mut batch = WriteBatch::default();
         let family = database.family(sweep.family)?;
-        let mut dead: Option<Range<Offset>> = None;
+        let mut dead = Vec::new();
         let (mut swept, mut rewritten) = (sweep.swept, 0);
-        let mut widen = |range: Range<Offset>| {
-            let known = dead.get_or_insert_with(|| range.clone());
-            *known = known.start.min(range.start)..known.end.max(range.end);
-        };
         if sweep.before {
             // The piece that holds the first record stays.
             let holder = pieces_at(database, sweep.family, sweep.id, sweep.first)?;
@@ -157,7 +155,7 @@ impl Engine {
             if sweep.swept < kept {
                 batch.delete_range_cf(discards, key(sweep.id, 0), key(sweep.id, kept.0));
             }
-            widen(sweep.swept..to);
+            dead.push(sweep.swept..to);
             swept = swept.max(to);
         }
         for stretch in &sweep.stretches {
@@ -169,7 +167,7 @@ impl Engine {
             let last = edges.last().filter(|(range, _)| range.end > stretch.end);
             let to = last.map_or(stretch.end, |(range, _)| range.start.max(stretch.start));
             batch.delete_range_cf(family, key(sweep.id, stretch.start.0), key(sweep.id, to.0));
-            widen(stretch.clone());
+            dead.push(stretch.start..to);
             for (range, value) in edges {
                 let covers = range.start < stretch.start || range.end > stretch.end;
                 if covers {
@@ -187,11 +185,8 @@ impl Engine {
         {
             log.swept = swept;
         }
-        if let Some(dead) = dead {
-            let durable = sweep.family == Family::Records;
-            let known = keeper.dead.entry((durable, sweep.id)).or_insert_with(|| dead.clone());
-            *known = known.start.min(dead.start)..known.end.max(dead.end);
-        }
+        let known = keeper.dead.entry((sweep.family == Family::Records, sweep.id)).or_default();
+        dead.into_iter().for_each(|range| known.insert(range));
         Ok(())
     }
 }
@@ -234,8 +229,13 @@ impl Keeper {
         let families = [Family::Records, Family::Loose].map(|family| database.family(family).ok());
         for (&(durable, id), dead) in &self.dead {
             let family = if durable { families[0] } else { families[1] };
-            let (from, to) = (key(id, dead.start.0), key(id, dead.end.0));
-            if let Some(family) = family {
+            let Some(family) = family else { continue };
+            let mut widest: Vec<_> = dead.iter().collect();
+            widest.sort_unstable_by_key(|range| Reverse(range.end.since(range.start)));
+            for range in widest.into_iter().take(DEAD_RANGES_MAX) {
+                // RocksDB takes the second key in: what begins there may be wanted.
+                let last = range.end.0.saturating_sub(1);
+                let (from, to) = (key(id, range.start.0), key(id, last));
                 database.raw().delete_file_in_range_cf(family, from, to)?;
             }
         }
@@ -259,3 +259,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// So much may be given up, or half as much as is wanted if that is more, before files are merged
 /// for it.
 const COMPACT_BYTES: u64 = 64 * SWEEP_BYTES;
+/// Of each log, files are looked for in so many of the ranges that hold nothing, the widest: each
+/// look goes through all files, and what is left of the others is merged away.
+const DEAD_RANGES_MAX: usize = 64;

@@ -141,6 +141,8 @@ pub(in super::super) async fn discarding_makes_room(stage: &Stage) -> Result<(),
     let mut world = World::with_logs(stage, &["a"]).await?;
     for round in 0..3 {
         fill(&mut world, stage, "a").await?;
+        // What room was made for in the round before took nothing with it that is wanted.
+        world.check().await?;
         let Bounds { first, end } = world.bounds(&log("a"));
         let mut batch = WriteBatch::new();
         match round {

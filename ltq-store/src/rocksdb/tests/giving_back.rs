@@ -91,6 +91,81 @@ async fn promise_9_a_lone_record_in_each_append_does_not_keep_the_others() {
     assert!(store.try_read(&log(), Offset(51), limits).is_some_and(|gone| gone.is_err()));
 }
 
+/// A store whose records, so many in each append, are all in one file below the first level, and
+/// the records.
+async fn in_one_file(
+    dir: &std::path::Path,
+    appends: u64,
+    count: usize,
+    bytes: usize,
+) -> (RocksDbStore, Records) {
+    let options = RocksDbStoreOptions::new(dir).tail_bytes(4 << 20);
+    let store = RocksDbStore::open(options).await.unwrap();
+    let records = records(&mut SmallRng::seed_from_u64(1), count, bytes);
+    let mut batch = WriteBatch::new();
+    batch.create_log(log(), LogOptions::default());
+    for at in 0..appends {
+        batch.append(log(), Offset(at * count as u64), Timestamp(at), records.clone());
+    }
+    // Of another log and in other files, so that nothing of the first is in memory.
+    batch.create_log(LogName::new("other"), LogOptions { durable: false });
+    let other = Records::encode(&[Message::new(vec![0; 2 << 20])]);
+    batch.append(LogName::new("other"), Offset(0), Timestamp(0), other);
+    store.commit(batch, Durability::Os).await.unwrap();
+    {
+        let database = store.engine.database.read();
+        let database = database.as_ref().unwrap();
+        let family = database.family(database::Family::Records).unwrap();
+        database.raw().flush_cf(family).unwrap();
+        database.raw().compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+    }
+    (store, records)
+}
+
+/// Gives something up, and lets house be kept at once, files that hold nothing removed.
+async fn give_up(store: &RocksDbStore, batch: WriteBatch) {
+    store.commit(batch, Durability::Os).await.unwrap();
+    store.engine.keep_step(&mut keeper::Keeper::default(), true).unwrap();
+}
+
+async fn one(store: &RocksDbStore, at: u64) -> Result<Records, StoreError> {
+    let limits = ReadLimits { records: 1, bytes: 1 << 20 };
+    let mut found = store.read(&log(), Offset(at), limits).await?;
+    Ok(found.remove(0).records)
+}
+
+#[tokio::test]
+async fn promise_1_records_between_discarded_ones_outlive_the_files_that_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, records) = in_one_file(dir.path(), 100, 1, 1_000).await;
+    let mut batch = WriteBatch::new();
+    batch.discard(log(), Offset(0), Offset(50)).discard(log(), Offset(51), Offset(100));
+    give_up(&store, batch).await;
+    assert_eq!(one(&store, 50).await.unwrap(), records);
+}
+
+#[tokio::test]
+async fn promise_1_the_first_record_that_is_left_outlives_the_file_that_ends_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, records) = in_one_file(dir.path(), 100, 1, 1_000).await;
+    let mut batch = WriteBatch::new();
+    batch.truncate(log(), Offset(99));
+    give_up(&store, batch).await;
+    assert_eq!(one(&store, 99).await.unwrap(), records);
+}
+
+#[tokio::test]
+async fn promise_1_an_append_that_begins_among_discarded_records_outlives_the_file_that_ends_with_it()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, records) = in_one_file(dir.path(), 100, 10, 1_000).await;
+    let mut batch = WriteBatch::new();
+    batch.discard(log(), Offset(0), Offset(992));
+    give_up(&store, batch).await;
+    assert_eq!(one(&store, 992).await.unwrap(), records.slice(2..3));
+    assert_eq!(one(&store, 999).await.unwrap(), records.slice(9..10));
+}
+
 #[tokio::test]
 async fn promise_9_the_newest_records_stay_within_their_share_of_memory() {
     let dir = tempfile::tempdir().unwrap();
