@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fs::OpenOptions, io, path::PathBuf, process};
+use std::{collections::BTreeMap, fs::OpenOptions, io, path::PathBuf, process, time::Duration};
 
 use ltq_core::Address;
 use ltq_transport::SelfSigned;
@@ -116,6 +116,11 @@ impl Field {
 
     pub(super) const fn roles(&self) -> &Roles {
         &self.roles
+    }
+
+    /// How long there is trouble.
+    pub(super) const fn lasts(&self) -> Duration {
+        self.plan.lasts
     }
 
     /// Whether clocks can be stepped here.
@@ -365,7 +370,7 @@ impl Field {
     pub(super) async fn ltq(&self, host: usize, arguments: &[&str]) -> io::Result<Vec<u8>> {
         let mut command = self.switch.host(host).command(binary("ltq"));
         command.args(arguments);
-        output(command).await
+        output(command, crate::DEADLINE * 2).await
     }
 
     /// What our own program does on the first client's host.
@@ -373,7 +378,8 @@ impl Field {
         let host = self.roles.hosts(Role::Client).start;
         let mut command = self.switch.host(host).command(&self.plan.worker);
         command.arg("errand").args(arguments);
-        output(command).await.map(drop)
+        // It gives up by itself where nothing comes; with much to collect it takes longer.
+        output(command, crate::DEADLINE * 2 + self.lasts()).await.map(drop)
     }
 
     async fn make_channels(&self) -> Result<(), TormentError> {
@@ -392,9 +398,12 @@ impl Field {
     }
 }
 
-async fn output(mut command: process::Command) -> io::Result<Vec<u8>> {
-    command.stdin(process::Stdio::null());
-    let output = tokio::time::timeout(crate::DEADLINE * 2, Command::from(command).output()).await;
+async fn output(mut command: process::Command, within: Duration) -> io::Result<Vec<u8>> {
+    command.stdin(process::Stdio::null()).stdout(process::Stdio::piped());
+    command.stderr(process::Stdio::piped());
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    let output = tokio::time::timeout(within, command.output()).await;
     let output = output.map_err(|_| io::Error::other("it takes too long"))??;
     if output.status.success() {
         return Ok(output.stdout);

@@ -1,6 +1,11 @@
 //! What is waited for when all is well again, and the account then.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -18,12 +23,13 @@ impl Field {
     pub(super) async fn settle(&mut self) -> Result<Account, TormentError> {
         self.ask_workers("quiet").await?;
         let workers = [Role::Client, Role::Program].map(|role| self.roles().hosts(role));
-        let mut journals: Vec<_> =
-            workers.into_iter().flatten().map(|host| self.journal(host)).collect();
-        let consumed = timeout(SETTLE_MAX, async {
+        let journals = workers.into_iter().flatten().map(|host| self.journal(host));
+        let mut reading = Reading::of(journals);
+        let consumed = timeout(SETTLE_MAX + self.lasts() / 10, async {
             loop {
+                reading.go_on()?;
                 // Empty nodes have nothing more that could come: neither twice nor what nobody published.
-                if read(&journals)?.missing() == 0 && self.backlog().await? == 0 {
+                if reading.account.missing() == 0 && self.backlog().await? == 0 {
                     return Ok::<_, TormentError>(());
                 }
                 sleep(LOOK_PAUSE).await;
@@ -38,9 +44,10 @@ impl Field {
             let journal = self.file("destination.journal");
             let collected = self.errand(&["collect", "--server", &at, "--journal", &journal]).await;
             collected.map_err(TormentError::io("collecting what came over the bridge"))?;
-            journals.push(journal.into());
+            reading.journals.push((journal.into(), 0));
         }
-        let mut account = read(&journals)?;
+        reading.go_on()?;
+        let mut account = reading.account;
         account.is_bridged = is_bridged;
         for host in 0..self.roles().count() {
             let doing = format!("ending {}", self.roles().name(host));
@@ -88,17 +95,46 @@ impl Field {
     }
 }
 
-fn read(journals: &[impl AsRef<Path>]) -> Result<Account, TormentError> {
-    let mut account = Account::default();
-    for journal in journals {
-        match std::fs::read_to_string(journal) {
-            Ok(text) => account.read(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(TormentError::io("reading a journal")(error)),
-        }
-    }
-    Ok(account)
+/// Journals that are being written, read as far as they are.
+struct Reading {
+    account: Account,
+    /// And how many bytes of each were read.
+    journals: Vec<(PathBuf, u64)>,
 }
 
-/// What consumers may take to have everything when all is well again.
+impl Reading {
+    fn of(journals: impl Iterator<Item = PathBuf>) -> Self {
+        let journals = journals.map(|journal| (journal, 0)).collect();
+        Self { account: Account::default(), journals }
+    }
+
+    /// Reads what came since, but for a last line that is not whole yet.
+    fn go_on(&mut self) -> Result<(), TormentError> {
+        for (journal, position) in &mut self.journals {
+            let read = read_lines(journal, *position).map_err(TormentError::io(format!(
+                "reading the journal {} from byte {position} on",
+                journal.display()
+            )))?;
+            *position += read.len() as u64;
+            self.account.read(&read);
+        }
+        Ok(())
+    }
+}
+
+/// Whole lines of a file from a byte on; none if there is no file.
+fn read_lines(path: &PathBuf, from: u64) -> io::Result<String> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        opened => opened?,
+    };
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    bytes.truncate(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// How long everything may take for consumers to have it when all is well again, and a tenth of how long there was
+/// trouble.
 const SETTLE_MAX: Duration = Duration::from_secs(90);
