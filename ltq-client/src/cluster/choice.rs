@@ -6,6 +6,9 @@ use ltq_discovery::{NodeInfo, NodeState};
 use super::NodeNotUsed;
 
 /// How a producer chooses among the nodes that would do.
+///
+/// Messages that are published faster than frames go out share them: they follow the one before to its
+/// node until its frame goes out, and 16 KiB of them at most, unless they go round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Choice {
@@ -14,7 +17,7 @@ pub enum Choice {
     /// to it at once.
     #[default]
     LeastLoaded,
-    /// One after another.
+    /// One after another, message by message or batch by batch, which takes smaller frames.
     RoundRobin,
     /// By chance.
     Random,
@@ -30,6 +33,11 @@ pub(crate) struct Chooser {
 impl Chooser {
     pub(crate) const fn new(choice: Choice) -> Self {
         Self { choice, next: 0 }
+    }
+
+    /// Whether messages may follow one another to the same node.
+    pub(crate) const fn lets_follow(&self) -> bool {
+        !matches!(self.choice, Choice::RoundRobin)
     }
 
     /// One of `count`, of which each has so much to do. `None` of none.

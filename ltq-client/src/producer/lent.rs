@@ -1,6 +1,6 @@
 //! A producer that works for a cluster's, beside those on other nodes.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use ltq_core::{Durability, Message, Records, TopicName};
 use tokio::time::Instant;
@@ -39,6 +39,12 @@ pub(crate) struct Lent {
     shared: Arc<ProducerShared>,
     behalf: Arc<Behalf>,
     _lease: ProducerLease,
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lent").field(self.behalf.node()).finish()
+    }
 }
 
 impl Lent {

@@ -28,6 +28,9 @@ pub(crate) struct Behalf {
     silent_after: Duration,
     /// Bytes that are with it and not answered.
     held: AtomicUsize,
+    /// Bytes that it ever took, and had taken when its last frame went out; both begin anew at their end.
+    taken: AtomicUsize,
+    sent: AtomicUsize,
     /// The cluster's task wants to know of every answer from there.
     is_attended: AtomicBool,
 }
@@ -73,6 +76,8 @@ impl Behalf {
             counts,
             silent_after: shared.silent_after,
             held: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
             is_attended: AtomicBool::new(false),
         }
     }
@@ -90,6 +95,22 @@ impl Behalf {
     /// So many bytes more are with it.
     pub(crate) fn hold(&self, bytes: usize) {
         self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A frame went out.
+    pub(crate) fn sent(&self) {
+        self.sent.store(self.taken(), Ordering::Relaxed);
+    }
+
+    /// Bytes that it ever took, which begin anew at their end.
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has anything that waits for the next frame.
+    pub(super) fn is_gathering(&self) -> bool {
+        self.taken() != self.sent.load(Ordering::Relaxed)
     }
 
     /// So many are not any more.

@@ -28,6 +28,8 @@ pub(super) struct Router {
     chooser: Chooser,
     /// In the order of their ids.
     candidates: Vec<Candidate>,
+    /// The one that was chosen last, if messages may follow each other, and what it had taken by then.
+    last: Option<(Arc<Lent>, usize)>,
     pub(super) order: Option<Order>,
     /// What waits for a node, by its number.
     waiting: BTreeMap<u64, Waiting>,
@@ -110,6 +112,7 @@ impl Router {
             ended: None,
             chooser: Chooser::new(choice),
             candidates: Vec::new(),
+            last: None,
             order,
             waiting: BTreeMap::new(),
             of_slot: BTreeMap::new(),
@@ -123,25 +126,7 @@ impl Router {
     /// Where a message goes that nobody waits before.
     pub(super) fn spot(&mut self, slot: Option<Slot>, mut random: impl FnMut() -> u64) -> Spot {
         let (Some(slot), Some(order)) = (slot, &mut self.order) else {
-            let candidates = &self.candidates;
-            let load = |index: usize| candidates.get(index).map_or(0, Candidate::to_do);
-            let chosen = self.chooser.choose(candidates.len(), load, &mut random);
-            let Some(chosen) = chosen.and_then(|index| candidates.get(index)) else {
-                return Spot::Waits;
-            };
-            if let Some(lent) = &chosen.lent {
-                return Spot::At(lent.clone());
-            }
-            if !self.wanted.contains(&chosen.id) {
-                self.wanted.insert(chosen.id.clone());
-                self.is_more_wanted = true;
-            }
-            // It is opened beside; this message goes to one that is open.
-            let open: Vec<_> = candidates.iter().filter(|one| one.lent.is_some()).collect();
-            let load = |index: usize| open.get(index).map_or(0, |one| one.to_do());
-            let chosen = self.chooser.choose(open.len(), load, random);
-            let lent = chosen.and_then(|index| open.get(index)?.lent.clone());
-            return lent.map_or(Spot::Waits, Spot::At);
+            return self.chosen(&mut random);
         };
         match order.turn(slot) {
             Turn::Wait => Spot::Waits,
@@ -157,6 +142,37 @@ impl Router {
                 Spot::At(lent)
             }
         }
+    }
+
+    /// Where a message goes that may go to any node.
+    fn chosen(&mut self, mut random: impl FnMut() -> u64) -> Spot {
+        if let Some((last, before)) = &self.last {
+            let behalf = last.behalf();
+            if behalf.is_gathering() && behalf.taken().wrapping_sub(*before) < FOLLOW_BYTES {
+                return Spot::At(last.clone());
+            }
+        }
+        let candidates = &self.candidates;
+        let load = |index: usize| candidates.get(index).map_or(0, Candidate::to_do);
+        let chosen = self.chooser.choose(candidates.len(), load, &mut random);
+        let Some(chosen) = chosen.and_then(|index| candidates.get(index)) else {
+            return Spot::Waits;
+        };
+        let mut lent = chosen.lent.clone();
+        if lent.is_none() {
+            if !self.wanted.contains(&chosen.id) {
+                self.wanted.insert(chosen.id.clone());
+                self.is_more_wanted = true;
+            }
+            // It is opened beside; this message goes to one that is open.
+            let open: Vec<_> = candidates.iter().filter(|one| one.lent.is_some()).collect();
+            let load = |index: usize| open.get(index).map_or(0, |one| one.to_do());
+            let chosen = self.chooser.choose(open.len(), load, random);
+            lent = chosen.and_then(|index| open.get(index)?.lent.clone());
+        }
+        let follows = lent.clone().filter(|_| self.chooser.lets_follow());
+        self.last = follows.map(|lent| (lent.clone(), lent.behalf().taken()));
+        lent.map_or(Spot::Waits, Spot::At)
     }
 
     /// Whether something waits that a new message of this slot must not overtake.
@@ -177,6 +193,7 @@ impl Router {
 
     /// A producer takes nothing any more.
     pub(super) fn lost(&mut self, lent: &Arc<Lent>) {
+        self.last = None;
         for candidate in &mut self.candidates {
             if candidate.lent.as_ref().is_some_and(|one| Arc::ptr_eq(one, lent)) {
                 candidate.lent = None;
@@ -294,6 +311,7 @@ impl Router {
     /// These may be given messages from now on; in the order of their ids.
     pub(super) fn set_candidates(&mut self, candidates: Vec<Candidate>) {
         self.candidates = candidates;
+        self.last = None;
         let candidates = &self.candidates;
         self.wanted.retain(|id| {
             let found = candidates.binary_search_by(|one| one.id.cmp(id));
@@ -355,6 +373,11 @@ impl Router {
         self.passed.values().filter_map(|passed| passed.until).filter(|until| *until > now).min()
     }
 }
+
+/// So much may follow a message to its node before the next node is chosen: some hundred small ones, of
+/// which each costs little of a frame's header, its answer and a turn of its connection; and too few for
+/// other nodes to lack them.
+const FOLLOW_BYTES: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {

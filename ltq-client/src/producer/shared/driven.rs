@@ -183,6 +183,11 @@ impl ProducerShared {
             core.queued = false;
         }
         self.finish(core);
+        if frame.is_some()
+            && let Some(behalf) = self.behalf()
+        {
+            behalf.sent();
+        }
         frame.map(|(sequence, records)| Frame::Publish {
             handle: self.handle,
             sequence,

@@ -144,6 +144,40 @@ async fn a_node_that_joins_gets_its_share() {
 }
 
 #[tokio::test]
+async fn what_is_published_faster_than_frames_go_out_shares_them() {
+    // How often a message of so many bytes goes to another node than the one before, of a hundred.
+    async fn changes(choice: Choice, bytes: usize) -> usize {
+        let field = Field::with(&["a", "b"]).await;
+        let builder = field.cluster.producer_builder("orders").choice(choice);
+        let producer = within(builder.open()).await.unwrap();
+        let both = async {
+            let mut used = BTreeSet::new();
+            while used.len() < 2 {
+                used.insert(producer.send(Message::new("x")).await.unwrap().node);
+            }
+        };
+        within(both).await;
+        let mut pending = Vec::new();
+        for _ in 0..100 {
+            pending.push(within(producer.enqueue(Message::new(vec![0; bytes]))).await.unwrap());
+        }
+        let mut nodes = Vec::new();
+        for one in pending {
+            nodes.push(within(one).await.unwrap().node);
+        }
+        nodes.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    }
+    // All of them are far less than what may follow one, and nothing else has its turn for long.
+    for choice in [Choice::LeastLoaded, Choice::Random] {
+        let small = changes(choice, 10).await;
+        assert!(small <= 10, "{choice:?}: {small}");
+        let large = changes(choice, 16 << 10).await;
+        assert!(large >= 20, "{choice:?}, each is enough: {large}");
+    }
+    assert_eq!(changes(Choice::RoundRobin, 10).await, 99);
+}
+
+#[tokio::test]
 async fn a_node_that_drains_gets_nothing_more() {
     let field = Field::with(&["a", "b"]).await;
     let producer = within(field.cluster.producer("orders")).await.unwrap();
