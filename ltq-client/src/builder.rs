@@ -31,6 +31,7 @@ pub struct ClientBuilder {
     request_timeout: Duration,
     connect_timeout: Duration,
     backoff: Backoff,
+    heartbeat: Duration,
     frame_bytes_max: u32,
     entropy: Arc<dyn Entropy>,
     /// All servers are one node, which remembers its producers whatever address it is reached by.
@@ -49,6 +50,7 @@ impl Default for ClientBuilder {
             request_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             backoff: Backoff::default(),
+            heartbeat: Duration::ZERO,
             frame_bytes_max: 8 << 20,
             entropy: Arc::new(SystemEntropy),
             is_one_node: false,
@@ -148,6 +150,23 @@ impl ClientBuilder {
         self
     }
 
+    /// How often either side says something at least, so that one that is gone without a word is found
+    /// out: whoever hears nothing for three of these gives the connection up, and the client connects
+    /// anew. At least 100 ms; the broker's own (15 s, as it comes) where that is shorter, or where this
+    /// is zero. Default: zero.
+    ///
+    /// A second or two finds out soon that a line is down, or that the machine has another address,
+    /// which takes TCP connections with it and nobody tells. It costs a few bytes each time that
+    /// nothing else is said; and a broker that stands still for three of them is left though it might
+    /// go on.
+    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.heartbeat = match heartbeat {
+            Duration::ZERO => Duration::ZERO,
+            heartbeat => heartbeat.max(HEARTBEAT_MIN),
+        };
+        self
+    }
+
     /// The longest frame that this client reads, in bytes; at least 4 KiB. It bounds what one read
     /// takes in memory. A broker that may send longer ones refuses the connection. Default: 8 MiB.
     pub fn frame_bytes_max(mut self, bytes: u32) -> Self {
@@ -210,6 +229,7 @@ impl ClientBuilder {
             request_timeout: self.request_timeout,
             connect_timeout: self.connect_timeout,
             backoff: self.backoff,
+            heartbeat: self.heartbeat,
             frame_bytes_max: self.frame_bytes_max,
             entropy: self.entropy,
             is_one_node: self.is_one_node,
@@ -291,5 +311,7 @@ fn transports() -> Transports {
     plain
 }
 
+/// No broker takes a shorter one.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// What the protocol allows.
 const NAME_BYTES_MAX: usize = 256;

@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
+use ltq_core::protocol::{Decoder, FRAME_BYTES_MIN, Frame};
 use serde_json::Value;
 
 /// A node in a process of its own, killed when it is dropped.
@@ -582,6 +584,33 @@ fn logs_are_as_they_are_asked_for() {
     for line in logs(&["--log-format", "json"]).lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
         assert_eq!(line["level"], "INFO");
+    }
+}
+
+#[test]
+fn a_heartbeat_is_asked_for_within_what_nodes_take() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = format!("tcp://{}", listener.local_addr().unwrap());
+    let heard = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (decoder, mut bytes) = (Decoder::new(FRAME_BYTES_MIN), BytesMut::new());
+        loop {
+            if let Some(frame) = decoder.decode(&mut bytes).unwrap() {
+                return frame;
+            }
+            let mut buffer = [0; 1024];
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "it ended before it said hello");
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+    });
+    let output = ltq(&["--server", &server, "--heartbeat", "1500ms", "stats"], "");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let Frame::Hello(hello) = heard.join().unwrap() else { panic!("no hello") };
+    assert_eq!(hello.heartbeat_ms, 1_500);
+    for wrong in ["0s", "99ms", "31s", "often"] {
+        let output = ltq(&["--server", &server, "--heartbeat", wrong, "stats"], "");
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {}", stderr(&output));
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn hello(config: &Config) -> Frame {
         client: config.name.clone(),
         token: config.token.lock().clone(),
         frame_bytes_max: config.frame_bytes_max,
-        heartbeat_ms: 0,
+        heartbeat_ms: u32::try_from(config.heartbeat.as_millis()).unwrap_or(u32::MAX),
     })
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) backoff: Backoff,
+    /// What the broker is asked for; zero leaves it to the broker.
+    pub(crate) heartbeat: Duration,
     pub(crate) frame_bytes_max: u32,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// All servers are one node.

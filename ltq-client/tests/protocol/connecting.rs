@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use ltq_client::{Client, ConnectError, ConnectionState, RefusalCode, RequestError};
-use ltq_core::{Refusal, protocol::Frame};
+use ltq_core::{
+    Refusal,
+    protocol::{Frame, Welcome},
+};
 use ltq_transport::InProcess;
 
 use crate::fake::{Fake, welcome, within};
@@ -14,7 +17,30 @@ async fn the_hello_says_who_comes_and_with_what() {
     let hello = peer.hello.unwrap();
     assert_eq!((hello.major, hello.minor), (1, 0));
     assert_eq!((&*hello.client, hello.token.as_deref()), ("loader", Some("secret")));
-    assert_eq!(hello.frame_bytes_max, 8 << 20);
+    assert_eq!((hello.frame_bytes_max, hello.heartbeat_ms), (8 << 20, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_broker_is_given_up_after_three_of_the_heartbeats_that_were_asked_for() {
+    for (asked, told) in [(2_000, 2_000), (1, 100)] {
+        let mut fake = Fake::start().await;
+        let builder = fake.builder().heartbeat(Duration::from_millis(asked));
+        let (result, mut peer) = tokio::join!(builder.connect(), async {
+            let mut peer = fake.accept().await;
+            let Some(Frame::Hello(hello)) = peer.recv_any().await else { panic!("no hello") };
+            assert_eq!(hello.heartbeat_ms, told);
+            peer.send(&Frame::Welcome(Welcome { heartbeat_ms: told, ..welcome() })).await;
+            peer
+        });
+        let client = result.unwrap();
+        let (began, mut state) = (tokio::time::Instant::now(), client.state());
+        within(state.wait_for(|state| !matches!(state, ConnectionState::Connected { .. })))
+            .await
+            .unwrap();
+        let (took, least) = (began.elapsed(), Duration::from_millis(u64::from(told) * 3));
+        assert!(took >= least && took < least * 2, "{took:?}");
+        assert!(matches!(peer.recv_any().await, Some(Frame::Ping { .. })), "it asked first");
+    }
 }
 
 #[tokio::test]

@@ -98,6 +98,18 @@ pub struct ServerArgs {
         value_parser = timeout
     )]
     pub timeout: Duration,
+    /// How often either side says something at least, from 100ms on: one that says nothing for three of these is
+    /// given up, and connected to anew. The node's own where that is shorter. [default: the node's, 15s as it
+    /// comes]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Connection",
+        value_name = "TIME",
+        env = "LTQ_HEARTBEAT",
+        value_parser = heartbeat
+    )]
+    pub heartbeat: Option<Duration>,
 }
 
 impl ServerArgs {
@@ -384,6 +396,16 @@ fn token(text: &str) -> Result<Token, std::convert::Infallible> {
     Ok(text.into())
 }
 
+/// What a node may be asked for.
+fn heartbeat(text: &str) -> Result<Duration, String> {
+    let time = timeout(text)?;
+    if (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!("it must be from {HEARTBEAT_MIN:?} to {HEARTBEAT_MAX:?}"))
+    }
+}
+
 /// A time that something may take: 0 would mean that nothing can be done.
 fn timeout(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
@@ -446,3 +468,7 @@ fn header(text: &str) -> Result<(String, String), String> {
         _ => Err("write it as NAME=VALUE".to_owned()),
     }
 }
+
+/// No node takes a shorter one, and no client goes by a longer one.
+const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(30);

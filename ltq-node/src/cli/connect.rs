@@ -12,7 +12,8 @@ pub(crate) fn template(args: &ServerArgs) -> ClientBuilder {
     let mut builder = Client::builder()
         .name(concat!("ltq/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(args.timeout.min(ATTEMPT_MAX))
-        .request_timeout(args.timeout);
+        .request_timeout(args.timeout)
+        .heartbeat(args.heartbeat.unwrap_or_default());
     if let Some(token) = &args.token {
         builder = builder.token(&token.0);
     }

@@ -26,6 +26,7 @@ impl Settings for Config {
     const PREFIX: &'static str = "LTQ_";
     /// Those of the `ltq` command.
     const NOT_OURS: &'static [&'static str] = &[
+        "LTQ_HEARTBEAT",
         "LTQ_SERVER",
         "LTQ_TLS_CA",
         "LTQ_TLS_FINGERPRINT",

@@ -86,7 +86,8 @@ impl BadNetwork {
     /// `ip` failed.
     pub fn change_address(&mut self) -> Result<Ipv4Addr, Unavailable> {
         let [a, b, c, d] = self.near.address().octets();
-        let other = Ipv4Addr::new(a, b, c, if d < 200 { d + 100 } else { d - 100 });
+        // Not one that it had: connections from there would go on.
+        let other = Ipv4Addr::new(a, b, c, if d < ADDRESS_MAX { d + 1 } else { ADDRESS_MIN });
         self.near.readdress(other)?;
         Ok(other)
     }
@@ -115,5 +116,8 @@ fn other(from: usize, _packet: &[u8]) -> Option<usize> {
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, ADDRESS_MIN);
+/// The last numbers of the addresses that it may have.
+const ADDRESS_MIN: u8 = 2;
+const ADDRESS_MAX: u8 = 250;
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);

@@ -43,6 +43,10 @@ pub(crate) struct Args {
     /// KiB that wait there at most for their turn; more are lost.
     #[arg(long, default_value_t = 1024)]
     queue_kib: u64,
+    /// How often either side of a connection says something at least: a client gives a silent one up after three.
+    /// As nodes have it without.
+    #[arg(long)]
+    heartbeat: Option<String>,
     /// Which packets are lost.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,7 +66,7 @@ pub(crate) async fn lines(args: &Args) -> Result<(), Failed> {
     for &rtt in &args.rtt {
         for &loss in &args.loss {
             for scheme in &args.schemes {
-                let bed = Bed::new(scheme, args.shape(rtt, loss), args.seed).await?;
+                let bed = Bed::new(scheme, args.shape(rtt, loss), args).await?;
                 let at_rate = match in_time(bed.bench(&args.latency("--timeout 60s")).await)? {
                     Some(report) => latency(&report),
                     None => [NOT_IN_TIME; 4].join(" | "),
@@ -89,7 +93,7 @@ pub(crate) async fn struck(args: &Args, stroke: Stroke) -> Result<(), Failed> {
         for &loss in &args.loss {
             for scheme in &args.schemes {
                 let shape = args.shape(rtt, loss);
-                let mut bed = Bed::new(scheme, shape, args.seed).await?;
+                let mut bed = Bed::new(scheme, shape, args).await?;
                 let begun = bed.start(&args.latency("--timeout 60s"))?;
                 tokio::time::sleep(Duration::from_secs(args.seconds) / 2).await;
                 match stroke {
@@ -117,7 +121,7 @@ pub(crate) async fn stalled(args: &Args) -> Result<(), Failed> {
         for &loss in &args.loss {
             for scheme in &args.schemes {
                 for stalled in ["", "--stalled 1"] {
-                    let bed = Bed::new(scheme, args.shape(rtt, loss), args.seed).await?;
+                    let bed = Bed::new(scheme, args.shape(rtt, loss), args).await?;
                     let report = bed.bench(&args.latency(stalled)).await?;
                     let (count, latency) = (&report["stalled"], latency(&report));
                     println!("| {rtt} ms | {loss}% | {scheme} | {count} | {latency} |");
@@ -136,7 +140,7 @@ pub(crate) async fn million(args: &Args) -> Result<(), Failed> {
     for &rtt in &args.rtt {
         for &loss in &args.loss {
             for scheme in &args.schemes {
-                let mut bed = Bed::new(scheme, args.shape(rtt, loss), args.seed).await?;
+                let mut bed = Bed::new(scheme, args.shape(rtt, loss), args).await?;
                 let line = "pub --count 1000000 --timeout 120s --warmup 0s";
                 let mut begun = bed.start(line)?;
                 let mut moves = 0;
@@ -184,12 +188,13 @@ struct Bed {
     network: BadNetwork,
     node: NodeProcess,
     control: String,
+    heartbeat: Option<String>,
     _folder: tempfile::TempDir,
 }
 
 impl Bed {
-    async fn new(scheme: &str, shape: Shape, seed: u64) -> Result<Self, Failed> {
-        let mut network = BadNetwork::new(shape, seed)?;
+    async fn new(scheme: &str, shape: Shape, args: &Args) -> Result<Self, Failed> {
+        let mut network = BadNetwork::new(shape, args.seed)?;
         let (scheme, control) = scheme.split_once('+').unwrap_or((scheme, "cubic"));
         if scheme != "quic" {
             network.set_tcp_congestion(control)?;
@@ -205,7 +210,8 @@ impl Bed {
         let data_dir = folder.path().join("data");
         let node = NodeProcess::start_by(command, &data_dir, &listen, &more).await;
         let node = node.map_err(Failed::io("starting a node"))?;
-        Ok(Self { network, node, control: control.to_owned(), _folder: folder })
+        let (control, heartbeat) = (control.to_owned(), args.heartbeat.clone());
+        Ok(Self { network, node, control, heartbeat, _folder: folder })
     }
 
     async fn bench(&self, line: &str) -> Result<Value, Failed> {
@@ -220,6 +226,7 @@ impl Bed {
             .arg("bench")
             .args(line.split_whitespace())
             .args(["--server", &server, "--token", TOKEN, "--json"])
+            .args(self.heartbeat.iter().flat_map(|time| ["--heartbeat", time]))
             .args(self.node.fingerprint().into_iter().flat_map(|f| ["--tls-fingerprint", f]))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
