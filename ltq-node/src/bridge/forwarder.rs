@@ -140,6 +140,7 @@ impl Forwarder {
                 .consumer_builder(topic, channel)
                 .start(*start)
                 .credit(credit.messages, credit.bytes)
+                .seat(self.memory.seat())
                 .open();
             let error = tokio::select! {
                 biased;
