@@ -168,7 +168,11 @@ impl Forwarder {
         mut consumer: Consumer,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), Ended> {
-        let mut ledger = Ledger::new(&self.rules.refused, std::mem::take(&mut self.memory));
+        let mut ledger = Ledger::new(
+            &self.rules.refused,
+            std::mem::take(&mut self.memory),
+            self.share.counted().clone(),
+        );
         let mut trouble: Option<Trouble> = None;
         let mut is_stopping = false;
         let mut over: Option<Refusal> = None;
