@@ -57,8 +57,8 @@ pub use cluster::{
     NodeNotUsed, NodeStatus, NodesNotUsed, SubscriptionState,
 };
 pub use consumer::{
-    Batch, Consumer, ConsumerBuilder, CreditUse, Delivery, ForEach, ForEachSummary, Received,
-    StopHandle,
+    Batch, Consumer, ConsumerBuilder, ConsumerSeat, CreditUse, Delivery, ForEach, ForEachSummary,
+    Received, StopHandle,
 };
 pub use error::{
     BatchError, CloseError, ConnectError, ConsumeError, Outcome, PublishError, RequestError,

@@ -18,6 +18,7 @@ mod permissions;
 mod records;
 mod refusal;
 mod retention;
+mod seat;
 mod store;
 mod store_layer;
 mod transport;
@@ -43,6 +44,7 @@ pub use permissions::{Action, PatternError, Permissions, TopicPattern};
 pub use records::{RecordBatch, Records, RecordsBuilder, RecordsError, TABLE_ENTRY_BYTES};
 pub use refusal::{Effect, Limit, Refusal, RefusalCode};
 pub use retention::{Keep, Retention, RetentionChange, RetentionError, UnknownKeep};
+pub use seat::Seat;
 pub use store::{
     Bounds, Committed, KEY_BYTES_MAX, LOG_NAME_BYTES_MAX, LogInfo, LogName, LogOptions, ReadLimits,
     Store, StoreError, StoreStats, VALUE_BYTES_MAX,

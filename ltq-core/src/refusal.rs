@@ -159,7 +159,7 @@ codes! {
     MessageTooLarge = "message_too_large", Nothing;
     /// A message's checksum is wrong: it was damaged on its way.
     Damaged = "damaged", Nothing;
-    /// A newer instance of the same producer name has taken over.
+    /// A newer instance of the same producer name has taken over, or of the same consumer's seat.
     Fenced = "fenced", Nothing;
     /// A publish does not follow on the one before; an earlier one was refused.
     SequenceGap = "sequence_gap", Nothing;

@@ -170,6 +170,7 @@ impl RawPeer {
             start: StartAt::Earliest,
             timeout_ms: None,
             credit,
+            seat: None,
         }
     }
 }

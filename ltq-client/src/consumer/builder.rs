@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ltq_core::{ChannelName, Credit, StartAt, TopicName};
 
 use super::{
-    Consumer, ConsumerLease,
+    Consumer, ConsumerLease, ConsumerSeat,
     shared::{ConsumerShared, Settings},
     watcher::Watcher,
 };
@@ -24,6 +24,7 @@ pub struct ConsumerBuilder {
     start: StartAt,
     timeout: Option<Duration>,
     credit: Credit,
+    seat: Option<ConsumerSeat>,
 }
 
 impl ConsumerBuilder {
@@ -39,6 +40,7 @@ impl ConsumerBuilder {
             start: StartAt::Earliest,
             timeout: None,
             credit: Credit { messages: 2_500, bytes: 16 << 20 },
+            seat: None,
         }
     }
 
@@ -65,6 +67,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// In whose place it goes on: of consumers with one seat in a channel only the one that subscribed last is
+    /// there, and the others are ended as [`Fenced`](crate::RefusalCode::Fenced). Default: a seat of its own.
+    pub fn seat(mut self, seat: &ConsumerSeat) -> Self {
+        self.seat = Some(seat.clone());
+        self
+    }
+
     /// Subscribes, making the channel and its topic where the broker allows that.
     ///
     /// # Cancellation
@@ -84,7 +93,8 @@ impl ConsumerBuilder {
         let doing = format!("subscribing to {}, channel {}", settings.topic, settings.channel);
         let (opening, opened) = Opening::new();
         let hub = self.client.hub();
-        let shared = Arc::new(ConsumerShared::new(hub.clone(), settings, opening, None));
+        let seat = self.seat.unwrap_or_else(|| ConsumerSeat::drawn(&*hub.config.entropy));
+        let shared = Arc::new(ConsumerShared::new(hub.clone(), (settings, seat), opening, None));
         // From here on dropping this future ends the subscription.
         let lease = ConsumerLease { handle: shared.handle, client: self.client.clone() };
         hub.command(Command::Subscribe(shared.clone()));
@@ -113,6 +123,7 @@ impl Consumer {
         let hub = client.hub().clone();
         // Nobody waits for the answer: the watcher is told.
         let (opening, _opened) = Opening::new();
+        let settings = (settings, ConsumerSeat::drawn(&*hub.config.entropy));
         let shared = Arc::new(ConsumerShared::new(hub.clone(), settings, opening, Some(watcher)));
         let lease = ConsumerLease { handle: shared.handle, client };
         hub.command(Command::Subscribe(shared.clone()));

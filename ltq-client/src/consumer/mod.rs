@@ -5,6 +5,7 @@ mod builder;
 mod credit;
 mod delivery;
 mod for_each;
+mod seat;
 mod settling;
 mod shared;
 mod watcher;
@@ -33,6 +34,7 @@ pub(crate) use credit::Marks;
 pub use delivery::{Delivery, Received};
 pub(crate) use for_each::Source;
 pub use for_each::{ForEach, ForEachSummary, StopHandle};
+pub use seat::ConsumerSeat;
 pub(crate) use shared::{ConsumerShared, End, Settings, Standing};
 pub(crate) use watcher::{Changes, Watcher};
 
@@ -53,7 +55,8 @@ use shared::{Run, credit_bytes};
 ///
 /// After a lost connection the consumer subscribes again by itself. Deliveries from before are
 /// void then: the broker gives their messages out again, and their answers return
-/// [`StaleError`](crate::StaleError) and change nothing.
+/// [`StaleError`](crate::StaleError) and change nothing. It takes its own [seat](ConsumerSeat) over, so that
+/// they come at once and ahead of everything new, though the broker may not know yet that the connection is lost.
 ///
 /// A delivery's time runs from when the broker sent it. What comes faster than it is taken waits
 /// here; what waits until its time is up is not returned, since others have it then. Where a

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::{
     credit::{CreditUse, CreditWindow},
+    seat::ConsumerSeat,
     settling::{Settling, tags},
     watcher::Watcher,
 };
@@ -47,6 +48,7 @@ pub(crate) struct ConsumerShared {
     pub(crate) handle: u32,
     pub(crate) place: Place,
     pub(super) settings: Settings,
+    seat: ConsumerSeat,
     pub(super) hub: Arc<Hub>,
     /// The connection by which deliveries are valid; 0 when there is none.
     generation: AtomicU64,
@@ -106,7 +108,7 @@ impl ConsumerShared {
     /// With a watcher its credit is lent, and at first it has none.
     pub(super) fn new(
         hub: Arc<Hub>,
-        settings: Settings,
+        (settings, seat): (Settings, ConsumerSeat),
         opening: Opening,
         watcher: Option<Watcher>,
     ) -> Self {
@@ -135,6 +137,7 @@ impl ConsumerShared {
                 closing: None,
             }),
             settings,
+            seat,
             hub,
         }
     }
@@ -319,6 +322,7 @@ impl ConsumerShared {
             start: *start,
             timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             credit,
+            seat: Some(self.seat.again()),
         })
     }
 

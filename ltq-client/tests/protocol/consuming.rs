@@ -19,7 +19,7 @@ async fn the_builder_says_where_to_start_and_how_much() {
         .timeout(Duration::from_secs(7))
         .credit(3, 300);
     let (consumer, ()) = tokio::join!(builder.open(), async {
-        let Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit } =
+        let Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat } =
             peer.recv().await
         else {
             panic!()
@@ -27,6 +27,7 @@ async fn the_builder_says_where_to_start_and_how_much() {
         assert_eq!((topic.as_str(), channel.as_str()), ("orders", "billing"));
         assert_eq!((start, timeout_ms), (StartAt::Offset(Offset(9)), Some(7_000)));
         assert_eq!(credit, Credit { messages: 3, bytes: 300 });
+        assert_eq!(seat.map(|seat| seat.turn), Some(1));
         peer.send(&Frame::Subscribed { handle, timeout_ms: 6_500 }).await;
     });
     assert_eq!(consumer.unwrap().timeout(), Duration::from_millis(6_500));

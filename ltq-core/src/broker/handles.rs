@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Action, ChannelName, Credit, Durability, Limit, ProducerName, Records, RecordsBuilder, Refusal,
-    RefusalCode, StartAt, TopicName,
+    RefusalCode, Seat, StartAt, TopicName,
     model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
     protocol::Frame,
 };
@@ -113,8 +113,8 @@ impl Handles {
                 self.publish(handle, sequence, durability, records)?;
             }
             Frame::CloseProducer { handle, forget } => self.close_producer(handle, forget),
-            Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit } => {
-                self.subscribe(handle, &topic, channel, start, timeout_ms, credit);
+            Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat } => {
+                self.subscribe(handle, &topic, channel, start, timeout_ms, (credit, seat));
             }
             Frame::Credit { handle, total } => self.credit(handle, total)?,
             Frame::Settle { handle, request, settlements } => {
@@ -257,7 +257,7 @@ impl Handles {
         channel: ChannelName,
         start: StartAt,
         timeout_ms: Option<u64>,
-        credit: Credit,
+        (credit, seat): (Credit, Option<Seat>),
     ) {
         let settings = &self.shared.settings;
         let max = settings.subscriptions_max;
@@ -287,8 +287,11 @@ impl Handles {
                 let subscription = Subscription { slot, delivered: 0, credit, leaving: false };
                 self.subscriptions.insert(handle, subscription);
                 let consumer = self.consumer(handle);
-                let event = Event::Subscribe { consumer, channel, start, create, timeout, credit };
-                self.tell(slot, event);
+                let claim = seat.and_then(|seat| self.standing.claim(seat));
+                self.tell(
+                    slot,
+                    Event::Subscribe { consumer, channel, start, create, timeout, credit, claim },
+                );
             }
             Err(refusal) => {
                 self.standing.futile("a subscription that was refused");

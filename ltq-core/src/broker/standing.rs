@@ -4,8 +4,9 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{door, producers::Producers, shared::Shared, together::Together};
 use crate::{
-    Action, Address, AdminRequest, AdminResponse, Grant, Origin, Refusal, RefusalCode, TopicName,
-    model::{Reply, Topic},
+    Action, Address, AdminRequest, AdminResponse, Grant, Origin, Refusal, RefusalCode, Seat,
+    TopicName,
+    model::{Claim, Reply, Topic},
     permissions::{Need, needed_for},
 };
 
@@ -46,6 +47,12 @@ impl Standing {
         // Once for each stream: it ends by this.
         count.fetch_add(1, Ordering::Relaxed);
         Err(refusal)
+    }
+
+    /// The claim to a seat, under the name by which it was let in.
+    pub(super) fn claim(&self, seat: Seat) -> Option<Claim> {
+        let owner = self.grant.as_ref()?.who().into();
+        Some(Claim { owner, seat })
     }
 
     /// Whether it may do this with a topic.

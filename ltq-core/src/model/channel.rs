@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Command, ConsumerId, Delivery, Gate,
+    Claim, Command, ConsumerId, Delivery, Gate,
     consumers::Consumers,
     in_flight::{InFlight, Returned, Slot},
     redelivery::Redelivery,
@@ -384,11 +384,11 @@ impl Channel {
     pub(super) fn join(
         &mut self,
         id: ConsumerId,
-        timeout: Duration,
+        terms: (Duration, Option<Box<Claim>>),
         credit: Credit,
         settings: &ModelSettings,
     ) -> Slot {
-        self.consumers.add(id, timeout, credit, settings.credit_max)
+        self.consumers.add(id, terms, credit, settings.credit_max)
     }
 
     /// Below this the log is not needed for it, once the commit under way has succeeded.

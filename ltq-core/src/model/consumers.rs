@@ -1,8 +1,8 @@
 //! The consumers of one channel: their credit, and whose turn it is.
 
-use std::{mem, time::Duration};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
-use super::{ConsumerId, in_flight::Slot};
+use super::{Claim, ConsumerId, in_flight::Slot};
 use crate::{Credit, Tag};
 
 /// One consumer.
@@ -11,6 +11,8 @@ pub(super) struct Consumer {
     pub(super) id: ConsumerId,
     /// How long a delivery to it may stay unsettled.
     pub(super) timeout: Duration,
+    /// Its seat, if it has one.
+    pub(super) claim: Option<Box<Claim>>,
     /// What it granted since it subscribed. It may have taken back so much that this is less than
     /// what it got.
     granted: Credit,
@@ -48,6 +50,15 @@ pub(super) struct Consumers {
     tail: Option<Slot>,
     count: usize,
     willing: usize,
+    /// Who sits where.
+    seats: BTreeMap<SeatKey, Slot>,
+}
+
+/// A seat whatever its turn.
+type SeatKey = (Arc<str>, [u8; 16]);
+
+fn key(claim: &Claim) -> SeatKey {
+    (claim.owner.clone(), claim.seat.number)
 }
 
 impl Consumers {
@@ -65,13 +76,15 @@ impl Consumers {
     pub(super) fn add(
         &mut self,
         id: ConsumerId,
-        timeout: Duration,
+        (timeout, claim): (Duration, Option<Box<Claim>>),
         credit: Credit,
         credit_max: Credit,
     ) -> Slot {
+        let seat = claim.as_deref().map(key);
         let consumer = Consumer {
             id,
             timeout,
+            claim,
             granted: Credit::default(),
             used: Credit::default(),
             held: false,
@@ -91,6 +104,9 @@ impl Consumers {
         if let Some(place) = self.slots.get_mut(slot as usize) {
             *place = Some(consumer);
         }
+        if let Some(seat) = seat {
+            self.seats.insert(seat, slot);
+        }
         self.count += 1;
         self.grant(slot, credit, credit_max);
         slot
@@ -100,6 +116,11 @@ impl Consumers {
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Consumer> {
         self.step_out(slot);
         let consumer = self.slots.get_mut(slot as usize)?.take()?;
+        if let Some(claim) = consumer.claim.as_deref()
+            && self.seats.get(&key(claim)) == Some(&slot)
+        {
+            self.seats.remove(&key(claim));
+        }
         self.count -= 1;
         if self.count == 0 {
             *self = Self::default();
@@ -107,6 +128,12 @@ impl Consumers {
             self.free.push(slot);
         }
         Some(consumer)
+    }
+
+    /// Who has the seat that is claimed.
+    pub(super) fn seated(&self, claim: &Claim) -> Option<(Slot, &Consumer)> {
+        let slot = *self.seats.get(&key(claim))?;
+        Some((slot, self.get(slot)?))
     }
 
     pub(super) fn get(&self, slot: Slot) -> Option<&Consumer> {
@@ -222,7 +249,7 @@ mod tests {
         let mut consumers = Consumers::default();
         for handle in 0..3 {
             let id = ConsumerId { handle, ..ConsumerId::default() };
-            consumers.add(id, Duration::ZERO, credit(10, 500), MAX);
+            consumers.add(id, (Duration::ZERO, None), credit(10, 500), MAX);
         }
         consumers
     }
@@ -304,7 +331,7 @@ mod tests {
         assert_eq!((consumers.count(), consumers.willing()), (2, 1));
         assert_eq!(consumers.next().unwrap().0, 2);
         let id = ConsumerId { handle: 9, ..ConsumerId::default() };
-        assert_eq!(consumers.add(id, Duration::ZERO, credit(10, 10), MAX), 1);
+        assert_eq!(consumers.add(id, (Duration::ZERO, None), credit(10, 10), MAX), 1);
         consumers.release(0);
         let mut turns = Vec::new();
         for _ in 0..4 {

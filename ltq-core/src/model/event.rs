@@ -1,12 +1,12 @@
 //! What the model is told and what it says: plain data in both directions.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::marks::Limit;
 use crate::{
     AdminResponse, ChannelName, Committed, Credit, Durability, Offset, ProducerName, ReadLimits,
-    RecordBatch, Records, Refusal, RetentionChange, Settlement, StartAt, StoreError, Tag, TagRange,
-    Timestamp, WriteBatch,
+    RecordBatch, Records, Refusal, RetentionChange, Seat, Settlement, StartAt, StoreError, Tag,
+    TagRange, Timestamp, WriteBatch,
 };
 
 /// Whoever talks to the broker: a stream of a connection, or a part of the embedding program.
@@ -29,6 +29,15 @@ pub struct ConsumerId {
     pub session: SessionId,
     /// Which of its subscriptions.
     pub handle: u32,
+}
+
+/// A seat, and by whom it is asked for: seats of one number under two names are two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Under which name the session was let in.
+    pub owner: Arc<str>,
+    /// Which seat.
+    pub seat: Seat,
 }
 
 /// A request that a session made, by the number it gave it.
@@ -109,6 +118,9 @@ pub enum Event {
         timeout: Option<Duration>,
         /// How much it takes at first.
         credit: Credit,
+        /// The seat that it takes. Whoever has it, in this channel and with a turn that is not larger,
+        /// is told that it is over and gives back what it had, before this one is told anything.
+        claim: Option<Claim>,
     },
     /// How much a consumer takes: the total that it has granted since it subscribed. One that is
     /// smaller than before takes back what it did not get yet, and is answered by

@@ -42,7 +42,7 @@ mod tests;
 
 pub use audit::{Misfit, audit};
 pub use event::{
-    Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Removed, Reply, RequestId,
+    Claim, Command, ConsumerId, Delivery, Event, LoadTicket, ProducerId, Removed, Reply, RequestId,
     SequenceRange, SessionId, TopicAction,
 };
 pub use gate::Gate;

@@ -3,7 +3,7 @@
 use std::{mem, time::Duration};
 
 use super::{
-    Command, ConsumerId, LoadTicket, Reply, RequestId, SessionId, Topic, TopicAction,
+    Claim, Command, ConsumerId, LoadTicket, Reply, RequestId, SessionId, Topic, TopicAction,
     channels::Index,
     in_flight::{InFlight, Slot},
     stale_tags::StaleTags,
@@ -31,6 +31,7 @@ pub(super) struct Waiting {
     serial: u64,
     timeout: Duration,
     credit: Credit,
+    claim: Option<Box<Claim>>,
 }
 
 impl Topic {
@@ -40,6 +41,7 @@ impl Topic {
         (channel, start, create): (ChannelName, StartAt, bool),
         timeout: Option<Duration>,
         credit: Credit,
+        claim: Option<Claim>,
     ) {
         let timeout = timeout.unwrap_or(self.limits.delivery_timeout);
         if let Err(refusal) = self.may_subscribe(consumer, timeout) {
@@ -49,7 +51,7 @@ impl Topic {
         self.last_serial += 1;
         let serial = self.last_serial;
         let credit = credit.at_most(self.limits.credit_max);
-        let waiting = Waiting { serial, timeout, credit };
+        let waiting = Waiting { serial, timeout, credit, claim: claim.map(Box::new) };
         self.consumers.insert(consumer, Subscription::Waiting(Box::new(waiting)));
         if let Some(index) = self.channels.find(&channel) {
             return self.join(index, consumer, serial);
@@ -129,6 +131,15 @@ impl Topic {
 
     /// Lets a waiting consumer into its channel.
     pub(super) fn join(&mut self, index: Index, consumer: ConsumerId, serial: u64) {
+        let claim = match self.consumers.get(&consumer) {
+            Some(Subscription::Waiting(waiting)) => waiting.claim.clone(),
+            Some(Subscription::Active { .. }) | None => return,
+        };
+        if let Some(claim) = &claim
+            && let Err(refusal) = self.take_seat(index, claim)
+        {
+            return self.refuse_subscriber(consumer, serial, refusal);
+        }
         let limit = self.limits.consumers_max;
         let Some(channel) = self.channels.get_mut(index) else { return };
         if channel.consumers.count() >= limit {
@@ -141,11 +152,35 @@ impl Topic {
         }
         let Some(Subscription::Waiting(waiting)) = self.consumers.get(&consumer) else { return };
         let &Waiting { timeout, credit, .. } = &**waiting;
-        let slot = channel.join(consumer, timeout, credit, &self.limits);
+        let slot = channel.join(consumer, (timeout, claim), credit, &self.limits);
         self.consumers.insert(consumer, Subscription::Active { channel: index, slot });
         self.channels.touch(index);
         let handle = consumer.handle;
         self.reply(consumer.session, Reply::Subscribed { handle, timeout });
+    }
+
+    /// Ends the subscription that has a seat, for the one that claims it now, which lost the connection of
+    /// the one before. What that one had goes back before the new one gets anything, so that it comes first.
+    fn take_seat(&mut self, index: Index, claim: &Claim) -> Result<(), Refusal> {
+        let Some(channel) = self.channels.get_mut(index) else { return Ok(()) };
+        let Some((slot, sitting)) = channel.consumers.seated(claim) else { return Ok(()) };
+        let turn = sitting.claim.as_ref().map_or(0, |claim| claim.seat.turn);
+        let (channel_name, topic) = (&channel.name, &self.name);
+        if turn > claim.seat.turn {
+            let detail = format!(
+                "channel {channel_name} of topic {topic}: the seat was taken over by a later subscription"
+            );
+            return Err(Refusal::new(RefusalCode::Fenced, detail));
+        }
+        let detail = format!(
+            "channel {channel_name} of topic {topic}: a later subscription has taken over the seat"
+        );
+        // The channel does not vanish for it, though it be ephemeral: somebody comes in its place.
+        if let Some(id) = channel.leave(slot) {
+            self.consumers.remove(&id);
+            self.closed_subscription(id, Some(Refusal::new(RefusalCode::Fenced, detail)));
+        }
+        Ok(())
     }
 
     /// Whether a consumer still waits as it did when it got this serial number.

@@ -454,6 +454,7 @@ impl World {
             create: true,
             timeout: None,
             credit: credit(messages),
+            claim: None,
         });
     }
 

@@ -249,8 +249,8 @@ impl Topic {
             Event::CloseProducer { producer, forget } => {
                 self.wishes.push_back(Wish::Close { producer, forget });
             }
-            Event::Subscribe { consumer, channel, start, create, timeout, credit } => {
-                self.subscribe(consumer, (channel, start, create), timeout, credit);
+            Event::Subscribe { consumer, channel, start, create, timeout, credit, claim } => {
+                self.subscribe(consumer, (channel, start, create), timeout, credit, claim);
             }
             Event::Credit { consumer, total } => self.grant(consumer, total),
             Event::Release { consumer } => self.release(consumer),

@@ -201,8 +201,9 @@ pub fn encode(frame: &Frame, into: &mut WriteQueue) {
         Frame::CloseProducer { handle, forget } => {
             plain(into, T::CloseProducer, &(handle, forget));
         }
-        Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit } => {
-            plain(into, T::Subscribe, &(handle, topic, channel, start, timeout_ms, credit));
+        Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat } => {
+            let header = (handle, topic, channel, start, timeout_ms, credit, seat);
+            plain(into, T::Subscribe, &header);
         }
         Frame::Subscribed { handle, timeout_ms } => {
             plain(into, T::Subscribed, &(handle, timeout_ms));
@@ -349,12 +350,12 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
             Frame::CloseProducer { handle, forget }
         }
         T::Subscribe => {
-            let (handle, topic, channel, start, timeout_ms, credit) =
+            let (handle, topic, channel, start, timeout_ms, credit, seat) =
                 named(kind, &frame, |(_, topic, channel): &(u32, &str, &str)| {
                     TopicName::new(topic)?;
                     ChannelName::new(channel).map(drop)
                 })?;
-            Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit }
+            Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat }
         }
         T::Subscribed => {
             let (handle, timeout_ms) = header(kind, &frame)?;

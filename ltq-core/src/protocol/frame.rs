@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AdminRequest, AdminResponse, ChannelName, Credit, Durability, ProducerName, RecordBatch,
-    Records, Refusal, Settlement, StartAt, Tag, TagRange, TopicName, model::SequenceRange,
+    Records, Refusal, Seat, Settlement, StartAt, Tag, TagRange, TopicName, model::SequenceRange,
 };
 
 /// Peers of different major versions do not talk.
@@ -236,6 +236,9 @@ pub enum Frame {
         timeout_ms: Option<u64>,
         /// How much it takes at first.
         credit: Credit,
+        /// Its seat, which it takes over from an earlier subscription of its own that may still be there;
+        /// without one it takes over nothing, and nobody it.
+        seat: Option<Seat>,
     },
     /// Broker: it is open.
     Subscribed {

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DrainOptions, Durability, Keep,
     Message, NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal, RefusalCode,
-    Retention, RetentionChange, SendStream, Settlement, StartAt, StoreStats, Tag, TagRange,
+    Retention, RetentionChange, Seat, SendStream, Settlement, StartAt, StoreStats, Tag, TagRange,
     Timestamp, TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
 };
 
@@ -117,6 +117,10 @@ fn start() -> impl Strategy<Value = StartAt> {
         any::<u64>().prop_map(|at| StartAt::Offset(Offset(at))),
         any::<u64>().prop_map(|at| StartAt::Time(Timestamp(at))),
     ]
+}
+
+fn seat() -> impl Strategy<Value = Option<Seat>> {
+    option::of(any::<([u8; 16], u64)>().prop_map(|(number, turn)| Seat { number, turn }))
 }
 
 const RETENTION: Retention = Retention {
@@ -288,14 +292,15 @@ fn frame() -> impl Strategy<Value = Frame> {
         ),
         (handle(), any::<bool>())
             .prop_map(|(handle, forget)| Frame::CloseProducer { handle, forget }),
-        (handle(), start(), option::of(any::<u64>()), any::<(u64, u64)>()).prop_map(
-            |(handle, start, timeout_ms, (messages, bytes))| Frame::Subscribe {
+        (handle(), start(), option::of(any::<u64>()), any::<(u64, u64)>(), seat()).prop_map(
+            |(handle, start, timeout_ms, (messages, bytes), seat)| Frame::Subscribe {
                 handle,
                 topic: self::name("t"),
                 channel: ChannelName::new("c").unwrap(),
                 start,
                 timeout_ms,
                 credit: Credit { messages, bytes },
+                seat,
             }
         ),
         (handle(), any::<u64>())

@@ -1,9 +1,12 @@
 //! What all forwarders hold in memory, shared out among them.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use ltq_core::Credit;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// A bound on what all forwarders hold of messages at a time. Each has the same share of it, which is as
 /// large as is allowed to one while there are few of them.
@@ -12,6 +15,9 @@ use tokio::sync::watch;
 /// as it goes. Beyond the bound stand, for each forwarder, the message that uses up the last of its share,
 /// and, after its source was lost and found again, as much as its share once more until the next look at what
 /// became void.
+///
+/// A forwarder that ends before all that it sent is answered counts on, as one that ends, until that is: what it
+/// sent stays in memory so long.
 #[derive(Clone, Debug)]
 pub struct Budget {
     shared: Arc<Shared>,
@@ -22,30 +28,59 @@ struct Shared {
     bytes_max: u64,
     each_max: Credit,
     forwarders: watch::Sender<u64>,
+    /// Of which so many have ended, and what they sent is not answered.
+    ending: AtomicU64,
 }
 
 /// A forwarder's part of a [`Budget`], for as long as it is kept.
 #[derive(Debug)]
 pub struct Share {
-    budget: Budget,
+    counted: Arc<Counted>,
     changes: watch::Receiver<u64>,
 }
+
+/// That a forwarder counts, and its place among the topics, if it has one.
+#[derive(Debug)]
+pub(super) struct Counted {
+    budget: Budget,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// That a forwarder counts on after its end, for what it sent and is not answered.
+#[derive(Debug)]
+pub(super) struct Ending(Arc<Counted>);
 
 impl Budget {
     /// At most `bytes_max` for all, and `each_max` for one.
     #[must_use]
     pub fn new(bytes_max: u64, each_max: Credit) -> Self {
         let (forwarders, _) = watch::channel(0);
-        Self { shared: Arc::new(Shared { bytes_max, each_max, forwarders }) }
+        let ending = AtomicU64::new(0);
+        Self { shared: Arc::new(Shared { bytes_max, each_max, forwarders, ending }) }
     }
 
     /// The part of one more.
     #[must_use]
     pub fn share(&self) -> Share {
+        self.share_with(None)
+    }
+
+    /// The part of one more, which gives back its place when it counts no longer.
+    pub(super) fn share_at(&self, place: OwnedSemaphorePermit) -> Share {
+        self.share_with(Some(place))
+    }
+
+    /// Forwarders that have ended, and whose messages the destination has not answered.
+    #[must_use]
+    pub fn ending(&self) -> u64 {
+        self.shared.ending.load(Ordering::Relaxed)
+    }
+
+    fn share_with(&self, place: Option<OwnedSemaphorePermit>) -> Share {
         self.shared.forwarders.send_modify(|count| *count += 1);
         let mut changes = self.shared.forwarders.subscribe();
         changes.mark_changed();
-        Share { budget: self.clone(), changes }
+        Share { counted: Arc::new(Counted { budget: self.clone(), place }), changes }
     }
 
     /// The least bytes that so many forwarders take.
@@ -59,7 +94,7 @@ impl Share {
     /// What its forwarder may have unsettled at a time.
     #[must_use]
     pub fn credit(&self) -> Credit {
-        let shared = &self.budget.shared;
+        let shared = &self.counted.budget.shared;
         let count = (*shared.forwarders.borrow()).max(1);
         let bytes =
             (shared.bytes_max / COPIES / count).max(SHARE_BYTES_MIN).min(shared.each_max.bytes);
@@ -71,7 +106,12 @@ impl Share {
     /// The most that it is ever.
     #[must_use]
     pub fn credit_max(&self) -> Credit {
-        self.budget.shared.each_max
+        self.counted.budget.shared.each_max
+    }
+
+    /// What counts as long as it is kept.
+    pub(super) const fn counted(&self) -> &Arc<Counted> {
+        &self.counted
     }
 
     /// Waits until it may be another one. The first call does not wait. Cancel safe.
@@ -82,8 +122,23 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Counted {
+    /// It counts on after its forwarder's end.
+    pub(super) fn ending(self: Arc<Self>) -> Ending {
+        self.budget.shared.ending.fetch_add(1, Ordering::Relaxed);
+        Ending(self)
+    }
+}
+
+impl Drop for Ending {
     fn drop(&mut self) {
+        self.0.budget.shared.ending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        drop(self.place.take());
         self.budget.shared.forwarders.send_modify(|count| *count = count.saturating_sub(1));
     }
 }

@@ -206,20 +206,33 @@ pub type TopicOnNode = (NodeId, TopicName);
 #[derive(Clone, Debug, Default)]
 pub struct Board(Arc<Mutex<Topics>>);
 
-type Topics = BTreeMap<TopicOnNode, (usize, Arc<TopicFigures>)>;
+type Topics = BTreeMap<NodeId, BTreeMap<TopicName, (usize, Arc<TopicFigures>)>>;
 
 impl Board {
     /// All of it, in order.
     #[must_use]
     pub fn all(&self) -> Vec<(TopicOnNode, usize, Arc<TopicFigures>)> {
-        let topics = self.0.lock();
-        topics.iter().map(|(of, (route, figures))| (of.clone(), *route, figures.clone())).collect()
+        let nodes = self.0.lock();
+        nodes
+            .iter()
+            .flat_map(|(node, topics)| topics.iter().map(move |topic| (node, topic)))
+            .map(|(node, (topic, (route, figures)))| {
+                ((node.clone(), topic.clone()), *route, figures.clone())
+            })
+            .collect()
+    }
+
+    /// What is forwarded of one node, in order of the topics.
+    pub(super) fn of(&self, node: &NodeId) -> Vec<(TopicName, usize, Arc<TopicFigures>)> {
+        let nodes = self.0.lock();
+        let topics = nodes.get(node).into_iter().flatten();
+        topics.map(|(topic, (route, figures))| (topic.clone(), *route, figures.clone())).collect()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().values().map(BTreeMap::len).sum()
     }
 
     /// Whether there are none.
@@ -230,7 +243,8 @@ impl Board {
 
     /// Shows a topic for as long as what is returned is kept.
     pub(super) fn show(&self, of: TopicOnNode, route: usize, figures: Arc<TopicFigures>) -> Shown {
-        self.0.lock().insert(of.clone(), (route, figures.clone()));
+        let (node, topic) = of.clone();
+        self.0.lock().entry(node).or_default().insert(topic, (route, figures.clone()));
         Shown { board: self.clone(), of, figures }
     }
 }
@@ -245,10 +259,15 @@ pub(super) struct Shown {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        let mut topics = self.board.0.lock();
+        let mut nodes = self.board.0.lock();
+        let (node, topic) = &self.of;
+        let Some(topics) = nodes.get_mut(node) else { return };
         // A later one may stand there already.
-        if topics.get(&self.of).is_some_and(|(_, figures)| Arc::ptr_eq(figures, &self.figures)) {
-            topics.remove(&self.of);
+        if topics.get(topic).is_some_and(|(_, figures)| Arc::ptr_eq(figures, &self.figures)) {
+            topics.remove(topic);
+        }
+        if topics.is_empty() {
+            nodes.remove(node);
         }
     }
 }

@@ -140,6 +140,7 @@ impl Forwarder {
                 .consumer_builder(topic, channel)
                 .start(*start)
                 .credit(credit.messages, credit.bytes)
+                .seat(self.memory.seat())
                 .open();
             let error = tokio::select! {
                 biased;
@@ -167,7 +168,11 @@ impl Forwarder {
         mut consumer: Consumer,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), Ended> {
-        let mut ledger = Ledger::new(&self.rules.refused, std::mem::take(&mut self.memory));
+        let mut ledger = Ledger::new(
+            &self.rules.refused,
+            std::mem::take(&mut self.memory),
+            self.share.counted().clone(),
+        );
         let mut trouble: Option<Trouble> = None;
         let mut is_stopping = false;
         let mut over: Option<Refusal> = None;

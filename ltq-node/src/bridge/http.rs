@@ -221,6 +221,11 @@ impl Looked {
                 topics.len() as u64,
             ),
             (
+                "ltq_bridge_topics_ending",
+                "Topics that are forwarded no more, what was sent of them not being answered.",
+                plan.budget.ending(),
+            ),
+            (
                 "ltq_bridge_topics_refused_total",
                 "Times that a topic was not forwarded, there being too many.",
                 plan.sight.times_left_out(),

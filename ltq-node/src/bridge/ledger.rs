@@ -5,15 +5,17 @@ use std::{
     future::poll_fn,
     mem,
     pin::Pin,
+    sync::Arc,
 };
 
 use futures::FutureExt as _;
 use ltq_client::{Delivery, StaleError};
 use ltq_core::{Credit, Message, Refusal, RefusalCode, Timestamp};
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     REFUSED_HEADER, Refused, Stamp,
+    budget::Counted,
     memory::{Key, Memory},
     outlet::{Answer, Failure},
 };
@@ -30,6 +32,8 @@ pub(super) struct Ledger {
     /// What becomes of those that are refused for good.
     refused: OnRefusal,
     memory: Memory,
+    /// By what all this counts.
+    counted: Arc<Counted>,
 }
 
 /// What becomes of a message that the destination refuses for good.
@@ -106,7 +110,7 @@ pub(super) enum Kept {
 
 impl Ledger {
     /// An empty one, on a route of which this becomes of messages that are refused for good.
-    pub(super) fn new(refused: &Refused, memory: Memory) -> Self {
+    pub(super) fn new(refused: &Refused, memory: Memory, counted: Arc<Counted>) -> Self {
         Self {
             held: HashMap::new(),
             bytes: 0,
@@ -119,12 +123,13 @@ impl Ledger {
                 Refused::Skip => OnRefusal::Skip,
             },
             memory,
+            counted,
         }
     }
 
     /// Lets go of everything that was not sent, and keeps what is remembered.
-    pub(super) fn into_memory(self) -> Memory {
-        self.memory
+    pub(super) fn into_memory(mut self) -> Memory {
+        mem::take(&mut self.memory)
     }
 
     /// Looks whether a delivery is one more of a message that is known.
@@ -300,6 +305,28 @@ impl Ledger {
     /// somewhat more.
     pub(super) fn remember(&mut self, credit: Credit) {
         self.memory.keep(credit.messages.saturating_mul(2));
+    }
+}
+
+impl Drop for Ledger {
+    /// What was sent stays in memory until it is answered, and so it counts until then: whoever ended this
+    /// did not wait for it.
+    fn drop(&mut self) {
+        if self.sent.is_empty() {
+            return;
+        }
+        let sent = mem::take(&mut self.sent);
+        let ending = self.counted.clone().ending();
+        // Without a runtime there is nobody left who would send it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                for Sent { answer, .. } in sent {
+                    // Whatever it is: what was not acked is given again by its source.
+                    let _late = answer.await;
+                }
+                drop(ending);
+            });
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ltq_client::{Admin, Client, ClientBuilder, Cluster, ConnectionState};
-use ltq_core::{Address, TopicName};
+use ltq_core::{Address, ChannelName, TopicName, TopicStats};
 use ltq_discovery::{Discovery, DiscoveryError, Interest, NodeId, NodeInfo, NodeSet};
 use tokio::{
     sync::{Semaphore, watch},
@@ -375,14 +375,15 @@ impl SourceNode {
             headers: route.headers.clone(),
             refused: route.refused.clone(),
         };
-        let forwarder = Forwarder::new(source, destination, rules, plan.budget.share(), figures);
+        let share = plan.budget.share_at(permit);
+        let forwarder = Forwarder::new(source, destination, rules, share, figures);
         let forwarder = forwarder.memory(memory);
         let (stop, stopped) = watch::channel(false);
         info!(node = %self.id, %topic, route = route.name, "forwarding");
         let name = topic.clone();
         running.tasks.spawn(async move {
             let ended = forwarder.run(stopped).await;
-            drop((shown, permit));
+            drop(shown);
             (name, ended)
         });
         running.topics.insert(topic.clone(), stop);
@@ -391,20 +392,29 @@ impl SourceNode {
 
     /// Looks how much waits, where the node tells.
     async fn look_at_backlog(&self, admin: &Admin) {
-        let Ok(stats) = admin.stats().await else { return };
-        for ((node, topic), route, figures) in self.plan.board.all() {
-            if node != self.id {
-                continue;
-            }
-            let channel = self.plan.routes.get(route).map(|(route, _)| &route.channel);
-            let of = stats.topics.iter().find(|stats| stats.topic == topic);
-            let channels = of.map(|stats| &*stats.channels).unwrap_or_default();
-            let channel = channels.iter().find(|stats| Some(&stats.channel) == channel);
-            figures.set_backlog(
-                channel
-                    .map(|it| it.waiting.saturating_add(it.delayed).saturating_add(it.in_flight)),
-            );
+        if let Ok(stats) = admin.stats().await {
+            let channel = |route: usize| self.plan.routes.get(route).map(|(it, _)| &it.channel);
+            set_backlogs(&self.plan.board.of(&self.id), &stats.topics, channel);
         }
+    }
+}
+
+/// Notes how much waits for the topics of a node, as its statistics say, each in the channel of its route. There may
+/// be as many of either as a node has topics.
+fn set_backlogs<'a>(
+    forwarded: &[(TopicName, usize, Arc<TopicFigures>)],
+    stats: &[TopicStats],
+    channel: impl Fn(usize) -> Option<&'a ChannelName>,
+) {
+    let by_name: HashMap<&TopicName, &TopicStats> =
+        stats.iter().map(|stats| (&stats.topic, stats)).collect();
+    for (topic, route, figures) in forwarded {
+        let channels = by_name.get(topic).map(|stats| &*stats.channels).unwrap_or_default();
+        let channel = channel(*route);
+        let channel = channels.iter().find(|stats| Some(&stats.channel) == channel);
+        figures.set_backlog(
+            channel.map(|it| it.waiting.saturating_add(it.delayed).saturating_add(it.in_flight)),
+        );
     }
 }
 

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use ltq_client::Message;
 use ltq_core::{
-    Broker, BrokerSettings, ChannelName, Credit, Durability, Environment, StartAt, TopicSettings,
-    Transport as _,
+    Broker, BrokerSettings, ChannelStats, Credit, Durability, Environment, Offset, StartAt,
+    TopicSettings, Transport as _,
 };
 use ltq_discovery::{Announced, StaticList, Watch};
 use ltq_store::MemoryStore;
@@ -366,4 +366,68 @@ async fn who_may_not_see_all_topics_still_sees_the_nodes() {
         first = told.recv() => first,
     };
     assert_eq!(first, Some(1));
+}
+
+/// As many topics as a node may have: a look at each for each would take minutes.
+#[test]
+fn how_much_waits_is_looked_up_once_for_each_topic() {
+    const TOPICS: u64 = 100_000;
+    let name = |number: u64| format!("t{number:06}").parse::<TopicName>().unwrap();
+    let channel: ChannelName = "bridge.r".parse().unwrap();
+    let started = std::time::Instant::now();
+    let route = Arc::<RouteFigures>::default();
+    let forwarded: Vec<_> = (0..TOPICS)
+        .map(|number| {
+            let figures = Arc::new(TopicFigures::new(route.clone(), name(number)));
+            (name(number), 0, figures)
+        })
+        .collect();
+    let stats: Vec<TopicStats> =
+        (0..TOPICS).rev().map(|number| told(name(number), number)).collect();
+    set_backlogs(&forwarded, &stats, |_| Some(&channel));
+    for (number, (_, _, figures)) in (0..).zip(&forwarded) {
+        assert_eq!(figures.backlog(), Some(number + 3));
+    }
+    // A topic of which nothing is told, and one whose channel is not there.
+    set_backlogs(&forwarded[..1], &[], |_| Some(&channel));
+    set_backlogs(&forwarded[1..2], &stats, |_| None);
+    assert_eq!((forwarded[0].2.backlog(), forwarded[1].2.backlog()), (None, None));
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+/// Statistics of a topic in whose bridge's channel so many messages wait, and three more are delayed or in flight.
+fn told(topic: TopicName, waiting: u64) -> TopicStats {
+    let channel = |name: &str, waiting| ChannelStats {
+        channel: name.parse().unwrap(),
+        paused: false,
+        start: Offset(0),
+        floor: Offset(0),
+        waiting,
+        delayed: 1,
+        in_flight: 2,
+        acked: 0,
+        damaged: 0,
+        dropped: 0,
+        delivered: 0,
+        redelivered: 0,
+        requeued: 0,
+        timed_out: 0,
+        stale: 0,
+        consumers: 0,
+    };
+    TopicStats {
+        topic,
+        settings: TopicSettings::default(),
+        paused: false,
+        first: Offset(0),
+        end: Offset(0),
+        bytes: 0,
+        published: 0,
+        published_bytes: 0,
+        duplicates: 0,
+        refused: 0,
+        producers: 0,
+        producers_known: 0,
+        channels: vec![channel("other", 9), channel("bridge.r", waiting)],
+    }
 }

@@ -3,8 +3,8 @@
 
 use ltq_core::{
     AdminRequest, AdminResponse, ChannelName, Credit, Durability, Message, Offset, ProducerName,
-    RecordBatch, Records, Refusal, RefusalCode, Retention, RetentionChange, Settlement, StartAt,
-    Tag, TagRange, Timestamp, TopicName, TopicOptions, Verdict,
+    RecordBatch, Records, Refusal, RefusalCode, Retention, RetentionChange, Seat, Settlement,
+    StartAt, Tag, TagRange, Timestamp, TopicName, TopicOptions, Verdict,
     model::SequenceRange,
     protocol::{
         FRAME_BYTES_MIN, Features, Frame, Hello, InstanceId, PROTOCOL_MAJOR, PROTOCOL_MINOR,
@@ -173,7 +173,13 @@ pub(super) fn subscribe(chance: &mut SmallRng, handle: u32) -> Frame {
         start,
         timeout_ms: chance.random_bool(0.3).then(|| number(chance)),
         credit: credit(chance),
+        seat: chance.random_bool(0.5).then(|| seat(chance)),
     }
+}
+
+/// One of a few, so that consumers take over from each other.
+fn seat(chance: &mut SmallRng) -> Seat {
+    Seat { number: [chance.random_range(0..3); 16], turn: number(chance) }
 }
 
 /// Settlements of whatever was delivered, or was not, or to somebody else.

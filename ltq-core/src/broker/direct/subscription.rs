@@ -96,6 +96,8 @@ impl Subscription {
             create: shared.settings.auto_create_channels && !shared.draining.is_on(),
             timeout: options.timeout,
             credit,
+            // It has no connection that could be lost.
+            claim: None,
         })?;
         loop {
             match link.hear().await {

@@ -219,12 +219,55 @@ impl Oracle {
         timeout: Duration,
     ) {
         self.answers.subscribes(id);
+        self.seats.remove(&id);
         let channel = channel.to_owned();
         let (used, last_tag, held, joined) = ((0, 0), 0, false, false);
         let taken_back = None;
         let consumer =
             Consumer { channel, granted, taken_back, used, last_tag, held, timeout, joined };
         self.consumers.insert(id, consumer);
+    }
+
+    /// The others in the channel of a consumer that have asked for its seat, whether they are let in and in
+    /// which turn they asked; and its own turn.
+    fn of_one_seat(&self, id: ConsumerId) -> (Vec<(bool, u64)>, u64) {
+        let Some((number, turn)) = self.seats.get(&id) else { return (Vec::new(), 0) };
+        let channel = &self.consumers[&id].channel;
+        let others = self
+            .consumers
+            .iter()
+            .filter(|(other, consumer)| **other != id && consumer.channel == *channel);
+        let seats = others.filter_map(|(other, consumer)| {
+            let (of, turn) = self.seats.get(other)?;
+            (of == number).then_some((consumer.joined, *turn))
+        });
+        (seats.collect(), *turn)
+    }
+
+    /// A consumer is let in: nobody else has its seat.
+    pub(super) fn check_seat(&self, id: ConsumerId) {
+        let (others, _) = self.of_one_seat(id);
+        assert!(!others.iter().any(|(joined, _)| *joined), "two have the seat of {id:?}");
+    }
+
+    /// A consumer is refused as one that was overtaken: it was.
+    pub(super) fn check_overtaken(&self, id: ConsumerId) {
+        let (others, own) = self.of_one_seat(id);
+        let overtaken = others.iter().any(|(joined, turn)| *joined && *turn > own);
+        assert!(overtaken, "promise 15: {id:?} was not overtaken");
+    }
+
+    /// A consumer's seat is taken over by one that waits for it, and that gets nothing before what this one
+    /// had is there again.
+    pub(super) fn taken_over(&mut self, id: ConsumerId) {
+        let (others, own) = self.of_one_seat(id);
+        let taken = others.iter().any(|(joined, turn)| !joined && *turn >= own);
+        assert!(taken && self.consumers[&id].joined, "promise 15: nobody takes the seat of {id:?}");
+        if let Some(consumer) = self.consumers.remove(&id)
+            && let Some(channel) = self.channels.get_mut(&consumer.channel)
+        {
+            channel.leave(id);
+        }
     }
 }
 

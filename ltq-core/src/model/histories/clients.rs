@@ -9,9 +9,9 @@ use super::{
     starts::Asks,
 };
 use crate::{
-    Credit, Durability, Message, Offset, Records, Refusal, RefusalCode, Settlement, StartAt, Tag,
-    TagRange, Timestamp,
-    model::{ConsumerId, Event, RequestId, SessionId, TopicAction, testing::channel},
+    Credit, Durability, Message, Offset, Records, Refusal, RefusalCode, Seat, Settlement, StartAt,
+    Tag, TagRange, Timestamp,
+    model::{Claim, ConsumerId, Event, RequestId, SessionId, TopicAction, testing::channel},
 };
 
 impl History {
@@ -168,7 +168,30 @@ impl History {
         let agreed = timeout.unwrap_or(self.oracle.limits.delivery_timeout);
         self.oracle.subscribes(consumer, name, (messages, bytes), agreed);
         let (channel, credit) = (channel(name), Credit { messages, bytes });
-        self.tell(Event::Subscribe { consumer, channel, start, create, timeout, credit });
+        let claim = None;
+        self.tell(Event::Subscribe { consumer, channel, start, create, timeout, credit, claim });
+    }
+
+    pub(super) fn take_seat(&mut self, index: usize, name: &str, number: u8, turn: u64) {
+        let consumer = consumer(index);
+        if self.oracle.consumers.contains_key(&consumer) {
+            return;
+        }
+        let (messages, bytes) = (5, 1 << 20);
+        let agreed = self.oracle.limits.delivery_timeout;
+        self.oracle.subscribes(consumer, name, (messages, bytes), agreed);
+        self.oracle.seats.insert(consumer, (number, turn));
+        let seat = Seat { number: [number; 16], turn };
+        let claim = Some(Claim { owner: "a test".into(), seat });
+        self.tell(Event::Subscribe {
+            consumer,
+            channel: channel(name),
+            start: StartAt::Earliest,
+            create: false,
+            timeout: None,
+            credit: Credit { messages, bytes },
+            claim,
+        });
     }
 
     pub(super) fn unsubscribe(&mut self, consumer: ConsumerId) {

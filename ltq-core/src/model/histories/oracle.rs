@@ -57,6 +57,8 @@ pub(super) struct Oracle {
     pub(super) retentions: Vec<Retention>,
     pub(super) channels: BTreeMap<String, Channel>,
     pub(super) consumers: BTreeMap<ConsumerId, Consumer>,
+    /// The seats that consumers asked for, and in which turn.
+    pub(super) seats: BTreeMap<ConsumerId, (u8, u64)>,
     pub(super) starts: Starts,
     pub(super) answers: Answers,
     /// Bodies that were confirmed, and how durable.
@@ -97,6 +99,7 @@ impl Oracle {
             retentions: Vec::new(),
             channels: BTreeMap::new(),
             consumers: BTreeMap::new(),
+            seats: BTreeMap::new(),
             starts: Starts::default(),
             answers: Answers::default(),
             promised: Vec::new(),
@@ -378,6 +381,7 @@ impl Oracle {
             Reply::Subscribed { handle, .. } => {
                 let id = ConsumerId { session, handle: *handle };
                 self.answers.subscribed(id);
+                self.check_seat(id);
                 let consumer = self.consumers.get_mut(&id).expect("a consumer");
                 consumer.joined = true;
                 let name = consumer.channel.clone();
@@ -395,6 +399,9 @@ impl Oracle {
                         "promise 15: one too many of none"
                     );
                 }
+                if refusal.code == RefusalCode::Fenced {
+                    self.check_overtaken(id);
+                }
                 self.answers.subscribed(id);
                 self.consumers.remove(&id);
             }
@@ -403,8 +410,10 @@ impl Oracle {
                 if refusal.is_none() {
                     self.answers.unsubscribed(id);
                 }
-                if refusal.is_some() {
-                    self.leave(id);
+                match refusal.as_ref().map(|refusal| refusal.code) {
+                    Some(RefusalCode::Fenced) => self.taken_over(id),
+                    Some(_) => self.leave(id),
+                    None => {}
                 }
             }
             Reply::Admin { request, result } => {

@@ -66,6 +66,13 @@ pub(super) enum Step {
         create: bool,
         terms: Terms,
     },
+    /// Asks for a seat in a channel that is there, which somebody may have.
+    TakeSeat {
+        consumer: usize,
+        channel: usize,
+        seat: u8,
+        turn: u64,
+    },
     Unsubscribe {
         consumer: usize,
     },
@@ -322,6 +329,9 @@ fn consuming() -> impl Strategy<Value = Step> {
             |(consumer, channel, start, create, terms)| {
                 Step::Subscribe { consumer, channel, start, create, terms }
             }
+        ),
+        4 => (c.clone(), 0..CHANNELS.len(), 0..3u8, 0..4u64).prop_map(
+            |(consumer, channel, seat, turn)| Step::TakeSeat { consumer, channel, seat, turn }
         ),
         4 => c.clone().prop_map(|consumer| Step::Unsubscribe { consumer }),
         2 => (0..CONSUMERS).prop_map(|session| Step::SessionEnded { session }),

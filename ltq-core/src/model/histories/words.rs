@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt::Write as _, rc::Rc};
 use crate::{
     Now, Settlement, StartAt, Verdict, WriteOp,
     model::{
-        Command, ConsumerId, Event, ProducerId, TopicAction,
+        Claim, Command, ConsumerId, Event, ProducerId, TopicAction,
         testing::{START, short},
     },
 };
@@ -36,6 +36,13 @@ pub(super) fn consumer(id: ConsumerId) -> String {
     format!("consumer c{}", id.handle)
 }
 
+fn seat(claim: Option<&Claim>) -> String {
+    claim.map_or_else(String::new, |claim| {
+        let seat = claim.seat;
+        format!(", seat {} in turn {}", seat.number[0], seat.turn)
+    })
+}
+
 /// An event in words.
 pub(super) fn event(event: &Event) -> String {
     match event {
@@ -53,13 +60,14 @@ pub(super) fn event(event: &Event) -> String {
         Event::CloseProducer { producer: id, forget } => {
             format!("{} closes{}", producer(*id), if *forget { " for good" } else { "" })
         }
-        Event::Subscribe { consumer: id, channel, start, create, timeout, credit } => {
+        Event::Subscribe { consumer: id, channel, start, create, timeout, credit, claim } => {
             let (who, start) = (consumer(*id), start_at(*start));
             let make = if *create { "making it" } else { "if it is there" };
             let (messages, bytes) = (credit.messages, credit.bytes);
             format!(
                 "{who} subscribes to {channel} from {start}, {make}, timeout {timeout:?}, \
-                 {messages} messages, {bytes} bytes"
+                 {messages} messages, {bytes} bytes{}",
+                seat(claim.as_ref())
             )
         }
         Event::Credit { consumer: id, total } => {

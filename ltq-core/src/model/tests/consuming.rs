@@ -103,6 +103,7 @@ fn what_may_not_be_subscribed_is_refused() {
         create,
         timeout: Some(Duration::from_millis(timeout)),
         credit: credit(1),
+        claim: None,
     };
     for event in [
         subscribe(1, "a", false, 1),
@@ -212,6 +213,7 @@ fn credit_in_messages_and_bytes_is_kept() {
         timeout: None,
         // A message is 5 bytes long.
         credit: credit(100, 1),
+        claim: None,
     });
     world.expect(&["c1 subscribed", "c1 got 0-0 tag 1 try 1"]);
     world.event(Event::Credit { consumer: consumer(1), total: credit(100, 5) });

@@ -6,4 +6,5 @@ mod ending;
 mod limits;
 mod loading;
 mod publishing;
+mod seats;
 mod storing;

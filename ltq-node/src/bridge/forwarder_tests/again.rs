@@ -35,6 +35,51 @@ async fn the_next_one_knows_what_was_forwarded_before_it() {
     assert_eq!(bodies(&field.consume("b", "orders", 101).await), numbers(0..101));
 }
 
+/// What the broker has given to a connection that is dead, and takes for well.
+async fn dead_line(field: &mut Field) -> (line::Line, field::Forwarding) {
+    let line = field.lay_line("a");
+    field.publish("a", "orders", 0..50).await;
+    let forwarding = field.forward("line", "b", "orders", |_| {}).await;
+    field.until_acked("a", "orders", 50).await;
+    line.mute();
+    // The credit is 200: of these about as many are on their way, and the others wait.
+    field.publish("a", "orders", 50..400).await;
+    within("what is on its way", async {
+        while field.channel("a", "orders").await.in_flight < 100 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    (line, forwarding)
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_over_a_line_that_is_lost_comes_before_everything_new() {
+    let mut field = kept().await;
+    let (line, forwarding) = dead_line(&mut field).await;
+    line.lose();
+    assert_eq!(bodies(&field.consume("b", "orders", 400).await), numbers(0..400));
+    field.until_acked("a", "orders", 400).await;
+    assert_eq!(field.channel("a", "orders").await.consumers, 1, "the first one is over");
+    assert_eq!(forwarding.end().await.forwarded, 400);
+}
+
+#[tokio::test]
+async fn one_that_comes_after_another_goes_on_in_its_place_though_its_line_is_dead() {
+    let mut field = kept().await;
+    let (line, forwarding) = dead_line(&mut field).await;
+    // The node has moved, say: the next one has another client, and the same memory.
+    forwarding.task.abort();
+    assert!(within("its end", forwarding.task).await.is_err());
+    let moved = field.client("a").clone();
+    field.replace("line", moved);
+    let forwarding = field.forward("line", "b", "orders", |_| {}).await;
+    assert_eq!(bodies(&field.consume("b", "orders", 400).await), numbers(0..400));
+    field.until_acked("a", "orders", 400).await;
+    forwarding.stop().await;
+    drop(line);
+}
+
 #[tokio::test]
 async fn who_deletes_the_channel_under_it_has_everything_forwarded_once_more() {
     let field = kept().await;

@@ -12,7 +12,7 @@ use ltq_store::MemoryStore;
 use ltq_transport::InProcess;
 use tokio::task::JoinHandle;
 
-use super::*;
+use super::{line::Line, *};
 use crate::bridge::{Budget, Memories, Names, Order, RouteCounts, RouteFigures, Site};
 
 /// Brokers `a` and `b`, and `c` where it is started, each with a client.
@@ -82,6 +82,19 @@ impl Field {
         let broker = Broker::start(store, settings, Environment::system()).await.unwrap();
         let listener = self.namespace.listen(&Address::new("in-process", name)).await.unwrap();
         tokio::spawn(async move { broker.serve(listener).await });
+    }
+
+    /// A client `line` of a broker, on a line of its own that can be lost.
+    pub(super) fn lay_line(&mut self, to: &str) -> Line {
+        let line = Line::new(self.namespace.clone());
+        let builder = client(&self.namespace).server(&format!("in-process://{to}"));
+        let builder = builder.transports(ltq_transport::Transports::new().with(line.clone()));
+        self.clients.insert("line", builder.connect_in_background().unwrap());
+        line
+    }
+
+    pub(super) fn replace(&mut self, name: &'static str, client: Client) {
+        self.clients.insert(name, client);
     }
 
     pub(super) fn client(&self, name: &str) -> &Client {

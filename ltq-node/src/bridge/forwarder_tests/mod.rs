@@ -3,6 +3,7 @@
 mod again;
 mod field;
 mod large;
+mod line;
 mod trouble;
 
 use ltq_client::Client;

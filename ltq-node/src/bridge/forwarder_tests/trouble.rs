@@ -1,11 +1,12 @@
 //! A destination that is away, slow, or refuses.
 
-use ltq_core::BrokerSettings;
+use ltq_core::{BrokerSettings, Credit};
 
 use super::{
     field::{bodies, settings, until},
     *,
 };
+use crate::bridge::Budget;
 
 /// A destination that takes no message of more than 4 KiB.
 async fn small() -> Field {
@@ -41,6 +42,37 @@ async fn while_the_destination_is_away_no_more_than_the_credit_is_taken_and_noth
     let counts = forwarding.end().await;
     assert_eq!((counts.forwarded, counts.late_acks), (1_000, 0));
     assert_eq!(field.topic("b", "orders").await.end, Offset(1_000), "once each");
+}
+
+/// What was sent and is not answered is in memory, whoever waits for it.
+#[tokio::test]
+async fn what_one_that_is_cut_off_had_sent_counts_until_it_is_answered() {
+    let mut field = Field::new().await;
+    // Two MiB for one forwarder, one for each of two.
+    field.budget = Budget::new(6 << 20, Credit { messages: 200, bytes: 16 << 20 });
+    let line = field.lay_line("b");
+    field.publish("a", "orders", 0..50).await;
+    let client = field.client("line").clone();
+    let forwarding = field
+        .forward("a", "b", "orders", |change| {
+            let topic = "orders".parse().unwrap();
+            change.destination = Destination::Node { client, topic, durability: None };
+        })
+        .await;
+    field.until_acked("a", "orders", 50).await;
+    line.mute();
+    field.publish("a", "orders", 50..60).await;
+    let figures = forwarding.figures.clone();
+    until("what is on its way", || figures.unconfirmed() == 10).await;
+    forwarding.task.abort();
+    assert!(within("its end", forwarding.task).await.is_err());
+    let next = field.budget.share();
+    assert_eq!((field.budget.ending(), next.credit().bytes), (1, 1 << 20));
+    line.lose();
+    let budget = field.budget.clone();
+    until("its answers", || budget.ending() == 0).await;
+    until("its room", || next.credit().bytes == 2 << 20).await;
+    assert_eq!(field.topic("b", "orders").await.end, Offset(60));
 }
 
 #[tokio::test]
