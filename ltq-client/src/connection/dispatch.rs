@@ -45,9 +45,10 @@ impl Driver {
                 }
             }
             Frame::Pong { .. } => {}
-            Frame::ProducerOpened { handle, epoch, last_sequence, durability: _ } => {
+            Frame::ProducerOpened { handle, epoch, last_sequence, durability } => {
                 if let Some(producer) = self.producer(lane, handle)? {
-                    producer.handle_opened(&link.server, epoch, last_sequence, now)?;
+                    let server = &link.server;
+                    producer.handle_opened(server, epoch, last_sequence, durability, now)?;
                     self.producer_ready(lane, handle);
                     self.watch_producer(handle);
                 }
@@ -69,6 +70,7 @@ impl Driver {
                 }
             }
             Frame::Confirmed { handle, ranges, durability } => {
+                self.heard.hear_stored(durability, now);
                 if let Some(producer) = self.producer(lane, handle)? {
                     lane.handle_answered(producer.handle_confirmed(&ranges, durability, now)?);
                 }

@@ -7,7 +7,7 @@ mod exchange;
 mod phases;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -16,7 +16,11 @@ use ltq_core::Address;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{AdminCall, Hub, Ready, deadline, hub::Inbox, timer::Timer};
-use crate::{ConnectError, consumer::ConsumerShared, producer::ProducerShared};
+use crate::{
+    ConnectError,
+    consumer::ConsumerShared,
+    producer::{Heard, ProducerShared},
+};
 pub(super) use alone::Alone;
 pub(crate) use alone::DriverTask;
 use ending::Stop;
@@ -45,6 +49,10 @@ pub(crate) struct Driver {
     retries: Vec<(Instant, Ready)>,
     phase: Phase,
     timer: Timer,
+    /// On the connection that is up.
+    pub(super) heard: Heard,
+    /// Producers to whom the broker is silent.
+    silent_to: BTreeSet<u32>,
     /// The server that took so many streams of a connection and no more.
     few_lanes: Option<(Address, usize)>,
     /// Which server is tried next.
@@ -81,6 +89,8 @@ impl Driver {
             retries: Vec::new(),
             phase: Phase::Waiting(Instant::now()),
             timer: Timer::new(),
+            heard: Heard::default(),
+            silent_to: BTreeSet::new(),
             few_lanes: None,
             server: 0,
             failures: 0,
@@ -94,7 +104,27 @@ impl Driver {
 
     /// Makes sure that a producer's next deadline is not missed.
     pub(super) fn watch_producer(&mut self, handle: u32) {
-        if let Some(at) = self.producers.get(&handle).and_then(|producer| producer.next_timeout()) {
+        if let Some(at) = self.next_timeout(handle) {
+            self.timer.no_later_than(at);
+        }
+    }
+
+    fn next_timeout(&self, producer: u32) -> Option<Instant> {
+        self.producers.get(&producer)?.next_timeout(&self.heard)
+    }
+
+    /// Something came. Those to whom the broker was silent look whether it is so still.
+    fn tell_heard(&mut self, now: Instant) {
+        let (producers, heard) = (&self.producers, &self.heard);
+        let mut next = None;
+        self.silent_to.retain(|handle| {
+            let Some(producer) = producers.get(handle) else { return false };
+            let is_silent = producer.handle_heard(now, heard);
+            let due = producer.next_timeout(heard).filter(|_| !is_silent);
+            next = next.into_iter().chain(due).min();
+            is_silent
+        });
+        if let Some(at) = next {
             self.timer.no_later_than(at);
         }
     }
@@ -108,14 +138,16 @@ impl Driver {
 
     fn handle_timeouts(&mut self, now: Instant) {
         let mut next = Vec::new();
-        for producer in self.producers.values() {
-            if producer.next_timeout().is_some_and(|at| at <= now) {
-                producer.handle_timeout(now);
+        for (handle, producer) in &self.producers {
+            if producer.next_timeout(&self.heard).is_some_and(|at| at <= now) {
+                if producer.handle_timeout(now, &self.heard) {
+                    self.silent_to.insert(*handle);
+                }
                 if producer.mark_ready() {
                     self.phase.enqueue_producer(producer);
                 }
             }
-            next.extend(producer.next_timeout());
+            next.extend(producer.next_timeout(&self.heard));
         }
         let due: Vec<_> = self.retries.extract_if(.., |retry| retry.0 <= now).collect();
         if let Some(link) = self.phase.lasting_link() {

@@ -29,6 +29,7 @@ pub(crate) use lent::{Lending, Lent, Load, Stored};
 pub use receipt::{BatchReceipt, PendingBatch, PendingReceipt, Receipt, Receipts};
 pub(crate) use room::{NoRoom, Room, Rooms};
 pub(crate) use shared::{Again, ProducerShared, Settings, Then, passes};
+pub(crate) use silence::Heard;
 pub(crate) use window::{FrameLimits, Violation, publish_bytes};
 
 use crate::{

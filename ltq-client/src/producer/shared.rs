@@ -53,6 +53,8 @@ struct Core {
     window: Window<Reply>,
     /// What the broker's silence is to whom it works for.
     silence: Silence,
+    /// How durable what is published is to be.
+    durability: Durability,
     /// The connection's task knows that there is something to send.
     queued: bool,
     opening: Opening,
@@ -97,6 +99,7 @@ impl ProducerShared {
             .filter(|after| *after < settings.timeout)
             .map(|after| after.saturating_add(settings.linger));
         let elsewhere = behalf.as_ref().map_or(Elsewhere::Nothing, |behalf| behalf.elsewhere());
+        let durability = settings.durability.unwrap_or_default();
         Self {
             handle: hub.next_handle(),
             place: Place::nowhere(),
@@ -108,6 +111,7 @@ impl ProducerShared {
             core: Mutex::new(Core {
                 window: Window::new(elsewhere),
                 silence: Silence::new(silent_after),
+                durability,
                 queued: false,
                 opening,
                 identity: None,

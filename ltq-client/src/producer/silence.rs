@@ -2,15 +2,44 @@
 
 use std::time::Duration;
 
+use ltq_core::Durability;
 use tokio::time::Instant;
+
+/// What was heard on the connection that is up, whoever it was for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heard {
+    /// The last byte.
+    any: Option<Instant>,
+    /// The last publish that was confirmed, by how durable it is at least.
+    stored: [Option<Instant>; 3],
+}
+
+impl Heard {
+    /// Something came.
+    pub(crate) const fn hear(&mut self, now: Instant) {
+        self.any = Some(now);
+    }
+
+    /// A publish is stored, as durably as this.
+    pub(crate) fn hear_stored(&mut self, durability: Durability, now: Instant) {
+        self.stored.iter_mut().take(durability as usize + 1).for_each(|at| *at = Some(now));
+    }
+
+    fn stored(&self, durability: Durability) -> Option<Instant> {
+        self.stored.get(durability as usize).copied().flatten()
+    }
+}
 
 /// Since when a producer that is open waits for a first answer.
 ///
 /// One answer is enough, whatever it is about: who has much to do answers late and always something, and
-/// only who answers nothing at all is silent.
+/// only who answers nothing at all is silent. What others hear on the same connection counts for what it
+/// shows. That a message of theirs is as durable as ours is to be is as good as an answer: ours is behind
+/// theirs. Anything else, deliveries and heartbeats, shows that the process and the line are well and not
+/// that the store is, so that it is believed for twice as long as nothing at all, and no longer.
 #[derive(Debug)]
 pub(super) struct Silence {
-    /// How long that may last; for ever without it.
+    /// How long nothing may be heard; for ever without it.
     after: Option<Duration>,
     since: Option<Instant>,
     /// It has lasted for longer.
@@ -44,17 +73,30 @@ impl Silence {
         std::mem::replace(&mut self.is_silent, false)
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout).
-    pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let due = self.since?.checked_add(self.after?);
-        due.filter(|_| !self.is_silent)
+    /// From when on it is silent, if nothing more is heard.
+    fn due(&self, heard: &Heard, durability: Durability) -> Option<Instant> {
+        let (since, after) = (self.since?, self.after?);
+        let answered = since.max(heard.stored(durability).unwrap_or(since));
+        let alive = answered.max(heard.any.unwrap_or(answered));
+        let unheard = alive.checked_add(after)?;
+        let unanswered = answered.checked_add(after.saturating_mul(ALIVE_FOR))?;
+        Some(unheard.min(unanswered))
     }
 
-    /// Returns whether it is silent from now on.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
-        let begins = self.next_timeout().is_some_and(|due| due <= now);
-        self.is_silent |= begins;
-        begins
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub(super) fn next_timeout(&self, heard: &Heard, durability: Durability) -> Option<Instant> {
+        self.due(heard, durability).filter(|_| !self.is_silent)
+    }
+
+    /// Returns whether it is silent from now on, or is no more.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        heard: &Heard,
+        durability: Durability,
+    ) -> bool {
+        let is_silent = self.due(heard, durability).is_some_and(|due| due <= now);
+        std::mem::replace(&mut self.is_silent, is_silent) != is_silent
     }
 
     pub(super) const fn is_silent(&self) -> bool {
@@ -62,47 +104,88 @@ impl Silence {
     }
 }
 
+/// For how many times as long as nothing at all a sign of life is enough that shows nothing of the store.
+const ALIVE_FOR: u32 = 2;
+
 #[cfg(test)]
 mod tests {
+    use Durability::{Disk, Memory, Os};
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn one_that_answers_nothing_is_silent_until_it_answers_something() {
-        let mut silence = Silence::new(Some(SECOND));
+        let (mut silence, heard) = (Silence::new(Some(SECOND)), Heard::default());
         let now = Instant::now();
-        assert_eq!(silence.next_timeout(), None, "nothing waits");
+        assert_eq!(silence.next_timeout(&heard, Disk), None, "nothing waits");
         silence.wait(now);
         silence.wait(now + SECOND / 2);
-        assert_eq!(silence.next_timeout(), Some(now + SECOND), "since the first one waits");
-        assert!(!silence.handle_timeout(now + SECOND / 2));
-        assert!(silence.handle_timeout(now + SECOND));
-        assert!(silence.is_silent() && silence.next_timeout().is_none());
-        assert!(!silence.handle_timeout(now + SECOND * 2), "that was said");
+        let due = silence.next_timeout(&heard, Disk);
+        assert_eq!(due, Some(now + SECOND), "since the first one waits");
+        assert!(!silence.handle_timeout(now + SECOND / 2, &heard, Disk));
+        assert!(silence.handle_timeout(now + SECOND, &heard, Disk));
+        assert!(silence.is_silent() && silence.next_timeout(&heard, Disk).is_none());
+        assert!(!silence.handle_timeout(now + SECOND * 2, &heard, Disk), "that was said");
         assert!(silence.answered(now + SECOND * 3, true));
         assert!(!silence.is_silent());
-        assert_eq!(silence.next_timeout(), Some(now + SECOND * 4), "it begins anew");
+        assert_eq!(silence.next_timeout(&heard, Disk), Some(now + SECOND * 4), "it begins anew");
     }
 
     #[test]
     fn one_that_answers_slowly_is_not() {
-        let mut silence = Silence::new(Some(SECOND));
+        let (mut silence, heard) = (Silence::new(Some(SECOND)), Heard::default());
         let mut now = Instant::now();
         silence.wait(now);
         for _ in 0..100 {
             now += SECOND * 9 / 10;
-            assert!(!silence.handle_timeout(now));
+            assert!(!silence.handle_timeout(now, &heard, Disk));
             assert!(!silence.answered(now, true));
         }
         silence.answered(now, false);
-        assert_eq!(silence.next_timeout(), None);
+        assert_eq!(silence.next_timeout(&heard, Disk), None);
+    }
+
+    #[test]
+    fn what_others_hear_counts_for_what_it_shows() {
+        let (mut silence, mut heard) = (Silence::new(Some(SECOND)), Heard::default());
+        let start = Instant::now();
+        // Before anything waited: it says nothing of what waits now.
+        heard.hear(start);
+        heard.hear_stored(Disk, start);
+        silence.wait(start + SECOND);
+        assert_eq!(silence.next_timeout(&heard, Os), Some(start + SECOND * 2));
+        heard.hear(start + SECOND * 3 / 2);
+        assert_eq!(silence.next_timeout(&heard, Os), Some(start + SECOND * 5 / 2));
+        heard.hear(start + SECOND * 5 / 2);
+        assert_eq!(silence.next_timeout(&heard, Os), Some(start + SECOND * 3), "no longer");
+        heard.hear_stored(Memory, start + SECOND * 5 / 2);
+        assert_eq!(silence.next_timeout(&heard, Os), Some(start + SECOND * 3), "less than asked");
+        assert!(silence.handle_timeout(start + SECOND * 3, &heard, Os));
+        heard.hear(start + SECOND * 4);
+        assert!(!silence.handle_timeout(start + SECOND * 4, &heard, Os), "a sign of life is late");
+        heard.hear_stored(Disk, start + SECOND * 4);
+        assert!(silence.handle_timeout(start + SECOND * 4, &heard, Os), "its store is well");
+        assert!(!silence.is_silent());
+        assert_eq!(silence.next_timeout(&heard, Os), Some(start + SECOND * 5));
+    }
+
+    #[test]
+    fn a_sign_of_life_ends_a_silence_that_was_for_lack_of_any() {
+        let (mut silence, mut heard) = (Silence::new(Some(SECOND)), Heard::default());
+        let start = Instant::now();
+        silence.wait(start);
+        assert!(silence.handle_timeout(start + SECOND, &heard, Disk));
+        heard.hear(start + SECOND * 3 / 2);
+        assert!(silence.handle_timeout(start + SECOND * 3 / 2, &heard, Disk));
+        assert_eq!(silence.next_timeout(&heard, Disk), Some(start + SECOND * 2));
     }
 
     #[test]
     fn nobody_asked_to_look_looks() {
         let mut silence = Silence::new(None);
         silence.wait(Instant::now());
-        assert_eq!(silence.next_timeout(), None);
+        assert_eq!(silence.next_timeout(&Heard::default(), Disk), None);
     }
 }

@@ -96,6 +96,29 @@ async fn a_node_that_moves_amid_a_publish_is_used_again_at_once() {
     }
 }
 
+/// What was sent to the old place cannot be asked for there, nor waited for.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_to_the_same_node_is_unknown_at_once_where_that_is_elsewhere_now() {
+    let mut pair = Pair::new().await;
+    pair.board.remove("b");
+    let builder = pair.builder().failover(Failover::SameNode);
+    let (producer, mut peer, _) = pair.open(builder).await;
+    let mut pending = producer.enqueue(Message::new("sent")).await.unwrap();
+    peer.publish().await;
+    let Pair { a, board, namespace, cluster, .. } = pair;
+    drop((peer, a));
+    // Where it is known to be it is waited for.
+    assert!(timeout(Duration::from_secs(3), &mut pending).await.is_err());
+    let _y = Fake::at(&namespace, "y").await;
+    board.put(&at("a", "y"));
+    let start = Instant::now();
+    let error = within(pending).await.unwrap_err();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!((error.outcome(), error.node().unwrap().as_str()), (Outcome::Unknown, "a"));
+    assert_eq!(producer.figures().maybe_repeated, 0);
+    drop(cluster);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stopping_node_that_still_answers_is_not_given_up() {
     let mut pair = Pair::new().await;

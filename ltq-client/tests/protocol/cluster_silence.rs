@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use ltq_client::{Availability, ClusterPublishError, ClusterReceipt, Failover, Message, Outcome};
-use ltq_core::{Durability, protocol::Frame};
+use ltq_client::{
+    Availability, ClusterProducer, ClusterPublishError, ClusterReceipt, Failover, Message, Outcome,
+};
+use ltq_core::{Durability, Offset, model::SequenceRange, protocol::Frame};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -232,4 +234,163 @@ async fn an_order_leaves_a_silent_node_once_where_it_may_and_comes_back_when_it_
     drop((producer, pair));
     assert_eq!(within(on_a).await.unwrap(), ["fifth"]);
     assert!(within(stored).await.unwrap().len() >= 100);
+}
+
+/// A second producer of the cluster, on the connection that the first one has.
+async fn beside(
+    pair: &Pair,
+    a: &mut Peer,
+    durability: Option<Durability>,
+) -> (ClusterProducer, u32) {
+    let mut builder = pair.cluster.producer_builder("others").name("q").timeout(SECOND * 60);
+    if let Some(durability) = durability {
+        builder = builder.durability(durability);
+    }
+    let (producer, opened) = tokio::join!(builder.open(), a.open_producer(1, 0));
+    (producer.unwrap(), opened.handle)
+}
+
+/// Publishes by this producer for so long and stores all of it, so durably.
+async fn store_others(
+    (producer, handle): &(ClusterProducer, u32),
+    a: &mut Peer,
+    durability: Durability,
+    until: Instant,
+) {
+    while Instant::now() < until {
+        let pending = producer.enqueue(Message::new("other")).await.unwrap();
+        let sequence = loop {
+            match a.recv().await {
+                Frame::Publish { sequence, .. } => break sequence,
+                // It was given up by the first one and is asked again.
+                Frame::OpenProducer { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        sleep(SECOND / 2).await;
+        let range = SequenceRange { sequence, count: 1, offset: Some(Offset(sequence)) };
+        let ranges = vec![range];
+        a.send(&Frame::Confirmed { handle: *handle, ranges, durability }).await;
+        within(pending).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stores_what_others_publish_on_the_connection_is_no_silent_one() {
+    let mut pair = Pair::new().await;
+    let builder = pair.builder();
+    let (producer, mut a, on_a) = pair.open(builder).await;
+    let others = beside(&pair, &mut a, None).await;
+    let start = Instant::now();
+    let pending = producer.enqueue(Message::new("m")).await.unwrap();
+    id_of(&mut a).await;
+    store_others(&others, &mut a, Durability::Disk, start + SECOND * 9).await;
+    a.confirm(on_a.handle, 1, 1, 0).await;
+    assert_eq!(node(&within(pending).await), "a", "it waited behind what was others'");
+    assert!(start.elapsed() < SECOND * 10, "{:?}", start.elapsed());
+    assert_eq!(producer.figures().moved, 0);
+    // Once nothing comes for anybody, it is silent as soon as ever.
+    let start = Instant::now();
+    let pending = producer.enqueue(Message::new("second")).await.unwrap();
+    id_of(&mut a).await;
+    let mut b = pair.b.welcome().await;
+    assert!(start.elapsed() >= SECOND * 5 / 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() < SECOND * 7 / 2, "{:?}", start.elapsed());
+    let on_b = b.open_producer(1, 0).await;
+    id_of(&mut b).await;
+    b.confirm(on_b.handle, 1, 1, 0).await;
+    assert_eq!(node(&within(pending).await), "b");
+}
+
+/// What is on its way comes back when the silence is over, though its own answer is still to come.
+#[tokio::test(start_paused = true)]
+async fn what_others_are_answered_ends_a_silence_too() {
+    let mut pair = Pair::new().await;
+    let builder = pair.builder();
+    let (producer, mut a, on_a) = pair.open(builder).await;
+    let others = beside(&pair, &mut a, None).await;
+    let start = Instant::now();
+    let pending = producer.enqueue(Message::new("m")).await.unwrap();
+    id_of(&mut a).await;
+    let other = others.0.enqueue(Message::new("other")).await.unwrap();
+    assert_eq!(a.publish().await.0, 1);
+    // Silent, and not for as long yet that what it has goes elsewhere: there is another one.
+    let on_b = store_all(pair.b.welcome().await, 0);
+    assert_eq!(start.elapsed().as_millis() / 100, 25, "{:?}", start.elapsed());
+    sleep(SECOND / 4).await;
+    a.confirm(others.1, 1, 1, 0).await;
+    within(other).await.unwrap();
+    store_others(&others, &mut a, Durability::Disk, start + SECOND * 8).await;
+    a.confirm(on_a.handle, 1, 1, 0).await;
+    assert_eq!(node(&within(pending).await), "a");
+    assert_eq!(producer.figures().moved, 0);
+    drop((producer, others, pair));
+    assert!(within(on_b).await.unwrap().is_empty());
+}
+
+/// They show that its process and the line are well. Its disk may stand still all the same.
+#[tokio::test(start_paused = true)]
+async fn heartbeats_and_what_is_less_durable_are_believed_for_twice_as_long_as_nothing() {
+    for by_heartbeats in [true, false] {
+        let mut pair = Pair::new().await;
+        let builder = pair.builder().durability(Durability::Disk);
+        let (producer, mut a, _) = pair.open(builder).await;
+        let others = beside(&pair, &mut a, Some(Durability::Memory)).await;
+        let start = Instant::now();
+        let pending = producer.enqueue(Message::new("m")).await.unwrap();
+        id_of(&mut a).await;
+        let living = async {
+            let until = start + SECOND * 9;
+            if !by_heartbeats {
+                return store_others(&others, &mut a, Durability::Memory, until).await;
+            }
+            while Instant::now() < until {
+                a.send(&Frame::Ping { nonce: 1 }).await;
+                sleep(SECOND / 2).await;
+            }
+        };
+        let going = async {
+            let mut b = pair.b.welcome().await;
+            let waited = start.elapsed();
+            assert!(waited >= SECOND * 5 && waited < SECOND * 6, "{waited:?}");
+            let on_b = b.open_producer(1, 0).await;
+            id_of(&mut b).await;
+            b.confirm(on_b.handle, 1, 1, 0).await;
+            assert_eq!(node(&within(pending).await), "b");
+            assert!(start.elapsed() < SECOND * 7, "{:?}", start.elapsed());
+        };
+        tokio::select! {
+            () = going => {}
+            () = living => panic!("it is waited for in vain"),
+        }
+    }
+}
+
+/// Takes a large message from a line that carries 100 kB a second, and stores it.
+async fn take_slowly(peer: &mut Peer, handle: u32, bytes: usize) {
+    let mut taken = 0;
+    while taken < bytes {
+        taken += peer.take_raw(10_000).await;
+        sleep(SECOND / 10).await;
+    }
+    peer.confirm(handle, 1, 1, 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_longer_on_its_way_than_silent_after_looks_like_silence() {
+    const LARGE: usize = 500_000;
+    for (silent_after, to) in [(SECOND * 2, "b"), (SECOND * 8, "a")] {
+        let mut pair = Pair::new().await;
+        let builder = pair.builder().timeout(SECOND * 20).silent_after(silent_after);
+        let (producer, mut a, on_a) = pair.open(builder).await;
+        let pending = producer.enqueue(Message::new(vec![b'x'; LARGE])).await.unwrap();
+        let on_b = async {
+            let peer = pair.b.welcome().await;
+            store_all(peer, 0).await.unwrap()
+        };
+        tokio::select! {
+            receipt = within(pending) => assert_eq!(node(&receipt), to),
+            _ = async { tokio::join!(on_b, take_slowly(&mut a, on_a.handle, LARGE)) } => panic!(),
+        }
+    }
 }

@@ -166,6 +166,12 @@ impl Peer {
         }
     }
 
+    /// Takes up to so many bytes off the line, and looks at none of them.
+    pub(crate) async fn take_raw(&mut self, bytes_max: usize) -> usize {
+        let (mut taken, recv) = (BytesMut::new(), &mut self.stream.recv);
+        within(poll_fn(|context| recv.poll_recv(context, &mut taken, bytes_max))).await.unwrap()
+    }
+
     /// Waits for the client to end or cut the stream.
     pub(crate) async fn ended(&mut self) {
         while self.recv_any().await.is_some() {}

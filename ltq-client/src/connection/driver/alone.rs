@@ -70,7 +70,7 @@ impl Driver {
             return false;
         }
         // Only the task sets its timer.
-        if producer.next_timeout().is_some_and(|at| !self.timer.is_no_later_than(at)) {
+        if producer.next_timeout(&self.heard).is_some_and(|at| !self.timer.is_no_later_than(at)) {
             return false;
         }
         let now = Instant::now();

@@ -33,6 +33,9 @@ impl Driver {
                 Err(lost) => link.handle_over(lane, lost)?,
             }
         }
+        if !self.silent_to.is_empty() {
+            self.tell_heard(now);
+        }
         Ok(link.has_due())
     }
 
@@ -54,6 +57,9 @@ impl Driver {
             Poll::Ready(result) => result.map(|()| true)?,
             Poll::Pending => false,
         };
+        if received {
+            self.heard.hear(now);
+        }
         let more = self.fill(link, lane, now);
         let flushed = match lane.poll_flush(context, now) {
             Poll::Ready(result) => result.map(|()| true)?,

@@ -21,7 +21,7 @@ use crate::{
         link::{LANES_MAX, Link, Welcomed},
     },
     consumer::ConsumerShared,
-    producer::ProducerShared,
+    producer::{Heard, ProducerShared},
 };
 
 /// What the connection is doing.
@@ -139,6 +139,7 @@ impl Driver {
         let mut link = Box::new(Link::new(welcomed, &self.hub, lanes_max, now));
         info!(address = %link.address, node = %link.node, "connected");
         self.generation += 1;
+        self.heard = Heard::default();
         let config = &self.hub.config;
         for producer in self.producers.values() {
             link.open_producer(producer, config, now);
@@ -208,6 +209,7 @@ impl Driver {
             self.few_lanes = Some((address.clone(), lanes));
         }
         drop(link);
+        self.silent_to.clear();
         for producer in self.producers.values() {
             producer.place.clear();
             producer.handle_cut();

@@ -14,6 +14,7 @@ use crate::{
     UnknownCause,
     producer::{
         calls::Failure,
+        silence::Heard,
         window::{FrameLimits, Violation},
     },
 };
@@ -50,6 +51,7 @@ impl ProducerShared {
         server: &str,
         epoch: u64,
         last_sequence: u64,
+        durability: Durability,
         now: Instant,
     ) -> Result<(), Violation> {
         let mut core = self.core.lock();
@@ -60,6 +62,7 @@ impl ProducerShared {
             core.identity.as_ref().is_some_and(|known| known.0 == server && known.1 == epoch);
         core.identity = Some((server.to_owned(), epoch));
         core.window.handle_opened(resumed, last_sequence)?;
+        core.durability = self.settings.durability.unwrap_or(durability);
         let waits = core.window.pending() > 0;
         core.silence.answered(now, waits);
         if core.opening.is_first() {
@@ -208,21 +211,43 @@ impl ProducerShared {
         core.window.take_answered_bytes()
     }
 
-    pub(crate) fn handle_timeout(&self, now: Instant) {
+    /// `heard` is what was heard on its connection. Returns whether the broker is silent to it.
+    pub(crate) fn handle_timeout(&self, now: Instant, heard: &Heard) -> bool {
         let mut core = self.core.lock();
         core.window.handle_timeout(now);
         let is_idle = core.window.pending() == 0 && !core.window.is_anything_sent();
         let ends = is_idle && core.silence.end();
-        let begins = core.silence.handle_timeout(now);
-        self.finish(core);
-        if ends || begins {
-            self.look_here();
-        }
+        self.judge(core, ends, now, heard)
     }
 
-    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+    /// The same where nothing is due and something was heard.
+    pub(crate) fn handle_heard(&self, now: Instant, heard: &Heard) -> bool {
         let core = self.core.lock();
-        core.window.next_timeout().into_iter().chain(core.silence.next_timeout()).min()
+        self.judge(core, false, now, heard)
+    }
+
+    fn judge(
+        &self,
+        mut core: parking_lot::MutexGuard<'_, Core>,
+        mut is_news: bool,
+        now: Instant,
+        heard: &Heard,
+    ) -> bool {
+        let durability = core.durability;
+        is_news |= core.silence.handle_timeout(now, heard, durability);
+        let is_silent = core.silence.is_silent();
+        self.finish(core);
+        if is_news {
+            self.look_here();
+        }
+        is_silent
+    }
+
+    /// `heard` is what was heard on its connection.
+    pub(crate) fn next_timeout(&self, heard: &Heard) -> Option<Instant> {
+        let core = self.core.lock();
+        let silence = core.silence.next_timeout(heard, core.durability);
+        core.window.next_timeout().into_iter().chain(silence).min()
     }
 
     pub(crate) fn handle_cut(&self) {

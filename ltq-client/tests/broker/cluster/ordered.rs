@@ -93,6 +93,48 @@ async fn a_move_of_the_order_is_told_once_for_each_slot() {
 }
 
 #[tokio::test]
+async fn a_suspected_node_keeps_its_keys() {
+    let mut field = Field::with(&["a", "b", "c"]).await;
+    let builder = field.cluster.producer_builder("orders").ordered(Availability::Move);
+    let producer = within(builder.open()).await.unwrap();
+    const KEYS: usize = 60;
+    let mut homes = Vec::new();
+    for key in 0..KEYS {
+        homes.push(within(producer.send(message(key, 0))).await.unwrap().node);
+    }
+    let of_b = homes.iter().filter(|home| home.as_str() == "b").count();
+    assert!(of_b > 5, "{homes:?}");
+    field.start("d").await;
+    field.board.put(&node("b").with_suspicion(true));
+    field.board.put(&node("d"));
+    // Once a key has moved to the new node the suspicion is known, too.
+    let told = async {
+        loop {
+            for key in 0..KEYS {
+                match producer.send(message(key, 1)).await {
+                    Ok(receipt) => assert_eq!(receipt.node, homes[key]),
+                    Err(ClusterPublishError::OrderMoved { .. }) => return key,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    };
+    let first = within(told).await;
+    let mut stayed = 0;
+    for (key, home) in homes.iter().enumerate().filter(|(key, _)| *key != first) {
+        match within(producer.send(message(key, 2))).await {
+            Ok(receipt) => {
+                assert_eq!(receipt.node, *home);
+                stayed += usize::from(home.as_str() == "b");
+            }
+            Err(ClusterPublishError::OrderMoved { to, .. }) => assert_eq!(to.as_str(), "d"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(stayed > 0, "all of {of_b} have left it");
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_be_reached_fails_its_keys_or_hands_them_on() {
     for availability in [Availability::Fail, Availability::Move] {
         let field = Field::with(&["a", "b"]).await;
