@@ -1,5 +1,7 @@
 //! What an etcd may answer that a real one seldom does, or never.
 
+mod keeping;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     future::{pending, poll_fn},
@@ -13,7 +15,10 @@ use ltq_core::{Address, Stream, Transport as _};
 use ltq_transport::InProcess;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use super::{json::base64, *};
 
@@ -29,9 +34,18 @@ enum Answer {
 }
 
 /// An etcd that answers what it is told to, by the path of what is asked: the next answer to that, or the last
-/// one again.
+/// one again. It remembers what it was asked.
 #[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Answers>>);
+struct Fake(Arc<Mutex<Answers>>, Arc<Mutex<Vec<Asked>>>);
+
+/// What was asked.
+#[derive(Clone, Debug)]
+struct Asked {
+    at: Instant,
+    path: String,
+    json: Value,
+    token: Option<String>,
+}
 
 type Answers = BTreeMap<&'static str, VecDeque<Arc<Answer>>>;
 
@@ -61,9 +75,10 @@ impl Fake {
     }
 
     async fn talk(self, mut stream: Stream) {
-        while let Some(path) = asked(&mut stream).await {
+        while let Some(asked) = asked(&mut stream).await {
             let ok = "HTTP/1.1 200 OK\r\n";
-            let answer = self.next(&path);
+            let answer = self.next(&asked.path);
+            self.1.lock().push(asked);
             match &*answer {
                 Answer::Json(json) => {
                     let json = json.to_string();
@@ -87,15 +102,24 @@ impl Fake {
     }
 }
 
-/// The path of the next request, all of which was read.
-async fn asked(stream: &mut Stream) -> Option<String> {
+/// The next request, all of which was read.
+async fn asked(stream: &mut Stream) -> Option<Asked> {
     let mut request = BytesMut::new();
     loop {
         let text = String::from_utf8_lossy(&request).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            if body.len() == length.unwrap().parse::<usize>().unwrap() {
-                return head.split(' ').nth(1).map(str::to_owned);
+            let header = |name: &str| {
+                head.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+            };
+            if body.len() == header("content-length: ").unwrap().parse::<usize>().unwrap() {
+                let path = head.split(' ').nth(1)?.to_owned();
+                let json = serde_json::from_str(body).unwrap();
+                return Some(Asked {
+                    at: Instant::now(),
+                    path,
+                    json,
+                    token: header("authorization: "),
+                });
             }
         }
         let recv = &mut stream.recv;
@@ -134,12 +158,16 @@ fn lines(lines: &[&str]) -> Answer {
 }
 
 async fn etcd(fake: &Fake, patience: Duration) -> (Etcd, JoinSet<()>) {
+    etcd_of(fake, |builder| builder.patience(patience))
+}
+
+fn etcd_of(fake: &Fake, set: impl FnOnce(EtcdBuilder) -> EtcdBuilder) -> (Etcd, JoinSet<()>) {
     let (network, mut serving) = (InProcess::new(), JoinSet::new());
     serving.spawn(fake.clone().serve(network.clone()));
     // What is asked before it listens is asked again.
     let few = Duration::from_millis(5);
     let builder = Etcd::builder(network).endpoint("in-process://etcd").retry(few, few * 2);
-    (builder.patience(patience).build().unwrap(), serving)
+    (set(builder).build().unwrap(), serving)
 }
 
 fn ids(nodes: &crate::NodeSet) -> Vec<String> {

@@ -20,6 +20,14 @@ pub struct NodeChange {
     pub lacks: Vec<TopicName>,
 }
 
+/// What becomes of the topics of a node. One whose channels change goes and comes.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    /// With the number of their channels.
+    pub(super) went: BTreeMap<TopicName, usize>,
+    pub(super) came: BTreeMap<TopicName, BTreeSet<ChannelName>>,
+}
+
 impl NodeChange {
     /// What makes one description of a node another; `None` where a change cannot say it, and the node
     /// has to be announced anew. A load is none.
@@ -65,6 +73,31 @@ impl NodeChange {
         let state = (old.state() != new.state()).then_some(new.state());
         Some(Self { state, has, lacks })
     }
+
+    /// What it changes of the topics of a node: what it says and is so already is left out.
+    pub(super) fn against(self, node: &NodeInfo) -> Difference {
+        let Self { state: _, has, lacks } = self;
+        let Difference { mut went, mut came } = Difference::default();
+        let known = |topic: &TopicName| node.topics().and_then(|topics| topics.get(topic));
+        for topic in lacks {
+            if let Some(channels) = known(&topic) {
+                went.insert(topic, channels.len());
+            }
+        }
+        for (topic, new) in has {
+            let old = known(&topic);
+            went.remove(&topic);
+            if old == Some(&new) {
+                continue;
+            }
+            if let Some(old) = old {
+                went.insert(topic.clone(), old.len());
+            }
+            came.insert(topic, new);
+        }
+        Difference { went, came }
+    }
+
     /// Names of topics and channels in it, and one for the state.
     pub(super) fn names(&self) -> usize {
         let has = self.has.iter().map(|(_, channels)| 1 + channels.len()).sum::<usize>();

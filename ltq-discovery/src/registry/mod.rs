@@ -13,6 +13,7 @@ mod change;
 mod client;
 mod link;
 mod loads;
+mod pace;
 mod protocol;
 mod refused;
 mod server;

@@ -193,6 +193,11 @@ impl PlainNode {
         }
     }
 
+    /// Its id, as it came.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The node, whose topics are unknown.
     pub(crate) fn node(self) -> Result<NodeInfo, BadNode> {
         let Self { id, started, instance, addresses, state, load, version } = self;

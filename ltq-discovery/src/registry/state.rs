@@ -2,14 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Duration,
 };
 
-use ltq_core::{Monotonic, TopicName};
+use ltq_core::Monotonic;
 
 use super::{
-    change::NodeChange,
+    change::{Difference, NodeChange},
     loads::{LOADS_TOLD_MAX, LOOKS_FOR_ONE, LoadNews},
+    pace::{Paces, Whom},
     refused::{AnnounceError, NotAnnounced, TooManyWatchers, UpdateError},
     settings::{RegistrySettings, RegistrySettingsError},
     watchers::{Told, WatcherId, Watchers},
@@ -61,6 +63,7 @@ pub struct Registry {
     deadlines: BTreeSet<(Monotonic, NodeId)>,
     watchers: Watchers,
     loads: LoadNews,
+    paces: Paces,
     topics: usize,
     channels: usize,
     /// What the last call took out: to free the topics of a node may take long.
@@ -81,6 +84,7 @@ impl Registry {
             deadlines: BTreeSet::new(),
             watchers: Watchers::default(),
             loads: LoadNews::default(),
+            paces: Paces::default(),
             topics: 0,
             channels: 0,
             gone: Vec::new(),
@@ -167,12 +171,12 @@ impl Registry {
         // What this connection announced under another id it has not any more.
         let other = self.by_session.get(&from).filter(|id| *id != node.id()).cloned();
         if let Some(other) = other {
-            self.remove(&other);
+            self.remove(now, &other);
         }
         let id = node.id().clone();
         let before = self.take_out(&id);
         let node = node.clone().with_suspicion(false);
-        self.tell_all_of(&id, before.as_ref(), Some(&node));
+        let whom = self.whom_of(before.as_ref());
         self.gone.extend(before);
         (self.topics, self.channels) = (self.topics + after.0, self.channels + after.1);
         let deadline = now.plus(self.settings.suspected_behind());
@@ -180,7 +184,8 @@ impl Registry {
         self.deadlines.insert((deadline, id.clone()));
         let (session, load) = (Some(from), node.load());
         let entry = Entry { node, sizes: after, load, session, heard: now, deadline };
-        self.nodes.insert(id, entry);
+        self.nodes.insert(id.clone(), entry);
+        self.tell(now, &id, whom);
         Ok(())
     }
 
@@ -207,7 +212,7 @@ impl Registry {
             entry.node.set_suspicion(false);
             entry.node.set_load(load);
             self.loads.forget(&id);
-            self.tell(&id);
+            self.tell(now, &id, Whom::all());
         } else if entry.node.load().is_old_beside(load) {
             self.loads.wait(&id);
         }
@@ -228,30 +233,18 @@ impl Registry {
     ///
     /// # Errors
     /// [`NotAnnounced`]; [`AnnounceError::TooMany`] where it has too much by now. Nothing is changed then.
-    pub fn update(&mut self, from: SessionId, change: NodeChange) -> Result<(), UpdateError> {
+    pub fn update(
+        &mut self,
+        now: Monotonic,
+        from: SessionId,
+        change: NodeChange,
+    ) -> Result<(), UpdateError> {
         let id = self.by_session.get(&from).ok_or(NotAnnounced)?.clone();
         let Some(entry) = self.nodes.get_mut(&id) else { return Err(NotAnnounced.into()) };
-        let (mut topics, mut channels) = (self.topics, self.channels);
-        let (mut went, mut came) = (BTreeMap::new(), BTreeMap::new());
-        let has = |topic: &TopicName| entry.node.topics().and_then(|topics| topics.get(topic));
-        for topic in &change.lacks {
-            if let Some(channels) = has(topic) {
-                went.insert(topic.clone(), channels.len());
-            }
-        }
-        for (topic, new) in change.has {
-            let old = has(&topic);
-            went.remove(&topic);
-            if old == Some(&new) {
-                continue;
-            }
-            if let Some(old) = old {
-                went.insert(topic.clone(), old.len());
-            }
-            came.insert(topic, new);
-        }
-        topics = topics - went.len() + came.len();
-        channels = channels - went.values().sum::<usize>()
+        let state = change.state;
+        let Difference { went, came } = change.against(&entry.node);
+        let topics = self.topics - went.len() + came.len();
+        let channels = self.channels - went.values().sum::<usize>()
             + came.values().map(BTreeSet::len).sum::<usize>();
         let RegistrySettings { topics_max, channels_max, .. } = self.settings;
         let counts = [
@@ -264,31 +257,25 @@ impl Registry {
         entry.sizes.0 = entry.sizes.0 + topics - self.topics;
         entry.sizes.1 = entry.sizes.1 + channels - self.channels;
         (self.topics, self.channels) = (topics, channels);
-        let is_state_new = change.state.is_some_and(|state| state != entry.node.state());
-        if let Some(state) = change.state {
+        let is_state_new = state.is_some_and(|state| state != entry.node.state());
+        if let Some(state) = state {
             entry.node.set_state(state);
         }
         let was_unknown = entry.node.topics().is_none() && !came.is_empty();
         went.keys().for_each(|topic| entry.node.remove_topic(topic));
-        let different: BTreeSet<_> = went.into_keys().chain(came.keys().cloned()).collect();
+        let different = went.keys().chain(came.keys());
+        let whom = Whom {
+            all_nodes: is_state_new,
+            everything: was_unknown || went.len() + came.len() > 0,
+            // It might have had any topic, and has these.
+            any_topic: was_unknown,
+            its_topics: is_state_new && !was_unknown,
+            topics: different.filter(|topic| self.watchers.is_watched(topic)).cloned().collect(),
+        };
         if !came.is_empty() {
             entry.node.add_topics(came);
         }
-        if was_unknown {
-            // It might have had any topic, and has these.
-            self.watchers.changed_in_any(&id);
-            self.watchers.changed_in_topics(&id);
-            if is_state_new {
-                self.watchers.changed(&id);
-            }
-        } else if is_state_new {
-            self.tell(&id);
-        } else if !different.is_empty() {
-            self.watchers.changed_in_topics(&id);
-        }
-        for topic in &different {
-            self.watchers.changed_in(&id, topic);
-        }
+        self.tell(now, &id, whom);
         Ok(())
     }
 
@@ -296,10 +283,10 @@ impl Registry {
     ///
     /// # Errors
     /// [`NotAnnounced`]: there is nothing to be withdrawn.
-    pub fn withdraw(&mut self, from: SessionId) -> Result<(), NotAnnounced> {
+    pub fn withdraw(&mut self, now: Monotonic, from: SessionId) -> Result<(), NotAnnounced> {
         self.gone.clear();
         let id = self.by_session.get(&from).ok_or(NotAnnounced)?.clone();
-        self.remove(&id);
+        self.remove(now, &id);
         Ok(())
     }
 
@@ -321,9 +308,12 @@ impl Registry {
                 break;
             }
             match self.nodes.get(&id).is_some_and(|entry| entry.node.is_suspected()) {
-                true => self.remove(&id),
+                true => self.remove(now, &id),
                 false => self.suspect(now, &id),
             }
+        }
+        while let Some((id, whom)) = self.paces.take_due(now) {
+            self.tell_now(now, &id, &whom);
         }
         self.tell_loads(now);
     }
@@ -349,7 +339,8 @@ impl Registry {
     /// When [`tick`](Self::tick) is to be called next, if nothing else happens.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Monotonic> {
-        [self.next_deadline(), self.loads.next_round()].into_iter().flatten().min()
+        let all = [self.next_deadline(), self.loads.next_round(), self.paces.next_due()];
+        all.into_iter().flatten().min()
     }
 
     fn next_deadline(&self) -> Option<Monotonic> {
@@ -365,13 +356,17 @@ impl Registry {
         if self.watchers.len() >= max && !self.watchers.has(who) {
             return Err(TooManyWatchers { max });
         }
-        let of_interest = |node: &&NodeInfo| match &interest {
-            Interest::Topic(topic) => node.may_have(topic),
-            Interest::Nodes | Interest::Everything => true,
-        };
-        let nodes = self.nodes().filter(of_interest).map(|node| node.id().clone()).collect();
-        self.watchers.add(who, interest, nodes);
+        self.watchers.add(who, interest);
         Ok(())
+    }
+
+    /// How much there is to be looked at, and maybe told, when somebody begins to watch what is of this interest:
+    /// nodes, and topics and channels where they are told.
+    pub(super) fn to_be_looked_at(&self, interest: &Interest) -> usize {
+        match interest {
+            Interest::Nodes | Interest::Topic(_) => self.nodes.len(),
+            Interest::Everything => self.nodes.len() + self.topics + self.channels,
+        }
     }
 
     /// Somebody watches no more.
@@ -391,7 +386,11 @@ impl Registry {
     #[must_use]
     pub fn tell_watcher(&mut self, who: WatcherId, most: usize) -> Vec<Told> {
         let nodes = &self.nodes;
-        self.watchers.tell(who, most.max(1), |id| nodes.get(id).map(|entry| &entry.node))
+        let behind = |id: Option<&NodeId>| {
+            let from = id.map_or(Bound::Unbounded, Bound::Excluded);
+            nodes.range::<NodeId, _>((from, Bound::Unbounded)).map(|(_, entry)| &entry.node)
+        };
+        self.watchers.tell(who, most.max(1), |id| nodes.get(id).map(|entry| &entry.node), behind)
     }
 
     /// The same, and whether he was told all by that.
@@ -421,10 +420,7 @@ impl Registry {
                 continue;
             }
             entry.node.set_load(entry.load);
-            // To look for who is to be told is work too.
-            let looked_up =
-                entry.node.topics().map_or(1, |topics| self.watchers.looks(topics.len()));
-            told += 1 + looked_up / LOOKS_FOR_ONE + self.tell(&id);
+            told += 1 + self.owe(&id, &Whom::all());
         }
     }
 
@@ -437,14 +433,15 @@ impl Registry {
         self.deadlines.insert((entry.deadline, id.clone()));
         if !entry.node.is_suspected() {
             entry.node.set_suspicion(true);
-            self.tell(id);
+            self.tell(now, id, Whom::all());
         }
     }
 
-    fn remove(&mut self, id: &NodeId) {
+    fn remove(&mut self, now: Monotonic, id: &NodeId) {
         let before = self.take_out(id);
-        self.tell_all_of(id, before.as_ref(), None);
+        let whom = self.whom_of(before.as_ref());
         self.gone.extend(before);
+        self.tell(now, id, whom);
     }
 
     /// Takes a node out, and tells nobody.
@@ -459,31 +456,48 @@ impl Registry {
         Some(node)
     }
 
-    /// Something of a node changed that matters to all who know of it. Returns how many those are.
-    fn tell(&mut self, id: &NodeId) -> usize {
-        let Some(entry) = self.nodes.get(id) else { return 0 };
-        tell_of(&mut self.watchers, &entry.node) + self.watchers.changed(id)
+    /// Who knows of a node that came, went, or is another: by what it was, and by what it is when they are told.
+    fn whom_of(&self, before: Option<&NodeInfo>) -> Whom {
+        let topics = before.map(NodeInfo::topics);
+        Whom {
+            any_topic: topics == Some(None),
+            topics: topics.flatten().map(|it| self.watchers.watched_of(it)).unwrap_or_default(),
+            ..Whom::all()
+        }
     }
 
-    /// A node came, went, or is another.
-    fn tell_all_of(&mut self, id: &NodeId, before: Option<&NodeInfo>, after: Option<&NodeInfo>) {
-        for node in before.into_iter().chain(after) {
-            tell_of(&mut self.watchers, node);
+    /// There is something to be told of a node, at once or, where it is told of again and again, in a while.
+    fn tell(&mut self, now: Monotonic, id: &NodeId, whom: Whom) {
+        if let Some(whom) = self.paces.now_or_later(now, id, whom) {
+            self.tell_now(now, id, &whom);
         }
-        self.watchers.changed(id);
     }
-}
 
-/// Tells those who watch a topic of this node, and says how many they are.
-fn tell_of(watchers: &mut Watchers, node: &NodeInfo) -> usize {
-    match node.topics() {
-        None => watchers.changed_in_any(node.id()),
-        Some(topics) if watchers.are_fewer_topics_than(topics.len()) => {
-            let watched: Vec<_> =
-                watchers.topics().filter(|topic| topics.contains_key(*topic)).cloned().collect();
-            watched.iter().map(|topic| watchers.changed_in(node.id(), topic)).sum()
+    fn tell_now(&mut self, now: Monotonic, id: &NodeId, whom: &Whom) {
+        let count = self.owe(id, whom);
+        self.paces.told(now, id, count);
+    }
+
+    /// They have to be told of a node. Returns how many those are, and with them what it takes to find them.
+    fn owe(&mut self, id: &NodeId, whom: &Whom) -> usize {
+        let mut count = 0;
+        let topics =
+            self.nodes.get(id).filter(|_| whom.its_topics).map(|entry| entry.node.topics());
+        if let Some(topics) = topics.flatten() {
+            count += self.watchers.looks(topics.len()) / LOOKS_FOR_ONE;
+            let watched = self.watchers.watched_of(topics);
+            count += watched.iter().map(|topic| self.watchers.changed_in(id, topic)).sum::<usize>();
         }
-        Some(topics) => topics.keys().map(|topic| watchers.changed_in(node.id(), topic)).sum(),
+        if whom.any_topic || topics == Some(None) {
+            count += self.watchers.changed_in_any(id);
+        }
+        count += whom.topics.iter().map(|it| self.watchers.changed_in(id, it)).sum::<usize>();
+        count
+            + match whom {
+                Whom { all_nodes: true, .. } => self.watchers.changed(id),
+                Whom { everything: true, .. } => self.watchers.changed_in_topics(id),
+                _ => 0,
+            }
     }
 }
 
@@ -495,12 +509,18 @@ pub(super) fn sizes(node: &NodeInfo) -> (usize, usize) {
 
 #[cfg(test)]
 impl Registry {
+    /// How soon nodes are told of.
+    pub(super) fn paces(&mut self) -> &mut Paces {
+        &mut self.paces
+    }
+
     /// What is kept twice agrees.
     pub(super) fn assert_consistent(&self) {
         let all = self.nodes().map(sizes).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
         assert_eq!((self.topics, self.channels), all);
         assert!(self.nodes.values().all(|entry| entry.sizes == sizes(&entry.node)));
         self.loads.assert_consistent();
+        self.paces.assert_consistent();
         let deadlines = self.nodes.iter().map(|(id, entry)| (entry.deadline, id.clone()));
         assert_eq!(self.deadlines, deadlines.collect());
         let sessions =

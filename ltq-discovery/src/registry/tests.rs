@@ -1,4 +1,5 @@
 mod loads;
+mod pace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,10 +81,10 @@ fn who_asks_for_the_nodes_alone_is_not_told_that_topics_changed() {
     let _ = registry.take_ready();
     let has = vec![(topic("orders"), BTreeSet::new())];
     let more = NodeChange { has, ..NodeChange::default() };
-    registry.update(SessionId(1), more).unwrap();
+    registry.update(at(0), SessionId(1), more).unwrap();
     assert!(registry.take_ready().is_empty() && registry.tell_watcher(ALICE, 9).is_empty());
     let drains = NodeChange { state: Some(NodeState::Draining), ..NodeChange::default() };
-    registry.update(SessionId(1), drains).unwrap();
+    registry.update(at(0), SessionId(1), drains).unwrap();
     assert_eq!(registry.take_ready(), BTreeSet::from([ALICE]));
     alice.drain(&mut registry, ALICE);
     let plain = alice.nodes.get(&"n1".parse().unwrap()).unwrap();
@@ -100,7 +101,7 @@ fn first_topics_and_a_new_state_in_one_change_are_told_to_all() {
     let _ = registry.take_ready();
     let has = vec![(topic("orders"), BTreeSet::new())];
     let change = NodeChange { state: Some(NodeState::Draining), has, ..NodeChange::default() };
-    registry.update(SessionId(1), change).unwrap();
+    registry.update(at(0), SessionId(1), change).unwrap();
     assert_eq!(registry.take_ready(), BTreeSet::from([ALICE]));
     let told = registry.tell_watcher(ALICE, 9);
     let drains = |told: &Told| matches!(told, Told::Node(n) if n.state() == NodeState::Draining);
@@ -151,21 +152,21 @@ fn a_watcher_is_told_what_there_is_and_then_what_changes() {
         has: vec![(topic("mail"), ["c".parse().unwrap()].into())],
         ..Default::default()
     };
-    registry.update(SessionId(1), mail).unwrap();
+    registry.update(at(0), SessionId(1), mail).unwrap();
     assert!(registry.take_ready().is_empty());
     let orders = NodeChange { has: vec![(topic("orders"), BTreeSet::new())], ..Default::default() };
-    registry.update(SessionId(2), orders.clone()).unwrap();
-    registry.update(SessionId(2), orders).unwrap();
+    registry.update(at(0), SessionId(2), orders.clone()).unwrap();
+    registry.update(at(0), SessionId(2), orders).unwrap();
     assert_eq!(registry.take_ready(), [ALICE].into());
     let told = registry.tell_watcher(ALICE, 10);
     let n2 = node("n2", 1).with_topics(topics(&["orders"]));
     assert_eq!(told, [Told::Node(Box::new(n2))]);
     let gone = NodeChange { lacks: vec![topic("orders")], ..Default::default() };
-    registry.update(SessionId(2), gone).unwrap();
+    registry.update(at(0), SessionId(2), gone).unwrap();
     assert_eq!(registry.tell_watcher(ALICE, 10), [Told::Gone("n2".parse().unwrap())]);
-    registry.withdraw(SessionId(1)).unwrap();
+    registry.withdraw(at(0), SessionId(1)).unwrap();
     assert_eq!(registry.tell_watcher(ALICE, 10), [Told::Gone("n1".parse().unwrap())]);
-    assert_eq!(registry.withdraw(SessionId(1)), Err(NotAnnounced));
+    assert_eq!(registry.withdraw(at(0), SessionId(1)), Err(NotAnnounced));
 }
 
 #[test]
@@ -177,7 +178,7 @@ fn one_that_is_slow_is_told_how_it_is_and_not_how_it_came_to_it() {
         registry.announce(at(round), SessionId(1), &node("n1", 1)).unwrap();
         let state = [NodeState::Draining, NodeState::Ready][round as usize % 2];
         let change = NodeChange { state: Some(state), ..Default::default() };
-        registry.update(SessionId(1), change).unwrap();
+        registry.update(at(0), SessionId(1), change).unwrap();
     }
     let told = registry.tell_watcher(ALICE, 10);
     assert_eq!(told.len(), 3, "{told:?}");
@@ -274,8 +275,53 @@ fn topics_are_shared_with_who_is_told_and_what_went_is_handed_over() {
     assert!(registry.take_gone().is_empty());
     registry.put(at(1), SessionId(1), &node("n1", 1), (0, 0)).unwrap();
     assert_eq!(registry.take_gone(), std::slice::from_ref(&has));
-    registry.withdraw(SessionId(1)).unwrap();
+    registry.withdraw(at(0), SessionId(1)).unwrap();
     assert_eq!(registry.take_gone().len(), 1);
+}
+
+/// Topics that somebody is being told are copied for the first change, and not for each.
+#[test]
+fn what_is_being_told_is_copied_once_for_all_changes_that_come_meanwhile() {
+    let mut registry = registry();
+    registry.announce(at(0), SessionId(1), &node("n1", 1).with_topics(topics(&["a"]))).unwrap();
+    registry.watch(ALICE, Interest::Everything).unwrap();
+    let told = registry.tell_watcher(ALICE, 9);
+    let shared = |registry: &Registry| {
+        std::sync::Arc::as_ptr(registry.nodes().next().unwrap().shared_topics().unwrap())
+    };
+    let held = shared(&registry);
+    let mut copies = BTreeSet::new();
+    for number in 0..100 {
+        let has = vec![(named(number % 7), BTreeSet::new())];
+        registry.update(at(0), SessionId(1), NodeChange { has, ..NodeChange::default() }).unwrap();
+        copies.insert(shared(&registry));
+    }
+    assert!(copies.len() == 1 && !copies.contains(&held), "{} copies", copies.len());
+    drop(told);
+    let before = shared(&registry);
+    let lacks = vec![topic("a")];
+    registry.update(at(0), SessionId(1), NodeChange { lacks, ..NodeChange::default() }).unwrap();
+    assert_eq!(shared(&registry), before, "nobody holds it");
+}
+
+#[test]
+fn a_node_that_comes_back_with_more_than_there_is_room_for_is_refused_as_a_whole() {
+    let settings = RegistrySettings { topics_max: 3, ..RegistrySettings::default() };
+    let mut registry = Registry::new(settings).unwrap();
+    let had = node("n1", 1).with_topics(topics(&["a", "b"]));
+    registry.announce(at(0), SessionId(1), &had).unwrap();
+    registry.session_ended(at(100), SessionId(1));
+    let more = node("n1", 1).with_topics(topics(&["b", "c", "d", "e"]));
+    let error = registry.announce(at(200), SessionId(2), &more).unwrap_err().to_string();
+    assert!(error.contains("of topics at nodes there are 4, and 3 is the most"), "{error}");
+    // Nothing of it is taken in: it is known as it was, suspected, and forgotten in its time.
+    assert_eq!(registry.nodes().cloned().collect::<Vec<_>>(), [had.with_suspicion(true)]);
+    assert_eq!(registry.heartbeat(at(300), SessionId(2), Load(0)), Err(NotAnnounced));
+    registry.tick(at(30_500));
+    assert_eq!(registry.counts(), RegistryCounts::default());
+    let fits = node("n1", 1).with_topics(topics(&["b", "c", "d"]));
+    registry.announce(at(30_600), SessionId(2), &fits).unwrap();
+    registry.assert_consistent();
 }
 
 #[test]
@@ -295,11 +341,11 @@ fn topics_whose_names_differ_in_case_alone_are_two() {
     assert_eq!(seen(&mut registry), [1, 0]);
     let _ = registry.take_ready();
     let lower = NodeChange { has: vec![(topic("orders"), BTreeSet::new())], ..Default::default() };
-    registry.update(SessionId(1), lower).unwrap();
+    registry.update(at(0), SessionId(1), lower).unwrap();
     assert_eq!(registry.take_ready(), BTreeSet::from([BOB]));
     assert_eq!((seen(&mut registry), registry.counts().topics), ([1, 1], 2));
     let gone = NodeChange { lacks: vec![topic("Orders")], ..Default::default() };
-    registry.update(SessionId(1), gone).unwrap();
+    registry.update(at(0), SessionId(1), gone).unwrap();
     assert_eq!(seen(&mut registry), [0, 1]);
 }
 
@@ -320,14 +366,14 @@ fn there_are_as_many_as_there_may_be_and_no_more() {
     let error = registry.announce(at(0), SessionId(3), &node("n3", 1)).unwrap_err();
     assert!(error.to_string().contains("of nodes there are 3, and 2 is the most"), "{error}");
     let more = NodeChange { has: vec![(topic("c"), BTreeSet::new())], ..Default::default() };
-    let error = registry.update(SessionId(1), more.clone()).unwrap_err().to_string();
+    let error = registry.update(at(0), SessionId(1), more.clone()).unwrap_err().to_string();
     assert!(error.contains("of topics at nodes there are 4, and 3 is the most"), "{error}");
     let channels = (0..3).map(|n| format!("c{n}").parse().unwrap()).collect();
     let wide = NodeChange { has: vec![(topic("a"), channels)], ..Default::default() };
-    let error = registry.update(SessionId(1), wide).unwrap_err().to_string();
+    let error = registry.update(at(0), SessionId(1), wide).unwrap_err().to_string();
     assert!(error.contains("channels at nodes"), "{error}");
     let other = NodeChange { lacks: vec![topic("a")], ..more };
-    registry.update(SessionId(1), other).unwrap();
+    registry.update(at(0), SessionId(1), other).unwrap();
     let of = registry.nodes().next().unwrap().topics().unwrap().clone();
     assert_eq!(of, topics(&["b", "c"]));
     registry.watch(ALICE, Interest::Everything).unwrap();
@@ -386,8 +432,14 @@ proptest! {
     /// Whoever took all that he was told has what the registry has; and a registry that has been told
     /// nothing more knows nobody in the end.
     #[test]
-    fn watchers_end_with_what_there_is(steps in proptest::collection::vec(step(), 0..120)) {
+    fn watchers_end_with_what_there_is(
+        steps in proptest::collection::vec(step(), 0..120),
+        is_slow in any::<bool>(),
+    ) {
         let mut registry = registry();
+        if is_slow {
+            registry.paces().be_slow();
+        }
         let (mut now, mut watched, mut keepers) = (0, BTreeMap::new(), BTreeMap::new());
         for step in steps {
             match step {
@@ -406,9 +458,9 @@ proptest! {
                     let channels = |count: u8| (0..count).map(|n| format!("c{n}").parse().unwrap()).collect();
                     let has = has.into_iter().map(|(it, count)| (named(it), channels(count))).collect();
                     let lacks = lacks.into_iter().map(named).collect();
-                    let _ = registry.update(SessionId(session), NodeChange { state, has, lacks });
+                    let _ = registry.update(at(now), SessionId(session), NodeChange { state, has, lacks });
                 }
-                Step::Withdraw { session } => drop(registry.withdraw(SessionId(session))),
+                Step::Withdraw { session } => drop(registry.withdraw(at(now), SessionId(session))),
                 Step::Ends { session } => registry.session_ended(at(now), SessionId(session)),
                 Step::Passes { millis } => {
                     now += millis;
@@ -433,6 +485,10 @@ proptest! {
             }
             registry.assert_consistent();
         }
+        // What waits is told in its time.
+        while let Some(due) = registry.paces().next_due() {
+            registry.tick(due.max(at(now)));
+        }
         // Who is owed something is named, or has been and was not told all since.
         for (who, interest) in &watched {
             let keeper = keepers.get_mut(who).unwrap();
@@ -447,6 +503,7 @@ proptest! {
         registry.tick(at(now + 200_000));
         registry.tick(at(now + 400_000));
         prop_assert_eq!(registry.nodes().count(), 0);
+        registry.tick(at(now + 500_000));
         registry.assert_consistent();
         for who in watched.keys() {
             let keeper = keepers.get_mut(who).unwrap();

@@ -30,15 +30,17 @@ struct Watcher {
     interest: Interest,
     /// Nodes that he has to be told of.
     owed: BTreeSet<NodeId>,
-    /// Of those, how many are left of the beginning; `None` once all were told.
+    /// How far what there was when he began has been told; `None` once all was.
     beginning: Option<Beginning>,
 }
 
-/// What there was when somebody began to watch.
-#[derive(Debug)]
+/// What there was when somebody began to watch. Nodes are told in their order, as they are by then: so it takes no
+/// more memory than one id, whatever there is and however slowly it is read.
+#[derive(Debug, Default)]
 struct Beginning {
     is_said: bool,
-    left: BTreeSet<NodeId>,
+    /// The last node that was looked at.
+    behind: Option<NodeId>,
 }
 
 /// All of them.
@@ -61,15 +63,15 @@ impl Watchers {
         self.watchers.contains_key(&id)
     }
 
-    /// One begins, with these nodes to be told first.
-    pub(super) fn add(&mut self, id: WatcherId, interest: Interest, nodes: BTreeSet<NodeId>) {
+    /// One begins.
+    pub(super) fn add(&mut self, id: WatcherId, interest: Interest) {
         self.remove(id);
         match &interest {
             Interest::Nodes => self.of_nodes.insert(id),
             Interest::Topic(topic) => self.of_topic.entry(topic.clone()).or_default().insert(id),
             Interest::Everything => self.of_everything.insert(id),
         };
-        let beginning = Some(Beginning { is_said: false, left: nodes });
+        let beginning = Some(Beginning::default());
         self.watchers.insert(id, Watcher { interest, owed: BTreeSet::new(), beginning });
         self.ready.insert(id);
     }
@@ -113,19 +115,22 @@ impl Watchers {
         owe(&mut self.watchers, &mut self.ready, those, node)
     }
 
-    /// Whether fewer topics are watched than this.
-    pub(super) fn are_fewer_topics_than(&self, count: usize) -> bool {
-        self.of_topic.len() < count
+    /// Whether somebody watches this topic.
+    pub(super) fn is_watched(&self, topic: &TopicName) -> bool {
+        self.of_topic.contains_key(topic)
+    }
+
+    /// Those of these topics that somebody watches.
+    pub(super) fn watched_of<V>(&self, topics: &BTreeMap<TopicName, V>) -> BTreeSet<TopicName> {
+        match self.of_topic.len() < topics.len() {
+            true => self.of_topic.keys().filter(|it| topics.contains_key(*it)).cloned().collect(),
+            false => topics.keys().filter(|it| self.is_watched(it)).cloned().collect(),
+        }
     }
 
     /// How many names are looked up to find who watches a topic of a node that has so many.
     pub(super) fn looks(&self, topics: usize) -> usize {
         self.of_topic.len().min(topics)
-    }
-
-    /// The topics that somebody watches.
-    pub(super) fn topics(&self) -> impl Iterator<Item = &TopicName> {
-        self.of_topic.keys()
     }
 
     /// Those who have to be told something, each once until he has been told all.
@@ -139,35 +144,41 @@ impl Watchers {
         watcher.is_some_and(|watcher| watcher.beginning.is_some() || !watcher.owed.is_empty())
     }
 
-    /// What a watcher is to be told next: so many nodes at most.
-    pub(super) fn tell<'n>(
+    /// What a watcher is to be told next: so many nodes at most. `nodes` says what a node is, and `behind` which
+    /// there are behind one, in their order.
+    pub(super) fn tell<'n, I: Iterator<Item = &'n NodeInfo>>(
         &mut self,
         id: WatcherId,
         most: usize,
         nodes: impl Fn(&NodeId) -> Option<&'n NodeInfo>,
+        behind: impl FnOnce(Option<&NodeId>) -> I,
     ) -> Vec<Told> {
         let Some(watcher) = self.watchers.get_mut(&id) else { return Vec::new() };
         let mut told = Vec::new();
-        let tell = |id: NodeId| match nodes(&id).and_then(|node| watcher.interest.view(node)) {
-            Some(node) => Told::Node(Box::new(node)),
-            None => Told::Gone(id),
-        };
         if let Some(beginning) = &mut watcher.beginning {
             if !std::mem::replace(&mut beginning.is_said, true) {
                 told.push(Told::Anew);
             }
-            for _ in 0..most {
-                let Some(node) = beginning.left.pop_first() else { break };
+            let mut left = most;
+            for node in behind(beginning.behind.clone().as_ref()) {
+                if left == 0 {
+                    return told;
+                }
                 // As it is now: what changed of it since is told with it.
-                watcher.owed.remove(&node);
-                told.push(tell(node));
-            }
-            if !beginning.left.is_empty() {
-                return told;
+                watcher.owed.remove(node.id());
+                if let Some(node) = watcher.interest.view(node) {
+                    told.push(Told::Node(Box::new(node)));
+                    left -= 1;
+                }
+                beginning.behind = Some(node.id().clone());
             }
             told.push(Told::Complete);
             watcher.beginning = None;
         }
+        let tell = |id: NodeId| match nodes(&id).and_then(|node| watcher.interest.view(node)) {
+            Some(node) => Told::Node(Box::new(node)),
+            None => Told::Gone(id),
+        };
         for _ in 0..most {
             let Some(node) = watcher.owed.pop_first() else { break };
             told.push(tell(node));

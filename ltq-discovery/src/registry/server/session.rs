@@ -10,9 +10,14 @@ use ltq_core::{Action, ChannelName, Connection, Grant, Peer, Permissions, Stream
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Open, Shared, count, frames::Frames, wake::News};
+use super::{
+    Open, Shared, count,
+    frames::{Frames, Work, is_good_part, names},
+    places::{Half, NoPlace},
+    wake::News,
+};
 use crate::{
-    Interest, Load, NodeInfo,
+    Interest, Load, NodeId, NodeInfo,
     registry::{
         change::NodeChange,
         link::{Link, LinkError, Mouth},
@@ -54,7 +59,7 @@ pub(super) async fn run(open: &Open, peer: &Peer, connection: &dyn Connection, s
         Ok(grant) => {
             connection.welcomed();
             open.greeted();
-            let mut session = Session::new(Arc::clone(shared), grant);
+            let mut session = Session::new(open, grant);
             session.serve(&mut link).await
         }
         Err(end) => Err(end),
@@ -105,28 +110,34 @@ async fn greet(shared: &Shared, peer: &Peer, link: &mut Link) -> Result<Grant, E
 }
 
 /// A node that is being announced, in parts.
-struct Announcing {
+struct Announcing<'o> {
     node: NodeInfo,
     topics: Option<Topics>,
     /// Of its topics and channels, so far.
     count: usize,
+    half: Half<'o>,
+    /// Beats since a good part of it came.
+    beats: u32,
 }
 
 type Topics = BTreeMap<TopicName, BTreeSet<ChannelName>>;
 
-struct Session {
+struct Session<'o> {
+    open: &'o Open,
     shared: Arc<Shared>,
     id: SessionId,
     grant: Grant,
     news: Arc<News>,
-    announcing: Option<Announcing>,
+    announcing: Option<Announcing<'o>>,
+    /// Which node it announced last.
+    announced: Option<NodeId>,
     /// By the numbers that the client gave them.
     watches: BTreeMap<u32, WatcherId>,
     /// Those who may be owed something.
     owed: BTreeSet<u32>,
 }
 
-impl Drop for Session {
+impl Drop for Session<'_> {
     fn drop(&mut self) {
         let watchers: Vec<_> = self.watches.values().copied().collect();
         self.shared.wake.remove(&watchers);
@@ -149,15 +160,18 @@ enum Next {
     Unread,
 }
 
-impl Session {
-    fn new(shared: Arc<Shared>, grant: Grant) -> Self {
+impl<'o> Session<'o> {
+    fn new(open: &'o Open, grant: Grant) -> Self {
+        let shared = Arc::clone(&open.shared);
         let id = SessionId(shared.name());
         Self {
+            open,
             shared,
             id,
             grant,
             news: Arc::new(News::default()),
             announcing: None,
+            announced: None,
             watches: BTreeMap::new(),
             owed: BTreeSet::new(),
         }
@@ -204,7 +218,7 @@ impl Session {
                 Next::Unread => return Err(goodbye(GoodbyeCode::Silent, "nothing was read")),
                 Next::Asked(asked) => {
                     heard = now;
-                    if !frames.take(&asked, now) {
+                    if !frames.take(&asked, self.work(&asked), now) {
                         return Err(self.floods());
                     }
                     self.asked(asked, mouth)?;
@@ -214,6 +228,9 @@ impl Session {
                     if self.grant.is_revoked() {
                         let detail = "what the token permitted was taken back";
                         return Err(goodbye(GoodbyeCode::Unauthorized, detail));
+                    }
+                    if is_reading {
+                        self.wait_for_the_rest()?;
                     }
                     if !is_sending {
                         mouth.say(&Say::Beat)?;
@@ -260,6 +277,34 @@ impl Session {
         Ok(())
     }
 
+    /// What is asked, counted in what there is to be looked at for it.
+    fn work(&self, asked: &Ask) -> Work {
+        match asked {
+            Ask::Watch { interest, .. } => {
+                Work::Watch(self.shared.registry.lock().to_be_looked_at(interest))
+            }
+            Ask::Announce { node, .. } => match &self.announced {
+                Some(before) if before.as_str() != node.id() => Work::AnotherNode,
+                _ => Work::Frame,
+            },
+            _ => Work::Frame,
+        }
+    }
+
+    /// A beat has passed: an announcement that was begun does not wait for ever.
+    fn wait_for_the_rest(&mut self) -> Result<(), End> {
+        let Some(Announcing { node, beats, .. }) = &mut self.announcing else { return Ok(()) };
+        *beats += 1;
+        if *beats <= SILENT_BEATS {
+            return Ok(());
+        }
+        let detail = format!(
+            "of node {}, whose announcement was begun, nothing more to speak of came for {SILENT_BEATS} beats",
+            node.id()
+        );
+        Err(goodbye(GoodbyeCode::Silent, detail))
+    }
+
     /// It sends more than it may.
     fn floods(&self) -> End {
         let count = count(&self.shared.counts.flooding);
@@ -267,7 +312,9 @@ impl Session {
         if count.is_power_of_two() {
             warn!(who = self.grant.who(), max, count, "a connection floods the registry");
         }
-        goodbye(GoodbyeCode::Flooding, format!("more than {max} frames came within a second"))
+        let detail =
+            format!("more than {max} frames, or what takes as much work, came within a second");
+        goodbye(GoodbyeCode::Flooding, detail)
     }
 
     fn asked(&mut self, asked: Ask, mouth: &mut Mouth) -> Result<(), End> {
@@ -286,26 +333,34 @@ impl Session {
                 let node =
                     node.node().map_err(|bad| goodbye(GoodbyeCode::Protocol, bad.to_string()))?;
                 let topics = topics_known.then(Topics::new);
-                self.announcing = Some(Announcing { node, topics, count: 0 });
+                self.announced = Some(node.id().clone());
+                let half = self.open.half();
+                self.announcing = Some(Announcing { node, topics, count: 0, half, beats: 0 });
             }
             Ask::Topics(part) => {
                 let max =
                     shared.settings.registry.topics_max + shared.settings.registry.channels_max;
-                let Some(Announcing { topics: Some(topics), count, .. }) = &mut self.announcing
+                let Some(Announcing { topics: Some(topics), count, half, beats, .. }) =
+                    &mut self.announcing
                 else {
                     return Err(goodbye(GoodbyeCode::Protocol, "topics of no announced node"));
                 };
-                *count += part.iter().map(|topic| 1 + topic.channels.len()).sum::<usize>();
+                let more = names(&part);
+                *count += more;
                 if *count > max {
                     let detail = format!("a node has {max} topics and channels at most");
                     return Err(goodbye(GoodbyeCode::Full, detail));
+                }
+                half.grow(more).map_err(|full| goodbye(GoodbyeCode::Full, full.to_string()))?;
+                if is_good_part(&part) {
+                    *beats = 0;
                 }
                 protocol::join(topics, part);
                 // One that is known tells itself anew: no beats come between, however long that takes.
                 shared.change(|registry, now| registry.hear(now, self.id));
             }
             Ask::Announced => {
-                let Some(Announcing { node, topics, .. }) = self.announcing.take() else {
+                let Some(Announcing { node, topics, half, .. }) = self.announcing.take() else {
                     return Err(goodbye(GoodbyeCode::Protocol, "the end of no announcement"));
                 };
                 let node = match topics {
@@ -315,6 +370,7 @@ impl Session {
                 let (id, epoch) = (node.id().clone(), node.epoch());
                 let sizes = sizes(&node);
                 let taken = shared.change(|registry, now| registry.put(now, self.id, &node, sizes));
+                drop(half);
                 match taken {
                     Ok(()) => {
                         count(&shared.counts.announced);
@@ -336,7 +392,7 @@ impl Session {
                 protocol::join(&mut topics, has);
                 let state = state.map(protocol::State::state);
                 let change = NodeChange { state, has: topics.into_iter().collect(), lacks };
-                match shared.change(|registry, _| registry.update(self.id, change)) {
+                match shared.change(|registry, now| registry.update(now, self.id, change)) {
                     Ok(()) => drop(count(&shared.counts.changes)),
                     Err(UpdateError::NotAnnounced(_)) => mouth.say(&Say::NotAnnounced)?,
                     Err(UpdateError::Announce(error)) => {
@@ -354,15 +410,12 @@ impl Session {
                 }
             }
             Ask::Withdraw => {
-                let withdrawn = shared.change(|registry, _| registry.withdraw(self.id));
+                let withdrawn = shared.change(|registry, now| registry.withdraw(now, self.id));
                 mouth.say(&if withdrawn.is_ok() { Say::Taken } else { Say::NotAnnounced })?;
             }
             Ask::Watch { watch, interest } => self.watch(watch, interest, mouth)?,
             Ask::Unwatch { watch } => {
-                if let Some(id) = self.watches.remove(&watch) {
-                    shared.wake.remove([&id]);
-                    shared.registry.lock().unwatch(id);
-                }
+                self.unwatch(watch);
             }
         }
         Ok(())
@@ -387,18 +440,38 @@ impl Session {
             Some((GoodbyeCode::Forbidden, detail))
         } else if self.watches.len() >= max && !self.watches.contains_key(&watch) {
             Some((GoodbyeCode::Full, format!("a connection may have {max} watches")))
+        } else if let Err(full) = self.place(watch) {
+            Some((GoodbyeCode::Full, full.to_string()))
         } else {
             let name = self.shared.name();
             let id = *self.watches.entry(watch).or_insert(WatcherId(name));
             self.shared.wake.add(id, watch, &self.news);
             let watched = self.shared.registry.lock().watch(id, interest);
-            watched.err().map(|error| (GoodbyeCode::Full, error.to_string()))
+            watched.err().map(|error| {
+                self.unwatch(watch);
+                (GoodbyeCode::Full, error.to_string())
+            })
         };
         match refused {
             None => drop(self.owed.insert(watch)),
             Some((code, detail)) => mouth.say(&Say::NotWatched { watch, code, detail })?,
         }
         Ok(())
+    }
+}
+
+impl Session<'_> {
+    /// A place for a watch, which one that is there has.
+    fn place(&self, watch: u32) -> Result<(), NoPlace> {
+        if self.watches.contains_key(&watch) { Ok(()) } else { self.open.watch() }
+    }
+
+    fn unwatch(&mut self, watch: u32) {
+        if let Some(id) = self.watches.remove(&watch) {
+            self.shared.wake.remove([&id]);
+            self.shared.registry.lock().unwatch(id);
+            self.open.unwatch();
+        }
     }
 }
 

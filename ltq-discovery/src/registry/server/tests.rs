@@ -1,4 +1,5 @@
 mod floods;
+mod shares;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
