@@ -50,8 +50,8 @@ pub(super) struct Consumers {
     tail: Option<Slot>,
     count: usize,
     willing: usize,
-    /// Who sits where.
-    seats: BTreeMap<SeatKey, Slot>,
+    /// Who sits where. In a place of its own, as most channels have nobody.
+    seats: Option<Box<BTreeMap<SeatKey, Slot>>>,
 }
 
 /// A seat whatever its turn.
@@ -105,7 +105,7 @@ impl Consumers {
             *place = Some(consumer);
         }
         if let Some(seat) = seat {
-            self.seats.insert(seat, slot);
+            self.seats.get_or_insert_default().insert(seat, slot);
         }
         self.count += 1;
         self.grant(slot, credit, credit_max);
@@ -116,10 +116,10 @@ impl Consumers {
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Consumer> {
         self.step_out(slot);
         let consumer = self.slots.get_mut(slot as usize)?.take()?;
-        if let Some(claim) = consumer.claim.as_deref()
-            && self.seats.get(&key(claim)) == Some(&slot)
+        if let (Some(claim), Some(seats)) = (consumer.claim.as_deref(), &mut self.seats)
+            && seats.get(&key(claim)) == Some(&slot)
         {
-            self.seats.remove(&key(claim));
+            seats.remove(&key(claim));
         }
         self.count -= 1;
         if self.count == 0 {
@@ -132,7 +132,7 @@ impl Consumers {
 
     /// Who has the seat that is claimed.
     pub(super) fn seated(&self, claim: &Claim) -> Option<(Slot, &Consumer)> {
-        let slot = *self.seats.get(&key(claim))?;
+        let slot = *self.seats.as_ref()?.get(&key(claim))?;
         Some((slot, self.get(slot)?))
     }
 
