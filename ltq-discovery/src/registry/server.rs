@@ -3,6 +3,7 @@
 mod frames;
 mod places;
 mod session;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod wake;
