@@ -1,7 +1,9 @@
 use std::{
+    collections::BTreeSet,
     env, fs, io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     process::Stdio,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -108,6 +110,16 @@ impl EtcdProcess {
     }
 }
 
+/// An address where nobody listens, and nobody will but who asked for it: of this process alone among all of this
+/// machine, and of one test in it.
 fn free() -> io::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr()
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    // All of 127.0.0.0/8 is this machine's, and a process has at most 22 bits of a number.
+    let [.., a, b, c] = std::process::id().to_be_bytes();
+    loop {
+        let free = TcpListener::bind((Ipv4Addr::new(127, a | 0x40, b, c), 0))?.local_addr()?;
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(free) {
+            return Ok(free);
+        }
+    }
 }

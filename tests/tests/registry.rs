@@ -276,3 +276,76 @@ async fn every_figure_of_a_registry_stands_in_its_page_and_every_one_there_is_sh
         assert!(!name.starts_with("ltq_registry_") || own.contains(*name), "{name} is no node's");
     }
 }
+
+/// By the file and SIGHUP, and by the file alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_registry_takes_over_tokens_and_identities() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, socket) = (folder.path().join("registry.toml"), folder.path().join("r.sock"));
+    let write = |text: &str| std::fs::write(&file, text).expect("written");
+    write("token = \"old\"\n");
+    let unix = format!("unix://{}", socket.display());
+    let more = ["--config", file.to_str().expect("text"), "--listen", &unix];
+    let registry = RegistryProcess::start(0, &more).await.expect("a registry");
+    let at = registry.address().to_string();
+    let status = async |token: &str| registry.get("/nodes", Some(token)).await.expect("it").0;
+    // Who brings no token is whoever the socket says it is.
+    let is_known = async || {
+        let mut ltq = Command::new(binary("ltq"));
+        ltq.args(["nodes", "--registry", &unix]).env_remove("LTQ_TOKEN").kill_on_drop(true);
+        within("ltq nodes", ltq.output()).await.expect("it ends").status.success()
+    };
+    let until = async |what: &str, token: &str, wanted: u16| {
+        within(what, async {
+            while status(token).await != wanted {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    assert_eq!((status("old").await, status("new").await), (200, 401));
+    assert!(!is_known().await, "no identity is known yet");
+    let more = ["--node", "n1", "--registry", &at, "--token", "old"];
+    let _node = NodeProcess::start(&folder.path().join("n1"), 0, &more).await.expect("a node");
+    let is_heard = async |token: &str, is: bool| {
+        within("the node", async {
+            loop {
+                let (status, body) = registry.get("/nodes", Some(token)).await.expect("an answer");
+                assert_eq!(status, 200);
+                let nodes: Vec<Value> = serde_json::from_str(&body).expect("nodes");
+                if nodes.iter().any(|node| node["suspected"] == !is) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    };
+    is_heard("old", true).await;
+    // A token that is taken away ends the sessions that it was brought to.
+    write("token = \"new\"\n");
+    registry.hang_up().expect("told");
+    until("the new token counts", "new", 200).await;
+    assert_eq!(status("old").await, 401);
+    is_heard("new", false).await;
+    let user = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(folder.path()).expect("it"));
+    write(&format!(
+        "token = \"newer\"\n[[identities]]\nidentity = \"uid:{user}\"\nadminister = [\"*\"]\n"
+    ));
+    until("the file is looked at", "newer", 200).await;
+    assert!(is_known().await, "the identity counts");
+    // What cannot be taken over leaves everything as it is.
+    write("token = 7\n");
+    registry.hang_up().expect("told");
+    within("the failure is shown", async {
+        while !registry
+            .get("/metrics", Some("newer"))
+            .await
+            .is_ok_and(|(_, figures)| figures.contains("\nltq_config_reload_failed 1"))
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!((status("newer").await, status("new").await), (200, 401));
+}

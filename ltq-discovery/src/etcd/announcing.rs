@@ -236,6 +236,10 @@ impl Teller {
                 self.holding.release(&mut gateway).await
             };
             let left = config.patience.saturating_sub(began.elapsed());
+            // What fails at once comes before any timeout.
+            if left.is_zero() {
+                break;
+            }
             match timeout(left, withdrawing).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => last = Err(error),

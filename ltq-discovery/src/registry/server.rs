@@ -3,6 +3,7 @@
 mod frames;
 mod places;
 mod session;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod wake;
@@ -53,7 +54,9 @@ pub struct RegistryServerSettings {
     pub watches_max: usize,
     /// The most frames that one connection may send within a second; one that sends more ends, with the word
     /// that it floods. Those that bring a good part of a node's topics are not counted: what they bring has
-    /// bounds of its own. At least 1; default 2,000.
+    /// bounds of its own. One that opens a watch counts as one more for every 16 nodes that there are (for every 16
+    /// nodes, topics and channels where everything is watched), and as a quarter of all at most; one that announces
+    /// another node than before as that quarter. At least 1; default 2,000.
     pub frames_max: u32,
 }
 
@@ -106,7 +109,7 @@ pub struct RegistryFigures {
     pub refused: u64,
     /// Peers that were turned away for their token or identity.
     pub denied: u64,
-    /// Connections that ended because they sent too many frames.
+    /// Connections that ended because they sent too many frames, or what takes as much work.
     pub flooding: u64,
     /// Announcements of whole nodes that were taken in.
     pub announced: u64,

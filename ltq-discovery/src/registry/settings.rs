@@ -16,11 +16,14 @@ pub struct RegistrySettings {
     pub forgotten_after: u32,
     /// The most nodes. Default 10,000.
     pub nodes_max: usize,
-    /// The most topics of all nodes together, each counted at each of its nodes. Default 10,000,000.
+    /// The most topics of all nodes together, each counted at each of its nodes. Default 10,000,000. With
+    /// `channels_max` it bounds what a [server](crate::registry::RegistryServer) holds of announcements that have not
+    /// come whole: one address as many topics and channels as both allow, and all together a third more.
     pub topics_max: usize,
     /// The most channels of all nodes together, counted the same. Default 10,000,000.
     pub channels_max: usize,
-    /// The most watchers. Default 100,000.
+    /// The most watchers. Default 100,000. A [server](crate::registry::RegistryServer) gives one address three
+    /// quarters of them at most.
     pub watchers_max: usize,
 }
 

@@ -1,9 +1,10 @@
-//! A real etcd of one member, in a folder of its own, and a line to it that can be cut.
+//! A real etcd, mostly of one member, each in a folder of its own, and a line to it that can be cut.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     io::{self, BufRead as _, BufReader},
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener as StdListener},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -46,6 +47,9 @@ struct Inner {
     /// By TLS, where it has a certificate.
     secure: SocketAddr,
     peer: SocketAddr,
+    name: String,
+    /// All members, as etcd is told of them.
+    cluster: String,
     options: Vec<String>,
     running: Mutex<Option<Running>>,
 }
@@ -65,13 +69,42 @@ impl Drop for Running {
 
 impl Server {
     pub(crate) async fn start(options: &[&str]) -> Self {
-        let options = options.iter().map(ToString::to_string).collect();
-        let folder = tempfile::tempdir().unwrap();
-        let (client, secure, peer) = (free(), free(), free());
-        let running = Mutex::new(None);
-        let server = Self(Arc::new(Inner { folder, client, secure, peer, options, running }));
-        server.run().await;
-        server
+        let [one] = Self::members(options);
+        one.run().await;
+        one
+    }
+
+    /// Three members of one etcd, by which nothing is decided without two of them.
+    pub(crate) async fn start_three() -> [Self; 3] {
+        // They share few processors.
+        let all = Self::members(&["--heartbeat-interval", "100", "--election-timeout", "1000"]);
+        for member in &all {
+            member.begin();
+        }
+        for member in &all {
+            member.answers().await;
+        }
+        all
+    }
+
+    fn members<const N: usize>(options: &[&str]) -> [Self; N] {
+        let options: Vec<_> = options.iter().map(ToString::to_string).collect();
+        let peers = [(); N].map(|()| free());
+        let named = |number: usize| format!("member-{number}");
+        let all = peers.iter().enumerate().map(|(n, peer)| format!("{}=http://{peer}", named(n)));
+        let cluster = all.collect::<Vec<_>>().join(",");
+        std::array::from_fn(|number| {
+            Self(Arc::new(Inner {
+                folder: tempfile::tempdir().unwrap(),
+                client: free(),
+                secure: free(),
+                peer: peers[number],
+                name: named(number),
+                cluster: cluster.clone(),
+                options: options.clone(),
+                running: Mutex::new(None),
+            }))
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -89,16 +122,24 @@ impl Server {
 
     /// Runs it, with what it has on disk, until it answers.
     pub(crate) async fn run(&self) {
-        let Inner { folder, client, .. } = &*self.0;
+        self.begin();
+        self.answers().await;
+    }
+
+    fn begin(&self) {
         let running = self.0.spawn().unwrap();
         *self.0.running.lock() = Some(running);
+    }
+
+    async fn answers(&self) {
+        let Inner { folder, client, .. } = &*self.0;
         let answers = async {
             while !is_leading(*client).await {
                 sleep(Duration::from_millis(20)).await;
             }
         };
         let log = || fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-        assert!(timeout(Duration::from_secs(30), answers).await.is_ok(), "no etcd: {}", log());
+        assert!(timeout(Duration::from_secs(60), answers).await.is_ok(), "no etcd: {}", log());
     }
 
     /// Takes away all that it has on disk, while it does not run.
@@ -173,8 +214,19 @@ fn range(prefix: &str) -> (String, String) {
     (STANDARD.encode(prefix), STANDARD.encode(end))
 }
 
+/// An address where nobody listens, and nobody will but who asked for it: of this process alone among all of this
+/// machine, and of one test in it.
 fn free() -> SocketAddr {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static GIVEN: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    // All of 127.0.0.0/8 is this machine's, and a process has at most 22 bits of a number.
+    let [.., a, b, c] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, a | 0x40, b, c);
+    loop {
+        let free = StdListener::bind((own, 0)).unwrap().local_addr().unwrap();
+        if GIVEN.lock().insert(free) {
+            return free;
+        }
+    }
 }
 
 impl Inner {
@@ -196,10 +248,10 @@ impl Inner {
             clients.push_str(&format!(",https://{}", self.secure));
         }
         command.args(["-c", GUARD, "sh"]).arg(folder.join("log"));
-        command.arg("--data-dir").arg(folder.join("data")).args(["--name", "one"]);
+        command.arg("--data-dir").arg(folder.join("data")).args(["--name", &self.name]);
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("one={peer}")]);
+        command.args(["--initial-cluster", &self.cluster]);
         // Leases of a second are granted where elections are as quick.
         command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
         command.args(&self.options);

@@ -8,7 +8,7 @@ use ltq_discovery::{
     Discovery as _, DiscoveryError, Interest, NodeSet, NodeState, conformance::Backend as _,
     etcd::Etcd,
 };
-use ltq_transport::{ClientTrust, Tls, self_signed};
+use ltq_transport::{ClientTrust, Pem, Tls, self_signed};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -99,7 +99,7 @@ fn an_etcd_that_stands_still_is_noticed_and_what_was_to_be_told_is_told_later() 
         within("an update waits for nobody", one.update(drains)).await.unwrap();
         let began = tokio::time::Instant::now();
         assert!(within("nor a new watch", ours.watch(&Interest::Nodes)).await.is_err());
-        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
         server.pause(false);
         let drains = |nodes: &NodeSet| {
             nodes.iter().any(|node| node.state() == NodeState::Draining && !node.is_suspected())
@@ -228,27 +228,33 @@ fn a_node_whose_key_is_overwritten_writes_itself_again() {
     });
 }
 
+/// An etcd that asks who is there: "node" may read and write below the prefix.
+async fn with_users() -> Server {
+    let server = Server::start(&[]).await;
+    for (path, asked) in [
+        ("/v3/auth/user/add", json!({ "name": "root", "password": "r" })),
+        ("/v3/auth/role/add", json!({ "name": "root" })),
+        ("/v3/auth/user/grant", json!({ "user": "root", "role": "root" })),
+        ("/v3/auth/role/add", json!({ "name": "ltq" })),
+        (
+            "/v3/auth/role/grant",
+            json!({ "name": "ltq", "perm": { "permType": "READWRITE",
+                "key": STANDARD.encode("/ltq/"), "range_end": STANDARD.encode("/ltq0") } }),
+        ),
+        ("/v3/auth/user/add", json!({ "name": "node", "password": "n" })),
+        ("/v3/auth/user/grant", json!({ "user": "node", "role": "ltq" })),
+        ("/v3/auth/enable", json!({})),
+    ] {
+        let answer = server.ask(path, &asked, None).await;
+        assert!(answer.get("header").is_some(), "{path}: {answer}");
+    }
+    server
+}
+
 #[test]
 fn a_user_that_is_none_is_refused_and_one_who_may_is_not() {
     with_etcd(async {
-        let server = Server::start(&[]).await;
-        for (path, asked) in [
-            ("/v3/auth/user/add", json!({ "name": "root", "password": "r" })),
-            ("/v3/auth/role/add", json!({ "name": "root" })),
-            ("/v3/auth/user/grant", json!({ "user": "root", "role": "root" })),
-            ("/v3/auth/role/add", json!({ "name": "ltq" })),
-            (
-                "/v3/auth/role/grant",
-                json!({ "name": "ltq", "perm": { "permType": "READWRITE",
-                    "key": STANDARD.encode("/ltq/"), "range_end": STANDARD.encode("/ltq0") } }),
-            ),
-            ("/v3/auth/user/add", json!({ "name": "node", "password": "n" })),
-            ("/v3/auth/user/grant", json!({ "user": "node", "role": "ltq" })),
-            ("/v3/auth/enable", json!({})),
-        ] {
-            let answer = server.ask(path, &asked, None).await;
-            assert!(answer.get("header").is_some(), "{path}: {answer}");
-        }
+        let server = with_users().await;
         let asked = || etcd(&[server.address()], "/ltq");
         for (who, why) in [
             (asked(), "user name is empty"),
@@ -270,6 +276,112 @@ fn a_user_that_is_none_is_refused_and_one_who_may_is_not() {
         until("it is there", &mut watch, |nodes| nodes.len() == 1).await;
         one.withdraw().await.unwrap();
         until("it is gone", &mut watch, |nodes| nodes.is_empty()).await;
+    });
+}
+
+#[test]
+fn tokens_that_count_no_more_are_asked_for_again() {
+    with_etcd(async {
+        let server = with_users().await;
+        let ours = etcd(&[server.address()], "/ltq").user("node", "n").build().unwrap();
+        let mut watch = ours.watch(&Interest::Everything).await.unwrap();
+        let mut one = announce(&ours, node(1, "one", &["orders"])).await;
+        until("it is there", &mut watch, |nodes| nodes.len() == 1).await;
+        let token = async |name: &str, password: &str| {
+            let asked = json!({ "name": name, "password": password });
+            let answer = server.ask("/v3/auth/authenticate", &asked, None).await;
+            answer["token"].as_str().unwrap().to_owned()
+        };
+        let (root, other) = (token("root", "r").await, token("node", "n").await);
+        let range = json!({ "key": STANDARD.encode("/ltq/a") });
+        let may = server.ask("/v3/kv/range", &range, Some(&other)).await;
+        assert!(may.get("header").is_some(), "{may}");
+        // A password that is set, to whatever, ends all tokens of that user.
+        let asked = json!({ "name": "node", "password": "n" });
+        let set = server.ask("/v3/auth/user/changepw", &asked, Some(&root)).await;
+        assert!(set.get("header").is_some(), "{set}");
+        let ended = async {
+            loop {
+                let answer = server.ask("/v3/kv/range", &range, Some(&other)).await;
+                if answer.to_string().contains("invalid auth token") {
+                    return;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        within("tokens count no more", ended).await;
+        one.update(node(1, "one", &["orders", "mail"])).await.unwrap();
+        let both = |nodes: &NodeSet| {
+            let both = |of: &ltq_discovery::NodeInfo| of.topics().unwrap().len() == 2;
+            nodes.len() == 1 && nodes.iter().all(both)
+        };
+        until("what is new is written and read", &mut watch, both).await;
+        one.withdraw().await.unwrap();
+        until("it is gone", &mut watch, |nodes| nodes.is_empty()).await;
+    });
+}
+
+/// Of three members two stand still: what the third one knows is not what there is.
+#[test]
+fn a_member_that_hears_nothing_of_the_others_is_noticed() {
+    with_etcd(async {
+        let [one, two, three] = Server::start_three().await;
+        let asked = |at: &[std::net::SocketAddr]| {
+            etcd(at, "/ltq").timeout(Duration::from_secs(2)).patience(Duration::from_secs(40))
+        };
+        let theirs = asked(&[two.address()]).build().unwrap();
+        let mut node_one = announce(&theirs, node(1, "one", &[])).await;
+        let ours = asked(&[one.address()]).build().unwrap();
+        let mut watch = ours.watch(&Interest::Nodes).await.unwrap();
+        until("it is there", &mut watch, |nodes| ids(nodes) == ["one"]).await;
+        for member in [&two, &three] {
+            member.pause(true);
+        }
+        let lost = async {
+            loop {
+                match watch.changed().await {
+                    Ok(nodes) => assert_eq!(ids(&nodes), ["one"], "taken away"),
+                    Err(error) => return error,
+                }
+            }
+        };
+        let lost = within("the loss is told", lost).await;
+        assert!(matches!(lost, DiscoveryError::Unreachable { .. }), "{lost:?}");
+        let drains = node(1, "one", &[]).with_state(NodeState::Draining);
+        node_one.update(drains).await.unwrap();
+        for member in [&two, &three] {
+            member.pause(false);
+        }
+        let drains = |nodes: &NodeSet| nodes.iter().any(|it| it.state() == NodeState::Draining);
+        until("it is heard again, with what is new", &mut watch, drains).await;
+        node_one.withdraw().await.unwrap();
+    });
+}
+
+#[test]
+fn to_keep_a_lease_or_to_ask_for_a_key_writes_nothing() {
+    with_etcd(async {
+        let server = Server::start(&[]).await;
+        let revision = async || {
+            let now = server.ask("/v3/kv/range", &json!({ "key": "YQ==" }), None).await;
+            now["header"]["revision"].as_str().unwrap().to_owned()
+        };
+        let lease = json!({ "ID": "77", "TTL": "60" });
+        let granted = server.ask("/v3/lease/grant", &lease, None).await;
+        assert_eq!(granted["ID"], "77");
+        let before = revision().await;
+        // What a node's beats are.
+        let asks = json!({ "success": [], "compare":
+            [{ "key": "YQ==", "target": "LEASE", "result": "EQUAL", "lease": "77" }] });
+        for _ in 0..10 {
+            let kept = server.ask("/v3/lease/keepalive", &json!({ "ID": "77" }), None).await;
+            assert_eq!(kept["result"]["TTL"], "60", "{kept}");
+            let asked = server.ask("/v3/kv/txn", &asks, None).await;
+            assert!(asked.get("header").is_some(), "{asked}");
+        }
+        assert_eq!(revision().await, before);
+        server.put("/a", b"b").await;
+        assert_ne!(revision().await, before);
     });
 }
 
@@ -303,5 +415,50 @@ fn over_tls_it_is_asked_as_over_tcp_and_a_stranger_is_not() {
         let stranger = ask(ClientTrust::fingerprint(other).unwrap()).watch(&Interest::Nodes).await;
         let why = stranger.map(|_| ()).unwrap_err().to_string();
         assert!(why.contains("certificate"), "{why}");
+    });
+}
+
+#[test]
+fn where_etcd_asks_for_certificates_a_node_proves_itself_by_its_own() {
+    with_etcd(async {
+        let [etcds, ours, strangers] = [(); 3].map(|()| self_signed(&["localhost"]).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        // The gateway is a client of etcd, too, and proves itself by etcd's own.
+        let trusted = format!("{}{}", etcds.certificate, ours.certificate);
+        let server = Server::start(&[
+            "--client-cert-auth",
+            "--trusted-ca-file",
+            &write("trusted.pem", &trusted),
+            "--cert-file",
+            &write("etcd.pem", &etcds.certificate),
+            "--key-file",
+            &write("etcd-key.pem", &etcds.key),
+        ])
+        .await;
+        let ask = |by: Option<&ltq_transport::SelfSigned>| {
+            let mut trust = ClientTrust::fingerprint(etcds.fingerprint).unwrap();
+            if let Some(by) = by {
+                let (certificate, key) = (Pem::text(&by.certificate), Pem::text(&by.key));
+                trust = trust.with_certificate(certificate, key).unwrap();
+            }
+            let tls = Tls::default().trusting(trust).without_protocol();
+            Etcd::builder(tls).endpoint(format!("https://{}", server.secure())).build().unwrap()
+        };
+        let known = ask(Some(&ours));
+        let one = announce(&known, node(1, "one", &["orders"])).await;
+        let mut watch = known.watch(&Interest::Everything).await.unwrap();
+        assert_eq!(ids(&watch.changed().await.unwrap()), ["one"]);
+        for nobody in [None, Some(&strangers)] {
+            let refused = ask(nobody).watch(&Interest::Nodes).await.map(|_| ());
+            assert!(matches!(refused, Err(DiscoveryError::Unreachable { .. })), "{refused:?}");
+        }
+        one.withdraw().await.unwrap();
+        let gone = within("it is gone", watch.changed()).await.unwrap();
+        assert!(gone.is_empty());
     });
 }

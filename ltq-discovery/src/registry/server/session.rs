@@ -14,6 +14,7 @@ use super::{
     Open, Shared, count,
     frames::{Frames, Work, is_good_part, names},
     places::{Half, NoPlace},
+    telling::{not_taken, say_told},
     wake::News,
 };
 use crate::{
@@ -21,13 +22,10 @@ use crate::{
     registry::{
         change::NodeChange,
         link::{Link, LinkError, Mouth},
-        protocol::{
-            self, Ask, GoodbyeCode, MAGIC, Part, Parts, PlainNode, REGISTRY_PROTOCOL, SILENT_BEATS,
-            Say,
-        },
-        refused::{AnnounceError, UpdateError},
+        protocol::{self, Ask, GoodbyeCode, MAGIC, REGISTRY_PROTOCOL, SILENT_BEATS, Say},
+        refused::UpdateError,
         state::{SessionId, sizes},
-        watchers::{Told, WatcherId},
+        watchers::WatcherId,
     },
 };
 
@@ -473,37 +471,6 @@ impl Session<'_> {
             self.open.unwatch();
         }
     }
-}
-
-fn not_taken(error: &AnnounceError) -> Say {
-    let superseded = matches!(error, AnnounceError::Superseded { .. });
-    Say::NotTaken { superseded, detail: error.to_string() }
-}
-
-/// Says one thing to a watcher, in as many frames as it takes.
-fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), LinkError> {
-    let mut say = |part: Part| mouth.say(&Say::Told { watch, part });
-    match told {
-        Told::Anew => say(Part::Anew)?,
-        Told::Gone(id) => say(Part::Gone(id.to_string()))?,
-        Told::Complete => say(Part::Complete)?,
-        Told::Node(node) => {
-            let (plain, is_suspected) = (PlainNode::of(&node), node.is_suspected());
-            let Some(topics) = node.topics() else {
-                say(Part::Node { node: plain, topics: None, is_suspected, more: false })?;
-                return Ok(());
-            };
-            let mut parts = Parts::of(topics);
-            let (first, mut more) = (parts.next_part(), !parts.is_over());
-            say(Part::Node { node: plain, topics: Some(first), is_suspected, more })?;
-            while more {
-                let topics = parts.next_part();
-                more = !parts.is_over();
-                say(Part::Topics { topics, more })?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What may wait to be sent; a node with many topics goes beyond it.

@@ -1,0 +1,40 @@
+//! How a registry says what it has to say, in frames.
+
+use crate::registry::{
+    link::{LinkError, Mouth},
+    protocol::{Part, Parts, PlainNode, Say},
+    refused::AnnounceError,
+    watchers::Told,
+};
+
+/// That a node is not taken in.
+pub(super) fn not_taken(error: &AnnounceError) -> Say {
+    let superseded = matches!(error, AnnounceError::Superseded { .. });
+    Say::NotTaken { superseded, detail: error.to_string() }
+}
+
+/// Says one thing to a watcher, in as many frames as it takes.
+pub(super) fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), LinkError> {
+    let mut say = |part: Part| mouth.say(&Say::Told { watch, part });
+    match told {
+        Told::Anew => say(Part::Anew)?,
+        Told::Gone(id) => say(Part::Gone(id.to_string()))?,
+        Told::Complete => say(Part::Complete)?,
+        Told::Node(node) => {
+            let (plain, is_suspected) = (PlainNode::of(&node), node.is_suspected());
+            let Some(topics) = node.topics() else {
+                say(Part::Node { node: plain, topics: None, is_suspected, more: false })?;
+                return Ok(());
+            };
+            let mut parts = Parts::of(topics);
+            let (first, mut more) = (parts.next_part(), !parts.is_over());
+            say(Part::Node { node: plain, topics: Some(first), is_suspected, more })?;
+            while more {
+                let topics = parts.next_part();
+                more = !parts.is_over();
+                say(Part::Topics { topics, more })?;
+            }
+        }
+    }
+    Ok(())
+}
