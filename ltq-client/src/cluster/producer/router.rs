@@ -28,6 +28,8 @@ pub(super) struct Router {
     chooser: Chooser,
     /// In the order of their ids.
     candidates: Vec<Candidate>,
+    /// Which of them have a producer, by their places.
+    open: Vec<usize>,
     pub(super) order: Option<Order>,
     /// What waits for a node, by its number.
     waiting: BTreeMap<u64, Waiting>,
@@ -110,6 +112,7 @@ impl Router {
             ended: None,
             chooser: Chooser::new(choice),
             candidates: Vec::new(),
+            open: Vec::new(),
             order,
             waiting: BTreeMap::new(),
             of_slot: BTreeMap::new(),
@@ -137,10 +140,10 @@ impl Router {
                 self.is_more_wanted = true;
             }
             // It is opened beside; this message goes to one that is open.
-            let open: Vec<_> = candidates.iter().filter(|one| one.lent.is_some()).collect();
-            let load = |index: usize| open.get(index).map_or(0, |one| one.to_do());
-            let chosen = self.chooser.choose(open.len(), load, random);
-            let lent = chosen.and_then(|index| open.get(index)?.lent.clone());
+            let open = |index: usize| self.open.get(index).and_then(|at| candidates.get(*at));
+            let load = |index: usize| open(index).map_or(0, Candidate::to_do);
+            let chosen = self.chooser.choose(self.open.len(), load, random);
+            let lent = chosen.and_then(|index| open(index)?.lent.clone());
             return lent.map_or(Spot::Waits, Spot::At);
         };
         match order.turn(slot) {
@@ -182,6 +185,7 @@ impl Router {
                 candidate.lent = None;
             }
         }
+        self.note_open();
     }
 
     /// Lets a call wait. Returns whether the task has to be told: nothing waits in front of it that it is
@@ -294,11 +298,18 @@ impl Router {
     /// These may be given messages from now on; in the order of their ids.
     pub(super) fn set_candidates(&mut self, candidates: Vec<Candidate>) {
         self.candidates = candidates;
+        self.note_open();
         let candidates = &self.candidates;
         self.wanted.retain(|id| {
             let found = candidates.binary_search_by(|one| one.id.cmp(id));
             found.ok().and_then(|index| candidates.get(index)).is_some_and(|one| one.lent.is_none())
         });
+    }
+
+    fn note_open(&mut self) {
+        let all = self.candidates.iter().enumerate();
+        self.open.clear();
+        self.open.extend(all.filter(|(_, one)| one.lent.is_some()).map(|(at, _)| at));
     }
 
     pub(super) fn wanted(&mut self) -> BTreeSet<NodeId> {
