@@ -212,6 +212,8 @@ async fn promise_1_what_a_drain_could_not_give_away_is_kept() {
     let held = depth(&from, "orders").await;
     assert!(held >= 100, "{held}");
     assert!(first.ended().await.expect("it ends").success());
+    // This one would take an hour to be drained.
+    std::fs::write(&config, "[drain]\non_signal = true\ntimeout = \"1h\"\n").expect("written");
     let again = node(folder.path(), "n1", &more).await;
     let client = client(&again).await;
     assert_eq!(depth(&client, "orders").await, held);
@@ -227,11 +229,10 @@ async fn promise_1_what_a_drain_could_not_give_away_is_kept() {
     })
     .await;
     // And with a second signal it does not wait for the drain to be over.
-    let began = std::time::Instant::now();
     again.tell_to_end().expect("told");
     until_it_refuses(&client, "orders").await;
-    assert!(again.terminate().await.expect("it ends").success());
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let ended = within("it ends", again.terminate()).await.expect("it ends");
+    assert!(ended.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,9 +46,11 @@ async fn promises_2_and_11_a_stop_in_the_middle_of_traffic_loses_nothing_that_wa
                 while !done.load(Relaxed) {
                     let sent = producer.send(ClientMessage::new("x"));
                     match tokio::time::timeout(Duration::from_secs(1), sent).await {
-                        Ok(Ok(_)) => confirmed.fetch_add(1, Relaxed),
-                        Ok(Err(_)) | Err(_) => return,
-                    };
+                        Ok(Ok(_)) => drop(confirmed.fetch_add(1, Relaxed)),
+                        Ok(Err(_)) => return,
+                        // Late, or never: it is seen above whether there is more to do.
+                        Err(_) => {}
+                    }
                 }
             });
         }
@@ -65,6 +67,7 @@ async fn promises_2_and_11_a_stop_in_the_middle_of_traffic_loses_nothing_that_wa
                             let _ = delivery.ack();
                         }
                         Ok(Some(Ok(delivery))) => std::mem::forget(delivery),
+                        Err(_) => {}
                         _ => return,
                     }
                 }
@@ -78,7 +81,7 @@ async fn promises_2_and_11_a_stop_in_the_middle_of_traffic_loses_nothing_that_wa
         .await;
         let began = Instant::now();
         within("the stop", served.broker.stop(DEADLINE)).await.expect("a clean stop");
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         done.store(true, Relaxed);
         while tasks.join_next().await.is_some() {}
         let confirmed = confirmed.load(Relaxed);
@@ -166,7 +169,8 @@ async fn promise_11_a_stop_while_topics_are_being_made_misses_none() {
 
 #[tokio::test]
 async fn promise_11_connections_that_have_not_said_hello_do_not_hold_up_the_stop() {
-    let served = Served::start(Served::settings()).await;
+    let hello_timeout = Duration::from_secs(3600);
+    let served = Served::start(BrokerSettings { hello_timeout, ..Served::settings() }).await;
     let mut silent = RawPeer::connect(&served.address).await;
     let mut half = RawPeer::connect(&served.address).await;
     half.send_bytes(&[50, 0, 0, 0, 1]).await.expect("sent");
@@ -182,7 +186,7 @@ async fn promise_11_connections_that_have_not_said_hello_do_not_hold_up_the_stop
     // Peers that hear the goodbye need not be waited for longer than their last words take.
     within("the stop", served.broker.stop(DEADLINE)).await.expect("a clean stop");
     within("all were told", hearing).await.expect("no panic");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,3 +341,6 @@ async fn promise_11_a_peer_that_is_behind_hears_what_is_stored_before_the_goodby
     assert_eq!(confirmed, 10, "stored, so the publisher knows it");
     stop.await.expect("no panic").expect("a clean stop");
 }
+
+/// Less than what a stop waits for at most, and much more than it takes on a slow machine.
+const SOON: Duration = Duration::from_secs(15);

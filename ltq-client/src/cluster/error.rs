@@ -243,7 +243,8 @@ pub enum NodeNotUsed {
     /// The connection to it is down, or ends.
     #[error("not connected")]
     NotConnected,
-    /// It refused the producer, a message or the consumer, and is passed over for a while.
+    /// It refused the producer, a message or the consumer: it is passed over for a while, or has said nothing
+    /// else since then.
     #[error("passed over: {0}")]
     PassedOver(Refusal),
     /// It is the same broker as this other node, by its address or by its word, and used as that.
@@ -266,7 +267,35 @@ pub enum NodeNotUsed {
     NotItsTurn,
 }
 
+impl NodeNotUsed {
+    /// In a few words, without what is said of the one node.
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::NoAddress => "without a known address",
+            Self::NotConnected => "not connected",
+            Self::PassedOver(_) => "passed over",
+            Self::SameAs(_) => "the same as others",
+            Self::Silent => "silent",
+            Self::LeftOut => "not kept to",
+            Self::NoAnswer => "without an answer yet",
+            Self::NotItsTurn => "not in their turn",
+        }
+    }
+
+    /// Whether it is the same that is the matter: refusals of one code are, whatever their words.
+    fn is_alike(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::PassedOver(one), Self::PassedOver(other)) => one.code == other.code,
+            _ => self.kind() == other.kind(),
+        }
+    }
+}
+
 /// Why none of the nodes is used: each with its reason.
+///
+/// As a text it names up to eight nodes, among them one for each thing that is the matter with any, and how
+/// many there are of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodesNotUsed(pub Arc<[(NodeId, NodeNotUsed)]>);
 
@@ -275,14 +304,36 @@ impl fmt::Display for NodesNotUsed {
         if self.0.is_empty() {
             return f.write_str("there is no node");
         }
-        for (index, (node, why)) in self.0.iter().take(SHOWN_MAX).enumerate() {
+        // Each thing that is the matter with some node is told of one of them, before it is told of another.
+        let mut kinds = Vec::<(&NodeNotUsed, usize)>::new();
+        let (mut shown, mut others) = (Vec::new(), Vec::new());
+        for one in self.0.iter() {
+            match kinds.iter_mut().find(|(kind, _)| kind.is_alike(&one.1)) {
+                Some((_, count)) => {
+                    *count += 1;
+                    others.push(one);
+                }
+                None => {
+                    kinds.push((&one.1, 1));
+                    shown.push(one);
+                }
+            }
+        }
+        shown.extend(others);
+        for (index, (node, why)) in shown.iter().take(SHOWN_MAX).enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             write!(f, "{comma}{node} ({why})")?;
         }
-        match self.0.len().saturating_sub(SHOWN_MAX) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
+        let more = shown.len().saturating_sub(SHOWN_MAX);
+        if more == 0 {
+            return Ok(());
         }
+        write!(f, " and {more} more; of all {}:", shown.len())?;
+        for (index, (kind, count)) in kinds.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma} {count} {}", kind.kind())?;
+        }
+        Ok(())
     }
 }
 

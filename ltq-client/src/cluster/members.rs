@@ -10,7 +10,12 @@ use std::{
 use ltq_core::Address;
 use ltq_discovery::{Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet};
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::watch, task::AbortHandle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 
 use super::{
     ClusterError, NodeStatus,
@@ -21,8 +26,9 @@ use crate::{Client, ClientBuilder, connection::Lease};
 /// What all producers and consumers of a cluster share: which nodes there are, as far as is known, and
 /// a client for each that is used.
 ///
-/// A client is made when it is first asked for, and connects in the background. It goes when its node
-/// is gone and nobody uses it any more; a node that comes back meanwhile has the same one again.
+/// A client is made when it is first asked for, and connects in the background. It goes when nobody uses it
+/// any more: at once where its node is gone, and after a while where it is there, since who comes next finds
+/// it connected then. A node that comes back meanwhile has the same one again.
 pub(crate) struct Members {
     shared: Arc<Shared>,
     following: AbortHandle,
@@ -34,6 +40,8 @@ struct Shared {
     nodes: watch::Sender<Option<NodeSet>>,
     state: Mutex<State>,
     runtime: Handle,
+    /// There is a client again that may be left alone.
+    made: Notify,
     /// A random number of this client's, by which it chooses among many nodes.
     seed: u64,
 }
@@ -48,8 +56,10 @@ struct State {
 struct Member {
     addresses: Vec<Address>,
     epoch: Epoch,
-    /// While the node is there.
+    /// While the node is there, and not for long after it was used.
     held: Option<Client>,
+    /// Nobody else had the client when that was looked at last.
+    is_idle: bool,
     /// Whoever uses it after the node is gone keeps it.
     lease: Weak<Lease>,
 }
@@ -82,6 +92,7 @@ impl Members {
             nodes: watch::Sender::new(None),
             state: Mutex::new(state),
             runtime: Handle::current(),
+            made: Notify::new(),
             seed,
         });
         let (told, mut trouble) = watch::channel(None);
@@ -138,6 +149,8 @@ impl Members {
             && let Some(client) = member.client()
         {
             member.held = Some(client.clone());
+            member.is_idle = false;
+            self.shared.made.notify_one();
             return Some(client);
         }
         if addresses.is_empty() {
@@ -148,8 +161,10 @@ impl Members {
         // It fails without an address only.
         let client = made.ok()?;
         let lease = Arc::downgrade(client.lease());
-        let member = Member { addresses, epoch: node.epoch(), held: Some(client.clone()), lease };
+        let held = Some(client.clone());
+        let member = Member { addresses, epoch: node.epoch(), held, is_idle: false, lease };
         let before = state.members.insert(id.clone(), member);
+        self.shared.made.notify_one();
         drop(state);
         drop(before);
         Some(client)
@@ -256,14 +271,53 @@ impl Shared {
     }
 }
 
-/// Keeps the set of nodes up to date. The last one stays in force whatever goes wrong.
+impl Shared {
+    /// Lets go of the clients that nobody has used since the last time. What was enqueued on them is answered
+    /// first. Returns whether there are others to look at.
+    fn close_idle(&self) -> bool {
+        let mut gone = Vec::new();
+        let mut state = self.state.lock();
+        state.members.retain(|_, member| {
+            // Who takes it from here does so under the lock.
+            let is_idle = member.held.is_some() && member.lease.strong_count() == 1;
+            if is_idle && member.is_idle {
+                gone.extend(member.held.take());
+                return false;
+            }
+            member.is_idle = is_idle;
+            member.lease.strong_count() > 0
+        });
+        let is_any = state.members.values().any(|member| member.held.is_some());
+        drop(state);
+        drop(gone);
+        is_any
+    }
+}
+
+/// Closes the connections that nobody uses.
+async fn close_idle(shared: &Shared) {
+    loop {
+        if !shared.close_idle() {
+            shared.made.notified().await;
+        }
+        sleep(IDLE).await;
+    }
+}
+
+/// How long a connection is kept that nobody uses, at least; at most twice that.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Keeps the set of nodes up to date, and the connections to those that are used. The last one stays in force whatever goes wrong.
 async fn keep_up(shared: Arc<Shared>, told: watch::Sender<Option<Arc<DiscoveryError>>>) {
     let wait = |failures| shared.wait(failures);
     let hear = |word| match word {
         Word::Nodes(nodes) => shared.update(nodes),
         Word::Trouble(error) => drop(told.send_replace(Some(Arc::new(error)))),
     };
-    follow(shared.discovery.clone(), Interest::Nodes, wait, hear).await;
+    tokio::join!(
+        follow(shared.discovery.clone(), Interest::Nodes, wait, hear),
+        close_idle(&shared),
+    );
 }
 
 impl Shared {

@@ -47,8 +47,8 @@ use producer::Shared;
 /// Cheap to clone; clones share what is known of the nodes, and one connection to each node that is
 /// used. It follows the discovery scheme for as long as there are handles; where that loses sight of
 /// the nodes, what is known stays in use. A node is connected to when it is first used, at the first of
-/// its addresses that answers and whose transport the client knows; a node that is gone keeps its
-/// connection until nobody uses it any more.
+/// its addresses that answers and whose transport the client knows. A connection that nobody uses any more,
+/// no producer, consumer or [`Admin`], ends after 30 to 60 s, and at once where its node is gone.
 ///
 /// ```no_run
 /// use ltq_client::{Client, Cluster, Message};
@@ -97,7 +97,7 @@ struct Handles {
 pub struct NodeStatus {
     /// What the discovery scheme tells of it.
     pub node: NodeInfo,
-    /// What the connection to it is doing; `None` for a node that was not used yet.
+    /// What the connection to it is doing; `None` for a node that is not used.
     pub connection: Option<ConnectionState>,
 }
 
@@ -205,7 +205,7 @@ impl Cluster {
         self.inner.members.statuses()
     }
 
-    /// An operator's requests to one node, which is connected to for that if it was not used yet.
+    /// An operator's requests to one node, which is connected to for that if it is not used.
     ///
     /// # Errors
     /// [`ClusterError::NoSuchNode`], [`ClusterError::Closed`].

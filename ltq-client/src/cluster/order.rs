@@ -43,6 +43,8 @@ pub(crate) fn hash(parts: &[&[u8]]) -> u64 {
 
 /// How much a node wants a slot.
 fn weight(slot: Slot, node: &NodeId) -> u64 {
+    #[cfg(test)]
+    tests::WEIGHED.with(|count| count.set(count.get() + 1));
     hash(&[&slot.0.to_be_bytes(), node.as_str().as_bytes()])
 }
 
@@ -58,17 +60,16 @@ pub(crate) fn rendezvous(slot: Slot, nodes: &[NodeId]) -> Option<&NodeId> {
 /// Where each slot's order is kept, and what of it is under way.
 #[derive(Debug)]
 pub(crate) struct Order {
+    /// In the order of their ids.
     nodes: Vec<NodeId>,
-    /// How often `nodes` has changed.
-    generation: u64,
     slots: BTreeMap<Slot, SlotState>,
     moves_silently: bool,
 }
 
 #[derive(Debug, Default)]
 struct SlotState {
-    /// Its node, as of this generation.
-    home: Option<(u64, Option<NodeId>)>,
+    /// Its node and how much that wants it, once somebody has asked.
+    home: Option<(u64, NodeId)>,
     /// Where the last message went.
     last: Option<NodeId>,
     /// At that node.
@@ -90,29 +91,43 @@ pub(crate) enum Turn {
 
 impl Order {
     pub(crate) const fn new(moves_silently: bool) -> Self {
-        Self { nodes: Vec::new(), generation: 0, slots: BTreeMap::new(), moves_silently }
+        Self { nodes: Vec::new(), slots: BTreeMap::new(), moves_silently }
     }
 
-    /// These are the nodes that may have slots.
+    /// These are the nodes that may have slots, in the order of their ids.
+    ///
+    /// A slot that is in use is asked again of those that are new, and of all only where its own node is gone:
+    /// each change costs as much as there are slots, however many nodes there are.
     pub(crate) fn set_nodes(&mut self, nodes: Vec<NodeId>) {
-        if self.nodes != nodes {
-            self.nodes = nodes;
-            self.generation += 1;
+        if self.nodes == nodes {
+            return;
         }
+        let is_new = |id: &&NodeId| self.nodes.binary_search(id).is_err();
+        let new: Vec<_> = nodes.iter().filter(is_new).collect();
+        for (slot, state) in &mut self.slots {
+            let Some((weight_now, home)) = &mut state.home else { continue };
+            if nodes.binary_search(home).is_err() {
+                state.home = None;
+                continue;
+            }
+            for id in &new {
+                let rank = (weight(*slot, id), *id);
+                if rank > (*weight_now, &*home) {
+                    (*weight_now, *home) = (rank.0, rank.1.clone());
+                }
+            }
+        }
+        self.nodes = nodes;
     }
 
     /// What a message of this slot is to do that nobody waits before.
     pub(crate) fn turn(&mut self, slot: Slot) -> Turn {
-        let (nodes, generation) = (&self.nodes, self.generation);
+        let nodes = &self.nodes;
         let state = self.slots.entry(slot).or_default();
-        let home = match &state.home {
-            Some((of, home)) if *of == generation => home.clone(),
-            _ => {
-                let home = rendezvous(slot, nodes).cloned();
-                state.home = Some((generation, home.clone()));
-                home
-            }
-        };
+        if state.home.is_none() {
+            state.home = rendezvous(slot, nodes).map(|home| (weight(slot, home), home.clone()));
+        }
+        let home = state.home.as_ref().map(|(_, home)| home.clone());
         let Some(to) = home else { return Turn::Wait };
         match &state.last {
             Some(from) if *from != to => {
@@ -161,9 +176,19 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, collections::BTreeSet};
+
     use proptest::prelude::*;
 
     use super::*;
+
+    thread_local! {
+        pub(super) static WEIGHED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn weighed() -> usize {
+        WEIGHED.with(|count| count.replace(0))
+    }
 
     fn nodes(count: usize) -> Vec<NodeId> {
         (0..count).map(|n| format!("node-{n}").parse().unwrap()).collect()
@@ -217,6 +242,52 @@ mod tests {
             let share = u32::from(SLOTS) / (count as u32 + 1);
             prop_assert!(moved.abs_diff(share) <= share / 4 + 60, "{} of {}", moved, share);
         }
+    }
+
+    /// Of each slot at each step.
+    fn homes_are_as_among_all(steps: &[Vec<usize>]) {
+        let all = nodes(40);
+        let mut order = Order::new(true);
+        for step in steps {
+            let now: BTreeSet<_> = step.iter().map(|n| all[*n].clone()).collect();
+            let now: Vec<_> = now.into_iter().collect();
+            order.set_nodes(now.clone());
+            for slot in (0..SLOTS).step_by(512).map(Slot) {
+                let home = rendezvous(slot, &now).cloned();
+                assert_eq!(order.turn(slot), home.map_or(Turn::Wait, Turn::Go));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_and_goes_each_slot_is_where_it_is_among_all(
+            steps in proptest::collection::vec(proptest::collection::vec(0..40_usize, 0..20), 1..8),
+        ) {
+            homes_are_as_among_all(&steps);
+        }
+    }
+
+    #[test]
+    fn a_node_that_comes_or_goes_costs_what_there_are_slots_however_many_nodes_there_are() {
+        const NODES: usize = 500;
+        let mut sorted = nodes(NODES);
+        sorted.sort();
+        let slots: Vec<_> = (0..SLOTS).step_by(8).map(Slot).collect();
+        let mut order = Order::new(true);
+        let mut look = |nodes: &[NodeId]| {
+            weighed();
+            order.set_nodes(nodes.to_vec());
+            slots.iter().for_each(|slot| drop(order.turn(*slot)));
+            weighed()
+        };
+        look(&sorted[..NODES - 1]);
+        let joins = look(&sorted);
+        assert_eq!(joins, slots.len(), "each slot is asked of the new one");
+        let leaves = look(&sorted[..NODES - 1]);
+        // About one of these slots was its own, to be asked of all others.
+        assert!(leaves <= NODES * 6, "{leaves}");
+        assert_eq!(look(&sorted[..NODES - 1]), 0, "nothing is new");
     }
 
     #[test]

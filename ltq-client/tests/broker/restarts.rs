@@ -61,7 +61,7 @@ async fn promise_15_a_broker_that_comes_back_empty_leaves_nothing_hanging() {
     assert_eq!(receipt.sequence, 1, "it is a new instance of its name");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn promise_15_without_a_broker_everything_ends_in_time() {
     let node = Node::over(namespace()).await;
     let client =

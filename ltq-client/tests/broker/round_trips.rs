@@ -168,7 +168,7 @@ async fn what_is_given_back_comes_again() {
     within(fourth.ack_confirmed()).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn promise_3_an_ack_after_the_timeout_is_stale() {
     let node = Node::over(namespace()).await;
     let client = node.client().await;

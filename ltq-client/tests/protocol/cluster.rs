@@ -62,7 +62,7 @@ fn suspected() -> NodeInfo {
 }
 
 /// No chance at all.
-struct Least;
+pub(crate) struct Least;
 
 impl Entropy for Least {
     fn next(&self) -> u64 {

@@ -38,7 +38,11 @@ impl Fake {
         let instance = match name {
             "fake" => welcome().instance,
             // Each of them is another broker.
-            name => InstanceId([name.bytes().fold(0, |sum, byte| sum ^ byte); 16]),
+            name => {
+                let mut bytes = [0; 16];
+                bytes.iter_mut().zip(name.bytes()).for_each(|(to, byte)| *to = byte);
+                InstanceId(bytes)
+            }
         };
         let publish_bytes_max = welcome().limits.publish_bytes_max;
         Self { listener, transports, address: address.to_string(), instance, publish_bytes_max }
@@ -65,7 +69,13 @@ impl Fake {
 
     /// The next connection, its hello answered.
     pub(crate) async fn welcome(&mut self) -> Peer {
-        let mut peer = self.accept().await;
+        within(self.next_welcome()).await
+    }
+
+    /// The same, however long it takes to come.
+    pub(crate) async fn next_welcome(&mut self) -> Peer {
+        let connection = self.listener.accept().await.unwrap();
+        let mut peer = Peer::accept(Arc::from(connection)).await;
         let mut welcome = Welcome { instance: self.instance, ..welcome() };
         welcome.limits.publish_bytes_max = self.publish_bytes_max;
         peer.greet(welcome).await;

@@ -169,6 +169,7 @@ fn a_client_that_closes_over_quic_is_gone_though_its_program_ends_at_once() {
     drop(runtime);
     let begun = Instant::now();
     until("the end of the connection", || node.figure("ltq_connections") == 0);
-    assert!(begun.elapsed() < Duration::from_secs(5), "only by a timeout: {:?}", begun.elapsed());
+    // It would be given up after 15 s.
+    assert!(begun.elapsed() < Duration::from_secs(12), "only by a timeout: {:?}", begun.elapsed());
     node.stop();
 }

@@ -153,8 +153,8 @@ impl ClusterProducerBuilder {
     /// How many nodes the producer keeps to, at least 1. Where more would do it uses those that a random number
     /// of its [`Cluster`] names, the same ones for as long as they will do, for all producers of the cluster
     /// that have the same maximum; when one of them will not do, another takes its place until it does again.
-    /// So many programs together use all nodes alike, and while most nodes do none is connected to all of them: a
-    /// connection to one that was tried stays, so that after an outage there may be many. Default: 16.
+    /// So many programs together use all nodes alike, and none is connected to all of them for long: a
+    /// connection to one that was tried, and is left out then, ends when nobody has used it for 30 to 60 s. Default: 16.
     ///
     /// An ordered producer takes no notice of it: the node of a key is not for it to choose. It is connected to
     /// the nodes of the keys that it publishes.

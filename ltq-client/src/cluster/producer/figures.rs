@@ -20,6 +20,9 @@ pub struct ClusterFigures {
     pub maybe_repeated: u64,
     /// How often the order of a slot moved and its publisher was told.
     pub order_moves: u64,
+    /// How often the producer has looked at what is known of all its nodes. Each look costs as much as there
+    /// are nodes, and takes all news in that there were since the last.
+    pub looks: u64,
     /// The nodes that were used and are still known.
     pub nodes: BTreeMap<NodeId, NodeFigures>,
 }
@@ -40,6 +43,7 @@ pub(super) struct Counts {
     nodes: BTreeMap<NodeId, Arc<NodeCounts>>,
     forgotten: (u64, u64),
     pub(super) order_moves: u64,
+    pub(super) looks: u64,
 }
 
 impl Counts {
@@ -73,6 +77,7 @@ impl Counts {
             maybe_repeated += counts.maybe_repeated.load(Ordering::Relaxed);
             nodes.insert(node.clone(), figures);
         }
-        ClusterFigures { moved, maybe_repeated, order_moves: self.order_moves, nodes }
+        let (order_moves, looks) = (self.order_moves, self.looks);
+        ClusterFigures { moved, maybe_repeated, order_moves, looks, nodes }
     }
 }

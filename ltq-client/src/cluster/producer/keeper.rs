@@ -8,18 +8,19 @@ mod view;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use ltq_discovery::{NodeId, NodeSet};
 use tokio::{
     sync::{oneshot, watch},
     task::yield_now,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::debug;
 
-use super::{router::PassedOver, shared::Shared, subset::Subset};
+use super::{behalf::Signal, router::PassedOver, shared::Shared, subset::Subset};
 use crate::{
     ClusterError, ClusterPublishError, PublishError, RequestError,
     cluster::{Members, order::Slot},
@@ -110,6 +111,35 @@ impl Keeper {
                 () = signal.wait() => {}
                 () = sleep => {}
             }
+            self.gather(&signal).await;
+        }
+    }
+
+    /// Takes all news that there are, and where there are many nodes those of a moment, before all nodes are
+    /// looked at again: that costs as much as there are nodes, and when they come up all of them have news.
+    async fn gather(&mut self, signal: &Signal) {
+        let nodes = u32::try_from(self.members.nodes().len()).unwrap_or(u32::MAX);
+        let pause = PAUSE_PER_NODE.saturating_mul(nodes).min(PAUSE_MAX);
+        if pause < PAUSE_MIN {
+            while let Some(Some((node, number, result))) = self.openings.next().now_or_never() {
+                self.handle_opened(&node, number, result);
+            }
+            while self.contacts.changed().now_or_never().is_some() {}
+            return;
+        }
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut over => return,
+                Some((node, number, result)) = self.openings.next() => {
+                    self.handle_opened(&node, number, result);
+                }
+                () = self.contacts.changed() => {}
+                _ = self.nodes.changed() => {}
+                () = signal.wait() => {}
+            }
         }
     }
 
@@ -146,6 +176,7 @@ impl Keeper {
     /// `None` at the end.
     fn look(&mut self, now: Instant) -> Option<Next> {
         let mut next = Next::default();
+        self.shared.counts.lock().looks += 1;
         let view = self.view(now);
         self.tend_lanes(&view, now, &mut next);
         self.open_lanes(&view, now, &mut next);
@@ -221,6 +252,14 @@ impl Drop for Keeper {
         self.shared.done.send_replace(true);
     }
 }
+
+/// How long to wait for more news for each node that there is: a look at one takes a microsecond or two, so
+/// that a core in ten at most is busy with looking.
+const PAUSE_PER_NODE: Duration = Duration::from_micros(20);
+/// What is not worth a timer: up to 100 nodes are looked at whenever there are news.
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// What a message that finds no node is kept waiting for at most.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// The slot by which an ordered producer's message goes.
 pub(super) fn slot(shared: &Shared, key: Option<&[u8]>) -> Option<Slot> {

@@ -30,6 +30,8 @@ pub(super) struct Router {
     candidates: Vec<Candidate>,
     /// The one that was chosen last, if messages may follow each other, and what it had taken by then.
     last: Option<(Arc<Lent>, usize)>,
+    /// Which of them have a producer, by their places.
+    open: Vec<usize>,
     pub(super) order: Option<Order>,
     /// What waits for a node, by its number.
     waiting: BTreeMap<u64, Waiting>,
@@ -113,6 +115,7 @@ impl Router {
             chooser: Chooser::new(choice),
             candidates: Vec::new(),
             last: None,
+            open: Vec::new(),
             order,
             waiting: BTreeMap::new(),
             of_slot: BTreeMap::new(),
@@ -165,10 +168,10 @@ impl Router {
                 self.is_more_wanted = true;
             }
             // It is opened beside; this message goes to one that is open.
-            let open: Vec<_> = candidates.iter().filter(|one| one.lent.is_some()).collect();
-            let load = |index: usize| open.get(index).map_or(0, |one| one.to_do());
-            let chosen = self.chooser.choose(open.len(), load, random);
-            lent = chosen.and_then(|index| open.get(index)?.lent.clone());
+            let open = |index: usize| self.open.get(index).and_then(|at| candidates.get(*at));
+            let load = |index: usize| open(index).map_or(0, Candidate::to_do);
+            let chosen = self.chooser.choose(self.open.len(), load, random);
+            lent = chosen.and_then(|index| open(index)?.lent.clone());
         }
         let follows = lent.clone().filter(|_| self.chooser.lets_follow());
         self.last = follows.map(|lent| (lent.clone(), lent.behalf().taken()));
@@ -199,6 +202,7 @@ impl Router {
                 candidate.lent = None;
             }
         }
+        self.note_open();
     }
 
     /// Lets a call wait. Returns whether the task has to be told: nothing waits in front of it that it is
@@ -312,11 +316,18 @@ impl Router {
     pub(super) fn set_candidates(&mut self, candidates: Vec<Candidate>) {
         self.candidates = candidates;
         self.last = None;
+        self.note_open();
         let candidates = &self.candidates;
         self.wanted.retain(|id| {
             let found = candidates.binary_search_by(|one| one.id.cmp(id));
             found.ok().and_then(|index| candidates.get(index)).is_some_and(|one| one.lent.is_none())
         });
+    }
+
+    fn note_open(&mut self) {
+        let all = self.candidates.iter().enumerate();
+        self.open.clear();
+        self.open.extend(all.filter(|(_, one)| one.lent.is_some()).map(|(at, _)| at));
     }
 
     pub(super) fn wanted(&mut self) -> BTreeSet<NodeId> {

@@ -68,16 +68,22 @@ pub(super) struct Places<'a> {
 
 impl<'a> Places<'a> {
     /// `broker` tells which one a node is connected to.
-    pub(super) fn of(
+    pub(super) fn of<'u>(
         nodes: &'a NodeSet,
-        used: impl Iterator<Item = &'a NodeId>,
+        used: impl Iterator<Item = &'u NodeId>,
         broker: impl Fn(&NodeId) -> Option<InstanceId>,
     ) -> Self {
-        let used: Vec<_> = used.filter_map(|id| nodes.get(id)).collect();
-        let addresses =
-            used.iter().flat_map(|node| node.addresses().iter().map(|at| (at, node.id())));
-        let brokers = used.iter().filter_map(|node| Some((broker(node.id())?, node.id())));
-        Self { addresses: addresses.collect(), brokers: brokers.collect() }
+        let mut places = Self { addresses: HashMap::new(), brokers: HashMap::new() };
+        for node in used.filter_map(|id| nodes.get(id)) {
+            places.add(node, broker(node.id()));
+        }
+        places
+    }
+
+    /// One more is in use.
+    pub(super) fn add(&mut self, node: &'a NodeInfo, broker: Option<InstanceId>) {
+        self.addresses.extend(node.addresses().iter().map(|at| (at, node.id())));
+        self.brokers.extend(broker.map(|broker| (broker, node.id())));
     }
 
     /// The node in use, other than this one, that has one of its addresses, or is the broker that this one

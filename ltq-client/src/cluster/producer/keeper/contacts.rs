@@ -12,8 +12,7 @@ use crate::{
     cluster::{Members, choice::Contact},
 };
 
-/// The clients of the nodes that were ever wanted and are still there, and what becomes of their
-/// connections.
+/// The clients of the nodes that were ever wanted and still are, and what becomes of their connections.
 #[derive(Default)]
 pub(super) struct Contacts {
     known: BTreeMap<NodeId, Known>,
@@ -96,6 +95,12 @@ impl Contacts {
         let out = out.iter().filter_map(|id| self.known.remove(id));
         self.former.extend(out.map(|known| (known.number, known)));
         self.former.retain(|number, _| is_used(*number));
+    }
+
+    /// Lets go of the clients of these nodes, by which nothing is under way. Nothing is the matter with them:
+    /// they are as good as nodes that nobody has tried.
+    pub(super) fn leave(&mut self, is_left: impl Fn(&NodeId) -> bool) {
+        self.known.retain(|id, _| !is_left(id));
     }
 
     /// Waits until a connection comes or goes. Cancel safe.

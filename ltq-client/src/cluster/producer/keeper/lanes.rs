@@ -134,6 +134,8 @@ impl Keeper {
                 // One that has nothing is closed at its broker as it is dropped.
             }
         }
+        let (contacts, lanes) = (&mut self.contacts, &self.lanes);
+        contacts.leave(|id| view.is_left_out(id) && !lanes.contains_key(id));
     }
 
     fn note_trouble(&mut self, view: &View, now: Instant) {
@@ -179,16 +181,13 @@ impl Keeper {
     /// more of them, a few at a time.
     pub(super) fn open_lanes(&mut self, view: &View, now: Instant, next: &mut Next) {
         let wanted = self.shared.router.lock().wanted();
-        for id in wanted {
-            let standing = view.standing(&id);
-            if standing.is_some_and(|standing| !standing.is_out()) {
-                self.open(&id, now);
-            }
-        }
+        let wanted = wanted.into_iter().filter(|id| {
+            let standing = view.standing(id);
+            standing.is_some_and(|standing| !standing.is_out())
+        });
         // Whether they speak again shows when they open one.
-        for id in self.silent.clone() {
-            self.open(&id, now);
-        }
+        let wanted: Vec<_> = wanted.chain(self.silent.iter().cloned()).collect();
+        self.open_all(wanted, now);
         if self.lanes.values().any(Lane::is_working) {
             return;
         }
@@ -204,36 +203,60 @@ impl Keeper {
             !lane.is_open && !is_down && patience(lane) > now
         });
         let young: Vec<_> = young.map(|(_, lane)| patience(lane)).collect();
-        let mut places = YOUNG_MAX.saturating_sub(young.len());
+        // The more have been asked in vain the more are asked at once, so that all are in good time.
+        let of_no_use = view.standings.values().filter(|standing| {
+            matches!(
+                standing,
+                Standing::Out(
+                    NodeNotUsed::NotConnected | NodeNotUsed::PassedOver(_) | NodeNotUsed::Silent
+                )
+            )
+        });
+        let young_max = (of_no_use.count() / 4).clamp(YOUNG_MIN, YOUNG_MAX);
+        let mut places = young_max.saturating_sub(young.len());
         let unopened = self.candidates(view).map(NodeInfo::id).cloned();
         let unopened = unopened.filter(|id| !self.lanes.contains_key(id));
         // Those that others are connected to answer at once.
         let (mut up, mut others): (Vec<_>, Vec<_>) =
             unopened.partition(|id| contacts::is_up(id, &self.members));
+        let mut chosen = Vec::new();
         while places > 0 {
             let from = if up.is_empty() { &mut others } else { &mut up };
             if from.is_empty() {
                 break;
             }
             let random = self.shared.entropy.next() as usize % from.len();
-            let id = from.swap_remove(random);
-            self.open(&id, now);
+            chosen.push(from.swap_remove(random));
             places -= 1;
         }
+        self.open_all(chosen, now);
         if !up.is_empty() || !others.is_empty() {
             young.into_iter().min().into_iter().for_each(|at| next.at(at));
             next.at(deadline(now, STAGGER));
         }
     }
 
-    fn open(&mut self, id: &NodeId, now: Instant) {
-        if self.lanes.contains_key(id) || self.shared.router.lock().ended.is_some() {
+    /// Opens producers on those of the nodes that have none and are no other that is in use.
+    fn open_all(&mut self, mut ids: Vec<NodeId>, now: Instant) {
+        ids.retain(|id| !self.lanes.contains_key(id));
+        if ids.is_empty() || self.shared.router.lock().ended.is_some() {
             return;
         }
         let nodes = self.members.nodes();
-        let places = self.places(&nodes);
-        let broker = || contacts::broker(id, &self.members);
-        if nodes.get(id).and_then(|node| places.same(node, broker)).is_some() {
+        let mut places = self.places(&nodes);
+        let members = self.members.clone();
+        for id in ids {
+            let broker = || contacts::broker(&id, &members);
+            let node = nodes.get(&id);
+            if node.and_then(|node| places.same(node, broker)).is_none() {
+                self.open(&id, now);
+                node.into_iter().for_each(|node| places.add(node, broker()));
+            }
+        }
+    }
+
+    fn open(&mut self, id: &NodeId, now: Instant) {
+        if self.lanes.contains_key(id) {
             return;
         }
         let Some((client, number)) = self.contacts.client(id, &self.members) else { return };
@@ -260,5 +283,6 @@ impl Keeper {
 
 /// How long a node may take to open a producer before the next one is asked as well.
 const STAGGER: Duration = Duration::from_millis(250);
-/// How many are asked at once.
-const YOUNG_MAX: usize = 2;
+/// How many are asked at once, at first and at most.
+const YOUNG_MIN: usize = 2;
+const YOUNG_MAX: usize = 32;

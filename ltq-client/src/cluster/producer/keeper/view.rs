@@ -1,6 +1,6 @@
 //! What is known of each node, and which of them may be given messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use ltq_discovery::{NodeId, NodeInfo, NodeSet, NodeState};
 use tokio::time::Instant;
@@ -29,6 +29,11 @@ impl View {
     pub(super) fn standing(&self, id: &NodeId) -> Option<&Standing> {
         self.standings.get(id)
     }
+
+    /// Whether it would do, and is beyond those that are wanted.
+    pub(super) fn is_left_out(&self, id: &NodeId) -> bool {
+        self.standing(id) == Some(&Standing::Out(NodeNotUsed::LeftOut))
+    }
 }
 
 impl Keeper {
@@ -36,10 +41,11 @@ impl Keeper {
         let nodes = self.members.nodes();
         let mut standings = BTreeMap::new();
         let lanes = &self.lanes;
+        let used: HashSet<_> = lanes.values().map(|lane| lane.client).collect();
         self.contacts.retain(
             &self.members,
             |id| nodes.get(id).is_some() || lanes.contains_key(id),
-            |number| lanes.values().any(|lane| lane.client == number),
+            |number| used.contains(&number),
         );
         let contacts = &self.contacts;
         self.silent.retain(|id| nodes.get(id).is_some() && contacts.of(id) == Contact::Up);
@@ -84,7 +90,7 @@ impl Keeper {
     }
 
     /// The nodes in use, by their addresses and brokers.
-    pub(super) fn places<'a>(&'a self, nodes: &'a NodeSet) -> Places<'a> {
+    pub(super) fn places<'a>(&self, nodes: &'a NodeSet) -> Places<'a> {
         Places::of(nodes, self.lanes.keys(), |id| contacts::broker(id, &self.members))
     }
 
@@ -150,9 +156,16 @@ impl Keeper {
 
     /// Why each node is not used.
     pub(super) fn not_used(&self, view: &View) -> NodesNotUsed {
+        let router = self.shared.router.lock();
         let all = view.standings.iter().map(|(id, standing)| {
-            let why = match standing {
-                Standing::Out(why) => why.clone(),
+            // What it said last, though it may be asked again.
+            let said = router.passed(id).map(|passed| passed.refusal.clone());
+            let why = match (standing, said) {
+                (
+                    Standing::Good | Standing::Suspected | Standing::Out(NodeNotUsed::LeftOut),
+                    Some(refusal),
+                ) => NodeNotUsed::PassedOver(refusal),
+                (Standing::Out(why), _) => why.clone(),
                 _ if self.lanes.get(id).is_some_and(|lane| lane.is_open) => NodeNotUsed::NotItsTurn,
                 _ => NodeNotUsed::NoAnswer,
             };
@@ -167,14 +180,12 @@ impl Keeper {
         members: &Members,
     ) -> NodesNotUsed {
         let router = shared.router.lock();
-        let now = Instant::now();
         let all = members.nodes();
         let all = all.iter().map(|node| {
             let contact = members
                 .used_client(node.id())
                 .map_or(Contact::Untried, |client| contacts::contact(&client.state().borrow()));
-            let passed = router.passed(node.id()).filter(|passed| !passed.is_over(now));
-            let passed = passed.map(|passed| &passed.refusal);
+            let passed = router.passed(node.id()).map(|passed| &passed.refusal);
             let standing = Standing::of(node, members.is_reachable(node), contact, passed);
             let why = match standing {
                 Standing::Out(why) => why,
