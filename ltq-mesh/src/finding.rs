@@ -1,6 +1,10 @@
 //! Finding peers by a discovery scheme, and being found.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ltq_core::Address;
 use ltq_discovery::{
@@ -15,11 +19,13 @@ use crate::{MeshName, MeshStates, guard::guarded, keeper::jittered, lines::say, 
 pub(crate) async fn watch(shared: Arc<Shared>, discovery: Arc<dyn Discovery>) {
     let following = async {
         let mut is_blind = false;
+        let mut left_out = BTreeSet::new();
         loop {
-            let lost = match guarded(follow(&shared, &*discovery, &mut is_blind)).await {
-                Ok(error) => error.to_string(),
-                Err(panic) => format!("it panicked: {panic}"),
-            };
+            let lost =
+                match guarded(follow(&shared, &*discovery, &mut is_blind, &mut left_out)).await {
+                    Ok(error) => error.to_string(),
+                    Err(panic) => format!("it panicked: {panic}"),
+                };
             // Once, until it is had again.
             if !std::mem::replace(&mut is_blind, true) {
                 let lines = &shared.lines.discovery;
@@ -39,30 +45,45 @@ async fn follow(
     shared: &Arc<Shared>,
     discovery: &dyn Discovery,
     is_blind: &mut bool,
+    left_out: &mut BTreeSet<MeshName>,
 ) -> DiscoveryError {
     let mut watch = match discovery.watch(&Interest::Nodes).await {
         Ok(watch) => watch,
         Err(error) => return error,
     };
     // What there was no room for; it is tried again, as others may be forgotten.
-    let mut left_out = None;
+    let mut again = None;
     loop {
         let changed = tokio::select! {
             changed = watch.changed() => changed.map(|nodes| members(shared, &nodes)),
-            () = rest(shared), if left_out.is_some() => Ok(left_out.take().unwrap_or_default()),
+            () = rest(shared), if again.is_some() => Ok(again.take().unwrap_or_default()),
         };
         match changed {
             Ok(members) => {
                 if std::mem::take(is_blind) {
                     say!(shared.lines.discovery, info, "peers are discovered again");
                 }
-                left_out = (!shared.found(&members)).then_some(members);
+                let without_room = shared.found(&members);
+                tell_left_out(shared, left_out, &without_room);
+                again = (!without_room.is_empty()).then_some(members);
+                *left_out = without_room;
             }
             Err(error) => {
                 debug!(%error, "sight of the discovery scheme is lost");
                 rest(shared).await;
             }
         }
+    }
+}
+
+/// Says for whom there is no room, when that changes and not each time that it is tried.
+fn tell_left_out(shared: &Shared, before: &BTreeSet<MeshName>, now: &BTreeSet<MeshName>) {
+    let (max, left_out) = (shared.settings.peers_max, now.len());
+    let lines = &shared.lines.left_out;
+    if let Some(one) = now.difference(before).next() {
+        say!(lines, warn, peer = %one, left_out, max, "too many peers; this one is left out, and more may be");
+    } else if now.is_empty() && !before.is_empty() {
+        say!(lines, info, "there is room for all peers again");
     }
 }
 

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use ltq_core::{
     Address, BrokerError, DirectError, Effect, Message, Publisher, RecordsBuilder, SubscribeOptions,
 };
-use parking_lot::Mutex;
 use tokio::{
     runtime,
     sync::{Mutex as Turnstile, mpsc},
@@ -66,9 +65,18 @@ struct Handle {
     shared: Arc<Shared>,
     /// The way into the own inbox.
     own: Turnstile<Publisher>,
-    gone: Mutex<Option<mpsc::Receiver<()>>>,
-    /// Of whom something is to be said when it is closed.
-    closing: Mutex<Vec<Arc<Peer>>>,
+    /// Whoever closes it; one at a time.
+    closing: Turnstile<Closing>,
+}
+
+/// How far closing has come.
+struct Closing {
+    /// Ends when all tasks have.
+    gone: mpsc::Receiver<()>,
+    /// Of whom something is to be said, and until when they are waited for.
+    peers: Option<(Vec<Arc<Peer>>, Instant)>,
+    /// What was left, once all tasks have ended.
+    report: Option<CloseReport>,
 }
 
 impl Mesh {
@@ -79,8 +87,8 @@ impl Mesh {
     }
 
     pub(crate) fn new(shared: Arc<Shared>, own: Publisher, gone: mpsc::Receiver<()>) -> Self {
-        let (own, gone) = (Turnstile::new(own), Mutex::new(Some(gone)));
-        Self(Arc::new(Handle { shared, own, gone, closing: Mutex::default() }))
+        let closing = Turnstile::new(Closing { gone, peers: None, report: None });
+        Self(Arc::new(Handle { shared, own: Turnstile::new(own), closing }))
     }
 
     #[cfg(test)]
@@ -188,42 +196,47 @@ impl Mesh {
     /// Leaves the mesh: takes nothing more to be sent, waits for what is under way, at most for the
     /// acknowledgement timeout, tells the peers, and stops the embedded broker, which makes everything that
     /// it confirmed durable. Says what was left: calls of [`send`](Self::send) that wait for room end at once,
-    /// and nobody waits for messages whose calls have timed out or were dropped. Closing twice is harmless, and
-    /// says the same. Given up, the mesh is on its way out, and another call goes on with it.
+    /// and nobody waits for messages whose calls have timed out or were dropped. Closing twice, or
+    /// several times at once, is harmless: each call returns when the mesh is closed, and says the same. Given up,
+    /// the mesh is on its way out, and another call goes on with it.
     ///
     /// # Errors
     /// [`BrokerError`], when the broker could not stop within 5 s or not make everything durable.
     pub async fn close(&self) -> Result<CloseReport, BrokerError> {
         let shared = &self.0.shared;
-        let peers = {
-            let mut closing = self.0.closing.lock();
-            if closing.is_empty() {
-                *closing = shared.close();
+        // Before anybody is waited for.
+        shared.refuse();
+        let mut closing = self.0.closing.lock().await;
+        let Closing { gone, peers, report } = &mut *closing;
+        let (peers, until) = peers.get_or_insert_with(|| {
+            (shared.close(), Instant::now() + shared.settings.acknowledgement_timeout)
+        });
+        let report = match report {
+            Some(report) => report.clone(),
+            None => {
+                let idle = async {
+                    for peer in &*peers {
+                        peer.idle().await;
+                    }
+                };
+                let _late = timeout_at(*until, idle).await;
+                shared.stop();
+                let _late = timeout(TASKS, gone.recv()).await;
+                let mut left = BTreeMap::new();
+                for peer in &*peers {
+                    // Where its task has not ended in time.
+                    peer.end();
+                    left.extend(peer.left().map(|left| (peer.name().clone(), left)));
+                }
+                for (peer, Undelivered { not_sent, unanswered }) in &left {
+                    warn!(%peer, not_sent, unanswered, "closed before all was answered");
+                }
+                report.insert(CloseReport::new(left)).clone()
             }
-            closing.clone()
         };
-        let idle = async {
-            for peer in &peers {
-                peer.idle().await;
-            }
-        };
-        let _late = timeout(shared.settings.acknowledgement_timeout, idle).await;
-        shared.stop();
-        let gone = self.0.gone.lock().take();
-        if let Some(mut gone) = gone {
-            let _late = timeout(TASKS, gone.recv()).await;
-        }
-        let mut left = BTreeMap::new();
-        for peer in &peers {
-            // Where its task has not ended in time.
-            peer.end();
-            left.extend(peer.left().map(|left| (peer.name().clone(), left)));
-        }
-        for (peer, Undelivered { not_sent, unanswered }) in &left {
-            warn!(%peer, not_sent, unanswered, "closed before all was answered");
-        }
+        // Under the same lock: who comes second returns when all has come to rest, too.
         shared.broker.stop(BROKER).await?;
-        Ok(CloseReport::new(left))
+        Ok(report)
     }
 }
 

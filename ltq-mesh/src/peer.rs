@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     DownCause, MeshName, MeshSettings, SendError, Undelivered,
     listening::Caller,
-    room::{Room, Taken},
+    room::{Part, Taken},
     rules::{Grant, NeverSent, Ticket, Window},
     wire::NotStored,
 };
@@ -29,8 +29,8 @@ pub(crate) struct Peer {
     turnstile: Turnstile<()>,
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
-    /// That of all peers together.
-    room_total: Arc<Room>,
+    /// Its part of that of all peers together.
+    room_total: Part,
     /// Nobody may wait for anything any more.
     idle: Notify,
     /// There may be something to be said.
@@ -79,7 +79,7 @@ impl Peer {
         name: MeshName,
         listed: Listed,
         settings: &MeshSettings,
-        room_total: Arc<Room>,
+        room_total: Part,
         callers: mpsc::Sender<Caller>,
     ) -> Self {
         let sending = Sending {

@@ -1,7 +1,7 @@
 //! What all tasks of a mesh have in common.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     pub(crate) callers: Callers,
     pub(crate) lines: Lines,
     /// Room for what has come from all peers.
-    pub(crate) arriving: Room,
+    pub(crate) arriving: Arc<Room>,
     /// Room for what is on its way to all peers.
     leaving: Arc<Room>,
     peers: Mutex<BTreeMap<MeshName, Known>>,
@@ -94,7 +94,7 @@ impl Shared {
             callers: Callers::new(settings.callers_max),
             lines: Lines::default(),
             arriving: Room::new(settings.unacknowledged_bytes_total_max),
-            leaving: Arc::new(Room::new(settings.unacknowledged_bytes_total_max)),
+            leaving: Room::new(settings.unacknowledged_bytes_total_max),
             settings,
             environment,
             transports: parts.transports,
@@ -139,9 +139,14 @@ impl Shared {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
+    /// New calls are refused at once.
+    pub(crate) fn refuse(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
     /// Nothing more is taken to be sent. Says to whom something may be on its way.
     pub(crate) fn close(&self) -> Vec<Arc<Peer>> {
-        self.is_closed.store(true, Ordering::Release);
+        self.refuse();
         let peers: Vec<_> = self.peers.lock().values().map(|known| known.peer.clone()).collect();
         peers.iter().for_each(|peer| peer.close());
         self.leaving.close();
@@ -173,22 +178,27 @@ impl Shared {
     }
 
     /// What the discovery scheme tells of others. Who was configured keeps the addresses from there. Says
-    /// whether there was room for all.
-    pub(crate) fn found(self: &Arc<Self>, members: &BTreeMap<MeshName, Vec<Address>>) -> bool {
+    /// for whom there was no room.
+    pub(crate) fn found(
+        self: &Arc<Self>,
+        members: &BTreeMap<MeshName, Vec<Address>>,
+    ) -> BTreeSet<MeshName> {
         let mut peers = self.peers.lock();
         for (name, known) in &*peers {
             if !known.is_configured && !members.contains_key(name) {
                 set(&known.peer.listed, None);
             }
         }
-        let mut is_room = true;
+        let mut left_out = BTreeSet::new();
         for (name, addresses) in members {
             if !peers.get(name).is_some_and(|known| known.is_configured) {
                 let listed = self.list(&mut peers, name, Some(addresses.clone()), false);
-                is_room &= listed.is_some();
+                if listed.is_none() {
+                    left_out.insert(name.clone());
+                }
             }
         }
-        is_room
+        left_out
     }
 
     /// Somebody calls.
@@ -196,7 +206,14 @@ impl Shared {
         let mut peers = self.peers.lock();
         let peer = match peers.get(from) {
             Some(known) => Some(known.peer.clone()),
-            None => self.list(&mut peers, from, None, false),
+            None => {
+                let peer = self.list(&mut peers, from, None, false);
+                if peer.is_none() {
+                    let max = self.settings.peers_max;
+                    say!(self.lines.left_out, warn, peer = %from, max, "too many peers; a call of this one is refused");
+                }
+                peer
+            }
         };
         // Under the lock: a peer that has a caller is not forgotten.
         let refused = match peer {
@@ -225,13 +242,11 @@ impl Shared {
             return Some(known.peer.clone());
         }
         if peers.len() >= self.settings.peers_max {
-            let max = self.settings.peers_max;
-            say!(self.lines.left_out, warn, peer = %name, max, "too many peers; this one is left out");
             return None;
         }
         let (sender, callers) = mpsc::channel(CALLS_MAX);
         let peer =
-            Arc::new(Peer::new(name.clone(), listed, &self.settings, self.leaving.clone(), sender));
+            Arc::new(Peer::new(name.clone(), listed, &self.settings, self.leaving.part(), sender));
         peers.insert(name.clone(), Known { peer: peer.clone(), is_configured });
         self.spawn(Keeper::new(self.clone(), peer.clone(), callers).run());
         Some(peer)
@@ -256,7 +271,7 @@ impl Shared {
         self.peers.lock().remove(peer.name());
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // None: the mesh is closed already.
         let Some(alive) = self.alive.lock().clone() else { return };
         tokio::spawn(async move {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_tests::{EtcdProcess, NodeProcess, binary, within};
+use ltq_tests::{BridgeProcess, EtcdProcess, NodeProcess, binary, within};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt as _, process::Command, time::sleep};
 
@@ -126,6 +126,59 @@ async fn an_etcd_that_asks_who_is_there_is_told() {
         assert_eq!(output.status.code(), Some(1), "{why}");
         assert!(why.contains("refused"), "{why}");
     }
+}
+
+/// A user that is asked for, two sites below two prefixes, and a node that comes later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_finds_the_nodes_of_both_sides_by_an_etcd() {
+    let Some(etcd) = EtcdProcess::start().await.expect("an etcd") else { return };
+    for (path, asked) in [
+        ("/v3/auth/user/add", json!({ "name": "root", "password": "secret" })),
+        ("/v3/auth/role/add", json!({ "name": "root" })),
+        ("/v3/auth/user/grant", json!({ "user": "root", "role": "root" })),
+        ("/v3/auth/enable", json!({})),
+    ] {
+        let answer = etcd.ask(path, &asked).await.expect("an answer");
+        assert!(answer.get("header").is_some(), "{path}: {answer}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |site: &str| format!("etcd://{}/{site}", etcd.client());
+    let known = ["--etcd-user", "root", "--etcd-password", "secret"];
+    let (east, west) = (place("east"), place("west"));
+    let start = async |name: &str, place: &str| {
+        let file = folder.path().join(format!("{name}.toml"));
+        let who = "etcd_user = \"root\"\netcd_password = \"secret\"";
+        std::fs::write(&file, format!("registry = [{place:?}]\n[discovery]\n{who}\n"))
+            .expect("a file");
+        node(folder.path(), name, &["--config", file.to_str().expect("a path")]).await
+    };
+    let _first = start("e1", &east).await;
+    let flags = ["--from-registry", &east, "--to-registry", &west, "--topic", "orders"];
+    let variables = ["FROM", "TO"].map(|side| {
+        let name = |key: &str| format!("LTQ_BRIDGE_{side}_ETCD_{key}");
+        [(name("USER"), "root"), (name("PASSWORD"), "secret")]
+    });
+    let variables: Vec<_> =
+        variables.iter().flatten().map(|(name, value)| (&**name, *value)).collect();
+    let bridge = BridgeProcess::start(&flags, &variables).await.expect("a bridge");
+    let _other = start("w1", &west).await;
+    let _late = start("e2", &east).await;
+    bridge.until("three nodes", |it| it["nodes"].as_object().is_some_and(|of| of.len() == 2)).await;
+    let ltq = |place| Ltq { place, more: &known };
+    ltq(&east).until("both are there", |nodes| nodes.len() == 2).await;
+    let lines: String = (0..200).map(|n| format!("{n}\n")).collect();
+    let output = ltq(&east).run("pub", &["orders"], &lines).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stored = |it: &Value| it["routes"][0]["counts"]["forwarded"] == 200;
+    bridge.until("all are forwarded", stored).await;
+    let output = ltq(&west).run("sub", &["orders", "billing", "--count", "200"], "").await;
+    let mut numbers: Vec<u32> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..200).collect::<Vec<_>>());
+    assert!(bridge.terminate().await.expect("it ends").success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::{
 use ltq_core::{
     Access, Action, Address, AdminRequest, AdminResponse, BrokerSettings, ChannelName, Credit,
     Denied, Grant, Peer, Permissions, PublisherOptions, Refusal, RefusalCode, RetentionChange,
-    StartAt, TopicName, TopicOptions, TopicPattern, Transport as _,
+    Seat, StartAt, TopicName, TopicOptions, TopicPattern, Transport as _,
     protocol::{Frame, Hello},
 };
 use ltq_tests::{RawPeer, Served, answers, answers_over, bytes_of};
@@ -318,6 +318,48 @@ async fn what_is_permitted_is_done_and_no_more() {
     operator.send(Frame::Admin { request: 3, action }).await;
     let answer = operator.next().await;
     assert!(matches!(answer, Some(Frame::AdminAnswered { result: Ok(_), .. })), "{answer:?}");
+}
+
+/// Over the wire: only whoever was let in as the same takes over, and only in the same channel.
+#[tokio::test]
+async fn promise_10_nobody_takes_over_the_deliveries_of_another_token() {
+    let keys = Keys::of(&["mine * * *", "yours * * *"]);
+    let served = Served::start(settings(&keys)).await;
+    let mut writer = greeted(&served, "mine").await;
+    writer.open_producer(1, "orders").await;
+    let seated = |channel: &str, turn| {
+        let mut frame = RawPeer::subscribe(1, "orders", channel, CREDIT);
+        if let Frame::Subscribe { seat, .. } = &mut frame {
+            *seat = Some(Seat { number: [7; 16], turn });
+        }
+        frame
+    };
+    let mut first = greeted(&served, "mine").await;
+    first.send(seated("c", 1)).await;
+    assert!(matches!(first.next().await, Some(Frame::Subscribed { .. })));
+    let answer = writer.publish(1, 1, &[b"one", b"two"]).await;
+    assert!(matches!(answer, Some(Frame::Confirmed { .. })), "{answer:?}");
+    let delivered = first.next().await;
+    assert!(matches!(delivered, Some(Frame::Deliver { attempt: 1, .. })), "{delivered:?}");
+    for (token, channel) in [("yours", "c"), ("mine", "d")] {
+        let mut other = greeted(&served, token).await;
+        other.send(seated(channel, 9)).await;
+        assert!(matches!(other.next().await, Some(Frame::Subscribed { .. })));
+        let stats = served.broker.admin(AdminRequest::ShowTopic { topic: name("orders") }).await;
+        let Ok(AdminResponse::Topic(stats)) = stats else { panic!("{stats:?}") };
+        let of = stats.channels.iter().find(|it| it.channel.as_str() == "c").expect("it");
+        assert_eq!((of.in_flight, of.redelivered), (2, 0), "by {token} in {channel}");
+    }
+    let mut again = greeted(&served, "mine").await;
+    again.send(seated("c", 2)).await;
+    assert!(matches!(again.next().await, Some(Frame::Subscribed { .. })));
+    let closed = first.next().await;
+    let Some(Frame::SubscriptionClosed { refusal: Some(refusal), .. }) = closed else {
+        panic!("{closed:?}")
+    };
+    assert_eq!(refusal.code, RefusalCode::Fenced);
+    let delivered = again.next().await;
+    assert!(matches!(delivered, Some(Frame::Deliver { attempt: 2, .. })), "{delivered:?}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ fn say(words: &str) {
 async fn torment(setting: Setting, seed: u64, seconds: u64) {
     let plan = Plan {
         setting,
+        over: None,
         seed,
         lasts: Duration::from_secs(seconds),
         fault_max: Duration::from_secs(3),

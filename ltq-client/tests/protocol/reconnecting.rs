@@ -154,6 +154,34 @@ async fn a_refusal_that_may_pass_is_asked_about_again() {
     within(consumer.next()).await.unwrap().unwrap().ack().unwrap();
 }
 
+/// The broker may not know that the connection before is lost.
+#[tokio::test]
+async fn a_consumer_takes_its_own_seat_over_with_each_connection_and_no_other_has_it() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let seat_of = async |peer: &mut crate::fake::Peer| {
+        let Frame::Subscribe { handle, seat, .. } = peer.recv().await else { panic!() };
+        peer.send(&Frame::Subscribed { handle, timeout_ms: 1_000 }).await;
+        seat.expect("a seat")
+    };
+    let (first, seat) = tokio::join!(client.consumer("orders", "c"), seat_of(&mut peer));
+    drop(peer);
+    let mut peer = fake.welcome().await;
+    let again = seat_of(&mut peer).await;
+    assert!(again.number == seat.number && again.turn > seat.turn, "{again:?} after {seat:?}");
+    let (other, others) = tokio::join!(client.consumer("orders", "c"), seat_of(&mut peer));
+    assert_ne!(others.number, seat.number);
+    // One that is to go on in the place of others.
+    let shared = ltq_client::ConsumerSeat::new();
+    let open = || client.consumer_builder("orders", "c").seat(&shared).open();
+    let (one, before) = tokio::join!(open(), seat_of(&mut peer));
+    let (two, after) = tokio::join!(open(), seat_of(&mut peer));
+    assert!(before.number == after.number && after.turn > before.turn);
+    for consumer in [first, other, one, two] {
+        consumer.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn promise_3_deliveries_from_before_a_cut_are_void() {
     let mut fake = Fake::start().await;

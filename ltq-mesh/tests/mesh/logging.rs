@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use ltq_discovery::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, Watch};
+use ltq_discovery::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, StaticList, Watch};
 use ltq_mesh::{Admission, InboxHandler, MeshName, MeshSettings};
 use ltq_transport::{InProcess, Transports};
 
@@ -87,6 +87,29 @@ async fn what_fails_again_and_again_is_logged_once() {
     tokio::time::sleep(millis(120_000)).await;
     // That it listens at one address, and not at the other; the two halves of the discovery.
     assert_eq!(lines.take(), 4);
+    one.close().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_for_which_there_is_no_room_are_told_of_when_that_changes_and_not_at_each_try() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    let nodes = ["two", "three", "four"].map(|name| {
+        let address = format!("in-process://{name}").parse().unwrap();
+        NodeInfo::new(name.parse().unwrap(), [address]).unwrap()
+    });
+    let settings = MeshSettings { peers_max: 1, reconnect_interval: millis(10), ..quick() };
+    let one = linked("one", &InProcess::new())
+        .discovery(Arc::new(StaticList::of_nodes(nodes).unwrap()))
+        .settings(settings)
+        .start(store())
+        .await
+        .unwrap();
+    tokio::time::sleep(millis(1_000)).await;
+    // That it listens, and that there is too little room.
+    assert_eq!(lines.take(), 2);
+    tokio::time::sleep(millis(120_000)).await;
+    assert_eq!(lines.take(), 0);
     one.close().await.unwrap();
 }
 

@@ -282,6 +282,8 @@ impl BridgeConfig {
             ("token", &mut shown.token),
             ("from.token", &mut shown.from.token),
             ("to.token", &mut shown.to.token),
+            ("from.etcd_password", &mut shown.from.etcd_password),
+            ("to.etcd_password", &mut shown.to.etcd_password),
         ] {
             if token.take().is_some() {
                 let _ = writeln!(text, "# {key} is set; it is not shown here.");
@@ -390,6 +392,8 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
     let side = SideSettings {
         site: Some(Site::of_address("")),
         token: Some("".into()),
+        etcd_user: Some(String::new()),
+        etcd_password: Some("".into()),
         tls_ca: Some(PathBuf::new()),
         tls_fingerprint: Some(String::new()),
         tls_certificate: Some(PathBuf::new()),

@@ -25,7 +25,8 @@ pub struct BridgeFlags {
     pub from: Vec<String>,
 
     /// Takes messages from all nodes that the registry at this address knows. Give it several times for
-    /// several registries. [variable: LTQ_BRIDGE_FROM_REGISTRIES, separated by commas]
+    /// several registries. Or from those that an etcd knows: etcd://HOST:PORT/PREFIX, by TLS
+    /// etcds://HOST:PORT/PREFIX. [variable: LTQ_BRIDGE_FROM_REGISTRIES, separated by commas]
     #[arg(long, value_name = "URL")]
     pub from_registry: Vec<String>,
 
@@ -50,7 +51,8 @@ pub struct BridgeFlags {
     pub to: Vec<String>,
 
     /// Brings messages to the nodes that the registry at this address knows. Give it several times for
-    /// several registries. [variable: LTQ_BRIDGE_TO_REGISTRIES, separated by commas]
+    /// several registries. Or to those that an etcd knows: etcd://HOST:PORT/PREFIX, by TLS
+    /// etcds://HOST:PORT/PREFIX. [variable: LTQ_BRIDGE_TO_REGISTRIES, separated by commas]
     #[arg(long, value_name = "URL")]
     pub to_registry: Vec<String>,
 

@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use ltq_client::{Client, ClientBuilder};
 use ltq_core::Address;
+#[cfg(feature = "etcd")]
+use ltq_discovery::etcd::EtcdError;
 use ltq_discovery::{
     Discovery, StaticList, StaticListError,
     registry::{Registries, RegistriesError},
@@ -19,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Site;
-use crate::config::{ConfigError, Token};
+use crate::{
+    config::{ConfigError, Token},
+    lookup::{self, EtcdPlace, Place, PlaceError},
+};
 
 /// One side: the table `[from]` or `[to]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +32,7 @@ use crate::config::{ConfigError, Token};
 pub struct SideSettings {
     /// The addresses of its nodes, each that of another one. Default: none.
     pub servers: Vec<String>,
-    /// The registries that know its nodes. Default: none.
+    /// The registries that know its nodes, or in their place the members of an etcd. Default: none.
     pub registries: Vec<String>,
     /// What the site is called. Default: from its first address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,6 +40,12 @@ pub struct SideSettings {
     /// What nodes and registries are shown. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
+    /// As whom the bridge reads an etcd. Default: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_user: Option<String>,
+    /// With which password. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_password: Option<Token>,
     /// The file of the authorities by which it is trusted at `tls://` and `quic://` addresses, as PEM.
     /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +80,23 @@ pub enum SideError {
         of: &'static str,
         /// Why.
         source: RegistriesError,
+    },
+    /// They name neither registries nor an etcd.
+    #[error("the registries of {of:?}: {source}")]
+    Place {
+        /// Which side.
+        of: &'static str,
+        /// Why.
+        source: PlaceError,
+    },
+    /// Its etcd is none.
+    #[cfg(feature = "etcd")]
+    #[error("the etcd of {of:?}: {source}")]
+    Etcd {
+        /// Which side.
+        of: &'static str,
+        /// Why.
+        source: EtcdError,
     },
     /// Whom to trust there, or what to prove, cannot be read.
     #[cfg(any(feature = "tls", feature = "quic"))]
@@ -126,12 +154,26 @@ impl SideSettings {
             if list.is_empty() {
                 continue;
             }
-            if let Err(error) = list.join(",").parse::<StaticList>() {
-                return bad(key, &list.join(", "), &error.to_string());
+            let checked = match key {
+                "registries" => lookup::check(list).map(drop),
+                _ => list.join(",").parse::<StaticList>().map(drop).map_err(|it| it.to_string()),
+            };
+            if let Err(error) = checked {
+                return bad(key, &list.join(", "), &error);
             }
             for text in list {
-                self.check_address(text).or_else(|rule| bad(key, text, rule))?;
+                self.check_address(text, key).or_else(|rule| bad(key, text, rule))?;
             }
+        }
+        if let Some(user) = &self.etcd_user {
+            if self.etcd_password.is_none() {
+                return bad("etcd_user", user, "it takes its etcd_password, too");
+            }
+            if !matches!(Place::of(&self.registries), Ok(Place::Etcd(_))) {
+                return bad("etcd_user", user, "it is for an etcd, and none is named");
+            }
+        } else if self.etcd_password.is_some() {
+            return bad("etcd_password", "what is set", "it takes its etcd_user, too");
         }
         match (&self.tls_ca, &self.tls_fingerprint) {
             (Some(_), Some(text)) => {
@@ -157,11 +199,14 @@ impl SideSettings {
         }
     }
 
-    fn check_address(&self, text: &str) -> Result<(), &'static str> {
+    fn check_address(&self, text: &str, key: &str) -> Result<(), &'static str> {
         let scheme = text.split_once("://").map_or("tcp", |(scheme, _)| scheme);
         let is_trusted = self.tls_ca.is_some() || self.tls_fingerprint.is_some();
         match scheme {
             "tcp" | "unix" => Ok(()),
+            "etcd" if key == "registries" => Ok(()),
+            "etcds" if key == "registries" && is_trusted => Ok(()),
+            "etcds" if key == "registries" => Err(TRUST_RULE),
             "tls" if cfg!(feature = "tls") && is_trusted => Ok(()),
             "quic" if cfg!(feature = "quic") && is_trusted => Ok(()),
             "tls" if cfg!(feature = "tls") => Err(TRUST_RULE),
@@ -186,7 +231,9 @@ impl Side {
         #[cfg(feature = "quic")]
         let mut quic = None;
         #[cfg(any(feature = "tls", feature = "quic"))]
-        let transports = match trust(settings).map_err(|source| SideError::Trust { of, source })? {
+        let trusted = trust(settings).map_err(|source| SideError::Trust { of, source })?;
+        #[cfg(any(feature = "tls", feature = "quic"))]
+        let transports = match trusted.clone() {
             None => transports,
             Some(trust) => {
                 #[cfg(feature = "tls")]
@@ -209,16 +256,32 @@ impl Side {
                     .and_then(StaticList::of_addresses);
                 Arc::new(list.map_err(|source| SideError::Servers { of, source })?)
             }
-            registries => {
-                let mut builder = Registries::builder(transports.clone());
-                for address in registries {
-                    builder = builder.registry(address.trim());
+            addresses => {
+                match Place::of(addresses).map_err(|source| SideError::Place { of, source })? {
+                    Place::Registries => {
+                        let mut builder = Registries::builder(transports.clone());
+                        for address in addresses {
+                            builder = builder.registry(address.trim());
+                        }
+                        if let Some(token) = &settings.token {
+                            builder = builder.token(&*token.0);
+                        }
+                        let built = builder.build();
+                        Arc::new(built.map_err(|source| SideError::Registries { of, source })?)
+                    }
+                    Place::Etcd(place) => {
+                        let to_etcd = Transports::new().with(Tcp::default());
+                        // An etcd speaks a protocol of its own.
+                        #[cfg(feature = "tls")]
+                        let to_etcd = match trusted {
+                            Some(trust) => {
+                                to_etcd.with(Tls::default().trusting(trust).without_protocol())
+                            }
+                            None => to_etcd,
+                        };
+                        etcd(&place, to_etcd, settings, of)?
+                    }
                 }
-                if let Some(token) = &settings.token {
-                    builder = builder.token(&*token.0);
-                }
-                let built = builder.build();
-                Arc::new(built.map_err(|source| SideError::Registries { of, source })?)
             }
         };
         let version = env!("CARGO_PKG_VERSION");
@@ -253,6 +316,30 @@ impl fmt::Debug for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Side").field("client", &self.client).finish_non_exhaustive()
     }
+}
+
+/// The etcd that knows a side's nodes.
+#[cfg(feature = "etcd")]
+fn etcd(
+    place: &EtcdPlace,
+    transports: Transports,
+    settings: &SideSettings,
+    of: &'static str,
+) -> Result<Arc<dyn Discovery>, SideError> {
+    let password = settings.etcd_password.as_ref().map(|password| &*password.0);
+    let user = settings.etcd_user.as_deref().zip(password);
+    let built = lookup::etcd_at(place, transports, user).build();
+    Ok(Arc::new(built.map_err(|source| SideError::Etcd { of, source })?))
+}
+
+#[cfg(not(feature = "etcd"))]
+fn etcd(
+    place: &EtcdPlace,
+    _: Transports,
+    _: &SideSettings,
+    of: &'static str,
+) -> Result<Arc<dyn Discovery>, SideError> {
+    Err(SideError::Place { of, source: PlaceError::NotBuilt(place.to_string()) })
 }
 
 #[cfg(any(feature = "tls", feature = "quic"))]

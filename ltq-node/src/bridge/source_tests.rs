@@ -11,7 +11,10 @@ use ltq_store::MemoryStore;
 use ltq_transport::{InProcess, Transports};
 
 use super::*;
-use crate::bridge::{Refused, Site, Target, sight::Reach};
+use crate::{
+    bridge::{Refused, Site, Target, http::Looked, sight::Reach},
+    http::page::Shown as _,
+};
 
 /// Brokers `a`, which listens as `a2`, too, and `b`, and what goes from the one to the other.
 struct Field {
@@ -51,19 +54,30 @@ impl Field {
 
     /// There is no `b` yet.
     async fn from(namespace: &InProcess, topics: &str, prefix: &str, topics_max: usize) -> Self {
+        Self::of(namespace, &[(topics, prefix)], topics_max, "b").await
+    }
+
+    /// With a route for each of these topics and prefixes, to brokers at `to`.
+    async fn of(
+        namespace: &InProcess,
+        routes: &[(&str, &str)],
+        topics_max: usize,
+        to: &str,
+    ) -> Self {
         Self::start(namespace, &["a", "a2"]).await;
         let client = || Client::builder().transports(Transports::new().with(namespace.clone()));
         let of = |name: &str| {
             client().server(&format!("in-process://{name}")).connect_in_background().unwrap()
         };
-        let list = |name: &str| format!("in-process://{name}").parse::<StaticList>().unwrap();
-        let destination = Cluster::builder().discovery(list("b")).client(client()).connect().await;
-        let route = Route {
+        let to: Vec<_> = to.split(',').map(|name| format!("in-process://{name}")).collect();
+        let list: StaticList = to.join(",").parse().unwrap();
+        let destination = Cluster::builder().discovery(list).client(client()).connect().await;
+        let route = |(topics, prefix): &(&str, &str)| Route {
             name: "r".to_owned(),
             topics: vec![topics.parse().unwrap()],
             exclude: Vec::new(),
             headers: Vec::new(),
-            target: Target::Prefixed(prefix.to_owned()),
+            target: Target::Prefixed((*prefix).to_owned()),
             channel: ChannelName::new("bridge.r").unwrap(),
             start: StartAt::Earliest,
             durability: None,
@@ -72,7 +86,7 @@ impl Field {
         };
         let site = |name: &str| Site::new(name).unwrap();
         let plan = Arc::new(Plan {
-            routes: vec![(route, Arc::default())],
+            routes: routes.iter().map(|it| (route(it), Arc::default())).collect(),
             sites: Sites { from: site("a"), to: site("b"), hops_max: 8 },
             destination: destination.unwrap(),
             order: Order::Waiting,
@@ -366,6 +380,69 @@ async fn who_may_not_see_all_topics_still_sees_the_nodes() {
         first = told.recv() => first,
     };
     assert_eq!(first, Some(1));
+}
+
+#[tokio::test]
+async fn a_topic_goes_by_the_first_route_that_takes_it_and_by_no_other() {
+    let namespace = InProcess::new();
+    let routes = [("orders*", "one."), ("*", "two."), ("mail*", "three.")];
+    let field = Field::of(&namespace, &routes, 10, "b").await;
+    field.start_b(&namespace).await;
+    for topic in ["orders.new", "mail"] {
+        field.publish(topic).await;
+        field.until_acked(topic, 1).await;
+    }
+    let mut topics = field.b.admin().list_topics().await.unwrap();
+    topics.sort();
+    assert_eq!(
+        topics.iter().map(TopicName::as_str).collect::<Vec<_>>(),
+        ["one.orders.new", "two.mail"]
+    );
+    let forwarded = field.plan.routes.iter().map(|(_, it)| it.counts().forwarded);
+    assert_eq!(forwarded.collect::<Vec<_>>(), [1, 1, 0]);
+    field.stop().await;
+}
+
+/// What `/readyz` says of a bridge: the code, or that it is ready.
+fn said(field: &Field) -> Result<(), String> {
+    let looked = Looked { name: "n".to_owned(), plan: field.plan.clone() };
+    looked.ready().map_err(|error| error.code().to_owned())
+}
+
+#[tokio::test]
+async fn of_what_is_not_ready_that_which_takes_somebody_is_said_first() {
+    let namespace = InProcess::new();
+    let field = Field::from(&namespace, "*", &"p".repeat(40), 1).await;
+    // Nobody is there to take it; then there is no place for a second one, and no name for a third.
+    field.publish("one").await;
+    let says = async |code: &str| {
+        field.until(code, async |field| said(field) == Err(code.to_owned())).await;
+    };
+    says("waiting").await;
+    field.publish("two").await;
+    says("left_out").await;
+    let long = "x".repeat(40);
+    field.publish(&long).await;
+    says("held").await;
+    field.a.admin().delete_topic(&long).await.unwrap();
+    says("left_out").await;
+    field.a.admin().delete_topic("two").await.unwrap();
+    says("waiting").await;
+    field.start_b(&namespace).await;
+    field.until("that it is ready", async |field| said(field).is_ok()).await;
+    field.stop().await;
+}
+
+#[tokio::test]
+async fn of_several_nodes_of_the_destination_it_is_enough_that_one_is_connected() {
+    let namespace = InProcess::new();
+    let field = Field::of(&namespace, &[("*", "")], 10, "nobody,b").await;
+    field.until("that nobody is there", async |field| said(field).is_err()).await;
+    field.start_b(&namespace).await;
+    field.until("that it is ready", async |field| said(field).is_ok()).await;
+    let reach = Reach::of(&field.plan.destination);
+    assert_eq!((reach.nodes.len(), reach.connected()), (2, 1));
+    field.stop().await;
 }
 
 /// As many topics as a node may have: a look at each for each would take minutes.

@@ -47,6 +47,13 @@ fn least(key: &str) -> Table {
     }
     for side in ["from", "to"] {
         let of = |rest: &str| format!("{side}.{rest}");
+        if key == of("etcd_user") || key == of("etcd_password") {
+            let inner = table[side].as_table_mut().unwrap();
+            inner.remove("servers");
+            set(&mut table, &of("registries"), Value::Array(vec!["etcd://e:1/x".into()]));
+            set(&mut table, &of("etcd_user"), "me".into());
+            set(&mut table, &of("etcd_password"), "secret".into());
+        }
         if key == of("tls_certificate") || key == of("tls_key") {
             set(&mut table, &of("tls_ca"), "/tmp/ca".into());
             set(&mut table, &of("tls_certificate"), "/tmp/certificate".into());
@@ -193,7 +200,11 @@ fn effects(config: &BridgeConfig) -> String {
     let sides = [(&config.from, "from"), (&config.to, "to")].map(|(side, of)| {
         let made = Side::new(side, of, &config.name).map(|side| format!("{side:?}"));
         (made.map_err(|error| error.to_string()), side.servers.clone(), side.registries.clone(), {
-            side.token.is_some()
+            (
+                side.token.is_some(),
+                side.etcd_user.clone(),
+                side.etcd_password.as_ref().map(|it| it.0.clone()),
+            )
         })
     });
     format!(
@@ -281,6 +292,9 @@ fn what_cannot_be_is_refused_by_name() {
         ("to.servers", list("tls://b:1"), "tls_ca or tls_fingerprint"),
         ("to.servers", list("tcp://a:1"), "name both sites"),
         ("from.registries", list("tcp://r:1"), "from.servers is there too"),
+        ("from.servers", list("etcd://e:1"), "tcp://HOST:PORT"),
+        ("from.etcd_user", text("me"), "etcd_password"),
+        ("from.etcd_password", text("it"), "etcd_user"),
         ("from.site", text("a b"), "no name of a site"),
         ("to.tls_fingerprint", text("xyz"), "to.tls_fingerprint cannot be xyz"),
         ("to.tls_key", text("/k"), "tls_certificate"),

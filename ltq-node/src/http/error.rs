@@ -22,6 +22,12 @@ impl ApiError {
         Self { status, code, detail: detail.into() }
     }
 
+    /// Which kind.
+    #[cfg(test)]
+    pub(crate) const fn code(&self) -> &'static str {
+        self.code
+    }
+
     pub(crate) fn refused(code: RefusalCode, detail: impl Into<String>) -> Self {
         Refusal::new(code, detail).into()
     }

@@ -163,3 +163,45 @@ async fn metrics<S: Shown>(State(page): State<Arc<Page<S>>>) -> Response {
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    struct Held;
+
+    impl Shown for Held {
+        const WHAT: &'static str = "program";
+        const LISTING: &'static str = "/all";
+
+        fn ready(&self) -> Result<(), ApiError> {
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "held", "for a test"))
+        }
+
+        fn figures(&self, _: &mut String) {}
+    }
+
+    #[tokio::test]
+    async fn who_stops_is_not_ready_whatever_else_is_the_matter() {
+        let (stop, stopping) = watch::channel(false);
+        let http = HttpOptions {
+            connections_max: 1,
+            request_timeout: Duration::from_secs(1),
+            metrics_public: true,
+            body_bytes_total_max: 0,
+            metrics_series_max: 0,
+        };
+        let page = Arc::new(Page {
+            shown: Arc::new(Held),
+            access: Arc::new(NodeAccess::new(&Config::default())),
+            places: Places::new(&http),
+            stopping,
+        });
+        let said = async || ready(State(page.clone())).await.unwrap_err();
+        assert_eq!(said().await.code(), "held");
+        stop.send_replace(true);
+        let error = said().await;
+        assert_eq!((error.code(), error.status), ("stopping", StatusCode::SERVICE_UNAVAILABLE));
+    }
+}

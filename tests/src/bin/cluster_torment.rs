@@ -33,6 +33,9 @@ mod command {
         /// Torments three programs of a mesh, and no cluster.
         #[arg(long)]
         mesh: bool,
+        /// Over what they call each other. [default: over another for each of them and each time it is started]
+        #[arg(long, requires = "mesh")]
+        over: Option<torment::Over>,
         /// Keeps logs and journals even where all is well.
         #[arg(long)]
         keep: bool,
@@ -81,6 +84,7 @@ mod command {
             println!("seed {seed}");
             let plan = Plan {
                 setting: if arguments.mesh { Setting::Mesh } else { Setting::Cluster },
+                over: arguments.over,
                 seed,
                 fault_max: Duration::from_millis(arguments.fault_ms),
                 lasts: Duration::from_secs(arguments.seconds),

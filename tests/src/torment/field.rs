@@ -131,6 +131,8 @@ impl Field {
     pub(super) fn at(&self, host: usize, scheme: &str) -> Address {
         let port = match (self.roles.of(host), scheme) {
             (Role::Registry, _) => 7450,
+            (Role::Program, "tls") => 7461,
+            (Role::Program, "quic") => 7462,
             (Role::Program, _) => 7460,
             (_, "tls") => 7442,
             (_, "quic") => 7443,
@@ -222,11 +224,21 @@ impl Field {
                 Running::Worker(Worker::start(command)?)
             }
             Role::Program => {
-                let lives = self.hosts[host].pids.len().to_string();
-                command.args(["program", "--name", &name, "--life", &lives, "--rate"]);
-                command.arg(self.plan.rate.to_string()).args(["--listen", &listen.to_string()]);
+                let lives = self.hosts[host].pids.len();
+                // Another each time, and for each of them.
+                let turn = lives + host - self.roles.hosts(role).start;
+                let over = self.plan.over.map_or_else(|| Over::nth(turn), Over::scheme);
+                let life = lives.to_string();
+                command.args(["program", "--name", &name, "--life", &life, "--rate"]);
+                command.arg(self.plan.rate.to_string());
+                for scheme in ["tcp", "tls", "quic"] {
+                    command.args(["--listen", &self.at(host, scheme).to_string()]);
+                }
+                command.args(["--certificate", &self.file("certificate.pem")]);
+                command.args(["--key", &self.file("key.pem")]);
+                command.args(["--fingerprint", &self.certificate.fingerprint.to_string()]);
                 for other in self.roles.hosts(Role::Program).filter(|other| *other != host) {
-                    let peer = format!("{}={}", self.roles.name(other), self.at(other, "tcp"));
+                    let peer = format!("{}={}", self.roles.name(other), self.at(other, over));
                     command.args(["--peer", &peer]);
                 }
                 command.arg("--data").arg(self.folder.path().join(&name));

@@ -17,6 +17,7 @@ mod settling;
 pub mod worker;
 
 pub use account::{Account, Unsound};
+pub use worker::Over;
 
 use std::{
     io,
@@ -36,6 +37,9 @@ use crate::bad_network::Unavailable;
 pub struct Plan {
     /// To whom.
     pub setting: Setting,
+    /// Over what programs of a mesh call each other; `None` is over another for each of them and each of its
+    /// lives, as clients of a cluster do.
+    pub over: Option<Over>,
     /// From which all chance follows.
     pub seed: u64,
     /// How long there is trouble.

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use ltq_core::Effect;
 use ltq_mesh::{Inbox, Mesh, MeshSettings};
 use ltq_store::{FileStore, FileStoreOptions};
-use ltq_transport::{Tcp, Transports};
+use ltq_transport::{ClientTrust, Fingerprint, Pem, Quic, ServerTrust, Tcp, Tls, Transports};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     sync::watch,
@@ -27,9 +27,18 @@ pub struct ProgramArgs {
     /// How often there was one of this name before.
     #[arg(long, default_value_t = 0)]
     life: u64,
-    /// Where it listens.
+    /// Where it listens, over TCP, TLS and QUIC.
     #[arg(long)]
-    listen: String,
+    listen: Vec<String>,
+    /// The file of the certificate of all of them, as PEM.
+    #[arg(long)]
+    certificate: PathBuf,
+    /// That of its key.
+    #[arg(long)]
+    key: PathBuf,
+    /// The certificate's fingerprint.
+    #[arg(long)]
+    fingerprint: Fingerprint,
     /// The others: `NAME=ADDRESS`.
     #[arg(long, value_parser = peer)]
     peer: Vec<(String, String)>,
@@ -49,6 +58,15 @@ fn peer(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), address.to_owned()))
 }
 
+/// It serves by the certificate that all have, and trusts it.
+fn transports(args: &ProgramArgs) -> Result<Transports, Failed> {
+    let serving = ServerTrust::new(Pem::file(&args.certificate), Pem::file(&args.key))?;
+    let trusting = ClientTrust::fingerprint(args.fingerprint)?;
+    let tls = Tls::default().serving(serving.clone()).trusting(trusting.clone());
+    let quic = Quic::default().serving(serving).trusting(trusting);
+    Ok(Transports::new().with(Tcp::default()).with(tls).with(quic))
+}
+
 /// Works until it reads `end`. At `quiet` it sends no more, and at `rest` it waits until nothing has come for a
 /// while.
 ///
@@ -64,10 +82,10 @@ pub async fn run(args: ProgramArgs) -> Result<(), Failed> {
         acknowledgement_timeout: TIMEOUT,
         ..MeshSettings::default()
     };
-    let mut builder = Mesh::builder(&args.name)
-        .transports(Transports::new().with(Tcp::default()))
-        .listen(&args.listen)
-        .settings(settings);
+    let mut builder = Mesh::builder(&args.name).transports(transports(&args)?).settings(settings);
+    for address in &args.listen {
+        builder = builder.listen(address);
+    }
     for (name, address) in &args.peer {
         builder = builder.peer(name, [address]);
     }

@@ -10,6 +10,7 @@ use ltq_core::{
 use ltq_discovery::StaticList;
 use ltq_store::MemoryStore;
 use ltq_transport::InProcess;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::{line::Line, *};
@@ -19,6 +20,7 @@ use crate::bridge::{Budget, Memories, Names, Order, RouteCounts, RouteFigures, S
 pub(super) struct Field {
     namespace: InProcess,
     clients: BTreeMap<&'static str, Client>,
+    brokers: Mutex<BTreeMap<String, Broker<MemoryStore>>>,
     pub(super) budget: Budget,
     pub(super) memories: Memories,
     names: Names,
@@ -28,6 +30,8 @@ pub(super) struct Field {
 pub(super) struct Change {
     pub(super) destination: Destination,
     pub(super) rules: Rules,
+    /// Another one than `bridge.test`.
+    pub(super) channel: Option<ltq_core::ChannelName>,
 }
 
 /// A forwarder that runs.
@@ -74,12 +78,14 @@ impl Field {
         });
         let budget = Budget::new(64 << 20, Credit { messages: 200, bytes: 1 << 20 });
         let clients = BTreeMap::from(clients);
-        Self { namespace, clients, budget, memories: Memories::default(), names: Names::default() }
+        let (memories, names) = (Memories::default(), Names::default());
+        Self { namespace, clients, brokers: Mutex::default(), budget, memories, names }
     }
 
     pub(super) async fn start(&self, name: &str, settings: BrokerSettings) {
         let store = MemoryStore::new(256 << 20);
         let broker = Broker::start(store, settings, Environment::system()).await.unwrap();
+        self.brokers.lock().insert(name.to_owned(), broker.clone());
         let listener = self.namespace.listen(&Address::new("in-process", name)).await.unwrap();
         tokio::spawn(async move { broker.serve(listener).await });
     }
@@ -93,8 +99,29 @@ impl Field {
         line
     }
 
+    /// A cluster of these brokers, over a line.
+    pub(super) async fn cluster(&self, line: &Line, names: &[&str]) -> Cluster {
+        let names: Vec<_> = names.iter().map(|name| format!("in-process://{name}")).collect();
+        let list: StaticList = names.join(",").parse().unwrap();
+        let client = client(&self.namespace);
+        let client = client.transports(ltq_transport::Transports::new().with(line.clone()));
+        let cluster = Cluster::builder().discovery(list).client(client).connect();
+        within("the list", cluster).await.unwrap()
+    }
+
+    /// A line that no client has yet.
+    pub(super) fn line(&self) -> Line {
+        Line::new(self.namespace.clone())
+    }
+
     pub(super) fn replace(&mut self, name: &'static str, client: Client) {
         self.clients.insert(name, client);
+    }
+
+    /// Stops a broker; what it had is gone with it.
+    pub(super) async fn stop(&self, name: &str) {
+        let broker = self.brokers.lock().remove(name).unwrap();
+        within("its stop", broker.stop(Duration::from_secs(20))).await.unwrap();
     }
 
     pub(super) fn client(&self, name: &str) -> &Client {
@@ -138,8 +165,10 @@ impl Field {
         let cluster = within("the list", cluster).await.unwrap();
         let destination =
             Destination::Cluster { cluster, topic, durability: None, order: Order::Waiting };
-        let mut made = Change { destination, rules };
+        let mut made = Change { destination, rules, channel: None };
         change(&mut made);
+        let channel = made.channel.take();
+        let source = Source { channel: channel.unwrap_or(source.channel), ..source };
         let memory = self.memories.take((source.node.clone(), source.topic.clone()));
         let forwarder = Forwarder::new(source, made.destination, made.rules, share, of);
         let forwarder = forwarder.memory(memory);

@@ -90,6 +90,33 @@ async fn it_is_skipped_and_counted_only_where_somebody_said_so() {
 }
 
 #[tokio::test]
+async fn it_comes_behind_what_was_under_way_with_it_and_before_everything_else() {
+    let field = narrow().await;
+    publish(&field).await;
+    let forwarding = field.forward("a", "b", "orders", |_| {}).await;
+    let figures = forwarding.figures.clone();
+    until("the word of it", || matches!(figures.status().0, Status::Held(_))).await;
+    // What was under way with it, in order around it.
+    assert_eq!(bodies(&field.consume("b", "orders", 40).await), numbers());
+    // What comes now waits, whatever its key is.
+    let producer = field.client("a").producer("orders").await.unwrap();
+    let later = |number: u32| Message::new(number.to_string()).with_key(format!("k{number}"));
+    producer.send_batch((40..60).map(later)).await.unwrap();
+    until("they are taken", || figures.unconfirmed() == 21).await;
+    assert_eq!(field.topic("b", "orders").await.end, Offset(40), "none of them is sent");
+    // The destination takes it, after all.
+    field.stop("b").await;
+    field.start("b", settings()).await;
+    let got = field.consume("b", "orders", 21).await;
+    assert_eq!(got[0].body.len(), LARGEST);
+    assert_eq!(
+        bodies(&got[1..]),
+        (40..60).map(|number: u32| number.to_string()).collect::<Vec<_>>()
+    );
+    forwarding.stop().await;
+}
+
+#[tokio::test]
 async fn one_that_is_larger_than_the_credit_goes_alone() {
     let mut field = Field::new().await;
     field.budget =

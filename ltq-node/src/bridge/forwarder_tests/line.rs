@@ -26,20 +26,21 @@ pub(super) struct Line {
 struct Now {
     /// Counts the losses: streams from before one are lost.
     age: u64,
-    /// Whether all that is said stays on the way.
-    muted: bool,
+    /// Whether all that is said stays on the way; with an address, to and from there alone.
+    muted: Option<Option<Address>>,
     wakers: Vec<Waker>,
     /// What the broker takes for well.
     kept: Vec<(Option<Box<dyn SendStream>>, Option<Box<dyn RecvStream>>)>,
 }
 
-struct LineConnection(Box<dyn Connection>, Arc<Mutex<Now>>);
+struct LineConnection(Box<dyn Connection>, Arc<Mutex<Now>>, Address);
 
 /// One direction of a stream.
 struct End<S> {
     inner: Option<S>,
     now: Arc<Mutex<Now>>,
     age: u64,
+    address: Address,
 }
 
 impl Line {
@@ -49,22 +50,34 @@ impl Line {
 
     /// What either end says from now on does not come.
     pub(super) fn mute(&self) {
-        self.now.lock().muted = true;
+        self.now.lock().muted = Some(None);
+    }
+
+    /// The same of one broker.
+    pub(super) fn mute_at(&self, name: &str) {
+        self.now.lock().muted = Some(Some(Address::new("in-process", name)));
+    }
+
+    /// What was kept on the way goes on.
+    pub(super) fn clear(&self) {
+        let mut now = self.now.lock();
+        now.muted = None;
+        now.wakers.drain(..).for_each(Waker::wake);
     }
 
     /// The client loses what connections it has, and may make others.
     pub(super) fn lose(&self) {
         let mut now = self.now.lock();
         now.age += 1;
-        now.muted = false;
+        now.muted = None;
         now.wakers.drain(..).for_each(Waker::wake);
     }
 }
 
 impl<S> End<S> {
-    fn new(inner: S, now: &Arc<Mutex<Now>>) -> Self {
+    fn new(inner: S, now: &Arc<Mutex<Now>>, address: &Address) -> Self {
         let age = now.lock().age;
-        Self { inner: Some(inner), now: now.clone(), age }
+        Self { inner: Some(inner), now: now.clone(), age, address: address.clone() }
     }
 
     /// The stream while it is well, or what is to be said instead.
@@ -74,7 +87,8 @@ impl<S> End<S> {
             return Err(Poll::Ready(io::ErrorKind::ConnectionReset.into()));
         }
         now.wakers.push(context.waker().clone());
-        if now.muted {
+        let here = |of: &Option<Address>| of.as_ref().is_none_or(|of| *of == self.address);
+        if now.muted.as_ref().is_some_and(here) {
             return Err(Poll::Pending);
         }
         drop(now);
@@ -94,7 +108,7 @@ impl Transport for Line {
 
     async fn connect(&self, address: &Address) -> Result<Box<dyn Connection>, TransportError> {
         let connection = self.inner.connect(address).await?;
-        Ok(Box::new(LineConnection(connection, self.now.clone())))
+        Ok(Box::new(LineConnection(connection, self.now.clone(), address.clone())))
     }
 }
 
@@ -110,8 +124,8 @@ impl Connection for LineConnection {
 
     async fn open_stream(&self) -> Result<Stream, TransportError> {
         let Stream { send, recv } = self.0.open_stream().await?;
-        let (send, recv) = (Sending(End::new(send, &self.1)), Receiving(End::new(recv, &self.1)));
-        Ok(Stream { send: Box::new(send), recv: Box::new(recv) })
+        let send = Box::new(Sending(End::new(send, &self.1, &self.2)));
+        Ok(Stream { send, recv: Box::new(Receiving(End::new(recv, &self.1, &self.2))) })
     }
 
     async fn accept_stream(&self) -> Result<Option<Stream>, TransportError> {

@@ -4,6 +4,7 @@ mod again;
 mod field;
 mod large;
 mod line;
+mod several;
 mod trouble;
 
 use ltq_client::Client;
@@ -28,6 +29,23 @@ async fn every_message_arrives_in_order_and_only_then_is_acked() {
     let counts = forwarding.figures.route().counts();
     assert_eq!((counts.forwarded, counts.failures, counts.late_acks), (500, 0, 0));
     assert_eq!(forwarding.stop().await, Ended::Stopped);
+}
+
+#[tokio::test]
+async fn the_id_that_a_producer_gave_stays_as_it_is() {
+    let field = Field::new().await;
+    let producer = field.client("a").producer("orders").await.unwrap();
+    let ids = ["my-own/1", "my-own/2"];
+    for id in ids {
+        producer.send(Message::new("x").with_header(ltq_client::ID_HEADER, id)).await.unwrap();
+    }
+    let forwarding = field.forward("a", "b", "orders", |_| {}).await;
+    let got = field.consume("b", "orders", 2).await;
+    for (message, id) in got.iter().zip(ids) {
+        let has = message.headers.iter().filter(|(name, _)| name == ltq_client::ID_HEADER);
+        assert_eq!(has.map(|(_, value)| &value[..]).collect::<Vec<_>>(), [id.as_bytes()]);
+    }
+    forwarding.stop().await;
 }
 
 #[tokio::test]

@@ -83,6 +83,16 @@ pub enum Over {
 }
 
 impl Over {
+    /// As addresses begin.
+    #[must_use]
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Quic => "quic",
+        }
+    }
+
     /// All, one after the other and around.
     pub(super) const fn nth(number: usize) -> &'static str {
         match number % 3 {
