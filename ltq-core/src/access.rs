@@ -52,7 +52,7 @@ pub enum Denied {
 pub struct Grant(Arc<Inner>);
 
 struct Inner {
-    who: String,
+    who: Arc<str>,
     permissions: Permissions,
     revoked: AtomicBool,
 }
@@ -62,13 +62,18 @@ impl Grant {
     #[must_use]
     pub fn new(who: impl Into<String>, permissions: Permissions) -> Self {
         let revoked = AtomicBool::new(false);
-        Self(Arc::new(Inner { who: who.into(), permissions, revoked }))
+        Self(Arc::new(Inner { who: who.into().into(), permissions, revoked }))
     }
 
     /// Its name.
     #[must_use]
     pub fn who(&self) -> &str {
         &self.0.who
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn owner(&self) -> Arc<str> {
+        self.0.who.clone()
     }
 
     /// What it permits, as long as it is not revoked.

@@ -67,8 +67,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// In whose place it goes on: of consumers with one seat in a channel only the one that subscribed last is
-    /// there, and the others are ended as [`Fenced`](crate::RefusalCode::Fenced). Default: a seat of its own.
+    /// In whose place it goes on: of consumers with one seat in a channel only the one that was opened last is
+    /// there, and the others are ended as [`Fenced`](crate::RefusalCode::Fenced), be it when they connect again.
+    /// Default: a seat of its own.
     pub fn seat(mut self, seat: &ConsumerSeat) -> Self {
         self.seat = Some(seat.clone());
         self

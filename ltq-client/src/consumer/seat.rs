@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, Ordering},
 };
 
 use ltq_core::{Entropy, Seat, SystemEntropy};
@@ -13,15 +13,16 @@ use ltq_core::{Entropy, Seat, SystemEntropy};
 /// program for the broker (the same token or certificate). What that one had comes first to the new one, if it is
 /// alone in its channel, and ahead of everything that was never delivered. Each [`Consumer`](crate::Consumer) has
 /// a seat of its own, and so takes over from itself after a lost connection, which the broker may not have found
-/// dead yet. Give one seat to several consumers, [after another](crate::ConsumerBuilder::seat), where a later one
-/// goes on in the place of an earlier one whose connection may be lost.
+/// dead yet. Give one seat to several consumers, [one after another](crate::ConsumerBuilder::seat), where a later
+/// one goes on in the place of an earlier one whose connection may be lost: the earlier one does not come back.
 #[derive(Clone, Debug)]
 pub struct ConsumerSeat(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     number: [u8; 16],
-    turns: AtomicU64,
+    /// Consumers that came to it so far.
+    comers: AtomicU32,
 }
 
 impl ConsumerSeat {
@@ -35,18 +36,39 @@ impl ConsumerSeat {
         let mut number = [0; 16];
         number[..8].copy_from_slice(&entropy.next().to_le_bytes());
         number[8..].copy_from_slice(&entropy.next().to_le_bytes());
-        Self(Arc::new(Inner { number, turns: AtomicU64::new(0) }))
+        Self(Arc::new(Inner { number, comers: AtomicU32::new(0) }))
     }
 
-    /// As it is asked for once more.
-    pub(super) fn again(&self) -> Seat {
-        let turn = self.0.turns.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        Seat { number: self.0.number, turn }
+    /// A further consumer comes, in the place of those before it.
+    pub(super) fn sit(self) -> Sitting {
+        let comer = self.0.comers.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        Sitting { seat: self, comer, asked: AtomicU32::new(0) }
     }
 }
 
 impl Default for ConsumerSeat {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A consumer's hold on a seat.
+pub(super) struct Sitting {
+    seat: ConsumerSeat,
+    comer: u32,
+    /// How often it was asked for.
+    asked: AtomicU32,
+}
+
+impl Sitting {
+    /// As it is asked for once more; `None` once another consumer has come to it.
+    pub(super) fn again(&self) -> Option<Seat> {
+        if self.seat.0.comers.load(Ordering::Relaxed) != self.comer {
+            return None;
+        }
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        // A later consumer's is larger, however often an earlier one asked.
+        let turn = u64::from(self.comer) << 32 | u64::from(asked);
+        Some(Seat { number: self.seat.0.number, turn })
     }
 }

@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::{
     credit::{CreditUse, CreditWindow},
-    seat::ConsumerSeat,
+    seat::{ConsumerSeat, Sitting},
     settling::{Settling, tags},
     watcher::Watcher,
 };
@@ -48,7 +48,7 @@ pub(crate) struct ConsumerShared {
     pub(crate) handle: u32,
     pub(crate) place: Place,
     pub(super) settings: Settings,
-    seat: ConsumerSeat,
+    sitting: Sitting,
     pub(super) hub: Arc<Hub>,
     /// The connection by which deliveries are valid; 0 when there is none.
     generation: AtomicU64,
@@ -137,7 +137,7 @@ impl ConsumerShared {
                 closing: None,
             }),
             settings,
-            seat,
+            sitting: seat.sit(),
             hub,
         }
     }
@@ -309,6 +309,12 @@ impl ConsumerShared {
         if core.end.is_some() {
             return None;
         }
+        let Some(seat) = self.sitting.again() else {
+            let refusal = Refusal::new(RefusalCode::Fenced, "a later consumer has its seat");
+            core.opening.answer(Err(refusal.clone()));
+            self.end(&mut core, End::Refused(refusal));
+            return None;
+        };
         core.opening.sent();
         core.generation = generation;
         self.generation.store(generation, Ordering::Release);
@@ -322,7 +328,7 @@ impl ConsumerShared {
             start: *start,
             timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             credit,
-            seat: Some(self.seat.again()),
+            seat: Some(seat),
         })
     }
 

@@ -27,7 +27,7 @@ async fn the_builder_says_where_to_start_and_how_much() {
         assert_eq!((topic.as_str(), channel.as_str()), ("orders", "billing"));
         assert_eq!((start, timeout_ms), (StartAt::Offset(Offset(9)), Some(7_000)));
         assert_eq!(credit, Credit { messages: 3, bytes: 300 });
-        assert_eq!(seat.map(|seat| seat.turn), Some(1));
+        assert_eq!(seat.map(|seat| seat.turn), Some(1 << 32 | 1));
         peer.send(&Frame::Subscribed { handle, timeout_ms: 6_500 }).await;
     });
     assert_eq!(consumer.unwrap().timeout(), Duration::from_millis(6_500));

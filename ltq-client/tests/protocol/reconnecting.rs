@@ -177,9 +177,20 @@ async fn a_consumer_takes_its_own_seat_over_with_each_connection_and_no_other_ha
     let (one, before) = tokio::join!(open(), seat_of(&mut peer));
     let (two, after) = tokio::join!(open(), seat_of(&mut peer));
     assert!(before.number == after.number && after.turn > before.turn);
-    for consumer in [first, other, one, two] {
-        consumer.unwrap();
+    let (_first, _other, mut one, _two) =
+        (first.unwrap(), other.unwrap(), one.unwrap(), two.unwrap());
+    // The earlier one does not throw the later one out when it could come back.
+    drop(peer);
+    let mut peer = fake.welcome().await;
+    let mut back = Vec::new();
+    for _ in 0..3 {
+        back.push(seat_of(&mut peer).await);
     }
+    let shared: Vec<_> = back.iter().filter(|seat| seat.number == after.number).collect();
+    assert!(matches!(shared[..], [seat] if seat.turn > after.turn), "{back:?}");
+    let error = within(one.next()).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("a later consumer has its seat"), "{error}");
+    assert!(within(one.next()).await.is_none());
 }
 
 #[tokio::test]

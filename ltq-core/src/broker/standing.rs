@@ -1,6 +1,11 @@
 //! What a stream's peer may do, and how much it asked for that brings nothing.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 use super::{door, producers::Producers, shared::Shared, together::Together};
 use crate::{
@@ -51,7 +56,7 @@ impl Standing {
 
     /// The claim to a seat, under the name by which it was let in.
     pub(super) fn claim(&self, seat: Seat) -> Option<Claim> {
-        let owner = self.grant.as_ref()?.who().into();
+        let owner = self.grant.as_ref()?.owner();
         Some(Claim { owner, seat })
     }
 
@@ -105,8 +110,12 @@ impl Standing {
             Reply::Settled { stale, .. } if !stale.is_empty() => {
                 self.futile("settlements of what is not this consumer's");
             }
-            Reply::SubscriptionClosed { refusal: Some(_), .. } => {
-                self.futile.spare(CROSSING_FRAMES);
+            Reply::SubscriptionClosed { refusal: Some(refusal), .. } => {
+                match refusal.code {
+                    // Which a peer can do to itself as often as it likes.
+                    RefusalCode::Fenced => self.futile.spare_once_a_second(CROSSING_FRAMES),
+                    _ => self.futile.spare(CROSSING_FRAMES),
+                }
             }
             Reply::ProducerRefused { handle, .. } if producers.stored(*handle).is_some() => {
                 let most = self.shared.settings.publish_bytes_max / Topic::WISH_BYTES as u64;
@@ -125,13 +134,15 @@ struct Futile {
     max: u32,
     /// So many more that are not the peer's fault.
     spared: u64,
+    /// When it was spared something that it may have brought about by itself.
+    spared_at: Option<Instant>,
     /// There were too many.
     flood: Option<Refusal>,
 }
 
 impl Futile {
     const fn new(together: Arc<Together>, max: u32) -> Self {
-        Self { together, max, spared: 0, flood: None }
+        Self { together, max, spared: 0, spared_at: None, flood: None }
     }
 
     fn note(&mut self, what: &str) {
@@ -151,18 +162,25 @@ impl Futile {
     fn spare(&mut self, frames: u64) {
         self.spared = self.spared.saturating_add(frames).min(SPARED_MAX);
     }
+
+    fn spare_once_a_second(&mut self, frames: u64) {
+        let now = Instant::now();
+        if self.spared_at.is_none_or(|at| now.duration_since(at) >= SPARED_AGAIN) {
+            self.spared_at = Some(now);
+            self.spare(frames);
+        }
+    }
 }
 
 /// Settlements and credit that a client may have sent for a subscription when it hears of its end.
 const CROSSING_FRAMES: u64 = 64;
+const SPARED_AGAIN: Duration = Duration::from_secs(1);
 /// Frames that a client may have on their way when what they are for is closed: publishes without
 /// content, as many as one stream may have unconfirmed, twice.
 const SPARED_MAX: u64 = 1 << 17;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::broker::budget::Budget;
 
@@ -208,5 +226,25 @@ mod tests {
             futile.spare(1 << 40);
         }
         assert_eq!(futile.spared, SPARED_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_who_ends_its_own_subscriptions_again_and_again_is_not_spared_for_it() {
+        let mut futile = of_at_most(100);
+        let mut count = 0;
+        while futile.flood.is_none() {
+            futile.spare_once_a_second(CROSSING_FRAMES);
+            (0..CROSSING_FRAMES).for_each(|_| futile.note("a ping"));
+            count += CROSSING_FRAMES;
+            assert!(count < 10_000, "nothing ends it");
+        }
+        tokio::time::advance(SPARED_AGAIN).await;
+        let mut futile = of_at_most(100);
+        for _ in 0..100 {
+            futile.spare_once_a_second(CROSSING_FRAMES);
+            (0..CROSSING_FRAMES).for_each(|_| futile.note("a ping"));
+            tokio::time::advance(SPARED_AGAIN).await;
+        }
+        assert_eq!(futile.flood, None, "as clients do that lose their seats now and then");
     }
 }

@@ -147,7 +147,7 @@ impl Engine {
         if sweep.before {
             // The piece that holds the first record stays.
             let holder = pieces_at(database, sweep.family, sweep.id, sweep.first)?;
-            let to = holder.map_or(sweep.first, |(range, _)| range.start);
+            let to = holder.map_or(sweep.first, |(range, _)| range.start).max(sweep.swept);
             batch.delete_range_cf(family, key(sweep.id, sweep.swept.0), key(sweep.id, to.0));
             let discards = database.family(Family::Discards)?;
             let kept = sweep.discarded.iter().next().map_or(sweep.first, |it| it.start);
@@ -230,6 +230,7 @@ impl Keeper {
         for (&(durable, id), dead) in &self.dead {
             let family = if durable { families[0] } else { families[1] };
             let Some(family) = family else { continue };
+            let mut again = WriteBatch::default();
             let mut widest: Vec<_> = dead.iter().collect();
             widest.sort_unstable_by_key(|range| Reverse(range.end.since(range.start)));
             for range in widest.into_iter().take(DEAD_RANGES_MAX) {
@@ -237,7 +238,10 @@ impl Keeper {
                 let last = range.end.0.saturating_sub(1);
                 let (from, to) = (key(id, range.start.0), key(id, last));
                 database.raw().delete_file_in_range_cf(family, from, to)?;
+                again.delete_range_cf(family, from, key(id, range.end.0));
             }
+            // A file that went may have held what deletes the pieces of a deeper one that stays.
+            database.write(again, durable, false)?;
         }
         let raw = database.raw();
         for family in [Family::Records, Family::Loose, Family::Values] {
