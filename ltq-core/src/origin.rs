@@ -1,17 +1,35 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::Address;
+use crate::{Address, Peer};
 
 /// Where a peer comes from, as far as it counts against limits: its IP address without the port; of
 /// an IPv6 address the first 64 bits, since whoever has one has all of those.
 ///
-/// Peers of this machine have none: all programs here share the loopback address, and behind
-/// in-process links and Unix sockets there is no address at all; so one of them would shut out the
+/// Over a Unix socket it is the user whom the operating system names: so one user cannot shut out the
 /// others.
+///
+/// Other peers of this machine have none: all programs here share the loopback address, and behind
+/// in-process links there is no address at all; so one of them would shut out the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Origin(IpAddr);
+pub struct Origin(From);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum From {
+    Ip(IpAddr),
+    User(u32),
+}
 
 impl Origin {
+    /// Of a peer: its user over a Unix socket, where the transport knows it, and else its address.
+    #[must_use]
+    pub fn of_peer(peer: &Peer) -> Option<Self> {
+        if peer.address.scheme() != "unix" {
+            return Self::of(&peer.address);
+        }
+        let user = peer.identity.as_deref()?.strip_prefix("uid:")?;
+        Some(Self(From::User(user.parse().ok()?)))
+    }
+
     /// Of an address of any kind of transport: what follows its scheme is an IP address, with a port or
     /// without one, or has no origin.
     #[must_use]
@@ -26,8 +44,11 @@ impl Origin {
     pub fn of_ip(ip: IpAddr) -> Option<Self> {
         match ip.to_canonical() {
             ip if ip.is_loopback() => None,
-            IpAddr::V4(v4) => Some(Self(v4.into())),
-            IpAddr::V6(v6) => Some(Self(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into())),
+            IpAddr::V4(v4) => Some(Self(From::Ip(v4.into()))),
+            IpAddr::V6(v6) => {
+                let network = Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64);
+                Some(Self(From::Ip(network.into())))
+            }
         }
     }
 }
@@ -50,5 +71,23 @@ mod tests {
         for local in ["tcp://127.0.0.1:1", "tcp://[::1]:1", "in-process://hub", "unix:///run/ltq"] {
             assert_eq!(origin(local), None, "{local}");
         }
+    }
+
+    #[test]
+    fn over_a_unix_socket_the_user_is_the_origin() {
+        let of = |address: &str, identity: Option<&str>| {
+            let address = address.parse().unwrap();
+            Origin::of_peer(&Peer { address, identity: identity.map(str::to_owned) })
+        };
+        let user = of("unix:///run/ltq#1", Some("uid:1000"));
+        assert!(user.is_some());
+        assert_eq!(of("unix:///run/ltq#2", Some("uid:1000")), user);
+        assert_ne!(of("unix:///run/ltq#1", Some("uid:1001")), user);
+        for unknown in [None, Some("1000"), Some("uid:"), Some("uid:alice")] {
+            assert_eq!(of("unix:///run/ltq#1", unknown), None, "{unknown:?}");
+        }
+        // A name that only looks like a user says nothing where the system does not vouch for it.
+        assert_eq!(of("tls://192.0.2.1:1", Some("uid:1000")), origin("tls://192.0.2.1:2"));
+        assert_eq!(of("tcp://127.0.0.1:1", Some("uid:1000")), None);
     }
 }

@@ -49,7 +49,7 @@ pub enum Limit {
     Producers,
     /// [`subscriptions_max`](crate::BrokerSettings::subscriptions_max) of a stream
     Subscriptions,
-    /// Requests of operators that a stream has unanswered.
+    /// [`requests_max`](crate::BrokerSettings::requests_max) of a stream
     Requests,
     /// An answer to an operator that is longer than the frames that he reads.
     Answer,
@@ -80,7 +80,7 @@ impl Limit {
             Self::ProducersKnown => "producers_known_max",
             Self::Producers => "producers_max",
             Self::Subscriptions => "subscriptions_max",
-            Self::Requests => "requests",
+            Self::Requests => "requests_max",
             Self::Answer => "answer",
         }
     }

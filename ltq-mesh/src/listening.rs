@@ -115,7 +115,7 @@ async fn serve(shared: &Arc<Shared>, at: usize, place: &mut Place) -> TransportE
 
 async fn accept(shared: &Arc<Shared>, listener: &mut dyn Listener) -> Result<(), TransportError> {
     let connection = listener.accept().await?;
-    let origin = Origin::of(&connection.peer().address);
+    let origin = Origin::of_peer(connection.peer());
     let Some(open) = shared.callers.one_more(origin) else {
         debug!(peer = %connection.peer().address, "too many who have not said who they are");
         return Ok(());

@@ -190,6 +190,7 @@ impl Node {
         let http = http.map(|(local, listener)| {
             let options = HttpOptions {
                 connections_max: config.limits.http_connections_max,
+                connections_per_address_max: config.limits.http_connections_per_address_max,
                 request_timeout: config.limits.http_request_timeout.0,
                 body_bytes_total_max: config.limits.http_body_bytes_total_max.0,
                 metrics_series_max: config.limits.metrics_series_max,

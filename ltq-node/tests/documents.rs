@@ -94,3 +94,53 @@ fn the_tests_that_pages_name_for_their_promises_are_there() {
         }
     }
 }
+
+/// The rows of the table that follows these words, by cells.
+fn rows_after(text: &str, words: &str) -> Vec<Vec<String>> {
+    let (_, rest) = text.split_once(words).unwrap_or_else(|| panic!("{words}"));
+    let lines = rest.lines().skip_while(|line| !line.starts_with('|'));
+    let lines = lines.take_while(|line| line.starts_with('|')).skip(2);
+    let cells =
+        |line: &str| line.trim_matches('|').split('|').map(|it| it.trim().to_owned()).collect();
+    lines.map(cells).collect()
+}
+
+/// What stands between backticks.
+fn code(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn what_bounds_a_hostile_peer_is_a_setting_with_a_figure_or_says_why_not() {
+    let (map, settings) = (page("ARCHITECTURE.md"), page("docs/configuration.md"));
+    let figures = page("docs/operations.md");
+    let known = |key: &str| settings.contains(&format!("\n| `{key}` |"));
+    let rows = rows_after(&map, "What bounds a hostile peer: by which setting");
+    let mut named = BTreeSet::new();
+    for row in &rows {
+        let [what, setting, default, beyond, told] = &row[..] else { panic!("{row:?}") };
+        assert!(!default.is_empty(), "{what}");
+        let keys = code(setting);
+        assert!(!keys.is_empty(), "{what} has no setting");
+        for key in keys {
+            let key = if key.contains('.') { key.to_owned() } else { format!("limits.{key}") };
+            assert!(known(&key), "{what}: there is no {key}");
+            assert!(named.insert(key.clone()), "{key} has two rows");
+        }
+        for figure in code(told) {
+            assert!(figures.contains(&format!("\n| `{figure}` |")), "{what}: there is no {figure}");
+        }
+        // Only how long one is turned away has none: how often is told by the row above.
+        assert!(beyond.is_empty() || !told.is_empty(), "{what} is told by no figure");
+    }
+    let keys = settings.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    for key in keys.filter(|key| key.starts_with("limits.")) {
+        assert!(named.contains(key), "{key} is not in the table of ARCHITECTURE.md");
+    }
+    let constants = rows_after(&map, "What is not to be set, and why:");
+    assert!(constants.len() > 5);
+    for row in constants {
+        let [what, _, why] = &row[..] else { panic!("{row:?}") };
+        assert!(why.split(' ').count() > 5, "{what}: why?");
+    }
+}

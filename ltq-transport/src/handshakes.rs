@@ -73,7 +73,7 @@ impl Failed for io::Error {
 /// oldest is given up, once it has had [`GRACE`]: who is silent must not keep out those that mean
 /// it, and a crowd of those must not keep itself out.
 ///
-/// Those of one [`Origin`] are a quarter of that at most, so that one host's silent ones keep out
+/// Those of one [`Origin`] are a part of that at most, so that one host's silent ones keep out
 /// nobody else: beyond it they take each other's places, in the same way.
 ///
 /// Dropping it gives all of them up.
@@ -82,6 +82,8 @@ pub(crate) struct Handshakes<T> {
     /// Oldest first; some have ended.
     under_way: VecDeque<UnderWay>,
     max: usize,
+    /// How many of one origin there may be.
+    share: usize,
     patience: Duration,
     failures: Arc<Failures>,
 }
@@ -93,9 +95,16 @@ struct UnderWay {
 }
 
 impl<T: Send + 'static> Handshakes<T> {
-    pub(crate) fn new(max: usize, patience: Duration, failures: Arc<Failures>) -> Self {
-        let (tasks, under_way) = (JoinSet::new(), VecDeque::new());
-        Self { tasks, under_way, max: max.max(1), patience, failures }
+    /// One origin has a quarter of them where `share` says nothing else.
+    pub(crate) fn new(
+        max: usize,
+        share: Option<usize>,
+        patience: Duration,
+        failures: Arc<Failures>,
+    ) -> Self {
+        let (tasks, under_way, max) = (JoinSet::new(), VecDeque::new(), max.max(1));
+        let share = share.map_or_else(|| max.div_ceil(4), |share| share.max(1));
+        Self { tasks, under_way, max, share, patience, failures }
     }
 
     /// Whether the next one costs an older one its place.
@@ -107,12 +116,7 @@ impl<T: Send + 'static> Handshakes<T> {
     pub(crate) fn are_many_of(&self, peer: SocketAddr) -> bool {
         let Some(from) = Origin::of_ip(peer.ip()) else { return false };
         let same = |it: &&UnderWay| it.from == Some(from) && !it.task.is_finished();
-        self.under_way.iter().filter(same).count() >= self.share()
-    }
-
-    /// How many of one origin there may be.
-    fn share(&self) -> usize {
-        self.max.div_ceil(4)
+        self.under_way.iter().filter(same).count() >= self.share
     }
 
     /// When one more may be started, if none of those that are there ends before and it comes from
@@ -210,7 +214,7 @@ mod tests {
     }
 
     fn handshakes(max: usize, seconds: u64) -> Handshakes<u8> {
-        Handshakes::new(max, Duration::from_secs(seconds), Arc::default())
+        Handshakes::new(max, None, Duration::from_secs(seconds), Arc::default())
     }
 
     fn peer() -> SocketAddr {
@@ -281,6 +285,18 @@ mod tests {
             start_silent(&mut handshakes);
         }
         assert!(!handshakes.are_many_of(peer()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_how_many_places_one_address_has_can_be_set() {
+        let patience = Duration::from_secs(1000);
+        let mut handshakes = Handshakes::<u8>::new(16, Some(7), patience, Arc::default());
+        let silent = SocketAddr::from(([192, 0, 2, 1], 1));
+        for count in 0..7 {
+            assert!(!handshakes.are_many_of(silent), "{count}");
+            handshakes.start(silent, pending::<Result<u8, Infallible>>());
+        }
+        assert!(handshakes.are_many_of(silent) && !handshakes.are_many());
     }
 
     #[tokio::test(start_paused = true)]

@@ -97,7 +97,7 @@ impl Quic {
     #[must_use]
     pub fn new(options: QuicOptions) -> Self {
         Self {
-            windows: Windows::new(options.windows_bytes_max),
+            windows: Windows::new(options.windows_bytes_max, options.windows_bytes_per_address_max),
             options,
             server: None,
             client: None,
@@ -132,6 +132,12 @@ impl Quic {
     #[must_use]
     pub fn window_bytes(&self) -> u64 {
         self.windows.used()
+    }
+
+    /// How many accepted connections got smaller windows than are set up, for want of room.
+    #[must_use]
+    pub fn windows_narrowed(&self) -> u64 {
+        self.windows.narrowed()
     }
 
     /// Moves the connections that this transport and its clones have made to other local ports, as
@@ -246,6 +252,7 @@ impl Accepting {
         let local = address_of(endpoint.local_addr()?);
         let handshakes = Handshakes::new(
             options.handshakes_max,
+            options.handshakes_per_address_max,
             options.handshake_timeout,
             quic.failures.clone(),
         );

@@ -69,10 +69,11 @@ pub struct TlsOptions {
     pub handshake_timeout: Duration,
     /// How many handshakes a listener has under way and finished but not accepted, at most; at
     /// least 1. One more waits in the system's backlog until one of them ends or has had a second;
-    /// then the oldest is given up for it. Of one address, this machine's own aside, there are a
-    /// quarter of them at most: one more is given up itself while they have not had their second.
-    /// Default 256.
+    /// then the oldest is given up for it. Default 256.
     pub handshakes_max: usize,
+    /// How many of them one address has at most, this machine's own aside; at least 1: one more is given
+    /// up itself while they have not had their second. Default `None`: a quarter of them.
+    pub handshakes_per_address_max: Option<usize>,
 }
 
 impl Default for TlsOptions {
@@ -81,6 +82,7 @@ impl Default for TlsOptions {
             tcp: TcpOptions::default(),
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
+            handshakes_per_address_max: None,
         }
     }
 }
@@ -146,8 +148,13 @@ impl Transport for Tls {
             ));
         };
         let sockets = Sockets::listen(SCHEME, &self.options.tcp, address).await?;
-        let TlsOptions { handshake_timeout, handshakes_max, .. } = self.options;
-        let handshakes = Handshakes::new(handshakes_max, handshake_timeout, self.failures.clone());
+        let options = &self.options;
+        let handshakes = Handshakes::new(
+            options.handshakes_max,
+            options.handshakes_per_address_max,
+            options.handshake_timeout,
+            self.failures.clone(),
+        );
         Ok(Box::new(Accepting { sockets, trust, handshakes }))
     }
 

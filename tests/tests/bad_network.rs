@@ -4,7 +4,7 @@
 use std::{
     io::Write,
     process::{Child, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ltq_core::Address;
@@ -147,8 +147,43 @@ async fn promises_2_and_4_hold_for_consumers_whose_line_is_out_for_longer_than_c
     }
 }
 
+/// Without resumption and without 0-RTT: a path that was dead for longer than a connection lasts costs a handshake
+/// once it is alive again, and no message.
+#[tokio::test(flavor = "multi_thread")]
+async fn promises_1_2_and_6_a_quic_client_is_back_soon_after_a_dead_path_and_loses_nothing() {
+    let shape = Shape::new(40, 0.0);
+    let Some(network) = network(shape) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&network, "quic", &folder.path().join("data")).await;
+    let line = "e2e --count 20000 --rate 4000 --size 200 --topics 2 --one-connection --timeout 60s";
+    let bench = bench(&network, &node, line);
+    sent(&network, 300_000).await;
+    network.reshape(shape.down());
+    tokio::time::sleep(LONG_OUTAGE).await;
+    let [_, dead] = network.figures();
+    network.reshape(shape);
+    let alive = Instant::now();
+    // Deliveries, and more of them than goes for handshakes and their attempts.
+    ltq_tests::within("deliveries over the path", async {
+        while network.figures()[1].sent_bytes < dead.sent_bytes + 100_000 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let back = alive.elapsed();
+    println!(
+        "messages came again {back:?} after the path was alive, which had been dead for {LONG_OUTAGE:?}"
+    );
+    assert!(back < BACK, "{back:?}");
+    let report = ended(bench).await;
+    assert_eq!((&report["published"], &report["delivered"]), (&20_000.into(), &20_000.into()));
+}
+
 const SCHEMES: [&str; 3] = ["tcp", "tls", "quic"];
 const TOKEN: &str = "of the test";
 const OUTAGE: Duration = Duration::from_millis(1_500);
 /// Longer than three heartbeats, and than the idle time of QUIC.
 const LONG_OUTAGE: Duration = Duration::from_millis(3_500);
+/// A handshake that was begun while the path was dead, another one, and time for a busy machine: on a quiet one it is
+/// a second or two.
+const BACK: Duration = Duration::from_secs(12);

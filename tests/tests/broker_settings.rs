@@ -254,6 +254,8 @@ async fn promise_9_partial_bytes_total_max_bounds_half_read_frames_and_nobody_el
         greedy.push(peer);
     }
     assert!((1..=3).contains(&taken), "{taken} half frames of 8 MiB were taken in");
+    let held = served.broker.held_back();
+    assert!(held.iter().any(|(limit, count)| *limit == "partial_bytes_total_max" && *count > 0));
     let mut peer = RawPeer::greeted(&served.address).await;
     peer.open_producer(1, "t").await;
     let answer = peer.publish(1, 1, &[b"a small one"]).await;
@@ -287,6 +289,16 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ("futile_frames_max", BrokerSettings { futile_frames_max: 0, ..good() }),
         ("topics_per_minute_max", BrokerSettings { topics_per_minute_max: 0, ..good() }),
         ("streams_max", BrokerSettings { streams_max: 0, ..good() }),
+        ("unknown_streams_max", BrokerSettings { unknown_streams_max: 0, ..good() }),
+        ("opening_streams_max", BrokerSettings { opening_streams_max: 3, ..good() }),
+        ("wrong_tokens_max", BrokerSettings { wrong_tokens_max: 0, ..good() }),
+        ("lockout_max", BrokerSettings { lockout_max: Duration::from_millis(999), ..good() }),
+        ("addresses_known_max", BrokerSettings { addresses_known_max: 0, ..good() }),
+        ("requests_max", BrokerSettings { requests_max: 0, ..good() }),
+        ("inbox_entries_max", BrokerSettings { inbox_entries_max: 0, ..good() }),
+        ("answer_bytes_max", BrokerSettings { answer_bytes_max: 4095, ..good() }),
+        ("delivery_bytes_max", BrokerSettings { delivery_bytes_max: 4095, ..good() }),
+        ("partial_bytes_free", BrokerSettings { partial_bytes_free: 16_383, ..good() }),
         ("subscriptions_max", BrokerSettings { subscriptions_max: 0, ..good() }),
         ("producers_max", BrokerSettings { producers_max: 0, ..good() }),
         ("message_bytes_max", BrokerSettings { message_bytes_max: 0, ..good() }),

@@ -452,6 +452,8 @@ async fn promise_9_what_peers_do_not_read_is_bounded_in_all_and_who_reads_goes_o
     // Each connection has a run at most beyond the limit, and what is on its way to the link.
     let bound = LIMIT + (LAZY + 1) * (run + 64 * KIB);
     assert!(LIMIT < most && most < bound, "{most} of {bound}");
+    let held = local.broker.held_back();
+    assert!(held.iter().any(|(limit, count)| *limit == "delivery_bytes_total_max" && *count > 0));
     drop(lazy);
     drop(diligent);
     while waiting() > 0 {

@@ -87,6 +87,12 @@ impl Setup {
         self.broker.stats().await.connections
     }
 
+    /// How often a limit held somebody back.
+    fn held_back(&self, limit: &str) -> u64 {
+        let counts = self.broker.held_back();
+        counts.into_iter().find(|(name, _)| *name == limit).expect("a limit").1
+    }
+
     async fn no_connection_is_left(&self) {
         while self.open_connections().await > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -124,6 +130,7 @@ async fn streams_max_bounds_the_streams_of_a_connection() {
     third.send(Frame::Hello(RawPeer::hello())).await;
     let answer = timeout(Duration::from_secs(3), third.any()).await;
     assert!(answer.is_err(), "a third stream is not served: {answer:?}");
+    assert_eq!(setup.held_back("streams_max"), 1);
     // The two are served all the while; another connection has streams of its own.
     second.send(Frame::Ping { nonce: 1 }).await;
     assert_eq!(second.next().await, Some(Frame::Pong { nonce: 1 }));
@@ -203,6 +210,47 @@ async fn promise_10_a_connection_of_streams_that_never_say_hello_is_small_and_do
         assert!(served < 20, "{served} streams failed, and it goes on");
     }
     assert!((8..12).contains(&served), "{served} streams were served");
+    assert_eq!(setup.broker.counters().connections_given_up, 1);
+}
+
+/// Says hello, and whether it is answered.
+async fn is_greeted(peer: &mut RawPeer) -> bool {
+    peer.send(Frame::Hello(RawPeer::hello())).await;
+    timeout(Duration::from_secs(2), peer.any()).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_and_opening_streams_max_bound_streams_without_a_hello() {
+    let settings =
+        BrokerSettings { unknown_streams_max: 2, opening_streams_max: 3, ..Served::settings() };
+    let setup = Setup::new(settings).await;
+    let streams = setup.connection(true).await;
+    let mut silent = Vec::new();
+    let mut add = async || {
+        let (peer, far) = link().await;
+        streams.send(far).await.unwrap_or_else(|_| panic!("taken"));
+        silent.push(peer);
+        silent.len() - 1
+    };
+    let [first, _second, third] = [add().await, add().await, add().await];
+    assert!(!is_greeted(&mut silent[third]).await, "there are two without a hello before it");
+    assert_eq!(
+        (setup.held_back("unknown_streams_max"), setup.held_back("opening_streams_max")),
+        (1, 0)
+    );
+    assert!(is_greeted(&mut silent[first]).await);
+    assert!(matches!(silent[third].any().await, Some(Frame::Welcome(_))), "now there is room");
+    // One is silent still; two more may be.
+    let mut more = Vec::new();
+    for _ in 0..3 {
+        let (peer, far) = link().await;
+        streams.send(far).await.unwrap_or_else(|_| panic!("taken"));
+        more.push(peer);
+    }
+    assert!(!is_greeted(&mut more[2]).await, "there are three without a hello before it");
+    assert!(setup.held_back("opening_streams_max") > 0);
+    assert!(is_greeted(&mut more[0]).await);
+    assert!(matches!(more[2].any().await, Some(Frame::Welcome(_))), "now there is room");
 }
 
 #[tokio::test(start_paused = true)]

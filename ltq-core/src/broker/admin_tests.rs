@@ -11,7 +11,7 @@ use crate::broker::testing;
 async fn promise_9_a_request_that_is_given_up_leaves_nothing_with_its_topic() {
     let (shared, _gate) = testing::shared(true);
     // A topic whose task never has its turn.
-    let inbox = Inbox::new(testing::topic("t"), shared.published.clone());
+    let inbox = Inbox::new(testing::topic("t"), shared.published.clone(), 8192);
     let given_up = timeout(Duration::from_secs(1), ask(&shared, &inbox, TopicAction::Ensure)).await;
     assert!(given_up.is_err());
     let mut left = Vec::new();

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{by_address::ByAddress, shared::Counters};
+use super::{by_address::ByAddress, settings::BrokerSettings, shared::Counters};
 use crate::{
     Access, Action, Address, Denied, Grant, Limit, Origin, Peer, Refusal, RefusalCode,
     TOKEN_BYTES_MAX, TopicName,
@@ -19,8 +19,8 @@ use crate::{
 
 /// Asks [`Access`] who may come in, and keeps what must be known of addresses: who brought wrong
 /// tokens, who made topics, who has connections open.
-#[derive(Default)]
 pub(super) struct Door {
+    limits: DoorLimits,
     tries: Mutex<ByAddress<Tries>>,
     guesses: RandomState,
     topics: Mutex<ByAddress<Rate>>,
@@ -33,7 +33,42 @@ pub(super) struct Door {
     not_accepted: Mutex<Said>,
 }
 
+/// What of the settings counts at the door.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DoorLimits {
+    pub(super) wrong_tokens_max: u32,
+    pub(super) lockout_max: Duration,
+    pub(super) addresses_known_max: usize,
+}
+
+impl DoorLimits {
+    pub(super) const fn of(settings: &BrokerSettings) -> Self {
+        let &BrokerSettings { wrong_tokens_max, lockout_max, addresses_known_max, .. } = settings;
+        Self { wrong_tokens_max, lockout_max, addresses_known_max }
+    }
+}
+
 impl Door {
+    pub(super) fn new(limits: DoorLimits) -> Self {
+        Self {
+            limits,
+            tries: Mutex::new(ByAddress::new(limits.addresses_known_max)),
+            guesses: RandomState::new(),
+            topics: Mutex::new(ByAddress::new(limits.addresses_known_max)),
+            connections: Mutex::default(),
+            denied: Mutex::default(),
+            forbidden: Mutex::default(),
+            failed: Mutex::default(),
+            silent: Mutex::default(),
+            not_accepted: Mutex::default(),
+        }
+    }
+
+    /// How many addresses were forgotten for want of room.
+    pub(super) fn addresses_forgotten(&self) -> u64 {
+        self.tries.lock().forgotten() + self.topics.lock().forgotten()
+    }
+
     /// Lets a peer in, or not, for reasons that it is not told. `known` is what was granted on its
     /// connection already: who shares an address with somebody who guesses keeps that, and may open
     /// further streams with it.
@@ -45,7 +80,7 @@ impl Door {
         token: Option<&str>,
         known: Option<&Grant>,
     ) -> Result<Grant, Refusal> {
-        let (origin, now) = (Origin::of(&peer.address), Instant::now());
+        let (origin, now) = (Origin::of_peer(peer), Instant::now());
         let locked = origin.is_some_and(|origin| {
             self.tries.lock().get(origin).is_some_and(|tries| tries.locked_until > now)
         });
@@ -73,7 +108,8 @@ impl Door {
                 }
                 (Err(Denied::WrongToken), Some(origin)) => {
                     let guess = self.guesses.hash_one(token);
-                    self.tries.lock().of(origin, || Tries::new(now)).note(now, guess);
+                    let mut tries = self.tries.lock();
+                    tries.of(origin, || Tries::new(now)).note(now, guess, &self.limits);
                     "a wrong token"
                 }
                 (Err(Denied::WrongToken), None) => "a wrong token",
@@ -197,7 +233,7 @@ impl Tries {
         Self { wrong: 0, locked_until: now, known: VecDeque::new() }
     }
 
-    fn note(&mut self, now: Instant, guess: u64) {
+    fn note(&mut self, now: Instant, guess: u64, limits: &DoorLimits) {
         if self.known.contains(&guess) {
             return;
         }
@@ -206,9 +242,9 @@ impl Tries {
         }
         self.known.push_back(guess);
         self.wrong = self.wrong.saturating_add(1);
-        if let Some(beyond) = self.wrong.checked_sub(WRONG_TOKENS_MAX) {
+        if let Some(beyond) = self.wrong.checked_sub(limits.wrong_tokens_max) {
             let pause = LOCKED_MIN.saturating_mul(1u32.checked_shl(beyond).unwrap_or(u32::MAX));
-            self.locked_until = now + pause.min(LOCKED_MAX);
+            self.locked_until = now + pause.min(limits.lockout_max);
         }
     }
 }
@@ -253,15 +289,11 @@ impl Said {
     }
 }
 
-/// Wrong tokens in a row after which an address is turned away for a while.
-const WRONG_TOKENS_MAX: u32 = 10;
 /// So many of them are known again when they come again. More programs of one address that have each
 /// an old token of their own are as good as a guesser.
 const KNOWN_GUESSES_MAX: usize = 8;
 /// For how long at first; twice as long after each further one.
 const LOCKED_MIN: Duration = Duration::from_secs(1);
-/// And at most: it may be shared by some who know a token.
-const LOCKED_MAX: Duration = Duration::from_secs(60);
 const SAID_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let access = Arc::new(SharedToken::new("secret").unwrap());
-        Self { door: Door::default(), access, counters: Counters::default() }
+        Self { door: door(), access, counters: Counters::default() }
     }
 
     fn try_from(&self, address: &str, token: Option<&str>) -> bool {
@@ -32,6 +32,10 @@ impl Node {
     fn locked_out(&self) -> u64 {
         self.counters.hellos_locked_out.load(Ordering::Relaxed)
     }
+}
+
+fn door() -> Door {
+    Door::new(DoorLimits::of(&BrokerSettings::default()))
 }
 
 const FAR: &str = "tcp://192.0.2.1:5";
@@ -133,7 +137,7 @@ async fn a_token_that_is_too_long_is_not_even_looked_at() {
 
 #[tokio::test(start_paused = true)]
 async fn topics_made_by_use_come_back_with_the_minutes() {
-    let (door, counters) = (Door::default(), Counters::default());
+    let (door, counters) = (door(), Counters::default());
     let topic = TopicName::new("t").unwrap();
     let from = |text: &str| Origin::of(&text.parse().unwrap());
     let make = |text: &str| door.make_topic(&counters, from(text), &topic, 60).is_ok();
@@ -151,7 +155,7 @@ async fn topics_made_by_use_come_back_with_the_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn connections_are_counted_by_address_and_forgotten() {
-    let door = Door::default();
+    let door = door();
     let from = |text: &str| Origin::of(&text.parse().unwrap());
     assert!(door.enter(from(FAR), 2) && door.enter(from("tcp://192.0.2.1:6"), 2));
     assert!(!door.enter(from(FAR), 2));
@@ -184,4 +188,40 @@ async fn promise_10_connections_without_a_stream_are_told_of_once_a_second() {
     }
     advance(Duration::from_secs(1)).await;
     assert_eq!((door.may_say_silent(), door.may_say_failed()), (Some(1_001), Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_how_many_wrong_tokens_lock_out_and_for_how_long_is_set() {
+    let settings = BrokerSettings {
+        wrong_tokens_max: 3,
+        lockout_max: Duration::from_secs(2),
+        ..BrokerSettings::default()
+    };
+    let node = Node { door: Door::new(DoorLimits::of(&settings)), ..Node::new() };
+    assert!((0..3).all(|guess| !node.try_from(FAR, Some(&guess.to_string()))));
+    for seconds in [1, 2, 2] {
+        assert!(!node.try_from(FAR, Some("secret")), "locked out");
+        advance(Duration::from_secs(seconds)).await;
+        let guess = format!("after {:?}", Instant::now());
+        let before = node.locked_out();
+        assert!(!node.try_from(FAR, Some(&guess)));
+        assert_eq!(node.locked_out(), before, "asked, and wrong");
+    }
+    advance(Duration::from_secs(2)).await;
+    assert!(node.try_from(FAR, Some("secret")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_addresses_beyond_those_that_are_remembered_are_forgotten_and_counted() {
+    let settings = BrokerSettings { addresses_known_max: 2, ..BrokerSettings::default() };
+    let node = Node { door: Door::new(DoorLimits::of(&settings)), ..Node::new() };
+    for guess in 0..10 {
+        assert!(!node.try_from(FAR, Some(&guess.to_string())));
+    }
+    assert!(!node.try_from(FAR, Some("secret")), "locked out");
+    for last in 2..4 {
+        assert!(!node.try_from(&format!("tcp://192.0.2.{last}:1"), Some("guess")));
+    }
+    assert_eq!(node.door.addresses_forgotten(), 1);
+    assert!(node.try_from(FAR, Some("secret")), "it was seen longest ago");
 }

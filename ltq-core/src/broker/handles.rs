@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::{
     admin,
     gathering::Gathering,
+    holds::Hold,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     producers::{Nobody, Place, Producers},
@@ -341,11 +342,10 @@ impl Handles {
     }
 
     fn admin(&mut self, request: u32, action: crate::AdminRequest) {
-        let permitted = match self.requests {
-            REQUESTS_MAX.. => {
-                Err(limit(Limit::Requests, "unanswered operators' requests", REQUESTS_MAX))
-            }
-            _ => self.standing.permit_request(&action),
+        let max = self.shared.settings.requests_max;
+        let permitted = match self.requests < max {
+            false => Err(limit(Limit::Requests, "unanswered operators' requests", max)),
+            true => self.standing.permit_request(&action),
         };
         if let Err(refusal) = permitted {
             self.standing.futile("an operator's request that was refused");
@@ -392,22 +392,25 @@ impl Handles {
         }
     }
 
-    /// Ready when the session may read on.
-    pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Poll<()> {
+    /// Whether the session may read on. If not, what keeps it wakes this task when there is room.
+    pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Result<(), Hold> {
         if self.producers.unconfirmed_bytes() as u64 > self.shared.settings.publish_bytes_max {
             // The confirm comes through the outbox, which wakes this task.
-            return Poll::Pending;
+            return Err(Hold::PublishBytes);
         }
         self.blocked.retain_mut(|(inbox, ticket)| inbox.poll_room(ticket, context).is_pending());
         if !self.blocked.is_empty() {
-            return Poll::Pending;
+            return Err(Hold::InboxEntries);
         }
         // Who has nothing unconfirmed may go on: mostly consumers, whose acks make room.
         if self.producers.unconfirmed_bytes() == 0 {
             self.shared.published.leave(&mut self.ticket);
-            return Poll::Ready(());
+            return Ok(());
         }
-        self.shared.published.poll_room(&mut self.ticket, context)
+        match self.shared.published.poll_room(&mut self.ticket, context) {
+            Poll::Ready(()) => Ok(()),
+            Poll::Pending => Err(Hold::PublishBytesTotal),
+        }
     }
 
     /// Bytes of the publishes that [`hand_over`](Self::hand_over) is going to hand over, and that
@@ -572,8 +575,6 @@ impl Drop for Handles {
     }
 }
 
-/// Operators' requests of one session that may be under way at a time.
-const REQUESTS_MAX: u32 = 16;
 /// Room for this many events is kept for each topic between reads.
 const EVENTS_KEPT: usize = 16;
 

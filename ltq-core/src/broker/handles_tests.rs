@@ -14,7 +14,7 @@ use crate::{
 /// The handles of a session whose hello was accepted.
 fn greeted(shared: &Arc<Shared>, session: SessionId, outbox: &Arc<Outbox>) -> Handles {
     let peer = Peer { address: Address::new("in-process", "peer"), identity: None };
-    let standing = Standing::new(shared.clone(), shared.together(), peer.address.clone());
+    let standing = Standing::new(shared.clone(), shared.together(), &peer);
     let mut handles = Handles::new(standing, shared.clone(), session, outbox.clone());
     handles.standing().admitted(shared.admit(&peer, None, None).unwrap());
     handles

@@ -70,6 +70,10 @@ pub(super) struct InboxClosed;
 pub(super) struct Inbox {
     topic: TopicName,
     budget: Arc<Budget>,
+    /// Entries at which sessions wait. A session adds at most what one read held, so that the inbox is
+    /// bounded by this, one read of each session, and the consumers that wait for room in its outbox,
+    /// some at a time. Publishes are bounded in bytes besides.
+    entries_max: usize,
     state: Mutex<State>,
 }
 
@@ -86,14 +90,14 @@ struct State {
 }
 
 impl State {
-    fn is_full(&self) -> bool {
-        self.entries.len() + self.settlements / SETTLEMENTS_OF_ENTRY >= ENTRIES_MAX
+    const fn is_full(&self, entries_max: usize) -> bool {
+        self.entries.len() + self.settlements / SETTLEMENTS_OF_ENTRY >= entries_max
     }
 }
 
 impl Inbox {
-    pub(super) fn new(topic: TopicName, budget: Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { topic, budget, state: Mutex::default() })
+    pub(super) fn new(topic: TopicName, budget: Arc<Budget>, entries_max: usize) -> Arc<Self> {
+        Arc::new(Self { topic, budget, entries_max, state: Mutex::default() })
     }
 
     pub(super) const fn topic(&self) -> &TopicName {
@@ -129,7 +133,7 @@ impl Inbox {
         self.budget.take(events.iter().map(weight).sum());
         state.settlements += events.iter().map(settlements).sum::<usize>();
         state.entries.extend(events.drain(..).map(Entry::Event));
-        let pressed = state.is_full();
+        let pressed = state.is_full(self.entries_max);
         let reader = state.reader.take();
         drop(state);
         if let Some(reader) = reader {
@@ -141,7 +145,7 @@ impl Inbox {
     /// Ready when there is room: before that, a session reads nothing more from its peer.
     pub(super) fn poll_room(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.closed || !state.is_full() {
+        if state.closed || !state.is_full(self.entries_max) {
             state.writers.leave(ticket);
             return Poll::Ready(());
         }
@@ -193,10 +197,6 @@ impl Inbox {
     }
 }
 
-/// Entries above which sessions wait. A session adds at most what one read held, so that the
-/// inbox is bounded by this, one read of each session, and the consumers that wait for room in its
-/// outbox, some at a time. Publishes are bounded in bytes besides.
-const ENTRIES_MAX: usize = 8192;
 /// Settlements that take as much memory as one entry does, about.
 const SETTLEMENTS_OF_ENTRY: usize = 8;
 

@@ -21,6 +21,8 @@ impl Wake for Woken {
     }
 }
 
+const ENTRIES_MAX: usize = 8192;
+
 fn task() -> (Arc<Woken>, Waker) {
     let woken = Arc::new(Woken::default());
     (Arc::clone(&woken), Waker::from(woken))
@@ -28,7 +30,7 @@ fn task() -> (Arc<Woken>, Waker) {
 
 fn inbox() -> (Arc<Inbox>, Arc<Budget>) {
     let budget = Arc::new(Budget::new(1000));
-    (Inbox::new(topic("t"), Arc::clone(&budget)), budget)
+    (Inbox::new(topic("t"), Arc::clone(&budget), ENTRIES_MAX), budget)
 }
 
 fn publish() -> Event {
@@ -47,7 +49,7 @@ fn the_reader_is_woken_once_and_gets_everything_in_order() {
     let context = Context::from_waker(&waker);
     let mut taken = Vec::new();
     assert!(inbox.poll_drain(&context, &mut taken).is_pending());
-    let attach = Entry::Attach(SessionId(7), Outbox::new(Together::new(Arc::new(Budget::new(0)))));
+    let attach = Entry::Attach(SessionId(7), Outbox::new(Together::of(Arc::new(Budget::new(0)))));
     inbox.push(attach).unwrap();
     assert_eq!(inbox.push_all(&mut vec![publish(), other()]), Ok(false));
     assert_eq!(woken.0.load(SeqCst), 1, "it was awake by then");

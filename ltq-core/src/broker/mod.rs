@@ -15,6 +15,7 @@ mod figures;
 mod gathering;
 mod greeting;
 mod handles;
+mod holds;
 mod inbox;
 mod outbox;
 mod patience;
@@ -115,6 +116,10 @@ pub struct BrokerCounters {
     pub requests_forbidden: u64,
     /// Topics not made by use because their address had made too many.
     pub topics_refused_by_address: u64,
+    /// Addresses of which was forgotten what they had done, for want of room.
+    pub addresses_forgotten: u64,
+    /// Connections ended because too many of their streams failed before any hello was accepted.
+    pub connections_given_up: u64,
 }
 
 /// A message broker over a store: topics and channels, the sessions of its peers, and a direct
@@ -255,6 +260,14 @@ impl<S: Store> Broker<S> {
         self.shared.refusals.by_limit()
     }
 
+    /// How often peers were made to wait at limits beyond which nothing is refused, by the name of
+    /// the setting: they were not read from, given nothing, or not taken in, until there was room. Of the
+    /// limits of streams, how often a connection had as many as it may have.
+    #[must_use]
+    pub fn held_back(&self) -> Vec<(&'static str, u64)> {
+        self.shared.holds.all()
+    }
+
     /// What peers hold of the limits now.
     #[must_use]
     pub fn in_use(&self) -> BrokerUse {
@@ -306,6 +319,8 @@ impl<S: Store> Broker<S> {
             hellos_locked_out: counters.hellos_locked_out.load(Ordering::Relaxed),
             requests_forbidden: counters.requests_forbidden.load(Ordering::Relaxed),
             topics_refused_by_address: counters.topics_refused_by_address.load(Ordering::Relaxed),
+            addresses_forgotten: self.shared.door.addresses_forgotten(),
+            connections_given_up: counters.connections_given_up.load(Ordering::Relaxed),
         }
     }
 
@@ -337,7 +352,7 @@ impl<S: Store> Broker<S> {
         topic: &TopicName,
         options: PublisherOptions,
     ) -> Result<Publisher, DirectError> {
-        let from = Origin::of(&peer.address);
+        let from = Origin::of_peer(peer);
         Publisher::open(&self.shared, topic, options, from).await
     }
 

@@ -10,6 +10,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
+    holds::Hold,
     inbox::{Entry, Inbox},
     together::Together,
     turns::{Held, Turns},
@@ -33,7 +34,7 @@ pub(super) enum Outgoing {
 /// what the session asked for, and deliveries by the room that there is: topics ask for it before
 /// each of them, and what they had no room for they are told of when there is some again.
 ///
-/// There is room while no more than [`OUTBOX_BYTES_HIGH`] wait for the session; and in a crowd, when
+/// There is room while no more than `delivery_bytes_max` wait for the session; and in a crowd, when
 /// all sessions together have more waiting than the broker is to keep, while nothing waits for any
 /// stream of its connection. So a session that reads gets one run after another even then, and its
 /// consumers take [`Turns`].
@@ -91,8 +92,13 @@ impl Outbox {
             return true;
         }
         let own = state.delivery_bytes();
-        let admitted = own <= OUTBOX_BYTES_HIGH && self.together.admit(self, own, bytes);
+        let has_room = own <= self.together.delivery_bytes_max();
+        let admitted = has_room && self.together.admit(self, own, bytes);
         if !admitted {
+            self.together.held_back(match has_room {
+                true => Hold::DeliveryBytesTotal,
+                false => Hold::DeliveryBytes,
+            });
             state.turns.refuse(inbox, consumer);
         } else if bytes == 0 {
             state.turns.reads(consumer.handle);
@@ -224,7 +230,7 @@ impl Outbox {
         let own = state.delivery_bytes();
         let at_once = match self.together.is_crowded() {
             true => usize::from(own == 0),
-            false if own <= OUTBOX_BYTES_LOW => TURNS_AT_ONCE,
+            false if own <= self.together.delivery_bytes_max() / LOW_PART => TURNS_AT_ONCE,
             false => 0,
         };
         state.turns.next(at_once)
@@ -268,12 +274,9 @@ impl Drop for Outbox {
     }
 }
 
-/// Bytes of deliveries that wait for one session, above which it is given no more: it keeps at most
-/// this and one run.
-const OUTBOX_BYTES_HIGH: usize = 1 << 20;
-/// Bytes at which topics may go on: low enough to make a full write worth it, high enough for the
-/// socket never to run dry.
-const OUTBOX_BYTES_LOW: usize = 256 << 10;
+/// The part of what may wait at which topics go on: low enough to make a full write worth it, high
+/// enough for the socket never to run dry.
+const LOW_PART: usize = 4;
 /// Consumers that may ask for room at one time.
 const TURNS_AT_ONCE: usize = 16;
 /// Deliveries smaller than this are copied while anything waits before them.

@@ -21,12 +21,16 @@ impl Wake for Woken {
     }
 }
 
+/// What may wait for one stream, and at what topics go on, by default.
+const BYTES_HIGH: usize = 1 << 20;
+const BYTES_LOW: usize = 256 << 10;
+
 fn inbox() -> Arc<Inbox> {
-    Inbox::new(topic("t"), Arc::new(Budget::new(0)))
+    Inbox::new(topic("t"), Arc::new(Budget::new(0)), 8192)
 }
 
 fn outbox() -> Arc<Outbox> {
-    Outbox::new(Together::new(Arc::new(Budget::new(usize::MAX))))
+    Outbox::new(Together::of(Arc::new(Budget::new(usize::MAX))))
 }
 
 /// As topics do it: says whether there was room.
@@ -105,7 +109,7 @@ fn promise_9_there_is_no_room_when_much_waits_and_there_is_when_little_is_left()
     let (outbox, inbox) = (outbox(), inbox());
     let context = Context::from_waker(Waker::noop());
     let mut taken = VecDeque::new();
-    let half = OUTBOX_BYTES_HIGH / 2;
+    let half = BYTES_HIGH / 2;
     assert!(deliver(&outbox, consumer(1), half, &inbox));
     assert!(outbox.poll_drain(&context, &mut taken).is_ready());
     // What was taken and not written counts on.
@@ -117,9 +121,9 @@ fn promise_9_there_is_no_room_when_much_waits_and_there_is_when_little_is_left()
     assert_eq!(released(&inbox), [], "half of it was not even taken");
     taken.clear();
     assert!(outbox.poll_drain(&context, &mut taken).is_ready());
-    outbox.written(OUTBOX_BYTES_LOW + 1);
+    outbox.written(BYTES_LOW + 1);
     assert_eq!(released(&inbox), []);
-    outbox.written(OUTBOX_BYTES_LOW);
+    outbox.written(BYTES_LOW);
     assert_eq!(released(&inbox), [1, 2], "each once");
     outbox.written(0);
     assert_eq!(released(&inbox), []);
@@ -129,13 +133,13 @@ fn promise_9_there_is_no_room_when_much_waits_and_there_is_when_little_is_left()
 #[test]
 fn promise_9_a_closed_outbox_keeps_nothing_and_holds_nobody() {
     let budget = Arc::new(Budget::new(usize::MAX));
-    let (outbox, inbox) = (Outbox::new(Together::new(budget.clone())), inbox());
-    assert!(deliver(&outbox, consumer(1), 2 * OUTBOX_BYTES_HIGH, &inbox));
-    assert!(budget.used() > 2 * OUTBOX_BYTES_HIGH && !outbox.admit(consumer(1), 1, &inbox));
+    let (outbox, inbox) = (Outbox::new(Together::of(budget.clone())), inbox());
+    assert!(deliver(&outbox, consumer(1), 2 * BYTES_HIGH, &inbox));
+    assert!(budget.used() > 2 * BYTES_HIGH && !outbox.admit(consumer(1), 1, &inbox));
     outbox.close();
     assert_eq!(budget.used(), 0);
     outbox.push(reply(1));
-    assert!(deliver(&outbox, consumer(1), 2 * OUTBOX_BYTES_HIGH, &inbox));
+    assert!(deliver(&outbox, consumer(1), 2 * BYTES_HIGH, &inbox));
     let state = outbox.state.lock();
     assert!(state.queue.is_empty() && state.turns.is_empty() && state.delivery_bytes() == 0);
     assert_eq!(budget.used(), 0);
@@ -144,7 +148,7 @@ fn promise_9_a_closed_outbox_keeps_nothing_and_holds_nobody() {
 #[test]
 fn promise_9_a_delivery_that_is_let_in_and_never_comes_is_given_back_with_the_session() {
     let budget = Arc::new(Budget::new(usize::MAX));
-    let outbox = Outbox::new(Together::new(budget.clone()));
+    let outbox = Outbox::new(Together::of(budget.clone()));
     assert!(outbox.admit(consumer(1), 100, &inbox()));
     assert_eq!(budget.used(), 100);
     drop(outbox);

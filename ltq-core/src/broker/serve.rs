@@ -13,6 +13,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    holds::Hold,
     session::{self, SessionError},
     shared::{Phase, Shared},
     strangers::Strangers,
@@ -48,7 +49,7 @@ pub(super) async fn serve(
 }
 
 fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
-    let origin = Origin::of(&connection.peer().address);
+    let origin = Origin::of_peer(connection.peer());
     let max = shared.settings.connections_per_address_max;
     if !shared.door.enter(origin, max) {
         let counters = &shared.counters;
@@ -108,12 +109,16 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
 /// A connection of many streams: one session each.
 async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
     let connection: Arc<dyn Connection> = Arc::from(connection);
-    let (strangers, together) = (Strangers::new(connection.clone()), shared.together());
+    let strangers = Strangers::new(connection.clone(), shared);
+    let together = shared.together();
     let hello_timeout = shared.settings.hello_timeout;
     let mut sessions = JoinSet::new();
     let mut closing = pin!(shared.closing());
     let mut unknown = pin!(sleep(hello_timeout));
     while !strangers.are_hopeless() {
+        if sessions.len() >= shared.settings.streams_max {
+            shared.holds.count(Hold::Streams);
+        }
         while sessions.len() >= shared.settings.streams_max {
             sessions.join_next().await;
         }
@@ -149,6 +154,9 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
             let ended = session::run(shared.clone(), peer, stream, together, Some(stranger)).await;
             report(&shared, &*connection, ended);
         });
+    }
+    if strangers.are_hopeless() {
+        shared.counters.connections_given_up.fetch_add(1, Ordering::Relaxed);
     }
     while sessions.join_next().await.is_some() {}
 }

@@ -22,6 +22,7 @@ use super::{
     budget::Partial,
     greeting,
     handles::Handles,
+    holds::Hold,
     outbox::{Outbox, Outgoing},
     replies,
     shared::Shared,
@@ -113,6 +114,8 @@ struct Session {
     outgoing_bytes: usize,
     delivering: bool,
     state: State,
+    /// By what it is kept from reading.
+    held_back: Option<Hold>,
     stranger: Option<Stranger>,
     tick: Pin<Box<Sleep>>,
     heartbeat: Duration,
@@ -135,7 +138,7 @@ impl Session {
         Self {
             id,
             handles: Handles::new(
-                Standing::new(shared.clone(), together.clone(), peer.address.clone()),
+                Standing::new(shared.clone(), together.clone(), peer),
                 shared.clone(),
                 id,
                 outbox.clone(),
@@ -158,6 +161,7 @@ impl Session {
             outgoing_bytes: 0,
             delivering: false,
             state: State::Greeting,
+            held_back: None,
             stranger: None,
             tick: Box::pin(sleep(settings.hello_timeout)),
             heartbeat: settings.heartbeat,
@@ -193,7 +197,7 @@ impl Session {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, SessionError> {
         let mut progress = self.hear(context)?;
         loop {
-            while self.write.len() < WRITE_BYTES_HIGH
+            while self.write.len() < self.shared.settings.answer_bytes_max
                 && let Some(outgoing) = self.outgoing.pop_front()
             {
                 self.write_out(outgoing);
@@ -339,13 +343,22 @@ impl Session {
 
     /// Whether to read now; if not, what is waited for wakes this task.
     fn poll_room(&mut self, context: &Context<'_>) -> Attention {
-        if self.write.len() >= WRITE_BYTES_HIGH || self.handles.poll_room(context).is_pending() {
-            Attention::Behind
+        let (hold, attention) = if self.write.len() >= self.shared.settings.answer_bytes_max {
+            (Some(Hold::AnswerBytes), Attention::Behind)
+        } else if let Err(hold) = self.handles.poll_room(context) {
+            (Some(hold), Attention::Behind)
         } else if self.shared.partials.poll_room(&self.partial, context).is_pending() {
-            Attention::Crowded
+            (Some(Hold::PartialBytesTotal), Attention::Crowded)
         } else {
-            Attention::Reading
+            (None, Attention::Reading)
+        };
+        if let Some(hold) = hold
+            && self.held_back != Some(hold)
+        {
+            self.shared.holds.count(hold);
         }
+        self.held_back = hold;
+        attention
     }
 
     /// Makes room for the rest of a long frame, by as much as there is of it, so that copying it
@@ -394,13 +407,18 @@ impl Session {
     /// Counts a long frame that is not there whole against the node's limit for them. One that follows
     /// whole frames has its place behind those that began before it.
     fn count_partial(&mut self, after_whole: bool) {
-        let long = self.read.len() > PARTIAL_BYTES_FREE;
+        let long = self.read.len() > self.short_bytes_max();
         if after_whole || long || self.read.is_empty() {
             self.count_short(0);
         }
         if long {
             self.shared.partials.set(&mut self.partial, self.read.capacity());
         }
+    }
+
+    /// Up to which size a half-read frame is free, as far as its connection has room.
+    fn short_bytes_max(&self) -> usize {
+        self.shared.settings.partial_bytes_free / SHORT_PART
     }
 
     /// Counts what is kept for a short one, if its connection has much of that.
@@ -490,7 +508,7 @@ impl Session {
             self.read = BytesMut::new();
         }
         let left = self.read.len();
-        if (1..=PARTIAL_BYTES_FREE).contains(&left) {
+        if (1..=self.short_bytes_max()).contains(&left) {
             let allocated = self.memory.capacity.max(self.read.capacity());
             if allocated > 2 * left + READ_BYTES_MIN {
                 // The rest may take long to come, and was read with much that is gone.
@@ -564,11 +582,8 @@ const READ_BYTES_MIN: usize = 16 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 /// Publishes that keep a read's memory are at least this part of it, or else they are copied.
 const PINNED_PART_MIN: usize = 4;
-/// Half-read frames up to this size are free, up to a limit for each connection.
-const PARTIAL_BYTES_FREE: usize = 64 << 10;
-/// Bytes that are encoded and not written, above which the session neither encodes nor reads
-/// more: a peer that sends requests and reads no answers stops itself.
-const WRITE_BYTES_HIGH: usize = 256 << 10;
+/// Half-read frames of up to this part of what a connection has free for them are short.
+const SHORT_PART: usize = 4;
 /// How long a goodbye may take.
 const PART_TIMEOUT: Duration = Duration::from_secs(2);
 /// Room for this many entries is kept while the session rests.

@@ -25,13 +25,20 @@ pub struct BrokerSettings {
     pub topics_max: usize,
     /// The most connections at a time; further ones are closed at once. Default: 20,000.
     pub connections_max: usize,
-    /// The most connections at a time from one address (an IP address without its port; of IPv6
-    /// the first 64 bits); further ones are closed at once. Peers of this machine are not counted
-    /// here. Default: 1,000.
+    /// The most connections at a time from one [`Origin`](crate::Origin): an address (an IP address without
+    /// its port; of IPv6 the first 64 bits), or over a Unix socket a user; further ones are closed at once.
+    /// Other peers of this machine are not counted here. Default: 1,000.
     pub connections_per_address_max: usize,
     /// The most streams of one connection at a time, where the transport carries several.
     /// Default: 256.
     pub streams_max: usize,
+    /// The most streams without an accepted hello of a connection on which none was accepted so far, where
+    /// the transport carries several; further ones wait to be accepted. When twice as many have failed, the
+    /// connection is ended. Default: 4.
+    pub unknown_streams_max: usize,
+    /// The same of a connection on which one was accepted: a client that is there again opens all of its
+    /// streams at once. At least `unknown_streams_max`. Default: 64.
+    pub opening_streams_max: usize,
     /// The largest encoded message, in bytes. Default: 1 MiB.
     pub message_bytes_max: u32,
     /// The longest frame, in bytes. Default: 8 MiB.
@@ -45,8 +52,29 @@ pub struct BrokerSettings {
     /// back. Beyond it the stream that sent the last is ended. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by using them, at once and in each minute;
-    /// beyond it such use is refused. Peers of this machine are not counted. Default: 1,000.
+    /// beyond it such use is refused. Peers of this machine are not counted, but for users of Unix sockets.
+    /// Default: 1,000.
     pub topics_per_minute_max: u32,
+    /// Wrong tokens in a row, each counted once, after which an address is turned away unasked: for a
+    /// second, and after each further one for twice as long, up to [`lockout_max`](Self::lockout_max).
+    /// Default: 10.
+    pub wrong_tokens_max: u32,
+    /// The longest that an address is turned away for wrong tokens. At least a second, at most a day.
+    /// Default: 60 s.
+    pub lockout_max: Duration,
+    /// The most addresses of which it is remembered which brought wrong tokens, and the same for those
+    /// which made topics by use, some 120 bytes for each; the one seen longest ago is forgotten for a
+    /// further one. 1 to 10,000,000. Default: 4,096.
+    pub addresses_known_max: usize,
+    /// The most requests of operators that one stream has unanswered. Default: 16.
+    pub requests_max: u32,
+    /// The most entries in what one topic has still to hear; beyond it streams that use the topic are
+    /// not read from. An entry is what one frame asks for, or eight settlements of one. Default: 8,192.
+    pub inbox_entries_max: usize,
+    /// Bytes that one stream has been answered or delivered and that are encoded and not sent; beyond
+    /// it the broker reads no more from that stream, and encodes no more for it. 4 KiB to 1 GiB. Default:
+    /// 256 KiB.
+    pub answer_bytes_max: usize,
     /// Bytes that one stream may have published and not yet confirmed, each publish counting 256
     /// bytes more than its records; beyond it the broker reads no more from that stream. Default:
     /// 16 MiB.
@@ -54,15 +82,21 @@ pub struct BrokerSettings {
     /// The same for all streams together, those that are gone included; beyond it the broker
     /// reads no more from any stream that has publishes unconfirmed. Default: 256 MiB.
     pub publish_bytes_total_max: usize,
-    /// Bytes of half-read frames longer than 64 KiB, and of shorter ones as far as one connection has
-    /// more than 256 KiB of them, over all streams; beyond it streams that
+    /// Bytes of half-read frames longer than a quarter of [`partial_bytes_free`](Self::partial_bytes_free),
+    /// and of shorter ones as far as one connection has more than that of them, over all streams; beyond it streams that
     /// are in the middle of such a frame go on one after another, and others do not notice.
     /// Default: 128 MiB.
     pub partial_bytes_total_max: usize,
+    /// Bytes of half-read short frames that each connection has for itself, beside
+    /// `partial_bytes_total_max`. 16 KiB to 1 GiB. Default: 256 KiB.
+    pub partial_bytes_free: usize,
+    /// Bytes of deliveries that wait to be read by the peer of one stream, above which it is given no
+    /// more: it has at most this and a run waiting. 4 KiB to 1 GiB. Default: 1 MiB.
+    pub delivery_bytes_max: usize,
     /// Bytes of deliveries that wait to be read by the peers of all streams, and by the program's own
     /// consumers, a message counting once for each of them. Beyond it a connection that has read
     /// everything gets one run, and the next when it has read that; others get nothing more. However
-    /// much this allows, no stream has more than 1 MiB and a run waiting. Runs of 16 KiB and more, and
+    /// much this allows, no stream has more than `delivery_bytes_max` and a run waiting. Runs of 16 KiB and more, and
     /// the first that waits, may keep the whole block in memory that they were read in. Default: 512 MiB.
     pub delivery_bytes_total_max: usize,
     /// How long a peer may take to say hello, and a connection to open a stream. 100 ms to a day,
@@ -92,15 +126,25 @@ impl fmt::Debug for BrokerSettings {
             connections_max,
             connections_per_address_max,
             streams_max,
+            unknown_streams_max,
+            opening_streams_max,
             message_bytes_max,
             frame_bytes_max,
             subscriptions_max,
             producers_max,
             futile_frames_max,
             topics_per_minute_max,
+            wrong_tokens_max,
+            lockout_max,
+            addresses_known_max,
+            requests_max,
+            inbox_entries_max,
+            answer_bytes_max,
             publish_bytes_max,
             publish_bytes_total_max,
             partial_bytes_total_max,
+            partial_bytes_free,
+            delivery_bytes_max,
             delivery_bytes_total_max,
             hello_timeout,
             heartbeat,
@@ -116,15 +160,25 @@ impl fmt::Debug for BrokerSettings {
             .field("connections_max", connections_max)
             .field("connections_per_address_max", connections_per_address_max)
             .field("streams_max", streams_max)
+            .field("unknown_streams_max", unknown_streams_max)
+            .field("opening_streams_max", opening_streams_max)
             .field("message_bytes_max", message_bytes_max)
             .field("frame_bytes_max", frame_bytes_max)
             .field("subscriptions_max", subscriptions_max)
             .field("producers_max", producers_max)
             .field("futile_frames_max", futile_frames_max)
             .field("topics_per_minute_max", topics_per_minute_max)
+            .field("wrong_tokens_max", wrong_tokens_max)
+            .field("lockout_max", lockout_max)
+            .field("addresses_known_max", addresses_known_max)
+            .field("requests_max", requests_max)
+            .field("inbox_entries_max", inbox_entries_max)
+            .field("answer_bytes_max", answer_bytes_max)
             .field("publish_bytes_max", publish_bytes_max)
             .field("publish_bytes_total_max", publish_bytes_total_max)
             .field("partial_bytes_total_max", partial_bytes_total_max)
+            .field("partial_bytes_free", partial_bytes_free)
+            .field("delivery_bytes_max", delivery_bytes_max)
             .field("delivery_bytes_total_max", delivery_bytes_total_max)
             .field("hello_timeout", hello_timeout)
             .field("heartbeat", heartbeat)
@@ -146,15 +200,25 @@ impl Default for BrokerSettings {
             connections_max: 20_000,
             connections_per_address_max: 1_000,
             streams_max: 256,
+            unknown_streams_max: 4,
+            opening_streams_max: 64,
             message_bytes_max: 1 << 20,
             frame_bytes_max: 8 << 20,
             subscriptions_max: 4096,
             producers_max: 4096,
             futile_frames_max: 10_000,
             topics_per_minute_max: 1_000,
+            wrong_tokens_max: 10,
+            lockout_max: Duration::from_secs(60),
+            addresses_known_max: 4096,
+            requests_max: 16,
+            inbox_entries_max: 8192,
+            answer_bytes_max: 256 << 10,
             publish_bytes_max: 16 << 20,
             publish_bytes_total_max: 256 << 20,
             partial_bytes_total_max: 128 << 20,
+            partial_bytes_free: 256 << 10,
+            delivery_bytes_max: 1 << 20,
             delivery_bytes_total_max: 512 << 20,
             hello_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(15),
@@ -258,7 +322,46 @@ impl BrokerSettings {
         ] {
             rule(lasting(duration), setting, &format!("{duration:?}"), "100 ms to a day")?;
         }
+        self.check_peers()?;
         self.check_model()
+    }
+
+    /// Checks what bounds one peer, connection or address.
+    fn check_peers(&self) -> Result<(), SettingsError> {
+        let max = self.wrong_tokens_max;
+        rule(max > 0, "wrong_tokens_max", &max, "it must be at least 1")?;
+        rule(
+            (LOCKOUT_MIN..=DURATION_MAX).contains(&self.lockout_max),
+            "lockout_max",
+            &format!("{:?}", self.lockout_max),
+            "a second to a day",
+        )?;
+        for (setting, value, range) in [
+            ("addresses_known_max", self.addresses_known_max, 1..=COUNT_CEILING),
+            ("requests_max", self.requests_max as usize, 1..=COUNT_CEILING),
+            ("inbox_entries_max", self.inbox_entries_max, 1..=COUNT_CEILING),
+            ("unknown_streams_max", self.unknown_streams_max, 1..=STREAMS_CEILING),
+            (
+                "opening_streams_max",
+                self.opening_streams_max,
+                self.unknown_streams_max..=STREAMS_CEILING,
+            ),
+            ("answer_bytes_max", self.answer_bytes_max, WAITING_BYTES_MIN..=WAITING_BYTES_CEILING),
+            (
+                "delivery_bytes_max",
+                self.delivery_bytes_max,
+                WAITING_BYTES_MIN..=WAITING_BYTES_CEILING,
+            ),
+            (
+                "partial_bytes_free",
+                self.partial_bytes_free,
+                PARTIAL_FREE_MIN..=WAITING_BYTES_CEILING,
+            ),
+        ] {
+            let (least, most) = (range.start(), range.end());
+            rule(range.contains(&value), setting, &value, format!("{least} to {most}"))?;
+        }
+        Ok(())
     }
 
     /// Checks the limits of delivery: one of 0 would be a broker that stands still.
@@ -322,6 +425,17 @@ const RUN_BYTES_CEILING: u64 = 256 << 20;
 const RUN_MESSAGES_CEILING: u64 = 1 << 20;
 /// Beyond it the records of one commit could not be one stretch of memory.
 const COMMIT_BYTES_CEILING: u64 = 1 << 30;
+/// More than any machine serves.
+const COUNT_CEILING: usize = 10_000_000;
+/// More than any transport carries at a time.
+const STREAMS_CEILING: usize = 1_000_000;
+/// Less would not hold an answer.
+const WAITING_BYTES_MIN: usize = FRAME_BYTES_MIN as usize;
+const WAITING_BYTES_CEILING: usize = 1 << 30;
+/// A quarter of it is the shortest frame that anybody has to read.
+const PARTIAL_FREE_MIN: usize = 4 * WAITING_BYTES_MIN;
+/// How long an address is turned away at first.
+const LOCKOUT_MIN: Duration = Duration::from_secs(1);
 /// What a timer can tell apart from no time at all, with some room.
 const DURATION_MIN: Duration = Duration::from_millis(100);
 /// Longer is never, and several of them together must not overflow.

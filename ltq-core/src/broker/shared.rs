@@ -14,9 +14,10 @@ use tokio::sync::{Semaphore, watch};
 use super::{
     budget::{Budget, Partials},
     catalogue::{Catalogue, CatalogueWatch},
-    door::Door,
+    door::{Door, DoorLimits},
     draining::Draining,
     figures::{BrokerUse, Refusals},
+    holds::Holds,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     settings::BrokerSettings,
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) counters: Counters,
     pub(super) refusals: Refusals,
+    pub(super) holds: Arc<Holds>,
     pub(super) door: Door,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) draining: Draining,
@@ -80,6 +82,7 @@ pub(super) struct Counters {
     pub(super) hellos_locked_out: AtomicU64,
     pub(super) requests_forbidden: AtomicU64,
     pub(super) topics_refused_by_address: AtomicU64,
+    pub(super) connections_given_up: AtomicU64,
 }
 
 /// A new one.
@@ -94,6 +97,7 @@ impl Shared {
         environment: Environment,
         settings: BrokerSettings,
     ) -> Self {
+        let (holds, door) = (Arc::default(), Door::new(DoorLimits::of(&settings)));
         Self {
             published: Arc::new(Budget::new(settings.publish_bytes_total_max)),
             delivered: Arc::new(Budget::new(settings.delivery_bytes_total_max)),
@@ -112,7 +116,8 @@ impl Shared {
             phase: watch::channel(Phase::Running).0,
             counters: Counters::default(),
             refusals: Refusals::default(),
-            door: Door::default(),
+            holds,
+            door,
             catalogue: Arc::default(),
             draining: Draining::default(),
         }
@@ -129,7 +134,7 @@ impl Shared {
 
     /// What the streams of a new connection share.
     pub(super) fn together(&self) -> Arc<Together> {
-        Together::new(self.delivered.clone())
+        Together::new(self.delivered.clone(), self.holds.clone(), &self.settings)
     }
 
     /// The way to somebody who is alone with it.
@@ -262,7 +267,8 @@ impl Shared {
         topics: &mut BTreeMap<TopicName, Arc<Inbox>>,
         topic: Topic,
     ) -> Arc<Inbox> {
-        let inbox = Inbox::new(topic.name().clone(), self.published.clone());
+        let max = self.settings.inbox_entries_max;
+        let inbox = Inbox::new(topic.name().clone(), self.published.clone(), max);
         topics.insert(topic.name().clone(), inbox.clone());
         if self.catalogue.is_kept() {
             self.catalogue.put(topic.name(), topic.channel_names());

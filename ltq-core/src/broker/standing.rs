@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{door, producers::Producers, shared::Shared, together::Together};
 use crate::{
-    Action, Address, AdminRequest, AdminResponse, Grant, Origin, Refusal, RefusalCode, Seat,
+    Action, Address, AdminRequest, AdminResponse, Grant, Origin, Peer, Refusal, RefusalCode, Seat,
     TopicName,
     model::{Claim, Reply, Topic},
     permissions::{Need, needed_for},
@@ -19,6 +19,7 @@ use crate::{
 pub(super) struct Standing {
     shared: Arc<Shared>,
     peer: Address,
+    origin: Option<Origin>,
     /// None before the hello.
     grant: Option<Grant>,
     futile: Futile,
@@ -26,9 +27,10 @@ pub(super) struct Standing {
 
 impl Standing {
     /// Of one stream of those that share `together`.
-    pub(super) fn new(shared: Arc<Shared>, together: Arc<Together>, peer: Address) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, together: Arc<Together>, peer: &Peer) -> Self {
         let futile = Futile::new(together, shared.settings.futile_frames_max);
-        Self { shared, peer, grant: None, futile }
+        let origin = Origin::of_peer(peer);
+        Self { shared, peer: peer.address.clone(), origin, grant: None, futile }
     }
 
     /// Its hello was accepted.
@@ -93,8 +95,8 @@ impl Standing {
     }
 
     /// Where it comes from, as far as limits count.
-    pub(super) fn origin(&self) -> Option<Origin> {
-        Origin::of(&self.peer)
+    pub(super) const fn origin(&self) -> Option<Origin> {
+        self.origin
     }
 
     /// It asked for something that brings nothing; too much of it shows in [`check`](Self::check).
@@ -185,7 +187,7 @@ mod tests {
     use crate::broker::budget::Budget;
 
     fn of_at_most(max: u32) -> Futile {
-        Futile::new(Together::new(Arc::new(Budget::new(0))), max)
+        Futile::new(Together::of(Arc::new(Budget::new(0))), max)
     }
 
     /// How many are allowed at once.

@@ -2,11 +2,12 @@
 
 use std::sync::{
     Arc, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::{holds::Hold, shared::Shared};
 use crate::{Connection, Grant};
 
 /// Bounds what a connection of many streams costs before and beside its accepted hellos: each stream
@@ -16,7 +17,10 @@ use crate::{Connection, Grant};
 /// been welcomed on has few, and is given up after as many as failed.
 pub(super) struct Strangers {
     connection: Arc<dyn Connection>,
+    shared: Arc<Shared>,
     room: Arc<Semaphore>,
+    /// Somebody waits for room, and is counted.
+    held_back: AtomicBool,
     welcomed: watch::Sender<bool>,
     /// What was granted first.
     grant: OnceLock<Grant>,
@@ -24,10 +28,12 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
-    pub(super) fn new(connection: Arc<dyn Connection>) -> Arc<Self> {
+    pub(super) fn new(connection: Arc<dyn Connection>, shared: &Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
             connection,
-            room: Arc::new(Semaphore::new(UNKNOWN_STREAMS_MAX)),
+            room: Arc::new(Semaphore::new(shared.settings.unknown_streams_max)),
+            held_back: AtomicBool::new(false),
+            shared: shared.clone(),
             welcomed: watch::channel(false).0,
             grant: OnceLock::new(),
             failed: AtomicUsize::new(0),
@@ -36,8 +42,16 @@ impl Strangers {
 
     /// Waits until one more stream may be there without a hello. Cancel safe.
     pub(super) async fn room(&self) -> Room {
+        if self.room.available_permits() == 0 && !self.held_back.swap(true, Ordering::AcqRel) {
+            self.shared.holds.count(match self.are_known() {
+                true => Hold::OpeningStreams,
+                false => Hold::UnknownStreams,
+            });
+        }
         // It is never closed; if it were, there would be no bound to keep.
-        Room(self.room.clone().acquire_owned().await.ok())
+        let room = self.room.clone().acquire_owned().await.ok();
+        self.held_back.store(false, Ordering::Release);
+        Room(room)
     }
 
     /// A stream is there.
@@ -59,7 +73,8 @@ impl Strangers {
     /// Whether so many streams ended without an accepted hello, and none with one, that the
     /// connection is not worth more of them.
     pub(super) fn are_hopeless(&self) -> bool {
-        !self.are_known() && self.failed.load(Ordering::Acquire) >= FAILED_STREAMS_MAX
+        let max = FAILURES_OF_ONE * self.shared.settings.unknown_streams_max;
+        !self.are_known() && self.failed.load(Ordering::Acquire) >= max
     }
 }
 
@@ -84,7 +99,9 @@ impl Stranger {
         self.room = None;
         self.of.grant.get_or_init(|| grant.clone());
         if !self.of.welcomed.send_replace(true) {
-            self.of.room.add_permits(KNOWN_STREAMS_MAX - UNKNOWN_STREAMS_MAX);
+            let settings = &self.of.shared.settings;
+            let more = settings.opening_streams_max.saturating_sub(settings.unknown_streams_max);
+            self.of.room.add_permits(more);
             self.of.connection.welcomed();
         }
     }
@@ -98,13 +115,8 @@ impl Drop for Stranger {
     }
 }
 
-/// Streams without an accepted hello at one time, of a connection that has none with one.
-const UNKNOWN_STREAMS_MAX: usize = 4;
-/// The same, of a connection that has had one: a client opens all its streams at once when it is
-/// there again, and says hello with the first bytes of each.
-const KNOWN_STREAMS_MAX: usize = 64;
-/// Streams that may fail before the first one that does not.
-const FAILED_STREAMS_MAX: usize = 8;
+/// Streams that may fail before the first one that does not, for each that may be there without a hello.
+const FAILURES_OF_ONE: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -112,6 +124,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::broker::testing;
     use crate::{Address, Peer, Permissions, Stream, TransportError};
 
     struct Told(AtomicUsize, Peer);
@@ -138,7 +151,8 @@ mod tests {
     fn strangers() -> (Arc<Strangers>, Arc<Told>) {
         let peer = Peer { address: Address::new("t", "peer"), identity: None };
         let connection = Arc::new(Told(AtomicUsize::new(0), peer));
-        (Strangers::new(connection.clone()), connection)
+        let (shared, _) = testing::shared(true);
+        (Strangers::new(connection.clone(), &shared), connection)
     }
 
     fn grant() -> Grant {
@@ -153,12 +167,12 @@ mod tests {
     fn promise_10_few_streams_may_be_without_a_hello_and_more_once_one_was_welcomed() {
         let (strangers, connection) = strangers();
         let mut there: Vec<_> = std::iter::from_fn(|| enter(&strangers)).collect();
-        assert_eq!(there.len(), UNKNOWN_STREAMS_MAX);
+        assert_eq!(there.len(), 4);
         assert!(!strangers.are_known());
         there.pop().unwrap().welcome(&grant());
         assert!(strangers.are_known());
         there.extend(std::iter::from_fn(|| enter(&strangers)));
-        assert_eq!(there.len(), KNOWN_STREAMS_MAX);
+        assert_eq!(there.len(), 64);
         there.pop().unwrap().welcome(&grant());
         assert_eq!(connection.0.load(Ordering::Relaxed), 1, "it was told, once");
         assert!(enter(&strangers).is_some());
@@ -167,14 +181,14 @@ mod tests {
     #[test]
     fn promise_10_a_connection_of_failures_is_hopeless_and_one_that_was_welcomed_never_is() {
         let (hopeless, _) = strangers();
-        for _ in 0..FAILED_STREAMS_MAX {
+        for _ in 0..8 {
             assert!(!hopeless.are_hopeless());
             drop(enter(&hopeless).unwrap());
         }
         assert!(hopeless.are_hopeless());
         let (strangers, _) = strangers();
         enter(&strangers).unwrap().welcome(&grant());
-        for _ in 0..10 * FAILED_STREAMS_MAX {
+        for _ in 0..80 {
             drop(enter(&strangers).unwrap());
         }
         assert!(!strangers.are_hopeless());

@@ -12,7 +12,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{budget::Budget, outbox::Outbox};
+use super::{
+    budget::Budget,
+    holds::{Hold, Holds},
+    outbox::Outbox,
+    settings::BrokerSettings,
+};
 
 /// Counts over all streams of a connection. A peer opens a stream for next to nothing, so that no
 /// limit on what it costs the node may be multiplied by their number.
@@ -20,6 +25,11 @@ use super::{budget::Budget, outbox::Outbox};
 pub(super) struct Together {
     /// Deliveries that wait for any session of the broker.
     delivered: Arc<Budget>,
+    holds: Arc<Holds>,
+    /// Deliveries that may wait for one stream.
+    delivery_bytes_max: usize,
+    /// Memory that half-read short frames may take without being counted against the broker's limit.
+    partial_bytes_free: usize,
     /// Those that wait for sessions of this connection.
     delivery_bytes: AtomicUsize,
     /// Streams that want a turn, in order, and whether there is any. That is set before the counts are
@@ -40,15 +50,32 @@ struct Futile {
 }
 
 impl Together {
-    pub(super) fn new(delivered: Arc<Budget>) -> Arc<Self> {
+    pub(super) fn new(
+        delivered: Arc<Budget>,
+        holds: Arc<Holds>,
+        settings: &BrokerSettings,
+    ) -> Arc<Self> {
         Arc::new(Self {
             delivered,
+            holds,
+            delivery_bytes_max: settings.delivery_bytes_max,
+            partial_bytes_free: settings.partial_bytes_free,
             delivery_bytes: AtomicUsize::new(0),
             waiting: Mutex::default(),
             waited_for: AtomicBool::new(false),
             half_read_bytes: AtomicUsize::new(0),
             futile: Mutex::default(),
         })
+    }
+
+    /// Bytes of deliveries that wait for one stream, above which it is given no more.
+    pub(super) const fn delivery_bytes_max(&self) -> usize {
+        self.delivery_bytes_max
+    }
+
+    /// A stream is made to wait for a delivery.
+    pub(super) fn held_back(&self, hold: Hold) {
+        self.holds.count(hold);
     }
 
     /// Whether all sessions together have more waiting than they should.
@@ -158,7 +185,15 @@ impl Together {
         } else {
             self.half_read_bytes.fetch_sub(before - after, SeqCst) - (before - after)
         };
-        all <= HALF_READ_BYTES_FREE
+        all <= self.partial_bytes_free
+    }
+}
+
+#[cfg(test)]
+impl Together {
+    /// With the usual limits.
+    pub(super) fn of(delivered: Arc<Budget>) -> Arc<Self> {
+        Self::new(delivered, Arc::default(), &BrokerSettings::default())
     }
 }
 
@@ -180,9 +215,6 @@ impl Together {
 }
 
 const WINDOW: Duration = Duration::from_secs(1);
-/// Memory that half-read short frames of one connection may take without being counted against the
-/// broker's limit: as much as the largest read.
-const HALF_READ_BYTES_FREE: usize = 256 << 10;
 
 #[cfg(test)]
 #[path = "together_tests.rs"]

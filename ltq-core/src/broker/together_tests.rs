@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn inbox() -> Arc<Inbox> {
-    Inbox::new(topic("t"), Arc::new(Budget::new(0)))
+    Inbox::new(topic("t"), Arc::new(Budget::new(0)), 8192)
 }
 
 fn consumer(handle: u32) -> ConsumerId {
@@ -33,7 +33,7 @@ fn read(outbox: &Arc<Outbox>) {
 /// A crowd: one that does not read.
 fn crowd(inbox: &Arc<Inbox>) -> (Arc<Budget>, Arc<Outbox>) {
     let budget = Arc::new(Budget::new(10_000));
-    let lazy = Outbox::new(Together::new(budget.clone()));
+    let lazy = Outbox::new(Together::of(budget.clone()));
     while deliver(&lazy, consumer(1), 1_000, inbox) {}
     assert!(budget.is_full() && budget.used() < 12_000, "{}", budget.used());
     (budget, lazy)
@@ -43,7 +43,7 @@ fn crowd(inbox: &Arc<Inbox>) -> (Arc<Budget>, Arc<Outbox>) {
 fn promise_9_in_a_crowd_who_reads_gets_run_after_run_and_who_does_not_gets_one() {
     let inbox = inbox();
     let (budget, lazy) = crowd(&inbox);
-    let diligent = Outbox::new(Together::new(budget.clone()));
+    let diligent = Outbox::new(Together::of(budget.clone()));
     assert!(deliver(&diligent, consumer(2), 1_000, &inbox));
     for handle in [2, 3, 4] {
         assert!(!deliver(&diligent, consumer(handle), 1_000, &inbox));
@@ -65,7 +65,7 @@ fn promise_9_in_a_crowd_who_reads_gets_run_after_run_and_who_does_not_gets_one()
 fn promise_16_a_turn_is_passed_on_where_there_was_nothing_for_it() {
     let inbox = inbox();
     let (budget, _lazy) = crowd(&inbox);
-    let diligent = Outbox::new(Together::new(budget));
+    let diligent = Outbox::new(Together::of(budget));
     assert!(deliver(&diligent, consumer(2), 1_000, &inbox));
     for handle in [2, 3, 4, 5, 6] {
         assert!(!deliver(&diligent, consumer(handle), 1_000, &inbox));
@@ -93,7 +93,7 @@ fn promise_16_a_turn_is_passed_on_where_there_was_nothing_for_it() {
 fn promise_16_a_closed_topic_takes_no_turn() {
     let (closed, inbox) = (inbox(), inbox());
     let (budget, _lazy) = crowd(&inbox);
-    let diligent = Outbox::new(Together::new(budget));
+    let diligent = Outbox::new(Together::of(budget));
     assert!(deliver(&diligent, consumer(2), 1_000, &closed));
     assert!(!deliver(&diligent, consumer(2), 1_000, &closed));
     assert!(!deliver(&diligent, consumer(3), 1_000, &inbox));
@@ -106,7 +106,7 @@ fn promise_16_a_closed_topic_takes_no_turn() {
 fn promise_9_in_a_crowd_the_streams_of_one_connection_get_one_run_together() {
     let inbox = inbox();
     let (budget, lazy) = crowd(&inbox);
-    let together = Together::new(budget);
+    let together = Together::of(budget);
     let [one, other, third] = [(); 3].map(|()| Outbox::new(together.clone()));
     assert!(deliver(&one, consumer(2), 1_000, &inbox));
     assert!(!deliver(&other, consumer(3), 1_000, &inbox));
@@ -139,7 +139,7 @@ fn promise_9_in_a_crowd_the_streams_of_one_connection_get_one_run_together() {
 fn promise_9_streams_that_came_and_went_leave_nothing_behind() {
     let inbox = inbox();
     let (budget, _lazy) = crowd(&inbox);
-    let together = Together::new(budget);
+    let together = Together::of(budget);
     let one = Outbox::new(together.clone());
     assert!(deliver(&one, consumer(2), 1_000, &inbox));
     for handle in 3..100 {
@@ -152,8 +152,8 @@ fn promise_9_streams_that_came_and_went_leave_nothing_behind() {
 
 #[test]
 fn promise_9_half_read_frames_are_free_up_to_a_limit_of_their_connection() {
-    let together = Together::new(Arc::new(Budget::new(0)));
-    let most = HALF_READ_BYTES_FREE / 64;
+    let together = Together::of(Arc::new(Budget::new(0)));
+    let most = (256 << 10) / 64;
     assert!((0..64).all(|_| together.half_read(0, most)));
     assert!(!together.half_read(0, 1));
     assert!(together.half_read(most, 0));
@@ -163,7 +163,7 @@ fn promise_9_half_read_frames_are_free_up_to_a_limit_of_their_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn promise_10_frames_that_bring_nothing_are_counted_over_all_streams() {
-    let together = Together::new(Arc::new(Budget::new(0)));
+    let together = Together::of(Arc::new(Budget::new(0)));
     assert!((0..100).all(|_| !together.futile(100)));
     assert!(together.futile(100));
     tokio::time::advance(WINDOW).await;

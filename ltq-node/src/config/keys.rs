@@ -16,7 +16,8 @@ use super::{
     drain::DrainSettings,
     grants::{IdentitySettings, TokenHash, TokenSettings},
     layers::Settings,
-    listening::TlsSettings,
+    limits::Limits,
+    listening::{QuicSettings, TlsSettings},
     settings::{Config, FileStoreSettings, RetentionSettings, RocksDbStoreSettings},
     units::Period,
 };
@@ -80,8 +81,11 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             certificate: Some(PathBuf::new()),
             key: Some(PathBuf::new()),
             client_authorities: Some(PathBuf::new()),
+            handshakes_per_address_max: Some(1),
             ..TlsSettings::default()
         },
+        quic: QuicSettings { windows_bytes_per_address_max: some_limit, ..QuicSettings::default() },
+        limits: Limits { http_connections_per_address_max: Some(1), ..Limits::default() },
         tokens: vec![TokenSettings {
             name: String::new(),
             sha256: TokenHash([0; 32]),

@@ -31,6 +31,9 @@ pub struct TlsSettings {
     pub handshake_timeout: Period,
     /// How many handshakes each `tls://` and `quic://` address has under way at a time. Default: 256.
     pub handshakes_max: usize,
+    /// How many of them one address has. Default: a quarter of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshakes_per_address_max: Option<usize>,
 }
 
 /// Connections over QUIC: the table `[quic]`.
@@ -48,6 +51,9 @@ pub struct QuicSettings {
     pub send_window: ByteSize,
     /// What the windows of all connections come to. Default: 512 MiB.
     pub windows_bytes_max: ByteSize,
+    /// What of it one address has. Default: a quarter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows_bytes_per_address_max: Option<ByteSize>,
     /// By what the node judges how fast the path takes what it sends. Default: BBR.
     pub congestion: CongestionChoice,
 }
@@ -61,6 +67,7 @@ impl Default for TlsSettings {
             client_authorities: None,
             handshake_timeout,
             handshakes_max: 256,
+            handshakes_per_address_max: None,
         }
     }
 }
@@ -73,6 +80,7 @@ impl Default for QuicSettings {
             connection_window: ByteSize(16 << 20),
             send_window: ByteSize(16 << 20),
             windows_bytes_max: ByteSize(512 << 20),
+            windows_bytes_per_address_max: None,
             congestion: CongestionChoice::Bbr,
         }
     }
@@ -86,6 +94,7 @@ impl Config {
         ltq_transport::TlsOptions {
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
+            handshakes_per_address_max: self.tls.handshakes_per_address_max,
             ..ltq_transport::TlsOptions::default()
         }
     }
@@ -107,9 +116,11 @@ impl Config {
             connection_window: window(self.quic.connection_window),
             send_window: window(self.quic.send_window),
             windows_bytes_max: self.quic.windows_bytes_max.0,
+            windows_bytes_per_address_max: self.quic.windows_bytes_per_address_max.map(|it| it.0),
             congestion: self.quic.congestion.into(),
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
+            handshakes_per_address_max: self.tls.handshakes_per_address_max,
         }
     }
 

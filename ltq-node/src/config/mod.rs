@@ -7,6 +7,7 @@ mod flags;
 mod grants;
 mod keys;
 pub(crate) mod layers;
+mod limits;
 mod listening;
 mod ranges;
 mod settings;
@@ -29,10 +30,11 @@ pub(crate) use drain::can_be_reached;
 pub use flags::{Flags, Instead};
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
 pub use layers::Settings;
+pub use limits::Limits;
 pub use listening::{QuicSettings, TlsSettings};
 pub(crate) use ranges::within;
 pub use settings::{
-    Config, Delivery, FileStoreSettings, HTTP_OFF, Limits, MemoryStoreSettings, RetentionSettings,
+    Config, Delivery, FileStoreSettings, HTTP_OFF, MemoryStoreSettings, RetentionSettings,
     RocksDbStoreSettings,
 };
 pub use source::ConfigSource;

@@ -23,8 +23,22 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("limits.hello_timeout", limits.hello_timeout, tenth, hour)?;
     within("limits.heartbeat", limits.heartbeat, tenth, hour)?;
     within("limits.stall_timeout", limits.stall_timeout, tenth, hour)?;
+    within("limits.lockout_max", limits.lockout_max, period(1_000), day)?;
+    within("limits.addresses_known_max", limits.addresses_known_max, 1, COUNT_MAX)?;
+    within("limits.requests_max", limits.requests_max as usize, 1, COUNT_MAX)?;
+    within("limits.inbox_entries_max", limits.inbox_entries_max, 1, COUNT_MAX)?;
+    let (least, most) = (limits.unknown_streams_max, 1_000_000);
+    within("limits.unknown_streams_max", least, 1, most)?;
+    within("limits.opening_streams_max", limits.opening_streams_max, least, most)?;
+    let (least, most) = (ByteSize(4 << 10), ByteSize(1 << 30));
+    within("limits.answer_bytes_max", limits.answer_bytes_max, least, most)?;
+    within("limits.delivery_bytes_max", limits.delivery_bytes_max, least, most)?;
+    within("limits.partial_bytes_free", limits.partial_bytes_free, ByteSize(16 << 10), most)?;
     within("limits.http_request_timeout", limits.http_request_timeout, tenth, hour)?;
     within("limits.http_connections_max", limits.http_connections_max, 1, COUNT_MAX)?;
+    if let Some(max) = limits.http_connections_per_address_max {
+        within("limits.http_connections_per_address_max", max, 1, COUNT_MAX)?;
+    }
     within("limits.metrics_series_max", limits.metrics_series_max, 1, COUNT_MAX)?;
     within("limits.channels_max", limits.channels_max, 1, COUNT_MAX)?;
     within("limits.consumers_max", limits.consumers_max, 1, COUNT_MAX)?;
@@ -102,13 +116,19 @@ pub(super) fn check_secure(config: &Config) -> Result<(), ConfigError> {
     let (tenth, hour) = (period(100), period(HOUR_MS));
     within("tls.handshake_timeout", config.tls.handshake_timeout, tenth, hour)?;
     within("tls.handshakes_max", config.tls.handshakes_max, 1, COUNT_MAX)?;
+    if let Some(max) = config.tls.handshakes_per_address_max {
+        within("tls.handshakes_per_address_max", max, 1, COUNT_MAX)?;
+    }
     let (quic, least, most) = (&config.quic, ByteSize(64 << 10), ByteSize(1 << 30));
     within("quic.idle_timeout", quic.idle_timeout, period(1_000), hour)?;
     within("quic.stream_window", quic.stream_window, least, most)?;
     within("quic.connection_window", quic.connection_window, least, most)?;
     within("quic.send_window", quic.send_window, least, most)?;
-    let most = ByteSize(1 << 40);
-    within("quic.windows_bytes_max", quic.windows_bytes_max, ByteSize(1 << 20), most)
+    let (least, most) = (ByteSize(1 << 20), ByteSize(1 << 40));
+    if let Some(max) = quic.windows_bytes_per_address_max {
+        within("quic.windows_bytes_per_address_max", max, least, most)?;
+    }
+    within("quic.windows_bytes_max", quic.windows_bytes_max, least, most)
 }
 
 /// The key of a broker's setting.

@@ -17,6 +17,7 @@ use super::{
     drain::{self, DrainSettings},
     grants::{IdentitySettings, TokenSettings},
     layers,
+    limits::Limits,
     listening::{QuicSettings, TlsSettings},
     ranges,
     units::{ByteSize, FileMode, Period, Token},
@@ -98,67 +99,6 @@ pub struct Config {
     /// Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<IdentitySettings>,
-}
-
-/// What peers may ask for: the table `[limits]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// The largest message, encoded. Default: 1 MiB.
-    pub message_bytes_max: ByteSize,
-    /// The longest frame, and the longest body of a request that publishes many messages.
-    /// Default: 8 MiB.
-    pub frame_bytes_max: ByteSize,
-    /// The most topics. Default: 100,000.
-    pub topics_max: usize,
-    /// The most channels of a topic. Default: 10,000.
-    pub channels_max: usize,
-    /// The most consumers of a channel. Default: 100,000.
-    pub consumers_max: usize,
-    /// The most connections at a time. Default: 20,000.
-    pub connections_max: usize,
-    /// The most connections at a time from one address; those of this machine are not counted.
-    /// Default: 1,000.
-    pub connections_per_address_max: usize,
-    /// The most streams of a connection. Default: 256.
-    pub streams_max: usize,
-    /// The most subscriptions of a stream. Default: 4,096.
-    pub subscriptions_max: u32,
-    /// The most open producers of a stream. Default: 4,096.
-    pub producers_max: u32,
-    /// The most frames of one stream within a second that bring nothing: pings, requests that are
-    /// refused, numbers that name nothing. Beyond it the stream is ended. Default: 10,000.
-    pub futile_frames_max: u32,
-    /// The most topics that peers of one address make by use, at once and in each minute; those of
-    /// this machine are not counted. Default: 1,000.
-    pub topics_per_minute_max: u32,
-    /// The most named producers that a topic remembers. Default: 10,000.
-    pub producers_known_max: usize,
-    /// Bytes that a stream may have published and not yet confirmed. Default: 16 MiB.
-    pub publish_bytes_max: ByteSize,
-    /// The same for all streams together. Default: 256 MiB.
-    pub publish_bytes_total_max: ByteSize,
-    /// Bytes of half-read long frames over all streams. Default: 128 MiB.
-    pub partial_bytes_total_max: ByteSize,
-    /// Bytes of deliveries that wait for peers to read them.
-    pub delivery_bytes_total_max: ByteSize,
-    /// How long a peer may take to say hello. Default: 5 s.
-    pub hello_timeout: Period,
-    /// How often either side of a stream says something at least. Default: 15 s.
-    pub heartbeat: Period,
-    /// How long a peer may take over the rest of a frame, or read nothing of what waits for it. Default:
-    /// 30 s.
-    pub stall_timeout: Period,
-    /// The most HTTP connections at a time. A further one takes the place of the one that has had
-    /// no request for longest. Default: 512.
-    pub http_connections_max: usize,
-    /// How long an HTTP request may take, from its first byte to its answer. Default: 30 s.
-    pub http_request_timeout: Period,
-    /// Bytes of HTTP request bodies held at one time. Default: 64 MiB.
-    pub http_body_bytes_total_max: ByteSize,
-    /// The most topics, and the most channels, whose own figures `GET /metrics` shows; the first
-    /// ones by name are shown, and how many are not. Default: 2,000.
-    pub metrics_series_max: usize,
 }
 
 /// How messages are delivered: the table `[delivery]`.
@@ -287,38 +227,6 @@ impl Default for Config {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        let broker = BrokerSettings::default();
-        Self {
-            message_bytes_max: ByteSize(broker.message_bytes_max.into()),
-            frame_bytes_max: ByteSize(broker.frame_bytes_max.into()),
-            topics_max: broker.topics_max,
-            channels_max: broker.model.channels_max,
-            consumers_max: broker.model.consumers_max,
-            connections_max: broker.connections_max,
-            connections_per_address_max: broker.connections_per_address_max,
-            streams_max: broker.streams_max,
-            subscriptions_max: broker.subscriptions_max,
-            producers_max: broker.producers_max,
-            futile_frames_max: broker.futile_frames_max,
-            topics_per_minute_max: broker.topics_per_minute_max,
-            producers_known_max: broker.model.producers_known_max,
-            publish_bytes_max: ByteSize(broker.publish_bytes_max),
-            publish_bytes_total_max: ByteSize(broker.publish_bytes_total_max as u64),
-            partial_bytes_total_max: ByteSize(broker.partial_bytes_total_max as u64),
-            delivery_bytes_total_max: ByteSize(broker.delivery_bytes_total_max as u64),
-            hello_timeout: Period(broker.hello_timeout),
-            heartbeat: Period(broker.heartbeat),
-            stall_timeout: Period(broker.stall_timeout),
-            http_connections_max: 512,
-            http_request_timeout: Period(Duration::from_secs(30)),
-            http_body_bytes_total_max: ByteSize(64 << 20),
-            metrics_series_max: 2_000,
-        }
-    }
-}
-
 impl Default for Delivery {
     fn default() -> Self {
         let model = ModelSettings::default();
@@ -418,15 +326,25 @@ impl Config {
             connections_max: limits.connections_max,
             connections_per_address_max: limits.connections_per_address_max,
             streams_max: limits.streams_max,
+            unknown_streams_max: limits.unknown_streams_max,
+            opening_streams_max: limits.opening_streams_max,
             message_bytes_max: small(limits.message_bytes_max),
             frame_bytes_max: small(limits.frame_bytes_max),
             subscriptions_max: limits.subscriptions_max,
             producers_max: limits.producers_max,
             futile_frames_max: limits.futile_frames_max,
             topics_per_minute_max: limits.topics_per_minute_max,
+            wrong_tokens_max: limits.wrong_tokens_max,
+            lockout_max: limits.lockout_max.0,
+            addresses_known_max: limits.addresses_known_max,
+            requests_max: limits.requests_max,
+            inbox_entries_max: limits.inbox_entries_max,
+            answer_bytes_max: word(limits.answer_bytes_max),
             publish_bytes_max: limits.publish_bytes_max.0,
             publish_bytes_total_max: word(limits.publish_bytes_total_max),
             partial_bytes_total_max: word(limits.partial_bytes_total_max),
+            partial_bytes_free: word(limits.partial_bytes_free),
+            delivery_bytes_max: word(limits.delivery_bytes_max),
             delivery_bytes_total_max: word(limits.delivery_bytes_total_max),
             hello_timeout: limits.hello_timeout.0,
             heartbeat: limits.heartbeat.0,

@@ -53,6 +53,9 @@ pub(crate) fn listening(text: &mut String, figures: &ListenFigures) {
         {
             let help = "Bytes that connections over QUIC may hold by their windows, of which there is a limit.";
             figure(text, "ltq_quic_window_bytes", help, figures.quic_window_bytes());
+            let help =
+                "Connections over QUIC whose windows are smaller than set up, for want of room.";
+            figure(text, "ltq_quic_windows_narrowed_total", help, figures.quic_windows_narrowed());
         }
         if let Some(expires) = figures.certificate_expires() {
             let name = "ltq_certificate_expires_timestamp_seconds";

@@ -116,6 +116,16 @@ const BROKER: &[Figure<BrokerCounters>] = &[
         "Topics not made by use because their address had made too many.",
         |c| c.topics_refused_by_address,
     ),
+    (
+        "ltq_addresses_forgotten_total",
+        "Addresses whose wrong tokens or new topics were forgotten for want of room.",
+        |c| c.addresses_forgotten,
+    ),
+    (
+        "ltq_connections_given_up_total",
+        "Connections ended for streams that failed before any hello was accepted.",
+        |c| c.connections_given_up,
+    ),
 ];
 
 /// What has no figures of its own.
@@ -325,6 +335,15 @@ fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
     head(text, name, "Refusals that peers were told over their streams, by code.");
     for (code, count) in broker.refusals() {
         let _ = writeln!(text, "{name}{} {count}", labels(&[("code", code.as_str())]));
+    }
+    let name = "ltq_held_back_total";
+    head(
+        text,
+        name,
+        "Times that a peer was made to wait at a limit beyond which nothing is refused.",
+    );
+    for (limit, count) in broker.held_back() {
+        let _ = writeln!(text, "{name}{} {count}", labels(&[("limit", limit)]));
     }
     let name = "ltq_limits_reached_total";
     head(text, name, "Of those with the code limit_reached, how many each limit caused.");

@@ -69,10 +69,11 @@ pub use server::HttpServer;
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     /// The most connections at a time. A further one takes the place of the one that has had no
-    /// request for longest; while all have one, it waits. One address other than this machine's has three
-    /// quarters of them at most; a further one of it takes the place of its own that is idle for longest, and is closed
-    /// at once while all of them have a request.
+    /// request for longest; while all have one, it waits.
     pub connections_max: usize,
+    /// How many of them one address other than this machine's has at most; a further one of it takes the place of its
+    /// own that is idle for longest, and is closed at once while all of them have a request. `None`: three quarters.
+    pub connections_per_address_max: Option<usize>,
     /// How long a request may take.
     pub request_timeout: Duration,
     /// Bytes of request bodies held at one time.

@@ -88,6 +88,7 @@ impl PageListener {
         let PageOptions { access, is_public, connections_max, request_timeout, stopping } = options;
         let http = HttpOptions {
             connections_max,
+            connections_per_address_max: None,
             request_timeout,
             metrics_public: is_public,
             // No request has a body, and there are no series by topic.

@@ -21,12 +21,13 @@ use super::HttpOptions;
 
 /// The places for connections, and how many are taken: shared by a server and who shows its figures.
 ///
-/// Those of one address (of IPv6, one /64) have three quarters of them at most, so that nobody alone keeps a probe
+/// Those of one address (of IPv6, one /64) have a part of them at most, so that nobody alone keeps a probe
 /// of health out; this machine's own, which stand for many programs, are not counted so.
 #[derive(Clone, Debug)]
 pub struct Places {
     free: Arc<Semaphore>,
     all: usize,
+    of_one: usize,
     by_address: Arc<Mutex<BTreeMap<Origin, usize>>>,
     refused: Arc<AtomicU64>,
 }
@@ -46,6 +47,7 @@ impl Places {
         Self {
             free: Arc::new(Semaphore::new(all)),
             all,
+            of_one: options.connections_per_address_max.unwrap_or_else(|| share_of(all)),
             by_address: Arc::default(),
             refused: Arc::default(),
         }
@@ -79,7 +81,7 @@ impl Places {
         if let Some(address) = counted {
             let mut by_address = self.by_address.lock();
             let has = by_address.entry(address).or_default();
-            if *has >= share_of(self.all) && !room(address) {
+            if *has >= self.of_one && !room(address) {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
@@ -128,14 +130,30 @@ fn share_of(all: usize) -> usize {
 mod tests {
     use super::*;
 
+    fn places(all: usize, of_one: Option<usize>) -> Places {
+        Places::new(&HttpOptions {
+            connections_max: all,
+            connections_per_address_max: of_one,
+            request_timeout: Duration::from_secs(1),
+            body_bytes_total_max: 0,
+            metrics_series_max: 0,
+            metrics_public: true,
+        })
+    }
+
+    #[test]
+    fn promise_9_how_many_places_one_address_has_can_be_set() {
+        for (of_one, expected) in [(None, 6), (Some(2), 2), (Some(8), 8)] {
+            let places = places(8, of_one);
+            let one: IpAddr = "192.0.2.1".parse().unwrap();
+            let held: Vec<_> = std::iter::from_fn(|| places.share(one, |_| false)).collect();
+            assert_eq!((held.len(), places.refused()), (expected, 1));
+        }
+    }
+
     #[test]
     fn promise_9_one_address_has_three_quarters_of_the_places_at_most() {
-        let places = Places {
-            free: Arc::new(Semaphore::new(4)),
-            all: 4,
-            by_address: Arc::default(),
-            refused: Arc::default(),
-        };
+        let places = places(4, None);
         let [one, same, other]: [IpAddr; 3] =
             ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"].map(|it| it.parse().unwrap());
         let share = |of: IpAddr| places.share(of, |_| false);

@@ -56,6 +56,12 @@ impl ListenFigures {
         self.quic.window_bytes()
     }
 
+    /// Connections over QUIC whose windows are smaller than set up.
+    #[cfg(feature = "quic")]
+    pub(crate) fn quic_windows_narrowed(&self) -> u64 {
+        self.quic.windows_narrowed()
+    }
+
     /// Certificates that had changed: taken up, and not usable.
     #[cfg(any(feature = "tls", feature = "quic"))]
     pub(crate) fn certificate_reloads(&self) -> (u64, u64) {

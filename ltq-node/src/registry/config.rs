@@ -16,8 +16,9 @@ use super::flags::RegistryFlags;
 use crate::{
     access::NodeAccess,
     config::{
-        Config, ConfigError, FileMode, HTTP_OFF, IdentitySettings, Limits, LogFormat, LogLevel,
-        Period, QuicSettings, Settings, TlsSettings, Token, TokenHash, TokenSettings, check_shared,
+        ByteSize, Config, ConfigError, FileMode, HTTP_OFF, IdentitySettings, Limits, LogFormat,
+        LogLevel, Period, QuicSettings, Settings, TlsSettings, Token, TokenHash, TokenSettings,
+        check_shared,
     },
 };
 
@@ -276,7 +277,12 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             certificate: Some(PathBuf::new()),
             key: Some(PathBuf::new()),
             client_authorities: Some(PathBuf::new()),
+            handshakes_per_address_max: Some(1),
             ..TlsSettings::default()
+        },
+        quic: QuicSettings {
+            windows_bytes_per_address_max: Some(ByteSize(1 << 20)),
+            ..QuicSettings::default()
         },
         tokens: vec![TokenSettings {
             name: String::new(),

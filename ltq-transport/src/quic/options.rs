@@ -40,9 +40,12 @@ pub struct QuicOptions {
     pub send_window: u32,
     /// What the windows of all accepted connections, both ways, come to at most, but for 64 KiB each way
     /// that every connection has. One that is welcomed while little is left gets an eighth of that
-    /// each way; those of one address have a quarter at most, this machine's own aside. Default 512 MiB: twelve connections have windows of 16 MiB, and some fifty after them
+    /// each way. Default 512 MiB: twelve connections have windows of 16 MiB, and some fifty after them
     /// more than 64 KiB.
     pub windows_bytes_max: u64,
+    /// What of it the connections of one address have at most, this machine's own aside. Default `None`: a
+    /// quarter.
+    pub windows_bytes_per_address_max: Option<u64>,
     /// By what this side judges how fast the path takes what it sends. Default
     /// [`Congestion::Bbr`].
     pub congestion: Congestion,
@@ -51,9 +54,11 @@ pub struct QuicOptions {
     pub handshake_timeout: Duration,
     /// How many handshakes a listener has under way and finished but not accepted, at most; at
     /// least 1. Beyond it a client has to prove first that its address is its own, by answering a
-    /// retry, and then takes the place of the oldest that has had a second. Of one address, this
-    /// machine's own aside, there are a quarter of them at most, by the same rule. Default 256.
+    /// retry, and then takes the place of the oldest that has had a second. Default 256.
     pub handshakes_max: usize,
+    /// How many of them one address has at most, this machine's own aside, by the same rule; at least 1.
+    /// Default `None`: a quarter of them.
+    pub handshakes_per_address_max: Option<usize>,
 }
 
 impl Default for QuicOptions {
@@ -66,9 +71,11 @@ impl Default for QuicOptions {
             connection_window: 16 << 20,
             send_window: 16 << 20,
             windows_bytes_max: 512 << 20,
+            windows_bytes_per_address_max: None,
             congestion: Congestion::default(),
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
+            handshakes_per_address_max: None,
         }
     }
 }

@@ -1,6 +1,13 @@
 //! The memory that the connections of a listener share.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use ltq_core::Origin;
 use parking_lot::Mutex;
@@ -10,10 +17,14 @@ use quinn::VarInt;
 ///
 /// A connection gets windows as large as are set up while there is plenty, and an eighth of what is
 /// left once there is not; so the first ones leave something to those behind them. All that come from
-/// one address share a quarter, so that it does not take the others' part. What was promised to a peer cannot be taken back from it: it is free again when the connection is.
+/// one address have a part of it, so that it does not take the others'. What was promised to a peer cannot be taken back from it: it is free again when the connection is.
 #[derive(Debug)]
 pub(super) struct Windows {
     bytes_max: u64,
+    /// What connections of one address may have of it.
+    share: u64,
+    /// Connections that got smaller ones than they would have had.
+    narrowed: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -25,9 +36,16 @@ struct State {
 }
 
 impl Windows {
-    pub(super) fn new(bytes_max: u64) -> Arc<Self> {
-        let state = State { left: bytes_max, by_origin: BTreeMap::new() };
-        Arc::new(Self { bytes_max, state: Mutex::new(state) })
+    /// An address has a quarter of it where `share` says nothing else.
+    pub(super) fn new(bytes_max: u64, share: Option<u64>) -> Arc<Self> {
+        let state = Mutex::new(State { left: bytes_max, by_origin: BTreeMap::new() });
+        let share = share.unwrap_or(bytes_max / 4);
+        Arc::new(Self { bytes_max, share, narrowed: AtomicU64::new(0), state })
+    }
+
+    /// How many connections got smaller windows than they would have had.
+    pub(super) fn narrowed(&self) -> u64 {
+        self.narrowed.load(Ordering::Relaxed)
     }
 
     /// Bytes that are in use.
@@ -43,11 +61,14 @@ impl Windows {
         let left = match from {
             Some(origin) => {
                 let used = state.by_origin.get(&origin).copied().unwrap_or(0);
-                state.left.min((self.bytes_max / 4).saturating_sub(used))
+                state.left.min(self.share.saturating_sub(used))
             }
             None => state.left,
         };
         let most = u32::try_from(left / 8).unwrap_or(u32::MAX).max(WINDOW_MIN);
+        if receive.max(send) > most {
+            self.narrowed.fetch_add(1, Ordering::Relaxed);
+        }
         let (receive, send) = (receive.min(most), send.min(most));
         // The least that a connection gets it gets without any being left.
         let taken = (u64::from(receive) + u64::from(send)).min(left);
@@ -112,7 +133,7 @@ mod tests {
 
     #[test]
     fn promise_9_windows_come_to_no_more_than_is_set_up_and_the_least_of_each_connection() {
-        let windows = Windows::new(u64::from(512 * MIB));
+        let windows = Windows::new(u64::from(512 * MIB), None);
         let mut shares = Vec::new();
         for _ in 0..12 {
             shares.push(windows.take(HERE, 16 * MIB, 16 * MIB));
@@ -133,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_a_connection_had_is_free_again_when_it_is_gone() {
-        let windows = Windows::new(u64::from(MIB));
+        let windows = Windows::new(u64::from(MIB), None);
         let first = windows.take(HERE, MIB, 1_000);
         assert_eq!((first.receive, first.send, windows.used()), (MIB / 8, 1_000, 132_072));
         let second = windows.take(HERE, MIB, MIB);
@@ -146,7 +167,7 @@ mod tests {
 
     #[test]
     fn promise_10_one_address_takes_a_quarter_and_no_more() {
-        let windows = Windows::new(u64::from(64 * MIB));
+        let windows = Windows::new(u64::from(64 * MIB), None);
         let greedy: Vec<_> = (0..500).map(|_| windows.take(there(1), 16 * MIB, 16 * MIB)).collect();
         assert_eq!(windows.used(), u64::from(16 * MIB));
         let other = windows.take(there(2), 16 * MIB, 16 * MIB);
@@ -156,5 +177,15 @@ mod tests {
         assert_eq!(windows.take(there(1), 16 * MIB, 16 * MIB).receive, 2 * MIB);
         drop(other);
         assert!(windows.state.lock().by_origin.is_empty());
+    }
+
+    #[test]
+    fn promise_10_what_one_address_has_can_be_set_and_smaller_windows_are_counted() {
+        let windows = Windows::new(u64::from(64 * MIB), Some(u64::from(32 * MIB)));
+        let first = windows.take(there(1), 2 * MIB, 2 * MIB);
+        assert_eq!((first.receive, windows.narrowed()), (2 * MIB, 0));
+        let greedy: Vec<_> = (0..500).map(|_| windows.take(there(1), 16 * MIB, 16 * MIB)).collect();
+        assert_eq!((windows.used(), windows.narrowed()), (u64::from(32 * MIB), 500));
+        drop(greedy);
     }
 }

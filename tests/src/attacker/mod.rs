@@ -17,7 +17,7 @@ mod streams;
 mod words;
 
 pub use kinds::Kind;
-pub use siege::{Report, Siege};
+pub use siege::{Bound, Report, Siege};
 
 use std::{
     collections::BTreeMap,

@@ -32,6 +32,8 @@ pub(super) struct Besieged {
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) resident_bytes: u64,
+    /// What of it stands in huge pages, which are kept whole for whatever little is left in them.
+    pub(super) huge_bytes: u64,
     pub(super) sockets: usize,
     pub(super) descriptors: usize,
     pub(super) threads: u64,
@@ -90,6 +92,7 @@ impl Besieged {
         let is_socket = |link: &&PathBuf| link.to_string_lossy().starts_with("socket:");
         Ok(Held {
             resident_bytes: self.status("VmRSS:")? << 10,
+            huge_bytes: self.line("smaps_rollup", "AnonHugePages:")? << 10,
             sockets: descriptors.iter().filter(is_socket).count(),
             descriptors: descriptors.len(),
             threads: self.status("Threads:")?,
@@ -135,9 +138,13 @@ impl Besieged {
         Ok(figures.collect())
     }
 
-    /// A line of what the system tells of the process.
     fn status(&self, name: &str) -> io::Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        self.line("status", name)
+    }
+
+    /// A line of what the system tells of the process.
+    fn line(&self, file: &str, name: &str) -> io::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.pid))?;
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         number.ok_or_else(|| io::Error::other(format!("there is no {name}")))

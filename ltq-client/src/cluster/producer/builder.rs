@@ -137,8 +137,8 @@ impl ClusterProducerBuilder {
     /// answers.
     ///
     /// A message of anybody that it confirms on the same connection, as durably as those of this producer are to
-    /// be, counts as an answer. Anything else that it says there shows that it runs, and not that its disk does: that puts the
-    /// silence off until twice this time, and no longer.
+    /// be, counts as an answer, but for no longer than three times this. Anything else that it says there shows
+    /// that it runs, and not that its disk does: that puts the silence off until twice this time, and no longer.
     ///
     /// Default: a quarter of the [`timeout`](Self::timeout), so that what it was sent has more than half of its
     /// time left for another node, but 5 s at most, and 250 ms at least: a node that is merely busy, such as

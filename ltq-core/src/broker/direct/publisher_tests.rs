@@ -20,9 +20,9 @@ fn publisher() -> Publisher {
     let (shared, _) = testing::shared(true);
     let link = Link {
         shared,
-        inbox: Inbox::new(topic("t"), Arc::new(Budget::new(usize::MAX))),
+        inbox: Inbox::new(topic("t"), Arc::new(Budget::new(usize::MAX)), 8192),
         session: SessionId(1),
-        outbox: Outbox::new(Together::new(Arc::new(Budget::new(usize::MAX)))),
+        outbox: Outbox::new(Together::of(Arc::new(Budget::new(usize::MAX)))),
         outgoing: VecDeque::new(),
     };
     Publisher {

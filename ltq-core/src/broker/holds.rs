@@ -1,0 +1,68 @@
+//! Limits beyond which peers wait.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A limit beyond which nothing is refused: whoever reaches it waits until there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    PublishBytes,
+    PublishBytesTotal,
+    PartialBytesTotal,
+    InboxEntries,
+    AnswerBytes,
+    DeliveryBytes,
+    DeliveryBytesTotal,
+    Streams,
+    UnknownStreams,
+    OpeningStreams,
+}
+
+impl Hold {
+    const ALL: [Self; 10] = [
+        Self::PublishBytes,
+        Self::PublishBytesTotal,
+        Self::PartialBytesTotal,
+        Self::InboxEntries,
+        Self::AnswerBytes,
+        Self::DeliveryBytes,
+        Self::DeliveryBytesTotal,
+        Self::Streams,
+        Self::UnknownStreams,
+        Self::OpeningStreams,
+    ];
+
+    /// The setting.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::PublishBytes => "publish_bytes_max",
+            Self::PublishBytesTotal => "publish_bytes_total_max",
+            Self::PartialBytesTotal => "partial_bytes_total_max",
+            Self::InboxEntries => "inbox_entries_max",
+            Self::AnswerBytes => "answer_bytes_max",
+            Self::DeliveryBytes => "delivery_bytes_max",
+            Self::DeliveryBytesTotal => "delivery_bytes_total_max",
+            Self::Streams => "streams_max",
+            Self::UnknownStreams => "unknown_streams_max",
+            Self::OpeningStreams => "opening_streams_max",
+        }
+    }
+}
+
+/// How often peers were made to wait at each limit.
+#[derive(Debug, Default)]
+pub(super) struct Holds([AtomicU64; Hold::ALL.len()]);
+
+impl Holds {
+    /// One began to wait.
+    pub(super) fn count(&self, hold: Hold) {
+        let place = Hold::ALL.iter().position(|it| *it == hold);
+        if let Some(count) = place.and_then(|place| self.0.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        Hold::ALL.iter().map(|hold| hold.as_str()).zip(counts).collect()
+    }
+}
