@@ -5,7 +5,9 @@
 use std::{collections::BTreeSet, path::Path, process::Stdio};
 
 use ltq_client::{Client, Cluster, Message};
+use ltq_discovery::{Discovery as _, DiscoveryError, Interest, registry::Registries};
 use ltq_tests::{NodeProcess, RegistryProcess, binary, within};
+use ltq_transport::Unix;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -290,10 +292,11 @@ async fn a_running_registry_takes_over_tokens_and_identities() {
     let at = registry.address().to_string();
     let status = async |token: &str| registry.get("/nodes", Some(token)).await.expect("it").0;
     // Who brings no token is whoever the socket says it is.
-    let is_known = async || {
-        let mut ltq = Command::new(binary("ltq"));
-        ltq.args(["nodes", "--registry", &unix]).env_remove("LTQ_TOKEN").kill_on_drop(true);
-        within("ltq nodes", ltq.output()).await.expect("it ends").status.success()
+    let registries = Registries::builder(Unix::default()).registry(&unix).build().expect("built");
+    let is_known = async || match registries.watch(&Interest::Everything).await {
+        Ok(_) => true,
+        Err(DiscoveryError::Refused { .. }) => false,
+        Err(error) => panic!("{error}"),
     };
     let until = async |what: &str, token: &str, wanted: u16| {
         within(what, async {

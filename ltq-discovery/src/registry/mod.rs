@@ -7,7 +7,8 @@
 //! avoids it; it is forgotten when it misses many more. A watcher is told of the nodes of one topic, or
 //! of all, first as they are and then of each that changes. What is owed to a watcher is a set of
 //! nodes and not a list of changes: one that is slow is told of less, and costs no more memory than the
-//! nodes that there are. How busy nodes are is told every three seconds at most.
+//! nodes that there are. How busy nodes are is told every three seconds at most, and a node that changes again and
+//! again at a pace that the number of watchers sets.
 
 mod change;
 mod client;

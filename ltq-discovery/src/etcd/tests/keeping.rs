@@ -76,7 +76,8 @@ async fn a_node_is_heard_three_times_as_often_as_it_would_be_suspected_and_no_be
         let granted: Vec<_> =
             fake.take_asked().into_iter().filter(|asked| asked.path == GRANT).collect();
         let lease = |lasts: u64| {
-            let of = granted.iter().find(|asked| asked.json["TTL"] == lasts.to_string());
+            let lasts = json!(lasts.to_string());
+            let of = granted.iter().find(|asked| asked.json["TTL"] == lasts);
             of.unwrap_or_else(|| panic!("{granted:?}")).json["ID"].clone()
         };
         let begun = Instant::now();

@@ -72,7 +72,7 @@ impl Places {
         open == 0 && greeting == 0 && watches == 0 && half == 0 && self.by_origin.is_empty()
     }
 
-    fn from_there(&self, origin: Option<Origin>) -> Taken {
+    fn taken_by(&self, origin: Option<Origin>) -> Taken {
         origin.and_then(|origin| self.by_origin.get(&origin).copied()).unwrap_or_default()
     }
 
@@ -85,7 +85,7 @@ impl Places {
         more: usize,
         max: usize,
     ) -> Result<(), NoPlace> {
-        let (all, there) = (count(&self.all), count(&self.from_there(origin)));
+        let (all, there) = (count(&self.all), count(&self.taken_by(origin)));
         for (whose, has, max) in
             [("all have", all, max), ("this address has", there, share_of(max))]
         {
@@ -99,7 +99,7 @@ impl Places {
     fn take(&mut self, origin: Option<Origin>, settings: &RegistryServerSettings) -> bool {
         let RegistryServerSettings { connections_max, connections_per_address_max, .. } = *settings;
         let greeting_max = (connections_max / GREETING_PART).max(GREETING_LEAST);
-        let from_there = self.from_there(origin);
+        let from_there = self.taken_by(origin);
         if self.all.open >= connections_max
             || self.all.greeting >= greeting_max
             || from_there.open >= connections_per_address_max
