@@ -288,6 +288,22 @@ async fn a_thousand_nodes_that_come_up_are_looked_at_some_times_and_not_thousand
     assert!(looks < 200, "{looks} looks, each at {NODES} nodes, which have 3 news each");
 }
 
+/// Though news come all the while.
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_call_among_a_thousand_nodes_ends_in_time() {
+    let crowd = Crowd::of(1_000).await;
+    let builder = crowd.cluster.producer_builder("orders").timeout(SECOND * 5);
+    let producer = within(builder.open()).await.unwrap();
+    crowd.mood.send_replace(Mood::Away);
+    let _cut = within(producer.send(Message::new("m"))).await;
+    for _ in 0..3 {
+        let start = Instant::now();
+        within(producer.send(Message::new("m"))).await.unwrap_err();
+        let late = start.elapsed().saturating_sub(SECOND * 5);
+        assert!(late < SECOND / 200, "{late:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_each_of_many_nodes_refuses_is_told_as_that() {
     let crowd = Crowd::of(300).await;
