@@ -307,7 +307,8 @@ async fn close_idle(shared: &Shared) {
 /// How long a connection is kept that nobody uses, at least; at most twice that.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Keeps the set of nodes up to date, and the connections to those that are used. The last one stays in force whatever goes wrong.
+/// Keeps the set of nodes up to date, and ends the connections that nobody uses. The last set stays in force
+/// whatever goes wrong.
 async fn keep_up(shared: Arc<Shared>, told: watch::Sender<Option<Arc<DiscoveryError>>>) {
     let wait = |failures| shared.wait(failures);
     let hear = |word| match word {

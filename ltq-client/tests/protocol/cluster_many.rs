@@ -245,6 +245,36 @@ async fn a_connection_that_nobody_uses_ends_and_one_in_use_stays() {
     drop(again);
 }
 
+/// Publishes to each of so many nodes in its turn until all are used, and says how often.
+async fn rounds_until_all_are_used(producer: &ClusterProducer, nodes: usize) -> usize {
+    for round in 1.. {
+        for _ in 0..nodes {
+            drop(producer.enqueue(Message::new("m")).await.unwrap());
+        }
+        producer.flush().await.unwrap();
+        sleep(SECOND / 10).await;
+        let figures = producer.figures().nodes;
+        if figures.values().filter(|node| node.stored > 0).count() == nodes {
+            return round;
+        }
+    }
+    unreachable!()
+}
+
+/// Where those that are open stand in for the others meanwhile.
+#[tokio::test(start_paused = true)]
+async fn all_nodes_have_their_turn_though_some_are_open_sooner_than_others() {
+    let crowd = Crowd::of(40).await;
+    let builder = crowd.cluster.producer_builder("orders").nodes_max(40);
+    let producer = within(builder.choice(Choice::RoundRobin).open()).await.unwrap();
+    for _ in 0..5 {
+        within(producer.send(Message::new("m"))).await.unwrap();
+        sleep(SECOND / 10).await;
+    }
+    let rounds = within(rounds_until_all_are_used(&producer, 40)).await;
+    assert!(rounds <= 4, "{rounds} rounds");
+}
+
 /// Each look at all nodes takes in what is new with any of them: it is not one look for each piece of news.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_nodes_that_come_up_are_looked_at_some_times_and_not_thousands() {
@@ -252,23 +282,26 @@ async fn a_thousand_nodes_that_come_up_are_looked_at_some_times_and_not_thousand
     let crowd = Crowd::of(NODES).await;
     let builder = crowd.cluster.producer_builder("orders").nodes_max(NODES);
     let producer = within(builder.choice(Choice::RoundRobin).open()).await.unwrap();
-    let all_used = async {
-        loop {
-            // Each of them in its turn, so that its producer is opened.
-            for _ in 0..NODES {
-                drop(producer.enqueue(Message::new("m")).await.unwrap());
-            }
-            producer.flush().await.unwrap();
-            sleep(SECOND / 10).await;
-            let nodes = producer.figures().nodes;
-            if nodes.values().filter(|node| node.stored > 0).count() == NODES {
-                return;
-            }
-        }
-    };
-    within(all_used).await;
+    within(rounds_until_all_are_used(&producer, NODES)).await;
     let looks = producer.figures().looks;
+    println!("{NODES} nodes have come up, and were looked at {looks} times");
     assert!(looks < 200, "{looks} looks, each at {NODES} nodes, which have 3 news each");
+}
+
+/// Though news come all the while.
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_call_among_a_thousand_nodes_ends_in_time() {
+    let crowd = Crowd::of(1_000).await;
+    let builder = crowd.cluster.producer_builder("orders").timeout(SECOND * 5);
+    let producer = within(builder.open()).await.unwrap();
+    crowd.mood.send_replace(Mood::Away);
+    let _cut = within(producer.send(Message::new("m"))).await;
+    for _ in 0..3 {
+        let start = Instant::now();
+        within(producer.send(Message::new("m"))).await.unwrap_err();
+        let late = start.elapsed().saturating_sub(SECOND * 5);
+        assert!(late < SECOND / 200, "{late:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ mod cluster;
 mod cluster_consuming;
 #[cfg(test)]
 mod cluster_leaving;
+#[cfg(test)]
 mod cluster_many;
 #[cfg(test)]
 mod cluster_silence;

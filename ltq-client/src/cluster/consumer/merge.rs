@@ -214,7 +214,9 @@ struct Woken {
 impl Woken {
     /// `into` is empty, and lends its memory.
     fn take(&self, into: &mut Vec<u64>) {
-        if self.is_any.swap(false, Ordering::AcqRel) {
+        // Mostly there is none, and looking costs less than taking: this is asked for each message. One that
+        // is not seen yet wakes whoever waits.
+        if self.is_any.load(Ordering::Acquire) && self.is_any.swap(false, Ordering::AcqRel) {
             mem::swap(&mut *self.numbers.lock(), into);
         }
     }
@@ -231,7 +233,10 @@ struct SourceWaker {
 impl SourceWaker {
     /// It is about to be looked at: what wakes it from here on is news.
     fn rest(&self) {
-        self.is_woken.swap(false, Ordering::AcqRel);
+        // One that has more and more to give is woken once, and asked for each message.
+        if self.is_woken.load(Ordering::Acquire) {
+            self.is_woken.swap(false, Ordering::AcqRel);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use ltq_discovery::{NodeId, NodeSet};
 use tokio::{
     sync::{oneshot, watch},
     task::yield_now,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tracing::debug;
 
@@ -24,6 +24,7 @@ use super::{behalf::Signal, router::PassedOver, shared::Shared, subset::Subset};
 use crate::{
     ClusterError, ClusterPublishError, PublishError, RequestError,
     cluster::{Members, order::Slot},
+    connection::deadline,
 };
 use contacts::Contacts;
 use lanes::Lane;
@@ -111,13 +112,14 @@ impl Keeper {
                 () = signal.wait() => {}
                 () = sleep => {}
             }
-            self.gather(&signal).await;
+            self.gather(&signal, next.at).await;
         }
     }
 
     /// Takes all news that there are, and where there are many nodes those of a moment, before all nodes are
-    /// looked at again: that costs as much as there are nodes, and when they come up all of them have news.
-    async fn gather(&mut self, signal: &Signal) {
+    /// looked at again: that costs as much as there are nodes, and when they come up all of them have news. What
+    /// is due `by` then is not kept waiting.
+    async fn gather(&mut self, signal: &Signal, by: Option<Instant>) {
         let nodes = u32::try_from(self.members.nodes().len()).unwrap_or(u32::MAX);
         let pause = PAUSE_PER_NODE.saturating_mul(nodes).min(PAUSE_MAX);
         if pause < PAUSE_MIN {
@@ -127,7 +129,8 @@ impl Keeper {
             while self.contacts.changed().now_or_never().is_some() {}
             return;
         }
-        let over = sleep(pause);
+        let until = deadline(Instant::now(), pause);
+        let over = sleep_until(by.map_or(until, |by| by.min(until)));
         tokio::pin!(over);
         loop {
             tokio::select! {

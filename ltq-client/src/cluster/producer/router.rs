@@ -26,6 +26,8 @@ pub(super) struct Router {
     /// Nothing more is published.
     pub(super) ended: Option<ClusterPublishError>,
     chooser: Chooser,
+    /// Among those that are open, where the one that was chosen is not: another turn than that among all.
+    chooser_of_open: Chooser,
     /// In the order of their ids.
     candidates: Vec<Candidate>,
     /// The one that was chosen last, if messages may follow each other, and what it had taken by then.
@@ -113,6 +115,7 @@ impl Router {
         Self {
             ended: None,
             chooser: Chooser::new(choice),
+            chooser_of_open: Chooser::new(choice),
             candidates: Vec::new(),
             last: None,
             open: Vec::new(),
@@ -170,7 +173,7 @@ impl Router {
             // It is opened beside; this message goes to one that is open.
             let open = |index: usize| self.open.get(index).and_then(|at| candidates.get(*at));
             let load = |index: usize| open(index).map_or(0, Candidate::to_do);
-            let chosen = self.chooser.choose(self.open.len(), load, random);
+            let chosen = self.chooser_of_open.choose(self.open.len(), load, random);
             lent = chosen.and_then(|index| open(index)?.lent.clone());
         }
         let follows = lent.clone().filter(|_| self.chooser.lets_follow());

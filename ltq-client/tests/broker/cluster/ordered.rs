@@ -110,9 +110,9 @@ async fn a_suspected_node_keeps_its_keys() {
     // Once a key has moved to the new node the suspicion is known, too.
     let told = async {
         loop {
-            for key in 0..KEYS {
+            for (key, home) in homes.iter().enumerate() {
                 match producer.send(message(key, 1)).await {
-                    Ok(receipt) => assert_eq!(receipt.node, homes[key]),
+                    Ok(receipt) => assert_eq!(receipt.node, *home),
                     Err(ClusterPublishError::OrderMoved { .. }) => return key,
                     Err(error) => panic!("{error}"),
                 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use ltq_core::protocol::InstanceId;
 use ltq_discovery::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     Client, ConnectionState,
@@ -18,18 +18,20 @@ pub(super) struct Contacts {
     known: BTreeMap<NodeId, Known>,
     /// Those that a node has no more, and by which something is still under way.
     former: BTreeMap<u64, Known>,
-    /// One for each of them, and for some that were forgotten.
+    /// One for each of them. That of one that is forgotten ends.
     changes: FuturesUnordered<BoxFuture<'static, Option<Change>>>,
     made: u64,
 }
 
 /// Whose connection came or went, and who tells of the next time.
-type Change = (NodeId, u64, watch::Receiver<ConnectionState>);
+type Change = (NodeId, u64, watch::Receiver<ConnectionState>, oneshot::Receiver<()>);
 
 struct Known {
     number: u64,
     client: Client,
     state: watch::Receiver<ConnectionState>,
+    /// Dropped with it.
+    _watched: oneshot::Sender<()>,
 }
 
 impl Known {
@@ -63,17 +65,21 @@ impl Contacts {
         }
         self.made += 1;
         let number = self.made;
-        let known = Known { number, client: client.clone(), state: client.state() };
-        self.watch(id.clone(), number, known.state.clone());
+        let (_watched, forgotten) = oneshot::channel();
+        let known = Known { number, client: client.clone(), state: client.state(), _watched };
+        self.watch((id.clone(), number, known.state.clone(), forgotten));
         if let Some(before) = self.known.insert(id.clone(), known) {
             self.former.insert(before.number, before);
         }
         Some((client, number))
     }
 
-    fn watch(&self, id: NodeId, number: u64, mut state: watch::Receiver<ConnectionState>) {
+    fn watch(&self, (id, number, mut state, mut forgotten): Change) {
         self.changes.push(Box::pin(async move {
-            state.changed().await.ok().map(|()| (id, number, state))
+            tokio::select! {
+                changed = state.changed() => changed.ok().map(|()| (id, number, state, forgotten)),
+                _ = &mut forgotten => None,
+            }
         }));
     }
 
@@ -109,10 +115,11 @@ impl Contacts {
             let Some(change) = self.changes.next().await else {
                 return std::future::pending().await;
             };
-            let Some((id, number, state)) = change else { continue };
-            let is_known = self.known.get(&id).is_some_and(|known| known.number == number);
+            let Some(change) = change else { continue };
+            let (id, number) = (&change.0, change.1);
+            let is_known = self.known.get(id).is_some_and(|known| known.number == number);
             if is_known || self.former.contains_key(&number) {
-                self.watch(id, number, state);
+                self.watch(change);
                 return;
             }
         }
