@@ -13,14 +13,21 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// So many bytes, of which each message takes what it has and [`MESSAGE_BYTES`] more.
+///
+/// Up to half of it belongs to peers, the same to each, and nobody else gets it; what is left is for whoever comes
+/// first. So whatever others hold, and for how long, a peer has its own.
 #[derive(Debug)]
 pub(crate) struct Room {
     state: Mutex<State>,
-    bytes: u64,
+    /// What belongs to each peer.
+    own: u64,
+    /// What belongs to nobody.
+    common: u64,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Of what belongs to nobody.
     free: u64,
     is_closed: bool,
     /// For whom there was no room when there was last any change.
@@ -30,19 +37,16 @@ struct State {
 /// Who waits for room.
 #[derive(Debug)]
 struct Waiter {
-    part: Arc<AtomicU64>,
+    used: Arc<AtomicU64>,
     bytes: u64,
     taken: oneshot::Sender<Taken>,
 }
 
-/// What one peer has of a [`Room`], which is never so much that nothing is left for others.
-///
-/// A peer that has nothing of it gets what fits. One that has some gets more as long as as much stays free as it
-/// has then. So of any number of peers that take whatever they get and give nothing back each has the same in the
-/// end, and as much again is free.
+/// What one peer has of a [`Room`].
 #[derive(Debug)]
 pub(crate) struct Part {
     room: Arc<Room>,
+    /// Of its own.
     used: Arc<AtomicU64>,
 }
 
@@ -50,15 +54,28 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) struct Taken {
     room: Arc<Room>,
-    part: Option<Arc<AtomicU64>>,
-    bytes: u64,
+    common: u64,
+    own: Option<(Arc<AtomicU64>, u64)>,
 }
 
 impl Room {
+    /// One of which nothing belongs to anybody.
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
-        let bytes = bytes as u64;
-        let state = State { free: bytes, is_closed: false, waiting: VecDeque::new() };
-        Arc::new(Self { state: Mutex::new(state), bytes })
+        Self::of(bytes as u64, 0)
+    }
+
+    /// One for so many peers, and messages of so many bytes at most, the largest of which always has its room
+    /// among what belongs to nobody.
+    pub(crate) fn shared(bytes: usize, peers: usize, message_bytes_max: usize) -> Arc<Self> {
+        let (bytes, largest) = (bytes as u64, message_bytes_max as u64 + MESSAGE_BYTES);
+        let belongs = (bytes / 2).min(bytes.saturating_sub(largest));
+        let own = belongs.checked_div(peers as u64).unwrap_or_default();
+        Self::of(bytes - own * peers as u64, own)
+    }
+
+    fn of(common: u64, own: u64) -> Arc<Self> {
+        let state = State { free: common, is_closed: false, waiting: VecDeque::new() };
+        Arc::new(Self { state: Mutex::new(state), own, common })
     }
 
     /// The part of one more peer.
@@ -66,12 +83,12 @@ impl Room {
         Part { room: self.clone(), used: Arc::default() }
     }
 
-    /// Takes it if it is there, whoever it is for.
+    /// Takes what belongs to nobody, if it is there.
     pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
-        let bytes = self.cost(bytes);
+        let common = self.cost(bytes);
         let mut state = self.state.lock();
-        state.free = state.free.checked_sub(bytes)?;
-        Some(Taken { room: self.clone(), part: None, bytes })
+        state.free = state.free.checked_sub(common)?;
+        Some(Taken { room: self.clone(), common, own: None })
     }
 
     /// Nobody waits any more.
@@ -85,23 +102,22 @@ impl Room {
 
     /// The largest message fits, alone.
     fn cost(&self, bytes: usize) -> u64 {
-        (bytes as u64).saturating_add(MESSAGE_BYTES).min(self.bytes)
+        (bytes as u64).saturating_add(MESSAGE_BYTES).min(self.common)
     }
 
     /// Gives room back, and what there is then to those who waited longest of those that it is enough for.
-    fn give_back(self: &Arc<Self>, bytes: u64, part: Option<&AtomicU64>) {
+    fn give_back(self: &Arc<Self>, common: u64, own: Option<&(Arc<AtomicU64>, u64)>) {
         let mut served = Vec::new();
         let mut state = self.state.lock();
-        state.free += bytes;
-        if let Some(part) = part {
-            part.fetch_sub(bytes, Ordering::Relaxed);
+        state.free += common;
+        if let Some((used, own)) = own {
+            used.fetch_sub(*own, Ordering::Relaxed);
         }
-        let waiting = mem::take(&mut state.waiting);
-        for waiter in waiting {
+        for waiter in mem::take(&mut state.waiting) {
             if waiter.taken.is_closed() {
                 continue;
             }
-            match self.take_now(&mut state, &waiter.part, waiter.bytes) {
+            match self.take_now(&mut state, &waiter.used, waiter.bytes) {
                 Some(taken) => served.push((waiter.taken, taken)),
                 None => state.waiting.push_back(waiter),
             }
@@ -113,20 +129,18 @@ impl Room {
         }
     }
 
+    /// Takes a peer's own first. Under the lock, as whatever changes what is used of it.
     fn take_now(
         self: &Arc<Self>,
         state: &mut State,
-        part: &Arc<AtomicU64>,
+        used: &Arc<AtomicU64>,
         bytes: u64,
     ) -> Option<Taken> {
-        let free = state.free.checked_sub(bytes)?;
-        let used = part.load(Ordering::Relaxed);
-        if used > 0 && used + bytes > free {
-            return None;
-        }
-        state.free = free;
-        part.store(used + bytes, Ordering::Relaxed);
-        Some(Taken { room: self.clone(), part: Some(part.clone()), bytes })
+        let own = bytes.min(self.own.saturating_sub(used.load(Ordering::Relaxed)));
+        let common = bytes - own;
+        state.free = state.free.checked_sub(common)?;
+        used.fetch_add(own, Ordering::Relaxed);
+        Some(Taken { room: self.clone(), common, own: Some((used.clone(), own)) })
     }
 }
 
@@ -144,7 +158,7 @@ impl Part {
                 return Some(taken);
             }
             let (taken, waits) = oneshot::channel();
-            state.waiting.push_back(Waiter { part: self.used.clone(), bytes, taken });
+            state.waiting.push_back(Waiter { used: self.used.clone(), bytes, taken });
             waits
         };
         waits.await.ok()
@@ -153,7 +167,7 @@ impl Part {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes, self.part.as_deref());
+        self.room.give_back(self.common, self.own.as_ref());
     }
 }
 
@@ -182,29 +196,32 @@ mod tests {
     }
 
     #[test]
-    fn promise_10_of_any_number_that_give_nothing_back_each_has_the_same_and_so_much_is_free() {
-        for greedy in [1, 2, 5, 31] {
-            let room = Room::new(1_000_000);
-            let parts: Vec<_> = (0..greedy).map(|_| room.part()).collect();
+    fn promise_10_what_belongs_to_a_peer_is_there_whatever_others_hold() {
+        // Half of it belongs to ten peers, 50,000 bytes to each.
+        let room = Room::shared(1_000_000, 10, 10_000);
+        let parts: Vec<_> = (0..10).map(|_| room.part()).collect();
+        let all_of = |part: &Part| {
             let mut taken = Vec::new();
-            // One after the other takes all that it gets, and once more round.
-            for part in parts.iter().chain(&parts) {
-                while let Some(more) = part.take(744).now_or_never() {
-                    taken.push(more.unwrap());
-                }
+            while let Some(more) = part.take(744).now_or_never() {
+                taken.push(more.unwrap());
             }
-            let free = room.state.lock().free;
-            let most = parts.iter().map(|part| part.used.load(Ordering::Relaxed)).max().unwrap();
-            assert!(most <= 500_000 && free > 0, "{greedy}: {most}, {free} free");
-            // Whoever has nothing still gets what fits.
-            let other = room.part();
-            let mut others = Vec::new();
-            while let Some(more) = other.take(744).now_or_never() {
-                others.push(more.unwrap());
-            }
-            assert!(!others.is_empty(), "{greedy} have taken all");
-            drop((taken, others));
-            assert_eq!(room.state.lock().free, 1_000_000);
+            taken
+        };
+        let first = all_of(&parts[0]);
+        assert_eq!(first.len(), 550, "its own, and all that belongs to nobody");
+        let others: Vec<_> = parts[1..].iter().map(all_of).collect();
+        assert!(others.iter().all(|taken| taken.len() == 50));
+        drop(others);
+        drop(first);
+        assert_eq!(room.state.lock().free, 500_000);
+        assert!(parts.iter().all(|part| part.used.load(Ordering::Relaxed) == 0));
+        // The largest message always has its room among what belongs to nobody.
+        for (bytes, own, common) in
+            [(10_256, 0, 10_256), (15_256, 500, 10_256), (20_000, 974, 10_260)]
+        {
+            let room = Room::shared(bytes, 10, 10_000);
+            assert_eq!((room.own, room.common), (own, common));
+            assert!(room.part().take(10_000).now_or_never().flatten().is_some());
         }
     }
 

@@ -37,7 +37,8 @@ pub struct MeshSettings {
     pub unacknowledged_bytes_max: usize,
     /// The same in bytes for all peers together, once for what is on its way to them and once for what has
     /// come from them, each message counting 256 bytes more than its body. Beyond it `send` waits for room,
-    /// and what comes is refused as [`InboxFull`](crate::SendError::InboxFull). At least
+    /// and what comes is refused as [`InboxFull`](crate::SendError::InboxFull). Up to half of what is for those on
+    /// their way belongs to the peers, as much to each of `peers_max`, and is there whatever others hold. At least
     /// `unacknowledged_bytes_max`, at most 64 GiB; default 256 MiB.
     pub unacknowledged_bytes_total_max: usize,
     /// The most peers: configured, discovered, and such as call. 1 to 100,000; default 1,000.

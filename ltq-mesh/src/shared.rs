@@ -94,7 +94,11 @@ impl Shared {
             callers: Callers::new(settings.callers_max),
             lines: Lines::default(),
             arriving: Room::new(settings.unacknowledged_bytes_total_max),
-            leaving: Room::new(settings.unacknowledged_bytes_total_max),
+            leaving: Room::shared(
+                settings.unacknowledged_bytes_total_max,
+                settings.peers_max,
+                settings.message_bytes_max,
+            ),
             settings,
             environment,
             transports: parts.transports,

@@ -16,6 +16,7 @@ fn narrow() -> MeshSettings {
         message_bytes_max: 1_000,
         unacknowledged_bytes_max: 2_000,
         unacknowledged_bytes_total_max: 3 * 1_256,
+        peers_max: 2,
         ..quick()
     }
 }
@@ -85,13 +86,14 @@ async fn promise_15_who_waits_in_vain_for_room_among_all_has_done_nothing_and_a_
     assert_eq!(effects(within("they are sent", sends("three")).await), [Ok(())]);
 }
 
-/// Without a share for each peer, two of them have all the room there is.
+/// Half of the room belongs to four peers, so that each has some for two messages of its own.
 #[tokio::test(start_paused = true)]
 async fn promise_10_peers_that_answer_nothing_leave_room_for_what_goes_to_others() {
     let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
     let settings = MeshSettings {
         unacknowledged_bytes_max: 8_000,
         unacknowledged_bytes_total_max: 16 * 1_256,
+        peers_max: 4,
         ..narrow()
     };
     let mute = ["two", "three", "four"];

@@ -30,8 +30,10 @@ struct Now {
     muted: Option<Option<Address>>,
     wakers: Vec<Waker>,
     /// What the broker takes for well.
-    kept: Vec<(Option<Box<dyn SendStream>>, Option<Box<dyn RecvStream>>)>,
+    kept: Vec<Kept>,
 }
+
+type Kept = (Option<Box<dyn SendStream>>, Option<Box<dyn RecvStream>>);
 
 struct LineConnection(Box<dyn Connection>, Arc<Mutex<Now>>, Address);
 
