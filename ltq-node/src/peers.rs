@@ -4,7 +4,7 @@ use std::path::Path;
 
 #[cfg(feature = "tls")]
 use ltq_transport::{ClientTrust, Fingerprint, Pem, Tls, TrustError};
-use ltq_transport::{Tcp, Transports};
+use ltq_transport::{Tcp, Transports, Unix};
 use thiserror::Error;
 
 /// Why they cannot be reached as is set.
@@ -39,9 +39,9 @@ pub(crate) struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// TCP, and TLS where it is said who is trusted.
+    /// TCP, Unix sockets, and TLS where it is said who is trusted.
     pub(crate) fn transports(self) -> Result<Transports, PeersError> {
-        let transports = Transports::new().with(Tcp::default());
+        let transports = Transports::new().with(Tcp::default()).with(Unix::default());
         #[cfg(feature = "tls")]
         {
             let trust = match (self.tls_ca, self.tls_fingerprint) {

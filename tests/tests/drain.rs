@@ -6,7 +6,6 @@ use std::{
     collections::BTreeMap,
     path::Path,
     process::{Output, Stdio},
-    time::Duration,
 };
 
 use ltq_client::{Client, Consumer, Message, PublishError, RefusalCode, StartAt};

@@ -352,3 +352,31 @@ async fn a_running_registry_takes_over_tokens_and_identities() {
     .await;
     assert_eq!((status("newer").await, status("new").await), (200, 401));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_on_this_machine_is_reached_by_its_unix_socket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let unix = format!("unix://{}", folder.path().join("r.sock").display());
+    let registry = RegistryProcess::start(0, &["--listen", &unix]).await.expect("a registry");
+    let more = ["--node", "n1", "--registry", &unix];
+    let node = NodeProcess::start(&folder.path().join("n1"), 0, &more).await.expect("a node");
+    let ltq = async |arguments: &[&str]| {
+        let output = Command::new(binary("ltq")).args(arguments).output().await;
+        output.expect("ltq runs")
+    };
+    within("the node is there", async {
+        loop {
+            let told = ltq(&["nodes", "--registry", &unix, "--json"]).await;
+            let text = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert!(told.status.success(), "{text}");
+            if String::from_utf8_lossy(&told.stdout).contains("n1") {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let told = ltq(&["pub", "--registry", &unix, "greetings", "hello"]).await;
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    drop((node, registry));
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ltq_discovery::{Discovery, registry::Registries};
-use ltq_transport::{Tcp, Transports};
+use ltq_transport::{Tcp, Transports, Unix};
 
 use super::{CliError, args::ServerArgs};
 use crate::lookup::Place;
@@ -50,7 +50,7 @@ fn registries(server: &ServerArgs, addresses: &[String]) -> Result<Arc<dyn Disco
 }
 
 fn plain() -> Transports {
-    Transports::new().with(Tcp::default())
+    Transports::new().with(Tcp::default()).with(Unix::default())
 }
 
 #[cfg(feature = "etcd")]

@@ -90,7 +90,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for text in &config.registry {
         let is_trusted = of.tls_ca.is_some() || of.tls_fingerprint.is_some();
         match text.split_once("://").map_or("tcp", |(scheme, _)| scheme) {
-            "tcp" | "etcd" => {}
+            "tcp" | "unix" | "etcd" => {}
             "tls" | "etcds" if cfg!(feature = "tls") && is_trusted => {}
             "tls" | "etcds" if cfg!(feature = "tls") => {
                 let rule = "say by what it is trusted: discovery.tls_ca or \
@@ -101,7 +101,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
                 return bad(
                     "registry",
                     text,
-                    "a registry is at tcp://HOST:PORT or tls://HOST:PORT, an etcd at \
+                    "a registry is at tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH, an etcd at \
                      etcd://HOST:PORT/PREFIX or etcds://HOST:PORT/PREFIX",
                 );
             }

@@ -188,6 +188,7 @@ mod tests {
         let (stop, stopping) = watch::channel(false);
         let http = HttpOptions {
             connections_max: 1,
+            connections_per_address_max: None,
             request_timeout: Duration::from_secs(1),
             metrics_public: true,
             body_bytes_total_max: 0,

@@ -143,7 +143,8 @@ async fn what_comes_by_several_ways_has_one_origin_id() {
             let found = message.headers.iter().find(|(other, _)| other == name);
             String::from_utf8_lossy(&found.unwrap().1).into_owned()
         };
-        *ids.entry((header(ORIGIN_ID_HEADER), bodies(&[message.clone()]))).or_default() += 1;
+        *ids.entry((header(ORIGIN_ID_HEADER), bodies(std::slice::from_ref(message))))
+            .or_default() += 1;
         *ways.entry(header(ORIGIN_HEADER)).or_default() += 1;
     }
     assert!(ids.len() == 20 && ids.values().all(|count| *count == 2), "{ids:?}");
