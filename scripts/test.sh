@@ -12,5 +12,6 @@ if [ "${FEATURES---all-features}" = --all-features ]; then
 fi
 exports=$(scripts/faketime.sh)
 eval "$exports"
+# All that fails is told, not the first alone.
 # shellcheck disable=SC2086
-cargo test --workspace ${FEATURES---all-features} "$@"
+cargo test --workspace --no-fail-fast ${FEATURES---all-features} "$@"

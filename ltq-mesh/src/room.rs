@@ -1,12 +1,9 @@
 //! Room for messages that all peers have in common.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet},
     mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -15,7 +12,8 @@ use tokio::sync::oneshot;
 /// So many bytes, of which each message takes what it has and [`MESSAGE_BYTES`] more.
 ///
 /// Up to half of it belongs to peers, the same to each, and nobody else gets it; what is left is for whoever comes
-/// first. So whatever others hold, and for how long, a peer has its own.
+/// first, in that order. So whatever others hold, and for how long, a peer has its own, and a large message has its
+/// turn beside small ones.
 #[derive(Debug)]
 pub(crate) struct Room {
     state: Mutex<State>,
@@ -30,14 +28,26 @@ struct State {
     /// Of what belongs to nobody.
     free: u64,
     is_closed: bool,
-    /// For whom there was no room when there was last any change.
-    waiting: VecDeque<Waiter>,
+    /// Those for whom there was no room, by the order in which they came.
+    waiting: BTreeMap<u64, Waiter>,
+    next_waiter: u64,
+    /// Those who have something of their own, or wait.
+    peers: BTreeMap<u64, Own>,
+    next_peer: u64,
+}
+
+/// What a peer has of its own.
+#[derive(Debug, Default)]
+struct Own {
+    used: u64,
+    /// Its waiters.
+    waiting: BTreeSet<u64>,
 }
 
 /// Who waits for room.
 #[derive(Debug)]
 struct Waiter {
-    used: Arc<AtomicU64>,
+    peer: u64,
     bytes: u64,
     taken: oneshot::Sender<Taken>,
 }
@@ -46,8 +56,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Part {
     room: Arc<Room>,
-    /// Of its own.
-    used: Arc<AtomicU64>,
+    peer: u64,
 }
 
 /// What a message has of it, until it is dropped.
@@ -55,8 +64,12 @@ pub(crate) struct Part {
 pub(crate) struct Taken {
     room: Arc<Room>,
     common: u64,
-    own: Option<(Arc<AtomicU64>, u64)>,
+    /// Whose, and how much of that.
+    own: Option<(u64, u64)>,
 }
+
+/// Those who are served, to be told once nothing is locked: given up at this moment, they give back what they got.
+type Served = Vec<(oneshot::Sender<Taken>, Taken)>;
 
 impl Room {
     /// One of which nothing belongs to anybody.
@@ -74,19 +87,32 @@ impl Room {
     }
 
     fn of(common: u64, own: u64) -> Arc<Self> {
-        let state = State { free: common, is_closed: false, waiting: VecDeque::new() };
+        let state = State {
+            free: common,
+            is_closed: false,
+            waiting: BTreeMap::new(),
+            next_waiter: 0,
+            peers: BTreeMap::new(),
+            next_peer: 0,
+        };
         Arc::new(Self { state: Mutex::new(state), own, common })
     }
 
     /// The part of one more peer.
     pub(crate) fn part(self: &Arc<Self>) -> Part {
-        Part { room: self.clone(), used: Arc::default() }
+        let mut state = self.state.lock();
+        let peer = state.next_peer;
+        state.next_peer += 1;
+        Part { room: self.clone(), peer }
     }
 
-    /// Takes what belongs to nobody, if it is there.
+    /// Takes what belongs to nobody, if it is there and nobody waits for it.
     pub(crate) fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Taken> {
         let common = self.cost(bytes);
         let mut state = self.state.lock();
+        if !state.waiting.is_empty() {
+            return None;
+        }
         state.free = state.free.checked_sub(common)?;
         Some(Taken { room: self.clone(), common, own: None })
     }
@@ -105,69 +131,150 @@ impl Room {
         (bytes as u64).saturating_add(MESSAGE_BYTES).min(self.common)
     }
 
-    /// Gives room back, and what there is then to those who waited longest of those that it is enough for.
-    fn give_back(self: &Arc<Self>, common: u64, own: Option<&(Arc<AtomicU64>, u64)>) {
-        let mut served = Vec::new();
+    /// Gives room back, and what there is then to those who wait.
+    fn give_back(self: &Arc<Self>, common: u64, own: Option<(u64, u64)>) {
         let mut state = self.state.lock();
         state.free += common;
-        if let Some((used, own)) = own {
-            used.fetch_sub(*own, Ordering::Relaxed);
+        if let Some((peer, bytes)) = own
+            && let Some(own) = state.peers.get_mut(&peer)
+        {
+            own.used -= bytes;
         }
-        for waiter in mem::take(&mut state.waiting) {
-            if waiter.taken.is_closed() {
-                continue;
-            }
-            match self.take_now(&mut state, &waiter.used, waiter.bytes) {
-                Some(taken) => served.push((waiter.taken, taken)),
-                None => state.waiting.push_back(waiter),
-            }
-        }
+        let served = self.serve(&mut state, own.map(|(peer, _)| peer));
         drop(state);
-        for (waiter, taken) in served {
-            // Given up at this moment, it gives back what it got: not under the lock.
-            drop(waiter.send(taken));
-        }
+        tell(served);
     }
 
-    /// Takes a peer's own first. Under the lock, as whatever changes what is used of it.
-    fn take_now(
-        self: &Arc<Self>,
-        state: &mut State,
-        used: &Arc<AtomicU64>,
-        bytes: u64,
-    ) -> Option<Taken> {
-        let own = bytes.min(self.own.saturating_sub(used.load(Ordering::Relaxed)));
+    /// Serves those of a peer for whom its own is enough, and then whoever has waited longest. What belongs to
+    /// nobody goes to nobody else before: a large message would wait for ever beside small ones.
+    fn serve(self: &Arc<Self>, state: &mut State, peer: Option<u64>) -> Served {
+        let mut served = Vec::new();
+        while let Some(peer) = peer
+            && let Some(number) = state.first_of(peer)
+            && let Some(waiter) = state.waiting.get(&number)
+            && waiter.bytes <= state.own_free(self.own, peer)
+        {
+            self.serve_one(state, number, &mut served);
+        }
+        while let Some((&number, _)) = state.waiting.first_key_value()
+            && self.serve_one(state, number, &mut served)
+        {}
+        if let Some(peer) = peer {
+            state.tidy(peer);
+        }
+        served
+    }
+
+    /// Whether there was room.
+    fn serve_one(self: &Arc<Self>, state: &mut State, number: u64, served: &mut Served) -> bool {
+        let Some(&Waiter { peer, bytes, .. }) = state.waiting.get(&number) else { return false };
+        let Some(taken) = self.take_now(state, peer, bytes) else { return false };
+        if let Some(waiter) = state.leave(number) {
+            served.push((waiter.taken, taken));
+        }
+        true
+    }
+
+    /// Takes a peer's own first.
+    fn take_now(self: &Arc<Self>, state: &mut State, peer: u64, bytes: u64) -> Option<Taken> {
+        let own = bytes.min(state.own_free(self.own, peer));
         let common = bytes - own;
         state.free = state.free.checked_sub(common)?;
-        used.fetch_add(own, Ordering::Relaxed);
-        Some(Taken { room: self.clone(), common, own: Some((used.clone(), own)) })
+        if own > 0 {
+            state.peers.entry(peer).or_default().used += own;
+        }
+        Some(Taken { room: self.clone(), common, own: Some((peer, own)) })
+    }
+}
+
+fn tell(served: Served) {
+    for (waiter, taken) in served {
+        drop(waiter.send(taken));
+    }
+}
+
+impl State {
+    fn own_free(&self, own: u64, peer: u64) -> u64 {
+        own.saturating_sub(self.peers.get(&peer).map_or(0, |own| own.used))
+    }
+
+    fn first_of(&self, peer: u64) -> Option<u64> {
+        self.peers.get(&peer)?.waiting.first().copied()
+    }
+
+    fn wait(&mut self, waiter: Waiter) -> u64 {
+        let number = self.next_waiter;
+        self.next_waiter += 1;
+        self.peers.entry(waiter.peer).or_default().waiting.insert(number);
+        self.waiting.insert(number, waiter);
+        number
+    }
+
+    /// One waits no longer.
+    fn leave(&mut self, number: u64) -> Option<Waiter> {
+        let waiter = self.waiting.remove(&number)?;
+        if let Some(own) = self.peers.get_mut(&waiter.peer) {
+            own.waiting.remove(&number);
+        }
+        Some(waiter)
+    }
+
+    /// Forgets a peer that has nothing.
+    fn tidy(&mut self, peer: u64) {
+        if self.peers.get(&peer).is_some_and(|own| own.used == 0 && own.waiting.is_empty()) {
+            self.peers.remove(&peer);
+        }
     }
 }
 
 impl Part {
     /// Waits until there is room for a message of so many bytes. `None` once it is closed. Cancel safe.
     pub(crate) async fn take(&self, bytes: usize) -> Option<Taken> {
-        let waits = {
+        let (waits, _waiting) = {
             let room = &self.room;
             let bytes = room.cost(bytes);
             let mut state = room.state.lock();
             if state.is_closed {
                 return None;
             }
-            if let Some(taken) = room.take_now(&mut state, &self.used, bytes) {
+            // Nobody is overtaken, but for those of other peers by what is this one's own.
+            let is_first = state.waiting.is_empty()
+                || (state.first_of(self.peer).is_none()
+                    && bytes <= state.own_free(room.own, self.peer));
+            if is_first && let Some(taken) = room.take_now(&mut state, self.peer, bytes) {
                 return Some(taken);
             }
             let (taken, waits) = oneshot::channel();
-            state.waiting.push_back(Waiter { used: self.used.clone(), bytes, taken });
-            waits
+            let number = state.wait(Waiter { peer: self.peer, bytes, taken });
+            (waits, Waiting { part: self, number })
         };
         waits.await.ok()
     }
 }
 
+/// Somebody waits, until this is dropped.
+struct Waiting<'a> {
+    part: &'a Part,
+    number: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let (room, peer) = (&self.part.room, self.part.peer);
+        let mut state = room.state.lock();
+        // Nothing to do where it was served.
+        let Some(given_up) = state.leave(self.number) else { return };
+        // Those behind it may be content with less.
+        let served = room.serve(&mut state, Some(peer));
+        drop(state);
+        drop(given_up);
+        tell(served);
+    }
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.room.give_back(self.common, self.own.as_ref());
+        self.room.give_back(self.common, self.own);
     }
 }
 
@@ -176,7 +283,7 @@ const MESSAGE_BYTES: u64 = 256;
 
 #[cfg(test)]
 mod tests {
-    use std::task::Poll;
+    use std::{collections::VecDeque, task::Poll};
 
     use futures::FutureExt as _;
 
@@ -214,7 +321,7 @@ mod tests {
         drop(others);
         drop(first);
         assert_eq!(room.state.lock().free, 500_000);
-        assert!(parts.iter().all(|part| part.used.load(Ordering::Relaxed) == 0));
+        assert!(room.state.lock().peers.is_empty());
         // The largest message always has its room among what belongs to nobody.
         for (bytes, own, common) in
             [(10_256, 0, 10_256), (15_256, 500, 10_256), (20_000, 974, 10_260)]
@@ -240,7 +347,7 @@ mod tests {
         drop(given_up);
         let Poll::Ready(Some(taken)) = waits.as_mut().poll(&mut context) else { panic!("no room") };
         drop(taken);
-        assert_eq!((room.state.lock().free, two.used.load(Ordering::Relaxed)), (10_000, 0));
+        assert_eq!(room.state.lock().free, 10_000);
         let all = one.take(10_000).now_or_never().flatten().unwrap();
         drop(waits);
         let mut last = Box::pin(three.take(1));
@@ -249,5 +356,50 @@ mod tests {
         assert!(matches!(last.as_mut().poll(&mut context), Poll::Ready(None)));
         assert!(two.take(1).now_or_never().unwrap().is_none());
         drop(all);
+    }
+
+    #[test]
+    fn promise_10_a_large_message_has_its_turn_beside_small_ones_without_end() {
+        let room = Room::shared(40_000, 10, 10_000);
+        assert_eq!((room.own, room.common), (2_000, 20_000));
+        let (busy, large, other) = (room.part(), room.part(), room.part());
+        let mut small: VecDeque<_> = std::iter::from_fn(|| busy.take(744).now_or_never()).collect();
+        assert_eq!(small.len(), 22, "its own, and all that belongs to nobody");
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        // More than is its own.
+        let mut waits = Box::pin(large.take(10_000));
+        assert!(waits.as_mut().poll(&mut context).is_pending());
+        let mut given_back = 0;
+        let taken = loop {
+            if let Poll::Ready(taken) = waits.as_mut().poll(&mut context) {
+                break taken;
+            }
+            assert!(given_back < 100, "it waits for ever");
+            small.pop_front();
+            given_back += 1;
+            // Those who come meanwhile do not get in front of it, but for their own.
+            assert!(other.take(744).now_or_never().is_some(), "its own is free");
+            small.extend(busy.take(744).now_or_never());
+        };
+        assert!(taken.is_some());
+    }
+
+    #[test]
+    fn who_gives_up_waits_no_longer_and_holds_nobody_up() {
+        let room = Room::new(10_000);
+        let (one, two, three) = (room.part(), room.part(), room.part());
+        let _held = one.take(5_000).now_or_never().flatten().unwrap();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut large = Box::pin(two.take(9_000));
+        assert!(large.as_mut().poll(&mut context).is_pending());
+        let mut behind = Box::pin(three.take(1_000));
+        assert!(behind.as_mut().poll(&mut context).is_pending(), "others have waited longer");
+        for _ in 0..1_000 {
+            assert!(two.take(9_000).now_or_never().is_none());
+        }
+        assert_eq!(room.state.lock().waiting.len(), 2);
+        drop(large);
+        assert!(matches!(behind.as_mut().poll(&mut context), Poll::Ready(Some(_))));
+        assert!(room.state.lock().waiting.is_empty());
     }
 }

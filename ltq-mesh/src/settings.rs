@@ -44,7 +44,7 @@ pub struct MeshSettings {
     /// The most peers: configured, discovered, and such as call. 1 to 100,000; default 1,000.
     pub peers_max: usize,
     /// The most connections that have not said who they are, in all; a quarter of it from one
-    /// address, this machine's own aside. 4 to 65,536; default 256.
+    /// address, the loopback address aside, or over Unix sockets from one user. 4 to 65,536; default 256.
     pub callers_max: usize,
     /// The embedded broker's own, which bound the inbox: how durable a message is before it is
     /// acknowledged (and no more than its store can do), how long an inbox's reader may take over one, and

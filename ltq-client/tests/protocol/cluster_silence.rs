@@ -284,7 +284,7 @@ async fn a_node_that_stores_what_others_publish_on_the_connection_is_no_silent_o
     let start = Instant::now();
     let pending = producer.enqueue(Message::new("m")).await.unwrap();
     id_of(&mut a).await;
-    store_others(&others, &mut a, Durability::Disk, start + SECOND * 9).await;
+    store_others(&others, &mut a, Durability::Disk, start + SECOND * 13 / 2).await;
     a.confirm(on_a.handle, 1, 1, 0).await;
     assert_eq!(node(&within(pending).await), "a", "it waited behind what was others'");
     assert!(start.elapsed() < SECOND * 10, "{:?}", start.elapsed());
@@ -320,7 +320,7 @@ async fn what_others_are_answered_ends_a_silence_too() {
     sleep(SECOND / 4).await;
     a.confirm(others.1, 1, 1, 0).await;
     within(other).await.unwrap();
-    store_others(&others, &mut a, Durability::Disk, start + SECOND * 8).await;
+    store_others(&others, &mut a, Durability::Disk, start + SECOND * 13 / 2).await;
     a.confirm(on_a.handle, 1, 1, 0).await;
     assert_eq!(node(&within(pending).await), "a");
     assert_eq!(producer.figures().moved, 0);

@@ -85,10 +85,10 @@ impl Door {
             self.tries.lock().get(origin).is_some_and(|tries| tries.locked_until > now)
         });
         let cause = if locked {
-            if let Some(known) = known
-                && token.is_none_or(|token| token.len() <= TOKEN_BYTES_MAX)
+            // Who brings no token guesses nothing, and is known by what the transport says.
+            if token.is_none_or(|token| token.len() <= TOKEN_BYTES_MAX && known.is_some())
                 && let Ok(grant) = access.admit(peer, token)
-                && grant.is(known)
+                && (token.is_none() || known.is_some_and(|known| grant.is(known)))
             {
                 return Ok(grant);
             }
@@ -101,7 +101,8 @@ impl Door {
             };
             match (asked, origin) {
                 (Ok(grant), origin) => {
-                    if let Some(origin) = origin {
+                    // Who comes without one says nothing about those who guess beside it.
+                    if let Some(origin) = origin.filter(|_| token.is_some()) {
                         self.tries.lock().forget(origin);
                     }
                     return Ok(grant);

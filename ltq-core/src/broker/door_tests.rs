@@ -18,7 +18,12 @@ impl Node {
     }
 
     fn try_from(&self, address: &str, token: Option<&str>) -> bool {
-        let peer = Peer { address: address.parse().unwrap(), identity: None };
+        self.try_as(address, None, token)
+    }
+
+    fn try_as(&self, address: &str, identity: Option<&str>, token: Option<&str>) -> bool {
+        let identity = identity.map(str::to_owned);
+        let peer = Peer { address: address.parse().unwrap(), identity };
         match self.door.admit(&self.access, &self.counters, &peer, token, None) {
             Ok(_) => true,
             Err(refusal) => {
@@ -105,7 +110,7 @@ async fn promise_10_who_is_in_already_opens_streams_whoever_guesses_beside_him()
 }
 
 #[tokio::test(start_paused = true)]
-async fn neither_a_missing_token_nor_anything_of_this_machine_locks_out() {
+async fn neither_a_missing_token_nor_who_has_no_origin_locks_out() {
     let node = Node::new();
     for _ in 0..100 {
         assert!(!node.try_from(FAR, None));
@@ -118,6 +123,33 @@ async fn neither_a_missing_token_nor_anything_of_this_machine_locks_out() {
     );
     assert_eq!(node.locked_out(), 0);
     assert_eq!(node.counters.hellos_denied.load(Ordering::Relaxed), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_a_user_is_locked_out_by_wrong_tokens_and_not_where_the_system_vouches_for_him()
+{
+    /// One user needs no token.
+    struct Vouched(Grant);
+    impl Access for Vouched {
+        fn admit(&self, peer: &Peer, token: Option<&str>) -> Result<Grant, Denied> {
+            match (token, peer.identity.as_deref()) {
+                (None, Some("uid:7")) | (Some("secret"), _) => Ok(self.0.clone()),
+                (None, _) => Err(Denied::NoToken),
+                _ => Err(Denied::WrongToken),
+            }
+        }
+    }
+    let grant = Grant::new("seven", crate::Permissions::all());
+    let node = Node { access: Arc::new(Vouched(grant)), ..Node::new() };
+    let try_as = |user: &str, token: Option<&str>| node.try_as("unix:///x", Some(user), token);
+    for guess in 0..10 {
+        assert!(!try_as("uid:7", Some(&guess.to_string())));
+        // Which does not make up for the guesses of others who are the same user.
+        assert!(try_as("uid:7", None));
+    }
+    assert!(!try_as("uid:7", Some("secret")), "locked out");
+    assert!(try_as("uid:7", None), "nothing is guessed");
+    assert!(try_as("uid:8", Some("secret")), "another user");
 }
 
 #[tokio::test(start_paused = true)]

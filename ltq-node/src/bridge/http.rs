@@ -222,7 +222,7 @@ impl Looked {
             ),
             (
                 "ltq_bridge_topics_ending",
-                "Topics that are forwarded no more, what was sent of them not being answered.",
+                "Topics whose forwarder has ended while what it sent is not answered.",
                 plan.budget.ending(),
             ),
             (

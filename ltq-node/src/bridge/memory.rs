@@ -1,7 +1,7 @@
 //! What was forwarded of late: [`Memory`] of one topic on one node, and [`Memories`] for those that come back.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fmt, mem,
     sync::Arc,
 };
@@ -47,8 +47,11 @@ pub struct Memories(Arc<Mutex<Kept>>);
 
 #[derive(Default)]
 struct Kept {
-    by_place: HashMap<TopicOnNode, Done>,
-    order: VecDeque<TopicOnNode>,
+    /// With its turn.
+    by_place: HashMap<TopicOnNode, (u64, Done)>,
+    /// By turn: the first is given up first.
+    order: BTreeMap<u64, TopicOnNode>,
+    next_turn: u64,
     keys: usize,
 }
 
@@ -112,10 +115,12 @@ impl Memories {
         let mut kept = self.0.lock();
         kept.remove(&place);
         kept.keys += done.weight();
-        kept.by_place.insert(place.clone(), done);
-        kept.order.push_back(place);
+        let turn = kept.next_turn;
+        kept.next_turn += 1;
+        kept.by_place.insert(place.clone(), (turn, done));
+        kept.order.insert(turn, place);
         while kept.keys > KEYS_MAX
-            && let Some(first) = kept.order.front().cloned()
+            && let Some(first) = kept.order.first_key_value().map(|(_, place)| place.clone())
         {
             kept.remove(&first);
         }
@@ -131,8 +136,8 @@ impl Done {
 
 impl Kept {
     fn remove(&mut self, place: &TopicOnNode) -> Option<Done> {
-        let done = self.by_place.remove(place)?;
-        self.order.retain(|other| other != place);
+        let (turn, done) = self.by_place.remove(place)?;
+        self.order.remove(&turn);
         self.keys = self.keys.saturating_sub(done.weight());
         Some(done)
     }
