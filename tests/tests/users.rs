@@ -7,6 +7,7 @@ use ltq_core::{Address, Broker, BrokerSettings, Environment, Transport as _};
 use ltq_store::MemoryStore;
 use ltq_tests::{RawPeer, Served, binary, within};
 use ltq_transport::{Unix, UnixOptions};
+use rustix::io::Errno;
 use tokio::process::Command;
 
 /// A user that has nothing, and that every system has.
@@ -41,7 +42,7 @@ async fn promise_10_over_a_unix_socket_a_user_has_so_many_connections_and_others
     assert_eq!(broker.counters().connections_refused_by_address, 1);
 
     if !rustix::process::geteuid().is_root() {
-        println!("only root can try this as a second user");
+        eprintln!("only root can try this as a second user");
         return;
     }
     let ltq = folder.path().join("ltq");
@@ -50,7 +51,20 @@ async fn promise_10_over_a_unix_socket_a_user_has_so_many_connections_and_others
     let mut publish = Command::new(&ltq);
     publish.args(["--server", &address.to_string(), "pub", "t", "x"]);
     publish.uid(NOBODY).gid(NOBODY).current_dir(folder.path()).kill_on_drop(true);
-    let output = within("another user's publish", publish.output()).await.expect("ltq runs");
+    let output = match within("another user's publish", publish.output()).await {
+        Ok(output) => output,
+        // Not every root may become somebody else: one in a container may know no other user.
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::PERM | Errno::INVAL | Errno::ACCESS)
+            ) =>
+        {
+            eprintln!("a second user cannot be tried here: {error}");
+            return;
+        }
+        Err(error) => panic!("ltq does not run: {error}"),
+    };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(broker.counters().connections_refused_by_address, 1, "the other was not refused");
 }

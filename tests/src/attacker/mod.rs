@@ -27,7 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ltq_core::{Address, Transport};
@@ -36,7 +36,7 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{
     task::JoinSet,
-    time::{interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use self::line::Line;
@@ -68,10 +68,12 @@ pub struct Attacker {
 }
 
 /// What became of the attacks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tally {
     /// How many there were of each kind.
     pub by_kind: BTreeMap<Kind, u64>,
+    /// When the last of them began.
+    pub last_began: Instant,
     /// How many came to no connection or stream.
     pub unmet: u64,
     /// What the node did and should not have; the first of them.
@@ -115,6 +117,10 @@ impl Attacker {
         let mut by_kind = BTreeMap::new();
         let mut under_way = JoinSet::new();
         let mut pace = per_second.map(|many| interval(Duration::from_secs(1) / many.max(1)));
+        if let Some(pace) = &mut pace {
+            // After a wait they are not made up for: a burst is no even pace.
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         for number in 0..count {
             if let Some(pace) = &mut pace {
                 pace.tick().await;
@@ -129,13 +135,14 @@ impl Attacker {
             let attacker = Arc::clone(self);
             under_way.spawn(async move { attacker.attack(kind, number, chance).await });
         }
+        let last_began = Instant::now();
         while let Some(ended) = under_way.join_next().await {
             if let Err(error) = ended {
                 self.fault(format!("an attack failed by itself: {error}"));
             }
         }
         let faults = self.faults.lock().clone();
-        Tally { by_kind, unmet: self.unmet.load(Relaxed), faults }
+        Tally { by_kind, last_began, unmet: self.unmet.load(Relaxed), faults }
     }
 
     async fn attack(&self, kind: Kind, number: u64, chance: SmallRng) {

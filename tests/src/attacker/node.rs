@@ -32,8 +32,9 @@ pub(super) struct Besieged {
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) resident_bytes: u64,
-    /// What of it stands in huge pages, which are kept whole for whatever little is left in them.
-    pub(super) huge_bytes: u64,
+    /// What of it stands in huge pages, which are kept whole for whatever little is left in them; not every system
+    /// tells.
+    pub(super) huge_bytes: Option<u64>,
     pub(super) sockets: usize,
     pub(super) descriptors: usize,
     pub(super) threads: u64,
@@ -92,7 +93,7 @@ impl Besieged {
         let is_socket = |link: &&PathBuf| link.to_string_lossy().starts_with("socket:");
         Ok(Held {
             resident_bytes: self.status("VmRSS:")? << 10,
-            huge_bytes: self.line("smaps_rollup", "AnonHugePages:")? << 10,
+            huge_bytes: self.huge_bytes()?,
             sockets: descriptors.iter().filter(is_socket).count(),
             descriptors: descriptors.len(),
             threads: self.status("Threads:")?,
@@ -136,6 +137,14 @@ impl Besieged {
             Some((name.to_owned(), value.parse().ok()?))
         });
         Ok(figures.collect())
+    }
+
+    fn huge_bytes(&self) -> io::Result<Option<u64>> {
+        match self.line("smaps_rollup", "AnonHugePages:") {
+            Ok(kib) => Ok(Some(kib << 10)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn status(&self, name: &str) -> io::Result<u64> {

@@ -37,9 +37,10 @@ pub struct Siege {
 pub enum Bound {
     /// All in all at most twice: for a machine that does nothing else, which whoever measures has seen to.
     Twice,
-    /// In the best [`ROUND`](super::honest::ROUND) at most ten times. Nobody's machine is quiet all the time, and one pause
-    /// of it is the p99 of its round, and of all of them; but a node that lets attackers hold honest clients up does
-    /// so in each round, and by far more: by a second of a handshake or two of a stall.
+    /// In the best [`ROUND`](super::honest::ROUND) at most ten times, and in the one in the middle at most thirty times.
+    /// Nobody's machine is quiet all the time, and one pause of it is the p99 of its round, and of all of them; but
+    /// a node that lets attackers hold honest clients up does so in each round, or in every other one, and by far
+    /// more: by a second of a handshake or two of a stall.
     TenTimesAtBest,
 }
 
@@ -60,8 +61,8 @@ pub struct Report {
     pub memory: [u64; 4],
     /// What of it is messages that the store keeps, in bytes, after.
     pub kept: u64,
-    /// What of it stands in huge pages, in bytes, after.
-    pub huge: u64,
+    /// What of it stands in huge pages, in bytes, after, where the system tells.
+    pub huge: Option<u64>,
     /// Its open files, before and after; connections are counted by the wait for their end.
     pub files: [usize; 2],
     /// Its topics, each of which may have a file or two open.
@@ -102,7 +103,6 @@ impl Siege {
         sleep(self.calm).await;
         let before = node.held().await?;
 
-        honest.besieged();
         let begin = Instant::now();
         let tally =
             attack(target.clone(), self.seed, self.attacks, self.at_once, self.per_second).await?;
@@ -122,7 +122,8 @@ impl Siege {
                     && held.of_attackers("ltq_channel_in_flight_messages") == 0.0
             })
             .await?;
-        let honest = honest.end().await;
+        // Not to the end of the wait: a node that is slow to let go would make itself a round without attacks.
+        let honest = honest.end(begin..tally.last_began).await;
         let held = node.held().await?;
         for Account { topic, messages, .. } in &honest {
             let of = |name: &str, channel: &str| {
@@ -177,8 +178,8 @@ impl Report {
         assert_eq!(self.told, Vec::<String>::new(), "seed {seed}");
         let [_, peak, _, bound] = self.memory;
         assert!(peak <= bound, "promise 9: {peak} bytes of memory; its settings allow {bound}");
-        if !huge_pages_for_all() {
-            assert_eq!(self.huge, 0, "promise 9: huge pages, which the node is not to ask for");
+        if let Some(huge) = self.huge.filter(|_| !huge_pages_for_all()) {
+            assert_eq!(huge, 0, "promise 9: huge pages, which the node is not to ask for");
         }
         let [before, after] = self.files;
         assert!(
@@ -200,18 +201,27 @@ impl Bound {
     /// When an honest client's wait is beyond it.
     fn check(self, account: &Account) {
         let Account { topic, latencies: [calm, siege], .. } = account;
-        let (p99, most) = match self {
-            Self::Twice => (siege.p99, (2.0 * calm.p99).max(P99_FLOOR_MS)),
+        let waits = match self {
+            Self::Twice => vec![("all in all", siege.p99, (2.0 * calm.p99).max(P99_FLOOR_MS))],
             Self::TenTimesAtBest => {
-                let best = account.best_p99().expect("a siege that lasts for a round");
-                (best, 10.0 * calm.p99.max(P99_FLOOR_MS))
+                let of = |p99: Option<f64>| p99.expect("a siege that lasts for a round");
+                let floor = calm.p99.max(P99_FLOOR_MS);
+                vec![
+                    ("in the best round", of(account.best_p99()), 10.0 * floor),
+                    // Loosely: a slow machine may spoil half of the rounds, but not by so much.
+                    ("in the round in the middle", of(account.median_p99()), 30.0 * floor),
+                ]
             }
         };
-        assert!(
-            p99 <= most,
-            "promise 10: {topic}: a p99 of {p99:.2} ms under attack, {:.2} ms when it is calm ({self:?})",
-            calm.p99
-        );
+        for (when, p99, most) in waits {
+            assert!(
+                p99 <= most,
+                "promise 10: {topic}: a p99 of {p99:.2} ms under attack {when}, {:.2} ms when it is calm \
+                 ({self:?}); rounds: {:?}",
+                calm.p99,
+                account.rounds
+            );
+        }
     }
 }
 
@@ -252,15 +262,17 @@ impl fmt::Display for Report {
                 siege.max,
                 siege.count
             )?;
-            if let Some(best) = account.best_p99() {
+            if let (Some(best), Some(median)) = (account.best_p99(), account.median_p99()) {
                 let times = |p99: f64| p99 / calm.p99;
                 writeln!(
                     f,
-                    "{}: the p99 under attack is {:.2} times the calm one, {:.2} times in the best of {} rounds",
+                    "{}: the p99 under attack is {:.2} times the calm one; of {} rounds, {:.2} times in the best, \
+                     {:.2} times in the middle",
                     account.topic,
                     times(siege.p99),
+                    account.rounds.len(),
                     times(best),
-                    account.rounds.len()
+                    times(median)
                 )?;
             }
         }
@@ -303,10 +315,27 @@ mod tests {
     fn a_node_that_lets_honest_clients_wait_in_each_round_is_found_and_a_busy_machine_is_not() {
         let holds = |bound: Bound, account: Account| catch_unwind(|| bound.check(&account)).is_ok();
         let ten = Bound::TenTimesAtBest;
-        assert!(holds(ten, account(8.0, &[900.0, 30.0, 2_000.0])));
-        assert!(!holds(ten, account(8.0, &[900.0, 210.0, 2_000.0])));
+        assert!(holds(ten, account(8.0, &[590.0, 30.0, 2_000.0])));
+        assert!(!holds(ten, account(8.0, &[590.0, 210.0, 2_000.0])));
+        assert!(!holds(ten, account(8.0, &[610.0, 30.0, 2_000.0])), "the one in the middle");
+        assert!(!holds(ten, account(8.0, &[30.0, 610.0])), "of two the worse");
         assert!(holds(ten, account(50.0, &[490.0])) && !holds(ten, account(50.0, &[510.0])));
         assert!(holds(Bound::Twice, account(15.0, &[29.0, 10.0])));
         assert!(!holds(Bound::Twice, account(15.0, &[31.0, 10.0])));
+    }
+
+    #[test]
+    fn a_round_in_which_little_was_published_is_not_a_good_one_and_a_siege_without_rounds_none() {
+        let ten = Bound::TenTimesAtBest;
+        let holds = |counts: &[usize]| {
+            let mut account = account(8.0, &vec![5.0; counts.len()]);
+            for (round, count) in account.rounds.iter_mut().zip(counts) {
+                round.count = *count;
+            }
+            catch_unwind(|| ten.check(&account)).is_ok()
+        };
+        assert!(holds(&[400, 210, 380]) && holds(&[400, 0, 380]));
+        assert!(!holds(&[400, 0, 150]) && !holds(&[400, 200]), "every other round");
+        assert!(!holds(&[0, 0, 0]) && !holds(&[]));
     }
 }
