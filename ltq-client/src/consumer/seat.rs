@@ -15,6 +15,9 @@ use ltq_core::{Entropy, Seat, SystemEntropy};
 /// a seat of its own, and so takes over from itself after a lost connection, which the broker may not have found
 /// dead yet. Give one seat to several consumers, [one after another](crate::ConsumerBuilder::seat), where a later
 /// one goes on in the place of an earlier one whose connection may be lost: the earlier one does not come back.
+///
+/// A seat is for one channel of one topic: a consumer of another one takes it all the same from those before it,
+/// as soon as it is being opened, be it that the broker refuses it then.
 #[derive(Clone, Debug)]
 pub struct ConsumerSeat(Arc<Inner>);
 
