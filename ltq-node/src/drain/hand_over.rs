@@ -28,7 +28,7 @@ use super::runs::Runs;
 use crate::{
     NodeBroker,
     config::Config,
-    peers::{self, PeersError},
+    peers::{PeersError, Proof},
 };
 
 /// Why messages were not handed over.
@@ -85,10 +85,15 @@ impl HandOver {
         done: Done,
     ) -> Result<Self, PeersError> {
         let of = &config.drain;
-        let transports = peers::transports(of.tls_ca.as_deref(), of.tls_fingerprint.as_deref())?;
+        let proof = Proof {
+            tls_ca: of.tls_ca.as_deref(),
+            tls_fingerprint: of.tls_fingerprint.as_deref(),
+            ..Proof::default()
+        };
+        let ways = proof.ways()?;
         let mut template = Client::builder()
             .name(concat!("ltq-node/", env!("CARGO_PKG_VERSION")))
-            .transports(transports)
+            .transports(ways.transports.clone())
             .connect_timeout(CONNECT_TIMEOUT);
         if let Some(token) = config.drain_token() {
             template = template.token(&*token.0);
