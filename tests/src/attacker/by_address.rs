@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{MEETING, Target, datagrams::first_words, socket_address, streams::Endpoint};
+use super::{IDLE, MEETING, Target, datagrams::first_words, socket_address, streams::Endpoint};
 use crate::{RawPeer, bytes_of, within};
 
 /// Somebody at an address, to which whatever it does is counted. It has to be one of the host that this runs on.
@@ -80,7 +80,7 @@ impl Stranger {
     /// # Errors
     /// It comes to no connection, or is not let in.
     pub async fn greet_by_quic(self, target: &Target, token: &str) -> io::Result<OverQuic> {
-        let endpoint = Endpoint::new(&target.certificate.certificate, self.0)?;
+        let endpoint = Endpoint::new(&target.certificate.certificate, self.0, STAYING)?;
         let connecting = endpoint.begin(socket_address(&target.quic))?;
         let connection = timeout(MEETING, connecting).await??;
         let (send, recv) = connection.open_bi().await?;
@@ -102,7 +102,7 @@ impl Stranger {
         target: &Target,
         count: usize,
     ) -> io::Result<Vec<Answered>> {
-        let endpoint = Endpoint::new(&target.certificate.certificate, Ipv4Addr::LOCALHOST)?;
+        let endpoint = Endpoint::new(&target.certificate.certificate, Ipv4Addr::LOCALHOST, IDLE)?;
         let to = socket_address(&target.quic);
         let mut clients = Vec::new();
         for _ in 0..count {
@@ -154,3 +154,5 @@ async fn greeted(mut peer: RawPeer, token: &str) -> Greeting {
 
 /// For an answer that comes at once or not at all.
 const ANSWER: Duration = Duration::from_millis(500);
+/// Who is in stays for as long as the node lets it.
+const STAYING: Duration = Duration::from_secs(60);

@@ -95,13 +95,13 @@ impl Attacker {
     pub async fn new(target: Target, seed: u64) -> io::Result<Self> {
         let trust =
             ClientTrust::fingerprint(target.certificate.fingerprint).map_err(io::Error::other)?;
-        // Who goes without a word is to be missed soon.
-        let options = QuicOptions { idle_timeout: Duration::from_secs(2), ..Default::default() };
+        let options = QuicOptions { idle_timeout: IDLE, ..Default::default() };
         let transports = Transports::new()
             .with(Tcp::default())
             .with(Tls::default().trusting(trust.clone()))
             .with(Quic::new(options).trusting(trust));
-        let quic = streams::Endpoint::new(&target.certificate.certificate, Ipv4Addr::LOCALHOST)?;
+        let quic =
+            streams::Endpoint::new(&target.certificate.certificate, Ipv4Addr::LOCALHOST, IDLE)?;
         let initial = datagrams::first_words(&quic).await?;
         Ok(Self {
             target,
@@ -220,6 +220,8 @@ const MESSAGE_BYTES_MAX: u32 = 128 << 10;
 /// The longest frame that the node takes.
 const FRAME_BYTES_MAX: u32 = 512 << 10;
 const FAULTS_KEPT: usize = 20;
+/// Who goes without a word is to be missed soon.
+const IDLE: Duration = Duration::from_secs(2);
 /// A node that is alive takes a connection in within this.
 const MEETING: Duration = Duration::from_secs(20);
 /// No attack takes longer, or the node holds on to something.
