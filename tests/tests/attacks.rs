@@ -11,42 +11,29 @@
 //! then. `LTQ_ATTACK_SEED` is another seed than 1, which a failure names.
 #![cfg(target_os = "linux")]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use ltq_tests::attacker::{Bound, Kind, Siege};
+use ltq_tests::attacker::{Arms, Bound, Siege, asked_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promises_4_9_10_and_11_hold_under_attack() {
-    let seed = variable("LTQ_ATTACK_SEED").unwrap_or(1);
-    let asked = variable("LTQ_ATTACKS");
-    let per_second = variable("LTQ_ATTACKS_PER_SECOND").and_then(|it| u32::try_from(it).ok());
+    let seed = asked_for("LTQ_ATTACK_SEED").unwrap_or(1);
+    let asked = asked_for("LTQ_ATTACKS");
+    let per_second = asked_for("LTQ_ATTACKS_PER_SECOND").and_then(|it| u32::try_from(it).ok());
     let (calm, bound) = (Duration::from_secs(2), Bound::TenTimesAtBest);
-    let usual = Siege { attacks: 2_000, at_once: 48, per_second: None, seed, calm, bound };
+    let arms = Arms::Network;
+    let usual = Siege { arms, attacks: 2_000, at_once: 48, per_second: None, seed, calm, bound };
     if asked.is_some() || per_second.is_some() {
         let attacks = asked.unwrap_or(2_000);
         let calm = Duration::from_secs(if attacks > 10_000 { 20 } else { 2 });
         let bound = Bound::Twice;
-        return hold(Siege { attacks, per_second, calm, bound, ..usual }).await;
+        Siege { attacks, per_second, calm, bound, ..usual }.hold().await;
+        return;
     }
-    hold(usual.clone()).await;
+    usual.hold().await;
     // At a pace that leaves most of two slow processors to the node and its honest clients.
     let (per_second, calm) = (Some(PER_SECOND), Duration::from_secs(6));
-    hold(Siege { attacks: 2_400, per_second, seed: seed + 1, calm, ..usual }).await;
-}
-
-async fn hold(siege: Siege) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let report = siege.run(folder.path()).await.expect("a node to attack");
-    println!("{report}");
-    report.check();
-    let carried_out: BTreeSet<_> = report.tally.by_kind.into_keys().collect();
-    assert_eq!(carried_out, Kind::ALL.map(|(kind, _)| kind).into(), "each kind has its turn");
-    assert!(report.tally.unmet < siege.attacks / 10, "the attackers met the node");
-}
-
-fn variable(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
+    Siege { attacks: 2_400, per_second, seed: seed + 1, calm, ..usual }.hold().await;
 }
 
 /// Attacks that begin in a second.

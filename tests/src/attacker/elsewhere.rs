@@ -2,7 +2,7 @@ use std::{io, sync::Arc};
 
 use tokio::{runtime::Builder, task::spawn_blocking};
 
-use super::{Attacker, Tally, Target};
+use super::{Arms, Attacker, Tally, Target};
 
 /// As [`Attacker::run`], on threads that get of the processors what nobody else wants: they stand for machines
 /// elsewhere, whose own work takes nothing from the node and from honest clients. What they make the node do does.
@@ -11,6 +11,7 @@ use super::{Attacker, Tally, Target};
 /// No threads, no sockets, or a certificate that cannot be used.
 pub(super) async fn attack(
     target: Target,
+    arms: Arms,
     seed: u64,
     count: u64,
     at_once: usize,
@@ -26,7 +27,7 @@ pub(super) async fn attack(
             })
             .build()?;
         threads.block_on(async {
-            let attacker = Arc::new(Attacker::new(target, seed).await?);
+            let attacker = Arc::new(Attacker::new(target, arms, seed).await?);
             Ok(attacker.run(count, at_once, per_second).await)
         })
     };

@@ -69,11 +69,55 @@ pub enum Kind {
     Handshakes,
     /// It is gone without a word.
     Abandoned,
+    /// It opens as many connections as its user may have, and more.
+    Flood,
+    /// By HTTP: a request that is cut.
+    HalfRequest,
+    /// A request that comes byte by byte.
+    SlowRequest,
+    /// A head that is too long.
+    LongHead,
+    /// What is no HTTP.
+    Garbage,
+    /// Many requests in one piece.
+    Pipelined,
+    /// A body that is too long, or says impossible things of itself.
+    OddBody,
+    /// A request without a token, or with a wrong one.
+    DeniedRequest,
+    /// Paths and methods that there are not.
+    OddPath,
+    /// More connections than there may be.
+    ManyConnections,
+    /// Gone in the middle of a request.
+    ResetRequest,
+}
+
+/// By which door attackers come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arms {
+    /// TCP, TLS and QUIC.
+    Network,
+    /// A Unix socket, as the user that the honest ones there are.
+    Unix,
+    /// HTTP.
+    Http,
+}
+
+impl Arms {
+    /// The ways to be hostile there, each with how often it is chosen.
+    #[must_use]
+    pub const fn kinds(self) -> &'static [(Kind, u32)] {
+        match self {
+            Self::Network => &Kind::NETWORK,
+            Self::Unix => &Kind::UNIX,
+            Self::Http => &Kind::HTTP,
+        }
+    }
 }
 
 impl Kind {
-    /// All of them, each with how often it is chosen.
-    pub const ALL: [(Self, u32); 32] = [
+    const NETWORK: [(Self, u32); 32] = [
         (Self::Silence, 4),
         (Self::Noise, 6),
         (Self::OtherProtocol, 4),
@@ -108,13 +152,55 @@ impl Kind {
         (Self::Abandoned, 1),
     ];
 
-    pub(super) fn by_chance(chance: &mut SmallRng) -> Self {
-        let all: u32 = Self::ALL.iter().map(|(_, weight)| weight).sum();
+    /// Those that take no handshake and no datagrams.
+    const UNIX: [(Self, u32); 24] = [
+        (Self::Silence, 4),
+        (Self::Noise, 10),
+        (Self::CutHello, 6),
+        (Self::DrippedHello, 1),
+        (Self::OddHello, 6),
+        (Self::LongHello, 4),
+        (Self::TwoHellos, 3),
+        (Self::WrongToken, 6),
+        (Self::NoHello, 6),
+        (Self::AnyFrames, 10),
+        (Self::Limits, 4),
+        (Self::Truncated, 8),
+        (Self::Mutated, 10),
+        (Self::Futile, 2),
+        (Self::Openings, 1),
+        (Self::DeafSubscriber, 1),
+        (Self::DeafPublisher, 1),
+        (Self::HalfClose, 4),
+        (Self::Reset, 4),
+        (Self::HalfFrame, 3),
+        (Self::OthersThings, 4),
+        (Self::Settlements, 4),
+        (Self::Sequences, 4),
+        (Self::Flood, 3),
+    ];
+
+    const HTTP: [(Self, u32); 10] = [
+        (Self::HalfRequest, 8),
+        (Self::SlowRequest, 3),
+        (Self::LongHead, 6),
+        (Self::Garbage, 10),
+        (Self::Pipelined, 4),
+        (Self::OddBody, 10),
+        (Self::DeniedRequest, 8),
+        (Self::OddPath, 12),
+        (Self::ManyConnections, 3),
+        (Self::ResetRequest, 6),
+    ];
+
+    pub(super) fn by_chance(arms: Arms, chance: &mut SmallRng) -> Self {
+        let kinds = arms.kinds();
+        let all: u32 = kinds.iter().map(|(_, weight)| weight).sum();
         let mut at = chance.random_range(0..all);
-        for (kind, weight) in Self::ALL {
-            match at.checked_sub(weight) {
+        for (kind, weight) in kinds {
+            match at.checked_sub(*weight) {
                 Some(rest) => at = rest,
-                None => return kind,
+                None => return *kind,
             }
         }
         unreachable!("it is less than all weights together")
@@ -154,6 +240,17 @@ impl Kind {
             Self::Datagrams => assault.datagrams().await,
             Self::Handshakes => assault.handshakes().await,
             Self::Abandoned => assault.abandoned().await,
+            Self::Flood => assault.flood().await,
+            Self::HalfRequest => assault.half_request().await,
+            Self::SlowRequest => assault.slow_request().await,
+            Self::LongHead => assault.long_head().await,
+            Self::Garbage => assault.garbage().await,
+            Self::Pipelined => assault.pipelined().await,
+            Self::OddBody => assault.odd_body().await,
+            Self::DeniedRequest => assault.denied_request().await,
+            Self::OddPath => assault.odd_path().await,
+            Self::ManyConnections => assault.many_connections().await,
+            Self::ResetRequest => assault.reset_request().await,
         }
     }
 }

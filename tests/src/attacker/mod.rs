@@ -1,7 +1,8 @@
 //! Hostile peers of a node, and honest ones beside them.
 //!
 //! An [`Attacker`] speaks the protocol wrong in every way that it can make up from a seed, over TCP,
-//! TLS and QUIC, before its hello and after one that was let in; [`Kind`] lists the ways. [`Siege`]
+//! TLS and QUIC, or a Unix socket, before its hello and after one that was let in, or speaks HTTP so; [`Kind`] lists
+//! the ways, and [`Arms`] which of them go together. [`Siege`]
 //! starts a real node, has [honest clients](honest) publish and consume on it all the while, lets
 //! the attackers at it, and then looks for what they may have left behind or taken away.
 
@@ -9,6 +10,8 @@ mod by_address;
 mod datagrams;
 mod elsewhere;
 pub mod honest;
+mod honest_http;
+mod http;
 mod kinds;
 mod line;
 mod node;
@@ -18,9 +21,10 @@ mod streams;
 mod words;
 
 pub use by_address::{Answered, Greeting, OverQuic, Stranger};
-pub use kinds::Kind;
+pub use honest_http::ByHttp;
+pub use kinds::{Arms, Kind};
 pub use node::{Besieged, Held};
-pub use siege::{Bound, Report, Siege};
+pub use siege::{Bound, Report, Siege, asked_for};
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +38,7 @@ use std::{
 };
 
 use ltq_core::{Address, Transport};
-use ltq_transport::{ClientTrust, Quic, QuicOptions, SelfSigned, Tcp, Tls, Transports};
+use ltq_transport::{ClientTrust, Quic, QuicOptions, SelfSigned, Tcp, Tls, Transports, Unix};
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{
@@ -64,6 +68,7 @@ pub struct Target {
 /// Peers that mean no good, from a seed.
 pub struct Attacker {
     target: Target,
+    arms: Arms,
     transports: Transports,
     quic: streams::Endpoint,
     /// What a QUIC client says first, to be changed and said again.
@@ -92,12 +97,13 @@ impl Attacker {
     ///
     /// # Errors
     /// No sockets, or a certificate that cannot be used.
-    pub async fn new(target: Target, seed: u64) -> io::Result<Self> {
+    pub async fn new(target: Target, arms: Arms, seed: u64) -> io::Result<Self> {
         let trust =
             ClientTrust::fingerprint(target.certificate.fingerprint).map_err(io::Error::other)?;
         let options = QuicOptions { idle_timeout: IDLE, ..Default::default() };
         let transports = Transports::new()
             .with(Tcp::default())
+            .with(Unix::default())
             .with(Tls::default().trusting(trust.clone()))
             .with(Quic::new(options).trusting(trust));
         let quic =
@@ -105,6 +111,7 @@ impl Attacker {
         let initial = datagrams::first_words(&quic).await?;
         Ok(Self {
             target,
+            arms,
             transports,
             quic,
             initial,
@@ -137,7 +144,7 @@ impl Attacker {
             }
             let mut chance =
                 SmallRng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(number));
-            let kind = Kind::by_chance(&mut chance);
+            let kind = Kind::by_chance(self.arms, &mut chance);
             *by_kind.entry(kind).or_default() += 1;
             let attacker = Arc::clone(self);
             under_way.spawn(async move { attacker.attack(kind, number, chance).await });
@@ -193,6 +200,7 @@ impl Assault<'_> {
     async fn line(&mut self) -> Result<Line, Failed> {
         let target = &self.attacker.target;
         let address = match self.chance.random_range(0..4) {
+            _ if self.attacker.arms == Arms::Unix => &target.unix,
             0..=1 => &target.tcp,
             2 => &target.tls,
             _ => &target.quic,

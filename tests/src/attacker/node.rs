@@ -266,6 +266,10 @@ futile_frames_max = 1000
 publish_bytes_max = "1MiB"
 publish_bytes_total_max = "{PUBLISH_BYTES_TOTAL_MAX}"
 partial_bytes_total_max = "{PARTIAL_BYTES_TOTAL_MAX}"
+connections_per_address_max = {USER_CONNECTIONS_MAX}
+http_connections_max = {HTTP_CONNECTIONS_MAX}
+http_request_timeout = "2s"
+http_body_bytes_total_max = "{HTTP_BODY_BYTES_TOTAL_MAX}"
 hello_timeout = "1s"
 stall_timeout = "2s"
 heartbeat = "5s"
@@ -296,6 +300,9 @@ pub(super) fn growth_max(topics: u64, connections: u64) -> u64 {
     let held = PUBLISH_BYTES_TOTAL_MAX
         + PARTIAL_BYTES_TOTAL_MAX
         + TAIL_BYTES
+        + HTTP_BODY_BYTES_TOTAL_MAX
+        // A head, and as much that is read at once; and answers, of which the longest is that with all figures.
+        + HTTP_CONNECTIONS_MAX * (2 * (64 << 10) + (1 << 20))
         + topics * topic
         + connections * (stream + windows);
     // The allocator keeps what a thread has freed for that thread: about as much again.
@@ -304,5 +311,10 @@ pub(super) fn growth_max(topics: u64, connections: u64) -> u64 {
 
 const PUBLISH_BYTES_TOTAL_MAX: u64 = 16 << 20;
 const PARTIAL_BYTES_TOTAL_MAX: u64 = 8 << 20;
+const HTTP_BODY_BYTES_TOTAL_MAX: u64 = 8 << 20;
+/// So few that attackers have all of them at times.
+const HTTP_CONNECTIONS_MAX: u64 = 64;
+/// Of one user over Unix sockets: no other attacker comes from where it counts.
+pub(super) const USER_CONNECTIONS_MAX: u64 = 96;
 const TAIL_BYTES: u64 = 8 << 20;
 const STREAMS_MAX: u64 = 64;

@@ -1,5 +1,6 @@
 use std::{
-    fmt, io,
+    collections::BTreeSet,
+    env, fmt, io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -7,15 +8,18 @@ use std::{
 use tokio::time::sleep;
 
 use super::{
-    Tally,
+    Arms, Tally,
     elsewhere::attack,
     honest::{Account, Honest, Pair},
-    node::{Besieged, growth_max},
+    honest_http::{ByHttp, HonestByHttp, Reader},
+    node::{Besieged, USER_CONNECTIONS_MAX, growth_max},
 };
 
 /// A node under attack.
 #[derive(Clone, Debug)]
 pub struct Siege {
+    /// By which door attackers come.
+    pub arms: Arms,
     /// How many attacks.
     pub attacks: u64,
     /// How many of them at a time.
@@ -57,6 +61,10 @@ pub struct Report {
     pub took: Duration,
     /// What honest clients went through.
     pub honest: Vec<Account>,
+    /// What one of them did by HTTP.
+    pub by_http: ByHttp,
+    /// Connections that were refused, their address or user having as many as it may.
+    pub refused_by_address: u64,
     /// The node's memory in bytes: before, at most, after, and the bound of what it may be.
     pub memory: [u64; 4],
     /// What of it is messages that the store keeps, in bytes, after.
@@ -77,7 +85,33 @@ pub struct Report {
     pub processor_seconds: f64,
 }
 
+/// A number that the environment asks for by this variable.
+///
+/// # Panics
+/// It is none.
+#[must_use]
+pub fn asked_for(variable: &str) -> Option<u64> {
+    let value = env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {value:?}")))
+}
+
 impl Siege {
+    /// Attacks a node in a folder of its own, with each kind of attack at least once, and checks what came of it.
+    ///
+    /// # Panics
+    /// When a promise is broken, naming it.
+    pub async fn hold(&self) -> Report {
+        let folder = tempfile::tempdir().expect("a folder");
+        let report = self.run(folder.path()).await.expect("a node to attack");
+        println!("{report}");
+        report.check();
+        let carried_out: BTreeSet<_> = report.tally.by_kind.keys().copied().collect();
+        let all = self.arms.kinds().iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(carried_out, all, "each kind has its turn");
+        assert!(report.tally.unmet < self.attacks / 10, "the attackers met the node");
+        report
+    }
+
     /// Starts a node in this folder and attacks it.
     ///
     /// # Errors
@@ -95,25 +129,38 @@ impl Siege {
             token: token.to_owned(),
             fingerprint: target.certificate.fingerprint,
         };
-        let honest = Honest::start(vec![
-            pair("tcp", target.tcp.to_string()),
-            pair("quic", target.quic.to_string()),
-        ])
-        .await;
+        let mut pairs =
+            vec![pair("tcp", target.tcp.to_string()), pair("quic", target.quic.to_string())];
+        if self.arms == Arms::Unix {
+            pairs.push(pair("unix", target.unix.to_string()));
+        }
+        let honest = Honest::start(pairs).await;
+        let reader = Reader::start(target, token).await?;
         sleep(self.calm).await;
         let before = node.held().await?;
 
+        let by_http = HonestByHttp::start(target, token, reader);
         let begin = Instant::now();
-        let tally =
-            attack(target.clone(), self.seed, self.attacks, self.at_once, self.per_second).await?;
+        let tally = attack(
+            target.clone(),
+            self.arms,
+            self.seed,
+            self.attacks,
+            self.at_once,
+            self.per_second,
+        )
+        .await?;
         let took = begin.elapsed();
         let busy = node.held().await?;
+        let (by_http, reader) = by_http.end().await;
 
         // The honest ones are still there, and nobody else.
         let after = node
             .until("promise 10: the node lets go of what the attackers held", |held| {
                 held.figure("ltq_connections") == before.figure("ltq_connections")
                     && held.sockets == before.sockets
+                    && held.figure("ltq_http_connections") == before.figure("ltq_http_connections")
+                    && held.figure("ltq_http_body_bytes") == 0.0
                     && held.figure("ltq_streams") == before.figure("ltq_streams")
                     && held.figure("ltq_partial_bytes") == 0.0
                     && held.tasks_beside_topics() <= before.tasks_beside_topics()
@@ -124,6 +171,7 @@ impl Siege {
             .await?;
         // Not to the end of the wait: a node that is slow to let go would make itself a round without attacks.
         let honest = honest.end(begin..tally.last_began).await;
+        reader.read(&by_http).await;
         let held = node.held().await?;
         for Account { topic, messages, .. } in &honest {
             let of = |name: &str, channel: &str| {
@@ -139,7 +187,9 @@ impl Siege {
         }
         let peak = node.peak_bytes()?;
         let topics = after.figure("ltq_topics") as u64;
-        let bound = before.resident_bytes + growth_max(topics, self.at_once as u64);
+        let floods = if self.arms == Arms::Unix { USER_CONNECTIONS_MAX } else { 0 };
+        let connections = self.at_once as u64 + floods;
+        let bound = before.resident_bytes + growth_max(topics, connections);
         let (ended, log) = node.stop().await?;
         assert!(ended.success(), "promise 11: a clean stop exits with 0, not {ended}");
         let told: Vec<_> = log
@@ -157,6 +207,8 @@ impl Siege {
             tally,
             took,
             honest,
+            by_http,
+            refused_by_address: after.figure("ltq_connections_refused_by_address_total") as u64,
             kept: after.figure("ltq_store_memory_bytes") as u64,
             huge: after.huge_bytes,
             memory: [before.resident_bytes, peak, after.resident_bytes, bound],
@@ -244,6 +296,13 @@ impl fmt::Display for Report {
              bound {bound} MiB; files {files} before, {files_after} after, of {} topics; \
              threads {threads} before, {threads_after} after",
             self.topics
+        )?;
+        let ByHttp { messages, again, slowest } = self.by_http;
+        writeln!(
+            f,
+            "by HTTP: {messages} messages, each once and in order, {again} requests said again, the slowest \
+             {slowest:?}; {} connections refused by address or user",
+            self.refused_by_address
         )?;
         for account in &self.honest {
             let [calm, siege] = account.latencies;

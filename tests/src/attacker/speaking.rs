@@ -353,6 +353,19 @@ impl Assault<'_> {
         self.leave(line).await
     }
 
+    pub(super) async fn flood(&mut self) -> Result<(), Failed> {
+        let mut held = Vec::new();
+        for number in 0..self.chance.random_range(100..150) {
+            let mut line = self.line().await?;
+            if number % 3 == 0 {
+                line.say(&Frame::Hello(words::hello())).await;
+            }
+            held.push(line);
+        }
+        sleep(self.a_while()).await;
+        Ok(())
+    }
+
     /// A stream on which a hello was said that is let in.
     async fn greeted(&mut self) -> Result<Line, Failed> {
         let mut line = self.line().await?;
