@@ -43,6 +43,12 @@ pub(crate) struct Args {
     /// KiB that wait there at most for their turn; more are lost.
     #[arg(long, default_value_t = 1024)]
     queue_kib: u64,
+    /// How many messages of each producer may be under way where it is seen how many go through at most.
+    #[arg(long, default_value_t = 10_000)]
+    in_flight: u32,
+    /// Seconds that what is under way at the end has to get through.
+    #[arg(long, default_value_t = 60)]
+    patience: u64,
     /// How often either side of a connection says something at least: a client gives a silent one up after three.
     /// As nodes have it without.
     #[arg(long)]
@@ -67,16 +73,16 @@ pub(crate) async fn lines(args: &Args) -> Result<(), Failed> {
         for &loss in &args.loss {
             for scheme in &args.schemes {
                 let bed = Bed::new(scheme, args.shape(rtt, loss), args).await?;
-                let at_rate = match in_time(bed.bench(&args.latency("--timeout 60s")).await)? {
+                let at_rate = match in_time(bed.bench(&args.latency("")).await)? {
                     Some(report) => latency(&report),
-                    None => [NOT_IN_TIME; 4].join(" | "),
+                    None => vec![args.not_in_time(); 4].join(" | "),
                 };
-                let most = format!("e2e --topics 10 --one-connection {}", args.lasting());
+                let most = args.most();
                 let most = match in_time(bed.bench(&most).await)? {
                     Some(report) => {
                         format!("{:.0}", report["messages_per_second"].as_f64().unwrap_or_default())
                     }
-                    None => NOT_IN_TIME.to_owned(),
+                    None => args.not_in_time(),
                 };
                 println!("| {rtt} ms | {loss}% | {scheme} | {at_rate} | {most} |");
             }
@@ -94,7 +100,7 @@ pub(crate) async fn struck(args: &Args, stroke: Stroke) -> Result<(), Failed> {
             for scheme in &args.schemes {
                 let shape = args.shape(rtt, loss);
                 let mut bed = Bed::new(scheme, shape, args).await?;
-                let begun = bed.start(&args.latency("--timeout 60s"))?;
+                let begun = bed.start(&args.latency(""))?;
                 tokio::time::sleep(Duration::from_secs(args.seconds) / 2).await;
                 match stroke {
                     Stroke::Outage => {
@@ -170,16 +176,24 @@ impl Args {
         }
     }
 
-    fn lasting(&self) -> String {
-        format!("--duration {}s --warmup 1s --timeout 60s --durability memory", self.seconds)
+    fn most(&self) -> String {
+        let Self { in_flight, .. } = self;
+        format!("e2e --topics 10 --one-connection --in-flight {in_flight} {}", self.lasting())
     }
 
     fn latency(&self, more: &str) -> String {
-        let Self { rate, seconds, .. } = self;
-        format!(
-            "latency --topics 10 --one-connection --rate {rate} --duration {seconds}s --warmup 1s \
-             --durability memory {more}"
-        )
+        let Self { rate, .. } = self;
+        let lasting = self.lasting();
+        format!("latency --topics 10 --one-connection --rate {rate} {lasting} {more}")
+    }
+
+    fn lasting(&self) -> String {
+        let Self { seconds, patience, .. } = self;
+        format!("--duration {seconds}s --warmup 1s --timeout {patience}s --durability memory")
+    }
+
+    fn not_in_time(&self) -> String {
+        format!("not in {} s", self.patience)
     }
 }
 
@@ -289,5 +303,4 @@ fn latency(report: &Value) -> String {
 /// What both sides go by over QUIC.
 const CONTROL: &str = "LTQ_QUIC_CONGESTION";
 const TOKEN: &str = "of the test";
-const NOT_IN_TIME: &str = "not in 60 s";
 const OUTAGE: Duration = Duration::from_secs(3);
