@@ -100,8 +100,11 @@ pub(crate) async fn struck(args: &Args, stroke: Stroke) -> Result<(), Failed> {
             for scheme in &args.schemes {
                 let shape = args.shape(rtt, loss);
                 let mut bed = Bed::new(scheme, shape, args).await?;
-                let begun = bed.start(&args.latency(""))?;
-                tokio::time::sleep(Duration::from_secs(args.seconds) / 2).await;
+                let mut begun = bed.start(&args.latency(""))?;
+                // It makes its topics first, twice, which takes many seconds over a long line.
+                let publishing = bed.until_published(&mut begun, args.rate).await?;
+                let half = Duration::from_secs(args.seconds) / 2;
+                tokio::time::sleep(half.saturating_sub(publishing)).await;
                 match stroke {
                     Stroke::Outage => {
                         bed.network.reshape(shape.down());
@@ -231,6 +234,19 @@ impl Bed {
         Ok(Self { network, node, control, heartbeat, _folder: folder })
     }
 
+    /// Waits until messages have been sent for longer than the warm-up lasts, and says how long; or until it is over.
+    async fn until_published(&self, begun: &mut Begun, rate: u32) -> Result<Duration, Failed> {
+        // Each has 100 bytes and more; what goes for topics is far less.
+        let publishing = u64::from(rate) * 100;
+        let (mut before, mut seconds) = (0, 0);
+        while seconds < PUBLISHED_SECONDS && !begun.has_ended(Duration::from_secs(1)).await? {
+            let sent = self.network.figures()[0].sent_bytes;
+            seconds = if sent - before >= publishing { seconds + 1 } else { 0 };
+            before = sent;
+        }
+        Ok(Duration::from_secs(seconds))
+    }
+
     async fn bench(&self, line: &str) -> Result<Value, Failed> {
         self.start(line)?.end().await
     }
@@ -306,4 +322,6 @@ fn latency(report: &Value) -> String {
 /// What both sides go by over QUIC.
 const CONTROL: &str = "LTQ_QUIC_CONGESTION";
 const TOKEN: &str = "of the test";
+/// More than the warm-up.
+const PUBLISHED_SECONDS: u64 = 3;
 const OUTAGE: Duration = Duration::from_secs(3);
