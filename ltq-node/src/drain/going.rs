@@ -84,24 +84,17 @@ impl Going {
         let topic = self.topic.topic.clone();
         let mut too_large = None;
         let in_turn = peers.iter().cycle().skip(from).take(peers.len());
-        for peer in in_turn.filter(|peer| peer.is_fit(&topic)) {
+        for peer in in_turn {
             let result = self.to(peer).await;
             let (messages, to) = (std::mem::take(&mut self.handed), &peer.address);
             if messages > 0 {
                 info!(%topic, messages, to, "handed over");
             }
-            let error = match result {
+            match result {
                 Ok(()) => return self.held.remove(&topic),
-                Err(HandOverError::TooLarge { held }) => {
-                    too_large = Some(held);
-                    continue;
-                }
-                Err(error) => error,
-            };
-            if let HandOverError::Weak { .. } = error {
-                peer.is_weak(&topic);
+                Err(HandOverError::TooLarge { held }) => too_large = Some(held),
+                Err(error) => warn!(%topic, %error, "not handed over; trying another way"),
             }
-            warn!(%topic, %error, "not handed over; trying another way");
         }
         if let Some(held) = too_large {
             let said = held.to_string();

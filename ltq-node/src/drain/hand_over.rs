@@ -38,8 +38,6 @@ pub(super) struct Peer {
     pub(super) address: String,
     template: ClientBuilder,
     client: Mutex<Option<Client>>,
-    /// Topics that it keeps less safely than they are kept here.
-    weak: Mutex<BTreeSet<TopicName>>,
 }
 
 impl Peer {
@@ -54,16 +52,6 @@ impl Peer {
             HandOverError::Connect { address, source }
         })?;
         Ok(self.client.lock().get_or_insert(client).clone())
-    }
-
-    /// Whether a topic may go there, as far as is known.
-    pub(super) fn is_fit(&self, topic: &TopicName) -> bool {
-        !self.weak.lock().contains(topic)
-    }
-
-    /// It has shown that it keeps a topic less safely.
-    pub(super) fn is_weak(&self, topic: &TopicName) {
-        self.weak.lock().insert(topic.clone());
     }
 }
 
@@ -94,8 +82,7 @@ impl HandOver {
         let template = template.connect_timeout(CONNECT_TIMEOUT);
         let peer = |address: &String| {
             let (address, template) = (address.clone(), template.clone());
-            let (client, weak) = (Mutex::default(), Mutex::default());
-            Arc::new(Peer { address, template, client, weak })
+            Arc::new(Peer { address, template, client: Mutex::default() })
         };
         let peers = addresses.iter().map(peer).collect();
         let held = Held { broker: broker.clone(), topics: Arc::default() };

@@ -3,6 +3,8 @@
 //! It tells registries, so that producers go elsewhere, takes in nothing more, and waits until its consumers have finished the backlog, or forwards it to other nodes; then it stops.
 
 mod command;
+#[cfg(test)]
+mod drain_tests;
 mod going;
 mod hand_over;
 #[cfg(test)]
