@@ -29,7 +29,7 @@ mod write_batch;
 
 pub use access::{Access, Denied, Everybody, Grant, SharedToken, TOKEN_BYTES_MAX, TokenError};
 pub use admin::{
-    AdminRequest, AdminResponse, ChannelStats, DrainOptions, NodeStats, TopicOptions,
+    AdminRequest, AdminResponse, ChannelStats, DrainOptions, HeldUp, NodeStats, TopicOptions,
     TopicSettings, TopicStats,
 };
 pub use broker::{

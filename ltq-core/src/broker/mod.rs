@@ -61,7 +61,7 @@ pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
     Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Limit, Listener,
-    NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
+    HeldUp, NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
         keys::{self, Key},
@@ -294,6 +294,12 @@ impl<S: Store> Broker<S> {
     /// on its way to a topic before is stored.
     pub fn set_draining(&self, draining: bool) {
         self.shared.draining.set(draining);
+    }
+
+    /// What of its messages the program around it cannot hand over: operators are shown it in
+    /// [`NodeStats::held_up`].
+    pub fn set_held_up(&self, held_up: Vec<HeldUp>) {
+        self.shared.draining.set_held_up(held_up);
     }
 
     /// Whether it takes in nothing more: [`set_draining`](Self::set_draining).
