@@ -2,7 +2,6 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    io::Write,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -15,17 +14,8 @@ use ltq_tests::{
 };
 use serde_json::Value;
 
-/// A network, or words about why there is none, which are seen though the test passes.
 fn network(shape: Shape) -> Option<BadNetwork> {
-    match BadNetwork::new(shape, 1) {
-        Ok(network) => Some(network),
-        Err(unavailable) => {
-            let words = format!("skipped: {unavailable}\n");
-            // Past the capture of what tests print.
-            std::io::stderr().write_all(words.as_bytes()).unwrap();
-            None
-        }
-    }
+    BadNetwork::or_skip(shape, 1)
 }
 
 /// Waits until the near host has sent so many bytes more.

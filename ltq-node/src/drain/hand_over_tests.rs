@@ -317,9 +317,7 @@ async fn consumers_go_on_here_and_each_message_is_seen_at_one_place() {
 async fn what_is_ephemeral_or_read_by_nobody_does_not_go() {
     let field = Field::new().await;
     let other = field.other("b").await;
-    for (topic, name) in
-        [("orders", "a"), ("orders", "b#ephemeral"), ("gone#ephemeral", "a")]
-    {
+    for (topic, name) in [("orders", "a"), ("orders", "b#ephemeral"), ("gone#ephemeral", "a")] {
         channel(&field.here, topic, name).await;
     }
     let topic = "unread".parse().unwrap();
