@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 
 pub mod model;
+pub mod process;
 pub mod protocol;
 
 mod access;

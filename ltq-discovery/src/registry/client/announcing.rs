@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ltq_core::Address;
+use ltq_core::{Address, process::inherit};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
@@ -76,7 +76,7 @@ impl Announcing {
             let (shared, told) = (Arc::clone(&shared), Some(told.clone()));
             let address = address.clone();
             let teller = Teller { shared, registry, address, told, may_have: false };
-            tasks.spawn(teller.run());
+            tasks.spawn(inherit(teller.run()));
         }
         drop(told);
         let mut refused = None;
