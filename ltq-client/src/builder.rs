@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ltq_core::{Address, AddressError, Entropy, SystemEntropy, process::inherit, protocol::FRAME_BYTES_MIN};
+use ltq_core::{
+    Address, AddressError, Entropy, SystemEntropy, process::inherit, protocol::FRAME_BYTES_MIN,
+};
 #[cfg(any(feature = "tls", feature = "quic"))]
 use ltq_transport::ClientTrust;
 #[cfg(feature = "quic")]

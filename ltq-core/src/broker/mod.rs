@@ -66,8 +66,8 @@ use crate::{
         RestoreError, Topic,
         keys::{self, Key},
     },
-    protocol::InstanceId,
     process::inherit,
+    protocol::InstanceId,
 };
 use shared::Shared;
 

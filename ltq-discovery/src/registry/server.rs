@@ -191,9 +191,10 @@ impl RegistryServer {
                 }
             };
             tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = due => {}
                 () = self.0.rescheduled.notified() => {}
-                _ = stopping.wait_for(|stopping| *stopping) => return,
             }
         }
     }

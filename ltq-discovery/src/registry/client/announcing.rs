@@ -240,6 +240,7 @@ impl Teller {
                 let _ = told.send(outcome(self.address.clone(), why));
             }
             tokio::select! {
+                biased;
                 () = sleep(wait) => {}
                 _ = newest.wait_for(|number| *number == WITHDRAWN) => {
                     return (self.registry, self.left());
@@ -267,6 +268,7 @@ impl Teller {
     async fn try_talk(&mut self, newest: &mut watch::Receiver<u64>) -> Result<End, End> {
         let shared = Arc::clone(&self.shared);
         let mut talk = tokio::select! {
+            biased;
             talk = Talk::begin(&shared.config, &self.address) => talk?,
             _ = newest.wait_for(|number| *number == WITHDRAWN) => return Ok(End::GivenUp),
         };

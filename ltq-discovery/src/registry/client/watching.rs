@@ -132,6 +132,7 @@ impl Watch for Watching {
                 }
             };
             tokio::select! {
+                biased;
                 _ = self.news.changed() => {}
                 () = later => {}
             }
