@@ -6,6 +6,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod model;
+pub mod process;
 pub mod protocol;
 
 mod access;

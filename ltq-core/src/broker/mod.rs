@@ -66,6 +66,7 @@ use crate::{
         RestoreError, Topic,
         keys::{self, Key},
     },
+    process::inherit,
     protocol::InstanceId,
 };
 use shared::Shared;
@@ -405,7 +406,7 @@ impl<S: Store> Broker<S> {
         }
         let store = self.store.clone();
         // A task, so that it goes on if this call does not wait for its end.
-        let closing = tokio::spawn(async move { store.close().await });
+        let closing = tokio::spawn(inherit(async move { store.close().await }));
         let grace = deadline.saturating_sub(began.elapsed()).max(CUT_GRACE);
         let (closed, _) =
             tokio::join!(timeout(grace, closing), timeout(CUT_GRACE, shared.all_gone()));

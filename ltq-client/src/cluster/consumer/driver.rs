@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ltq_core::{Credit, Refusal};
+use ltq_core::{Credit, Refusal, process::inherit};
 use ltq_discovery::{NodeId, NodeInfo, NodeSet};
 use tokio::{
     sync::{oneshot, watch},
@@ -192,7 +192,7 @@ impl Driver {
         if slot.is_leaving && (subscribed.is_none() || is_done) {
             if let Some(consumer) = self.take_slot(number) {
                 // It takes its connection with it once its last answers have been heard.
-                tokio::spawn(consumer.close());
+                tokio::spawn(inherit(consumer.close()));
             }
             return true;
         }
