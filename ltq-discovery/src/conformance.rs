@@ -59,6 +59,7 @@ cases! {
     watching::nothing_new_is_waited_for: "a later call waits while nothing differs"
     watching::a_dropped_call_loses_no_set: "a call that is given up loses nothing"
     watching::a_watch_of_a_topic_leaves_others_out: "nodes that lack the topic are not told of"
+    watching::topics_that_differ_in_case_alone_are_two: "Orders and orders are two topics"
     watching::a_watch_of_nodes_tells_no_topics: "who asks for the nodes alone is told of nothing else"
     watching::a_watch_of_a_topic_tells_no_other: "a node is told of with the topic of interest alone"
     watching::a_node_of_unknown_topics_is_in_every_watch: "a node may have what it does not name"
@@ -100,6 +101,7 @@ macro_rules! discovery_conformance_tests {
             nothing_new_is_waited_for
             a_dropped_call_loses_no_set
             a_watch_of_a_topic_leaves_others_out
+            topics_that_differ_in_case_alone_are_two
             a_watch_of_nodes_tells_no_topics
             a_watch_of_a_topic_tells_no_other
             a_node_of_unknown_topics_is_in_every_watch
