@@ -2,7 +2,6 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    io::Write,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -11,18 +10,17 @@ use ltq_core::Address;
 use ltq_tests::{
     NodeProcess,
     bad_network::{BadNetwork, Shape},
-    binary,
+    binary, require, skipped,
 };
 use serde_json::Value;
 
-/// A network, or words about why there is none, which are seen though the test passes.
+/// A network, or words about why there is none, which are seen though the test passes; it fails where
+/// `REQUIRE_NAMESPACES` is set.
 fn network(shape: Shape) -> Option<BadNetwork> {
     match BadNetwork::new(shape, 1) {
         Ok(network) => Some(network),
         Err(unavailable) => {
-            let words = format!("skipped: {unavailable}\n");
-            // Past the capture of what tests print.
-            std::io::stderr().write_all(words.as_bytes()).unwrap();
+            skipped(require::NAMESPACES, "a bad network", &unavailable);
             None
         }
     }

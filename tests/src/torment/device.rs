@@ -77,14 +77,13 @@ const MIB: u32 = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{require, skipped};
 
     #[test]
     fn what_is_full_takes_nothing_and_then_something_again() {
         let folder = tempfile::tempdir().unwrap();
         if !Device::is_permitted() {
-            assert!(std::env::var_os("REQUIRE_MOUNTS").is_none(), "mounting is not permitted here");
-            println!("SKIPPED: mounting is not permitted here");
-            return;
+            return skipped(require::MOUNTS, "a full device", &"mounting is not allowed here");
         }
         let device = Device::new(folder.path().join("device")).unwrap();
         let file = device.data();
