@@ -204,7 +204,7 @@ fn admin_frames() -> Vec<Frame> {
             store: StoreStats { commits: 4, ..StoreStats::default() },
             is_draining: true,
             held_up: vec![HeldUp {
-                topic: topic.clone(),
+                topic,
                 offset: Offset(9),
                 bytes: 10,
                 why: "too large".to_owned(),
