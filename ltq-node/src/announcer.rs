@@ -152,6 +152,7 @@ fn lookup(config: &Config) -> Result<Lookup, AnnouncerError> {
             let etcd = crate::lookup::etcd_at(&place, transports, config.etcd_user()).build()?;
             Ok(Lookup::Etcd { etcd, place })
         }
+        Place::Names(_) => Err(PlaceError::NotAnnounced(config.registry.join(", ")).into()),
         #[cfg(not(feature = "etcd"))]
         Place::Etcd(place) => Err(PlaceError::NotBuilt(place.to_string()).into()),
     }

@@ -93,11 +93,7 @@ impl<S> End<S> {
     }
 
     /// The stream while it is well, or what is to be said instead.
-    fn at(
-        &mut self,
-        context: &Context<'_>,
-        is_answer: bool,
-    ) -> Result<&mut S, Poll<io::Error>> {
+    fn at(&mut self, context: &Context<'_>, is_answer: bool) -> Result<&mut S, Poll<io::Error>> {
         let mut now = self.now.lock();
         if now.age > self.age {
             return Err(Poll::Ready(io::ErrorKind::ConnectionReset.into()));

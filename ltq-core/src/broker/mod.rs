@@ -60,8 +60,8 @@ pub use figures::BrokerUse;
 pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
-    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Limit, Listener,
-    HeldUp, NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
+    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, HeldUp, Limit, Listener,
+    NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
         keys::{self, Key},

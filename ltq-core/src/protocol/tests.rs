@@ -11,10 +11,10 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DrainOptions, Durability, Keep,
-    HeldUp, Message, NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal, RefusalCode,
-    Retention, RetentionChange, Seat, SendStream, Settlement, StartAt, StoreStats, Tag, TagRange,
-    Timestamp, TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DrainOptions, Durability,
+    HeldUp, Keep, Message, NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal,
+    RefusalCode, Retention, RetentionChange, Seat, SendStream, Settlement, StartAt, StoreStats,
+    Tag, TagRange, Timestamp, TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
 };
 
 const LIMIT: u32 = 1 << 20;

@@ -100,7 +100,10 @@ impl Going {
             let said = held.to_string();
             // Tried again each second, and said once.
             if self.held.insert(held) {
-                warn!(message = said, "too large for every node; what is behind it stays here, too");
+                warn!(
+                    message = said,
+                    "too large for every node; what is behind it stays here, too"
+                );
             }
         }
         sleep(RETRY_PAUSE).await;

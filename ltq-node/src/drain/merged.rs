@@ -37,8 +37,13 @@ struct Channel {
 
 impl Merged {
     /// A channel that is gone by now is left out.
-    pub(super) async fn open(broker: &NodeBroker, topic: &TopicName, names: &[ChannelName]) -> Self {
-        let options = SubscribeOptions { credit: credit(broker, names.len()), ..Default::default() };
+    pub(super) async fn open(
+        broker: &NodeBroker,
+        topic: &TopicName,
+        names: &[ChannelName],
+    ) -> Self {
+        let options =
+            SubscribeOptions { credit: credit(broker, names.len()), ..Default::default() };
         let mut channels = Vec::with_capacity(names.len());
         for name in names {
             let opened = broker.subscribe(topic.as_str(), name.as_str(), options).await;
@@ -116,7 +121,9 @@ impl Merged {
     async fn due(&self) -> BTreeSet<ChannelName> {
         let request = AdminRequest::ShowTopic { topic: self.topic.clone() };
         match self.broker.admin(request).await {
-            Ok(AdminResponse::Topic(topic)) => waiting(&topic).map(|it| it.channel.clone()).collect(),
+            Ok(AdminResponse::Topic(topic)) => {
+                waiting(&topic).map(|it| it.channel.clone()).collect()
+            }
             _ => BTreeSet::new(),
         }
     }
