@@ -14,7 +14,7 @@ use thiserror::Error;
 /// What the addresses of `--registry` name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Registries, at `tcp://` and `tls://` addresses.
+    /// Registries, at addresses such as nodes have.
     Registries,
     /// Members of one etcd, at `etcd://` and `etcds://` addresses.
     Etcd(EtcdPlace),

@@ -141,6 +141,34 @@ async fn promise_1_a_backlog_is_handed_over_whole_to_the_first_node_that_takes_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn promise_1_a_backlog_is_handed_over_by_quic_and_by_a_unix_socket_as_by_tcp() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = format!("unix://{}", folder.path().join("n2.sock").display());
+    let more = ["--listen", "quic://127.0.0.1:0", "--listen", &socket, "--dev-tls"];
+    let more = [&more[..], &["--http", "127.0.0.1:0"]].concat();
+    let second = node(folder.path(), "n2", &more).await;
+    let to = client(&second).await;
+    let config = folder.path().join("n1.toml");
+    let fingerprint = second.fingerprint().expect("a certificate");
+    let text = format!("[drain]\ntls_fingerprint = \"{fingerprint}\"\n");
+    std::fs::write(&config, text).expect("written");
+    let config = ["--config", config.to_str().expect("a path in words")];
+    let quic = second.said("quic://").expect("QUIC").to_owned();
+    for (topic, address) in [("by-quic", &quic), ("by-unix", &socket)] {
+        let first = node(folder.path(), topic, &config).await;
+        let from = client(&first).await;
+        from.admin().create_channel(topic, "a", StartAt::Earliest).await.expect("made");
+        publish(&from, topic, 0..300).await;
+        let (code, said) = done(drain(&first, &["--to", address])).await;
+        assert!(code == Some(0) && said.contains("drained"), "{code:?}: {said}");
+        assert!(first.ended().await.expect("it ends").success());
+        let mut there = to.consumer(topic, "a").await.expect("a consumer");
+        let taken = take(&mut there, 300).await;
+        assert!((0..300).all(|number| taken.get(&number.to_string()) == Some(&1)), "{taken:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn promise_1_a_node_that_is_killed_while_it_takes_a_backlog_loses_none_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = node(folder.path(), "n1", &[]).await;

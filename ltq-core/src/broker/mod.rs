@@ -18,7 +18,9 @@ mod handles;
 mod holds;
 mod inbox;
 mod outbox;
+mod outstanding;
 mod patience;
+mod places;
 mod producers;
 mod refuse;
 mod removals;
@@ -27,12 +29,14 @@ mod serve;
 mod session;
 mod settings;
 mod shared;
+mod shares;
 mod standing;
 mod strangers;
 mod together;
 mod topic_task;
 mod turns;
 mod unconfirmed;
+mod unread;
 mod waiters;
 mod watch;
 
@@ -66,6 +70,7 @@ use crate::{
         RestoreError, Topic,
         keys::{self, Key},
     },
+    process::inherit,
     protocol::InstanceId,
 };
 use shared::Shared;
@@ -405,7 +410,7 @@ impl<S: Store> Broker<S> {
         }
         let store = self.store.clone();
         // A task, so that it goes on if this call does not wait for its end.
-        let closing = tokio::spawn(async move { store.close().await });
+        let closing = tokio::spawn(inherit(async move { store.close().await }));
         let grace = deadline.saturating_sub(began.elapsed()).max(CUT_GRACE);
         let (closed, _) =
             tokio::join!(timeout(grace, closing), timeout(CUT_GRACE, shared.all_gone()));

@@ -22,8 +22,9 @@ pub struct DrainArgs {
     #[allow(missing_docs, reason = "clap would print it in place of what is flattened here")]
     pub server: ServerArgs,
 
-    /// Forwards the backlog to the node at this address, tcp://HOST:PORT or tls://HOST:PORT. Give it several
-    /// times for several nodes, which share the topics. [default: as the node is set, drain.hand_over_to]
+    /// Forwards the backlog to the node at this address, tcp://HOST:PORT, tls://HOST:PORT, quic://HOST:PORT or
+    /// unix:///PATH. Give it several times for several nodes, which share the topics. [default: as the node is
+    /// set, drain.hand_over_to]
     #[arg(long, value_name = "URL")]
     pub to: Vec<String>,
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     NodeBroker,
     config::Config,
-    peers::{self, PeersError},
+    peers::{PeersError, Proof},
 };
 
 /// Forwards what channels have still to settle.
@@ -63,8 +63,12 @@ impl HandOver {
         done: Done,
     ) -> Result<Self, PeersError> {
         let of = &config.drain;
-        let transports = peers::transports(of.tls_ca.as_deref(), of.tls_fingerprint.as_deref())?;
-        let mut template = Client::builder().transports(transports);
+        let proof = Proof {
+            tls_ca: of.tls_ca.as_deref(),
+            tls_fingerprint: of.tls_fingerprint.as_deref(),
+            ..Proof::default()
+        };
+        let mut template = Client::builder().transports(proof.ways()?.transports);
         if let Some(token) = config.drain_token() {
             template = template.token(&*token.0);
         }
