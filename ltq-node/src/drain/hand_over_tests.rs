@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use ltq_client::{Backoff, Client};
 use ltq_core::{
     Address, AdminRequest, Broker, BrokerSettings, ChannelStats, Committed, Durability,
-    Environment, Message, StartAt, Store, StoreError, StoreLayer, TopicOptions, TopicSettings,
-    TopicStats, Transport as _, WriteBatch,
+    Environment, LogName, Message, Offset, ReadLimits, RecordBatch, StartAt, Store, StoreError,
+    StoreLayer, TopicOptions, TopicSettings, TopicStats, Transport as _, WriteBatch,
 };
 use ltq_store::MemoryStore;
 use ltq_transport::{InProcess, Transports};
@@ -418,15 +418,21 @@ async fn a_message_that_no_node_takes_is_told_and_holds_up_what_is_behind_it_alo
     let field = Field::new().await;
     let small = BrokerSettings { message_bytes_max: 10_000, ..settings() };
     let other = field.other_with("b", small, 64 << 20).await;
-    for topic in ["orders", "other"] {
+    for topic in ["orders", "other", "alone"] {
         channel(&field.here, topic, "a").await;
-        publish(&field.here, topic, &numbers(0..3)).await;
     }
-    publish(&field.here, "orders", &[Message::new(vec![0; 20_000])]).await;
-    publish(&field.here, "orders", &numbers(4..6)).await;
+    let large = || vec![Message::new(vec![0; 20_000])];
+    publish(&field.here, "other", &numbers(0..3)).await;
+    publish(&field.here, "alone", &large()).await;
+    // All of them come together.
+    let client = Client::builder().transports(Transports::new().with(field.namespace.clone()));
+    let client = client.server("in-process://here").connect().await.unwrap();
+    let all = [numbers(0..3), large(), numbers(4..6)].concat();
+    client.producer("orders").await.unwrap().send_batch(all).await.unwrap();
     let _going = field.hand_over(&["b"]);
-    until("it is told", async || !field.here.stats().await.held_up.is_empty()).await;
-    let held = field.here.stats().await.held_up;
+    until("it is told", async || field.here.stats().await.held_up.len() == 2).await;
+    let mut held = field.here.stats().await.held_up;
+    assert_eq!(held.remove(0).topic.as_str(), "alone");
     let told = held.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let named = ["orders from 3 on", "20001 bytes", "in-process://b", "10000", "message_too_large"];
     assert!(named.iter().all(|name| told.contains(name)), "{told}");
@@ -435,8 +441,9 @@ async fn a_message_that_no_node_takes_is_told_and_holds_up_what_is_behind_it_alo
     // Those before it went, once, and other topics do not wait.
     assert_eq!(take(&other, "orders", "a").await, numbers(0..3));
     assert_eq!(take(&other, "other", "a").await, numbers(0..3));
-    assert_eq!(field.here.stats().await.backlog(), 3);
-    // It is consumed here: what was behind it goes.
+    assert_eq!(field.here.stats().await.backlog(), 4);
+    // They are consumed here: what was behind one goes.
+    ack(&field.here, "alone", "a", 1, &BTreeSet::from([0])).await;
     let mut consumer = field.here.subscribe("orders", "a", Default::default()).await.unwrap();
     loop {
         let received = consumer.receive().await.unwrap().unwrap();
@@ -449,6 +456,53 @@ async fn a_message_that_no_node_takes_is_told_and_holds_up_what_is_behind_it_alo
     field.until_empty().await;
     assert_eq!(take(&other, "orders", "a").await, numbers(4..6));
     until("it is told no more", async || field.here.stats().await.held_up.is_empty()).await;
+}
+
+/// Takes a while to read the first 30 messages of a log, and none to read others.
+struct Slow(MemoryStore);
+
+#[async_trait]
+impl StoreLayer for Slow {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.0
+    }
+
+    fn try_read(
+        &self,
+        log: &LogName,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Option<Result<Vec<RecordBatch>, StoreError>> {
+        if from.0 < 30 { None } else { self.0.try_read(log, from, limits) }
+    }
+
+    async fn read(
+        &self,
+        log: &LogName,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Vec<RecordBatch>, StoreError> {
+        sleep(Duration::from_millis(300)).await;
+        self.0.read(log, from, limits).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_slowly_is_waited_for_and_comes_before_what_is_behind_it() {
+    let field = Field::over(Slow(MemoryStore::new(64 << 20))).await;
+    let other = field.other("b").await;
+    for name in ["ahead", "behind"] {
+        channel(&field.here, "orders", name).await;
+    }
+    publish(&field.here, "orders", &numbers(0..60)).await;
+    ack(&field.here, "orders", "ahead", 60, &(0..30).collect()).await;
+    let _going = field.hand_over(&["b"]);
+    field.until_empty().await;
+    for name in ["ahead", "behind"] {
+        assert_eq!(take(&other, "orders", name).await, numbers(0..60), "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
