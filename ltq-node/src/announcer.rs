@@ -156,6 +156,9 @@ fn lookup(config: &Config) -> Result<(Lookup, Ways), AnnouncerError> {
             let etcd = crate::lookup::etcd_at(&place, transports, config.etcd_user()).build()?;
             Lookup::Etcd { etcd, place }
         }
+        Place::Names(_) => {
+            return Err(PlaceError::NotAnnounced(config.registry.join(", ")).into());
+        }
         #[cfg(not(feature = "etcd"))]
         Place::Etcd(place) => return Err(PlaceError::NotBuilt(place.to_string()).into()),
     };

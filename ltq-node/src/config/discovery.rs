@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, settings::Config, units::Token};
 use crate::{
-    lookup::{self, Place},
+    lookup::{self, Place, PlaceError},
     peers::secure,
 };
 
@@ -89,6 +89,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         Ok(place) => place,
         Err(why) => return bad("registry", &config.registry.join(", "), &why),
     };
+    if let Place::Names(_) = place {
+        let why = PlaceError::NotAnnounced(config.registry.join(", "));
+        return bad("registry", &config.registry.join(", "), &why.to_string());
+    }
     let of = &config.discovery;
     for text in &config.registry {
         let is_trusted = of.tls_ca.is_some() || of.tls_fingerprint.is_some();
@@ -226,6 +230,7 @@ mod tests {
             (config(|c| c.registry.push("etcd://e:2379".to_owned())), "beside each other"),
             (config(|c| c.registry = vec!["etcds://e:1/x".to_owned()]), "trusted"),
             (config(|c| c.registry = vec!["etcd:///x".to_owned()]), "is no etcd"),
+            (config(|c| c.registry = vec!["dns://n:1".to_owned()]), "for finding nodes"),
             (config(|c| c.discovery.tls_key = Some("key.pem".into())), "go together"),
             (config(|c| c.discovery.etcd_user = Some("ltq".to_owned())), "go together"),
             (

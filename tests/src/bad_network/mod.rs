@@ -17,8 +17,7 @@ pub use shape::Shape;
 pub use switch::Switch;
 
 use std::{
-    env,
-    io::{self, Write as _},
+    io,
     net::Ipv4Addr,
     process,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -27,6 +26,7 @@ use std::{
 use thiserror::Error;
 
 use self::carrier::Carrier;
+use crate::{require, skipped};
 
 /// Two hosts and the line between them, until it is dropped. What runs on the hosts then goes on
 /// without a network.
@@ -74,10 +74,7 @@ impl BadNetwork {
         match Self::new(shape, seed) {
             Ok(network) => Some(network),
             Err(unavailable) => {
-                let is_required = env::var_os("REQUIRE_NAMESPACES").is_some();
-                assert!(!is_required, "REQUIRE_NAMESPACES is set, and there is {unavailable}");
-                // Nobody has to read it.
-                let _ = writeln!(io::stderr(), "skipped: {unavailable}");
+                skipped(require::NAMESPACES, "a bad network", &unavailable);
                 None
             }
         }
