@@ -7,7 +7,10 @@ use std::{fmt::Display, io::Write as _};
 /// # Panics
 /// When the variable is set.
 pub fn skipped(variable: &str, what: &str, why: &dyn Display) {
-    assert!(std::env::var_os(variable).is_none(), "{variable} is set, and {what} is skipped: {why}");
+    assert!(
+        std::env::var_os(variable).is_none(),
+        "{variable} is set, and {what} is skipped: {why}"
+    );
     // Nobody is left to be told where standard error is gone.
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {what}: {why}");
 }
