@@ -24,7 +24,7 @@ const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 /// Each waits for its receipt before it publishes again.
 const PUBLISHERS: usize = 4;
 /// What only those wait for who had given something to a node that is gone: `failover_after` is longer.
-const WAITED: Duration = Duration::from_millis(400);
+const WAITED: Duration = Duration::from_millis(480);
 /// Of so many publishes in a row one node of four has to have at least half of its quarter.
 const SHARED: u64 = 100;
 /// And so soon after it was started.

@@ -26,7 +26,7 @@ mod command {
         /// How long one fault lasts at most, in milliseconds.
         #[arg(long, default_value_t = 6_000)]
         fault_ms: u64,
-        /// How many publishes a second each of two clients tries of each of seven modes, or each program of a
+        /// How many publishes a second each of two clients tries of each of nine modes, or each program of a
         /// mesh to each other one.
         #[arg(long, default_value_t = 50)]
         rate: u32,
@@ -79,6 +79,9 @@ mod command {
             eprintln!(
                 "steps of clocks are skipped: there is no libfaketime; see scripts/faketime.sh"
             );
+        }
+        if !torment::has_devices() {
+            eprintln!("full devices are skipped: mounting is not permitted here");
         }
         for seed in arguments.seed..arguments.seed + arguments.runs {
             println!("seed {seed}");
