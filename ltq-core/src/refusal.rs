@@ -39,17 +39,23 @@ pub enum Limit {
     Topics,
     /// [`topics_per_minute_max`](crate::BrokerSettings::topics_per_minute_max)
     TopicsPerMinute,
+    /// [`channels_per_minute_max`](crate::BrokerSettings::channels_per_minute_max)
+    ChannelsPerMinute,
     /// [`channels_max`](crate::model::ModelSettings::channels_max) of a topic
     Channels,
     /// [`consumers_max`](crate::model::ModelSettings::consumers_max) of a channel
     Consumers,
     /// [`producers_known_max`](crate::model::ModelSettings::producers_known_max) of a topic
     ProducersKnown,
-    /// [`producers_max`](crate::BrokerSettings::producers_max) of a stream
+    /// [`producers_max`](crate::BrokerSettings::producers_max) of a connection
     Producers,
-    /// [`subscriptions_max`](crate::BrokerSettings::subscriptions_max) of a stream
+    /// [`subscriptions_max`](crate::BrokerSettings::subscriptions_max) of a connection
     Subscriptions,
-    /// [`requests_max`](crate::BrokerSettings::requests_max) of a stream
+    /// [`handles_total_max`](crate::BrokerSettings::handles_total_max) of the node
+    Handles,
+    /// [`handles_per_address_max`](crate::BrokerSettings::handles_per_address_max)
+    HandlesPerAddress,
+    /// [`requests_max`](crate::BrokerSettings::requests_max) of a connection
     Requests,
     /// An answer to an operator that is longer than the frames that he reads.
     Answer,
@@ -60,11 +66,14 @@ impl Limit {
     pub const ALL: &[Self] = &[
         Self::Topics,
         Self::TopicsPerMinute,
+        Self::ChannelsPerMinute,
         Self::Channels,
         Self::Consumers,
         Self::ProducersKnown,
         Self::Producers,
         Self::Subscriptions,
+        Self::Handles,
+        Self::HandlesPerAddress,
         Self::Requests,
         Self::Answer,
     ];
@@ -75,11 +84,14 @@ impl Limit {
         match self {
             Self::Topics => "topics_max",
             Self::TopicsPerMinute => "topics_per_minute_max",
+            Self::ChannelsPerMinute => "channels_per_minute_max",
             Self::Channels => "channels_max",
             Self::Consumers => "consumers_max",
             Self::ProducersKnown => "producers_known_max",
             Self::Producers => "producers_max",
             Self::Subscriptions => "subscriptions_max",
+            Self::Handles => "handles_total_max",
+            Self::HandlesPerAddress => "handles_per_address_max",
             Self::Requests => "requests_max",
             Self::Answer => "answer",
         }

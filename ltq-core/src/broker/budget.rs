@@ -12,8 +12,10 @@ use super::waiters::{Ticket, Waiters};
 
 /// Bytes of publishes that are in the inboxes and commits of all topics. Those who have read them
 /// count them, topics count them down, and whoever wants to read more waits for room first, so
-/// that the limit is passed by at most one read of each. Deliveries that wait for their peers are
-/// counted in one of its own, which nobody waits for: see [`Together`](super::together::Together).
+/// that the limit is passed by at most one read of each; and by as much again at most by those who
+/// have nothing in it, mostly consumers, whose acks make room and are heard that long. Each connection
+/// and each address has one of its own beside it. Deliveries that wait for their peers are counted in
+/// one too, which nobody waits for: see [`Together`](super::together::Together).
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
@@ -59,13 +61,19 @@ impl Budget {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// Ready when there is room.
-    pub(super) fn poll_room(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
-        if self.used.load(Ordering::SeqCst) > self.limit {
+    /// Ready when there is room: for one that has `nothing` in it, up to twice as much.
+    pub(super) fn poll_room(
+        &self,
+        nothing: bool,
+        ticket: &mut Ticket,
+        context: &Context<'_>,
+    ) -> Poll<()> {
+        let most = if nothing { self.limit.saturating_mul(BEYOND) } else { self.limit };
+        if self.used.load(Ordering::SeqCst) > most {
             let mut waiters = self.waiters.lock();
             waiters.wait(ticket, context);
             self.waited_for.store(true, Ordering::SeqCst);
-            if self.used.load(Ordering::SeqCst) > self.limit {
+            if self.used.load(Ordering::SeqCst) > most {
                 return Poll::Pending;
             }
         }
@@ -91,6 +99,8 @@ impl Budget {
     }
 }
 
+/// How many times the limit may be reached by those who begin.
+const BEYOND: usize = 2;
 /// Enough for the workers of a machine; the next room wakes more.
 const WOKEN_AT_ONCE: usize = 16;
 

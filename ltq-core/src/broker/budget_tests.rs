@@ -39,7 +39,8 @@ impl Task {
     }
 
     fn has_room(&mut self, budget: &Budget) -> bool {
-        budget.poll_room(&mut self.ticket, &Context::from_waker(&self.waker)) == Poll::Ready(())
+        budget.poll_room(false, &mut self.ticket, &Context::from_waker(&self.waker))
+            == Poll::Ready(())
     }
 
     fn may_go_on(&self, partials: &Partials) -> bool {

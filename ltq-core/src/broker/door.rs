@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{by_address::ByAddress, settings::BrokerSettings, shared::Counters};
 use crate::{
-    Access, Action, Address, Denied, Grant, Limit, Origin, Peer, Refusal, RefusalCode,
+    Access, Action, Address, ChannelName, Denied, Grant, Limit, Origin, Peer, Refusal, RefusalCode,
     TOKEN_BYTES_MAX, TopicName,
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Door {
     tries: Mutex<ByAddress<Tries>>,
     guesses: RandomState,
     topics: Mutex<ByAddress<Rate>>,
+    channels: Mutex<ByAddress<Rate>>,
     /// As many entries as there are connections at most.
     connections: Mutex<BTreeMap<Origin, usize>>,
     denied: Mutex<Said>,
@@ -55,6 +56,7 @@ impl Door {
             tries: Mutex::new(ByAddress::new(limits.addresses_known_max)),
             guesses: RandomState::new(),
             topics: Mutex::new(ByAddress::new(limits.addresses_known_max)),
+            channels: Mutex::new(ByAddress::new(limits.addresses_known_max)),
             connections: Mutex::default(),
             denied: Mutex::default(),
             forbidden: Mutex::default(),
@@ -66,7 +68,8 @@ impl Door {
 
     /// How many addresses were forgotten for want of room.
     pub(super) fn addresses_forgotten(&self) -> u64 {
-        self.tries.lock().forgotten() + self.topics.lock().forgotten()
+        let (topics, channels) = (self.topics.lock().forgotten(), self.channels.lock().forgotten());
+        self.tries.lock().forgotten() + topics + channels
     }
 
     /// Lets a peer in, or not, for reasons that it is not told. `known` is what was granted on its
@@ -160,11 +163,7 @@ impl Door {
         topic: &TopicName,
         per_minute: u32,
     ) -> Result<(), Refusal> {
-        let Some(origin) = from else { return Ok(()) };
-        let now = Instant::now();
-        let mut topics = self.topics.lock();
-        if topics.of(origin, || Rate { left: f64::from(per_minute), at: now }).take(per_minute, now)
-        {
+        if may_make(&self.topics, from, per_minute) {
             return Ok(());
         }
         counters.topics_refused_by_address.fetch_add(1, Ordering::Relaxed);
@@ -173,6 +172,24 @@ impl Door {
              address is reached"
         );
         Err(Refusal::limit(Limit::TopicsPerMinute, detail))
+    }
+
+    /// The same for a channel.
+    pub(super) fn make_channel(
+        &self,
+        from: Option<Origin>,
+        topic: &TopicName,
+        channel: &ChannelName,
+        per_minute: u32,
+    ) -> Result<(), Refusal> {
+        if may_make(&self.channels, from, per_minute) {
+            return Ok(());
+        }
+        let detail = format!(
+            "channel {channel} of topic {topic} would be made by use; the limit of {per_minute} a \
+             minute for one address is reached"
+        );
+        Err(Refusal::limit(Limit::ChannelsPerMinute, detail))
     }
 
     /// Counts a connection, unless its address has `max` of them.
@@ -212,6 +229,14 @@ impl Door {
     pub(super) fn may_say_silent(&self) -> Option<u64> {
         self.silent.lock().may_say(Instant::now())
     }
+}
+
+/// Whether one more may be made from there.
+fn may_make(rates: &Mutex<ByAddress<Rate>>, from: Option<Origin>, per_minute: u32) -> bool {
+    let Some(origin) = from else { return true };
+    let now = Instant::now();
+    let all = Rate { left: f64::from(per_minute), at: now };
+    rates.lock().of(origin, || all).take(per_minute, now)
 }
 
 /// What a peer is told whose grant was taken back.

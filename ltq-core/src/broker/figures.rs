@@ -18,6 +18,9 @@ pub struct BrokerUse {
     /// Bytes of deliveries that wait to be read by their peers; see
     /// [`delivery_bytes_total_max`](crate::BrokerSettings::delivery_bytes_total_max).
     pub delivery_bytes: u64,
+    /// Subscriptions and open producers of all connections; see
+    /// [`handles_total_max`](crate::BrokerSettings::handles_total_max).
+    pub handles: u64,
 }
 
 /// How often peers were told each kind of refusal, and by which limits.

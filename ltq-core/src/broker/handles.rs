@@ -16,14 +16,16 @@ use super::{
     holds::Hold,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
+    outstanding::Outstanding,
+    places::Kind,
     producers::{Nobody, Place, Producers},
-    refuse::{bad_records, credit_refusal, gone, in_use, limit, refuse, unexpected},
+    refuse::{bad_records, credit_refusal, gone, in_use, refuse, unexpected},
     shared::Shared,
     standing::Standing,
     waiters::Ticket,
 };
 use crate::{
-    Action, ChannelName, Credit, Durability, Limit, ProducerName, Records, RecordsBuilder, Refusal,
+    Action, ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder, Refusal,
     RefusalCode, Seat, StartAt, TopicName,
     model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
     process::inherit,
@@ -45,6 +47,8 @@ pub(super) struct Handles {
     /// The last publishes of the read, which more may be joined to.
     gathering: Option<Gathering>,
     producers: Producers,
+    /// What of its publishes counts for its connection and its address.
+    outstanding: Outstanding,
     subscriptions: HashMap<u32, Subscription>,
     /// Operators' requests that are not answered, and the tasks that see to them.
     requests: u32,
@@ -81,6 +85,7 @@ impl Handles {
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
+            outstanding: Outstanding::new(outbox.together().clone()),
             standing,
             shared,
             session,
@@ -147,14 +152,11 @@ impl Handles {
         name: Option<ProducerName>,
         epoch: Option<u64>,
     ) {
-        let max = self.shared.settings.producers_max;
         let opened = if self.producers.contains(handle) {
             Err(in_use("producer", handle))
-        } else if self.producers.len() >= max as usize {
-            Err(limit(Limit::Producers, "producers", max))
         } else {
             // Also while the node drains: it tells what is stored already.
-            self.standing.permit(Action::Publish, topic).and_then(|()| self.slot(topic))
+            self.place(Kind::Producer, Action::Publish, topic)
         };
         match opened {
             Ok(slot) => {
@@ -244,11 +246,13 @@ impl Handles {
         let Some(Place { slot, id }) = self.producers.place(handle) else {
             return self.standing.futile("the end of no open producer");
         };
-        self.producers.close(id);
+        if !self.producers.close(id) {
+            self.standing.futile("the end of a producer that published nothing");
+        }
         let producer = self.producer(id);
         self.tell(slot, Event::CloseProducer { producer, forget });
         if let Some(slot) = self.producers.forget_if_done(id) {
-            self.leave_slot(slot);
+            self.leave_slot(slot, Kind::Producer);
         }
     }
 
@@ -262,7 +266,6 @@ impl Handles {
         (credit, seat): (Credit, Option<Seat>),
     ) {
         let settings = &self.shared.settings;
-        let max = settings.subscriptions_max;
         // What is handed over goes to the channels that there are: one made now would miss some of it.
         let create = settings.auto_create_channels && !self.shared.draining.is_on();
         let credit_max = settings.model.credit_max;
@@ -270,8 +273,6 @@ impl Handles {
         let timeout = timeout_ms.map(Duration::from_millis);
         let subscribed = if self.subscriptions.contains_key(&handle) {
             Err(in_use("subscription", handle))
-        } else if self.subscriptions.len() >= max as usize {
-            Err(limit(Limit::Subscriptions, "subscriptions", max))
         } else if !credit.is_within(credit_max) {
             Err(credit_refusal(credit, credit_max))
         } else if timeout.is_some_and(|timeout| timeout > timeout_max || timeout.is_zero()) {
@@ -282,7 +283,7 @@ impl Handles {
             );
             Err(Refusal::new(RefusalCode::OutOfRange, detail))
         } else {
-            self.standing.permit(Action::Consume, topic).and_then(|()| self.slot(topic))
+            self.place(Kind::Subscription, Action::Consume, topic)
         };
         match subscribed {
             Ok(slot) => {
@@ -332,6 +333,9 @@ impl Handles {
             Some(subscription) if !subscription.leaving => {
                 subscription.leaving = true;
                 let slot = subscription.slot;
+                if subscription.delivered == 0 {
+                    self.standing.futile("the end of a subscription that was given nothing");
+                }
                 self.tell(slot, Event::Unsubscribe { consumer: self.consumer(handle) });
             }
             Some(_) => self.standing.futile("a subscription's end said twice"),
@@ -343,12 +347,8 @@ impl Handles {
     }
 
     fn admin(&mut self, request: u32, action: crate::AdminRequest) {
-        let max = self.shared.settings.requests_max;
-        let permitted = match self.requests < max {
-            false => Err(limit(Limit::Requests, "unanswered operators' requests", max)),
-            true => self.standing.permit_request(&action),
-        };
-        if let Err(refusal) = permitted {
+        let permitted = self.standing.permit_request(&action);
+        if let Err(refusal) = permitted.and_then(|()| self.standing.open().take(Kind::Request)) {
             self.standing.futile("an operator's request that was refused");
             self.reply(Reply::Admin { request, result: Err(refusal) });
             return;
@@ -371,19 +371,28 @@ impl Handles {
         self.standing.answered(reply, &self.producers);
         let left = match reply {
             Reply::SubscribeRefused { handle, .. } | Reply::SubscriptionClosed { handle, .. } => {
-                self.subscriptions.remove(handle).map(|subscription| subscription.slot)
+                let subscription = self.subscriptions.remove(handle);
+                subscription.map(|subscription| (subscription.slot, Kind::Subscription))
             }
             Reply::Admin { .. } => {
-                self.requests = self.requests.saturating_sub(1);
+                if let Some(left) = self.requests.checked_sub(1) {
+                    self.requests = left;
+                    self.standing.open().give_back(Kind::Request, 1);
+                }
                 None
             }
             Reply::Subscribed { .. } | Reply::Settled { .. } | Reply::Credited { .. } => None,
-            reply => self.producers.replied(reply)?,
+            reply => self.producers.replied(reply)?.map(|slot| (slot, Kind::Producer)),
         };
-        if let Some(slot) = left {
-            self.leave_slot(slot);
+        if let Some((slot, kind)) = left {
+            self.leave_slot(slot, kind);
         }
         Ok(())
+    }
+
+    /// Counts what is answered, everything that topics said being [noted](Self::replied).
+    pub(super) fn heard(&mut self) {
+        self.outstanding.count(self.producers.unconfirmed_bytes());
     }
 
     /// Notes that so many messages are on their way to the client.
@@ -403,12 +412,9 @@ impl Handles {
         if !self.blocked.is_empty() {
             return Err(Hold::InboxEntries);
         }
-        // Who has nothing unconfirmed may go on: mostly consumers, whose acks make room.
-        if self.producers.unconfirmed_bytes() == 0 {
-            self.shared.published.leave(&mut self.ticket);
-            return Ok(());
-        }
-        match self.shared.published.poll_room(&mut self.ticket, context) {
+        self.outstanding.poll_room(context)?;
+        let nothing = self.producers.unconfirmed_bytes() == 0;
+        match self.shared.published.poll_room(nothing, &mut self.ticket, context) {
             Poll::Ready(()) => Ok(()),
             Poll::Pending => Err(Hold::PublishBytesTotal),
         }
@@ -443,6 +449,7 @@ impl Handles {
     pub(super) fn hand_over(&mut self) {
         self.tell_gathered();
         self.gathered_bytes = 0;
+        self.outstanding.count(self.producers.unconfirmed_bytes());
         while let Some(index) = self.touched.pop() {
             let Some(Some(slot)) = self.topics.get_mut(index) else { continue };
             if slot.events.is_empty() {
@@ -482,18 +489,42 @@ impl Handles {
     /// The session is over: all topics are told.
     pub(super) fn end(&mut self) {
         self.hand_over();
-        for slot in self.topics.drain(..).flatten() {
-            // A closed topic knows nobody any more.
+        for (index, slot) in self.topics.drain(..).enumerate() {
+            let Some(slot) = slot else { continue };
+            // A closed topic knows nobody any more, and has answered all.
+            let unconfirmed = self.producers.unconfirmed_in(index);
+            if unconfirmed > 0 {
+                let left = self.outstanding.leave_behind(unconfirmed);
+                let _ = slot.inbox.push(Entry::Left(left));
+            }
             let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
         }
+        let idle = self.subscriptions.values().filter(|one| one.delivered == 0 && !one.leaving);
+        self.standing.ended(idle.count() + self.producers.useless());
+        let open = self.standing.open();
+        open.give_back(Kind::Producer, self.producers.len());
+        open.give_back(Kind::Subscription, self.subscriptions.len());
+        open.give_back(Kind::Request, mem::take(&mut self.requests) as usize);
         for (inbox, mut ticket) in self.blocked.drain(..) {
             inbox.leave(&mut ticket);
         }
         self.shared.published.leave(&mut self.ticket);
+        self.outstanding.leave();
         self.slots.clear();
         self.producers.clear();
+        self.heard();
         self.subscriptions.clear();
         self.requesting = None;
+    }
+
+    /// A place for one more, and the slot of its topic.
+    fn place(&mut self, kind: Kind, to: Action, topic: &TopicName) -> Result<usize, Refusal> {
+        self.standing.open().take(kind)?;
+        let slot = self.standing.permit(to, topic).and_then(|()| self.slot(topic));
+        if slot.is_err() {
+            self.standing.open().give_back(kind, 1);
+        }
+        slot
     }
 
     /// The slot of a topic, which is made where that is allowed.
@@ -525,7 +556,8 @@ impl Handles {
     }
 
     /// One user of a slot less; a slot without users detaches the session from the topic.
-    fn leave_slot(&mut self, index: usize) {
+    fn leave_slot(&mut self, index: usize, kind: Kind) {
+        self.standing.open().give_back(kind, 1);
         let Some(place) = self.topics.get_mut(index) else { return };
         let Some(slot) = place else { return };
         slot.users -= 1;

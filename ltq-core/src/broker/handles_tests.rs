@@ -14,7 +14,7 @@ use crate::{
 /// The handles of a session whose hello was accepted.
 fn greeted(shared: &Arc<Shared>, session: SessionId, outbox: &Arc<Outbox>) -> Handles {
     let peer = Peer { address: Address::new("in-process", "peer"), identity: None };
-    let standing = Standing::new(shared.clone(), shared.together(), &peer);
+    let standing = Standing::new(shared.clone(), outbox.together().clone(), &peer);
     let mut handles = Handles::new(standing, shared.clone(), session, outbox.clone());
     handles.standing().admitted(shared.admit(&peer, None, None).unwrap());
     handles
@@ -115,7 +115,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (shared, gate) = testing::shared(true);
-        let outbox = shared.outbox();
+        let outbox = Outbox::new(shared.together(testing::far(1)));
         let handles = greeted(&shared, shared.new_session(), &outbox);
         Self { shared, gate, handles, outbox, next: [1; 4], deleting: JoinSet::new() }
     }
@@ -175,7 +175,8 @@ impl World {
                 return;
             }
             Step::NewSession => {
-                self.outbox = self.shared.outbox();
+                // Another stream of the same connection, before the one before is known to be gone.
+                self.outbox = Outbox::new(self.outbox.together().clone());
                 let session = self.shared.new_session();
                 self.handles = greeted(&self.shared, session, &self.outbox);
                 return;
@@ -210,8 +211,10 @@ impl World {
                         _ => {}
                     }
                 }
+                self.handles.heard();
             }
         }
+        self.handles.heard();
         self.check();
     }
 
@@ -224,6 +227,15 @@ impl World {
         let counted: Vec<_> =
             handles.topics.iter().map(|slot| slot.as_ref().map_or(0, |slot| slot.users)).collect();
         assert_eq!(counted, users);
+        let together = self.outbox.together();
+        let (producers, subscriptions) = (handles.producers.len(), handles.subscriptions.len());
+        assert_eq!(together.open.count(Kind::Producer), producers);
+        assert_eq!(together.open.count(Kind::Subscription), subscriptions);
+        assert_eq!(self.shared.handles.taken(), producers + subscriptions);
+        // What a stream left behind counts beside it.
+        let (own, all) = (handles.producers.unconfirmed_bytes(), together.publishes.used());
+        assert!(all >= own, "{all} bytes of the connection, {own} of its stream");
+        assert_eq!(together.address.as_ref().unwrap().published.used(), all);
     }
 
     /// The store works again, and everything that was sent is answered.
@@ -237,9 +249,12 @@ impl World {
         assert!(self.handles.producers.are_at_rest(), "{:?}", self.handles.producers);
         assert_eq!(self.shared.published.used(), 0, "and nothing is counted any more");
         let outbox = self.outbox.clone();
+        assert_eq!(outbox.together().publishes.used(), 0);
         drop(self.handles);
         self.shared.stop_topics().await;
         assert_eq!(self.shared.published.used(), 0);
+        assert_eq!(self.shared.handles.taken(), 0);
+        assert_eq!(outbox.together().publishes.used(), 0);
         assert_eq!(Arc::strong_count(&outbox), 2, "no topic keeps the session's outbox");
     }
 }

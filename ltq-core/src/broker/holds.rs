@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
     PublishBytes,
+    PublishBytesPerConnection,
+    PublishBytesPerAddress,
     PublishBytesTotal,
     PartialBytesTotal,
     InboxEntries,
     AnswerBytes,
+    AnswerBytesPerConnection,
     DeliveryBytes,
     DeliveryBytesTotal,
     Streams,
@@ -18,12 +21,15 @@ pub(super) enum Hold {
 }
 
 impl Hold {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::PublishBytes,
+        Self::PublishBytesPerConnection,
+        Self::PublishBytesPerAddress,
         Self::PublishBytesTotal,
         Self::PartialBytesTotal,
         Self::InboxEntries,
         Self::AnswerBytes,
+        Self::AnswerBytesPerConnection,
         Self::DeliveryBytes,
         Self::DeliveryBytesTotal,
         Self::Streams,
@@ -35,10 +41,13 @@ impl Hold {
     const fn as_str(self) -> &'static str {
         match self {
             Self::PublishBytes => "publish_bytes_max",
+            Self::PublishBytesPerConnection => "publish_bytes_per_connection_max",
+            Self::PublishBytesPerAddress => "publish_bytes_per_address_max",
             Self::PublishBytesTotal => "publish_bytes_total_max",
             Self::PartialBytesTotal => "partial_bytes_total_max",
             Self::InboxEntries => "inbox_entries_max",
             Self::AnswerBytes => "answer_bytes_max",
+            Self::AnswerBytesPerConnection => "answer_bytes_per_connection_max",
             Self::DeliveryBytes => "delivery_bytes_max",
             Self::DeliveryBytesTotal => "delivery_bytes_total_max",
             Self::Streams => "streams_max",

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::{
     budget::Budget,
     outbox::Outbox,
+    outstanding::LeftBehind,
     waiters::{Ticket, Waiters},
 };
 use crate::{
@@ -25,6 +26,8 @@ pub(super) enum Entry {
     Attach(SessionId, Arc<Outbox>),
     /// Something happened.
     Event(Event),
+    /// A session is gone that has published what is not answered. Comes before the news of its end.
+    Left(LeftBehind),
     /// Tell this one the topic's figures now.
     Show(Arc<Outbox>),
     /// Tell the catalogue of its channels.
@@ -38,7 +41,7 @@ impl Entry {
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Event(event) => weight(event),
-            Self::Attach(..) | Self::Show(_) | Self::Tell | Self::Cut => 0,
+            Self::Attach(..) | Self::Left(_) | Self::Show(_) | Self::Tell | Self::Cut => 0,
         }
     }
 }

@@ -18,7 +18,9 @@ mod handles;
 mod holds;
 mod inbox;
 mod outbox;
+mod outstanding;
 mod patience;
+mod places;
 mod producers;
 mod refuse;
 mod removals;
@@ -27,12 +29,14 @@ mod serve;
 mod session;
 mod settings;
 mod shared;
+mod shares;
 mod standing;
 mod strangers;
 mod together;
 mod topic_task;
 mod turns;
 mod unconfirmed;
+mod unread;
 mod waiters;
 mod watch;
 
@@ -60,7 +64,7 @@ pub use figures::BrokerUse;
 pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
-    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Limit, Listener,
+    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, HeldUp, Limit, Listener,
     NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
@@ -295,6 +299,12 @@ impl<S: Store> Broker<S> {
     /// on its way to a topic before is stored.
     pub fn set_draining(&self, draining: bool) {
         self.shared.draining.set(draining);
+    }
+
+    /// What of its messages the program around it cannot hand over: operators are shown it in
+    /// [`NodeStats::held_up`].
+    pub fn set_held_up(&self, held_up: Vec<HeldUp>) {
+        self.shared.draining.set_held_up(held_up);
     }
 
     /// Whether it takes in nothing more: [`set_draining`](Self::set_draining).

@@ -69,6 +69,11 @@ impl Outbox {
         Arc::new(Self { together, state: Mutex::default() })
     }
 
+    /// What its stream shares with others.
+    pub(super) const fn together(&self) -> &Arc<Together> {
+        &self.together
+    }
+
     /// Adds anything but a delivery. The caller wakes the session when its turn is over: see
     /// [`Self::wake`].
     pub(super) fn push(&self, outgoing: Outgoing) {

@@ -25,6 +25,8 @@ struct Producer {
     /// Once it is open: the last sequence that was stored before.
     opened: Option<u64>,
     closed: bool,
+    /// It has published something.
+    useful: bool,
 }
 
 /// Where a producer's topic is among those of the session, and what it is called there.
@@ -53,7 +55,8 @@ impl Producers {
         self.last_id = self.last_id.wrapping_add(1);
         let id = self.last_id;
         let unconfirmed = Unconfirmed::default();
-        let producer = Producer { handle, slot, unconfirmed, opened: None, closed: false };
+        let producer =
+            Producer { handle, slot, unconfirmed, opened: None, closed: false, useful: false };
         self.ids.insert(handle, id);
         self.producers.insert(id, producer);
         Place { slot, id }
@@ -74,16 +77,29 @@ impl Producers {
     /// Notes a publish of at least one message.
     pub(super) fn published(&mut self, id: u32, sequence: u64, count: u64, bytes: usize) {
         if let Some(producer) = self.producers.get_mut(&id) {
+            producer.useful = true;
             producer.unconfirmed.push(sequence, count, bytes);
             self.unconfirmed_bytes += bytes;
         }
     }
 
-    /// Notes that a producer will publish no more.
-    pub(super) fn close(&mut self, id: u32) {
-        if let Some(producer) = self.producers.get_mut(&id) {
-            producer.closed = true;
-        }
+    /// Notes that a producer will publish no more. Says whether it published anything.
+    pub(super) fn close(&mut self, id: u32) -> bool {
+        let Some(producer) = self.producers.get_mut(&id) else { return false };
+        producer.closed = true;
+        producer.useful
+    }
+
+    /// How many are not closed and have published nothing.
+    pub(super) fn useless(&self) -> usize {
+        let all = self.producers.values();
+        all.filter(|producer| !producer.useful && !producer.closed).count()
+    }
+
+    /// Bytes of what is published to the topic of one slot and not answered.
+    pub(super) fn unconfirmed_in(&self, slot: usize) -> usize {
+        let all = self.producers.values().filter(|producer| producer.slot == slot);
+        all.map(|producer| producer.unconfirmed.bytes()).sum()
     }
 
     /// Forgets a producer if nothing is to come for it, and returns the slot that it leaves.

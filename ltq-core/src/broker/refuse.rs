@@ -1,7 +1,7 @@
 //! What the shell refuses by itself, and in which words.
 
 use crate::{
-    Credit, Limit, Records, RecordsError, Refusal, RefusalCode, TopicName,
+    Credit, Records, RecordsError, Refusal, RefusalCode, TopicName,
     model::{Event, Reply, SessionId},
     protocol::Frame,
 };
@@ -70,10 +70,6 @@ pub(super) fn bad_records(records: &Records, message_bytes_max: u32) -> Option<R
 
 pub(super) fn in_use(what: &str, handle: u32) -> Refusal {
     Refusal::new(RefusalCode::HandleInUse, format!("{what} {handle} is open already"))
-}
-
-pub(super) fn limit(limit: Limit, what: &str, max: u32) -> Refusal {
-    Refusal::limit(limit, format!("a stream may have {max} {what} at a time"))
 }
 
 pub(super) fn credit_refusal(credit: Credit, max: Credit) -> Refusal {

@@ -96,7 +96,8 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
     };
     match stream {
         Ok(Ok(Some(stream))) => {
-            let (together, peer) = (shared.together(), connection.peer());
+            let peer = connection.peer();
+            let together = shared.together(Origin::of_peer(peer));
             let ended = session::run(shared.clone(), peer, stream, together, None).await;
             report(shared, connection, ended);
         }
@@ -110,7 +111,7 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
 async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
     let connection: Arc<dyn Connection> = Arc::from(connection);
     let strangers = Strangers::new(connection.clone(), shared);
-    let together = shared.together();
+    let together = shared.together(Origin::of_peer(connection.peer()));
     let hello_timeout = shared.settings.hello_timeout;
     let mut sessions = JoinSet::new();
     let mut closing = pin!(shared.closing());

@@ -29,6 +29,7 @@ use super::{
     standing::Standing,
     strangers::Stranger,
     together::Together,
+    unread::Unread,
     watch::{Attention, Watch},
 };
 use crate::{
@@ -113,6 +114,8 @@ struct Session {
     /// Bytes of deliveries in `outgoing`, and whether any were written since there were none.
     outgoing_bytes: usize,
     delivering: bool,
+    /// What of all that are answers.
+    unread: Unread,
     state: State,
     /// By what it is kept from reading.
     held_back: Option<Hold>,
@@ -153,8 +156,9 @@ impl Session {
             read_bytes: READ_BYTES_MIN,
             memory: ReadMemory::default(),
             partial: Partial::default(),
-            together,
             half_read: 0,
+            unread: Unread::new(together.clone()),
+            together,
             write: WriteQueue::new(),
             heard: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -196,6 +200,14 @@ impl Session {
     /// Moves what the outbox holds to the stream, as far as it takes it.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, SessionError> {
         let mut progress = self.hear(context)?;
+        progress |= self.flush(context)?;
+        self.unread.count(self.write.len());
+        Ok(progress)
+    }
+
+    /// Says what is to be said, as far as the stream takes it.
+    fn flush(&mut self, context: &mut Context<'_>) -> Result<bool, SessionError> {
+        let mut progress = false;
         loop {
             while self.write.len() < self.shared.settings.answer_bytes_max
                 && let Some(outgoing) = self.outgoing.pop_front()
@@ -250,8 +262,12 @@ impl Session {
                     return Err(refusal.into());
                 }
             }
+            if !matches!(outgoing, Outgoing::Delivery(..)) {
+                self.unread.waits();
+            }
             self.outgoing.push_back(outgoing);
         }
+        self.handles.heard();
         Ok(true)
     }
 
@@ -269,7 +285,9 @@ impl Session {
                 if let Some(refusal) = replies::refusal_of(&reply) {
                     self.shared.refusals.count(refusal);
                 }
+                let before = self.write.len();
                 replies::write(reply, frame_bytes_max, &mut self.write);
+                self.unread.says(self.write.len() - before);
             }
             Outgoing::Closing => {}
         }
@@ -345,7 +363,7 @@ impl Session {
     fn poll_room(&mut self, context: &Context<'_>) -> Attention {
         let (hold, attention) = if self.write.len() >= self.shared.settings.answer_bytes_max {
             (Some(Hold::AnswerBytes), Attention::Behind)
-        } else if let Err(hold) = self.handles.poll_room(context) {
+        } else if let Err(hold) = self.poll_room_for_requests(context) {
             (Some(hold), Attention::Behind)
         } else if self.shared.partials.poll_room(&self.partial, context).is_pending() {
             (Some(Hold::PartialBytesTotal), Attention::Crowded)
@@ -359,6 +377,18 @@ impl Session {
         }
         self.held_back = hold;
         attention
+    }
+
+    /// Whether its connection, its address and the node have room for what it may ask for.
+    fn poll_room_for_requests(&mut self, context: &Context<'_>) -> Result<(), Hold> {
+        if matches!(self.state, State::Greeting) {
+            // A hello asks for nothing that anybody has to keep.
+            return Ok(());
+        }
+        if !self.unread.has_room(context) {
+            return Err(Hold::AnswerBytesPerConnection);
+        }
+        self.handles.poll_room(context)
     }
 
     /// Makes room for the rest of a long frame, by as much as there is of it, so that copying it
@@ -442,7 +472,9 @@ impl Session {
         match frame {
             Frame::Ping { nonce } => {
                 self.handles.standing().futile("a ping");
+                let before = self.write.len();
                 encode(&Frame::Pong { nonce }, &mut self.write);
+                self.unread.said(self.write.len() - before);
             }
             Frame::Pong { .. } => self.handles.standing().futile("a pong"),
             frame => self.handles.handle(frame)?,
@@ -452,6 +484,7 @@ impl Session {
 
     fn greet(&mut self, hello: &Hello) -> Result<(), SessionError> {
         greeting::check_version(hello)?;
+        self.handles.standing().may_begin()?;
         let known = self.stranger.as_ref().and_then(Stranger::known);
         let grant = self.shared.admit(&self.peer, hello.token.as_deref(), known)?;
         let settings = &self.shared.settings;

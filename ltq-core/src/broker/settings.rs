@@ -43,18 +43,28 @@ pub struct BrokerSettings {
     pub message_bytes_max: u32,
     /// The longest frame, in bytes. Default: 8 MiB.
     pub frame_bytes_max: u32,
-    /// The most subscriptions of one stream. Default: 4,096.
+    /// The most subscriptions of one connection, on all of its streams. Default: 4,096.
     pub subscriptions_max: u32,
-    /// The most open producers of one stream. Default: 4,096.
+    /// The most open producers of one connection, on all of its streams. Default: 4,096.
     pub producers_max: u32,
+    /// The most subscriptions and open producers of all connections together. At most 10,000,000. Default:
+    /// 1,000,000.
+    pub handles_total_max: usize,
+    /// The most of them from one [`Origin`](crate::Origin), where there is one. `None`, the default: a
+    /// quarter.
+    pub handles_per_address_max: Option<usize>,
     /// The most frames of one connection within a second that cost work and bring nothing: pings,
     /// requests that are refused, numbers that name nothing, credit that was given before or is taken
-    /// back. Beyond it the stream that sent the last is ended. Default: 10,000.
+    /// back, ends of subscriptions that were given nothing and of producers that published nothing.
+    /// Beyond it the stream that sent the last is ended, and those that say hello. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by using them, at once and in each minute;
     /// beyond it such use is refused. Peers of this machine are not counted, but for users of Unix sockets.
     /// Default: 1,000.
     pub topics_per_minute_max: u32,
+    /// The same for channels, those that end with their last consumer among them. A client that is
+    /// there again makes all of the latter anew. Default: 10,000.
+    pub channels_per_minute_max: u32,
     /// Wrong tokens in a row, each counted once, after which an address is turned away unasked: for a
     /// second, and after each further one for twice as long, up to [`lockout_max`](Self::lockout_max).
     /// Default: 10.
@@ -63,10 +73,11 @@ pub struct BrokerSettings {
     /// Default: 60 s.
     pub lockout_max: Duration,
     /// The most addresses of which it is remembered which brought wrong tokens, and the same for those
-    /// which made topics by use, some 120 bytes for each; the one seen longest ago is forgotten for a
-    /// further one. 1 to 10,000,000. Default: 4,096.
+    /// which made topics by use, and channels, some 120 bytes for each; the one seen longest ago is
+    /// forgotten for a further one. 1 to 10,000,000. Default: 4,096.
     pub addresses_known_max: usize,
-    /// The most requests of operators that one stream has unanswered. Default: 16.
+    /// The most requests of operators that one connection has unanswered, on all of its streams.
+    /// Default: 16.
     pub requests_max: u32,
     /// The most entries in what one topic has still to hear; beyond it streams that use the topic are
     /// not read from. An entry is what one frame asks for, or eight settlements of one. Default: 8,192.
@@ -75,12 +86,22 @@ pub struct BrokerSettings {
     /// it the broker reads no more from that stream, and encodes no more for it. 4 KiB to 1 GiB. Default:
     /// 256 KiB.
     pub answer_bytes_max: usize,
+    /// The same of answers alone, encoded or not, for all streams of a connection: beyond it the broker
+    /// reads from none of them. At least `answer_bytes_max`. `None`, the default: four times as much.
+    pub answer_bytes_per_connection_max: Option<usize>,
     /// Bytes that one stream may have published and not yet confirmed, each publish counting 256
     /// bytes more than its records; beyond it the broker reads no more from that stream. Default:
     /// 16 MiB.
     pub publish_bytes_max: u64,
-    /// The same for all streams together, those that are gone included; beyond it the broker
-    /// reads no more from any stream that has publishes unconfirmed. Default: 256 MiB.
+    /// The same for all streams of a connection, those that are gone included; beyond it the broker
+    /// reads no more from any of them that has publishes unconfirmed, and beyond twice as much from
+    /// none. At least `publish_bytes_max`. `None`, the default: twice that.
+    pub publish_bytes_per_connection_max: Option<u64>,
+    /// The same for all connections of one [`Origin`](crate::Origin), where there is one. At least
+    /// `publish_bytes_max`. `None`, the default: a quarter of `publish_bytes_total_max`, or
+    /// `publish_bytes_max` where that is more.
+    pub publish_bytes_per_address_max: Option<u64>,
+    /// The same for all streams together. Default: 256 MiB.
     pub publish_bytes_total_max: usize,
     /// Bytes of half-read frames longer than a quarter of [`partial_bytes_free`](Self::partial_bytes_free),
     /// and of shorter ones as far as one connection has more than that of them, over all streams; beyond it streams that
@@ -132,15 +153,21 @@ impl fmt::Debug for BrokerSettings {
             frame_bytes_max,
             subscriptions_max,
             producers_max,
+            handles_total_max,
+            handles_per_address_max,
             futile_frames_max,
             topics_per_minute_max,
+            channels_per_minute_max,
             wrong_tokens_max,
             lockout_max,
             addresses_known_max,
             requests_max,
             inbox_entries_max,
             answer_bytes_max,
+            answer_bytes_per_connection_max,
             publish_bytes_max,
+            publish_bytes_per_connection_max,
+            publish_bytes_per_address_max,
             publish_bytes_total_max,
             partial_bytes_total_max,
             partial_bytes_free,
@@ -166,15 +193,21 @@ impl fmt::Debug for BrokerSettings {
             .field("frame_bytes_max", frame_bytes_max)
             .field("subscriptions_max", subscriptions_max)
             .field("producers_max", producers_max)
+            .field("handles_total_max", handles_total_max)
+            .field("handles_per_address_max", handles_per_address_max)
             .field("futile_frames_max", futile_frames_max)
             .field("topics_per_minute_max", topics_per_minute_max)
+            .field("channels_per_minute_max", channels_per_minute_max)
             .field("wrong_tokens_max", wrong_tokens_max)
             .field("lockout_max", lockout_max)
             .field("addresses_known_max", addresses_known_max)
             .field("requests_max", requests_max)
             .field("inbox_entries_max", inbox_entries_max)
             .field("answer_bytes_max", answer_bytes_max)
+            .field("answer_bytes_per_connection_max", answer_bytes_per_connection_max)
             .field("publish_bytes_max", publish_bytes_max)
+            .field("publish_bytes_per_connection_max", publish_bytes_per_connection_max)
+            .field("publish_bytes_per_address_max", publish_bytes_per_address_max)
             .field("publish_bytes_total_max", publish_bytes_total_max)
             .field("partial_bytes_total_max", partial_bytes_total_max)
             .field("partial_bytes_free", partial_bytes_free)
@@ -206,15 +239,21 @@ impl Default for BrokerSettings {
             frame_bytes_max: 8 << 20,
             subscriptions_max: 4096,
             producers_max: 4096,
+            handles_total_max: 1_000_000,
+            handles_per_address_max: None,
             futile_frames_max: 10_000,
             topics_per_minute_max: 1_000,
+            channels_per_minute_max: 10_000,
             wrong_tokens_max: 10,
             lockout_max: Duration::from_secs(60),
             addresses_known_max: 4096,
             requests_max: 16,
             inbox_entries_max: 8192,
             answer_bytes_max: 256 << 10,
+            answer_bytes_per_connection_max: None,
             publish_bytes_max: 16 << 20,
+            publish_bytes_per_connection_max: None,
+            publish_bytes_per_address_max: None,
             publish_bytes_total_max: 256 << 20,
             partial_bytes_total_max: 128 << 20,
             partial_bytes_free: 256 << 10,
@@ -269,6 +308,8 @@ impl BrokerSettings {
         rule(max > 0, "futile_frames_max", &max, at_least_one)?;
         let max = self.topics_per_minute_max;
         rule(max > 0, "topics_per_minute_max", &max, at_least_one)?;
+        let max = self.channels_per_minute_max;
+        rule(max > 0, "channels_per_minute_max", &max, at_least_one)?;
         rule(self.streams_max > 0, "streams_max", &self.streams_max, at_least_one)?;
         rule(
             self.subscriptions_max > 0,
@@ -304,6 +345,17 @@ impl BrokerSettings {
             format!("it must hold the longest frame: at least {least} bytes"),
         )?;
         for (setting, bytes) in [
+            ("publish_bytes_per_connection_max", self.publish_bytes_per_connection()),
+            ("publish_bytes_per_address_max", self.publish_bytes_per_address()),
+        ] {
+            rule(
+                bytes as u64 >= self.publish_bytes_max,
+                setting,
+                &bytes,
+                format!("at least what a stream may have: {} bytes", self.publish_bytes_max),
+            )?;
+        }
+        for (setting, bytes) in [
             ("publish_bytes_total_max", self.publish_bytes_total_max),
             ("partial_bytes_total_max", self.partial_bytes_total_max),
         ] {
@@ -326,6 +378,31 @@ impl BrokerSettings {
         self.check_model()
     }
 
+    /// Bytes that all streams of a connection may have published and not yet confirmed.
+    pub(super) fn publish_bytes_per_connection(&self) -> usize {
+        let usual = self.publish_bytes_max.saturating_mul(2);
+        let most = self.publish_bytes_per_connection_max.unwrap_or(usual);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// The same for all connections of one address.
+    pub(super) fn publish_bytes_per_address(&self) -> usize {
+        let usual = (self.publish_bytes_total_max as u64 / 4).max(self.publish_bytes_max);
+        let most = self.publish_bytes_per_address_max.unwrap_or(usual);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// Subscriptions and producers that one address may have.
+    pub(super) fn handles_per_address(&self) -> usize {
+        self.handles_per_address_max.unwrap_or_else(|| self.handles_total_max.div_ceil(4))
+    }
+
+    /// Bytes of answers that may wait for all streams of a connection.
+    pub(super) fn answer_bytes_per_connection(&self) -> usize {
+        let usual = self.answer_bytes_max.saturating_mul(4);
+        self.answer_bytes_per_connection_max.unwrap_or(usual)
+    }
+
     /// Checks what bounds one peer, connection or address.
     fn check_peers(&self) -> Result<(), SettingsError> {
         let max = self.wrong_tokens_max;
@@ -339,6 +416,8 @@ impl BrokerSettings {
         for (setting, value, range) in [
             ("addresses_known_max", self.addresses_known_max, 1..=COUNT_CEILING),
             ("requests_max", self.requests_max as usize, 1..=COUNT_CEILING),
+            ("handles_total_max", self.handles_total_max, 1..=COUNT_CEILING),
+            ("handles_per_address_max", self.handles_per_address(), 1..=COUNT_CEILING),
             ("inbox_entries_max", self.inbox_entries_max, 1..=COUNT_CEILING),
             ("unknown_streams_max", self.unknown_streams_max, 1..=STREAMS_CEILING),
             (
@@ -361,7 +440,13 @@ impl BrokerSettings {
             let (least, most) = (range.start(), range.end());
             rule(range.contains(&value), setting, &value, format!("{least} to {most}"))?;
         }
-        Ok(())
+        let (all, one) = (self.answer_bytes_per_connection(), self.answer_bytes_max);
+        rule(
+            all >= one,
+            "answer_bytes_per_connection_max",
+            &all,
+            format!("at least what a stream may have: {one} bytes"),
+        )
     }
 
     /// Checks the limits of delivery: one of 0 would be a broker that stands still.

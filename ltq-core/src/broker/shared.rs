@@ -20,8 +20,10 @@ use super::{
     holds::Holds,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
+    places::Places,
     settings::BrokerSettings,
-    together::Together,
+    shares::Shares,
+    together::{Common, Together},
     topic_task,
 };
 use crate::{
@@ -41,6 +43,9 @@ pub(super) struct Shared {
     pub(super) published: Arc<Budget>,
     pub(super) delivered: Arc<Budget>,
     pub(super) partials: Partials,
+    /// Subscriptions and producers of all connections.
+    pub(super) handles: Arc<Places>,
+    shares: Shares,
     topics: Mutex<BTreeMap<TopicName, Arc<Inbox>>>,
     sessions: AtomicU64,
     /// The sessions that want to hear when the node stops.
@@ -103,6 +108,8 @@ impl Shared {
             published: Arc::new(Budget::new(settings.publish_bytes_total_max)),
             delivered: Arc::new(Budget::new(settings.delivery_bytes_total_max)),
             partials: Partials::new(settings.partial_bytes_total_max),
+            handles: Arc::new(Places::new(settings.handles_total_max)),
+            shares: Shares::new(&settings),
             store,
             instance: instance(&environment),
             environment,
@@ -130,17 +137,25 @@ impl Shared {
             publish_bytes: self.published.used() as u64,
             partial_bytes: self.partials.used() as u64,
             delivery_bytes: self.delivered.used() as u64,
+            handles: self.handles.taken() as u64,
         }
     }
 
-    /// What the streams of a new connection share.
-    pub(super) fn together(&self) -> Arc<Together> {
-        Together::new(self.delivered.clone(), self.holds.clone(), &self.settings)
+    /// What the streams of a new connection from there share.
+    pub(super) fn together(&self, origin: Option<Origin>) -> Arc<Together> {
+        let common = Common {
+            delivered: self.delivered.clone(),
+            holds: self.holds.clone(),
+            handles: self.handles.clone(),
+            origin,
+            address: self.shares.of(origin),
+        };
+        Together::new(common, &self.settings)
     }
 
-    /// The way to somebody who is alone with it.
+    /// The way to somebody who is alone with it, of this program.
     pub(super) fn outbox(&self) -> Arc<Outbox> {
-        Outbox::new(self.together())
+        Outbox::new(self.together(None))
     }
 
     pub(super) fn new_session(&self) -> SessionId {

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{door, producers::Producers, shared::Shared, together::Together};
+use super::{door, places::Open, producers::Producers, shared::Shared, together::Together};
 use crate::{
     Action, Address, AdminRequest, AdminResponse, Grant, Origin, Peer, Refusal, RefusalCode, Seat,
     TopicName,
@@ -19,7 +19,6 @@ use crate::{
 pub(super) struct Standing {
     shared: Arc<Shared>,
     peer: Address,
-    origin: Option<Origin>,
     /// None before the hello.
     grant: Option<Grant>,
     futile: Futile,
@@ -29,13 +28,24 @@ impl Standing {
     /// Of one stream of those that share `together`.
     pub(super) fn new(shared: Arc<Shared>, together: Arc<Together>, peer: &Peer) -> Self {
         let futile = Futile::new(together, shared.settings.futile_frames_max);
-        let origin = Origin::of_peer(peer);
-        Self { shared, peer: peer.address.clone(), origin, grant: None, futile }
+        Self { shared, peer: peer.address.clone(), grant: None, futile }
     }
 
     /// Its hello was accepted.
     pub(super) fn admitted(&mut self, grant: Grant) {
         self.grant = Some(grant);
+    }
+
+    /// Whether a stream may begin on its connection now.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Flooding`] when those before brought too much that brings nothing.
+    pub(super) fn may_begin(&self) -> Result<(), Refusal> {
+        if !self.futile.together.is_flooding(self.futile.max) {
+            return Ok(());
+        }
+        self.shared.counters.sessions_flooding.fetch_add(1, Ordering::Relaxed);
+        Err(self.futile.refusal("what streams opened that have ended"))
     }
 
     /// Whether it is to be served any longer.
@@ -95,13 +105,26 @@ impl Standing {
     }
 
     /// Where it comes from, as far as limits count.
-    pub(super) const fn origin(&self) -> Option<Origin> {
-        self.origin
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.futile.together.origin
+    }
+
+    /// What the streams of its connection have open together.
+    pub(super) fn open(&self) -> &Open {
+        &self.futile.together.open
     }
 
     /// It asked for something that brings nothing; too much of it shows in [`check`](Self::check).
     pub(super) fn futile(&mut self, what: &str) {
         self.futile.note(what);
+    }
+
+    /// It ends, and so much that it had open was of no use to anybody.
+    pub(super) fn ended(&self, useless: usize) {
+        if useless > 0 {
+            let count = u32::try_from(useless).unwrap_or(u32::MAX);
+            self.futile.together.futile(count, self.futile.max);
+        }
     }
 
     /// Notes what a topic's answer, before it is told in the client's numbers, says of the peer: that
@@ -152,13 +175,17 @@ impl Futile {
             self.spared -= 1;
             return;
         }
-        if self.together.futile(self.max) {
-            let detail = format!(
-                "more than {} frames within a second that bring nothing; the last was {what}",
-                self.max
-            );
-            self.flood = Some(Refusal::new(RefusalCode::Flooding, detail));
+        if self.together.futile(1, self.max) {
+            self.flood = Some(self.refusal(what));
         }
+    }
+
+    fn refusal(&self, what: &str) -> Refusal {
+        let detail = format!(
+            "more than {} frames within a second that bring nothing; the last was {what}",
+            self.max
+        );
+        Refusal::new(RefusalCode::Flooding, detail)
     }
 
     fn spare(&mut self, frames: u64) {

@@ -1,6 +1,6 @@
 //! What the tests of the shell share: a store that keeps nothing and commits when it is told to.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::{settings::BrokerSettings, shared::Shared};
 use crate::{
-    Bounds, Committed, Durability, Environment, LogInfo, LogName, Offset, ReadLimits, RecordBatch,
-    Store, StoreError, StoreStats, Timestamp, TopicName, TopicSettings, WriteBatch,
+    Bounds, Committed, Durability, Environment, LogInfo, LogName, Offset, Origin, ReadLimits,
+    RecordBatch, Store, StoreError, StoreStats, Timestamp, TopicName, TopicSettings, WriteBatch,
 };
 
 /// Keeps nothing, and commits while its gate is open.
@@ -82,4 +82,9 @@ pub(super) fn shared(open: bool) -> (Arc<Shared>, watch::Sender<bool>) {
 
 pub(super) fn topic(name: &str) -> TopicName {
     TopicName::new(name).unwrap()
+}
+
+/// Where a peer comes from that is not of this machine.
+pub(super) fn far(n: u32) -> Option<Origin> {
+    Origin::of_ip(IpAddr::V4((0xc000_0200 + n).into()))
 }

@@ -16,8 +16,11 @@ use super::{
     budget::Budget,
     holds::{Hold, Holds},
     outbox::Outbox,
+    places::{Open, Places},
     settings::BrokerSettings,
+    shares::Share,
 };
+use crate::Origin;
 
 /// Counts over all streams of a connection. A peer opens a stream for next to nothing, so that no
 /// limit on what it costs the node may be multiplied by their number.
@@ -39,6 +42,24 @@ pub(super) struct Together {
     /// Memory of short frames that are there in part.
     half_read_bytes: AtomicUsize,
     futile: Mutex<Futile>,
+    /// Publishes that are not answered, here and of all connections of the address.
+    pub(super) publishes: Budget,
+    pub(super) address: Option<Arc<Share>>,
+    /// Answers that its peer has not read.
+    pub(super) answers: Budget,
+    pub(super) open: Open,
+    /// Where the peer comes from, as far as limits count.
+    pub(super) origin: Option<Origin>,
+}
+
+/// Where a connection comes from, and what it shares with others.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) delivered: Arc<Budget>,
+    pub(super) holds: Arc<Holds>,
+    pub(super) handles: Arc<Places>,
+    pub(super) origin: Option<Origin>,
+    pub(super) address: Option<Arc<Share>>,
 }
 
 /// Frames that brought nothing since a moment. The clock is looked at once for as many of them as are
@@ -50,12 +71,14 @@ struct Futile {
 }
 
 impl Together {
-    pub(super) fn new(
-        delivered: Arc<Budget>,
-        holds: Arc<Holds>,
-        settings: &BrokerSettings,
-    ) -> Arc<Self> {
+    pub(super) fn new(common: Common, settings: &BrokerSettings) -> Arc<Self> {
+        let Common { delivered, holds, handles, origin, address } = common;
         Arc::new(Self {
+            publishes: Budget::new(settings.publish_bytes_per_connection()),
+            answers: Budget::new(settings.answer_bytes_per_connection()),
+            open: Open::new(handles, address.clone(), settings),
+            address,
+            origin,
             delivered,
             holds,
             delivery_bytes_max: settings.delivery_bytes_max,
@@ -174,6 +197,22 @@ impl Together {
         }
     }
 
+    /// Streams have published so much.
+    pub(super) fn published(&self, bytes: usize) {
+        self.publishes.take(bytes);
+        if let Some(address) = &self.address {
+            address.published.take(bytes);
+        }
+    }
+
+    /// So much of it is answered.
+    pub(super) fn answered(&self, bytes: usize) {
+        self.publishes.give_back(bytes);
+        if let Some(address) = &self.address {
+            address.published.give_back(bytes);
+        }
+    }
+
     /// One stream's short frame takes so much memory now instead of so much before. Says whether all
     /// of them together are free still.
     pub(super) fn half_read(&self, before: usize, after: usize) -> bool {
@@ -193,24 +232,33 @@ impl Together {
 impl Together {
     /// With the usual limits.
     pub(super) fn of(delivered: Arc<Budget>) -> Arc<Self> {
-        Self::new(delivered, Arc::default(), &BrokerSettings::default())
+        let settings = BrokerSettings::default();
+        let handles = Arc::new(Places::new(settings.handles_total_max));
+        let holds = Arc::default();
+        Self::new(Common { delivered, holds, handles, origin: None, address: None }, &settings)
     }
 }
 
 impl Together {
-    /// A frame brought nothing. Says whether more than `max` on all streams did within a second.
-    pub(super) fn futile(&self, max: u32) -> bool {
+    /// So many frames brought nothing. Says whether more than `max` on all streams did within a second.
+    pub(super) fn futile(&self, count: u32, max: u32) -> bool {
         let mut futile = self.futile.lock();
         let began = *futile.began.get_or_insert_with(Instant::now);
-        futile.count = futile.count.saturating_add(1);
+        futile.count = futile.count.saturating_add(count);
         if futile.count <= max {
             return false;
         }
         if began.elapsed() < WINDOW {
             return true;
         }
-        *futile = Futile { count: 1, began: Some(Instant::now()) };
+        *futile = Futile { count, began: Some(Instant::now()) };
         false
+    }
+
+    /// Whether that is so now, without one more.
+    pub(super) fn is_flooding(&self, max: u32) -> bool {
+        let futile = self.futile.lock();
+        futile.count > max && futile.began.is_some_and(|began| began.elapsed() < WINDOW)
     }
 }
 

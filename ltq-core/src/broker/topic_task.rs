@@ -17,14 +17,15 @@ use tracing::{debug, error, info};
 use super::{
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
+    outstanding::LeftWithTopic,
     patience::Patience,
     refuse::{gone, refuse},
     removals::Removals,
     shared::Shared,
 };
 use crate::{
-    AdminResponse, Monotonic, Now, Offset, RecordBatch, StoreError,
-    model::{Command, ConsumerId, Event, LoadTicket, Removed, Reply, SessionId, Topic},
+    AdminResponse, ChannelName, Monotonic, Now, Offset, RecordBatch, Refusal, StoreError,
+    model::{Command, ConsumerId, Event, Gate, LoadTicket, Removed, Reply, SessionId, Topic},
 };
 
 /// Runs a topic until it is deleted or has stopped.
@@ -50,6 +51,7 @@ pub(super) fn run(
         answers: Vec::new(),
         timer: None,
         counted_bytes: 0,
+        left: LeftWithTopic::default(),
         failing: false,
         removals: Removals::default(),
         cut: false,
@@ -86,6 +88,7 @@ struct TopicTask {
     timer: Option<(Monotonic, Pin<Box<Sleep>>)>,
     /// What the topic's unanswered requests count in the budget.
     counted_bytes: usize,
+    left: LeftWithTopic,
     /// The last commit or read failed: said once, not for each of them.
     failing: bool,
     removals: Removals,
@@ -175,6 +178,7 @@ impl TopicTask {
                 }
                 self.topic.handle(event, now);
             }
+            Entry::Left(behind) => self.left.leave(self.counted_bytes, behind),
             Entry::Show(outbox) => {
                 let stats = AdminResponse::Topic(Box::new(self.topic.stats()));
                 outbox.push(Outgoing::Own(Reply::Admin { request: 0, result: Ok(stats) }));
@@ -197,6 +201,7 @@ impl TopicTask {
     fn count(&mut self) {
         let bytes = self.topic.unanswered_bytes();
         let before = std::mem::replace(&mut self.counted_bytes, bytes);
+        self.left.count(before, bytes);
         if bytes > before {
             self.shared.published.take(bytes - before);
         } else {
@@ -271,14 +276,11 @@ impl TopicTask {
 
     /// Does what the model says until it says no more.
     fn carry_out(&mut self, context: &mut Context<'_>) {
-        while let Some(command) = self.topic.poll_command(&mut |consumer: ConsumerId, bytes| {
-            // Nothing is kept for a session that is gone.
-            let Some(outbox) = self.outboxes.get(&consumer.session) else { return true };
-            let admitted = outbox.admit(consumer, bytes, &self.inbox);
-            if admitted && bytes == 0 && !self.reading.contains(&consumer) {
-                self.reading.push(consumer);
-            }
-            admitted
+        while let Some(command) = self.topic.poll_command(&mut Sessions {
+            shared: &self.shared,
+            inbox: &self.inbox,
+            outboxes: &self.outboxes,
+            reading: &mut self.reading,
         }) {
             match command {
                 Command::Commit { .. } if self.cut => {
@@ -467,7 +469,7 @@ impl TopicTask {
                     outbox.push(Outgoing::Own(Reply::Admin { request: 0, result }));
                     asked.push(outbox);
                 }
-                Entry::Tell | Entry::Cut => {}
+                Entry::Left(_) | Entry::Tell | Entry::Cut => {}
             }
         });
         asked.iter().for_each(|outbox| outbox.wake());
@@ -482,6 +484,33 @@ impl Drop for TopicTask {
     /// However the task ends, nobody waits for it to hear anything.
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// The sessions of a topic, as its model asks about them.
+struct Sessions<'a> {
+    shared: &'a Shared,
+    inbox: &'a Arc<Inbox>,
+    outboxes: &'a HashMap<SessionId, Arc<Outbox>>,
+    reading: &'a mut Vec<ConsumerId>,
+}
+
+impl Gate for Sessions<'_> {
+    fn admit(&mut self, consumer: ConsumerId, bytes: usize) -> bool {
+        // Nothing is kept for a session that is gone.
+        let Some(outbox) = self.outboxes.get(&consumer.session) else { return true };
+        let admitted = outbox.admit(consumer, bytes, self.inbox);
+        if admitted && bytes == 0 && !self.reading.contains(&consumer) {
+            self.reading.push(consumer);
+        }
+        admitted
+    }
+
+    fn may_make(&mut self, consumer: ConsumerId, channel: &ChannelName) -> Result<(), Refusal> {
+        let outbox = self.outboxes.get(&consumer.session);
+        let from = outbox.and_then(|outbox| outbox.together().origin);
+        let per_minute = self.shared.settings.channels_per_minute_max;
+        self.shared.door.make_channel(from, self.inbox.topic(), channel, per_minute)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{
-    Command, ProducerId, Reply, SequenceRange, Topic,
+    Command, Gate, ProducerId, Reply, SequenceRange, Topic,
     channel::Channel,
     commit::{Effect, Group, Opening, Outcome},
     keys,
@@ -20,7 +20,7 @@ use crate::{
 impl Topic {
     /// Puts the next commit together from what is wished for, and hands it out unless nothing of
     /// it needs the store.
-    pub(super) fn build(&mut self) {
+    pub(super) fn build(&mut self, gate: &mut dyn Gate) {
         self.commit.begin(self.bounds.end, self.now.wall);
         if self.stage == Stage::New {
             self.commit.creates = true;
@@ -31,7 +31,7 @@ impl Topic {
             self.put_topic();
         }
         while let Some(wish) = self.wishes.pop_front() {
-            match self.take(wish) {
+            match self.take(wish, gate) {
                 Flow::Next => {}
                 Flow::Last => break,
                 Flow::Wait(wish) => {

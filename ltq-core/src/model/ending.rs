@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Command, Event, Reply, Topic, channels::Channels, producers::Producers,
+    Command, Event, Gate, Reply, Topic, channels::Channels, producers::Producers,
     subscribing::Subscription, topic::Stage, window::Window, wish::Wish,
 };
 use crate::{Refusal, RefusalCode};
@@ -73,14 +73,14 @@ impl Topic {
 
     /// Ends the topic if it is to end and nothing stands against it: no commit is under way and
     /// nothing waits for one.
-    pub(super) fn end_if_wished(&mut self) {
+    pub(super) fn end_if_wished(&mut self, gate: &mut dyn Gate) {
         let unneeded = self.channels.is_empty() && self.consumers.is_empty();
         if self.vanish_at.is_some_and(|at| at <= self.now.monotonic) && unneeded {
             if self.stage == Stage::Live && self.store.failed.is_none() {
                 let action = super::TopicAction::Delete;
                 self.wishes.push_back(Wish::Admin { request: None, action });
                 self.vanish_at = None;
-                return self.build();
+                return self.build(gate);
             }
             self.vanish_at = None;
         }

@@ -1,6 +1,7 @@
-//! Whether deliveries have somewhere to go.
+//! Whether deliveries have somewhere to go, and channels may be made.
 
 use super::ConsumerId;
+use crate::{ChannelName, Refusal};
 
 /// Whoever carries a topic's deliveries to consumers, and may have no room for more.
 ///
@@ -12,6 +13,16 @@ pub trait Gate {
     /// whatever its credit, until [`Event::Release`](super::Event::Release). Asked for no bytes:
     /// whether there is room for anything, before it is read from the store.
     fn admit(&mut self, consumer: ConsumerId, bytes: usize) -> bool;
+
+    /// Whether a channel that is not there may be made for a consumer that wants to subscribe to it. Asked
+    /// when all else is in order, once for each channel that would be made. The default lets all be made.
+    ///
+    /// # Errors
+    /// What the consumer is refused with.
+    fn may_make(&mut self, consumer: ConsumerId, channel: &ChannelName) -> Result<(), Refusal> {
+        let _ = (consumer, channel);
+        Ok(())
+    }
 }
 
 impl<F: FnMut(ConsumerId, usize) -> bool> Gate for F {

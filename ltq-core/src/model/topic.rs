@@ -310,7 +310,7 @@ impl Topic {
     }
 
     /// What is to be done next; `None` when there is nothing more for now. The gate is asked about
-    /// every delivery before it is decided on.
+    /// every delivery, and every channel that a consumer would make, before it is decided on.
     pub fn poll_command(&mut self, gate: &mut dyn Gate) -> Option<Command> {
         loop {
             if let Some(command) = self.out.pop_front() {
@@ -414,7 +414,7 @@ impl Topic {
             if self.states_overdue_apart() {
                 break;
             }
-            self.build();
+            self.build(gate);
         }
         self.apply_limits();
         self.deliver(gate);
@@ -422,7 +422,7 @@ impl Topic {
             self.put_states_if_due();
         }
         if !self.commit.outstanding && self.wishes.is_empty() && self.stage != Stage::Over {
-            self.end_if_wished();
+            self.end_if_wished(gate);
         }
     }
 

@@ -5,7 +5,7 @@
 //! producer that is fenced is fenced behind what it had published.
 
 use super::{
-    ConsumerId, ProducerId, Reply, RequestId, SessionId, Topic, TopicAction,
+    ConsumerId, Gate, ProducerId, Reply, RequestId, SessionId, Topic, TopicAction,
     channels::Index,
     commit::{Effect, Opening},
     keys,
@@ -66,7 +66,7 @@ pub(super) enum Flow {
 
 impl Topic {
     /// Finds a wish its place in the commit that is being put together, or answers it.
-    pub(super) fn take(&mut self, wish: Wish) -> Flow {
+    pub(super) fn take(&mut self, wish: Wish, gate: &mut dyn Gate) -> Flow {
         match wish {
             Wish::Publish(publish) => return self.take_publish(publish),
             Wish::RefusePublish { producer, sequence, count, refusal } => {
@@ -93,7 +93,7 @@ impl Topic {
                         create,
                     });
                 }
-                self.take_subscribe(consumer, serial, channel, create.then_some(start));
+                self.take_subscribe(consumer, serial, channel, create.then_some(start), gate);
             }
             Wish::Admin { request, action } => return self.take_admin(request, action),
         }
@@ -286,6 +286,7 @@ impl Topic {
         serial: u64,
         channel: ChannelName,
         create: Option<StartAt>,
+        gate: &mut dyn Gate,
     ) {
         if !self.still_waits(consumer, serial) {
             return;
@@ -295,7 +296,9 @@ impl Topic {
         }
         let created = match create {
             _ if self.commit.creating.contains_key(&channel) => Ok(()),
-            Some(start) => self.create_channel(&channel, start),
+            Some(start) => {
+                self.create_channel(&channel, start, || gate.may_make(consumer, &channel))
+            }
             None => {
                 let detail = format!("topic {} has no channel {channel}", self.name);
                 Err(Refusal::new(RefusalCode::NoSuchChannel, detail))
@@ -308,7 +311,12 @@ impl Topic {
     }
 
     /// Makes a channel part of the commit.
-    fn create_channel(&mut self, name: &ChannelName, start: StartAt) -> Result<(), Refusal> {
+    fn create_channel(
+        &mut self,
+        name: &ChannelName,
+        start: StartAt,
+        may_make: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
         let limit = self.limits.channels_max;
         if self.channels.len() + self.commit.creating.len() >= limit {
             let detail = format!(
@@ -317,6 +325,11 @@ impl Topic {
             );
             return Err(Refusal::limit(Limit::Channels, detail));
         }
+        let durable = !name.is_ephemeral();
+        if durable && let Some(refusal) = self.store_failed() {
+            return Err(refusal);
+        }
+        may_make()?;
         let (first, end) = (self.first_kept(), self.end_ahead());
         let start = match start {
             StartAt::Earliest => first,
@@ -325,10 +338,7 @@ impl Topic {
             // It became an offset before it came here.
             StartAt::Time(_) => end,
         };
-        if !name.is_ephemeral() {
-            if let Some(refusal) = self.store_failed() {
-                return Err(refusal);
-            }
+        if durable {
             self.put_new_channel(name, start);
         }
         self.commit.creating.insert(name.clone(), start);
@@ -401,7 +411,7 @@ impl Topic {
             TopicAction::CreateChannel(name, start) => {
                 let is_there = self.channels.find(&name).is_some();
                 if !is_there && !self.commit.creating.contains_key(&name) {
-                    self.create_channel(&name, start)?;
+                    self.create_channel(&name, start, || Ok(()))?;
                 }
                 self.commit.effects.push(Effect::Done { request });
             }

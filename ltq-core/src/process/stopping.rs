@@ -105,7 +105,6 @@ impl fmt::Debug for Process {
 }
 
 /// A task of the process that spawns it, or of none where that is none.
-#[must_use]
 pub fn inherit<F: Future>(future: F) -> Running<F> {
     Running::new(CURRENT.with_borrow(Clone::clone), future)
 }

@@ -1,4 +1,4 @@
-//! Where messages go to and come from: one node, or those that registries or an etcd tell of.
+//! Where messages go to and come from: one node, or those that registries, an etcd or DNS names tell of.
 
 use std::borrow::Borrow;
 
