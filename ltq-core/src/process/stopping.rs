@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     fmt,
     pin::Pin,
     sync::Arc,
@@ -20,8 +21,12 @@ pub struct Process(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     is_stopped: bool,
+    is_killed: bool,
     /// Tasks that were to be polled meanwhile, in that order.
     due: Vec<Waker>,
+    /// All of its tasks, in the order in which they began.
+    tasks: BTreeMap<u64, Waker>,
+    begun: u64,
 }
 
 impl Process {
@@ -46,6 +51,16 @@ impl Process {
         due.into_iter().for_each(Waker::wake);
     }
 
+    /// Kills it: all of its tasks are dropped, and none is polled again.
+    pub fn kill(&self) {
+        let tasks = {
+            let mut state = self.0.lock();
+            state.is_killed = true;
+            std::mem::take(&mut state.tasks)
+        };
+        tasks.into_values().for_each(Waker::wake);
+    }
+
     /// Whether it is stopped.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -54,19 +69,32 @@ impl Process {
 
     /// Does this as a task of it, together with all that is [spawned](inherit) by that.
     pub fn run<F: Future>(&self, future: F) -> Running<F> {
-        Running { process: Some(self.clone()), future: Box::pin(future) }
+        Running::new(Some(self.clone()), future)
     }
 
-    /// Whether a task has to wait; it is woken then.
-    fn holds_up(&self, context: &Context<'_>) -> bool {
+    /// Whether a task may be polled. One that waits is woken when that has changed.
+    fn may_run(&self, task: u64, context: &Context<'_>) -> May {
         let mut state = self.0.lock();
-        if state.is_stopped {
-            let waker = context.waker();
-            if !state.due.iter().any(|due| due.will_wake(waker)) {
-                state.due.push(waker.clone());
-            }
+        let waker = context.waker();
+        if state.is_killed {
+            return May::Never;
         }
-        state.is_stopped
+        if state.tasks.get(&task).is_none_or(|known| !known.will_wake(waker)) {
+            state.tasks.insert(task, waker.clone());
+        }
+        if !state.is_stopped {
+            return May::Now;
+        }
+        if !state.due.iter().any(|due| due.will_wake(waker)) {
+            state.due.push(waker.clone());
+        }
+        May::Later
+    }
+
+    fn next_task(&self) -> u64 {
+        let mut state = self.0.lock();
+        state.begun += 1;
+        state.begun
     }
 }
 
@@ -78,14 +106,42 @@ impl fmt::Debug for Process {
 
 /// A task of the process that spawns it, or of none where that is none.
 pub fn inherit<F: Future>(future: F) -> Running<F> {
-    Running { process: CURRENT.with_borrow(Clone::clone), future: Box::pin(future) }
+    Running::new(CURRENT.with_borrow(Clone::clone), future)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum May {
+    Now,
+    Later,
+    Never,
 }
 
 /// Something that a process does. Cancel safe if what it does is.
 #[must_use = "it does nothing unless it is polled"]
 pub struct Running<F> {
-    process: Option<Process>,
-    future: Pin<Box<F>>,
+    /// Whose it is, and its number there.
+    process: Option<(Process, u64)>,
+    /// `None` once its process was killed.
+    future: Option<Pin<Box<F>>>,
+}
+
+impl<F> Running<F> {
+    fn new(process: Option<Process>, future: F) -> Self {
+        let process = process.map(|process| {
+            let task = process.next_task();
+            (process, task)
+        });
+        Self { process, future: Some(Box::pin(future)) }
+    }
+}
+
+impl<F> Drop for Running<F> {
+    fn drop(&mut self) {
+        if let Some((process, task)) = &self.process {
+            let known = process.0.lock().tasks.remove(task);
+            drop(known);
+        }
+    }
 }
 
 impl<F> fmt::Debug for Running<F> {
@@ -98,14 +154,19 @@ impl<F: Future> Future for Running<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(process) = self.process.clone() else {
-            return self.future.as_mut().poll(context);
+        let may = match &self.process {
+            Some((process, task)) => process.may_run(*task, context),
+            None => May::Now,
         };
-        if process.holds_up(context) {
-            return Poll::Pending;
+        let _current = self.process.as_ref().map(|it| Current::of(it.0.clone()));
+        match (may, &mut self.future) {
+            (May::Now, Some(future)) => future.as_mut().poll(context),
+            (May::Now | May::Later, _) => Poll::Pending,
+            (May::Never, future) => {
+                *future = None;
+                Poll::Pending
+            }
         }
-        let _current = Current::of(process);
-        self.future.as_mut().poll(context)
     }
 }
 
@@ -176,6 +237,31 @@ mod tests {
         process.go_on();
         late.await.unwrap();
         assert_eq!(began.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_a_killed_process_spawned_is_dropped_stopped_or_not() {
+        for is_stopped in [false, true] {
+            let (process, held) = (Process::new(), Arc::new(()));
+            let theirs = held.clone();
+            tokio::spawn(process.run(async move {
+                let further = theirs.clone();
+                tokio::spawn(inherit(async move {
+                    sleep(Duration::from_secs(60)).await;
+                    drop(further);
+                }));
+                std::future::pending::<()>().await;
+                drop(theirs);
+            }));
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(Arc::strong_count(&held), 3);
+            if is_stopped {
+                process.stop();
+            }
+            process.kill();
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!(Arc::strong_count(&held), 1, "stopped: {is_stopped}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The programs of a cluster: each on a host of its own, and knowing nothing but where registries are.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -9,14 +10,16 @@ use std::{
 };
 
 use ltq_client::{Backoff, Client, Cluster, ClusterError};
+use ltq_core::process::Process;
 use ltq_discovery::registry::Registries;
 use ltq_transport::{SimulatedNetwork, Transports};
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
-use super::{seen::Seen, simulation::Mistake};
+use super::{history::Scene, seen::Seen, simulation::Mistake};
 use crate::{
     chance::Seeded,
     history::{History, What},
@@ -35,6 +38,8 @@ pub(super) struct Programs {
     pub(super) registries: Vec<String>,
     /// What they want to hear, if anything.
     pub(super) token: Option<String>,
+    /// What each program runs as.
+    pub(super) processes: Arc<Mutex<BTreeMap<String, Process>>>,
     /// How many clients were made.
     pub(super) made: Arc<AtomicU64>,
     /// How many watches.
@@ -98,8 +103,12 @@ impl Programs {
 
     /// Runs a program until it is done, or crashes with all that it has open, if it ever does.
     pub(super) async fn run(&self, part: &Part, program: impl Future<Output = ()>) {
+        let process = self.process_of(part);
+        let program = process.run(program);
         if self.is_steady() || !part.chance.one_in(3) {
-            return program.await;
+            program.await;
+            // It ends, and whatever it has not waited for with it.
+            return process.kill();
         }
         // Its system says goodbye for it, or its machine loses its power.
         let (after, silent) = (part.chance.millis(15_000), part.chance.one_in(2));
@@ -113,10 +122,21 @@ impl Programs {
             biased;
             () = crash => {
                 self.network.cut(&part.name, silent);
+                if process.is_stopped() {
+                    self.history.add(&part.name, What::Cluster(Scene::GoesOn));
+                }
                 self.history.add(&part.name, What::Crashed);
             }
             () = program => {}
         }
+        process.kill();
+    }
+
+    /// A new process of a program, in the place of the one that it had.
+    pub(super) fn process_of(&self, part: &Part) -> Process {
+        let process = Process::new();
+        self.processes.lock().insert(part.name.clone(), process.clone());
+        process
     }
 
     pub(super) fn is_steady(&self) -> bool {

@@ -34,10 +34,11 @@ impl<S: Stores> World<S> {
     }
 
     /// What runs on a host; `None` while nothing does.
-    fn process(&self, host: &str) -> Option<&Process> {
+    fn process(&self, host: &str) -> Option<Process> {
         let node = self.members.iter().find(|it| it.name() == host && it.is_up());
         let registry = self.registries.iter().find(|it| it.name == host && it.is_up());
-        let node = node.map(|it| &it.node.process);
-        node.or(registry.map(|it| &it.process)).or_else(|| self.programs.get(host))
+        let node = node.map(|it| it.node.process.clone());
+        let registry = registry.map(|it| it.process.clone());
+        node.or(registry).or_else(|| self.made.processes.lock().get(host).cloned())
     }
 }

@@ -1,7 +1,6 @@
 //! One play of a cluster: everybody is set going, things go wrong, and then nothing does any more.
 
 use std::{
-    collections::BTreeMap,
     future::pending,
     pin::pin,
     sync::{
@@ -55,14 +54,14 @@ pub(super) struct World<S: Stores> {
     /// What is mended later, and when.
     pub(super) mends: Vec<(Instant, Mend)>,
     /// The hosts of programs.
-    pub(super) programs: BTreeMap<String, Process>,
+    programs: Vec<String>,
     pub(super) strangers: Vec<Stranger>,
     /// The addresses of all registries.
     pub(super) addresses: Vec<String>,
     /// What registries want to hear, if anything.
     pub(super) token: Option<String>,
     pub(super) wrap: Wrap,
-    made: Programs,
+    pub(super) made: Programs,
     be_steady: watch::Sender<bool>,
     /// The channels that somebody consumes.
     consumed: Vec<(usize, usize)>,
@@ -160,6 +159,7 @@ impl<S: Stores> World<S> {
             history: history.clone(),
             registries: addresses.clone(),
             token: token.clone(),
+            processes: Arc::default(),
             made: Arc::default(),
             watches: Arc::default(),
             lives: Arc::default(),
@@ -171,7 +171,7 @@ impl<S: Stores> World<S> {
         let mut consumed: Vec<_> = plan.consumers.iter().map(|it| (it.1, it.2)).collect();
         consumed.dedup();
         Self {
-            programs: parts.map(|part| (part.name.clone(), Process::new())).collect(),
+            programs: parts.map(|part| part.name.clone()).collect(),
             strangers: Vec::new(),
             addresses,
             token,
@@ -213,16 +213,14 @@ impl<S: Stores> World<S> {
         let (mut producing, mut consuming, mut watching) =
             (JoinSet::new(), JoinSet::new(), JoinSet::new());
         for part in plan.watchers {
-            let (programs, process) = (self.made.clone(), self.process_of(&part));
+            let (programs, process) = (self.made.clone(), self.made.process_of(&part));
             watching.spawn(process.run(Watching { part, programs }.run()));
         }
         for (part, topic, channel) in plan.consumers {
-            let process = self.process_of(&part);
             let consumer = Consuming { part, programs: self.made.clone(), topic, channel };
-            consuming.spawn(process.run(consumer.run(consumers_run.clone())));
+            consuming.spawn(consumer.run(consumers_run.clone()));
         }
         for (part, topic) in plan.producers {
-            let process = self.process_of(&part);
             let producer = Producing {
                 habits: Habits::of(&part.chance),
                 published: AtomicU64::new(0),
@@ -230,7 +228,7 @@ impl<S: Stores> World<S> {
                 part,
                 topic,
             };
-            producing.spawn(process.run(producer.run(producers_run.clone())));
+            producing.spawn(producer.run(producers_run.clone()));
         }
         self.pass(Duration::from_secs(5)).await?;
         for (part, trouble) in &plan.troubles {
@@ -251,15 +249,11 @@ impl<S: Stores> World<S> {
         self.has().await
     }
 
-    fn process_of(&self, part: &Part) -> Process {
-        self.programs.get(&part.name).cloned().unwrap_or_default()
-    }
-
     /// The names of all hosts.
     pub(super) fn hosts(&self) -> Vec<String> {
         let nodes = self.members.iter().map(|it| it.name().to_owned());
         let registries = self.registries.iter().map(|it| it.name.clone());
-        nodes.chain(registries).chain(self.programs.keys().cloned()).collect()
+        nodes.chain(registries).chain(self.programs.iter().cloned()).collect()
     }
 
     /// Those whose name begins so.
