@@ -14,7 +14,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 use ltq_client::{Client, Message};
-use ltq_core::{RefusalCode, TopicName, protocol::Frame};
+use ltq_core::{Address, RefusalCode, TopicName, protocol::Frame};
 use ltq_tests::{
     attacker::{
         Answered, Besieged, Greeting, Held, Stranger, TOKEN,
@@ -67,7 +67,7 @@ impl Field {
         let node =
             Besieged::start_by(command, far.address(), folder.path(), HONEST, settings).await?;
         let target = node.target();
-        let pair = |server: &ltq_core::Address| Pair {
+        let pair = |server: &Address| Pair {
             server: server.to_string(),
             topic: format!("honest.{}", server.scheme()),
             token: HONEST.to_owned(),
@@ -155,14 +155,13 @@ async fn published_by_http(
     from.ask(to, &request).await
 }
 
-/// Whether the other side closes it, within the time that everything has.
-async fn is_closed(stream: &mut TcpStream) -> bool {
+/// Waits until the other side has closed it.
+async fn closed(stream: &mut TcpStream) {
     let mut bytes = [0; 1024];
     within("the end of a connection", async {
         while stream.read(&mut bytes).await.unwrap_or(0) > 0 {}
     })
     .await;
-    true
 }
 
 #[test]
@@ -217,23 +216,41 @@ async fn connections(field: &Field) -> io::Result<()> {
 }
 
 async fn wrong_tokens(field: &Field) -> io::Result<()> {
-    let before = field.held().await?;
     let (guesser, target) = (attacker(3), field.node.target());
     let is_denied = |greeting| matches!(greeting, Greeting::Goodbye(RefusalCode::Unauthorized));
-    for guess in 0..WRONG_TOKENS {
-        assert!(is_denied(guesser.greet(&target.tcp, &format!("guess {guess}")).await?));
+    let names = ["ltq_hellos_denied_total", "ltq_hellos_locked_out_total"];
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        let before = field.held().await?;
+        let mut last = Instant::now();
+        for guess in 0..WRONG_TOKENS {
+            last = Instant::now();
+            let token = format!("guess {guess} of round {rounds}");
+            assert!(is_denied(guesser.greet(&target.tcp, &token).await?));
+        }
+        // What is right is not let in from there, by whatever door, and nobody is told why.
+        let by_wire = is_denied(guesser.greet(&target.tcp, TOKEN).await?);
+        let by_http = published_by_http(guesser, target.http, TOKEN).await?;
+        let after = field.held().await?;
+        // A machine that was busy for all of the time says nothing.
+        if last.elapsed() < LOCKED {
+            assert!(by_wire && by_http == 401, "{by_wire}, {by_http}");
+            let counted = names.map(|name| after.figure(name) - before.figure(name));
+            assert_eq!(counted, [f64::from(WRONG_TOKENS) + 2.0, 2.0]);
+            break;
+        }
+        assert!(rounds < 10, "this machine is too busy");
+        let_in_again(guesser, &target.tcp).await?;
     }
-    // What is right is not let in from there, by whatever door, and nobody is told why.
-    assert!(is_denied(guesser.greet(&target.tcp, TOKEN).await?));
-    assert_eq!(published_by_http(guesser, target.http, TOKEN).await?, 401);
-    let locked = field.held().await?;
-    let of = |held: &Held, name: &str| held.figure(name) - before.figure(name);
-    let (denied, out) = ("ltq_hellos_denied_total", "ltq_hellos_locked_out_total");
-    assert_eq!((of(&locked, denied), of(&locked, out)), (f64::from(WRONG_TOKENS) + 2.0, 2.0));
     field.newcomers("wrong-tokens").await;
-    // The time passes, and it is let in again.
+    let_in_again(guesser, &target.tcp).await
+}
+
+/// Waits until the time passes, which it does by itself.
+async fn let_in_again(guesser: Stranger, to: &Address) -> io::Result<()> {
     within("it is let in again", async {
-        while !matches!(guesser.greet(&target.tcp, TOKEN).await?, Greeting::Welcome(_)) {
+        while !matches!(guesser.greet(to, TOKEN).await?, Greeting::Welcome(_)) {
             sleep(Duration::from_millis(50)).await;
         }
         Ok(())
@@ -249,7 +266,7 @@ async fn tls_handshakes(field: &Field) -> io::Result<()> {
         silent.push(attacker(4).connect(to).await?);
     }
     field.newcomers("tls-handshakes").await;
-    join_all(silent.iter_mut().map(is_closed)).await;
+    join_all(silent.iter_mut().map(closed)).await;
     let after = field.held().await?;
     let of = |why: &str| {
         let name = format!("ltq_handshakes_failed_total{{scheme=\"tls\",reason=\"{why}\"}}");
@@ -352,7 +369,7 @@ async fn http(field: &Field) -> io::Result<()> {
         }
         idle.push(stream);
     }
-    join_all(idle.iter_mut().take(HTTP_MAX - HTTP).map(is_closed)).await;
+    join_all(idle.iter_mut().take(HTTP_MAX - HTTP).map(closed)).await;
     asked_again(&mut kept).await?;
     field.newcomers("idle-http").await;
     drop(idle);
@@ -471,6 +488,8 @@ const OWN: Stranger = Stranger(Ipv4Addr::UNSPECIFIED);
 /// What each address has at most. The honest one has six connections, and one for a newcomer.
 const CONNECTIONS: usize = 20;
 const WRONG_TOKENS: u32 = 5;
+/// For how long an address is locked out at first.
+const LOCKED: Duration = Duration::from_secs(1);
 const HANDSHAKES: usize = 8;
 const HANDSHAKES_MAX: usize = 32;
 /// Longer than the second after which one gives way to others of its address.
@@ -488,4 +507,4 @@ const ADDRESSES: u32 = 10_000;
 const GROWN_MAX: u64 = 9 << 20;
 const AT_ONCE: usize = 50;
 /// What a newcomer has to come in and publish to two topics, on a machine that is busy.
-const NEWCOMER: Duration = Duration::from_secs(8);
+const NEWCOMER: Duration = Duration::from_secs(15);
