@@ -75,13 +75,18 @@ fn all_tests(folder: &Path, found: &mut BTreeSet<String>) {
 /// conformance suite names, each of which is mounted as a test of its name.
 fn tests_of(text: &str, found: &mut BTreeSet<String>) {
     let mut is_test = false;
-    for line in text.lines().map(str::trim) {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    for (index, line) in lines.iter().enumerate() {
         let attribute = line.strip_prefix("#[").map(|rest| rest.split([']', '(']).next().unwrap());
         if let Some(attribute) = attribute {
             is_test |= matches!(attribute, "test" | "tokio::test") && !line.contains("#[ignore");
         } else if let Some((_, rest)) = function(line) {
             let name = rest.split(['(', '<']).next().unwrap_or_default();
-            let is_case = line.contains("(trial: Trial)") || line.contains("(trial: &Trial)");
+            let signature = lines.iter().skip(index).take(4).copied().collect::<String>();
+            let arguments = signature.split(')').find(|it| it.contains("fn ")).unwrap_or_default();
+            let takes = |what: &str| arguments.contains(what);
+            let is_case =
+                takes("(trial: Trial") || takes("(trial: &Trial") || takes("(stage: &Stage");
             if std::mem::take(&mut is_test) || is_case {
                 found.insert(name.to_owned());
             }
@@ -95,7 +100,8 @@ fn tests_of(text: &str, found: &mut BTreeSet<String>) {
 /// A line that begins a function, cut at the word.
 fn function(line: &str) -> Option<(&str, &str)> {
     let (before, rest) = line.split_once("fn ")?;
-    let words = ["", "pub", "pub(crate)", "pub(super)", "async", "const", "unsafe"];
+    let words =
+        ["", "pub", "pub(crate)", "pub(super)", "pub(in", "super::super)", "async", "const"];
     before.split(' ').all(|word| words.contains(&word)).then_some((before, rest))
 }
 
@@ -121,11 +127,15 @@ fn a_function_is_taken_for_a_test_by_its_attribute_alone() {
         use that;
         fn none_either() {}
         pub(super) async fn a_case(trial: Trial) -> CaseResult {}
+        pub(in super::super) async fn long(
+            stage: &Stage,
+        ) -> Result<(), Failure> {}
+        pub(super) async fn no_case(what: &str) -> CaseResult {}
     ";
     let mut found = BTreeSet::new();
     tests_of(text, &mut found);
     let found: Vec<_> = found.iter().map(String::as_str).collect();
-    assert_eq!(found, ["a_case", "a_third", "another", "one"]);
+    assert_eq!(found, ["a_case", "a_third", "another", "long", "one"]);
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn each_command_that_a_page_names_is_one_that_the_programs_take() {
     let (mut taken, mut wrong) = (0, Vec::new());
     for page in pages {
         for command in commands(&std::fs::read_to_string(&page).unwrap()) {
-            let parsed = match &*command[0] {
+            let parsed = match command.first().map_or("", String::as_str) {
                 "ltq" => ltq_node::cli::Cli::try_parse_from(&command).map(drop),
                 _ => ltq_node::config::Flags::try_parse_from(&command).map(drop),
             };

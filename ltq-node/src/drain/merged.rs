@@ -60,16 +60,19 @@ impl Merged {
         let until = Instant::now() + PATIENCE;
         loop {
             poll_fn(|context| Poll::Ready(self.poll_more(context).is_ready())).await;
-            let is_late = Instant::now() >= until;
             let lacks = |it: &Channel| it.head.is_none() && it.is_due && !it.is_over;
-            if is_late || !self.channels.iter().any(lacks) {
+            if Instant::now() >= until {
+                // What cannot be read, say, is waited for once, and taken whenever it comes.
+                self.channels.iter_mut().for_each(|it| it.is_due &= it.head.is_some());
+            }
+            if !self.channels.iter().any(lacks) {
                 return self.first();
             }
             if timeout(BRIEFLY, poll_fn(|context| self.poll_more(context))).await.is_err() {
                 // Consumers may have taken it, or it is loaded from a slow disk.
                 let due = self.due().await;
                 for channel in &mut self.channels {
-                    channel.is_due = due.contains(&channel.name);
+                    channel.is_due &= due.contains(&channel.name);
                 }
             }
         }
