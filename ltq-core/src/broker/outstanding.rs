@@ -133,7 +133,11 @@ mod tests {
         topic.count(1_500, 800);
         assert_eq!(together.publishes.used(), 700);
         topic.count(2_800, 2_500);
-        assert_eq!(together.publishes.used(), 0, "a thousand are answered, and all that came later is not");
+        assert_eq!(
+            together.publishes.used(),
+            0,
+            "a thousand are answered, and all that came later is not"
+        );
         let mut next = Outstanding::new(together.clone());
         next.count(400);
         topic.leave(2_900, next.leave_behind(400));

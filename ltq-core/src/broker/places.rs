@@ -86,7 +86,8 @@ impl Open {
                 Kind::Request => (Limit::Requests, "unanswered operators' requests"),
             };
             let max = places.max;
-            let detail = format!("a connection may have {max} {what} at a time, on all its streams");
+            let detail =
+                format!("a connection may have {max} {what} at a time, on all its streams");
             return Err(Refusal::limit(limit, detail));
         }
         if kind == Kind::Request {
@@ -96,7 +97,8 @@ impl Open {
             && !share.handles.take()
         {
             let max = share.handles.max;
-            let detail = format!("one address may have {max} subscriptions and producers at a time");
+            let detail =
+                format!("one address may have {max} subscriptions and producers at a time");
             Refusal::limit(Limit::HandlesPerAddress, detail)
         } else if !self.of_node.take() {
             if let Some(share) = &self.of_address {
