@@ -27,7 +27,15 @@ for _ in $(seq 300); do
 done
 grep 'listens on' "$scratch/broker.log"
 block run | timeout 120 bash -euo pipefail | tee "$scratch/run.log"
-grep -q 'hello, world' "$scratch/run.log"
+# What the commands print, in their order: the message, the file of tokens, the message over QUIC, three nodes, and
+# how many of a thousand lines came, each once.
+expect() { grep -qE -- "$1" "$scratch/run.log" || { echo "the README's commands did not print: $1"; exit 1; }; }
+expect '^hello, world$'
+expect 'name = "waiter"'
+expect 'name = "kitchen"'
+expect '^nobody on the way reads this$'
+for n in 1 2 3; do expect "n$n +.*ready +.*tcp://127.0.0.1:746$n"; done
+expect '^ *1000$'
 kill -TERM "$broker"
 wait "$broker"
 broker=

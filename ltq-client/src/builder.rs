@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use ltq_core::{Address, AddressError, Entropy, SystemEntropy, protocol::FRAME_BYTES_MIN};
+use ltq_core::{
+    Address, AddressError, Entropy, SystemEntropy, process::inherit, protocol::FRAME_BYTES_MIN,
+};
 #[cfg(any(feature = "tls", feature = "quic"))]
 use ltq_transport::ClientTrust;
 #[cfg(feature = "quic")]
@@ -235,7 +237,7 @@ impl ClientBuilder {
             is_one_node: self.is_one_node,
         }));
         let client = Client::new(Arc::new(Lease::new(hub.clone())));
-        tokio::spawn(DriverTask::new(Driver::new(hub, first)));
+        tokio::spawn(inherit(DriverTask::new(Driver::new(hub, first))));
         Ok(client)
     }
 }

@@ -254,10 +254,34 @@ pub struct NodeStats {
     pub store: StoreStats,
     /// Whether it takes in nothing more, to end: see [`AdminRequest::Drain`].
     pub is_draining: bool,
+    /// The topics of which the rest cannot be handed over behind a message that no node takes, in order of
+    /// their names.
+    pub held_up: Vec<HeldUp>,
     /// Why the store takes no commits, if it does not.
     pub store_failure: Option<String>,
     /// All topics, in order of their names.
     pub topics: Vec<TopicStats>,
+}
+
+/// A message that none of the nodes takes to which a drained node hands over what it has: it, and what is
+/// behind it in its topic, stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldUp {
+    /// Its topic.
+    pub topic: TopicName,
+    /// Its place there.
+    pub offset: Offset,
+    /// How many bytes it has, encoded.
+    pub bytes: u64,
+    /// Which node refused it last, and why, which names its limit.
+    pub why: String,
+}
+
+impl std::fmt::Display for HeldUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { topic, offset, bytes, why } = self;
+        write!(f, "{topic} from {} on, a message of {bytes} bytes: {why}", offset.0)
+    }
 }
 
 impl NodeStats {

@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod model;
+pub mod process;
 pub mod protocol;
 
 mod access;
@@ -27,7 +30,7 @@ mod write_batch;
 
 pub use access::{Access, Denied, Everybody, Grant, SharedToken, TOKEN_BYTES_MAX, TokenError};
 pub use admin::{
-    AdminRequest, AdminResponse, ChannelStats, DrainOptions, NodeStats, TopicOptions,
+    AdminRequest, AdminResponse, ChannelStats, DrainOptions, HeldUp, NodeStats, TopicOptions,
     TopicSettings, TopicStats,
 };
 pub use broker::{

@@ -27,75 +27,29 @@
 
 mod announcing;
 mod harness;
-mod report;
 mod sight;
 mod trial;
 mod watching;
 
-use std::{fmt, panic::resume_unwind};
-
 use futures::future::BoxFuture;
+pub use ltq_core::conformance::{Outcome, Report};
 
-use trial::{CaseResult, Stop, Trial};
+use trial::Trial;
 
 pub use harness::{Backend, Harness};
-pub use report::{Outcome, Report};
 
 /// One test of the suite.
-pub struct Case {
-    name: &'static str,
-    promise: &'static str,
-    run: fn(Trial) -> BoxFuture<'static, CaseResult>,
-}
-
-impl Case {
-    /// Its name, which is the name of the test that
-    /// [`discovery_conformance_tests`](crate::discovery_conformance_tests) mounts.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// What it checks, in a sentence.
-    #[must_use]
-    pub const fn promise(&self) -> &'static str {
-        self.promise
-    }
-
-    /// Runs it, on a tokio runtime with time enabled. A panic of the scheme is a failure.
-    pub async fn run(&self, harness: Harness) -> Outcome {
-        match tokio::spawn((self.run)(Trial::new(harness))).await {
-            Ok(Ok(())) => Outcome::Passed,
-            Ok(Err(Stop::Skipped(why))) => Outcome::Skipped(why),
-            Ok(Err(Stop::Failed(why))) => Outcome::Failed(why),
-            Err(error) => match error.try_into_panic() {
-                Err(error) => Outcome::Failed(format!("did not end: {error}")),
-                Ok(panic) => {
-                    let text = panic.downcast_ref::<String>().map(String::as_str);
-                    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                    Outcome::Failed(format!("panicked: {}", text.unwrap_or("without a text")))
-                }
-            },
-        }
-    }
-}
-
-impl fmt::Debug for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+pub type Case = ltq_core::conformance::Case<Harness>;
 
 macro_rules! cases {
     ($($module:ident::$name:ident: $promise:literal)*) => {
         /// All cases, in the order in which they are run.
         #[must_use]
         pub fn cases() -> &'static [Case] {
-            &[$(Case {
-                name: stringify!($name),
-                promise: $promise,
-                run: |trial| Box::pin($module::$name(trial)),
-            }),*]
+            const ALL: &[Case] = &[$(Case::new(stringify!($name), $promise, |harness| {
+                Box::pin($module::$name(Trial::new(harness)))
+            })),*];
+            ALL
         }
     };
 }
@@ -105,6 +59,7 @@ cases! {
     watching::nothing_new_is_waited_for: "a later call waits while nothing differs"
     watching::a_dropped_call_loses_no_set: "a call that is given up loses nothing"
     watching::a_watch_of_a_topic_leaves_others_out: "nodes that lack the topic are not told of"
+    watching::topics_that_differ_in_case_alone_are_two: "Orders and orders are two topics"
     watching::a_watch_of_nodes_tells_no_topics: "who asks for the nodes alone is told of nothing else"
     watching::a_watch_of_a_topic_tells_no_other: "a node is told of with the topic of interest alone"
     watching::a_node_of_unknown_topics_is_in_every_watch: "a node may have what it does not name"
@@ -125,44 +80,15 @@ cases! {
     sight::an_announcement_comes_through_an_outage: "an announced node is found when the backend is back"
 }
 
-/// Runs all cases, one after another, each on a harness of its own, whatever becomes of the ones before.
+/// Runs all cases, one after another, each on a harness of its own, whatever becomes of the ones before, on a
+/// tokio runtime with time enabled.
 pub async fn run_all(harness: impl Fn() -> BoxFuture<'static, Harness>) -> Report {
-    let mut report = Report::default();
-    for case in cases() {
-        report.add(case, case.run(harness().await).await);
-    }
-    report
+    ltq_core::conformance::run_all(cases(), harness).await
 }
 
-/// Runs one case on a runtime of its own, for
-/// [`discovery_conformance_tests`](crate::discovery_conformance_tests).
-///
-/// # Panics
-/// When the case fails, or there is none of this name.
+/// For [`discovery_conformance_tests`](crate::discovery_conformance_tests).
 #[doc(hidden)]
-pub fn run_mounted<F: Future<Output = Harness>>(name: &str, harness: impl FnOnce() -> F) {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => resume_unwind(Box::new(format!("no runtime for the test: {error}"))),
-    };
-    let outcome = runtime.block_on(async {
-        match cases().iter().find(|case| case.name == name) {
-            Some(case) => case.run(harness().await).await,
-            None => Outcome::Failed("there is no such case".to_owned()),
-        }
-    });
-    report_mounted(name, &outcome);
-}
-
-#[expect(clippy::panic, clippy::print_stdout, reason = "a test fails and tells in no other way")]
-fn report_mounted(name: &str, outcome: &Outcome) {
-    match outcome {
-        Outcome::Passed => {}
-        Outcome::Skipped(why) => println!("{name} was skipped: {why}"),
-        Outcome::Failed(why) => panic!("{name}: {why}"),
-    }
-}
+pub use ltq_core::mount_cases;
 
 /// Mounts every case of the suite as a `#[test]` of its own, in the module where it stands. The
 /// argument is a future of a [`Harness`](crate::conformance::Harness); it is awaited within a tokio
@@ -170,11 +96,12 @@ fn report_mounted(name: &str, outcome: &Outcome) {
 #[macro_export]
 macro_rules! discovery_conformance_tests {
     ($harness:expr) => {
-        $crate::__discovery_conformance_tests! { $harness;
+        $crate::conformance::mount_cases! { $crate::conformance::cases(), $harness;
             the_first_set_is_given_at_once
             nothing_new_is_waited_for
             a_dropped_call_loses_no_set
             a_watch_of_a_topic_leaves_others_out
+            topics_that_differ_in_case_alone_are_two
             a_watch_of_nodes_tells_no_topics
             a_watch_of_a_topic_tells_no_other
             a_node_of_unknown_topics_is_in_every_watch
@@ -193,25 +120,6 @@ macro_rules! discovery_conformance_tests {
             losing_sight_takes_no_node_away
             what_changed_out_of_sight_is_told_afterwards
             an_announcement_comes_through_an_outage
-        }
-    };
-}
-
-/// The inside of [`discovery_conformance_tests`].
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __discovery_conformance_tests {
-    ($harness:expr; $($name:ident)*) => {
-        $(#[test]
-        fn $name() {
-            $crate::conformance::run_mounted(stringify!($name), || $harness);
-        })*
-
-        #[test]
-        fn every_case_is_mounted() {
-            let mounted = [$(stringify!($name)),*];
-            let cases = $crate::conformance::cases();
-            assert!(cases.iter().map(|case| case.name()).eq(mounted));
         }
     };
 }

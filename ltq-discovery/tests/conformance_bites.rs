@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
+use ltq_core::{ChannelName, TopicName};
 use ltq_discovery::{
     Announced, Announcement, Discovery, DiscoveryError, Interest, NodeInfo, NodeSet, NodeState,
     Watch,
@@ -23,6 +24,7 @@ enum Fault {
     KeepsTheFirstSet,
     UsesUpWhatIsDropped,
     IgnoresTopics,
+    IgnoresCase,
     TellsTopicsToWhoAskedForNone,
     TellsOtherTopics,
     LeavesUnknownTopicsOut,
@@ -72,6 +74,13 @@ impl Board {
                 .unwrap()
                 .with_epoch(node.epoch())
                 .with_topics(topics);
+        }
+        if fault == Fault::IgnoresCase {
+            let lower = |(topic, channels): (&TopicName, &BTreeSet<ChannelName>)| {
+                (TopicName::new(&topic.as_str().to_lowercase()).unwrap(), channels.clone())
+            };
+            let topics = node.topics().map(|topics| topics.iter().map(lower).collect());
+            node = node.clone().with_topics(topics.unwrap_or_default());
         }
         self.state.send_modify(|state| {
             let full = fault == Fault::ForgetsBeyondNinety && state.nodes.len() >= 90;
@@ -271,6 +280,7 @@ async fn each_fault_is_found_by_name() {
         (Fault::KeepsTheFirstSet, "a_dropped_call_loses_no_set"),
         (Fault::UsesUpWhatIsDropped, "a_dropped_call_loses_no_set"),
         (Fault::IgnoresTopics, "a_watch_of_a_topic_leaves_others_out"),
+        (Fault::IgnoresCase, "topics_that_differ_in_case_alone_are_two"),
         (Fault::TellsTopicsToWhoAskedForNone, "a_watch_of_nodes_tells_no_topics"),
         (Fault::TellsOtherTopics, "a_watch_of_a_topic_tells_no_other"),
         (Fault::LeavesUnknownTopicsOut, "a_node_of_unknown_topics_is_in_every_watch"),

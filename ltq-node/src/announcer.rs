@@ -28,7 +28,7 @@ use crate::{
     NodeBroker,
     config::Config,
     lookup::{Lookup, Place, PlaceError},
-    peers::{PeersError, Proof},
+    peers::{PeersError, Proof, Ways},
 };
 
 /// Why a node cannot be announced.
@@ -60,6 +60,7 @@ pub enum AnnouncerError {
 #[derive(Debug)]
 pub(crate) struct Announcer {
     lookup: Lookup,
+    ways: Ways,
     state: State,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -76,7 +77,7 @@ impl Announcer {
         if config.registry.is_empty() {
             return Ok(None);
         }
-        let lookup = lookup(config)?;
+        let (lookup, ways) = lookup(config)?;
         let advertised = config.advertised(listening);
         let id: NodeId =
             config.node_id(&advertised).ok_or_else(|| AnnouncerError::Id(config.node.clone()))?;
@@ -98,7 +99,7 @@ impl Announcer {
         };
         let state = State(Arc::new(wanted));
         let task = tokio::spawn(announcing.run(stopped));
-        Ok(Some(Self { lookup, state, stop: Some(stop), task }))
+        Ok(Some(Self { lookup, ways, state, stop: Some(stop), task }))
     }
 
     /// Where it is announced.
@@ -122,21 +123,24 @@ impl Announcer {
             warn!("registries may not know that the node is gone; it is forgotten later");
             self.task.abort();
         }
+        // Those who miss it learn that the connection is gone by its idle timeout.
+        let _late = timeout(SETTLE_MAX, self.ways.settled()).await;
     }
 }
 
 /// What the configuration names.
-fn lookup(config: &Config) -> Result<Lookup, AnnouncerError> {
+fn lookup(config: &Config) -> Result<(Lookup, Ways), AnnouncerError> {
     let of = &config.discovery;
     let place = Place::of(&config.registry)?;
-    let transports = Proof {
+    let proof = Proof {
         tls_ca: of.tls_ca.as_deref(),
         tls_fingerprint: of.tls_fingerprint.as_deref(),
         certificate: of.tls_certificate.as_deref().zip(of.tls_key.as_deref()),
         is_foreign: place != Place::Registries,
     };
-    let transports = transports.transports()?;
-    match place {
+    let ways = proof.ways()?;
+    let transports = ways.transports.clone();
+    let lookup = match place {
         Place::Registries => {
             let mut registries = Registries::builder(transports);
             for address in &config.registry {
@@ -145,16 +149,20 @@ fn lookup(config: &Config) -> Result<Lookup, AnnouncerError> {
             if let Some(token) = config.registry_token() {
                 registries = registries.token(&*token.0);
             }
-            Ok(Lookup::Registries(registries.withdraw_timeout(WITHDRAW_MAX).build()?))
+            Lookup::Registries(registries.withdraw_timeout(WITHDRAW_MAX).build()?)
         }
         #[cfg(feature = "etcd")]
         Place::Etcd(place) => {
             let etcd = crate::lookup::etcd_at(&place, transports, config.etcd_user()).build()?;
-            Ok(Lookup::Etcd { etcd, place })
+            Lookup::Etcd { etcd, place }
+        }
+        Place::Names(_) => {
+            return Err(PlaceError::NotAnnounced(config.registry.join(", ")).into());
         }
         #[cfg(not(feature = "etcd"))]
-        Place::Etcd(place) => Err(PlaceError::NotBuilt(place.to_string()).into()),
-    }
+        Place::Etcd(place) => return Err(PlaceError::NotBuilt(place.to_string()).into()),
+    };
+    Ok((lookup, ways))
 }
 
 /// What registries are told that the node is doing.
@@ -307,6 +315,8 @@ const UPDATE_PAUSE: Duration = Duration::from_millis(50);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// What a withdrawal may take: what was not told is forgotten by itself.
 const WITHDRAW_MAX: Duration = Duration::from_secs(1);
+/// Some round trips around the earth.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,8 @@ pub mod config;
 pub mod descriptors;
 pub mod drain;
 pub mod http;
+#[cfg(test)]
+mod line;
 mod listening;
 pub mod logging;
 mod lookup;

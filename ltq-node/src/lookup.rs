@@ -1,11 +1,12 @@
-//! Where nodes are announced and found: registries, or an etcd in their place.
+//! Where nodes are announced and found: registries, or an etcd in their place; and DNS names, by which they are
+//! found alone.
 
 use std::{fmt, sync::Arc};
 
 use ltq_core::Address;
 #[cfg(feature = "etcd")]
 use ltq_discovery::etcd::{Etcd, EtcdBuilder, EtcdError};
-use ltq_discovery::{Discovery, StaticList, registry::Registries};
+use ltq_discovery::{Discovery, DnsNames, DnsNamesError, StaticList, registry::Registries};
 #[cfg(feature = "etcd")]
 use ltq_transport::Transports;
 use thiserror::Error;
@@ -13,10 +14,28 @@ use thiserror::Error;
 /// What the addresses of `--registry` name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Registries, at `tcp://` and `tls://` addresses.
+    /// Registries, at addresses such as nodes have.
     Registries,
     /// Members of one etcd, at `etcd://` and `etcds://` addresses.
     Etcd(EtcdPlace),
+    /// DNS names, at `dns://`, `dns+tls://` and `dns+quic://` addresses.
+    Names(Names),
+}
+
+/// Names that stand for nodes, each as the address that all of its nodes have: `tcp://NAME:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Names(Vec<String>);
+
+impl Names {
+    /// How the nodes behind them are reached.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// What finds them, by the operating system. Nobody is asked yet.
+    pub(crate) fn discovery(&self) -> Result<DnsNames, DnsNamesError> {
+        DnsNames::new(self.addresses())
+    }
 }
 
 /// Where in which etcd.
@@ -32,9 +51,12 @@ pub(crate) struct EtcdPlace {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlaceError {
-    /// Some are registries, some members of an etcd.
-    #[error("registries and an etcd cannot be named beside each other; choose one")]
+    /// Some are registries, some members of an etcd, some DNS names.
+    #[error("registries, an etcd and DNS names cannot be named beside each other; choose one")]
     Mixed,
+    /// Nothing can be announced there.
+    #[error("{0}: DNS names are for finding nodes; a node is announced at registries or an etcd")]
+    NotAnnounced(String),
     /// The members are of different places.
     #[error("{0:?} and {1:?} are different places; members of one etcd are named with one prefix")]
     Prefixes(String, String),
@@ -79,8 +101,13 @@ impl Place {
     /// [`PlaceError`]. Whether registries' addresses are any is not asked here.
     pub(crate) fn of(addresses: &[impl AsRef<str>]) -> Result<Self, PlaceError> {
         let mut place: Option<EtcdPlace> = None;
+        let mut names = Vec::new();
         let mut any_registry = false;
         for address in addresses.iter().map(|address| address.as_ref().trim()) {
+            if let Some(name) = name(address) {
+                names.push(name);
+                continue;
+            }
             let Some((scheme, rest)) = etcd(address) else {
                 any_registry = true;
                 continue;
@@ -107,11 +134,23 @@ impl Place {
             place.endpoints.push(endpoint);
         }
         match place {
-            Some(_) if any_registry => Err(PlaceError::Mixed),
+            Some(_) if any_registry || !names.is_empty() => Err(PlaceError::Mixed),
             Some(place) => Ok(Self::Etcd(place)),
-            None => Ok(Self::Registries),
+            None if names.is_empty() => Ok(Self::Registries),
+            None if any_registry => Err(PlaceError::Mixed),
+            None => Ok(Self::Names(Names(names))),
         }
     }
+}
+
+/// The address that the nodes behind a DNS name have.
+fn name(address: &str) -> Option<String> {
+    let schemes = [("dns://", "tcp"), ("dns+tls://", "tls"), ("dns+quic://", "quic")];
+    let mut named = schemes.iter().filter_map(|(prefix, scheme)| {
+        let rest = address.strip_prefix(prefix)?;
+        Some(format!("{scheme}://{rest}"))
+    });
+    named.next()
 }
 
 /// The scheme of its transport and what follows, of an address of an etcd.
@@ -183,6 +222,9 @@ pub(crate) fn check(addresses: &[String]) -> Result<Place, String> {
         Place::Registries => {
             addresses.join(",").parse::<StaticList>().map_err(|error| error.to_string())?;
         }
+        Place::Names(names) => {
+            names.discovery().map_err(|error| error.to_string())?;
+        }
         #[cfg(feature = "etcd")]
         Place::Etcd(place) => {
             let built = etcd_at(place, Transports::new(), None).build();
@@ -216,12 +258,26 @@ mod tests {
     }
 
     #[test]
+    fn names_are_told_from_registries_and_an_etcd() {
+        let all = ["dns://ltq.example:7440", " dns+tls://a:1", "dns+quic://[::1]:2"];
+        let Place::Names(names) = Place::of(&all).unwrap() else { panic!("no names") };
+        let addresses: Vec<_> = names.addresses().collect();
+        assert_eq!(addresses, ["tcp://ltq.example:7440", "tls://a:1", "quic://[::1]:2"]);
+        names.discovery().unwrap();
+    }
+
+    #[test]
     fn what_is_neither_is_said() {
         let check = |all: &[&str]| {
             let all: Vec<_> = all.iter().map(ToString::to_string).collect();
             check(&all).unwrap_err()
         };
         assert!(check(&["etcd://a:1", "tcp://r:1"]).contains("beside each other"));
+        assert!(check(&["dns://a:1", "tcp://r:1"]).contains("beside each other"));
+        assert!(check(&["dns://a:1", "etcd://e:1"]).contains("beside each other"));
+        assert!(check(&["dns://a:1", "dns://a:1"]).contains("twice"));
+        assert!(check(&["dns://a"]).contains("names no host and port"));
+        assert!(check(&["dns://a:1/x"]).contains("names no host and port"));
         assert!(check(&["etcd://a:1/x", "etcd://b:1/y"]).contains("different places"));
         assert!(check(&["etcd://a:1/x", "etcd://b:1"]).contains("\"/x\" and \"/ltq\""));
         assert!(check(&["etcd:///x"]).contains("is no etcd"));

@@ -15,7 +15,6 @@ use ltq_core::{
 use ltq_store::{FileStore, MemoryStore};
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -132,9 +131,7 @@ impl Node {
             None => None,
             Some(address) => {
                 let failed = |source| NodeError::Http { address: address.to_owned(), source };
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
-                let local = listener.local_addr().map_err(failed)?;
-                Some((local, listener))
+                Some(wires.listen_http(address).await.map_err(failed)?)
             }
         };
 
@@ -187,7 +184,8 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let http = http.map(|(local, listener)| {
+        let http = http.map(|listener| {
+            let local = listener.local();
             let options = HttpOptions {
                 connections_max: config.limits.http_connections_max,
                 connections_per_address_max: config.limits.http_connections_per_address_max,

@@ -58,28 +58,83 @@ fn links_between_the_pages_lead_somewhere() {
     }
 }
 
-/// The names of all functions of the workspace's sources.
-fn functions(folder: &Path, found: &mut BTreeSet<String>) {
+/// The names of all tests of the workspace's sources.
+fn all_tests(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
-            functions(&path, found);
+            all_tests(&path, found);
         } else if name.ends_with(".rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
-            found.extend(names.map(|name| name.trim().to_owned()));
+            tests_of(&fs::read_to_string(&path).unwrap(), found);
         }
     }
+}
+
+/// The functions of a source that are tests: those below an attribute that makes them one, and the cases that a
+/// conformance suite names, each of which is mounted as a test of its name.
+fn tests_of(text: &str, found: &mut BTreeSet<String>) {
+    let mut is_test = false;
+    for line in text.lines().map(str::trim) {
+        let attribute = line.strip_prefix("#[").map(|rest| rest.split([']', '(']).next().unwrap());
+        if let Some(attribute) = attribute {
+            is_test |= matches!(attribute, "test" | "tokio::test") && !line.contains("#[ignore");
+        } else if let Some((_, rest)) = function(line) {
+            let name = rest.split(['(', '<']).next().unwrap_or_default();
+            let is_case = line.contains("(trial: Trial)") || line.contains("(trial: &Trial)");
+            if std::mem::take(&mut is_test) || is_case {
+                found.insert(name.to_owned());
+            }
+        } else if !line.is_empty() && !line.starts_with("//") {
+            // What stands between an attribute and its function is another item's, or the rest of an attribute.
+            is_test &= !line.ends_with('{') && !line.ends_with(';');
+        }
+    }
+}
+
+/// A line that begins a function, cut at the word.
+fn function(line: &str) -> Option<(&str, &str)> {
+    let (before, rest) = line.split_once("fn ")?;
+    let words = ["", "pub", "pub(crate)", "pub(super)", "async", "const", "unsafe"];
+    before.split(' ').all(|word| words.contains(&word)).then_some((before, rest))
+}
+
+#[test]
+fn a_function_is_taken_for_a_test_by_its_attribute_alone() {
+    let text = "
+        fn a_helper() {}
+        #[test]
+        fn one() {}
+        fn beside_it() {}
+        #[tokio::test(start_paused = true)]
+        // Why.
+        async fn another() {
+            let fn_of = 1;
+        }
+        #[test]
+        #[cfg(unix)]
+        #[should_panic = \"why\"]
+        pub(super) fn a_third<T>() {}
+        #[testing]
+        fn none() {}
+        #[test]
+        use that;
+        fn none_either() {}
+        pub(super) async fn a_case(trial: Trial) -> CaseResult {}
+    ";
+    let mut found = BTreeSet::new();
+    tests_of(text, &mut found);
+    let found: Vec<_> = found.iter().map(String::as_str).collect();
+    assert_eq!(found, ["a_case", "a_third", "another", "one"]);
 }
 
 #[test]
 fn the_tests_that_pages_name_for_their_promises_are_there() {
     let mut found = BTreeSet::new();
-    functions(&root(), &mut found);
-    for name in ["cluster", "registry", "bridge", "etcd", "mesh"] {
+    all_tests(&root(), &mut found);
+    for name in ["cluster", "registry", "bridge", "etcd", "mesh", "operations", "discovery"] {
         let text = page(&format!("docs/{name}.md"));
-        let section = text.split("\n## What shows it\n").nth(1).unwrap_or_else(|| panic!("{name}"));
+        let section = text.split("# What shows it\n").nth(1).unwrap_or_else(|| panic!("{name}"));
         let section = section.split("\n## ").next().unwrap();
         let rows =
             section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("|--"));

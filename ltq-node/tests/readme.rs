@@ -146,3 +146,97 @@ fn each_rust_block_of_the_readme_is_here() {
 async fn the_embedded_broker_of_the_readme_does_what_it_says() {
     embedded().await.unwrap();
 }
+
+/// The commands of a page: of its blocks for a shell, and of what stands between backticks.
+fn commands(page: &str) -> Vec<Vec<String>> {
+    let mut texts = Vec::new();
+    for (index, part) in page.split("\n```").enumerate() {
+        if index % 2 == 0 {
+            texts.extend(part.split('`').skip(1).step_by(2).map(str::to_owned));
+        } else if part.starts_with("sh") {
+            texts.extend(part.replace("\\\n", " ").lines().skip(1).map(str::to_owned));
+        }
+    }
+    let words = texts.iter().map(|text| words(text));
+    words.filter(|words| words.first().is_some_and(|it| it == "ltq" || it == "ltq-node")).collect()
+}
+
+/// The words of a command as a shell has them, up to where its output goes.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(mark), _) if mark == c => quote = None,
+            (Some(_), _) => word.get_or_insert_default().push(c),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '|' | '>' | '<' | '&' | ';') => break,
+            (None, _) if c.is_whitespace() => words.extend(word.take()),
+            (None, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[test]
+fn words_are_those_of_a_shell() {
+    let of = |text: &str| words(text).join("|");
+    assert_eq!(of("ltq pub  t 'one coffee' --json < in"), "ltq|pub|t|one coffee|--json");
+    assert_eq!(of("ltq pub t \"it's\" a=\"b c\""), "ltq|pub|t|it's|a=b c");
+}
+
+/// What stands for something of the reader's: `HOST:PORT`, `TOPIC`.
+fn is_placeholder(value: &str) -> bool {
+    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+    rest.chars().any(char::is_uppercase) && !rest.chars().any(char::is_lowercase)
+}
+
+#[test]
+fn each_command_that_a_page_names_is_one_that_the_programs_take() {
+    use clap::{
+        Parser as _,
+        error::{ContextKind, ContextValue, ErrorKind},
+    };
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = std::fs::read_dir(root.join("docs")).unwrap();
+    let mut pages: Vec<_> = docs.map(|entry| entry.unwrap().path()).collect();
+    pages.push(root.join("README.md"));
+    let (mut taken, mut wrong) = (0, Vec::new());
+    for page in pages {
+        for command in commands(&std::fs::read_to_string(&page).unwrap()) {
+            let parsed = match &*command[0] {
+                "ltq" => ltq_node::cli::Cli::try_parse_from(&command).map(drop),
+                _ => ltq_node::config::Flags::try_parse_from(&command).map(drop),
+            };
+            let Err(error) = parsed else {
+                taken += 1;
+                continue;
+            };
+            let value = match error.get(ContextKind::InvalidValue) {
+                Some(ContextValue::String(value)) => value.as_str(),
+                _ => "",
+            };
+            let is_part_of_one = match error.kind() {
+                // A page may name a command, or an option of it, without what else it takes.
+                ErrorKind::MissingRequiredArgument
+                | ErrorKind::MissingSubcommand
+                | ErrorKind::DisplayHelp
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => true,
+                ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+                    value.is_empty() || is_placeholder(value)
+                }
+                _ => false,
+            };
+            if !is_part_of_one {
+                let page = page.file_name().unwrap().to_string_lossy().into_owned();
+                wrong.push(format!("{page}: {}: {error}", command.join(" ")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(taken > 30, "only {taken} are whole");
+}

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{Address, Broker, BrokerSettings, Environment, Store, Transport};
+use ltq_core::{
+    Address, Broker, BrokerSettings, Environment, Store, Timestamp, Transport, WallClock as _,
+    process::Process,
+};
 use ltq_store::{
     FileSystem,
     simulation::{DiskFailure, SimulatedDisk},
@@ -42,6 +45,8 @@ pub(crate) struct Node<S: Stores> {
     pub(crate) chance: Seeded,
     pub(crate) history: History,
     pub(crate) running: Option<Broker<S::Store>>,
+    /// What the tasks of the one that there is belong to.
+    pub(crate) process: Process,
     pub(crate) life: Life,
 }
 
@@ -79,6 +84,7 @@ impl<S: Stores> Node<S> {
     /// Why it does not start.
     pub(crate) async fn start(&mut self, doom: Option<Doom>) -> Result<(), NotStarted> {
         self.life = Life::default();
+        self.process = Process::new();
         self.watch_disk();
         if let Some(doom) = doom {
             self.doom(doom);
@@ -86,7 +92,7 @@ impl<S: Stores> Node<S> {
         let points = self.life.points.clone();
         let opened = tokio::select! {
             biased;
-            opened = self.open() => opened,
+            opened = self.process.run(self.open()) => opened,
             () = points.struck() => Err(String::new()),
         };
         if points.has_struck() {
@@ -120,10 +126,15 @@ impl<S: Stores> Node<S> {
         let address = Address::new(host.scheme(), self.name.as_str());
         let listener = host.listen(&address).await.map_err(|error| error.to_string())?;
         let serving = broker.clone();
-        tokio::spawn(async move { serving.serve(listener).await });
+        tokio::spawn(self.process.run(async move { serving.serve(listener).await }));
         self.history.add(&self.name, What::Started);
         self.running = Some(broker);
         Ok(())
+    }
+
+    /// What its wall clock says.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// What the process that there is talks through.
@@ -220,6 +231,8 @@ impl<S: Stores> Node<S> {
         old.on_failure(None);
         old.meanwhile(None);
         old.crash_at(0);
+        // What is left of it ends.
+        self.process.go_on();
         // It cannot die again.
         self.life.points.disarm();
         self.life.points = Points::default();
@@ -232,6 +245,7 @@ impl<S: Stores> Node<S> {
     /// Stops it as an operator does. Its doom may come before that is done.
     pub(crate) async fn stop(&mut self, deadline: Duration) {
         let Some(broker) = self.running.clone() else { return };
+        self.process.go_on();
         let stopped = tokio::select! {
             biased;
             stopped = broker.stop(deadline) => stopped,

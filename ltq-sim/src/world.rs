@@ -10,7 +10,7 @@ use std::{
 };
 
 use ltq_client::{Client, Message};
-use ltq_core::{BrokerSettings, Durability, TopicStats};
+use ltq_core::{BrokerSettings, Durability, TopicStats, process::Process};
 use ltq_store::simulation::SimulatedDisk;
 use ltq_transport::SimulatedNetwork;
 use tokio::{
@@ -98,6 +98,7 @@ impl<S: Stores> World<S> {
             chance,
             history: history.clone(),
             running: None,
+            process: Process::new(),
             life: Life::default(),
         };
         let (lasting, not) = (Vec::new(), BTreeSet::new());

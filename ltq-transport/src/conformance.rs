@@ -28,63 +28,14 @@ mod cases;
 mod ends;
 mod harness;
 mod pattern;
-mod report;
 mod trial;
 
-use std::{fmt, panic::resume_unwind, time::Duration};
-
-use futures::future::BoxFuture;
-
-use trial::{CaseResult, Stop, Trial};
+pub use ltq_core::conformance::{Outcome, Report};
 
 pub use harness::Harness;
-pub use report::{Outcome, Report};
 
 /// One test of the suite.
-pub struct Case {
-    name: &'static str,
-    promise: &'static str,
-    run: fn(Trial) -> BoxFuture<'static, CaseResult>,
-}
-
-impl Case {
-    /// Its name, which is the name of the test that [`conformance_tests`](crate::conformance_tests)
-    /// mounts.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// What it checks, in a sentence.
-    #[must_use]
-    pub const fn promise(&self) -> &'static str {
-        self.promise
-    }
-
-    /// Runs it, on a tokio runtime with time enabled. A panic of the transport is a failure.
-    pub async fn run(&self, harness: &Harness) -> Outcome {
-        let trial = Trial::new(harness.clone());
-        match tokio::spawn((self.run)(trial)).await {
-            Ok(Ok(())) => Outcome::Passed,
-            Ok(Err(Stop::Skipped(why))) => Outcome::Skipped(why),
-            Ok(Err(Stop::Failed(why))) => Outcome::Failed(why),
-            Err(error) => match error.try_into_panic() {
-                Err(error) => Outcome::Failed(format!("did not end: {error}")),
-                Ok(panic) => {
-                    let text = panic.downcast_ref::<String>().map(String::as_str);
-                    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                    Outcome::Failed(format!("panicked: {}", text.unwrap_or("without a text")))
-                }
-            },
-        }
-    }
-}
-
-impl fmt::Debug for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+pub type Case = ltq_core::conformance::Case<Harness>;
 
 /// All cases, in the order in which they are run.
 #[must_use]
@@ -92,45 +43,14 @@ pub fn cases() -> &'static [Case] {
     cases::ALL
 }
 
-/// Runs all cases, one after another, whatever becomes of the ones before.
+/// Runs all cases, one after another, whatever becomes of the ones before, on a tokio runtime with time enabled.
 pub async fn run_all(harness: &Harness) -> Report {
-    let mut report = Report::default();
-    for case in cases() {
-        report.add(case, case.run(harness).await);
-    }
-    report
+    ltq_core::conformance::run_all(cases(), || std::future::ready(harness.clone())).await
 }
 
-/// Runs one case on a runtime of its own, for [`conformance_tests`](crate::conformance_tests).
-///
-/// # Panics
-/// When the case fails, or there is none of this name.
+/// For [`conformance_tests`](crate::conformance_tests).
 #[doc(hidden)]
-pub fn run_mounted(name: &str, harness: impl FnOnce() -> Harness) {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => resume_unwind(Box::new(format!("no runtime for the test: {error}"))),
-    };
-    let outcome = runtime.block_on(async {
-        match cases().iter().find(|case| case.name == name) {
-            Some(case) => case.run(&harness()).await,
-            None => Outcome::Failed("there is no such case".to_owned()),
-        }
-    });
-    // A transport's lookup in a system library may hang on.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    report_mounted(name, &outcome);
-}
-
-#[expect(clippy::panic, clippy::print_stdout, reason = "a test fails and tells in no other way")]
-fn report_mounted(name: &str, outcome: &Outcome) {
-    match outcome {
-        Outcome::Passed => {}
-        Outcome::Skipped(why) => println!("{name} was skipped: {why}"),
-        Outcome::Failed(why) => panic!("{name}: {why}"),
-    }
-}
+pub use ltq_core::mount_cases;
 
 /// Mounts every case of the suite as a `#[test]` of its own, in the module where it stands. The
 /// argument makes a [`Harness`](crate::conformance::Harness); it is evaluated within a tokio
@@ -138,7 +58,7 @@ fn report_mounted(name: &str, outcome: &Outcome) {
 #[macro_export]
 macro_rules! conformance_tests {
     ($harness:expr) => {
-        $crate::__conformance_tests! { $harness;
+        $crate::conformance::mount_cases! { $crate::conformance::cases(), async { $harness };
             bytes_keep_their_order_both_ways
             one_big_write_arrives_whole
             single_bytes_arrive
@@ -180,25 +100,6 @@ macro_rules! conformance_tests {
             an_address_of_another_kind_is_refused
             an_unknown_host_is_an_error
             peers_are_named
-        }
-    };
-}
-
-/// The inside of [`conformance_tests`].
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __conformance_tests {
-    ($harness:expr; $($name:ident)*) => {
-        $(#[test]
-        fn $name() {
-            $crate::conformance::run_mounted(stringify!($name), || $harness);
-        })*
-
-        #[test]
-        fn every_case_is_mounted() {
-            let mounted = [$(stringify!($name)),*];
-            let cases = $crate::conformance::cases();
-            assert!(cases.iter().map(|case| case.name()).eq(mounted));
         }
     };
 }

@@ -42,7 +42,7 @@ async fn fails(mut harness: Harness, case: &str, why: &str) {
     if why.starts_with("in vain") {
         harness = harness.patience(Duration::from_secs(2));
     }
-    match case.run(&harness).await {
+    match case.run(harness).await {
         Outcome::Failed(found) => assert!(found.contains(why), "{found:?} is not {why:?}"),
         other => panic!("{} ended as {other:?}", case.name()),
     }
@@ -188,6 +188,6 @@ async fn what_does_not_apply_is_skipped_with_its_reason() {
     ];
     for (name, fault) in skips {
         let case = conformance::cases().iter().find(|case| case.name() == name).unwrap();
-        assert!(matches!(case.run(&harness(fault)).await, Outcome::Skipped(_)), "{name}");
+        assert!(matches!(case.run(harness(fault)).await, Outcome::Skipped(_)), "{name}");
     }
 }

@@ -15,6 +15,8 @@ mod process;
 mod raw_peer;
 mod registry_process;
 mod served;
+mod skipped;
+mod stalls;
 #[cfg(target_os = "linux")]
 pub mod torment;
 
@@ -26,6 +28,8 @@ pub use process::{Listens, Process, ServesHttp, binary};
 pub use raw_peer::{RawPeer, answers, answers_over, bytes_of};
 pub use registry_process::{Registry, RegistryProcess};
 pub use served::{Local, Served};
+pub use skipped::{require, skipped};
+pub use stalls::{Judged, Stall, Stalls};
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-use std::{io, path::Path, process::Command as Build};
+use std::{io, net::SocketAddr, path::Path, process::Command as Build};
 
 use ltq_core::Address;
 
 use crate::{
-    process::{Listens, Process, binary, spawn, word_of},
+    process::{Listens, Process, ServesHttp, binary, http_of, spawn, word_of},
     within,
 };
 
@@ -20,6 +20,13 @@ pub struct Node {
 impl Listens for Node {
     fn address(&self) -> &Address {
         &self.address
+    }
+}
+
+/// One that was told to by `--http`.
+impl ServesHttp for Node {
+    fn http(&self) -> SocketAddr {
+        http_of(&self.banner).expect("it serves HTTP")
     }
 }
 

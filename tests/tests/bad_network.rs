@@ -2,7 +2,6 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    io::Write,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -15,17 +14,8 @@ use ltq_tests::{
 };
 use serde_json::Value;
 
-/// A network, or words about why there is none, which are seen though the test passes.
 fn network(shape: Shape) -> Option<BadNetwork> {
-    match BadNetwork::new(shape, 1) {
-        Ok(network) => Some(network),
-        Err(unavailable) => {
-            let words = format!("skipped: {unavailable}\n");
-            // Past the capture of what tests print.
-            std::io::stderr().write_all(words.as_bytes()).unwrap();
-            None
-        }
-    }
+    BadNetwork::or_skip(shape, 1)
 }
 
 /// Waits until the near host has sent so many bytes more.
@@ -47,7 +37,8 @@ async fn node(network: &BadNetwork, scheme: &str, data_dir: &std::path::Path) ->
     let config = data_dir.with_extension("toml");
     let text = "[limits]\nheartbeat = \"500ms\"\n[quic]\nidle_timeout = \"2s\"\n";
     std::fs::write(&config, text).unwrap();
-    let mut more = vec!["--token", TOKEN, "--config", config.to_str().unwrap()];
+    let mut more =
+        vec!["--token", TOKEN, "--config", config.to_str().unwrap(), "--http", "127.0.0.1:0"];
     if scheme != "tcp" {
         more.push("--dev-tls");
     }
@@ -144,6 +135,49 @@ async fn promises_2_and_4_hold_for_consumers_whose_line_is_out_for_longer_than_c
         // Each came at least once, and twice only where the node said that it was delivered again.
         let report = ended(bench).await;
         assert_eq!((&report["published"], &report["delivered"]), (&20_000.into(), &20_000.into()));
+    }
+}
+
+/// What a node on the far host counts.
+async fn counted(network: &BadNetwork, node: &NodeProcess, metric: &str) -> u64 {
+    let http = node.said("http://").expect("HTTP").trim_start_matches("http://");
+    let (host, port) = http.rsplit_once(':').expect("a port");
+    let asking = format!(
+        "exec 3<>/dev/tcp/{host}/{port}; printf 'GET /metrics HTTP/1.0\\r\\nauthorization: Bearer {TOKEN}\\r\\n\\r\\n' >&3; cat <&3"
+    );
+    let mut command = network.far().command("bash");
+    command.args(["-c", &asking]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let value = said.lines().find_map(|line| line.strip_prefix(metric)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("no {metric} in {said}"))
+}
+
+/// A QUIC connection is not its client's address; TCP's is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quic_client_whose_address_changes_keeps_its_connection_and_a_tcp_client_has_another() {
+    let shape = Shape::new(10, 0.5);
+    let Some(mut network) = network(shape) else { return };
+    let line = "e2e --count 10000 --rate 5000 --size 200 --topics 5 --one-connection --timeout 60s";
+    for (scheme, keeps) in [("tcp", false), ("quic", true)] {
+        let mut accepted = Vec::new();
+        for changes in [0, 2] {
+            let folder = tempfile::tempdir().unwrap();
+            let node = node(&network, scheme, &folder.path().join("data")).await;
+            let bench = bench(&network, &node, line);
+            for _ in 0..changes {
+                sent(&network, 300_000).await;
+                network.change_address().unwrap();
+            }
+            let report = ended(bench).await;
+            assert_eq!(
+                (&report["published"], &report["delivered"]),
+                (&10_000.into(), &10_000.into())
+            );
+            accepted.push(counted(&network, &node, "ltq_connections_accepted_total").await);
+        }
+        assert!(accepted[0] > 0);
+        assert_eq!(accepted[0] == accepted[1], keeps, "{scheme}: {accepted:?} connections");
     }
 }
 

@@ -16,11 +16,21 @@ use std::{
 use ltq_client::{
     Client, Cluster, ClusterConsumer, ClusterProducer, ConsumerBuilder, ID_HEADER, Message,
 };
-use ltq_tests::{NodeProcess, RegistryProcess, within};
+use ltq_tests::{Judged, NodeProcess, RegistryProcess, Stalls, within};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+/// Each waits for its receipt before it publishes again.
+const PUBLISHERS: usize = 4;
+/// What only those wait for who had given something to a node that is gone: `failover_after` is longer.
+const WAITED: Duration = Duration::from_millis(400);
+/// Of so many publishes in a row one node of four has to have at least half of its quarter.
+const SHARED: u64 = 100;
+/// And so soon after it was started.
+const SHARED_WITHIN: Duration = Duration::from_secs(2);
+/// That of the registry: who does not beat for three of these is suspected.
+const HEARTBEAT: Duration = Duration::from_millis(200);
 
 async fn start(folder: &Path, name: &str, port: u16, registry: &str) -> NodeProcess {
     let more = ["--node", name, "--registry", registry];
@@ -39,7 +49,7 @@ struct Field {
 impl Field {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let beats = ["--heartbeat", "200ms"];
+        let beats = ["--heartbeat", &format!("{}ms", HEARTBEAT.as_millis())];
         let registry = RegistryProcess::start(0, &beats).await.expect("a registry");
         let at = registry.address().to_string();
         let mut nodes = BTreeMap::new();
@@ -83,6 +93,7 @@ impl Field {
 
 /// Who publishes until told to stop, one after the other.
 struct Load {
+    stalls: Arc<Stalls>,
     stop: watch::Sender<bool>,
     confirmed: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<Account>>,
@@ -94,13 +105,59 @@ struct Account {
     /// By body: the node that has it.
     confirmed: BTreeMap<String, String>,
     failed: Vec<String>,
-    longest: Duration,
+    /// In the order in which they ended.
+    calls: Vec<Call>,
+}
+
+/// One publish, by one of the publishers.
+#[derive(Clone, Debug)]
+struct Call {
+    who: usize,
+    began: Instant,
+    ended: Instant,
+    /// Who stored it.
+    node: String,
+    judged: Judged,
+}
+
+impl Account {
+    /// The longest one, not counting the time in which this machine had other things to do.
+    fn longest(&self) -> Judged {
+        self.calls.iter().map(|call| call.judged).max().unwrap_or_default()
+    }
+
+    /// A node that answered nobody from some time on cost no publisher more than its own timeout, and that once; and
+    /// nothing that was published three heartbeats later was given to it.
+    fn assert_avoided(&self, stalls: &Stalls, gone: Instant, back: Instant, timeout: Duration) {
+        let waited = |call: &&Call| call.judged.own > WAITED && (gone..back).contains(&call.ended);
+        for who in 0..PUBLISHERS {
+            let waited: Vec<_> =
+                self.calls.iter().filter(waited).filter(|it| it.who == who).collect();
+            assert!(waited.len() <= 1, "publisher {who} waited for it more than once: {waited:?}");
+            for Call { began, judged, .. } in waited {
+                let after = stalls.without(gone.min(*began), *began);
+                assert!(judged.own <= timeout, "publisher {who} waited for {judged:?}");
+                assert!(
+                    after.own <= HEARTBEAT * 3,
+                    "it was not avoided {after:?} later: {judged:?}"
+                );
+            }
+        }
+    }
+
+    /// No publish waited for longer than that, but for the time in which this machine had other things to do.
+    fn assert_longest(&self, most: Duration) {
+        let longest = self.longest();
+        println!("{} confirmed, the longest publish: {longest:?}", self.confirmed.len());
+        assert!(longest.own <= most, "a publish waited for more than {most:?}: {longest:?}");
+    }
 }
 
 impl Load {
     fn start(producer: &ClusterProducer) -> Self {
         let (stop, stopped) = watch::channel(false);
         let confirmed = Arc::new(AtomicU64::new(0));
+        let stalls = Arc::new(Stalls::watch());
         let publish = |who: usize| {
             let (producer, stopped) = (producer.clone(), stopped.clone());
             let confirmed = confirmed.clone();
@@ -115,17 +172,19 @@ impl Load {
                     match producer.send(Message::new(body.clone())).await {
                         Ok(receipt) => {
                             confirmed.fetch_add(1, Ordering::Relaxed);
-                            account.confirmed.insert(body, receipt.node.to_string());
+                            let (ended, node) = (Instant::now(), receipt.node.to_string());
+                            account.confirmed.insert(body, node.clone());
+                            let judged = Judged::default();
+                            account.calls.push(Call { who, began, ended, node, judged });
                         }
                         Err(error) => account.failed.push(error.to_string()),
                     }
-                    account.longest = account.longest.max(began.elapsed());
                 }
                 account
             })
         };
-        let tasks = (0..4).map(publish).collect();
-        Self { stop, confirmed, tasks }
+        let tasks = (0..PUBLISHERS).map(publish).collect();
+        Self { stalls, stop, confirmed, tasks }
     }
 
     /// Waits until so many more messages were confirmed.
@@ -146,8 +205,12 @@ impl Load {
             let one = within("the last publish", task).await.expect("no panic");
             all.confirmed.extend(one.confirmed);
             all.failed.extend(one.failed);
-            all.longest = all.longest.max(one.longest);
+            all.calls.extend(one.calls);
         }
+        for call in &mut all.calls {
+            call.judged = self.stalls.without(call.began, call.ended);
+        }
+        all.calls.sort_by_key(|call| call.ended);
         all
     }
 }
@@ -180,16 +243,20 @@ async fn promise_1_nothing_confirmed_is_lost_when_a_node_and_the_registry_are_ki
     load.more(200).await;
     let killed = field.nodes.remove("n2").expect("it");
     let port = killed.port();
+    let at = Instant::now();
     killed.kill().await.expect("killed");
     load.more(200).await;
+    let until = Instant::now();
     // The others go on while nobody tells of nodes any more.
     field.registry.take().expect("it").kill().await.expect("killed");
     load.more(200).await;
     field.nodes.insert("n2", start(field.folder.path(), "n2", port, &field.at).await);
     load.more(200).await;
+    let stalls = load.stalls.clone();
     let account = load.end().await;
-    println!("{} confirmed, the longest took {:?}", account.confirmed.len(), account.longest);
     assert!(account.failed.is_empty(), "{:?}", account.failed);
+    println!("{} confirmed, the longest publish: {:?}", account.confirmed.len(), account.longest());
+    account.assert_avoided(&stalls, at, until, producer.timeout());
     let stored = field.stored("orders").await;
     check(&account, &stored);
     assert_eq!(stored.len(), 3, "each node had its share");
@@ -215,8 +282,8 @@ async fn promise_11_a_rolling_restart_loses_and_repeats_nothing() {
         load.more(50).await;
     }
     let account = load.end().await;
-    println!("{} confirmed, the longest took {:?}", account.confirmed.len(), account.longest);
     assert!(account.failed.is_empty(), "{:?}", account.failed);
+    account.assert_longest(Duration::from_secs(1));
     let stored = field.stored("orders").await;
     check(&account, &stored);
     let all: usize = stored.values().map(Vec::len).sum();
@@ -231,30 +298,41 @@ async fn a_new_node_gets_its_share_and_one_that_stands_still_is_avoided() {
     load.more(100).await;
     let began = Instant::now();
     field.nodes.insert("n4", start(field.folder.path(), "n4", 0, &field.at).await);
+    load.more(SHARED * 3).await;
+    // It stands still, with whatever it was given.
     let of = |name: &str| {
         let figures = producer.figures();
         let node = figures.nodes.iter().find(|(id, _)| id.as_str() == name);
         node.map_or(0, |(_, node)| node.stored)
     };
-    within("its share", async {
-        while of("n4") < 20 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    println!("the new node had its share {:?} after it was started", began.elapsed());
     let still = field.nodes.get("n1").expect("it");
+    let paused = Instant::now();
     still.pause(true).expect("paused");
     let registry = field.registry.as_ref().expect("it");
     let suspected = |nodes: &[Value]| nodes.iter().any(|node| node["suspected"] == true);
     registry.until("it is suspected", suspected).await;
-    load.more(200).await;
+    let suspected_at = Instant::now();
+    load.more(SHARED).await;
     let before = of("n1");
-    load.more(200).await;
+    load.more(SHARED).await;
     assert_eq!(of("n1"), before, "it is avoided");
     field.nodes.get("n1").expect("it").pause(false).expect("goes on");
+    let (timeout, stalls) = (producer.timeout(), load.stalls.clone());
     let account = load.end().await;
     assert!(account.failed.is_empty(), "{:?}", account.failed);
+    // The first stretch in which it had at least half of what is a quarter's share, which has to end in time.
+    let later: Vec<_> = account.calls.iter().filter(|call| call.began >= began).collect();
+    let is_share = |stretch: &&[&Call]| {
+        stretch.iter().filter(|call| call.node == "n4").count() * 8 >= SHARED as usize
+    };
+    let stretch = later.windows(SHARED as usize).find(is_share).expect("the new node had no share");
+    let shared = stalls.without(began, stretch.last().expect("a call").ended);
+    println!("the new node had its share within {shared:?} of its start");
+    assert!(shared.own <= SHARED_WITHIN, "it had no share within {SHARED_WITHIN:?}: {shared:?}");
+    let suspicion = stalls.without(paused, suspected_at);
+    println!("the one that stands still was suspected within {suspicion:?}");
+    assert!(suspicion.own <= HEARTBEAT * 3, "it was not suspected in time: {suspicion:?}");
+    account.assert_avoided(&stalls, paused, Instant::now(), timeout);
     let nodes = Arc::new(field.stored("orders").await);
     check(&account, &nodes);
 }

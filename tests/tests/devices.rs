@@ -1,6 +1,6 @@
 //! A real node on real file systems: one that fills up, one that is read-only, and directories
 //! that are not to be opened. The first two need the right to mount, and say so where they have
-//! none.
+//! none; where `REQUIRE_MOUNTS` is set they fail then.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 use ltq_client::{
     Client, Consumer, Delivery, Durability, Message, Producer, PublishError, RefusalCode,
 };
-use ltq_tests::{DEADLINE, NodeProcess, binary, within};
+use ltq_tests::{DEADLINE, NodeProcess, binary, require, skipped, within};
 
 /// Something mounted, until this is dropped.
 struct Mounted(PathBuf);
@@ -27,7 +27,8 @@ impl Mounted {
             let mut mount = Command::new("mount");
             let done = mount.args(*way).arg(at).stdout(Stdio::null()).stderr(Stdio::null());
             if !done.status().is_ok_and(|status| status.success()) {
-                println!("SKIPPED {test}: mount {} is not allowed here", way.join(" "));
+                let why = format!("mount {} is not allowed here", way.join(" "));
+                skipped(require::MOUNTS, test, &why);
                 return None;
             }
             mounted.get_or_insert_with(|| Self(at.to_owned()));

@@ -2,7 +2,8 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
@@ -11,7 +12,12 @@ use std::{
 use ltq_client::Client;
 use ltq_tests::{NodeProcess, within};
 use ltq_transport::ClientTrust;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::{
+    net::{Shutdown, getsockname, shutdown, sockopt},
+    process::{
+        Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, pidfd_getfd, pidfd_open, prlimit,
+    },
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -61,6 +67,60 @@ async fn a_unix_socket_whose_file_somebody_removes_is_there_again() {
         let line = format!("\nltq_listener_reopened_total {round}\n");
         assert!(metrics.contains(&line), "{metrics}");
     }
+}
+
+/// Shuts down the socket by which the node listens there, as nobody but the system can otherwise.
+fn shut_down(node: &NodeProcess, at: SocketAddr) -> io::Result<()> {
+    let pid = node.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let pid = pid.ok_or_else(|| io::Error::other("it has ended"))?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    for entry in fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()))? {
+        let number = entry?.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
+        let Ok(descriptor) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        let is_it = sockopt::socket_acceptconn(&descriptor).unwrap_or(false)
+            && getsockname(&descriptor).is_ok_and(|it| SocketAddr::try_from(it) == Ok(at));
+        if is_it {
+            return Ok(shutdown(&descriptor, Shutdown::Both)?);
+        }
+    }
+    Err(io::Error::other("it does not listen there"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_whose_socket_fails_for_good_is_there_again_that_of_http_among_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = node_of_all(&folder.path().join("data")).await;
+    let at = |start: &str| -> SocketAddr {
+        let said = node.said(start).expect("it listens").trim_start_matches(start);
+        said.parse().expect("in numbers")
+    };
+    let before = Client::connect(&node.address().to_string()).await.expect("connected");
+    for (reopened, scheme) in ["tcp://", "tls://", "http://"].into_iter().enumerate() {
+        match shut_down(&node, at(scheme)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let words = format!("skipped: nobody here may take a socket: {error}\n");
+                io::stderr().write_all(words.as_bytes()).expect("standard error");
+                return;
+            }
+            Err(error) => panic!("{scheme}: {error}"),
+        }
+        assert!(TcpStream::connect(at(scheme)).await.is_err(), "{scheme} is gone");
+        within("it to listen again", async {
+            while TcpStream::connect(at(scheme)).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        let metrics = http(&node, "/metrics").await.expect("metrics");
+        let line = format!("\nltq_listener_reopened_total {}\n", reopened + 1);
+        assert!(metrics.contains(&line), "{scheme}: {metrics}");
+    }
+    published(&before).await;
+    published(&Client::connect(&node.address().to_string()).await.expect("connected")).await;
+    assert!(node.terminate().await.expect("it ends").success());
 }
 
 /// The most descriptors that a process may have open, by their numbers.

@@ -256,6 +256,30 @@ async fn promise_10_who_lacks_the_permission_cannot_tell_whether_a_topic_exists(
 }
 
 #[tokio::test]
+async fn draining_takes_a_token_that_administers_everything() {
+    let keys = Keys::of(&["other * * other.*", "all - - *"]);
+    let served = with_a_topic(settings(&keys)).await;
+    let _drains = served.broker.drain_wishes();
+    let drain = AdminRequest::Drain { options: Default::default() };
+    for (token, is_permitted) in [("other", false), ("all", true)] {
+        let mut peer = greeted(&served, token).await;
+        for action in [drain.clone(), AdminRequest::EndDrain] {
+            peer.send(Frame::Admin { request: 1, action }).await;
+            match peer.next().await.expect("an answer") {
+                Frame::AdminAnswered { result: Ok(AdminResponse::Done), .. } => {
+                    assert!(is_permitted, "{token}");
+                }
+                Frame::AdminAnswered { result: Err(refusal), .. } => {
+                    assert!(!is_permitted, "{token}: {refusal}");
+                    assert_eq!(refusal.code, RefusalCode::Forbidden);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_permitted_is_done_and_no_more() {
     let keys = Keys::of(&[
         "writer orders.* - -",

@@ -12,11 +12,13 @@ use std::{
 use ltq_client::{
     Availability, Cluster, ClusterConsumer, ClusterProducer, ClusterPublishError, Message,
 };
-use ltq_tests::{NodeProcess, RegistryProcess, within};
+use ltq_tests::{NodeProcess, RegistryProcess, Stalls, within};
 use tokio::{sync::watch, task::JoinSet};
 
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 const KEYS: u32 = 12;
+/// How long a publish may wait while nodes are drained and restarted, but for what this machine has to do besides.
+const WAITS_MAX: Duration = Duration::from_secs(1);
 
 async fn start(folder: &Path, name: &str, port: u16, registry: &str) -> NodeProcess {
     let config = folder.join("ltq.toml");
@@ -57,14 +59,14 @@ async fn publish(
     key: u32,
     stop: watch::Receiver<bool>,
     mut consumed: watch::Receiver<BTreeMap<String, u64>>,
-) -> (u64, u64, Duration) {
-    let (mut number, mut moves, mut longest) = (0, 0, Duration::ZERO);
+) -> (u64, u64, Vec<(Instant, Instant)>) {
+    let (mut number, mut moves, mut calls) = (0, 0, Vec::new());
     let key = key.to_string();
     while !*stop.borrow() {
         let message = Message::new(format!("{key}/{number}")).with_key(key.clone());
         let began = Instant::now();
         let result = producer.send(message).await;
-        longest = longest.max(began.elapsed());
+        calls.push((began, Instant::now()));
         match result {
             Ok(_) => number += 1,
             Err(ClusterPublishError::OrderMoved { .. }) => {
@@ -77,7 +79,7 @@ async fn publish(
             Err(error) => panic!("{error}"),
         }
     }
-    (number, moves, longest)
+    (number, moves, calls)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,6 +101,7 @@ async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart(
     let producer = cluster.producer_builder("orders").ordered(Availability::Move);
     let producer = producer.open().await.expect("a producer");
     let (stop, stopped) = watch::channel(false);
+    let stalls = Stalls::watch();
     let mut publishing = JoinSet::new();
     for key in 0..KEYS {
         let watching = consumed.subscribe();
@@ -124,12 +127,19 @@ async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart(
         more(100).await;
     }
     stop.send_replace(true);
-    let (mut published, mut moves, mut longest) = (0, 0, Duration::ZERO);
+    let (mut published, mut moves, mut calls) = (0, 0, Vec::new());
     while let Some(one) = within("the last publish", publishing.join_next()).await {
         let one = one.expect("no panic");
-        (published, moves, longest) = (published + one.0, moves + one.1, longest.max(one.2));
+        (published, moves) = (published + one.0, moves + one.1);
+        calls.extend(one.2);
     }
-    println!("{published} confirmed, {moves} moves of keys, the longest publish took {longest:?}");
+    let judged = calls.into_iter().map(|(began, ended)| stalls.without(began, ended));
+    let longest = judged.max().expect("a publish");
+    println!("{published} confirmed, {moves} moves of keys, the longest publish: {longest:?}");
+    assert!(
+        longest.own <= WAITS_MAX,
+        "a publish waited for longer than {WAITS_MAX:?}: {longest:?}"
+    );
     assert!(moves > 0, "no key ever moved: this shows nothing");
     let last = |consumed: &BTreeMap<String, u64>| {
         consumed.values().map(|number| number + 1).sum::<u64>() >= published

@@ -3,16 +3,18 @@
 //! `ltq-cluster-torment` does both for longer.
 #![cfg(target_os = "linux")]
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use ltq_tests::torment::{self, Plan, Setting, TormentError};
+use ltq_tests::{
+    require, skipped,
+    torment::{self, Account, Plan, Setting, TormentError},
+};
 
-/// Past the capture of what tests print.
-fn say(words: &str) {
-    std::io::stderr().write_all(format!("{words}\n").as_bytes()).expect("said");
-}
-
-async fn torment(setting: Setting, seed: u64, seconds: u64) {
+/// `None` where it is skipped.
+async fn torment(setting: Setting, seed: u64, seconds: u64) -> Option<Account> {
     let plan = Plan {
         setting,
         over: None,
@@ -24,13 +26,15 @@ async fn torment(setting: Setting, seed: u64, seconds: u64) {
         tells: true,
         keeps: false,
     };
-    if !torment::has_clocks() {
-        assert!(std::env::var_os("REQUIRE_FAKETIME").is_none(), "there is no libfaketime");
-        say("steps of clocks are skipped: there is no libfaketime; see scripts/faketime.sh");
-    }
     match torment::run(&plan).await {
-        Ok(account) => println!("{account}"),
-        Err(TormentError::Unavailable(why)) => say(&format!("skipped: {why}")),
+        Ok(account) => {
+            println!("{account}");
+            Some(account)
+        }
+        Err(TormentError::Unavailable(why)) => {
+            skipped(require::NAMESPACES, &format!("torment of a {setting:?}"), &why);
+            None
+        }
         Err(error) => panic!("{setting:?}, seed {seed}: {error}"),
     }
 }
@@ -38,8 +42,24 @@ async fn torment(setting: Setting, seed: u64, seconds: u64) {
 // One after the other: each takes both processors now and then.
 #[tokio::test(flavor = "multi_thread")]
 async fn promises_1_2_5_6_and_14_hold_for_a_cluster_and_a_mesh_in_trouble() {
+    if !torment::has_clocks() {
+        let why = "there is no libfaketime; see scripts/faketime.sh";
+        skipped(require::FAKETIME, "steps of clocks", &why);
+    }
+    if !torment::has_devices() {
+        skipped(require::MOUNTS, "full devices of nodes", &"mounting is not allowed here");
+    }
+    let (mut used, mut runs) = (BTreeMap::<String, u64>::new(), 0);
     for seed in 1..=3 {
-        torment(Setting::Cluster, seed, 30).await;
+        let Some(account) = torment(Setting::Cluster, seed, 30).await else { continue };
+        runs += 1;
+        for (way, count) in account.ways() {
+            *used.entry(way.clone()).or_default() += count;
+        }
+    }
+    if runs > 0 {
+        let unused: BTreeSet<_> = torment::ways().filter(|way| !used.contains_key(way)).collect();
+        assert!(unused.is_empty(), "no message went {unused:?}, only {used:?}");
     }
     torment(Setting::Mesh, 1, 25).await;
 }

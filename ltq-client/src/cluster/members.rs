@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::Address;
+use ltq_core::{Address, process::inherit};
 use ltq_discovery::{Discovery, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet};
 use parking_lot::Mutex;
 use tokio::{
@@ -97,7 +97,7 @@ impl Members {
         });
         let (told, mut trouble) = watch::channel(None);
         let mut nodes = shared.nodes.subscribe();
-        let following = tokio::spawn(keep_up(shared.clone(), told)).abort_handle();
+        let following = tokio::spawn(inherit(keep_up(shared.clone(), told))).abort_handle();
         let members = Self { shared, following };
         match timeout(after, nodes.wait_for(Option::is_some)).await {
             Ok(_) => Ok(members),

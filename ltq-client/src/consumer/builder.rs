@@ -119,12 +119,15 @@ pub(crate) fn check_timeout(timeout: Option<Duration>) -> Result<(), RequestErro
 impl Consumer {
     /// Subscribes in the background, for as long as it takes, with credit that is lent: the watcher is
     /// told what becomes of it, a refusal included.
-    pub(crate) fn lent(client: &Client, settings: Settings, watcher: Watcher) -> Self {
+    pub(crate) fn lent(
+        client: &Client,
+        settings: (Settings, ConsumerSeat),
+        watcher: Watcher,
+    ) -> Self {
         let client = client.lease().clone();
         let hub = client.hub().clone();
         // Nobody waits for the answer: the watcher is told.
         let (opening, _opened) = Opening::new();
-        let settings = (settings, ConsumerSeat::drawn(&*hub.config.entropy));
         let shared = Arc::new(ConsumerShared::new(hub.clone(), settings, opening, Some(watcher)));
         let lease = ConsumerLease { handle: shared.handle, client };
         hub.command(Command::Subscribe(shared.clone()));

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{Entropy, Verdict};
+use ltq_core::{Entropy, Verdict, process::inherit};
 use tokio::{
     sync::watch,
     task::{Id, JoinError, JoinSet},
@@ -266,7 +266,7 @@ impl Running {
         token: Token,
         attempt: u32,
     ) {
-        let task = self.tasks.spawn(handling);
+        let task = self.tasks.spawn(inherit(handling));
         self.tokens.insert(task.id(), (token, attempt));
     }
 

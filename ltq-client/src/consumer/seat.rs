@@ -1,11 +1,15 @@
 //! Which consumer of its channel a consumer is: [`ConsumerSeat`].
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
-use ltq_core::{Entropy, Seat, SystemEntropy};
+use ltq_core::{ChannelName, Entropy, Seat, SystemEntropy, TopicName};
+use parking_lot::Mutex;
 
 /// A consumer's seat in a channel. Cheap to clone; all clones are one seat.
 ///
@@ -16,8 +20,8 @@ use ltq_core::{Entropy, Seat, SystemEntropy};
 /// dead yet. Give one seat to several consumers, [one after another](crate::ConsumerBuilder::seat), where a later
 /// one goes on in the place of an earlier one whose connection may be lost: the earlier one does not come back.
 ///
-/// A seat is for one channel of one topic: a consumer of another one takes it all the same from those before it,
-/// as soon as it is being opened, be it that the broker refuses it then.
+/// Consumers of different channels are not in each other's way, whatever seat they have. One that the broker does
+/// not let in takes nothing from those before it.
 #[derive(Clone, Debug)]
 pub struct ConsumerSeat(Arc<Inner>);
 
@@ -26,6 +30,8 @@ struct Inner {
     number: [u8; 16],
     /// Consumers that came to it so far.
     comers: AtomicU32,
+    /// The last of them that was let in, by channel.
+    seated: Mutex<BTreeMap<(TopicName, ChannelName), u32>>,
 }
 
 impl ConsumerSeat {
@@ -39,13 +45,13 @@ impl ConsumerSeat {
         let mut number = [0; 16];
         number[..8].copy_from_slice(&entropy.next().to_le_bytes());
         number[8..].copy_from_slice(&entropy.next().to_le_bytes());
-        Self(Arc::new(Inner { number, comers: AtomicU32::new(0) }))
+        Self(Arc::new(Inner { number, comers: AtomicU32::new(0), seated: Mutex::default() }))
     }
 
-    /// A further consumer comes, in the place of those before it.
-    pub(super) fn sit(self) -> Sitting {
+    /// A further consumer comes, in the place of those before it in its channel.
+    pub(super) fn sit(self, topic: TopicName, channel: ChannelName) -> Sitting {
         let comer = self.0.comers.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        Sitting { seat: self, comer, asked: AtomicU32::new(0) }
+        Sitting { seat: self, place: (topic, channel), comer, asked: AtomicU32::new(0) }
     }
 }
 
@@ -58,20 +64,28 @@ impl Default for ConsumerSeat {
 /// A consumer's hold on a seat.
 pub(super) struct Sitting {
     seat: ConsumerSeat,
+    place: (TopicName, ChannelName),
     comer: u32,
     /// How often it was asked for.
     asked: AtomicU32,
 }
 
 impl Sitting {
-    /// As it is asked for once more; `None` once another consumer has come to it.
+    /// As it is asked for once more; `None` once a later consumer has it.
     pub(super) fn again(&self) -> Option<Seat> {
-        if self.seat.0.comers.load(Ordering::Relaxed) != self.comer {
+        if self.seat.0.seated.lock().get(&self.place).is_some_and(|seated| *seated > self.comer) {
             return None;
         }
         let asked = self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         // A later consumer's is larger, however often an earlier one asked.
         let turn = u64::from(self.comer) << 32 | u64::from(asked);
         Some(Seat { number: self.seat.0.number, turn })
+    }
+
+    /// The broker let it in. An earlier one may still be told so, by an answer from before the later one's.
+    pub(super) fn seated(&self) {
+        let mut seated = self.seat.0.seated.lock();
+        let last = seated.entry(self.place.clone()).or_default();
+        *last = (*last).max(self.comer);
     }
 }

@@ -136,8 +136,8 @@ impl ConsumerShared {
                 end: None,
                 closing: None,
             }),
+            sitting: seat.sit(settings.topic.clone(), settings.channel.clone()),
             settings,
-            sitting: seat.sit(),
             hub,
         }
     }
@@ -338,6 +338,7 @@ impl ConsumerShared {
             return Err(Violation("a subscription was opened that was not to be"));
         }
         self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
+        self.sitting.seated();
         core.opening.answer(Ok(()));
         core.is_subscribed = true;
         self.note();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ltq_client::{
     Backoff, Client, Cluster, ClusterConsumeError, ClusterConsumer, ClusterConsumerBuilder,
-    ClusterError, Credit, RefusalCode, SubscriptionState,
+    ClusterError, Credit, NodeInfo, RefusalCode, SubscriptionState,
 };
-use ltq_core::{Refusal, protocol::Frame};
+use ltq_core::{Refusal, Seat, protocol::Frame};
 use ltq_transport::{InProcess, Transports};
 use tokio::time::Instant;
 
@@ -74,12 +74,16 @@ impl Pair {
 }
 
 async fn asked(peer: &mut Peer) -> u32 {
-    let Frame::Subscribe { handle, topic, channel, credit, .. } = peer.recv().await else {
+    asked_with_seat(peer).await.0
+}
+
+async fn asked_with_seat(peer: &mut Peer) -> (u32, Seat) {
+    let Frame::Subscribe { handle, topic, channel, credit, seat, .. } = peer.recv().await else {
         panic!("no subscription")
     };
     assert_eq!((topic.as_str(), channel.as_str()), ("orders", "billing"));
     assert_eq!(credit, Credit::default(), "nothing is granted before it is known to be free");
-    handle
+    (handle, seat.expect("a seat"))
 }
 
 async fn subscribe(fake: &mut Fake) -> Subscribed {
@@ -256,8 +260,9 @@ async fn a_node_that_does_not_give_credit_back_is_subscribed_at_anew_where_other
     let total = b.credit().await;
     assert!((9..=10).contains(&total.messages), "{total:?}");
     // The other way round nobody would need it.
-    let again = asked(&mut a.peer).await;
+    let (again, seat) = asked_with_seat(&mut a.peer).await;
     assert_ne!(again, a.handle);
+    assert!(seat.turn >> 32 == 2, "in the place of the one before: {seat:?}");
     assert_eq!(consumer.figures().nodes[&id("a")].state, SubscriptionState::Waiting);
     drop(held);
 }
@@ -282,4 +287,77 @@ async fn a_node_that_is_slow_to_give_credit_back_and_delivers_meanwhile_is_waite
     // It has used up all that it was left, so that it may have half of the whole.
     assert_eq!(a.credit().await.messages, 5);
     assert!(held.iter().all(|delivery| delivery.touch().is_ok()), "nothing is void");
+}
+
+/// A node that has two addresses at most, one after the other.
+struct Moving {
+    namespace: InProcess,
+    board: Board,
+    cluster: Cluster,
+}
+
+impl Moving {
+    async fn new() -> (Self, Fake) {
+        let namespace = InProcess::new();
+        let board = Board::new([node("a")]);
+        let client = Client::builder().transports(Transports::new().with(namespace.clone()));
+        let builder = Cluster::builder().discovery(board.clone()).client(client);
+        let cluster = within(builder.connect()).await.unwrap();
+        let a = Fake::at(&namespace, "a").await;
+        (Self { namespace, board, cluster }, a)
+    }
+
+    async fn move_to(&self, address: &str) -> Fake {
+        let fake = Fake::at(&self.namespace, address).await;
+        let address = format!("in-process://{address}").parse().unwrap();
+        self.board.put(&NodeInfo::new("a".parse().unwrap(), [address]).unwrap());
+        fake
+    }
+}
+
+async fn seated(fake: &mut Fake) -> (Subscribed, Seat) {
+    let mut peer = fake.welcome().await;
+    let (handle, seat) = asked_with_seat(&mut peer).await;
+    peer.send(&Frame::Subscribed { handle, timeout_ms: 60_000 }).await;
+    (Subscribed { peer, handle }, seat)
+}
+
+/// The broker may not have found out that the connection is gone.
+#[tokio::test(start_paused = true)]
+async fn a_lost_subscription_is_taken_over_where_its_node_is_found_again() {
+    let (moving, mut a) = Moving::new().await;
+    let builder = moving.cluster.consumer_builder("orders", "billing");
+    let (consumer, (lost, seat)) = tokio::join!(builder.open(), seated(&mut a));
+    let mut consumer = consumer.unwrap();
+    drop((lost, a));
+    let unsubscribed = async {
+        while consumer.figures().nodes[&id("a")].state == SubscriptionState::Subscribed {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(unsubscribed).await;
+    let mut elsewhere = moving.move_to("elsewhere").await;
+    let (mut subscribed, again) = within(seated(&mut elsewhere)).await;
+    assert!(again.number == seat.number && again.turn > seat.turn, "{again:?} after {seat:?}");
+    assert!(subscribed.credit().await.messages > 0);
+    subscribed.deliver(1, &["x"]).await;
+    within(consumer.next()).await.unwrap().unwrap().ack().unwrap();
+}
+
+/// What it got can still be answered there.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_left_in_peace_is_not_ended_by_the_one_that_follows_it() {
+    let (moving, mut a) = Moving::new().await;
+    let builder = moving.cluster.consumer_builder("orders", "billing");
+    let (consumer, (mut before, seat)) = tokio::join!(builder.open(), seated(&mut a));
+    let mut consumer = consumer.unwrap();
+    assert!(before.credit().await.messages > 0);
+    before.deliver(1, &["x"]).await;
+    let held = within(consumer.next()).await.unwrap().unwrap();
+    let mut elsewhere = moving.move_to("elsewhere").await;
+    let (_after, other) = within(seated(&mut elsewhere)).await;
+    assert_ne!(other.number, seat.number);
+    held.ack().unwrap();
+    let settled = async { while !matches!(before.peer.recv().await, Frame::Settle { .. }) {} };
+    within(settled).await;
 }

@@ -193,6 +193,36 @@ async fn a_consumer_takes_its_own_seat_over_with_each_connection_and_no_other_ha
     assert!(within(one.next()).await.is_none());
 }
 
+/// Neither one of another channel nor one that was not let in.
+#[tokio::test]
+async fn a_seat_is_lost_to_a_later_consumer_of_its_channel_alone_that_was_let_in() {
+    let mut fake = Fake::start().await;
+    let (client, mut peer) = fake.connected().await;
+    let shared = ltq_client::ConsumerSeat::new();
+    let open = |channel| client.consumer_builder("orders", channel).seat(&shared).open();
+    let answer = async |peer: &mut crate::fake::Peer, lets_in: bool| {
+        let Frame::Subscribe { handle, channel, seat, .. } = peer.recv().await else { panic!() };
+        let refusal = Refusal::new(RefusalCode::LimitReached, "for a test");
+        peer.send(&match lets_in {
+            true => Frame::Subscribed { handle, timeout_ms: 1_000 },
+            false => Frame::SubscribeRefused { handle, refusal },
+        })
+        .await;
+        (channel.to_string(), seat.expect("a seat").turn)
+    };
+    let (one, (_, before)) = tokio::join!(open("c"), answer(&mut peer, true));
+    let (other, _) = tokio::join!(open("d"), answer(&mut peer, true));
+    let (refused, _) = tokio::join!(open("c"), answer(&mut peer, false));
+    let (_one, _other) = (one.unwrap(), other.unwrap());
+    refused.unwrap_err();
+    drop(peer);
+    let mut peer = fake.welcome().await;
+    let mut back = [answer(&mut peer, true).await, answer(&mut peer, true).await];
+    back.sort();
+    assert_eq!((&*back[0].0, &*back[1].0), ("c", "d"));
+    assert!(back[0].1 > before);
+}
+
 #[tokio::test]
 async fn promise_3_deliveries_from_before_a_cut_are_void() {
     let mut fake = Fake::start().await;

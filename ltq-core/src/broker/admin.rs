@@ -93,6 +93,7 @@ pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
         connections: *shared.connections.borrow() as u64,
         store: shared.store.stats(),
         is_draining: shared.draining.is_on(),
+        held_up: shared.draining.held_up(),
         store_failure: shared.store.health().err().map(|error| error.to_string()),
         topics,
     }

@@ -6,21 +6,27 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::shared::Shared;
-use crate::{AdminResponse, DrainOptions, Refusal, RefusalCode};
+use crate::{AdminResponse, DrainOptions, HeldUp, Refusal, RefusalCode};
 
 /// Whether the broker drains, and what operators want.
 #[derive(Debug)]
 pub(super) struct Draining {
     is_on: AtomicBool,
+    held_up: Mutex<Vec<HeldUp>>,
     wanted: watch::Sender<Option<DrainOptions>>,
 }
 
 impl Default for Draining {
     fn default() -> Self {
-        Self { is_on: AtomicBool::new(false), wanted: watch::Sender::new(None) }
+        Self {
+            is_on: AtomicBool::new(false),
+            held_up: Mutex::default(),
+            wanted: watch::Sender::new(None),
+        }
     }
 }
 
@@ -41,6 +47,14 @@ impl Draining {
 
     pub(super) fn set(&self, draining: bool) {
         self.is_on.store(draining, Ordering::Relaxed);
+    }
+
+    pub(super) fn held_up(&self) -> Vec<HeldUp> {
+        self.held_up.lock().clone()
+    }
+
+    pub(super) fn set_held_up(&self, held_up: Vec<HeldUp>) {
+        *self.held_up.lock() = held_up;
     }
 
     /// An operator wants it to drain, or no longer.

@@ -23,6 +23,7 @@ use crate::{
     Action, ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder, Refusal,
     RefusalCode, Seat, StartAt, TopicName,
     model::{ConsumerId, Event, ProducerId, Reply, SessionId, Topic},
+    process::inherit,
     protocol::Frame,
 };
 
@@ -345,11 +346,11 @@ impl Handles {
         let (shared, outbox) = (self.shared.clone(), self.outbox.clone());
         let requesting = self.requesting.get_or_insert_default();
         while requesting.try_join_next().is_some() {}
-        requesting.spawn(async move {
+        requesting.spawn(inherit(async move {
             let result = admin::perform(&shared, action).await.map(sight);
             outbox.push(Outgoing::Reply(Reply::Admin { request, result }));
             outbox.wake();
-        });
+        }));
     }
 
     /// Notes what a topic says about the handles, in the client's numbers from then on. An error

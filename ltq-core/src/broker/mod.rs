@@ -65,12 +65,13 @@ pub use figures::BrokerUse;
 pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
-    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, Limit, Listener,
+    Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, HeldUp, Limit, Listener,
     NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
         keys::{self, Key},
     },
+    process::inherit,
     protocol::InstanceId,
 };
 use shared::Shared;
@@ -301,6 +302,12 @@ impl<S: Store> Broker<S> {
         self.shared.draining.set(draining);
     }
 
+    /// What of its messages the program around it cannot hand over: operators are shown it in
+    /// [`NodeStats::held_up`].
+    pub fn set_held_up(&self, held_up: Vec<HeldUp>) {
+        self.shared.draining.set_held_up(held_up);
+    }
+
     /// Whether it takes in nothing more: [`set_draining`](Self::set_draining).
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -404,7 +411,7 @@ impl<S: Store> Broker<S> {
         }
         let store = self.store.clone();
         // A task, so that it goes on if this call does not wait for its end.
-        let closing = tokio::spawn(async move { store.close().await });
+        let closing = tokio::spawn(inherit(async move { store.close().await }));
         let grace = deadline.saturating_sub(began.elapsed()).max(CUT_GRACE);
         let (closed, _) =
             tokio::join!(timeout(grace, closing), timeout(CUT_GRACE, shared.all_gone()));

@@ -18,7 +18,7 @@ use super::{
     shared::{Phase, Shared},
     strangers::Strangers,
 };
-use crate::{Connection, Listener, Origin, RefusalCode, TransportError};
+use crate::{Connection, Listener, Origin, RefusalCode, TransportError, process::inherit};
 
 /// Accepts until the node stops or the listener is closed.
 pub(super) async fn serve(
@@ -78,13 +78,13 @@ fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
     }
     shared.counters.connections_accepted.fetch_add(1, Ordering::Relaxed);
     let open = OpenConnection(shared.clone(), origin);
-    tokio::spawn(async move {
+    tokio::spawn(inherit(async move {
         if connection.multiplexed() {
             serve_streams(&open.0, connection).await;
         } else {
             serve_stream(&open.0, &*connection).await;
         }
-    });
+    }));
 }
 
 /// A connection of one stream.
@@ -150,11 +150,11 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         let stranger = strangers.meet(room);
         let (shared, connection) = (shared.clone(), connection.clone());
         let together = together.clone();
-        sessions.spawn(async move {
+        sessions.spawn(inherit(async move {
             let peer = connection.peer();
             let ended = session::run(shared.clone(), peer, stream, together, Some(stranger)).await;
             report(&shared, &*connection, ended);
-        });
+        }));
     }
     if strangers.are_hopeless() {
         shared.counters.connections_given_up.fetch_add(1, Ordering::Relaxed);

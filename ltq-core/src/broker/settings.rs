@@ -394,7 +394,7 @@ impl BrokerSettings {
 
     /// Subscriptions and producers that one address may have.
     pub(super) fn handles_per_address(&self) -> usize {
-        self.handles_per_address_max.unwrap_or(self.handles_total_max.div_ceil(4))
+        self.handles_per_address_max.unwrap_or_else(|| self.handles_total_max.div_ceil(4))
     }
 
     /// Bytes of answers that may wait for all streams of a connection.

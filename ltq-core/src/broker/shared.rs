@@ -29,6 +29,7 @@ use super::{
 use crate::{
     Environment, Grant, Limit, Origin, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
     model::{Event, ModelSettings, SessionId, Topic},
+    process::inherit,
     protocol::InstanceId,
 };
 
@@ -289,7 +290,7 @@ impl Shared {
             self.catalogue.put(topic.name(), topic.channel_names());
         }
         self.tasks.send_modify(|tasks| *tasks += 1);
-        tokio::spawn(topic_task::run(self.clone(), inbox.clone(), topic));
+        tokio::spawn(inherit(topic_task::run(self.clone(), inbox.clone(), topic)));
         inbox
     }
 

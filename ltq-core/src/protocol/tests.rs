@@ -11,10 +11,10 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DrainOptions, Durability, Keep,
-    Message, NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal, RefusalCode,
-    Retention, RetentionChange, Seat, SendStream, Settlement, StartAt, StoreStats, Tag, TagRange,
-    Timestamp, TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DrainOptions, Durability,
+    HeldUp, Keep, Message, NodeStats, Offset, ProducerName, RecordBatch, Records, Refusal,
+    RefusalCode, Retention, RetentionChange, Seat, SendStream, Settlement, StartAt, StoreStats,
+    Tag, TagRange, Timestamp, TopicName, TopicSettings, TopicStats, Verdict, model::SequenceRange,
 };
 
 const LIMIT: u32 = 1 << 20;
@@ -195,7 +195,7 @@ fn admin_frames() -> Vec<Frame> {
     ];
     let answers = vec![
         Ok(AdminResponse::Done),
-        Ok(AdminResponse::Topics(vec![topic])),
+        Ok(AdminResponse::Topics(vec![topic.clone()])),
         Ok(AdminResponse::Topic(Box::new(topic_stats()))),
         Ok(AdminResponse::Stats(Box::new(NodeStats {
             version: "1".to_owned(),
@@ -203,6 +203,12 @@ fn admin_frames() -> Vec<Frame> {
             connections: 3,
             store: StoreStats { commits: 4, ..StoreStats::default() },
             is_draining: true,
+            held_up: vec![HeldUp {
+                topic,
+                offset: Offset(9),
+                bytes: 10,
+                why: "too large".to_owned(),
+            }],
             store_failure: Some("why".to_owned()),
             topics: vec![topic_stats()],
         }))),

@@ -2,46 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
-    future::poll_fn,
-    pin::pin,
     sync::Arc,
-    task::Poll,
 };
 
+pub(super) use ltq_core::conformance::{CaseResult, ensure, fail, poll_once, skip, worked};
 use ltq_core::{ChannelName, TopicName};
 use tokio::time::timeout;
 
 use super::{Backend, Harness};
 use crate::{Announced, Announcement, DiscoveryError, Epoch, Interest, NodeInfo, NodeSet, Watch};
-
-/// Why a case stopped before its end.
-#[derive(Debug)]
-pub(super) enum Stop {
-    Failed(String),
-    Skipped(String),
-}
-
-pub(super) type CaseResult<T = ()> = Result<T, Stop>;
-
-pub(super) fn fail<T>(why: impl Into<String>) -> CaseResult<T> {
-    Err(Stop::Failed(why.into()))
-}
-
-pub(super) fn ensure(condition: bool, why: impl FnOnce() -> String) -> CaseResult {
-    if condition { Ok(()) } else { fail(why()) }
-}
-
-/// Fails the case on an error of what should have worked.
-pub(super) fn worked<T, E: Display>(what: &str, result: Result<T, E>) -> CaseResult<T> {
-    result.or_else(|error| fail(format!("{what} failed: {error}")))
-}
-
-/// Polls once and gives up.
-pub(super) async fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
-    let mut future = pin!(future);
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
-}
 
 pub(super) struct Trial {
     pub(super) harness: Harness,
@@ -68,14 +37,16 @@ impl Trial {
     /// A topic's name, if the scheme knows of topics.
     pub(super) fn topic(&self, name: &str) -> CaseResult<TopicName> {
         if !self.harness.tells_topics {
-            return Err(Stop::Skipped("the harness says that topics are not told".to_owned()));
+            return skip("the harness says that topics are not told");
         }
         worked("making a name", TopicName::new(name))
     }
 
     pub(super) fn backend(&self) -> CaseResult<Arc<dyn Backend>> {
-        let none = || Stop::Skipped("the harness has no backend that can be taken away".to_owned());
-        self.harness.backend.clone().ok_or_else(none)
+        match self.harness.backend.clone() {
+            Some(backend) => Ok(backend),
+            None => skip("the harness has no backend that can be taken away"),
+        }
     }
 
     /// A node of the first epoch, with these topics.
@@ -107,9 +78,7 @@ impl Trial {
         let announcing = self.within("announce", self.harness.discovery.announce(node)).await?;
         match worked("announcing", announcing)? {
             Announced::Known(announcement) => Ok(announcement),
-            Announced::NotTaken(why) => {
-                Err(Stop::Skipped(format!("announcements are not taken: {why}")))
-            }
+            Announced::NotTaken(why) => skip(format!("announcements are not taken: {why}")),
         }
     }
 

@@ -52,6 +52,22 @@ pub(super) async fn a_watch_of_a_topic_leaves_others_out(trial: Trial) -> CaseRe
     Ok(())
 }
 
+pub(super) async fn topics_that_differ_in_case_alone_are_two(trial: Trial) -> CaseResult {
+    let (lower, upper) = (trial.topic("orders")?, trial.topic("Orders")?);
+    let _one = trial.announce(Trial::node("one", &["orders"])?).await?;
+    let _two = trial.announce(Trial::node("two", &["Orders"])?).await?;
+    let _both = trial.announce(Trial::node("both", &["Orders", "orders"])?).await?;
+    for (topic, wanted) in [(&lower, ["both", "one"]), (&upper, ["both", "two"])] {
+        let mut watch = trial.watch(&Interest::Topic(topic.clone())).await?;
+        let what = format!("two have {topic}");
+        trial.until(&what, &mut watch, |nodes| ids(nodes) == wanted).await?;
+    }
+    let mut watch = trial.watch(&Interest::Everything).await?;
+    let has_two = |node: &NodeInfo| node.topics().is_some_and(|topics| topics.len() == 2);
+    trial.until("one has two topics", &mut watch, |nodes| has(nodes, "both", has_two)).await?;
+    Ok(())
+}
+
 pub(super) async fn a_watch_of_nodes_tells_no_topics(trial: Trial) -> CaseResult {
     trial.topic("orders")?;
     let mut one = trial.announce(Trial::node("one", &["orders"])?).await?;

@@ -18,6 +18,7 @@ use std::{
 
 use ltq_core::{
     Access, Connection, Entropy, Everybody, Listener, Monotonic, Origin, Peer, TransportError,
+    process::inherit,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -190,9 +191,10 @@ impl RegistryServer {
                 }
             };
             tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => return,
                 () = due => {}
                 () = self.0.rescheduled.notified() => {}
-                _ = stopping.wait_for(|stopping| *stopping) => return,
             }
         }
     }
@@ -278,7 +280,7 @@ impl RegistryServer {
             return;
         };
         count(&self.0.counts.accepted);
-        tokio::spawn(async move {
+        tokio::spawn(inherit(async move {
             let peer = connection.peer().clone();
             let patience = open.shared.settings.hello_timeout;
             match timeout(patience, connection.accept_stream()).await {
@@ -287,7 +289,7 @@ impl RegistryServer {
                 Ok(Err(error)) => debug!(peer = %peer.address, %error, "connection lost"),
                 Err(_) => debug!(peer = %peer.address, ?patience, "no stream came"),
             }
-        });
+        }));
     }
 }
 

@@ -255,3 +255,34 @@ impl Discovery for Late {
         self.0.watch(interest).await
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_no_address_is_listened_on_what_was_announced_last_stands() {
+    let (links, board, end) = (InProcess::new(), Board::new(0), Arc::new(Notify::new()));
+    let wandering = Wandering { inner: links.clone(), opened: 0.into(), end: end.clone() };
+    let one = Mesh::builder("one")
+        .transports(Transports::new().with(wandering))
+        .listen("in-process://one")
+        .discovery(Arc::new(board.clone()))
+        .settings(quick())
+        .start(store())
+        .await
+        .unwrap();
+    board.shows(Some(&["in-process://one.0"])).await;
+    // Where it would open next somebody else listens.
+    let mut taken = Vec::new();
+    for nth in 1..200 {
+        let at = format!("in-process://one.0.{nth}").parse().unwrap();
+        taken.push(links.listen(&at).await.unwrap());
+    }
+    end.notify_one();
+    let failed = |states: &MeshStates| states.local_addresses().next().is_none();
+    within("it fails", one.watch().until(failed)).await.unwrap();
+    tokio::time::sleep(millis(2_000)).await;
+    assert!(one.states().local_addresses().next().is_none(), "still none");
+    assert_eq!(*board.said.borrow(), Some(vec!["in-process://one.0".to_owned()]));
+    drop(taken);
+    let moved =
+        |said: &Option<Vec<String>>| said.as_deref() != Some(&["in-process://one.0".to_owned()]);
+    within("it is told", board.said.subscribe().wait_for(moved)).await.unwrap();
+}

@@ -74,14 +74,31 @@ fn each_promise_of_the_page_has_tests_and_each_test_that_it_names_is_there() {
     for folder in ["src", "tests"] {
         tests(&crate_root.join(folder), &mut found);
     }
+    // The sections behind the settings promise, too: each has rows, which begin with its heading.
+    let headings = page.split("\n## ").filter_map(|section| section.lines().next());
+    let mut sections: Vec<_> = headings.skip_while(|it| *it != "Settings").skip(1).collect();
+    sections.retain(|it| *it != "What shows it");
+    assert_eq!(sections.len(), 6, "{sections:?}");
     let (mut shown, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    let mut with_rows = BTreeSet::new();
     for row in section("## What shows it").lines().filter_map(|line| line.strip_prefix("| ")) {
         let Some((promise, named)) = row.split_once(" | `") else { continue };
-        shown.insert(promise.to_owned());
+        let heading = promise.split_once(": ").map_or("", |(heading, _)| heading);
+        let is_of_section = sections.contains(&heading);
+        if is_of_section {
+            with_rows.insert(heading);
+        } else {
+            shown.insert(promise.to_owned());
+        }
         for test in named.split('`').step_by(2).filter(|test| !test.starts_with([' ', ','])) {
             assert!(found.contains(test), "{promise}: there is no test {test}");
-            assert!(twice.insert(test.to_owned()), "{test} is named twice");
+            let is_new = twice.insert(test.to_owned());
+            assert!(is_new || is_of_section, "{test} is named twice");
         }
     }
     assert_eq!(shown, promises);
+    assert_eq!(with_rows.into_iter().collect::<Vec<_>>(), {
+        sections.sort_unstable();
+        sections
+    });
 }

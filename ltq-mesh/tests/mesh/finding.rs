@@ -82,3 +82,19 @@ async fn programs_find_each_other_by_a_registry_and_forget_who_left() {
     let forgotten = |states: &MeshStates| states.peer("three").is_none();
     within("it is forgotten", one.watch().until(forgotten)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_configured_and_who_is_discovered_are_found_beside_each_other() {
+    let links = InProcess::new();
+    let node = NodeInfo::new("two".parse().unwrap(), ["in-process://two".parse().unwrap()]);
+    let list = Arc::new(StaticList::of_nodes([node.unwrap()]).unwrap());
+    let two = linked("two", &links).start(store()).await.unwrap();
+    let three = linked("three", &links).start(store()).await.unwrap();
+    let one = linked("one", &links).peer("three", ["in-process://three"]).discovery(list);
+    let one = one.start(store()).await.unwrap();
+    for other in [two, three] {
+        both(&one, &other).await;
+        one.send(other.name().as_str(), "x").await.unwrap();
+        assert_eq!(texts(&mut other.inbox().await.unwrap(), 1).await, ["x"]);
+    }
+}

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use ltq_core::Effect;
 use ltq_mesh::{Admission, InboxHandler, MeshName, MeshSettings, SendError};
 use ltq_transport::InProcess;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::support::*;
@@ -117,4 +118,43 @@ async fn promise_10_a_slow_handler_holds_up_its_sender_alone_and_only_for_its_pa
     }
     assert_eq!(rest.last().map(String::as_str), Some("wait"));
     assert!(is_empty(&mut inbox).await);
+}
+
+/// Takes a while over each message, and notes who begins and who ends.
+#[derive(Clone, Default)]
+struct Noting(Arc<Mutex<Vec<String>>>);
+
+#[async_trait]
+impl InboxHandler for Noting {
+    async fn accept(&self, from: &MeshName, body: &Bytes) -> Admission {
+        let name = format!("{from} {}", String::from_utf8_lossy(body));
+        self.0.lock().push(format!("{name} begins"));
+        tokio::time::sleep(millis(50)).await;
+        self.0.lock().push(format!("{name} ends"));
+        Admission::Accept
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_asked_about_the_messages_of_one_sender_in_turn_and_of_several_at_once() {
+    let (links, noted) = (InProcess::new(), Noting::default());
+    let hub = linked("hub", &links).handler(noted.clone()).start(store()).await.unwrap();
+    let mut senders = Vec::new();
+    for name in ["one", "two"] {
+        let sender = linked(name, &links).peer("hub", ["in-process://hub"]);
+        let sender = sender.start(store()).await.unwrap();
+        both(&sender, &hub).await;
+        senders.push(sender);
+    }
+    let began = tokio::time::Instant::now();
+    let sends = senders.iter().flat_map(|from| (0..10).map(|n| from.send("hub", n.to_string())));
+    assert_eq!(within("all are sent", join_all(sends)).await, vec![Ok(()); 20]);
+    let took = began.elapsed();
+    assert!((millis(500)..millis(700)).contains(&took), "two at a time: {took:?}");
+    let noted = noted.0.lock().clone();
+    for name in ["one", "two"] {
+        let of_it: Vec<_> = noted.iter().filter(|line| line.starts_with(name)).collect();
+        let in_turn = (0..10).flat_map(|n| ["begins", "ends"].map(|it| format!("{name} {n} {it}")));
+        assert!(of_it.into_iter().eq(in_turn.collect::<Vec<_>>().iter()), "{noted:?}");
+    }
 }

@@ -26,3 +26,5 @@ mod secure;
 mod sending;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod watching;

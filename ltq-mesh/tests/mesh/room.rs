@@ -124,3 +124,35 @@ async fn promise_10_peers_that_answer_nothing_leave_room_for_what_goes_to_others
     gate.add_permits(30);
     assert_eq!(within("all are sent", greedy).await, vec![Ok(()); 30]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_what_is_on_its_way_to_one_peer_is_bounded_by_number_and_by_bytes() {
+    let room = MeshSettings { message_bytes_max: 1_000, ..quick() };
+    let by_number = MeshSettings { unacknowledged_messages_max: 2, ..room.clone() };
+    let by_bytes = MeshSettings { unacknowledged_bytes_max: 2_000, ..room };
+    for settings in [by_number, by_bytes] {
+        let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
+        let two = linked("two", &links).handler(Gate(gate.clone())).start(store()).await.unwrap();
+        let one = linked("one", &links).peer("two", ["in-process://two"]).settings(settings);
+        let one = one.start(store()).await.unwrap();
+        both(&one, &two).await;
+        let send = |text: &'static str| one.send("two", format!("{text:1000}"));
+        let first = join_all([send("a"), send("b")]);
+        tokio::pin!(first);
+        assert!(poll!(&mut first).is_pending());
+        {
+            let third = send("c");
+            tokio::pin!(third);
+            assert!(poll!(&mut third).is_pending());
+            tokio::time::sleep(millis(100)).await;
+            // Given up, it was never sent: there was no room.
+        }
+        gate.add_permits(10);
+        assert_eq!(within("they are sent", &mut first).await, [Ok(()), Ok(())]);
+        assert_eq!(within("there is room", send("d")).await, Ok(()));
+        let mut inbox = two.inbox().await.unwrap();
+        let texts = texts(&mut inbox, 3).await;
+        assert_eq!(texts.iter().map(|text| text.trim_end()).collect::<Vec<_>>(), ["a", "b", "d"]);
+        assert!(is_empty(&mut inbox).await);
+    }
+}

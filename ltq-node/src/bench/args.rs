@@ -17,6 +17,7 @@ use crate::config::ByteSize;
         ltq bench latency --rate 5000 --duration 30s\n  \
         ltq bench latency --topics 10 --one-connection\n  \
         ltq bench pub --producers 64 --wait-each\n  \
+        ltq bench e2e --registry tcp://r1:7450,tcp://r2:7450 --rate-per-node 2000 --duration 30s\n  \
         ltq bench --idle-connections 10000 --server-pid $(pidof ltq-node)\n  \
         ltq bench device --dir ./ltq-data")]
 pub struct BenchArgs {
@@ -60,6 +61,11 @@ pub struct BenchArgs {
     /// 1000 with latency]
     #[arg(long, value_name = "PER_SECOND", value_parser = value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
+    /// With --registry: publishes at this rate for each node that there is when the run begins, all producers
+    /// together, as --rate does.
+    #[arg(long, value_name = "PER_SECOND", requires = "registry",
+          conflicts_with_all = ["rate", "wait_each"], value_parser = value_parser!(u32).range(1..))]
+    pub rate_per_node: Option<u32>,
     /// Publishes this many messages in all. [default: for as long as --duration says; 1000000 with
     /// sub]
     #[arg(long, value_name = "MESSAGES", value_parser = value_parser!(u64).range(1..))]
@@ -90,6 +96,21 @@ pub struct BenchArgs {
     #[arg(long, requires = "topic")]
     pub prefilled: bool,
 
+    /// Measures the nodes that this registry tells of, in place of --server: publishes and consumes as a program
+    /// does that uses all of them. Of several, separated by commas, what they tell is merged. Or the nodes of an
+    /// etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX. Topics and channels are made on each node
+    /// that there is at the beginning, so that it takes a token which permits that; that messages come in order
+    /// is not asked for, as there is no order among nodes.
+    #[arg(long, value_name = "URL", value_delimiter = ',',
+          conflicts_with_all = ["in_process", "idle_connections"])]
+    pub registry: Vec<String>,
+    /// With --registry: publishes the messages of one call under one key, to that key's node.
+    #[arg(long, requires = "registry")]
+    pub ordered: bool,
+    /// With --ordered: how many keys each producer's calls have in turn.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "ordered", value_parser = count)]
+    pub keys: usize,
+
     /// Measures a broker inside this process instead of a server, over a transport inside this
     /// process, in memory or in --data-dir.
     #[arg(long, conflicts_with = "server_pid")]
@@ -97,9 +118,10 @@ pub struct BenchArgs {
     /// With --in-process: keeps messages in files in this directory.
     #[arg(long, value_name = "DIR", requires = "in_process")]
     pub data_dir: Option<PathBuf>,
-    /// The server's process, on this machine: tells its processor time and memory too.
-    #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
+    /// The server's process, on this machine: tells its processor time and memory too. Of several, separated by
+    /// commas, those of all together.
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub server_pid: Vec<u32>,
 
     /// Opens this many connections that do nothing, and tells what memory each costs the server.
     /// That is exact for a server that has just started: one that has worked gives memory back

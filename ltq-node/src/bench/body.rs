@@ -6,7 +6,7 @@
 //! ```
 
 use bytes::{Bytes, BytesMut};
-use ltq_client::Message;
+use ltq_client::{ID_HEADER, Message};
 
 /// The bytes in front of the filler; the smallest body.
 pub(super) const HEAD_BYTES: usize = 24;
@@ -27,6 +27,8 @@ pub(super) struct Bodies {
     /// A batch of bodies, their heads empty.
     template: Bytes,
     size: usize,
+    /// Of messages that go to a cluster: the keys that they may have.
+    marked: Option<Vec<Bytes>>,
 }
 
 impl Bodies {
@@ -38,7 +40,20 @@ impl Bodies {
             let at = (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             *byte = at.to_le_bytes().last().copied().unwrap_or_default();
         }
-        Self { template: one.repeat(batch).into(), size }
+        Self { template: one.repeat(batch).into(), size, marked: None }
+    }
+
+    /// The same, published to a cluster under one of these keys, or under none where there is none.
+    pub(super) fn of_cluster(self, keys: usize) -> Self {
+        let keys = (0..keys).map(|key| format!("key-{key}").into());
+        Self { marked: Some(keys.collect()), ..self }
+    }
+
+    /// Gives messages that are published together their key, the next in turn after so many calls.
+    pub(super) fn set_key(&self, messages: &mut [Message], calls: usize) {
+        let keys = self.marked.as_deref().unwrap_or_default();
+        let Some(key) = keys.get(calls % keys.len().max(1)) else { return };
+        messages.iter_mut().for_each(|message| message.key = Some(key.clone()));
     }
 
     /// Replaces `into` by messages of one producer, in one piece of memory. `due` gives the time
@@ -69,7 +84,15 @@ impl Bodies {
     /// Reads a body back; says what is wrong with one that is not as it was made.
     pub(super) fn verify(&self, message: &Message) -> Result<Head, String> {
         let body = &*message.body;
-        if message.key.is_some() || !message.headers.is_empty() {
+        let is_odd = match &self.marked {
+            None => message.key.is_some() || !message.headers.is_empty(),
+            // A cluster's producer gives each an id.
+            Some(keys) => {
+                message.key.as_ref().is_some_and(|key| !keys.contains(key))
+                    || message.headers.iter().any(|(name, _)| *name != ID_HEADER)
+            }
+        };
+        if is_odd {
             return Err("it has a key or headers that nobody gave it".to_owned());
         }
         let Some((head, filler)) = body.split_first_chunk::<HEAD_BYTES>() else {
@@ -152,5 +175,23 @@ mod tests {
         assert!(bodies.verify(&Message::new(messages[0].body.slice(..59))).is_err());
         assert!(bodies.verify(&Message::new(messages[0].body.slice(..5))).is_err());
         assert!(bodies.verify(&messages[0].clone().with_key("k")).is_err());
+        assert!(bodies.verify(&messages[0].clone().with_header(ID_HEADER, "1")).is_err());
+    }
+
+    #[test]
+    fn in_a_cluster_messages_have_ids_and_the_keys_that_they_were_given() {
+        let (bodies, mut messages) = made(100);
+        let bodies = bodies.of_cluster(2);
+        let keys = (0..3).map(|calls| {
+            bodies.set_key(&mut messages, calls);
+            messages.iter_mut().for_each(|it| it.headers = vec![(ID_HEADER.into(), "p-1".into())]);
+            assert!(messages.iter().all(|message| bodies.verify(message).is_ok()));
+            messages[0].key.clone().unwrap()
+        });
+        assert_eq!(keys.collect::<Vec<_>>(), ["key-0", "key-1", "key-0"]);
+        assert!(bodies.verify(&messages[0].clone().with_key("key-2")).is_err());
+        assert!(bodies.verify(&messages[0].clone().with_header("h", "1")).is_err());
+        let unkeyed = Bodies::new(100, 3).of_cluster(0);
+        assert!(unkeyed.verify(&messages[0]).is_err());
     }
 }

@@ -6,14 +6,16 @@ use std::sync::{
 };
 
 use hdrhistogram::Histogram;
-use ltq_client::Consumer;
 use tokio::sync::watch;
 
 use super::{
     ledger::Ledger,
     run::{Run, histogram, micros},
 };
-use crate::cli::CliError;
+use crate::cli::{
+    CliError,
+    ends::{NotTaken, Reader},
+};
 
 /// What one consumer got.
 pub(super) struct Consumed {
@@ -78,7 +80,7 @@ impl Channel {
 /// Consumes and acks until the channel has got everything.
 pub(super) async fn consume(
     run: &Run,
-    mut consumer: Consumer,
+    mut consumer: Reader,
     channel: Arc<Channel>,
     place: usize,
 ) -> Result<Consumed, CliError> {
@@ -100,11 +102,9 @@ pub(super) async fn consume(
         };
         let batch = match batch {
             None => return Err(CliError::Failed("the connection was closed".to_owned())),
-            Some(Err(error)) if error.is_end() => {
-                return Err(CliError::Failed(error.to_string()));
-            }
-            Some(Err(error)) => {
-                consumed.note(error.to_string());
+            Some(Err(NotTaken { is_end: true, why })) => return Err(CliError::Failed(why)),
+            Some(Err(NotTaken { why, .. })) => {
+                consumed.note(why);
                 continue;
             }
             Some(Ok(batch)) => batch,

@@ -8,6 +8,7 @@ mod device;
 mod faulty;
 mod idle;
 mod ledger;
+mod operators;
 mod pacer;
 mod plan;
 mod process;
@@ -49,7 +50,7 @@ pub(crate) async fn run(server: &ServerArgs, args: BenchArgs, json: bool) -> Res
 }
 
 async fn measure(target: &Target, args: &BenchArgs, json: bool) -> Result<(), CliError> {
-    if let (Some(connections), Some(pid)) = (args.idle_connections, args.server_pid) {
+    if let (Some(connections), Some(&pid)) = (args.idle_connections, args.server_pid.first()) {
         let bar = bar(None, "connections");
         let idle = Idle::measure(target, connections, pid, &bar).await;
         bar.finish_and_clear();
@@ -58,10 +59,10 @@ async fn measure(target: &Target, args: &BenchArgs, json: bool) -> Result<(), Cl
     let Some(mode) = args.mode else {
         return Err(CliError::Usage("say what to measure".to_owned()));
     };
-    let plan = Plan::new(mode, args)?;
+    let plan = Plan::new(mode, args)?.against(target.nodes().await?);
     if let Some(warmup) = plan.warmup(args) {
         let bar = bar(None, "messages, to warm up");
-        let warm = run::run(target, &warmup, None, &bar).await;
+        let warm = run::run(target, &warmup, &[], &bar).await;
         bar.finish_and_clear();
         warm?;
     }
@@ -70,7 +71,7 @@ async fn measure(target: &Target, args: &BenchArgs, json: bool) -> Result<(), Cl
         _ => None,
     };
     let bar = bar(length, "messages");
-    let outcome = run::run(target, &plan, args.server_pid, &bar).await;
+    let outcome = run::run(target, &plan, &args.server_pid, &bar).await;
     bar.finish_and_clear();
     print(&Report::new(target, &plan, &outcome?), json, Report::table)
 }

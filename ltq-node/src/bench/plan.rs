@@ -30,6 +30,10 @@ pub(super) struct Plan {
     pub(super) batch: usize,
     pub(super) in_flight: usize,
     pub(super) rate: Option<u32>,
+    /// For each node, in place of that.
+    pub(super) rate_per_node: Option<u32>,
+    /// How many keys there are, of which each has its node.
+    pub(super) keys: Option<usize>,
     pub(super) wait_each: bool,
     pub(super) spin: bool,
     pub(super) limit: Limit,
@@ -60,9 +64,9 @@ impl Plan {
             (Mode::Fanout, None) => FANOUT_CHANNELS,
             (_, channels) => channels.unwrap_or(1),
         };
-        let rate = match (mode, args.rate) {
-            (Mode::Latency, None) => Some(LATENCY_RATE),
-            (_, rate) => rate,
+        let rate = match (mode, args.rate, args.rate_per_node) {
+            (Mode::Latency, None, None) => Some(LATENCY_RATE),
+            (_, rate, _) => rate,
         };
         let limit = match (mode, args.count) {
             (_, Some(count)) => Limit::Messages(count),
@@ -83,6 +87,8 @@ impl Plan {
             batch: args.batch,
             in_flight: args.in_flight,
             rate,
+            rate_per_node: args.rate_per_node,
+            keys: args.ordered.then_some(args.keys),
             wait_each: args.wait_each,
             spin: args.spin,
             limit,
@@ -96,6 +102,13 @@ impl Plan {
         plan.name(args.topic.as_ref(), counts)
             .map_err(|error| CliError::Usage(format!("the topics cannot be named: {error}")))?;
         Ok(plan)
+    }
+
+    /// The same, against so many nodes.
+    pub(super) fn against(self, nodes: usize) -> Self {
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX).max(1);
+        let all = self.rate_per_node.map(|rate| rate.saturating_mul(nodes));
+        Self { rate: all.or(self.rate), ..self }
     }
 
     /// The same for a while beforehand, on other topics; `None` where that means nothing.
@@ -219,16 +232,28 @@ mod tests {
             "--durability os",
             "--wait-each",
             "--topic t",
+            "--registry r --rate-per-node 7",
+            "--registry r --ordered",
         ] {
             let changed = format!("{:?}", without_names(plan(&format!("fanout {option}"))));
             assert_ne!(changed, default, "{option} is ignored");
         }
+        assert_eq!(plan("fanout --registry r --ordered --keys 7").keys, Some(7));
         assert_eq!(plan("e2e --topics 7").topics.len(), 7);
         assert_eq!(
             plan("e2e --topic t --topics 2").topics,
             ["t-0", "t-1"].map(|t| t.parse().unwrap())
         );
         assert_eq!(plan("pub --topic t").topics, ["t".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_rate_for_each_node_is_that_of_all_nodes_together() {
+        let plan = |line: &str| plan(line).against(3).rate;
+        assert_eq!(plan("latency --registry r --rate-per-node 7"), Some(21));
+        assert_eq!(plan("latency --registry r --rate 7"), Some(7));
+        assert_eq!(plan("latency --registry r"), Some(1000));
+        assert_eq!(plan("pub --registry r"), None);
     }
 
     fn without_names(mut plan: Plan) -> Plan {
@@ -279,6 +304,12 @@ mod tests {
             "device",
             "--idle-connections 5",
             "pub --idle-connections 5 --server-pid 1",
+            "--idle-connections 5 --server-pid 1 --registry r",
+            "pub --registry r --in-process",
+            "pub --rate-per-node 5",
+            "pub --registry r --rate-per-node 5 --rate 5",
+            "pub --ordered",
+            "pub --registry r --keys 5",
         ] {
             let words = ["bench"].into_iter().chain(line.split_whitespace());
             assert!(Line::try_parse_from(words).is_err(), "{line:?} is taken");

@@ -21,6 +21,15 @@ pub(super) struct RssBytes {
 }
 
 impl Usage {
+    /// Those of all these processes together; `None` where none is named.
+    pub(super) fn of_all(pids: &[u32]) -> Result<Option<Self>, CliError> {
+        let all = pids.iter().map(|pid| Self::of(*pid)).collect::<Result<Vec<_>, _>>()?;
+        Ok(all.into_iter().reduce(|one, other| Self {
+            cpu_seconds: one.cpu_seconds + other.cpu_seconds,
+            rss_bytes: one.rss_bytes + other.rss_bytes,
+        }))
+    }
+
     /// Reads them now.
     pub(crate) fn of(pid: u32) -> Result<Self, CliError> {
         let read = |file: &str| {
@@ -69,5 +78,10 @@ mod tests {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.rss_bytes > 1 << 20, "{usage:?}");
         assert!(Usage::of(u32::MAX).is_err());
+        let own = std::process::id();
+        let twice = Usage::of_all(&[own, own]).unwrap().unwrap();
+        assert!(twice.rss_bytes > usage.rss_bytes * 3 / 2, "{twice:?} of {usage:?}");
+        assert!(Usage::of_all(&[]).unwrap().is_none());
+        assert!(Usage::of_all(&[own, u32::MAX]).is_err());
     }
 }

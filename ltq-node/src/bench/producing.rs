@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use hdrhistogram::Histogram;
-use ltq_client::{Durability, Message, PendingBatch, Producer};
+use ltq_client::{Durability, Message};
 use tokio::{
     sync::{Notify, mpsc},
     task::yield_now,
@@ -14,7 +14,10 @@ use super::{
     plan::{Limit, Plan},
     run::{Run, histogram, micros},
 };
-use crate::cli::CliError;
+use crate::cli::{
+    CliError,
+    ends::{Pending, Publisher},
+};
 
 /// What became of one producer.
 pub(super) struct Produced {
@@ -30,7 +33,7 @@ pub(super) struct Produced {
 
 /// One producer, ready to begin.
 pub(super) struct Publishing {
-    pub(super) producer: Producer,
+    pub(super) producer: Publisher,
     /// Its place among the producers.
     pub(super) place: usize,
     pub(super) topic: usize,
@@ -40,7 +43,7 @@ pub(super) struct Publishing {
 
 /// A batch under way: its messages are due from `first` on.
 struct Sent {
-    pending: PendingBatch,
+    pending: Pending,
     first: u64,
     count: u64,
     /// When all of it was due, without a schedule.
@@ -89,7 +92,7 @@ impl Publishing {
         sender: mpsc::Sender<Sent>,
     ) -> Result<(), CliError> {
         let mut messages = Vec::with_capacity(plan.batch);
-        let mut first = 0;
+        let (mut first, mut calls) = (0, 0);
         loop {
             let due = run.nanos();
             let count = self.allowed(run, plan, first).min(plan.batch as u64);
@@ -97,6 +100,8 @@ impl Publishing {
                 return Ok(());
             }
             run.bodies.fill(&mut messages, id, first..first + count, |_| due);
+            run.bodies.set_key(&mut messages, calls);
+            calls += 1;
             let pending = self.producer.enqueue_batch(&messages).await?;
             if sender.send(Sent { pending, first, count, due }).await.is_err() {
                 return Ok(());
@@ -121,7 +126,7 @@ impl Publishing {
             Limit::After(duration) => schedule.due_before(place, nanos(duration)),
         };
         let mut messages = Vec::with_capacity(plan.batch);
-        let mut first = 0;
+        let (mut first, mut calls) = (0, 0);
         loop {
             let allowed = all - first;
             if allowed == 0 {
@@ -140,6 +145,8 @@ impl Publishing {
             }
             let range = first..first + count;
             run.bodies.fill(&mut messages, id, range, |sequence| schedule.due(place, sequence));
+            run.bodies.set_key(&mut messages, calls);
+            calls += 1;
             let pending = self.producer.enqueue_batch(&messages).await?;
             if sender.send(Sent { pending, first, count, due: now }).await.is_err() {
                 return Ok(());
@@ -158,10 +165,11 @@ impl Publishing {
         while self.allowed(run, plan, produced.published) > 0 {
             let (first, due) = (produced.published, run.nanos());
             run.bodies.fill(&mut messages, produced.id, first..first + 1, |_| due);
+            run.bodies.set_key(&mut messages, produced.published as usize);
             let Some(message) = messages.pop() else { return Ok(()) };
-            let receipt = self.producer.send(message).await?;
+            let durability = self.producer.confirmed(message).await?;
             produced.latency.saturating_record(micros(run.nanos().saturating_sub(due)));
-            produced.take(receipt.durability, 1);
+            produced.take(durability, 1);
             run.published.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -184,11 +192,14 @@ async fn confirm(
     produced: &mut Produced,
     schedule: Option<(Schedule, u64)>,
 ) -> Result<(), CliError> {
-    while let Some(mut batch) = batches.recv().await {
-        let receipt = (&mut batch.pending).await.map_err(|failed| failed.error)?;
+    while let Some(batch) = batches.recv().await {
+        let became = batch.pending.became().await;
         let now = run.nanos();
-        if receipt.len() as u64 != batch.count {
-            let (got, sent) = (receipt.len(), batch.count);
+        if let Some(error) = became.failure {
+            return Err(error);
+        }
+        if became.confirmed as u64 != batch.count {
+            let (got, sent) = (became.confirmed, batch.count);
             return Err(CliError::Failed(format!("a receipt for {got} messages of {sent}")));
         }
         match schedule {
@@ -203,7 +214,8 @@ async fn confirm(
                 }
             }
         }
-        produced.take(receipt.durability(), batch.count);
+        // There is one where anything is confirmed, and all of it is.
+        produced.take(became.durability.unwrap_or_default(), batch.count);
         run.published.fetch_add(batch.count, Ordering::Relaxed);
     }
     Ok(())

@@ -4,7 +4,9 @@ use comfy_table::{Table, presets};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::{args::Mode, plan::Plan, process::RssBytes, run::Outcome, target::Target};
+use super::{
+    args::Mode, operators::OnNode, plan::Plan, process::RssBytes, run::Outcome, target::Target,
+};
 
 /// What a run measured. All figures are of verified messages.
 #[derive(Clone, Debug, Serialize)]
@@ -50,6 +52,12 @@ pub(super) struct Report {
     messages_per_server_cpu_second: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     server_rss_bytes: Option<RssBytes>,
+    /// Of this process, producers, consumers and verification together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_cpu_seconds: Option<f64>,
+    /// Where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<OnNode>,
 }
 
 /// Latencies in microseconds.
@@ -88,6 +96,7 @@ impl Report {
         let measured = plan.mode != Mode::Sub;
         let receipts = Latency::of(&outcome.receipts).filter(|_| measured);
         let deliveries = Latency::of(&outcome.deliveries).filter(|_| measured);
+        let own = outcome.own_usage.map(|(before, after)| after.cpu_seconds - before.cpu_seconds);
         let cpu = outcome.usage.map(|(before, after)| after.cpu_seconds - before.cpu_seconds);
         Self {
             mode: plan.mode.word(),
@@ -123,6 +132,8 @@ impl Report {
                 before: before.rss_bytes,
                 after: after.rss_bytes,
             }),
+            client_cpu_seconds: own,
+            nodes: outcome.nodes.clone(),
         }
     }
 
@@ -174,6 +185,14 @@ impl Report {
                 "server cpu",
                 format!("{cpu:.2} s, {} messages per second of it", grouped(rate)),
             ));
+        }
+        if let Some(cpu) = self.client_cpu_seconds {
+            let each = cpu * 1e6 / (self.messages.max(1) as f64);
+            rows.push(("client cpu", format!("{cpu:.2} s, {each:.2} µs a message")));
+        }
+        for OnNode { node, published, acked } in &self.nodes {
+            let (published, acked) = (grouped(*published as f64), grouped(*acked as f64));
+            rows.push((node, format!("{published} published, {acked} acked")));
         }
         if let Some(RssBytes { before, after }) = self.server_rss_bytes {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    process,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +12,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use ltq_client::{Client, Consumer, Durability, StartAt, TopicOptions};
+use ltq_client::{Availability, ChannelName, Durability, StartAt, TopicName};
 use tokio::{
     sync::Notify,
     task::{JoinSet, yield_now},
@@ -22,13 +23,17 @@ use super::{
     body::Bodies,
     consuming::{Channel, Consumed, consume},
     ledger::Ledger,
+    operators::{self, OnNode, Operators},
     pacer::{Pacer, Schedule, nanos},
     plan::Plan,
     process::Usage,
     producing::{Produced, Publishing},
     target::Target,
 };
-use crate::cli::CliError;
+use crate::cli::{
+    CliError,
+    ends::{Ends, Publisher, Reader},
+};
 
 /// What a run measured.
 pub(super) struct Outcome {
@@ -42,8 +47,12 @@ pub(super) struct Outcome {
     pub(super) receipts: Histogram<u64>,
     /// To the consumer.
     pub(super) deliveries: Histogram<u64>,
-    /// The server before and after.
+    /// The servers before and after.
     pub(super) usage: Option<(Usage, Usage)>,
+    /// This process before and after, where the system tells.
+    pub(super) own_usage: Option<(Usage, Usage)>,
+    /// What was on each of several nodes.
+    pub(super) nodes: Vec<OnNode>,
 }
 
 /// What the tasks of a run share.
@@ -55,10 +64,15 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn new(plan: &Plan) -> Self {
+    fn new(target: &Target, plan: &Plan) -> Self {
+        let bodies = Bodies::new(plan.size, plan.batch);
+        let bodies = match target.is_cluster() {
+            true => bodies.of_cluster(plan.keys.unwrap_or(0)),
+            false => bodies,
+        };
         Self {
             clock: Instant::now(),
-            bodies: Bodies::new(plan.size, plan.batch),
+            bodies,
             published: AtomicU64::new(0),
             received: AtomicU64::new(0),
         }
@@ -75,28 +89,28 @@ impl Run {
 pub(super) async fn run(
     target: &Target,
     plan: &Plan,
-    server_pid: Option<u32>,
+    servers: &[u32],
     bar: &ProgressBar,
 ) -> Result<Outcome, CliError> {
-    let operator = target.connect().await?;
-    let runner = Runner { target, plan, server_pid, bar, operator: &operator };
+    let operators = Operators::connect(target).await?;
+    let runner = Runner { target, plan, servers, bar, operators: &operators };
     let outcome = tokio::select! {
         outcome = runner.run() => outcome,
         () = crate::cli::interrupted() => Err(CliError::Failed("interrupted".to_owned())),
     };
-    let cleaned = runner.clean_up().await;
+    let cleaned = operators.clean_up(plan).await;
     let outcome = outcome?;
     cleaned?;
-    operator.close().await?;
+    operators.close().await?;
     Ok(outcome)
 }
 
 struct Runner<'a> {
     target: &'a Target,
     plan: &'a Plan,
-    server_pid: Option<u32>,
+    servers: &'a [u32],
     bar: &'a ProgressBar,
-    operator: &'a Client,
+    operators: &'a Operators,
 }
 
 impl Runner<'_> {
@@ -106,19 +120,19 @@ impl Runner<'_> {
         if plan.prefilled {
             // Before a channel is made: that would make a topic that is not there.
             for topic in &plan.topics {
-                let stats = self.operator.admin().show_topic(topic).await?;
-                let kept = stats.end.since(stats.first);
+                let kept = self.operators.count(topic).await?.kept;
                 if kept == 0 {
                     return Err(CliError::Failed(format!("topic {topic} holds nothing to drain")));
                 }
                 backlog.push(kept);
             }
         }
-        self.set_up().await?;
+        self.operators.set_up(plan).await?;
+        let before = self.operators.each(plan).await?;
         let mut produced = Vec::new();
         if plan.mode == Mode::Sub && !plan.prefilled {
-            let before = Arc::new(Run::new(plan));
-            produced = self.publish(&before, None).await?;
+            let filling = Arc::new(Run::new(self.target, plan));
+            produced = self.publish(&filling, None).await?;
         }
         let consumer_clients = self.consumer_clients().await?;
         let publishing = match plan.mode {
@@ -135,8 +149,9 @@ impl Runner<'_> {
         }
 
         let _stalled = self.stalled(&consumer_clients).await?;
-        let usage_before = self.server_pid.map(Usage::of).transpose()?;
-        let run = Arc::new(Run::new(plan));
+        let usage_before = Usage::of_all(self.servers)?;
+        let own_before = Usage::of(process::id()).ok();
+        let run = Arc::new(Run::new(self.target, plan));
         if plan.mode == Mode::Sub {
             consumers = self.consumers(&consumer_clients).await?;
         }
@@ -170,7 +185,8 @@ impl Runner<'_> {
             channels.iter().for_each(|channel| channel.give_up());
         }
         let consumed = joined(consuming).await?;
-        let usage_after = self.server_pid.map(Usage::of).transpose()?;
+        let usage_after = Usage::of_all(self.servers)?;
+        let own_after = Usage::of(process::id()).ok();
 
         self.verify(&published, &expected, &consumed).await?;
         came?;
@@ -183,6 +199,8 @@ impl Runner<'_> {
             receipts: histogram(),
             deliveries: histogram(),
             usage: usage_before.zip(usage_after),
+            own_usage: own_before.zip(own_after),
+            nodes: operators::since(&before, self.operators.each(plan).await?),
         };
         for produced in &produced {
             add(&mut outcome.receipts, &produced.latency);
@@ -193,103 +211,77 @@ impl Runner<'_> {
         Ok(outcome)
     }
 
-    async fn set_up(&self) -> Result<(), CliError> {
-        let admin = self.operator.admin();
-        let options = TopicOptions { durability: self.plan.durability, ..TopicOptions::default() };
-        for topic in &self.plan.topics {
-            if !self.plan.prefilled {
-                admin.create_topic(topic, options).await?;
-            }
-            for channel in &self.plan.channels {
-                // With a topic that is kept, a run is about what it publishes itself.
-                let start = match self.plan.mode {
-                    Mode::Sub => StartAt::Earliest,
-                    _ => StartAt::Latest,
-                };
-                admin.create_channel(topic, channel, start).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Consumers that have credit and take nothing for as long as they live.
-    async fn stalled(&self, others: &[Client]) -> Result<Vec<Consumer>, CliError> {
+    async fn stalled(&self, others: &[Ends]) -> Result<Vec<Reader>, CliError> {
         let plan = self.plan;
         let mut consumers = Vec::with_capacity(plan.stalled.len());
         for (topic, channel) in plan.stalled() {
             let client = match others.first() {
                 Some(shared) if plan.one_connection => shared.clone(),
-                _ => self.target.connect().await?,
+                _ => self.target.ends().await?,
             };
-            let builder = client.consumer_builder(topic, channel).start(StartAt::Latest);
-            consumers.push(builder.credit(CREDIT_MESSAGES, CREDIT_BYTES).open().await?);
+            consumers.push(reader(&client, topic, channel, CREDIT_MESSAGES).await?);
         }
         Ok(consumers)
     }
 
-    async fn clean_up(&self) -> Result<(), CliError> {
-        let admin = self.operator.admin();
-        for topic in &self.plan.topics {
-            if self.plan.own_topics {
-                admin.delete_topic(topic).await?;
-                continue;
-            }
-            for channel in &self.plan.channels {
-                admin.delete_channel(topic, channel).await?;
-            }
-        }
-        if !self.plan.own_topics {
-            for (topic, channel) in self.plan.stalled() {
-                admin.delete_channel(topic, channel).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Producers over connections of their own, or over the first of `others` if all is to go over
     /// one.
-    async fn producers(&self, others: &[Client]) -> Result<Vec<Publishing>, CliError> {
+    async fn producers(&self, others: &[Ends]) -> Result<Vec<Publishing>, CliError> {
         let plan = self.plan;
         let clients = match others.first() {
             Some(shared) if plan.one_connection => vec![shared.clone()],
-            _ if plan.one_connection => vec![self.target.connect().await?],
+            _ if plan.one_connection => vec![self.target.ends().await?],
             _ => self.connect(plan.producers).await?,
         };
         let mut publishing = Vec::with_capacity(plan.publishers());
         for (place, client) in (0..plan.publishers()).zip(clients.iter().cycle()) {
             let topic = place % plan.topics.len();
             let Some(name) = plan.topics.get(topic) else { continue };
-            let producer = client
-                .producer_builder(name)
-                .window_messages(plan.in_flight)
-                .window_bytes(WINDOW_BYTES)
-                .timeout(self.target.timeout())
-                .open()
-                .await?;
+            let producer = self.publisher(client, name).await?;
             let wake = Arc::new(Notify::new());
             publishing.push(Publishing { producer, place, topic, wake });
         }
         Ok(publishing)
     }
 
-    async fn consumer_clients(&self) -> Result<Vec<Client>, CliError> {
+    async fn publisher(&self, ends: &Ends, topic: &TopicName) -> Result<Publisher, CliError> {
+        let (plan, timeout) = (self.plan, self.target.timeout());
+        match ends {
+            Ends::Node(client) => {
+                let builder = client.producer_builder(topic).window_messages(plan.in_flight);
+                let builder = builder.window_bytes(WINDOW_BYTES).timeout(timeout);
+                Ok(Publisher::Node(builder.open().await?))
+            }
+            Ends::Cluster(cluster) => {
+                let builder = cluster.producer_builder(topic).window_messages(plan.in_flight);
+                let mut builder = builder.window_bytes(WINDOW_BYTES).timeout(timeout);
+                if plan.keys.is_some() {
+                    builder = builder.ordered(Availability::Fail).moves_silently(true);
+                }
+                Ok(Publisher::Cluster(builder.open().await?))
+            }
+        }
+    }
+
+    async fn consumer_clients(&self) -> Result<Vec<Ends>, CliError> {
         let plan = self.plan;
         let count = plan.topics.len() * plan.channels.len() * plan.consumers;
         if !plan.one_connection || count == 0 {
             return self.connect(count).await;
         }
-        Ok(vec![self.target.connect().await?; count])
+        Ok(vec![self.target.ends().await?; count])
     }
 
-    async fn connect(&self, count: usize) -> Result<Vec<Client>, CliError> {
+    async fn connect(&self, count: usize) -> Result<Vec<Ends>, CliError> {
         let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
-            clients.push(self.target.connect().await?);
+            clients.push(self.target.ends().await?);
         }
         Ok(clients)
     }
 
-    async fn consumers(&self, clients: &[Client]) -> Result<Vec<(usize, Consumer)>, CliError> {
+    async fn consumers(&self, clients: &[Ends]) -> Result<Vec<(usize, Reader)>, CliError> {
         let plan = self.plan;
         let names =
             plan.topics.iter().flat_map(|t| plan.channels.iter().map(move |channel| (t, channel)));
@@ -299,8 +291,7 @@ impl Runner<'_> {
             names.enumerate().zip(clients.chunks(plan.consumers))
         {
             for client in clients {
-                let builder = client.consumer_builder(topic, channel);
-                consumers.push((place, builder.credit(credit, CREDIT_BYTES).open().await?));
+                consumers.push((place, reader(client, topic, channel, credit).await?));
             }
         }
         Ok(consumers)
@@ -365,24 +356,22 @@ impl Runner<'_> {
             let none = BTreeMap::new();
             let published = published.get(&at).unwrap_or(&none);
             let expected = expected.get(at).copied().unwrap_or(0);
-            let stats = self.operator.admin().show_topic(topic).await?;
-            if plan.own_topics && stats.end.0 != expected {
-                let end = stats.end;
-                wrong.push(format!("topic {topic} took {end} messages, not {expected}"));
+            let counted = self.operators.count(topic).await?;
+            if plan.own_topics && counted.taken != expected {
+                let taken = counted.taken;
+                wrong.push(format!("topic {topic} took {taken} messages, not {expected}"));
             }
             for (index, channel) in plan.channels.iter().enumerate() {
                 let place = at * plan.channels.len() + index;
                 let of_channel = consumed.iter().filter(|consumed| consumed.place == place);
-                let counted = stats.channels.iter().find(|stats| stats.channel == *channel);
-                match counted {
-                    Some(counted) if counted.acked == expected => {}
-                    counted => {
-                        let acked = counted.map_or(0, |counted| counted.acked);
-                        let words = format!("the broker counts {acked} acks, not {expected}");
-                        wrong.push(format!("{topic}/{channel}: {words}"));
-                    }
+                let acked = counted.acked.get(channel).copied().unwrap_or(0);
+                if acked != expected {
+                    let words = format!("the broker counts {acked} acks, not {expected}");
+                    wrong.push(format!("{topic}/{channel}: {words}"));
                 }
-                if let Err(what) = check(of_channel, published, expected, plan.prefilled) {
+                let of_one = !self.target.is_cluster();
+                if let Err(what) = check(of_channel, published, expected, (plan.prefilled, of_one))
+                {
                     wrong.push(format!("{topic}/{channel}: {what}"));
                 }
             }
@@ -421,12 +410,32 @@ impl Runner<'_> {
     }
 }
 
+/// Reads a channel, on all nodes where there are several.
+async fn reader(
+    ends: &Ends,
+    topic: &TopicName,
+    channel: &ChannelName,
+    credit: u64,
+) -> Result<Reader, CliError> {
+    match ends {
+        Ends::Node(client) => {
+            let builder = client.consumer_builder(topic, channel).start(StartAt::Latest);
+            Ok(Reader::Node(builder.credit(credit, CREDIT_BYTES).open().await?))
+        }
+        Ends::Cluster(cluster) => {
+            let builder = cluster.consumer_builder(topic, channel).start(StartAt::Latest);
+            let builder = builder.credit(credit, CREDIT_BYTES).every_node(true);
+            Ok(Reader::Cluster(builder.open().await?))
+        }
+    }
+}
+
 /// Checks what the consumers of one channel got.
 fn check<'a>(
     consumed: impl Iterator<Item = &'a Consumed>,
     published: &BTreeMap<u32, u64>,
     expected: u64,
-    prefilled: bool,
+    (prefilled, of_one): (bool, bool),
 ) -> Result<(), String> {
     let (mut all, mut consumers, mut received) = (Ledger::default(), 0, 0);
     for consumed in consumed {
@@ -445,7 +454,8 @@ fn check<'a>(
     }
     // Who filled the topic is not known here, only that nobody left a gap.
     let found = all.published();
-    all.check(if prefilled { &found } else { published }, consumers == 1)
+    // Among nodes there is no order.
+    all.check(if prefilled { &found } else { published }, consumers == 1 && of_one)
 }
 
 fn sum(published: &BTreeMap<u32, u64>) -> u64 {

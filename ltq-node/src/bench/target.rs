@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::args::BenchArgs;
 use crate::{
     NodeBroker,
-    cli::{self, CliError, ServerArgs},
+    cli::{self, CliError, ServerArgs, ends::Ends},
     watched_store::WatchedStore,
 };
 
@@ -19,6 +19,14 @@ use crate::{
 pub(super) enum Target {
     Server(Box<ServerArgs>),
     InProcess(Box<Embedded>),
+    Cluster(Box<Clustered>),
+}
+
+/// The nodes that registries tell of.
+pub(super) struct Clustered {
+    server: ServerArgs,
+    registries: Vec<String>,
+    name: String,
 }
 
 /// A broker inside this process.
@@ -31,6 +39,11 @@ pub(super) struct Embedded {
 
 impl Target {
     pub(super) async fn new(server: &ServerArgs, args: &BenchArgs) -> Result<Self, CliError> {
+        if !args.registry.is_empty() {
+            let (server, registries) = (server.clone(), args.registry.clone());
+            let name = registries.join(",");
+            return Ok(Self::Cluster(Box::new(Clustered { server, registries, name })));
+        }
         if !args.in_process {
             return Ok(Self::Server(Box::new(server.clone())));
         }
@@ -74,7 +87,35 @@ impl Target {
         Ok(Self::InProcess(Box::new(Embedded { server, broker, transports, serving })))
     }
 
-    /// A connection of its own.
+    /// A client of its own: of the node, or of all nodes.
+    pub(super) async fn ends(&self) -> Result<Ends, CliError> {
+        match self {
+            Self::Cluster(cluster) => Ends::connect(&cluster.server, &cluster.registries).await,
+            _ => Ok(Ends::Node(self.connect().await?)),
+        }
+    }
+
+    /// How many nodes there are.
+    pub(super) async fn nodes(&self) -> Result<usize, CliError> {
+        let Self::Cluster(_) = self else { return Ok(1) };
+        let ends = self.ends().await?;
+        let nodes = match &ends {
+            Ends::Cluster(cluster) => cluster.nodes().len(),
+            Ends::Node(_) => 1,
+        };
+        ends.close().await?;
+        match nodes {
+            0 => Err(CliError::Failed(format!("{} tells of no node", self.name()))),
+            nodes => Ok(nodes),
+        }
+    }
+
+    /// Whether it is several nodes, of which each message may go to any.
+    pub(super) const fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
+    /// A connection of its own to the one node that it is.
     pub(super) async fn connect(&self) -> Result<Client, CliError> {
         cli::attempts(self.timeout(), async || Ok(self.builder()?.connect().await?)).await
     }
@@ -82,6 +123,7 @@ impl Target {
     fn builder(&self) -> Result<ClientBuilder, CliError> {
         match self {
             Self::Server(server) => cli::builder(server),
+            Self::Cluster(cluster) => cli::builder(&cluster.server),
             Self::InProcess(embedded) => {
                 Ok(cli::builder(&embedded.server)?.transports(embedded.transports.clone()))
             }
@@ -93,6 +135,7 @@ impl Target {
         match self {
             Self::Server(server) => &server.server,
             Self::InProcess(_) => "in process",
+            Self::Cluster(cluster) => &cluster.name,
         }
     }
 
@@ -101,6 +144,7 @@ impl Target {
         match self {
             Self::Server(server) => server.timeout,
             Self::InProcess(embedded) => embedded.server.timeout,
+            Self::Cluster(cluster) => cluster.server.timeout,
         }
     }
 

@@ -22,7 +22,7 @@ async fn outcome(line: &str) -> (run::Outcome, serde_json::Value) {
     let line = Line::try_parse_from(words).unwrap();
     let target = Target::new(&line.server, &line.bench).await.unwrap();
     let plan = Plan::new(line.bench.mode.unwrap(), &line.bench).unwrap();
-    let outcome = run::run(&target, &plan, None, &ProgressBar::hidden()).await.unwrap();
+    let outcome = run::run(&target, &plan, &[], &ProgressBar::hidden()).await.unwrap();
     let report = serde_json::to_value(Report::new(&target, &plan, &outcome)).unwrap();
     assert!(!Report::new(&target, &plan, &outcome).table().is_empty());
     // A run leaves nothing behind.
@@ -85,10 +85,10 @@ async fn a_prefilled_topic_is_drained_and_kept() {
     let target = Target::new(&first.server, &first.bench).await.unwrap();
     let bar = ProgressBar::hidden();
     let plan = Plan::new(Mode::Pub, &first.bench).unwrap();
-    run::run(&target, &plan, None, &bar).await.unwrap();
+    run::run(&target, &plan, &[], &bar).await.unwrap();
     let second = words("bench sub --prefilled --topic kept --in-process");
     let plan = Plan::new(Mode::Sub, &second.bench).unwrap();
-    let outcome = run::run(&target, &plan, None, &bar).await.unwrap();
+    let outcome = run::run(&target, &plan, &[], &bar).await.unwrap();
     assert_eq!((outcome.published, outcome.delivered), (0, 700));
     let client = target.connect().await.unwrap();
     let stats = client.admin().show_topic("kept").await.unwrap();
@@ -113,7 +113,7 @@ async fn faulty(fault: Fault, line: &str) -> Result<run::Outcome, String> {
     let line = Line::try_parse_from(["bench"].into_iter().chain(line.split_whitespace())).unwrap();
     let target = Target::over(Arc::new(Faulty::new(fault)), &line.server).await.unwrap();
     let plan = Plan::new(line.bench.mode.unwrap(), &line.bench).unwrap();
-    let outcome = run::run(&target, &plan, None, &ProgressBar::hidden()).await;
+    let outcome = run::run(&target, &plan, &[], &ProgressBar::hidden()).await;
     target.close().await.unwrap();
     outcome.map_err(|error| error.to_string())
 }
@@ -155,13 +155,13 @@ async fn a_topic_with_nothing_in_it_is_not_drained_and_not_made() {
     let line = Line::try_parse_from(words.split_whitespace()).unwrap();
     let target = Target::new(&line.server, &line.bench).await.unwrap();
     let plan = Plan::new(Mode::Sub, &line.bench).unwrap();
-    let failed = run::run(&target, &plan, None, &ProgressBar::hidden()).await;
+    let failed = run::run(&target, &plan, &[], &ProgressBar::hidden()).await;
     let error = failed.err().unwrap().to_string();
     assert!(error.contains("no_such_topic"), "{error}");
     let client = target.connect().await.unwrap();
     assert_eq!(client.admin().list_topics().await.unwrap(), []);
     client.admin().create_topic("nothing", Default::default()).await.unwrap();
-    let failed = run::run(&target, &plan, None, &ProgressBar::hidden()).await;
+    let failed = run::run(&target, &plan, &[], &ProgressBar::hidden()).await;
     let error = failed.err().unwrap().to_string();
     assert!(error.contains("nothing to drain"), "{error}");
     client.close().await.unwrap();
@@ -177,7 +177,7 @@ async fn what_is_not_what_was_published_fails_the_run() {
     let producer = client.producer("odd").await.unwrap();
     producer.send(ltq_client::Message::new("not from here")).await.unwrap();
     let plan = Plan::new(Mode::Sub, &line.bench).unwrap();
-    let failed = run::run(&target, &plan, None, &ProgressBar::hidden()).await;
+    let failed = run::run(&target, &plan, &[], &ProgressBar::hidden()).await;
     let error = failed.err().unwrap().to_string();
     assert!(error.contains("verification failed") && error.contains("13 bytes"), "{error}");
     client.close().await.unwrap();

@@ -26,7 +26,8 @@ pub struct BridgeFlags {
 
     /// Takes messages from all nodes that the registry at this address knows. Give it several times for
     /// several registries. Or from those that an etcd knows: etcd://HOST:PORT/PREFIX, by TLS
-    /// etcds://HOST:PORT/PREFIX. [variable: LTQ_BRIDGE_FROM_REGISTRIES, separated by commas]
+    /// etcds://HOST:PORT/PREFIX. Or from those behind a DNS name: dns://NAME:PORT, or dns+tls:// and dns+quic://.
+    /// [variable: LTQ_BRIDGE_FROM_REGISTRIES, separated by commas]
     #[arg(long, value_name = "URL")]
     pub from_registry: Vec<String>,
 
@@ -52,7 +53,8 @@ pub struct BridgeFlags {
 
     /// Brings messages to the nodes that the registry at this address knows. Give it several times for
     /// several registries. Or to those that an etcd knows: etcd://HOST:PORT/PREFIX, by TLS
-    /// etcds://HOST:PORT/PREFIX. [variable: LTQ_BRIDGE_TO_REGISTRIES, separated by commas]
+    /// etcds://HOST:PORT/PREFIX. Or to those behind a DNS name: dns://NAME:PORT, or dns+tls:// and dns+quic://.
+    /// [variable: LTQ_BRIDGE_TO_REGISTRIES, separated by commas]
     #[arg(long, value_name = "URL")]
     pub to_registry: Vec<String>,
 

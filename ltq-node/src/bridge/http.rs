@@ -22,16 +22,20 @@ use super::{
     sight::{LeftOut, Reach},
     source::Plan,
 };
-use crate::http::{
-    error::ApiError,
-    exposition::{figure, head, labels},
-    page::Shown,
+use crate::{
+    http::{
+        error::ApiError,
+        exposition::{figure, head, labels, reopened},
+        page::Shown,
+    },
+    listening::ListenFigures,
 };
 
 /// What is looked at.
 pub(super) struct Looked {
     pub(super) name: String,
     pub(super) plan: Arc<Plan>,
+    pub(super) listening: Arc<ListenFigures>,
 }
 
 impl Shown for Looked {
@@ -77,6 +81,7 @@ impl Shown for Looked {
 
     fn figures(&self, text: &mut String) {
         self.write_figures(text);
+        reopened(text, &self.listening);
     }
 }
 

@@ -24,7 +24,11 @@ use crate::{
     access::NodeAccess,
     config::{ConfigError, Settings as _},
     descriptors,
-    http::page::{PageListener, PageOptions},
+    http::{
+        HttpListener,
+        page::{self, PageOptions},
+    },
+    listening::ListenFigures,
     node::taken,
     output,
     signals::Signals,
@@ -79,11 +83,13 @@ impl Bridge {
         let routes = config.all_routes()?;
         let from = Side::new(&config.from, "from", &config.name)?;
         let to = Side::new(&config.to, "to", &config.name)?;
+        let listening = Arc::<ListenFigures>::default();
         let http = match config.http_address() {
             None => None,
             Some(address) => {
                 let failed = |source| BridgeError::Http { address: address.to_owned(), source };
-                Some(PageListener::bind(address).await.map_err(failed)?)
+                let listener = HttpListener::bind(address, LISTEN_RETRY, listening.clone()).await;
+                Some(listener.map_err(failed)?)
             }
         };
         let nodes = AtOnce::new(to.discovery.clone());
@@ -119,8 +125,8 @@ impl Bridge {
                 request_timeout: config.limits.http_request_timeout.0,
                 stopping: stopped,
             };
-            let looked = Looked { name: config.name.clone(), plan: plan.clone() };
-            listener.serve(looked, get(http::routes), options)
+            let looked = Looked { name: config.name.clone(), plan: plan.clone(), listening };
+            page::serve(listener, looked, get(http::routes), options)
         });
         Ok(Self { plan, sides: [from, to], following, http, stopping })
     }
@@ -203,5 +209,7 @@ pub async fn run(config: &BridgeConfig) -> Result<(), BridgeError> {
     Ok(())
 }
 
+/// How soon a socket for HTTP that has failed is opened again, and how often that is tried.
+const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// What each part of the end may take, beside what is under way.
 const CLOSE_MAX: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use ltq_core::Address;
 #[cfg(feature = "etcd")]
 use ltq_discovery::etcd::EtcdError;
 use ltq_discovery::{
-    Discovery, StaticList, StaticListError,
+    Discovery, DnsNamesError, StaticList, StaticListError,
     registry::{Registries, RegistriesError},
 };
 #[cfg(feature = "quic")]
@@ -32,7 +32,7 @@ use crate::{
 pub struct SideSettings {
     /// The addresses of its nodes, each that of another one. Default: none.
     pub servers: Vec<String>,
-    /// The registries that know its nodes, or in their place the members of an etcd. Default: none.
+    /// The registries that know its nodes, or in their place the members of an etcd, or DNS names. Default: none.
     pub registries: Vec<String>,
     /// What the site is called. Default: from its first address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +80,14 @@ pub enum SideError {
         of: &'static str,
         /// Why.
         source: RegistriesError,
+    },
+    /// Its names are none.
+    #[error("the names of {of:?}: {source}")]
+    Names {
+        /// Which side.
+        of: &'static str,
+        /// Why.
+        source: DnsNamesError,
     },
     /// They name neither registries nor an etcd.
     #[error("the registries of {of:?}: {source}")]
@@ -204,7 +212,11 @@ impl SideSettings {
         let is_trusted = self.tls_ca.is_some() || self.tls_fingerprint.is_some();
         match scheme {
             "tcp" | "unix" => Ok(()),
-            "etcd" if key == "registries" => Ok(()),
+            "etcd" | "dns" if key == "registries" => Ok(()),
+            "dns+tls" if key == "registries" && cfg!(feature = "tls") && is_trusted => Ok(()),
+            "dns+quic" if key == "registries" && cfg!(feature = "quic") && is_trusted => Ok(()),
+            "dns+tls" if key == "registries" && cfg!(feature = "tls") => Err(TRUST_RULE),
+            "dns+quic" if key == "registries" && cfg!(feature = "quic") => Err(TRUST_RULE),
             "etcds" if key == "registries" && is_trusted => Ok(()),
             "etcds" if key == "registries" => Err(TRUST_RULE),
             "tls" if cfg!(feature = "tls") && is_trusted => Ok(()),
@@ -268,6 +280,10 @@ impl Side {
                         }
                         let built = builder.build();
                         Arc::new(built.map_err(|source| SideError::Registries { of, source })?)
+                    }
+                    Place::Names(names) => {
+                        let found = names.discovery();
+                        Arc::new(found.map_err(|source| SideError::Names { of, source })?)
                     }
                     Place::Etcd(place) => {
                         let to_etcd = Transports::new().with(Tcp::default());

@@ -405,7 +405,8 @@ async fn a_topic_goes_by_the_first_route_that_takes_it_and_by_no_other() {
 
 /// What `/readyz` says of a bridge: the code, or that it is ready.
 fn said(field: &Field) -> Result<(), String> {
-    let looked = Looked { name: "n".to_owned(), plan: field.plan.clone() };
+    let looked =
+        Looked { name: "n".to_owned(), plan: field.plan.clone(), listening: Arc::default() };
     looked.ready().map_err(|error| error.code().to_owned())
 }
 

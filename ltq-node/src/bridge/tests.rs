@@ -293,6 +293,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("to.servers", list("tcp://a:1"), "name both sites"),
         ("from.registries", list("tcp://r:1"), "from.servers is there too"),
         ("from.servers", list("etcd://e:1"), "tcp://HOST:PORT"),
+        ("from.servers", list("dns://e:1"), "tcp://HOST:PORT"),
         ("from.etcd_user", text("me"), "etcd_password"),
         ("from.etcd_password", text("it"), "etcd_user"),
         ("from.site", text("a b"), "no name of a site"),

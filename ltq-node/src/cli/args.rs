@@ -149,7 +149,7 @@ pub enum Command {
     Stats,
     /// Shows the nodes that registries know.
     #[command(
-        long_about = "Shows the nodes that registries, or an etcd, know: where they are, what they do, and how \
+        long_about = "Shows the nodes that registries, an etcd or DNS names know: where they are, what they do, and how \
         many topics they have; with --json one object a node, with the topics and channels, all \
         of them in an array. The token is for the registries; it has to permit to administer *, or, \
         with --topic, anything on the topic."
@@ -170,7 +170,8 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct NodesArgs {
     /// The registry to ask. Of several, what they tell is merged. Or an etcd: etcd://HOST:PORT/PREFIX, by TLS
-    /// etcds://HOST:PORT/PREFIX, where several are members of one.
+    /// etcds://HOST:PORT/PREFIX, where several are members of one. Or DNS names that stand for nodes:
+    /// dns://NAME:PORT, or dns+tls:// and dns+quic://.
     #[arg(
         long,
         value_name = "URL",
@@ -196,7 +197,8 @@ pub struct PubArgs {
     pub body: Option<String>,
     /// Publishes to the nodes that this registry tells of, in place of --server: each message to one that is
     /// ready, and to another one when that fails. Of several, separated by commas, what they tell is merged. Or the
-    /// nodes of an etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX.
+    /// nodes of an etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX. Or those behind a DNS name:
+    /// dns://NAME:PORT, or dns+tls:// and dns+quic://.
     #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with = "name")]
     pub registry: Vec<String>,
     /// With --registry, publishes messages of one key, or those without, to one node, in order for as long as
@@ -230,7 +232,8 @@ pub struct SubArgs {
     pub channel: ChannelName,
     /// Reads from all nodes that this registry tells of, in place of --server, and from those that come
     /// later. Of several, separated by commas, what they tell is merged. Or from the nodes of an etcd:
-    /// etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX.
+    /// etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX. Or from those behind a DNS name:
+    /// dns://NAME:PORT, or dns+tls:// and dns+quic://.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub registry: Vec<String>,
     /// Ends after exactly this many messages. The default is to go on.

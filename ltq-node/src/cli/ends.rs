@@ -1,4 +1,6 @@
-//! Where messages go to and come from: one node, or those that registries or an etcd tell of.
+//! Where messages go to and come from: one node, or those that registries, an etcd or DNS names tell of.
+
+use std::borrow::Borrow;
 
 use ltq_client::{
     Availability, Batch, Client, Cluster, ClusterBatch, ClusterConsumer, ClusterPendingBatch,
@@ -15,14 +17,15 @@ use super::{
 };
 
 /// A client of one node, or of many.
-pub(super) enum Ends {
+#[derive(Clone)]
+pub(crate) enum Ends {
     Node(Client),
     Cluster(Cluster),
 }
 
 impl Ends {
     /// Of the node that `server` names, or those that registries tell of where there are any.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         server: &ServerArgs,
         registries: &[String],
     ) -> Result<Self, CliError> {
@@ -38,7 +41,7 @@ impl Ends {
         Ok(Self::Cluster(cluster.connect().await?))
     }
 
-    pub(super) async fn publisher(
+    pub(crate) async fn publisher(
         &self,
         server: &ServerArgs,
         args: &PubArgs,
@@ -68,7 +71,7 @@ impl Ends {
         }
     }
 
-    pub(super) async fn reader(
+    pub(crate) async fn reader(
         &self,
         args: &SubArgs,
         messages: u64,
@@ -88,7 +91,7 @@ impl Ends {
         }
     }
 
-    pub(super) async fn close(self) -> Result<(), CliError> {
+    pub(crate) async fn close(self) -> Result<(), CliError> {
         match self {
             Self::Node(client) => Ok(client.close().await?),
             Self::Cluster(cluster) => Ok(cluster.close().await?),
@@ -97,20 +100,20 @@ impl Ends {
 }
 
 /// Publishes to one topic.
-pub(super) enum Publisher {
+pub(crate) enum Publisher {
     Node(Producer),
     Cluster(ClusterProducer),
 }
 
 /// The receipt of one message.
-pub(super) struct Receipt {
-    pub(super) durability: Durability,
+pub(crate) struct Receipt {
+    pub(crate) durability: Durability,
     /// For programs.
-    pub(super) shown: Value,
+    pub(crate) shown: Value,
 }
 
 impl Publisher {
-    pub(super) async fn send(&self, message: Message) -> Result<Receipt, CliError> {
+    pub(crate) async fn send(&self, message: Message) -> Result<Receipt, CliError> {
         let (receipt, node) = match self {
             Self::Node(producer) => (producer.send(message).await?, None),
             Self::Cluster(producer) => {
@@ -131,7 +134,7 @@ impl Publisher {
     }
 
     /// How many messages are stored under its name already, if that was given.
-    pub(super) fn stored(&self) -> u64 {
+    pub(crate) fn stored(&self) -> u64 {
         match self {
             Self::Node(producer) => producer.last_sequence(),
             // Nodes share nothing, and each knows of its own.
@@ -139,7 +142,19 @@ impl Publisher {
         }
     }
 
-    pub(super) async fn enqueue_batch(&self, messages: Vec<Message>) -> Result<Pending, CliError> {
+    /// Publishes one, and says how durable it is.
+    pub(crate) async fn confirmed(&self, message: Message) -> Result<Durability, CliError> {
+        Ok(match self {
+            Self::Node(producer) => producer.send(message).await?.durability,
+            Self::Cluster(producer) => producer.send(message).await?.receipt.durability,
+        })
+    }
+
+    pub(crate) async fn enqueue_batch<I>(&self, messages: I) -> Result<Pending, CliError>
+    where
+        I: IntoIterator,
+        I::Item: Borrow<Message>,
+    {
         match self {
             Self::Node(producer) => Ok(Pending::Node(producer.enqueue_batch(messages).await?)),
             Self::Cluster(producer) => {
@@ -149,7 +164,7 @@ impl Publisher {
     }
 
     /// The batches that messages are to be published in, for what each may hold.
-    pub(super) fn batches(&self, messages: Vec<Message>, ordered: bool) -> Vec<Vec<Message>> {
+    pub(crate) fn batches(&self, messages: Vec<Message>, ordered: bool) -> Vec<Vec<Message>> {
         match self {
             // Neighbours may have keys of different nodes.
             Self::Cluster(_) if ordered => messages.into_iter().map(|one| vec![one]).collect(),
@@ -159,21 +174,21 @@ impl Publisher {
 }
 
 /// Messages that are on their way.
-pub(super) enum Pending {
+pub(crate) enum Pending {
     Node(PendingBatch),
     Cluster(ClusterPendingBatch),
 }
 
 /// What became of them.
-pub(super) struct Became {
-    pub(super) confirmed: usize,
+pub(crate) struct Became {
+    pub(crate) confirmed: usize,
     /// The least, of those that are confirmed.
-    pub(super) durability: Option<Durability>,
-    pub(super) failure: Option<CliError>,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) failure: Option<CliError>,
 }
 
 impl Pending {
-    pub(super) async fn became(self) -> Became {
+    pub(crate) async fn became(self) -> Became {
         match self {
             Self::Node(pending) => {
                 let (receipt, failure) = match pending.await {
@@ -195,14 +210,14 @@ impl Pending {
 }
 
 /// Reads one channel.
-pub(super) enum Reader {
+pub(crate) enum Reader {
     Node(Consumer),
     Cluster(ClusterConsumer),
 }
 
 impl Reader {
     /// The next ones of one node; an error of which nothing has to come of.
-    pub(super) async fn next_batch(&mut self, max: usize) -> Option<Result<Taken, NotTaken>> {
+    pub(crate) async fn next_batch(&mut self, max: usize) -> Option<Result<Taken, NotTaken>> {
         match self {
             Self::Node(consumer) => Some(match consumer.next_batch(max).await? {
                 Ok(batch) => Ok(Taken::Node(batch)),
@@ -215,7 +230,7 @@ impl Reader {
         }
     }
 
-    pub(super) async fn close(self) -> Result<(), CliError> {
+    pub(crate) async fn close(self) -> Result<(), CliError> {
         match self {
             Self::Node(consumer) => Ok(consumer.close().await?),
             Self::Cluster(consumer) => {
@@ -226,13 +241,13 @@ impl Reader {
 }
 
 /// What came in place of messages.
-pub(super) struct NotTaken {
-    pub(super) is_end: bool,
-    pub(super) why: String,
+pub(crate) struct NotTaken {
+    pub(crate) is_end: bool,
+    pub(crate) why: String,
 }
 
 /// Messages that came together.
-pub(super) enum Taken {
+pub(crate) enum Taken {
     Node(Batch),
     Cluster(ClusterBatch),
 }
@@ -245,24 +260,24 @@ impl Taken {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.batch().len()
     }
 
-    pub(super) fn iter(
+    pub(crate) fn iter(
         &self,
     ) -> impl Iterator<Item = Result<Received, ltq_client::ConsumeError>> + '_ {
         self.batch().iter()
     }
 
-    pub(super) fn ack_all(self) -> Result<(), StaleError> {
+    pub(crate) fn ack_all(self) -> Result<(), StaleError> {
         match self {
             Self::Node(batch) => batch.ack_all(),
             Self::Cluster(batch) => batch.ack_all(),
         }
     }
 
-    pub(super) async fn ack_all_confirmed(self) -> Result<(), SettleError> {
+    pub(crate) async fn ack_all_confirmed(self) -> Result<(), SettleError> {
         match self {
             Self::Node(batch) => batch.ack_all_confirmed().await,
             Self::Cluster(batch) => batch.ack_all_confirmed().await,
@@ -270,7 +285,7 @@ impl Taken {
     }
 
     /// Those that can be read.
-    pub(super) fn into_deliveries(self) -> Vec<Delivery> {
+    pub(crate) fn into_deliveries(self) -> Vec<Delivery> {
         match self {
             Self::Node(batch) => batch.into_deliveries().flatten().collect(),
             Self::Cluster(batch) => {

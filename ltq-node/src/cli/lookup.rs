@@ -1,4 +1,4 @@
-//! What `ltq` finds nodes by: registries, or an etcd in their place.
+//! What `ltq` finds nodes by: registries, or an etcd or DNS names in their place.
 
 use std::sync::Arc;
 
@@ -18,6 +18,12 @@ pub(super) fn discovery(
 ) -> Result<Arc<dyn Discovery>, CliError> {
     match Place::of(addresses).map_err(usage)? {
         Place::Registries => registries(server, addresses),
+        Place::Names(names) => {
+            // Whom to trust there is asked before anybody is connected to.
+            #[cfg(any(feature = "tls", feature = "quic"))]
+            server.tls.transports(names.addresses())?;
+            Ok(Arc::new(names.discovery().map_err(usage)?))
+        }
         #[cfg(feature = "etcd")]
         Place::Etcd(place) => {
             let user = server.etcd_user.as_deref();

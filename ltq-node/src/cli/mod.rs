@@ -3,7 +3,7 @@
 mod admin;
 mod args;
 mod connect;
-mod ends;
+pub(crate) mod ends;
 mod input;
 mod interrupt;
 mod lookup;

@@ -1,4 +1,4 @@
-//! `ltq nodes`: what registries, or an etcd, tell of nodes.
+//! `ltq nodes`: what registries, an etcd or DNS names tell of nodes.
 
 use ltq_discovery::{DiscoveryError, Interest, NodeSet};
 

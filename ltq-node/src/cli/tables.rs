@@ -27,6 +27,10 @@ pub(super) fn node(stats: &NodeStats) -> String {
             store.damaged_records
         ),
     ];
+    if stats.is_draining {
+        lines.push("draining: takes in nothing more".to_owned());
+    }
+    lines.extend(stats.held_up.iter().map(|it| format!("not handed over: {it}")));
     if !stats.topics.is_empty() {
         lines.push(String::new());
         lines.push(channels(&stats.topics));

@@ -7,7 +7,10 @@ use ltq_discovery::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, settings::Config, units::Token};
-use crate::lookup::{self, Place};
+use crate::{
+    lookup::{self, Place, PlaceError},
+    peers::secure,
+};
 
 /// How registries are talked to: the table `[discovery]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +19,7 @@ pub struct DiscoverySettings {
     /// What registries are shown. Default: the node's own `token`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// The file of the authorities by which registries at `tls://` addresses are trusted, as PEM. Default: none.
+    /// The file of the authorities by which registries at `tls://` and `quic://` addresses are trusted, as PEM. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<PathBuf>,
     /// The fingerprint of the certificate that they have. Default: none.
@@ -86,25 +89,33 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         Ok(place) => place,
         Err(why) => return bad("registry", &config.registry.join(", "), &why),
     };
+    if let Place::Names(_) = place {
+        let why = PlaceError::NotAnnounced(config.registry.join(", "));
+        return bad("registry", &config.registry.join(", "), &why.to_string());
+    }
     let of = &config.discovery;
     for text in &config.registry {
         let is_trusted = of.tls_ca.is_some() || of.tls_fingerprint.is_some();
         match text.split_once("://").map_or("tcp", |(scheme, _)| scheme) {
             "tcp" | "unix" | "etcd" => {}
-            "tls" | "etcds" if cfg!(feature = "tls") && is_trusted => {}
-            "tls" | "etcds" if cfg!(feature = "tls") => {
-                let rule = "say by what it is trusted: discovery.tls_ca or \
-                            discovery.tls_fingerprint";
-                return bad("registry", text, rule);
-            }
-            _ => {
-                return bad(
-                    "registry",
-                    text,
-                    "a registry is at tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH, an etcd at \
-                     etcd://HOST:PORT/PREFIX or etcds://HOST:PORT/PREFIX",
-                );
-            }
+            scheme => match secure(if scheme == "etcds" { "tls" } else { scheme }) {
+                Some(true) if is_trusted => {}
+                Some(true) => {
+                    let rule = "say by what it is trusted: discovery.tls_ca or \
+                                discovery.tls_fingerprint";
+                    return bad("registry", text, rule);
+                }
+                Some(false) => return bad("registry", text, "this ltq-node was built without it"),
+                None => {
+                    return bad(
+                        "registry",
+                        text,
+                        "a registry is at tcp://HOST:PORT, tls://HOST:PORT, quic://HOST:PORT or \
+                         unix:///PATH, an etcd at etcd://HOST:PORT/PREFIX or \
+                         etcds://HOST:PORT/PREFIX",
+                    );
+                }
+            },
         }
     }
     check_proof(of, &place)?;
@@ -195,6 +206,11 @@ mod tests {
             config.discovery.etcd_password = Some("secret".into());
         }))
         .unwrap();
+        check(&config(|config| {
+            config.registry = ["quic://r2:1", "tls://r3:1"].map(str::to_owned).into();
+            config.discovery.tls_ca = Some("ca.pem".into());
+        }))
+        .unwrap();
         check(&Config { listen: vec!["tcp://0.0.0.0:1".to_owned()], ..Config::default() }).unwrap();
         let wide = |config: &mut Config| config.listen = vec!["tcp://[::]:7440".to_owned()];
         check(&config(|config| {
@@ -209,10 +225,12 @@ mod tests {
             (config(|c| c.registry.push("tcp://r1:7450".to_owned())), "twice"),
             (config(|c| c.registry.push("http://r1".to_owned())), "a registry is at"),
             (config(|c| c.registry.push("tls://r2:1".to_owned())), "trusted"),
+            (config(|c| c.registry.push("quic://r2:1".to_owned())), "trusted"),
             (config(|c| c.advertise = vec!["://".to_owned()]), "is no address"),
             (config(|c| c.registry.push("etcd://e:2379".to_owned())), "beside each other"),
             (config(|c| c.registry = vec!["etcds://e:1/x".to_owned()]), "trusted"),
             (config(|c| c.registry = vec!["etcd:///x".to_owned()]), "is no etcd"),
+            (config(|c| c.registry = vec!["dns://n:1".to_owned()]), "for finding nodes"),
             (config(|c| c.discovery.tls_key = Some("key.pem".into())), "go together"),
             (config(|c| c.discovery.etcd_user = Some("ltq".to_owned())), "go together"),
             (

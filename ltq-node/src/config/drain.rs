@@ -11,6 +11,7 @@ use super::{
     settings::Config,
     units::{Period, Token},
 };
+use crate::peers::secure;
 
 /// What becomes of the backlog of a node that is to end: the table `[drain]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ pub struct DrainSettings {
     /// What those nodes are shown. Default: the node's own `token`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// The file of the authorities by which nodes at `tls://` addresses are trusted, as PEM. Default: none.
+    /// The file of the authorities by which nodes at `tls://` and `quic://` addresses are trusted, as PEM. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<PathBuf>,
     /// The fingerprint of the certificate that they have. Default: none.
@@ -92,12 +93,18 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 /// Whether a node at this address can be handed a backlog, by what is set.
 pub(crate) fn can_be_reached(text: &str, of: &DrainSettings) -> Result<(), &'static str> {
     match text.split_once("://").map_or("tcp", |(scheme, _)| scheme) {
-        "tcp" => Ok(()),
-        "tls" if cfg!(feature = "tls") && of.tls_ca.is_none() && of.tls_fingerprint.is_none() => {
-            Err("say by what it is trusted: drain.tls_ca or drain.tls_fingerprint")
-        }
-        "tls" if cfg!(feature = "tls") => Ok(()),
-        _ => Err("a node is handed a backlog at tcp://HOST:PORT or tls://HOST:PORT"),
+        "tcp" | "unix" => Ok(()),
+        scheme => match secure(scheme) {
+            Some(true) if of.tls_ca.is_none() && of.tls_fingerprint.is_none() => {
+                Err("say by what it is trusted: drain.tls_ca or drain.tls_fingerprint")
+            }
+            Some(true) => Ok(()),
+            Some(false) => Err("this ltq-node was built without it"),
+            None => Err(
+                "a node is handed a backlog at tcp://HOST:PORT, tls://HOST:PORT, quic://HOST:PORT or \
+                 unix:///PATH",
+            ),
+        },
     }
 }
 
@@ -116,10 +123,17 @@ mod tests {
         check(&config(|_| {})).unwrap();
         check(&config(|of| of.hand_over_to = vec!["tcp://n2:1".to_owned(), "n3:1".to_owned()]))
             .unwrap();
-        let cases: [(Change, &str); 4] = [
+        check(&config(|of| {
+            of.hand_over_to =
+                ["quic://n2:1", "tls://n3:1", "unix:///run/n4"].map(str::to_owned).into();
+            of.tls_fingerprint = Some("aa".to_owned());
+        }))
+        .unwrap();
+        let cases: [(Change, &str); 5] = [
             (|of| of.hand_over_to = vec!["tcp://a:1".to_owned(); 2], "twice"),
             (|of| of.hand_over_to = vec!["http://a:1".to_owned()], "handed a backlog at"),
             (|of| of.hand_over_to = vec!["tls://a:1".to_owned()], "trusted"),
+            (|of| of.hand_over_to = vec!["quic://a:1".to_owned()], "trusted"),
             (
                 |of| {
                     of.tls_ca = Some(PathBuf::new());

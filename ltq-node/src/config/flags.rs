@@ -57,9 +57,9 @@ pub struct Flags {
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
 
-    /// Announces the node to the registry at this address, so that clients find it there: tcp://HOST:PORT
-    /// or tls://HOST:PORT. Give it several times for several registries. Or to an etcd: etcd://HOST:PORT/PREFIX, by
-    /// TLS etcds://HOST:PORT/PREFIX, where several are members of one. [variable: LTQ_REGISTRY, separated by commas]
+    /// Announces the node to the registry at this address, so that clients find it there: tcp://HOST:PORT,
+    /// tls://HOST:PORT, quic://HOST:PORT or unix:///PATH. Give it several times for several registries. Or to an
+    /// etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX, where several are members of one. [variable: LTQ_REGISTRY, separated by commas]
     #[arg(long, value_name = "URL")]
     pub registry: Vec<String>,
 

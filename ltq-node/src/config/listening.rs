@@ -56,6 +56,8 @@ pub struct QuicSettings {
     pub windows_bytes_per_address_max: Option<ByteSize>,
     /// By what the node judges how fast the path takes what it sends. Default: BBR.
     pub congestion: CongestionChoice,
+    /// Whether the kernel cuts up what is sent into packets, where it can. Default: yes.
+    pub segmentation_offload: bool,
 }
 
 impl Default for TlsSettings {
@@ -82,6 +84,7 @@ impl Default for QuicSettings {
             windows_bytes_max: ByteSize(512 << 20),
             windows_bytes_per_address_max: None,
             congestion: CongestionChoice::Bbr,
+            segmentation_offload: true,
         }
     }
 }
@@ -118,6 +121,7 @@ impl Config {
             windows_bytes_max: self.quic.windows_bytes_max.0,
             windows_bytes_per_address_max: self.quic.windows_bytes_per_address_max.map(|it| it.0),
             congestion: self.quic.congestion.into(),
+            segmentation_offload: self.quic.segmentation_offload,
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
             handshakes_per_address_max: self.tls.handshakes_per_address_max,

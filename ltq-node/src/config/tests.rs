@@ -85,6 +85,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("quic.windows_bytes_max", "\"7MiB\"", "7MiB"),
     ("quic.windows_bytes_per_address_max", "\"7MiB\"", "7MiB"),
     ("quic.congestion", "\"cubic\"", "cubic"),
+    ("quic.segmentation_offload", "false", "false"),
     ("limits.message_bytes_max", "\"2MiB\"", "2MiB"),
     ("limits.frame_bytes_max", "\"4MiB\"", "4MiB"),
     ("limits.topics_max", "7", "7"),

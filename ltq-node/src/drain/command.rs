@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use ltq_client::{Client, DrainOptions};
+use ltq_client::{Client, DrainOptions, HeldUp};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -22,8 +22,9 @@ pub struct DrainArgs {
     #[allow(missing_docs, reason = "clap would print it in place of what is flattened here")]
     pub server: ServerArgs,
 
-    /// Forwards the backlog to the node at this address, tcp://HOST:PORT or tls://HOST:PORT. Give it several
-    /// times for several nodes, which share the topics. [default: as the node is set, drain.hand_over_to]
+    /// Forwards the backlog to the node at this address, tcp://HOST:PORT, tls://HOST:PORT, quic://HOST:PORT or
+    /// unix:///PATH. Give it several times for several nodes, which share the topics. [default: as the node is
+    /// set, drain.hand_over_to]
     #[arg(long, value_name = "URL")]
     pub to: Vec<String>,
 
@@ -78,6 +79,7 @@ async fn drain(args: &DrainArgs) -> Result<(), CliError> {
 /// Follows what is left until the node has gone.
 async fn watch(client: &Client, patience: Duration) -> Result<(), CliError> {
     let mut left: Option<u64> = None;
+    let mut held_up: Vec<HeldUp> = Vec::new();
     let mut last_heard = Instant::now();
     let mut state = client.state();
     loop {
@@ -91,6 +93,12 @@ async fn watch(client: &Client, patience: Duration) -> Result<(), CliError> {
                 if stats.is_draining && left != Some(stats.backlog()) {
                     left = Some(stats.backlog());
                     said(&format!("{} messages left", stats.backlog()))?;
+                }
+                if held_up != stats.held_up {
+                    for held in stats.held_up.iter().filter(|held| !held_up.contains(held)) {
+                        said(&format!("not handed over: {held}"))?;
+                    }
+                    held_up = stats.held_up;
                 }
             }
             // It was drained, and is gone; any other loss may be the network's.

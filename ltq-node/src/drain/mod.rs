@@ -3,7 +3,13 @@
 //! It tells registries, so that producers go elsewhere, takes in nothing more, and waits until its consumers have finished the backlog, or forwards it to other nodes; then it stops.
 
 mod command;
+#[cfg(test)]
+mod drain_tests;
+mod going;
 mod hand_over;
+#[cfg(test)]
+mod hand_over_tests;
+mod merged;
 mod runs;
 
 use std::{
@@ -94,6 +100,7 @@ impl Drain {
             if let Some(state) = &self.state {
                 state.say(NodeState::Ready);
             }
+            self.broker.set_held_up(Vec::new());
             // From now on topics may be deleted and made again, with other messages at these offsets.
             self.done.clear();
         }

@@ -32,6 +32,12 @@ pub(crate) fn reloads(text: &mut String, done: u64, has_failed: bool) {
     figure(text, "ltq_config_reload_failed", help, u64::from(has_failed));
 }
 
+/// How often they came back.
+pub(crate) fn reopened(text: &mut String, figures: &ListenFigures) {
+    let help = "Times that a listener which had failed was opened again.";
+    figure(text, "ltq_listener_reopened_total", help, figures.reopened());
+}
+
 /// What listeners count.
 pub(crate) fn listening(text: &mut String, figures: &ListenFigures) {
     let name = "ltq_listener_connections_total";
@@ -39,8 +45,7 @@ pub(crate) fn listening(text: &mut String, figures: &ListenFigures) {
     for (scheme, count) in figures.by_scheme() {
         let _ = writeln!(text, "{name}{} {count}", labels(&[("scheme", &scheme)]));
     }
-    let help = "Times that a listener which had failed was opened again.";
-    figure(text, "ltq_listener_reopened_total", help, figures.reopened());
+    reopened(text, figures);
     #[cfg(any(feature = "tls", feature = "quic"))]
     {
         let name = "ltq_handshakes_failed_total";

@@ -69,6 +69,11 @@ const NODE: &[Figure<NodeStats>] = &[
     ("ltq_draining", "1 while the node takes in nothing more, to stop.", |s| {
         u64::from(s.is_draining)
     }),
+    (
+        "ltq_held_up_topics",
+        "Topics that cannot be handed over behind a message that no node takes.",
+        |s| s.held_up.len() as u64,
+    ),
     ("ltq_store_healthy", "1 while the store takes commits.", |s| {
         u64::from(s.store_failure.is_none())
     }),

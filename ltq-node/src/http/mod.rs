@@ -19,6 +19,7 @@ mod body;
 pub(crate) mod error;
 pub(crate) mod exposition;
 mod idle;
+mod listener;
 mod metrics;
 pub(crate) mod page;
 mod places;
@@ -62,8 +63,9 @@ use body::{BodyBudget, HeldBody};
 use error::ApiError;
 use publishers::Publishers;
 
+pub(crate) use listener::HttpListener;
 pub use places::Places;
-pub use server::HttpServer;
+pub(crate) use server::HttpServer;
 
 /// The bounds of the HTTP server.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@
 //! Where it asks for tokens, the last two want one that administers `*` as `Authorization: Bearer TOKEN`,
 //! unless they were made public.
 
-use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -21,10 +21,10 @@ use axum::{
     routing::{MethodRouter, get},
 };
 use ltq_core::{Access as _, Action, RefusalCode};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
-    HttpOptions, HttpServer, Places,
+    HttpListener, HttpOptions, HttpServer, Places,
     error::ApiError,
     exposition::{figure, head, labels, process},
     peer_of, token_of,
@@ -56,13 +56,6 @@ pub(crate) struct PageOptions {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// A place for HTTP that is taken and not served yet.
-#[derive(Debug)]
-pub(crate) struct PageListener {
-    listener: TcpListener,
-    local: SocketAddr,
-}
-
 /// What the requests share.
 struct Page<S> {
     shown: Arc<S>,
@@ -71,37 +64,29 @@ struct Page<S> {
     stopping: watch::Receiver<bool>,
 }
 
-impl PageListener {
-    pub(crate) async fn bind(address: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let local = listener.local_addr()?;
-        Ok(Self { listener, local })
-    }
-
-    /// Serves until the program stops. Returns where.
-    pub(crate) fn serve<S: Shown>(
-        self,
-        shown: S,
-        listing: MethodRouter<Arc<S>>,
-        options: PageOptions,
-    ) -> (SocketAddr, JoinHandle<()>) {
-        let PageOptions { access, is_public, connections_max, request_timeout, stopping } = options;
-        let http = HttpOptions {
-            connections_max,
-            connections_per_address_max: None,
-            request_timeout,
-            metrics_public: is_public,
-            // No request has a body, and there are no series by topic.
-            body_bytes_total_max: 0,
-            metrics_series_max: 0,
-        };
-        let places = Places::new(&http);
-        let (shown, ended) = (Arc::new(shown), stopping.clone());
-        let page = Page { shown, access, places: places.clone(), stopping };
-        let server =
-            HttpServer::new(self.listener, router(page, listing, is_public), places, &http);
-        (self.local, tokio::spawn(server.run(ended)))
-    }
+/// Serves until the program stops. Returns where.
+pub(crate) fn serve<S: Shown>(
+    listener: HttpListener,
+    shown: S,
+    listing: MethodRouter<Arc<S>>,
+    options: PageOptions,
+) -> (SocketAddr, JoinHandle<()>) {
+    let PageOptions { access, is_public, connections_max, request_timeout, stopping } = options;
+    let http = HttpOptions {
+        connections_max,
+        connections_per_address_max: None,
+        request_timeout,
+        metrics_public: is_public,
+        // No request has a body, and there are no series by topic.
+        body_bytes_total_max: 0,
+        metrics_series_max: 0,
+    };
+    let places = Places::new(&http);
+    let (shown, ended) = (Arc::new(shown), stopping.clone());
+    let page = Page { shown, access, places: places.clone(), stopping };
+    let local = listener.local();
+    let server = HttpServer::new(listener, router(page, listing, is_public), places, &http);
+    (local, tokio::spawn(server.run(ended)))
 }
 
 fn router<S: Shown>(page: Page<S>, listing: MethodRouter<Arc<S>>, is_public: bool) -> Router {

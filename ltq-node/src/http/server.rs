@@ -1,12 +1,6 @@
 //! Accepting HTTP connections, within bounds of number and time.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::Request};
 use hyper::{
@@ -18,9 +12,9 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use ltq_core::{Address, Peer};
+use ltq_core::{Address, Peer, TransportError};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, watch},
     task::JoinSet,
     time::timeout,
@@ -28,28 +22,31 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    HttpOptions,
+    HttpListener, HttpOptions,
     idle::{IdleConnections, Place},
     places::{Places, Share},
     stall::StallLimited,
 };
 
 /// Serves routes on a listener until it is told to stop.
-#[derive(Debug)]
-pub struct HttpServer {
-    listener: TcpListener,
+pub(crate) struct HttpServer {
+    listener: HttpListener,
     router: Router,
     request_timeout: Duration,
+    room: Room,
+    not_accepted: u64,
+}
+
+/// Who has a place, and who of them would not miss it.
+struct Room {
     places: Places,
     idle: IdleConnections,
-    not_accepted: AtomicU64,
 }
 
 impl HttpServer {
     /// A server that does nothing before it is [run](Self::run).
-    #[must_use]
-    pub fn new(
-        listener: TcpListener,
+    pub(crate) fn new(
+        listener: HttpListener,
         router: Router,
         places: Places,
         options: &HttpOptions,
@@ -58,15 +55,14 @@ impl HttpServer {
             listener,
             router,
             request_timeout: options.request_timeout,
-            places,
-            idle: IdleConnections::default(),
-            not_accepted: AtomicU64::new(0),
+            room: Room { places, idle: IdleConnections::default() },
+            not_accepted: 0,
         }
     }
 
     /// Serves until `stop` becomes true or its sender is gone, then lets the requests under way
     /// come to their end, which they do within the time that each of them has.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut connections = JoinSet::new();
         // Accepted, and without a place yet.
         let mut waiting: Option<(TcpStream, Share)> = None;
@@ -74,10 +70,13 @@ impl HttpServer {
             tokio::select! {
                 () = told(&mut stop) => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
-                accepted = self.accept(), if waiting.is_none() => waiting = accepted,
-                room = self.room(), if waiting.is_some() => {
+                accepted = self.listener.accept(), if waiting.is_none() => match accepted {
+                    Ok((stream, address)) => waiting = self.room.share(stream, address),
+                    Err(error) => self.pause(&error, &mut stop).await,
+                },
+                room = self.room.place(), if waiting.is_some() => {
                     let (Some((stream, share)), Some(room)) = (waiting.take(), room) else { continue };
-                    let place = Arc::new(self.idle.enter(share.of()));
+                    let place = Arc::new(self.room.idle.enter(share.of()));
                     let (router, stop) = (self.router.clone(), stop.clone());
                     connections.spawn(serve(
                         stream, (room, share), place, router, self.request_timeout, stop,
@@ -88,30 +87,29 @@ impl HttpServer {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The next connection of an address that has not its share yet. Cancel safe.
-    async fn accept(&self) -> Option<(TcpStream, Share)> {
-        match self.listener.accept().await {
-            Ok((stream, address)) => {
-                let share = self.places.share(address.ip(), |of| self.idle.give_up_one_of(of));
-                if share.is_none() {
-                    debug!(%address, "as many HTTP connections of an address as allowed");
-                }
-                share.map(|share| (stream, share))
-            }
-            Err(error) => {
-                // While descriptors are short this goes on for as long as they are.
-                let count = self.not_accepted.fetch_add(1, Ordering::Relaxed) + 1;
-                if count.is_power_of_two() {
-                    warn!(%error, count, "an HTTP connection could not be accepted");
-                }
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                None
-            }
+    /// Lets an error pass, but for a stop: while descriptors are short it goes on for as long as they are.
+    async fn pause(&mut self, error: &TransportError, stop: &mut watch::Receiver<bool>) {
+        self.not_accepted += 1;
+        if self.not_accepted.is_power_of_two() {
+            let count = self.not_accepted;
+            warn!(%error, count, "an HTTP connection could not be accepted");
         }
+        let _over = timeout(PAUSE_AFTER_ERROR, told(stop)).await;
+    }
+}
+
+impl Room {
+    /// A connection of an address that has not its share yet.
+    fn share(&self, stream: TcpStream, address: SocketAddr) -> Option<(TcpStream, Share)> {
+        let share = self.places.share(address.ip(), |of| self.idle.give_up_one_of(of));
+        if share.is_none() {
+            debug!(%address, "as many HTTP connections of an address as allowed");
+        }
+        share.map(|share| (stream, share))
     }
 
     /// A place for one more. Cancel safe.
-    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Some(room) = self.places.take() {
                 return Some(room);

@@ -228,6 +228,18 @@ async fn a_node_whose_store_takes_nothing_lives_and_is_not_ready() {
 }
 
 #[tokio::test]
+async fn a_node_that_drains_is_not_ready_and_says_why() {
+    let node = node(|_| ()).await;
+    node.broker().set_draining(true);
+    let answer = ask(&node, "GET /readyz", "").await;
+    assert_eq!(answer.refusal(), (503, "draining".to_owned()));
+    assert_eq!(ask(&node, "GET /healthz", "").await.status, 200);
+    node.broker().set_draining(false);
+    assert_eq!(ask(&node, "GET /readyz", "").await.status, 200);
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn promise_11_a_stopping_node_is_not_ready_and_answers_what_is_under_way() {
     let node = node(|_| ()).await;
     let address = node.http().unwrap();

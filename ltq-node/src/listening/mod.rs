@@ -5,7 +5,7 @@ mod dev_certificate;
 mod figures;
 mod reopened;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use ltq_core::{Address, TransportError};
 #[cfg(feature = "quic")]
@@ -19,12 +19,13 @@ use thiserror::Error;
 #[cfg(any(feature = "tls", feature = "quic"))]
 use tracing::info;
 
-use crate::config::Config;
+use crate::{config::Config, http::HttpListener};
 
 #[cfg(any(feature = "tls", feature = "quic"))]
 use dev_certificate::DevCertificate;
 pub(crate) use figures::ListenFigures;
-pub(crate) use reopened::Reopened;
+use reopened::ByTransport;
+pub(crate) use reopened::{Opens, Reopened};
 
 /// Why a node's certificates cannot be used.
 #[derive(Debug, Error)]
@@ -44,7 +45,7 @@ pub enum CertificateError {
         /// Where.
         file: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -100,8 +101,16 @@ impl Wires {
 
     /// Listens, and does so again when that ends by itself.
     pub(crate) async fn listen(&self, address: &Address) -> Result<Reopened, TransportError> {
-        let transport = Arc::new(self.transports.clone());
-        Reopened::open(transport, address, self.retry, self.figures.clone()).await
+        let transport = ByTransport(Arc::new(self.transports.clone()));
+        let listener = Reopened::open(transport, address, self.retry, self.figures.clone()).await?;
+        // One that nobody connects to has a figure, too.
+        self.figures.count(listener.address().scheme(), 0);
+        Ok(listener)
+    }
+
+    /// Listens for HTTP, and does so again when that ends by itself.
+    pub(crate) async fn listen_http(&self, address: &str) -> io::Result<HttpListener> {
+        HttpListener::bind(address, self.retry, self.figures.clone()).await
     }
 
     /// Keeps what was made, once the data directory is this node's.

@@ -10,16 +10,34 @@ use tracing::{error, info};
 
 use super::ListenFigures;
 
+/// Something that can be listened on, and again.
+#[async_trait]
+pub(crate) trait Opens: Send + Sync + 'static {
+    /// It, listened on.
+    type Open: Send;
+    /// Who comes in there.
+    type Taken: Send;
+
+    /// Listens.
+    async fn open(&self, address: &Address) -> Result<Self::Open, TransportError>;
+
+    /// Where that really is, with its port.
+    fn address(open: &Self::Open) -> Address;
+
+    /// The next who comes in. Cancel safe. [`TransportError::Closed`] when nobody can any more.
+    async fn accept(open: &mut Self::Open) -> Result<Self::Taken, TransportError>;
+}
+
 /// Listens at one address for as long as the node runs. When the listener below says that nothing
 /// can come any more, or fails [`FAILURES_MAX`] times in a row, it is dropped and opened again, at
 /// the same port, after `retry` and then each `retry` until that works. A shortage of descriptors
 /// or memory is none of the listener's, and opening it again would cure nothing: those errors are
 /// passed on, and whoever accepts pauses.
-pub(crate) struct Reopened {
-    transport: Arc<dyn Transport>,
+pub(crate) struct Reopened<O: Opens = ByTransport> {
+    opens: O,
     address: Address,
     /// `None` while it is gone.
-    listener: Option<Box<dyn Listener>>,
+    listener: Option<O::Open>,
     retry: Duration,
     /// When it is opened again at the earliest.
     again_at: Instant,
@@ -28,20 +46,45 @@ pub(crate) struct Reopened {
     figures: Arc<ListenFigures>,
 }
 
-impl Reopened {
+impl<O: Opens> Reopened<O> {
     /// Listens. That it cannot at first is the caller's to know.
     pub(crate) async fn open(
-        transport: Arc<dyn Transport>,
+        opens: O,
         address: &Address,
         retry: Duration,
         figures: Arc<ListenFigures>,
     ) -> Result<Self, TransportError> {
-        let listener = transport.listen(address).await?;
+        let listener = opens.open(address).await?;
         // The port that it really got.
-        let address = listener.local_address();
-        figures.count(address.scheme(), 0);
+        let address = O::address(&listener);
         let (listener, again_at) = (Some(listener), Instant::now());
-        Ok(Self { transport, address, listener, retry, again_at, failures: 0, figures })
+        Ok(Self { opens, address, listener, retry, again_at, failures: 0, figures })
+    }
+
+    /// Where it listens, or will again.
+    pub(crate) const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The next who comes in. Cancel safe. An error is passed on for the caller to pause before it asks again.
+    pub(crate) async fn take(&mut self) -> Result<O::Taken, TransportError> {
+        loop {
+            self.reopen().await;
+            let Some(listener) = &mut self.listener else { continue };
+            match O::accept(listener).await {
+                Ok(taken) => {
+                    self.failures = 0;
+                    return Ok(taken);
+                }
+                Err(closed @ TransportError::Closed) => self.give_up(&closed),
+                Err(error) if is_shortage(&error) => return Err(error),
+                Err(error) if self.failures + 1 >= FAILURES_MAX => self.give_up(&error),
+                Err(error) => {
+                    self.failures += 1;
+                    return Err(error);
+                }
+            }
+        }
     }
 
     fn give_up(&mut self, why: &TransportError) {
@@ -58,7 +101,7 @@ impl Reopened {
         while self.listener.is_none() {
             sleep_until(self.again_at).await;
             self.again_at = Instant::now() + self.retry;
-            match self.transport.listen(&self.address).await {
+            match self.opens.open(&self.address).await {
                 Ok(listener) => {
                     self.listener = Some(listener);
                     self.figures.count_reopened();
@@ -70,27 +113,33 @@ impl Reopened {
     }
 }
 
+/// Listeners of a transport.
+pub(crate) struct ByTransport(pub(crate) Arc<dyn Transport>);
+
+#[async_trait]
+impl Opens for ByTransport {
+    type Open = Box<dyn Listener>;
+    type Taken = Box<dyn Connection>;
+
+    async fn open(&self, address: &Address) -> Result<Self::Open, TransportError> {
+        self.0.listen(address).await
+    }
+
+    fn address(open: &Self::Open) -> Address {
+        open.local_address()
+    }
+
+    async fn accept(open: &mut Self::Open) -> Result<Self::Taken, TransportError> {
+        open.accept().await
+    }
+}
+
 #[async_trait]
 impl Listener for Reopened {
     async fn accept(&mut self) -> Result<Box<dyn Connection>, TransportError> {
-        loop {
-            self.reopen().await;
-            let Some(listener) = &mut self.listener else { continue };
-            match listener.accept().await {
-                Ok(connection) => {
-                    self.failures = 0;
-                    self.figures.count(self.address.scheme(), 1);
-                    return Ok(connection);
-                }
-                Err(closed @ TransportError::Closed) => self.give_up(&closed),
-                Err(error) if is_shortage(&error) => return Err(error),
-                Err(error) if self.failures + 1 >= FAILURES_MAX => self.give_up(&error),
-                Err(error) => {
-                    self.failures += 1;
-                    return Err(error);
-                }
-            }
-        }
+        let connection = self.take().await?;
+        self.figures.count(self.address.scheme(), 1);
+        Ok(connection)
     }
 
     fn local_address(&self) -> Address {
@@ -171,8 +220,8 @@ mod tests {
         let transport = Arc::new(Scripted { below, listens: Mutex::new(listens.into()) });
         let figures = Arc::new(ListenFigures::default());
         let address = Address::new("in-process", "here");
-        let opened =
-            Reopened::open(transport.clone(), &address, RETRY, figures.clone()).await.unwrap();
+        let opens = ByTransport(transport.clone());
+        let opened = Reopened::open(opens, &address, RETRY, figures.clone()).await.unwrap();
         (opened, transport, figures)
     }
 

@@ -24,7 +24,7 @@ use crate::{
     access::NodeAccess,
     config::{ConfigSource, Settings as _},
     descriptors,
-    http::page::{PageListener, PageOptions},
+    http::page::{self, PageOptions},
     listening::{CertificateError, Wires},
     node::{io_kind, reachable, taken},
     output,
@@ -99,7 +99,7 @@ impl RegistryNode {
             None => None,
             Some(address) => {
                 let failed = |source| RegistryError::Http { address: address.to_owned(), source };
-                Some(PageListener::bind(address).await.map_err(failed)?)
+                Some(wires.listen_http(address).await.map_err(failed)?)
             }
         };
         let access = Arc::new(NodeAccess::new(&shared));
@@ -131,7 +131,7 @@ impl RegistryNode {
             let (server, reloader) = (server.clone(), reloader.clone());
             let listening = wires.figures().clone();
             let looked = http::Looked { server, reloader, listening };
-            listener.serve(looked, get(http::nodes), options)
+            page::serve(listener, looked, get(http::nodes), options)
         });
         Ok(Self { server, wires, listening, http, serving, stopping, reloader })
     }

@@ -21,10 +21,19 @@ impl<S: Stores> World<S> {
     /// All registries go, for so long that they would have forgotten everybody.
     async fn no_registry(&mut self, chance: &Seeded) -> Result<(), End> {
         self.say(Scene::RegistriesGone);
-        for registry in &mut self.registries {
-            registry.kill(chance.one_in(2));
+        // Whoever stood still knows everybody still when it goes on, and has heard of nobody meanwhile.
+        let stand_still = chance.one_in(2);
+        let names: Vec<_> = self.registries.iter().map(|it| it.name.clone()).collect();
+        for (registry, name) in names.iter().enumerate() {
+            let silent = chance.one_in(2);
+            if stand_still {
+                self.stand_still(name);
+            } else if let Some(registry) = self.registries.get_mut(registry) {
+                registry.kill(silent);
+            }
         }
         self.pass(Duration::from_secs(40)).await?;
+        names.iter().for_each(|name| self.go_on(name));
         for registry in &mut self.registries {
             let started = registry.start().await;
             started.map_err(|why| {
@@ -45,6 +54,15 @@ impl<S: Stores> World<S> {
         let one = chance.below(up.len() as u64) as usize;
         let Some(member) = up.into_iter().nth(one) else { return Ok(()) };
         let node = member.name().to_owned();
+        if chance.one_in(3) {
+            // Its process is there, and does nothing: connections to it stay, and new ones are taken in.
+            self.say(Scene::Struck { node: node.clone() });
+            self.stand_still(&node);
+            self.pass(Duration::from_secs(15)).await?;
+            self.say(Scene::Recovers);
+            self.go_on(&node);
+            return Ok(());
+        }
         let (hosts, one) = (self.hosts(), [node.clone()]);
         self.partitions.add(&self.network, [&one, &hosts], CUT, None);
         self.partitions.add(&self.network, [&hosts, &one], CUT, None);

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{Broker, CatalogueWatch, ChannelName, Store, TopicName, Transport};
+use ltq_core::{
+    Broker, CatalogueWatch, ChannelName, Store, TopicName, Transport, process::Process,
+};
 use ltq_discovery::{
     Announced, Announcement, Discovery as _, Load, NodeInfo, NodeState, registry::Registries,
 };
@@ -25,6 +27,15 @@ use crate::{
 /// What a node is doing, or `None` once it goes.
 type State = Option<NodeState>;
 
+/// To whom a node is announced, and by what.
+pub(super) struct Registrars<'a> {
+    pub(super) addresses: &'a [String],
+    pub(super) token: Option<&'a str>,
+    pub(super) transport: &'a Arc<dyn Transport>,
+    /// Whose tasks tell them.
+    pub(super) process: &'a Process,
+}
+
 /// A node that is announced, to each registry by itself: which of several tasks hears first of a
 /// change that all wait for is chance that no seed gives.
 pub(super) struct Announcing {
@@ -37,17 +48,20 @@ impl Announcing {
     pub(super) fn start<S: Store>(
         broker: &Broker<S>,
         node: &NodeInfo,
-        registries: &[String],
-        transport: &Arc<dyn Transport>,
+        to: &Registrars<'_>,
         chance: &Seeded,
         history: &History,
     ) -> Self {
         let mut tasks = JoinSet::new();
         let mut states = Vec::new();
-        for address in registries {
-            let registry = Registries::builder(Transports::new().with_arc(Arc::clone(transport)))
+        for address in to.addresses {
+            let transports = Transports::new().with_arc(Arc::clone(to.transport));
+            let mut registry = Registries::builder(transports)
                 .registry(address.clone())
                 .entropy(Arc::new(chance.fork()));
+            if let Some(token) = to.token {
+                registry = registry.token(token);
+            }
             let Ok(registry) = registry.build() else { continue };
             let (state, doing) = watch::channel(Some(NodeState::Ready));
             states.push(state);
@@ -55,12 +69,12 @@ impl Announcing {
             let one =
                 One { node, topics: BTreeMap::new(), catalogue, broker: broker.clone(), doing };
             let history = history.clone();
-            tasks.spawn(async move {
+            tasks.spawn(to.process.run(async move {
                 let name = one.node.id().clone();
                 if let Err(why) = one.run(&registry).await {
                     history.note(name.as_str(), format!("is not announced: {why}"));
                 }
-            });
+            }));
         }
         Self { states, tasks }
     }

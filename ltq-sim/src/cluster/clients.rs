@@ -33,6 +33,8 @@ pub(super) struct Programs {
     pub(super) history: History,
     /// The addresses of all registries.
     pub(super) registries: Vec<String>,
+    /// What they want to hear, if anything.
+    pub(super) token: Option<String>,
     /// How many clients were made.
     pub(super) made: Arc<AtomicU64>,
     /// How many watches.
@@ -56,6 +58,9 @@ impl Programs {
             .connect_timeout(CONNECT_TIMEOUT)
             .patience(CONNECT_TIMEOUT)
             .entropy(self.chance(host, "registries", number));
+        if let Some(token) = &self.token {
+            registries = registries.token(token.clone());
+        }
         for address in &self.registries {
             registries = registries.registry(address.clone());
         }

@@ -103,6 +103,17 @@ pub enum Scene {
     },
     /// It may come back from now on.
     Recovers,
+    /// Its process is stopped, and does nothing until it goes on.
+    StandsStill,
+    /// It goes on.
+    GoesOn,
+    /// A host of that name announces itself as a node, and nobody listens there.
+    Poses {
+        /// As which one.
+        node: String,
+        /// Whether registries have to believe it; it shows them a wrong token else.
+        is_let_in: bool,
+    },
     /// A node that had nothing left was stopped for good.
     Left {
         /// Its name.
@@ -147,6 +158,8 @@ pub struct Sight {
     pub is_ready: bool,
     /// Whether it is suspected.
     pub is_suspected: bool,
+    /// The host at which it is to be reached.
+    pub host: String,
 }
 
 impl fmt::Display for Place {
@@ -160,7 +173,9 @@ impl fmt::Display for Sight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = if self.is_ready { "" } else { " draining" };
         let suspected = if self.is_suspected { " suspected" } else { "" };
-        write!(f, "{}{state}{suspected}", self.node)
+        let host =
+            if self.host == self.node { String::new() } else { format!(" at {}", self.host) };
+        write!(f, "{}{host}{state}{suspected}", self.node)
     }
 }
 
@@ -199,6 +214,10 @@ impl fmt::Display for Scene {
             Self::RegistriesBack => write!(f, "all registries are there again"),
             Self::Struck { node } => write!(f, "{node} is gone without a word"),
             Self::Recovers => write!(f, "what was struck comes back"),
+            Self::StandsStill => write!(f, "stands still"),
+            Self::GoesOn => write!(f, "goes on"),
+            Self::Poses { node, is_let_in: true } => write!(f, "says that it is {node}"),
+            Self::Poses { node, .. } => write!(f, "says that it is {node}, by a wrong token"),
             Self::Left { node } => write!(f, "{node} has nothing left, and is stopped for good"),
             Self::Has { node, topic, end, acked } => {
                 write!(f, "{node} has t{topic} up to {end}, acked by channel: {acked:?}")

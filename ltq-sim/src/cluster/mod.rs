@@ -9,6 +9,7 @@ mod announcing;
 mod checks;
 mod clients;
 mod consumers;
+mod disks;
 mod history;
 mod node;
 mod partitions;
@@ -17,6 +18,8 @@ mod producers;
 mod registry;
 mod seen;
 mod simulation;
+mod standstill;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod topics;

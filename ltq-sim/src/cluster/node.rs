@@ -6,7 +6,10 @@ use ltq_core::{Address, AdminRequest, DrainOptions, DrainWishes, Entropy as _, W
 use ltq_discovery::{Epoch, NodeInfo, NodeState};
 use tokio::time::timeout;
 
-use super::{announcing::Announcing, topics};
+use super::{
+    announcing::{Announcing, Registrars},
+    topics,
+};
 use crate::{
     node::{Doom, Node, NotStarted},
     stores::Stores,
@@ -22,6 +25,12 @@ pub(super) struct Member<S: Stores> {
     pub(super) wishes: Option<DrainWishes>,
     /// Whether it was stopped for good.
     pub(super) has_left: bool,
+    /// Whether something is the matter with its disk.
+    pub(super) is_disk_ill: bool,
+    /// How long its disk takes at most when nothing is.
+    pub(super) usual_latency: Duration,
+    /// What registries want to hear.
+    pub(super) token: Option<String>,
 }
 
 impl<S: Stores> Member<S> {
@@ -31,6 +40,11 @@ impl<S: Stores> Member<S> {
 
     pub(super) const fn is_up(&self) -> bool {
         self.node.running.is_some()
+    }
+
+    /// Whether its process is stopped for a while.
+    pub(super) fn stands_still(&self) -> bool {
+        self.node.process.is_stopped()
     }
 
     /// Starts it if it is not there and has not left, makes the topics, and announces it.
@@ -47,7 +61,7 @@ impl<S: Stores> Member<S> {
             Err(NotStarted::Failed(why)) => return Err(why),
         }
         let Some(broker) = self.node.running.clone() else { return Ok(()) };
-        match timeout(MADE_WITHIN, topics::make(&broker)).await {
+        match timeout(MADE_WITHIN, self.node.process.run(topics::make(&broker))).await {
             Ok(made) => made?,
             Err(_) => return Err(format!("no topics were made within {MADE_WITHIN:?}")),
         }
@@ -58,14 +72,14 @@ impl<S: Stores> Member<S> {
         let id = self.name().parse().map_err(|error| format!("its name: {error}"))?;
         let info = NodeInfo::new(id, [address]).map_err(|error| error.to_string())?;
         let info = info.with_epoch(epoch);
-        self.announcing = Some(Announcing::start(
-            &broker,
-            &info,
-            &self.registries,
-            &transport,
-            &self.node.chance,
-            &self.node.history,
-        ));
+        let to = Registrars {
+            addresses: &self.registries,
+            token: self.token.as_deref(),
+            transport: &transport,
+            process: &self.node.process,
+        };
+        let (chance, history) = (&self.node.chance, &self.node.history);
+        self.announcing = Some(Announcing::start(&broker, &info, &to, chance, history));
         self.wishes = Some(broker.drain_wishes());
         Ok(())
     }
@@ -85,6 +99,7 @@ impl<S: Stores> Member<S> {
 
     /// Stops it as an operator does: registries are told first.
     pub(super) async fn stop(&mut self, deadline: Duration) {
+        self.node.process.go_on();
         if let Some(announcing) = self.announcing.take() {
             announcing.withdraw(&self.node.name, &self.node.history).await;
         }

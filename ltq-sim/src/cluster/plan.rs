@@ -15,6 +15,8 @@ pub(super) struct Plan {
     /// So many of the last nodes come while the others are there already.
     pub(super) late: usize,
     pub(super) registries: Vec<Part>,
+    /// Whether they want a token.
+    pub(super) is_guarded: bool,
     /// Their topics.
     pub(super) producers: Vec<(Part, usize)>,
     /// Their topics and channels.
@@ -47,6 +49,7 @@ impl Plan {
         let fair = chance.one_in(10);
         let nodes: Vec<_> = (0..2 + chance.below(3) as usize).map(|n| part("n", n)).collect();
         let registries = (0..1 + chance.below(3) as usize).map(|n| part("r", n)).collect();
+        let is_guarded = part("guard", 0).chance.one_in(2);
         let late = if fair { 0 } else { chance.below(nodes.len() as u64) as usize };
         // Most plays have some of the modes only, so that each has more to do.
         let first = chance.below(4) as usize;
@@ -76,6 +79,7 @@ impl Plan {
         Self {
             late,
             registries,
+            is_guarded,
             nodes,
             watchers: watchers.filter(is_in).collect(),
             troubles: troubles.filter(|(part, _)| is_in(part)).collect(),

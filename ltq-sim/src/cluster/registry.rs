@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ltq_core::Address;
+use ltq_core::{Address, SharedToken, process::Process};
 use ltq_discovery::registry::{RegistryServer, RegistryServerSettings};
 use ltq_transport::SimulatedNetwork;
 use tokio::task::AbortHandle;
@@ -20,7 +20,11 @@ pub(super) struct Registry {
     pub(super) wrap: Wrap,
     pub(super) chance: Seeded,
     pub(super) history: History,
-    /// The tasks of the process that there is.
+    /// What whoever talks to it has to know, if anything.
+    pub(super) token: Option<String>,
+    /// What the tasks of the process that there is belong to.
+    pub(super) process: Process,
+    /// Those of them that it began with.
     pub(super) running: Vec<AbortHandle>,
 }
 
@@ -41,14 +45,18 @@ impl Registry {
         let transport = (self.wrap)(self.network.host(self.name.as_str()));
         let address = Address::new(transport.scheme(), self.name.as_str());
         let listener = transport.listen(&address).await.map_err(|error| error.to_string())?;
-        let settings = RegistryServerSettings::default();
+        let mut settings = RegistryServerSettings::default();
+        if let Some(token) = &self.token {
+            let token = SharedToken::new(token.as_str()).map_err(|error| error.to_string())?;
+            settings.access = Arc::new(token);
+        }
         let server = RegistryServer::new(settings, &self.chance.fork());
         let server = Arc::new(server.map_err(|error| error.to_string())?);
         let serving = Arc::clone(&server);
-        let tasks = [
-            tokio::spawn(async move { server.run().await }).abort_handle(),
-            tokio::spawn(async move { drop(serving.serve(listener).await) }).abort_handle(),
-        ];
+        self.process = Process::new();
+        let run = self.process.run(async move { server.run().await });
+        let serve = self.process.run(async move { drop(serving.serve(listener).await) });
+        let tasks = [tokio::spawn(run).abort_handle(), tokio::spawn(serve).abort_handle()];
         self.running = tasks.into();
         self.history.add(&self.name, What::Started);
         Ok(())
@@ -66,5 +74,7 @@ impl Registry {
         self.network.set_down(&self.name, true);
         self.network.cut(&self.name, power);
         self.running.drain(..).for_each(|task| task.abort());
+        // What is left of it ends.
+        self.process.go_on();
     }
 }

@@ -66,6 +66,7 @@ impl Watch for SeenWatch {
             node: node.id().to_string(),
             is_ready: node.state() == NodeState::Ready,
             is_suspected: node.is_suspected(),
+            host: node.addresses().first().map(|it| it.rest().to_owned()).unwrap_or_default(),
         };
         let seen = Scene::Sees { watch: self.number, nodes: nodes.iter().map(sight).collect() };
         self.history.add(&self.host, What::Cluster(seen));

@@ -23,9 +23,11 @@ use crate::{
 ///
 /// Nodes are killed, lose their power, are stopped and drained, come late and leave; registries are
 /// killed and know nobody when they are back; hosts are cut off from all others, from one or from all of a
-/// kind, in one direction or both; ways are slow, the network is bad, clocks are wrong. Producers of every
+/// kind, in one direction or both; ways are slow, the network is bad, clocks are wrong; processes of nodes,
+/// registries and programs are stopped and go on later; disks are full, fail or are slow; a registry wants a
+/// token that nobody has, and somebody takes the id of a node. Producers of every
 /// [`Mode`](super::Mode) and consumers go on meanwhile. Then nothing is wrong any more, and at last all
-/// registries go at once, or a node is gone without a word, and nothing else.
+/// registries go at once or are stopped, or a node does or is, without a word, and nothing else.
 ///
 /// ```
 /// let played = ltq_sim::ClusterSimulation::new().play(7);

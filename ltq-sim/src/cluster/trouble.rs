@@ -6,6 +6,7 @@ use ltq_transport::Route;
 use tokio::time::Instant;
 
 use super::{
+    disks::Ill,
     partitions::CUT,
     world::{Mend, World},
 };
@@ -38,6 +39,14 @@ pub(super) enum Trouble {
     BadWeather,
     /// A node's clock jumps.
     ClockJumps,
+    /// The process on a host is stopped, and goes on later.
+    StandsStill,
+    /// A node's disk is full, fails or is slow.
+    DiskIs(Ill),
+    /// A registry comes back wanting a token that nobody knows.
+    WrongToken,
+    /// Somebody announces himself under the id of a node.
+    Stranger,
 }
 
 impl fmt::Display for Trouble {
@@ -54,6 +63,12 @@ impl fmt::Display for Trouble {
             Self::HostIsSlow => "a host is slow",
             Self::BadWeather => "the network is bad",
             Self::ClockJumps => "a clock jumps",
+            Self::StandsStill => "a process is stopped",
+            Self::DiskIs(Ill::Full) => "a disk is full",
+            Self::DiskIs(Ill::Fails) => "a disk fails",
+            Self::DiskIs(Ill::Slow) => "a disk is slow",
+            Self::WrongToken => "a registry wants another token",
+            Self::Stranger => "somebody has the id of a node",
         })
     }
 }
@@ -77,6 +92,15 @@ pub(super) fn kind(chance: &Seeded) -> Trouble {
         Trouble::HostIsSlow,
         Trouble::BadWeather,
         Trouble::ClockJumps,
+        Trouble::StandsStill,
+        Trouble::StandsStill,
+        Trouble::StandsStill,
+        Trouble::StandsStill,
+        Trouble::DiskIs(Ill::Full),
+        Trouble::DiskIs(Ill::Fails),
+        Trouble::DiskIs(Ill::Slow),
+        Trouble::WrongToken,
+        Trouble::Stranger,
     ])
 }
 
@@ -105,7 +129,7 @@ impl<S: Stores> World<S> {
                 }
             }
             Trouble::NodeDrains => {
-                if let Some(member) = self.members.get(node) {
+                if let Some(member) = self.members.get(node).filter(|it| !it.stands_still()) {
                     member.drain(true).await;
                     self.mends.push((until, Mend::EndDrain(node)));
                 }
@@ -150,6 +174,27 @@ impl<S: Stores> World<S> {
                 self.network.set_weather(weather);
                 self.mends.push((until, Mend::Weather));
             }
+            Trouble::StandsStill => {
+                for host in self.any_host(chance) {
+                    if self.stand_still(&host) {
+                        self.mends.push((until, Mend::GoOn(host)));
+                    }
+                }
+            }
+            Trouble::DiskIs(ill) => {
+                self.disk_is(chance, node, ill);
+                self.mends.push((until, Mend::Disk(node)));
+            }
+            Trouble::WrongToken => {
+                let number = chance.below(self.registries.len() as u64) as usize;
+                self.registry_wants(number, Some("changed".to_owned())).await?;
+                self.mends.push((until, Mend::Token(number)));
+            }
+            Trouble::Stranger => {
+                if let Some(host) = self.stranger_comes(chance, node) {
+                    self.mends.push((until, Mend::StrangerGoes(host, chance.one_in(2))));
+                }
+            }
             Trouble::ClockJumps => {
                 let millis = i64::try_from(chance.below(20_000)).unwrap_or(0) - 10_000;
                 if let Some(member) = self.members.get(node) {
@@ -181,7 +226,7 @@ impl<S: Stores> World<S> {
     /// A node is drained, and goes if it has nothing left soon; else it takes in again.
     async fn leaves(&mut self, chance: &Seeded, node: usize) -> Result<(), End> {
         let others = self.members.iter().filter(|it| it.is_up()).count();
-        let is_up = self.members.get(node).is_some_and(super::node::Member::is_up);
+        let is_up = self.members.get(node).is_some_and(|it| it.is_up() && !it.stands_still());
         if others < 2 || !is_up {
             return Ok(());
         }

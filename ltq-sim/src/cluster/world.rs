@@ -1,6 +1,7 @@
 //! One play of a cluster: everybody is set going, things go wrong, and then nothing does any more.
 
 use std::{
+    collections::BTreeMap,
     future::pending,
     pin::pin,
     sync::{
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{AdminRequest, AdminResponse, Broker, BrokerSettings, TopicStats};
+use ltq_core::{AdminRequest, AdminResponse, Broker, BrokerSettings, TopicStats, process::Process};
 use ltq_store::simulation::SimulatedDisk;
 use ltq_transport::{SimulatedNetwork, Weather};
 use tokio::{
@@ -29,6 +30,7 @@ use super::{
     producers::{Habits, Producing},
     registry::Registry,
     simulation::Mistake,
+    strangers::{Stranger, TOKEN},
     topics::Mode,
     watchers::Watching,
 };
@@ -53,7 +55,13 @@ pub(super) struct World<S: Stores> {
     /// What is mended later, and when.
     pub(super) mends: Vec<(Instant, Mend)>,
     /// The hosts of programs.
-    programs: Vec<String>,
+    pub(super) programs: BTreeMap<String, Process>,
+    pub(super) strangers: Vec<Stranger>,
+    /// The addresses of all registries.
+    pub(super) addresses: Vec<String>,
+    /// What registries want to hear, if anything.
+    pub(super) token: Option<String>,
+    pub(super) wrap: Wrap,
     made: Programs,
     be_steady: watch::Sender<bool>,
     /// The channels that somebody consumes.
@@ -63,7 +71,7 @@ pub(super) struct World<S: Stores> {
 }
 
 /// How something is mended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Mend {
     /// The node of this number is started.
     Start(usize),
@@ -73,6 +81,14 @@ pub(super) enum Mend {
     EndDrain(usize),
     /// The network is as ever.
     Weather,
+    /// The process on this host goes on.
+    GoOn(String),
+    /// The node's disk is well.
+    Disk(usize),
+    /// The registry wants to hear what it ever did.
+    Token(usize),
+    /// Who poses as a node on this host goes, silently or not.
+    StrangerGoes(String, bool),
 }
 
 /// What all of a world is made with.
@@ -94,6 +110,7 @@ impl<S: Stores> World<S> {
         let scheme = wrap(network.host("world")).scheme().to_owned();
         let address = |part: &Part| format!("{scheme}://{}", part.name);
         let addresses: Vec<_> = plan.registries.iter().map(address).collect();
+        let token = plan.is_guarded.then(|| TOKEN.to_owned());
         let (be_steady, steady) = watch::channel(false);
         let registries = plan.registries.iter().map(|part| Registry {
             name: part.name.clone(),
@@ -101,11 +118,14 @@ impl<S: Stores> World<S> {
             wrap: wrap.clone(),
             chance: part.chance.clone(),
             history: history.clone(),
+            token: token.clone(),
+            process: Process::new(),
             running: Vec::new(),
         });
         let members = plan.nodes.iter().map(|part| {
             let disk = SimulatedDisk::default();
-            disk.set_latency_max(part.chance.millis(20));
+            let usual_latency = part.chance.millis(20);
+            disk.set_latency_max(usual_latency);
             let node = Node {
                 name: part.name.clone(),
                 stores: stores.clone(),
@@ -117,18 +137,29 @@ impl<S: Stores> World<S> {
                 chance: part.chance.clone(),
                 history: history.clone(),
                 running: None,
+                process: Process::new(),
                 life: Life::default(),
             };
             let registries = addresses.clone();
-            Member { node, registries, announcing: None, wishes: None, has_left: false }
+            Member {
+                node,
+                registries,
+                announcing: None,
+                wishes: None,
+                has_left: false,
+                is_disk_ill: false,
+                usual_latency,
+                token: token.clone(),
+            }
         });
         let (registries, members) = (registries.collect(), members.collect());
         let made = Programs {
             network: network.clone(),
-            wrap,
+            wrap: wrap.clone(),
             seed,
             history: history.clone(),
-            registries: addresses,
+            registries: addresses.clone(),
+            token: token.clone(),
             made: Arc::default(),
             watches: Arc::default(),
             lives: Arc::default(),
@@ -140,7 +171,11 @@ impl<S: Stores> World<S> {
         let mut consumed: Vec<_> = plan.consumers.iter().map(|it| (it.1, it.2)).collect();
         consumed.dedup();
         Self {
-            programs: parts.map(|part| part.name.clone()).collect(),
+            programs: parts.map(|part| (part.name.clone(), Process::new())).collect(),
+            strangers: Vec::new(),
+            addresses,
+            token,
+            wrap,
             partitions: Partitions::default(),
             mends: Vec::new(),
             left_at: None,
@@ -178,14 +213,16 @@ impl<S: Stores> World<S> {
         let (mut producing, mut consuming, mut watching) =
             (JoinSet::new(), JoinSet::new(), JoinSet::new());
         for part in plan.watchers {
-            let programs = self.made.clone();
-            watching.spawn(Watching { part, programs }.run());
+            let (programs, process) = (self.made.clone(), self.process_of(&part));
+            watching.spawn(process.run(Watching { part, programs }.run()));
         }
         for (part, topic, channel) in plan.consumers {
+            let process = self.process_of(&part);
             let consumer = Consuming { part, programs: self.made.clone(), topic, channel };
-            consuming.spawn(consumer.run(consumers_run.clone()));
+            consuming.spawn(process.run(consumer.run(consumers_run.clone())));
         }
         for (part, topic) in plan.producers {
+            let process = self.process_of(&part);
             let producer = Producing {
                 habits: Habits::of(&part.chance),
                 published: AtomicU64::new(0),
@@ -193,7 +230,7 @@ impl<S: Stores> World<S> {
                 part,
                 topic,
             };
-            producing.spawn(producer.run(producers_run.clone()));
+            producing.spawn(process.run(producer.run(producers_run.clone())));
         }
         self.pass(Duration::from_secs(5)).await?;
         for (part, trouble) in &plan.troubles {
@@ -214,11 +251,15 @@ impl<S: Stores> World<S> {
         self.has().await
     }
 
+    fn process_of(&self, part: &Part) -> Process {
+        self.programs.get(&part.name).cloned().unwrap_or_default()
+    }
+
     /// The names of all hosts.
     pub(super) fn hosts(&self) -> Vec<String> {
         let nodes = self.members.iter().map(|it| it.name().to_owned());
         let registries = self.registries.iter().map(|it| it.name.clone());
-        nodes.chain(registries).chain(self.programs.iter().cloned()).collect()
+        nodes.chain(registries).chain(self.programs.keys().cloned()).collect()
     }
 
     /// Those whose name begins so.
@@ -264,24 +305,50 @@ impl<S: Stores> World<S> {
         }
     }
 
+    /// A registry that asks for another token than before is started anew, as that is what it was told at its
+    /// start.
+    pub(super) async fn registry_wants(
+        &mut self,
+        number: usize,
+        token: Option<String>,
+    ) -> Result<(), End> {
+        let Some(registry) = self.registries.get_mut(number) else { return Ok(()) };
+        if registry.token == token {
+            return Ok(());
+        }
+        let is_up = registry.is_up();
+        registry.kill(false);
+        registry.token = token;
+        if is_up { self.start_registry(number).await } else { Ok(()) }
+    }
+
+    async fn start_registry(&mut self, number: usize) -> Result<(), End> {
+        let Some(registry) = self.registries.get_mut(number) else { return Ok(()) };
+        let started = registry.start().await;
+        started.map_err(|why| broken(Rule::Start, format!("{}: {why}", registry.name)))
+    }
+
     async fn mend(&mut self, mend: Mend) -> Result<(), End> {
         match mend {
-            Mend::Start(number) => {
-                let Some(member) = self.members.get_mut(number) else { return Ok(()) };
-                let started = member.start().await;
-                started.map_err(|why| {
-                    broken(Rule::Start, format!("{} does not start: {why}", member.name()))
-                })
-            }
-            Mend::StartRegistry(number) => {
-                let Some(registry) = self.registries.get_mut(number) else { return Ok(()) };
-                let started = registry.start().await;
-                started.map_err(|why| broken(Rule::Start, format!("{}: {why}", registry.name)))
-            }
+            Mend::Start(number) => self.start_node(number).await,
+            Mend::StartRegistry(number) => self.start_registry(number).await,
             Mend::EndDrain(number) => {
                 if let Some(member) = self.members.get(number) {
                     member.drain(false).await;
                 }
+                Ok(())
+            }
+            Mend::GoOn(host) => {
+                self.go_on(&host);
+                Ok(())
+            }
+            Mend::Disk(number) => self.mend_disk(number).await,
+            Mend::Token(number) => {
+                let token = self.token.clone();
+                self.registry_wants(number, token).await
+            }
+            Mend::StrangerGoes(host, silent) => {
+                self.stranger_goes(&host, silent).await;
                 Ok(())
             }
             Mend::Weather => {
@@ -297,10 +364,17 @@ impl<S: Stores> World<S> {
         self.mend(Mend::Weather).await?;
         self.partitions.clear(&self.network);
         self.mends.clear();
+        self.all_go_on();
+        let strangers: Vec<_> = self.strangers.iter().map(|it| it.host.clone()).collect();
+        for host in strangers {
+            self.mend(Mend::StrangerGoes(host, true)).await?;
+        }
         for number in 0..self.registries.len() {
+            self.mend(Mend::Token(number)).await?;
             self.mend(Mend::StartRegistry(number)).await?;
         }
         for number in 0..self.members.len() {
+            self.mend(Mend::Disk(number)).await?;
             self.mend(Mend::Start(number)).await?;
             self.mend(Mend::EndDrain(number)).await?;
         }

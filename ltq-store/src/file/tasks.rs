@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ltq_core::process::inherit;
 use parking_lot::Mutex;
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -31,8 +32,8 @@ impl Tasks {
             let running = run(Work { engine, simulation, stopped: Arc::clone(&stopped) });
             Task { running, stopped }
         };
-        let commit = task(|work| tokio::spawn(commit(work)));
-        let keep = task(|work| tokio::spawn(keep(work)));
+        let commit = task(|work| tokio::spawn(inherit(commit(work))));
+        let keep = task(|work| tokio::spawn(inherit(keep(work))));
         Self([commit, keep])
     }
 

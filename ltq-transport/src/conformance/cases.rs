@@ -8,15 +8,13 @@ mod endings;
 mod streams;
 mod waking;
 
-use super::Case;
+use super::{Case, trial::Trial};
 
 macro_rules! cases {
     ($($module:ident::$name:ident: $promise:literal,)*) => {
-        &[$(Case {
-            name: stringify!($name),
-            promise: $promise,
-            run: |trial| Box::pin($module::$name(trial)),
-        }),*]
+        &[$(Case::new(stringify!($name), $promise, |harness| {
+            Box::pin($module::$name(Trial::new(harness)))
+        })),*]
     };
 }
 

@@ -1,7 +1,6 @@
 //! One run of one case: its deadlines, its connections and how it stops.
 
-use std::{fmt::Display, future::poll_fn, pin::pin, task::Poll};
-
+pub(super) use ltq_core::conformance::{CaseResult, Stop, ensure, fail, poll_once, skip, worked};
 use ltq_core::{Address, Connection, Listener, Stream, TransportError};
 use tokio::time::{Instant, timeout};
 
@@ -10,38 +9,6 @@ use super::{
     ends::{End, Receiver, Sender},
     pattern::{Pattern, Sizes},
 };
-
-/// Why a case stopped before its end.
-#[derive(Debug)]
-pub(super) enum Stop {
-    Failed(String),
-    Skipped(String),
-}
-
-pub(super) type CaseResult<T = ()> = Result<T, Stop>;
-
-pub(super) fn fail<T>(why: impl Into<String>) -> CaseResult<T> {
-    Err(Stop::Failed(why.into()))
-}
-
-pub(super) fn skip<T>(why: impl Into<String>) -> CaseResult<T> {
-    Err(Stop::Skipped(why.into()))
-}
-
-pub(super) fn ensure(condition: bool, why: impl FnOnce() -> String) -> CaseResult {
-    if condition { Ok(()) } else { fail(why()) }
-}
-
-/// Fails the case on an error of what should have worked.
-pub(super) fn worked<T, E: Display>(what: &str, result: Result<T, E>) -> CaseResult<T> {
-    result.or_else(|error| fail(format!("{what} failed: {error}")))
-}
-
-/// Polls once and gives up.
-pub(super) async fn poll_once<T>(future: impl Future<Output = T>) -> Poll<T> {
-    let mut future = pin!(future);
-    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
-}
 
 #[derive(Clone, Debug)]
 pub(super) struct Trial {

@@ -49,6 +49,11 @@ pub struct QuicOptions {
     /// By what this side judges how fast the path takes what it sends. Default
     /// [`Congestion::Bbr`].
     pub congestion: Congestion,
+    /// Whether the kernel is given many packets at once where it can cut them up itself (GSO): half of the
+    /// processor time of a busy connection. A network card or tunnel whose driver fails at it loses packets of
+    /// such runs; quinn finds out where sending is refused, and nobody where they are lost on the way. Default
+    /// `true`.
+    pub segmentation_offload: bool,
     /// How long each side waits for the other's handshake. To connect needs a limit of its own:
     /// no answer is all that a host says on which nobody listens. Default 5 s.
     pub handshake_timeout: Duration,
@@ -73,6 +78,7 @@ impl Default for QuicOptions {
             windows_bytes_max: 512 << 20,
             windows_bytes_per_address_max: None,
             congestion: Congestion::default(),
+            segmentation_offload: true,
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
             handshakes_per_address_max: None,
@@ -108,6 +114,7 @@ impl QuicOptions {
             .stream_receive_window(VarInt::from_u32(self.stream_window))
             .receive_window(VarInt::from_u32(self.connection_window))
             .send_window(self.send_window.into())
+            .enable_segmentation_offload(self.segmentation_offload)
             .congestion_controller_factory(self.congestion.factory());
         config
     }
@@ -133,5 +140,24 @@ impl Congestion {
             Self::Bbr => Arc::new(BbrConfig::default()),
             Self::Cubic => Arc::new(CubicConfig::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What quinn makes of it cannot be seen but in its own words.
+    #[test]
+    fn packets_are_cut_up_by_the_kernel_unless_told_otherwise() {
+        for (segmentation_offload, found) in [(true, true), (false, false)] {
+            let options = QuicOptions { segmentation_offload, ..QuicOptions::default() };
+            let words = format!("enable_segmentation_offload: {found}");
+            for config in [options.connecting(), options.accepting()] {
+                let config = format!("{config:?}");
+                assert!(config.contains(&words), "{words} in {config}");
+            }
+        }
+        assert!(QuicOptions::default().segmentation_offload);
     }
 }

@@ -5,6 +5,7 @@
 //! starts a real node, has [honest clients](honest) publish and consume on it all the while, lets
 //! the attackers at it, and then looks for what they may have left behind or taken away.
 
+mod by_address;
 mod datagrams;
 mod elsewhere;
 pub mod honest;
@@ -16,13 +17,15 @@ mod speaking;
 mod streams;
 mod words;
 
+pub use by_address::{Answered, Greeting, OverQuic, Stranger};
 pub use kinds::Kind;
+pub use node::{Besieged, Held};
 pub use siege::{Bound, Report, Siege};
 
 use std::{
     collections::BTreeMap,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -50,6 +53,10 @@ pub struct Target {
     pub tls: Address,
     /// Over QUIC.
     pub quic: Address,
+    /// Over a Unix socket.
+    pub unix: Address,
+    /// By HTTP.
+    pub http: SocketAddr,
     /// Its certificate.
     pub certificate: SelfSigned,
 }
@@ -88,13 +95,13 @@ impl Attacker {
     pub async fn new(target: Target, seed: u64) -> io::Result<Self> {
         let trust =
             ClientTrust::fingerprint(target.certificate.fingerprint).map_err(io::Error::other)?;
-        // Who goes without a word is to be missed soon.
-        let options = QuicOptions { idle_timeout: Duration::from_secs(2), ..Default::default() };
+        let options = QuicOptions { idle_timeout: IDLE, ..Default::default() };
         let transports = Transports::new()
             .with(Tcp::default())
             .with(Tls::default().trusting(trust.clone()))
             .with(Quic::new(options).trusting(trust));
-        let quic = streams::Endpoint::new(&target.certificate.certificate)?;
+        let quic =
+            streams::Endpoint::new(&target.certificate.certificate, Ipv4Addr::LOCALHOST, IDLE)?;
         let initial = datagrams::first_words(&quic).await?;
         Ok(Self {
             target,
@@ -206,13 +213,15 @@ fn socket_address(address: &Address) -> SocketAddr {
 
 /// What the attackers may use is called `attack.N`, for each N below this.
 const ATTACK_TOPICS: u32 = 16;
-/// The attackers' own token, which permits them those topics.
-const TOKEN: &str = "of the attackers";
+/// The attackers' own token, which permits them `attack.*`.
+pub const TOKEN: &str = "of the attackers";
 /// The largest message that the node takes.
 const MESSAGE_BYTES_MAX: u32 = 128 << 10;
 /// The longest frame that the node takes.
 const FRAME_BYTES_MAX: u32 = 512 << 10;
 const FAULTS_KEPT: usize = 20;
+/// Who goes without a word is to be missed soon.
+const IDLE: Duration = Duration::from_secs(2);
 /// A node that is alive takes a connection in within this.
 const MEETING: Duration = Duration::from_secs(20);
 /// No attack takes longer, or the node holds on to something.

@@ -2,6 +2,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
@@ -20,44 +21,68 @@ use super::{FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, TOKEN, Target};
 use crate::{NodeProcess, binary, within};
 
 /// A node that is to be attacked: with tokens, small limits, short deadlines, and figures to see.
-pub(super) struct Besieged {
+pub struct Besieged {
     process: NodeProcess,
     target: Target,
-    http: String,
     log: PathBuf,
     pid: u32,
 }
 
 /// What a node holds at a moment.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) resident_bytes: u64,
+pub struct Held {
+    /// Its memory.
+    pub resident_bytes: u64,
     /// What of it stands in huge pages, which are kept whole for whatever little is left in them; not every system
     /// tells.
-    pub(super) huge_bytes: Option<u64>,
-    pub(super) sockets: usize,
-    pub(super) descriptors: usize,
-    pub(super) threads: u64,
-    pub(super) figures: BTreeMap<String, f64>,
+    pub huge_bytes: Option<u64>,
+    /// Its open sockets.
+    pub sockets: usize,
+    /// All of its open files.
+    pub descriptors: usize,
+    /// Its threads.
+    pub threads: u64,
+    /// What `/metrics` says, by name and labels.
+    pub figures: BTreeMap<String, f64>,
 }
 
 impl Besieged {
+    /// One on this machine, with the settings of a [`Siege`](super::Siege).
     pub(super) async fn start(folder: &Path, honest_token: &str) -> io::Result<Self> {
+        let command = Command::new(binary("ltq-node"));
+        Self::start_by(command, Ipv4Addr::LOCALHOST, folder, honest_token, &settings()).await
+    }
+
+    /// Starts one by a command that knows how and where to, and lacks its arguments. It listens at this address, and
+    /// goes by these settings beside those that attackers need. `honest_token` permits everything.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_by(
+        mut command: Command,
+        host: Ipv4Addr,
+        folder: &Path,
+        honest_token: &str,
+        settings: &str,
+    ) -> io::Result<Self> {
         let certificate = self_signed(&["localhost", "127.0.0.1"]).map_err(io::Error::other)?;
         let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
         fs::write(file("certificate.pem"), &certificate.certificate)?;
         fs::write(file("key.pem"), &certificate.key)?;
-        fs::write(file("ltq.toml"), settings())?;
-        let mut command = Command::new(binary("ltq-node"));
+        fs::write(file("ltq.toml"), format!("{}{settings}", of_attackers()))?;
         let log = folder.join("log");
         command.stderr(File::create(&log)?);
-        let listen = Address::new("tcp", "127.0.0.1:0");
+        let at = |scheme: &str| format!("{scheme}://{host}:0");
+        let (tls, quic, http) = (at("tls"), at("quic"), format!("{host}:0"));
+        let unix = format!("unix://{}", folder.join("ltq.sock").display());
+        let listen = Address::new("tcp", format!("{host}:0"));
         let (settings, certificate_file, key) =
             (file("ltq.toml"), file("certificate.pem"), file("key.pem"));
         let more = [
-            ["--listen", "tls://127.0.0.1:0"],
-            ["--listen", "quic://127.0.0.1:0"],
-            ["--http", "127.0.0.1:0"],
+            ["--listen", &tls],
+            ["--listen", &quic],
+            ["--listen", &unix],
+            ["--http", &http],
             ["--tls-certificate", &certificate_file],
             ["--tls-key", &key],
             ["--config", &settings],
@@ -73,18 +98,28 @@ impl Besieged {
             tcp: address("tcp://")?,
             tls: address("tls://")?,
             quic: address("quic://")?,
+            unix: unix.parse().map_err(io::Error::other)?,
+            http: said("http://")?
+                .trim_start_matches("http://")
+                .parse()
+                .map_err(io::Error::other)?,
             certificate,
         };
-        let http = said("http://")?.trim_start_matches("http://").to_owned();
         let pid = process.pid().ok_or_else(|| io::Error::other("it has ended"))?;
-        Ok(Self { process, target, http, log, pid })
+        Ok(Self { process, target, log, pid })
     }
 
-    pub(super) const fn target(&self) -> &Target {
+    /// Where it is.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
         &self.target
     }
 
-    pub(super) async fn held(&self) -> io::Result<Held> {
+    /// What it holds now.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub async fn held(&self) -> io::Result<Held> {
         let figures = self.figures().await?;
         let descriptors: Vec<_> = fs::read_dir(format!("/proc/{}/fd", self.pid))?
             // One may be closed meanwhile.
@@ -102,12 +137,21 @@ impl Besieged {
     }
 
     /// The most memory that it had so far.
-    pub(super) fn peak_bytes(&self) -> io::Result<u64> {
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn peak_bytes(&self) -> io::Result<u64> {
         Ok(self.status("VmHWM:")? << 10)
     }
 
     /// Waits until what it holds is so, and returns that.
-    pub(super) async fn until(&self, what: &str, so: impl Fn(&Held) -> bool) -> io::Result<Held> {
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    ///
+    /// # Panics
+    /// When that does not happen.
+    pub async fn until(&self, what: &str, so: impl Fn(&Held) -> bool) -> io::Result<Held> {
         within(what, async {
             loop {
                 let held = self.held().await?;
@@ -121,13 +165,16 @@ impl Besieged {
     }
 
     /// A clean stop, and all that it logged.
-    pub(super) async fn stop(self) -> io::Result<(ExitStatus, String)> {
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub async fn stop(self) -> io::Result<(ExitStatus, String)> {
         let ended = self.process.terminate().await?;
         Ok((ended, fs::read_to_string(self.log)?))
     }
 
     async fn figures(&self) -> io::Result<BTreeMap<String, f64>> {
-        let mut stream = TcpStream::connect(&self.http).await?;
+        let mut stream = TcpStream::connect(self.target.http).await?;
         let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         stream.write_all(request).await?;
         let mut text = String::new();
@@ -161,12 +208,15 @@ impl Besieged {
 }
 
 impl Held {
-    pub(super) fn figure(&self, name: &str) -> f64 {
+    /// One of what `/metrics` says; 0 where there is none of that name.
+    #[must_use]
+    pub fn figure(&self, name: &str) -> f64 {
         self.figures.get(name).copied().unwrap_or_default()
     }
 
-    /// Each topic has one.
-    pub(super) fn tasks_beside_topics(&self) -> f64 {
+    /// Tasks other than topics, each of which has one.
+    #[must_use]
+    pub fn tasks_beside_topics(&self) -> f64 {
         self.figure("ltq_tasks") - self.figure("ltq_topics")
     }
 
@@ -177,7 +227,8 @@ impl Held {
     }
 }
 
-fn settings() -> String {
+/// What lets attackers in, and others look.
+fn of_attackers() -> String {
     let hash: String = Sha256::digest(TOKEN).iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
         r#"
@@ -189,7 +240,13 @@ sha256 = "{hash}"
 publish = ["attack.*"]
 consume = ["attack.*"]
 administer = ["attack.*"]
+"#
+    )
+}
 
+fn settings() -> String {
+    format!(
+        r#"
 [tls]
 handshake_timeout = "1s"
 

@@ -1,6 +1,11 @@
 //! What only a connection of many streams makes possible.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use ltq_core::protocol::Frame;
 use quinn::{VarInt, crypto::rustls::QuicClientConfig};
@@ -18,8 +23,9 @@ use crate::bytes_of;
 pub(super) struct Endpoint(quinn::Endpoint);
 
 impl Endpoint {
-    /// One that trusts this certificate alone.
-    pub(super) fn new(certificate: &str) -> io::Result<Self> {
+    /// One that trusts this certificate alone, from an address of its host's. Its connections are lost after so long a
+    /// silence.
+    pub(super) fn new(certificate: &str, from: Ipv4Addr, idle: Duration) -> io::Result<Self> {
         let certificate =
             CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(io::Error::other)?;
         let mut roots = RootCertStore::empty();
@@ -34,11 +40,10 @@ impl Endpoint {
         let tls = QuicClientConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         let mut transport = quinn::TransportConfig::default();
-        // Who goes without a word is to be missed soon.
-        let idle = VarInt::from_u32(2_000).into();
+        let idle = idle.try_into().map_err(io::Error::other)?;
         transport.max_idle_timeout(Some(idle)).datagram_send_buffer_size(1 << 20);
         config.transport_config(Arc::new(transport));
-        let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
+        let mut endpoint = quinn::Endpoint::client((from, 0).into())?;
         endpoint.set_default_client_config(config);
         Ok(Self(endpoint))
     }

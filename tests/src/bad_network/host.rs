@@ -1,9 +1,14 @@
 use std::{
+    fs::File,
     io,
     net::Ipv4Addr,
+    os::fd::AsFd as _,
+    path::Path,
     process::{Command, Stdio},
+    thread::{self, JoinHandle},
 };
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::Unavailable;
@@ -50,6 +55,37 @@ impl Host {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
+    }
+
+    /// Runs something on a thread of its own on this host: what sockets it makes, and those of the threads and
+    /// programs that it starts, are the host's.
+    ///
+    /// # Errors
+    /// There is no thread for it; joined, that the host cannot be entered.
+    pub fn run<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<Result<T, Unavailable>>, Unavailable> {
+        let entering = |source: io::Error| Unavailable::new("entering a network namespace", source);
+        let namespace = File::open(Path::new(NAMESPACES).join(&self.name)).map_err(entering)?;
+        let on_host = move || {
+            let network = Some(LinkNameSpaceType::Network);
+            let entered = move_into_link_name_space(namespace.as_fd(), network);
+            entered.map_err(|errno| entering(errno.into()))?;
+            Ok(run())
+        };
+        let thread = thread::Builder::new().name("on a host".to_owned());
+        thread.spawn(on_host).map_err(|source| Unavailable::new("starting a thread", source))
+    }
+
+    /// Every address of this network, `10.80.0.0/18` say, is its own from now on: whoever binds to one has it.
+    pub(super) fn own(&self, network: &str) -> Result<(), Unavailable> {
+        ip(&["-n", &self.name, "route", "add", "local", network, "dev", "lo"])
+    }
+
+    /// What goes to this network goes out by its device from now on.
+    pub(super) fn send_out(&self, network: &str) -> Result<(), Unavailable> {
+        ip(&["-n", &self.name, "route", "add", network, "dev", &self.device])
     }
 
     /// By what TCP judges from now on how fast it may send: `cubic`, say, or `bbr`.
@@ -102,5 +138,7 @@ fn ip(arguments: &[&str]) -> Result<(), Unavailable> {
     Err(Unavailable::new(doing(), io::Error::other(said)))
 }
 
+/// Where `ip` keeps them, by name.
+const NAMESPACES: &str = "/var/run/netns";
 /// That of Ethernet.
 const MTU: &str = "1500";

@@ -26,6 +26,7 @@ use std::{
 use thiserror::Error;
 
 use self::carrier::Carrier;
+use crate::{require, skipped};
 
 /// Two hosts and the line between them, until it is dropped. What runs on the hosts then goes on
 /// without a network.
@@ -63,6 +64,22 @@ impl BadNetwork {
         Ok(Self { near, far, carrier })
     }
 
+    /// As [`new`](Self::new), or `None` and a word on standard error why there is none, past the capture of what
+    /// tests print.
+    ///
+    /// # Panics
+    /// There is none, and the variable `REQUIRE_NAMESPACES` is set.
+    #[must_use]
+    pub fn or_skip(shape: Shape, seed: u64) -> Option<Self> {
+        match Self::new(shape, seed) {
+            Ok(network) => Some(network),
+            Err(unavailable) => {
+                skipped(require::NAMESPACES, "a bad network", &unavailable);
+                None
+            }
+        }
+    }
+
     /// Where clients are.
     #[must_use]
     pub const fn near(&self) -> &Host {
@@ -90,6 +107,16 @@ impl BadNetwork {
         let other = Ipv4Addr::new(a, b, c, if d < ADDRESS_MAX { d + 1 } else { ADDRESS_MIN });
         self.near.readdress(other)?;
         Ok(other)
+    }
+
+    /// The near host has every address of this network besides its own, `10.80.0.0/18` say, for whoever binds to
+    /// one of them; the far one answers there.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn give_near(&self, network: &str) -> Result<(), Unavailable> {
+        self.near.own(network)?;
+        self.far.send_out(network)
     }
 
     /// By what TCP judges on both hosts how fast it may send, for connections from now on: `cubic`,

@@ -4,12 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use futures::future::try_join_all;
-use ltq_client::{Client, StartAt};
+use ltq_client::{Client, ConnectError, StartAt};
 use tokio::time::timeout;
 
 use super::{
     field::PROBE,
-    worker::{Failed, Journal},
+    worker::{Failed, Journal, TOKEN},
 };
 
 /// What is to be done.
@@ -19,6 +19,8 @@ pub enum Errand {
     Channels(ChannelsArgs),
     /// Writes down all that one node has.
     Collect(CollectArgs),
+    /// Tries to come in by wrong tokens.
+    Knock(KnockArgs),
 }
 
 /// Where channels are made.
@@ -41,6 +43,13 @@ pub struct CollectArgs {
     journal: PathBuf,
 }
 
+/// Where somebody tries to come in.
+#[derive(Clone, Debug, Args)]
+pub struct KnockArgs {
+    #[arg(long)]
+    server: Vec<String>,
+}
+
 impl Errand {
     /// Does it.
     ///
@@ -50,13 +59,32 @@ impl Errand {
         match self {
             Self::Channels(args) => channels(&args).await,
             Self::Collect(args) => collect(&args).await,
+            Self::Knock(args) => knock(&args).await,
         }
     }
 }
 
+async fn connect(server: &str) -> Result<Client, ConnectError> {
+    Client::builder().server(server).token(TOKEN).connect().await
+}
+
+/// Each is another one, and none is let in.
+async fn knock(args: &KnockArgs) -> Result<(), Failed> {
+    for server in &args.server {
+        for number in 0..TOKENS {
+            let token = format!("wrong {} {number}", std::process::id());
+            let client = Client::builder().server(server).token(token);
+            if client.connect_timeout(KNOCK).connect().await.is_ok() {
+                return Err(format!("{server} let in who had a wrong token").into());
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn channels(args: &ChannelsArgs) -> Result<(), Failed> {
     for server in &args.server {
-        let client = Client::connect(server).await?;
+        let client = connect(server).await?;
         let admin = client.admin();
         let make = |topic| admin.create_channel(topic, &*args.channel, StartAt::Earliest);
         try_join_all(args.topic.iter().map(String::as_str).map(make)).await?;
@@ -66,7 +94,7 @@ async fn channels(args: &ChannelsArgs) -> Result<(), Failed> {
 }
 
 async fn collect(args: &CollectArgs) -> Result<(), Failed> {
-    let (client, journal) = (Client::connect(&args.server).await?, Journal::open(&args.journal)?);
+    let (client, journal) = (connect(&args.server).await?, Journal::open(&args.journal)?);
     let topics = client.admin().list_topics().await?;
     for topic in topics.into_iter().filter(|topic| !topic.as_str().starts_with(PROBE)) {
         let mut left = client.admin().show_topic(topic.clone()).await?.end.0;
@@ -90,5 +118,9 @@ async fn collect(args: &CollectArgs) -> Result<(), Failed> {
 
 /// Where a message was first published, as a bridge writes it.
 const ORIGIN_ID: &str = "ltq-origin-id";
+/// How many wrong tokens are tried: more than a node takes.
+const TOKENS: usize = 12;
+/// How long one of them may take, where nobody answers.
+const KNOCK: Duration = Duration::from_millis(300);
 /// How long nothing may come.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -29,6 +29,10 @@ pub(super) enum Fault {
     /// Its wall clock steps by so many seconds from what is right; at the end it steps back, or stays so until
     /// the next step.
     Clock { host: usize, offset: i64, stays: bool },
+    /// The device of a node has no room.
+    Full(usize),
+    /// Somebody on its host tries to come in by wrong tokens everywhere, until the host is turned away.
+    WrongTokens(usize),
 }
 
 /// What may be drawn.
@@ -40,9 +44,12 @@ enum Kind {
     Slow,
     Killed(Role),
     Paused,
+    PausedOf(Role),
     Drained(Role),
     NoRegistry,
     Clock(Role),
+    Full(Role),
+    WrongTokens,
 }
 
 /// What is to go wrong: every kind has its turn before the first one has it again.
@@ -53,8 +60,9 @@ pub(super) struct Deck {
 }
 
 impl Deck {
-    /// All that may befall such hosts, without steps of clocks where those cannot be stepped.
-    pub(super) fn new(roles: &Roles, has_clocks: bool) -> Self {
+    /// All that may befall such hosts, without steps of clocks where those cannot be stepped, and without full devices
+    /// where there are none that could be.
+    pub(super) fn new(roles: &Roles, has_clocks: bool, has_devices: bool) -> Self {
         let mut all = vec![Kind::Isolated, Kind::Isolated, Kind::OneWay, Kind::Apart];
         all.extend([Kind::Slow, Kind::Paused]);
         let is_there = |role: &Role| !roles.hosts(*role).is_empty();
@@ -75,9 +83,15 @@ impl Deck {
                 Role::Registry => all.push(Kind::NoRegistry),
                 // What it is all about has its turn more often.
                 Role::Node => all.extend([Kind::Killed(role), Kind::Drained(role)]),
-                Role::Client | Role::Program => all.push(Kind::Killed(role)),
+                Role::Client => {
+                    all.extend([Kind::Killed(role), Kind::PausedOf(role), Kind::WrongTokens]);
+                }
+                Role::Program => all.push(Kind::Killed(role)),
                 Role::Bridge => all.push(Kind::Drained(role)),
                 Role::Destination => {}
+            }
+            if has_devices && matches!(role, Role::Node | Role::Destination) {
+                all.push(Kind::Full(role));
             }
         }
         Self { all, left: Vec::new(), roles: roles.clone() }
@@ -126,6 +140,9 @@ impl Deck {
             Kind::Slow => Fault::Slow(any(chance)),
             Kind::Killed(role) => Fault::Killed(of(role, chance)),
             Kind::Paused => Fault::Paused(any(chance)),
+            Kind::PausedOf(role) => Fault::Paused(of(role, chance)),
+            Kind::Full(role) => Fault::Full(of(role, chance)),
+            Kind::WrongTokens => Fault::WrongTokens(of(Role::Client, chance)),
             Kind::Drained(role) => Fault::Drained(of(role, chance)),
             Kind::NoRegistry => Fault::NoRegistry,
             Kind::Clock(role) => {
@@ -148,6 +165,7 @@ impl Fault {
         match *self {
             Self::Isolated(host) | Self::Slow(host) | Self::Clock { host, .. } => vec![host],
             Self::Killed(host) | Self::Paused(host) | Self::Drained(host) => vec![host],
+            Self::Full(host) | Self::WrongTokens(host) => vec![host],
             Self::OneWay(one, other) | Self::Apart(one, other) => vec![one, other],
             Self::NoRegistry => roles.hosts(Role::Registry).collect(),
         }
@@ -160,7 +178,11 @@ impl Fault {
             Self::OneWay(..) => "cut one way",
             Self::Apart(..) => "apart",
             Self::Slow(_) => "slow",
+            Self::Paused(host) if roles.of(host) == Role::Client => "client paused",
             Self::Paused(_) => "paused",
+            Self::Full(host) if roles.of(host) == Role::Node => "node full",
+            Self::Full(_) => "destination full",
+            Self::WrongTokens(_) => "wrong tokens",
             Self::NoRegistry => "no registry",
             Self::Killed(host) => match roles.of(host) {
                 Role::Registry => "registry killed",
@@ -203,6 +225,8 @@ impl Fault {
                 }
             }
             Self::Clock { host, offset, .. } => field.step(host, offset).await?,
+            Self::Full(host) => field.fill(host, true)?,
+            Self::WrongTokens(host) => field.knock(host).await?,
         }
         Ok(())
     }
@@ -222,7 +246,8 @@ impl Fault {
                     field.start(host).await?;
                 }
             }
-            Self::Clock { stays: true, .. } => {}
+            Self::Clock { stays: true, .. } | Self::WrongTokens(_) => {}
+            Self::Full(host) => field.fill(host, false)?,
             Self::Clock { host, .. } => field.step(host, 0).await?,
         }
         Ok(())
@@ -242,6 +267,8 @@ impl Fault {
             Self::Paused(host) => format!("{} stands still", name(host)),
             Self::Drained(host) => format!("{} is stopped in order", name(host)),
             Self::NoRegistry => "all registries are killed".to_owned(),
+            Self::Full(host) => format!("the device of {} is full", name(host)),
+            Self::WrongTokens(host) => format!("somebody on {} tries wrong tokens", name(host)),
             Self::Clock { host, offset, stays } => {
                 let until = if stays { "until the next step" } else { "and back" };
                 format!("the clock of {} steps to {offset:+} s, {until}", name(host))
@@ -261,15 +288,17 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_turn_and_steps_of_clocks_only_where_they_can_be() {
-        for (roles, kinds) in [(Roles::CLUSTER, 18), (Roles::MESH, 7)] {
+        for (roles, kinds) in [(Roles::CLUSTER, 22), (Roles::MESH, 7)] {
             for has_clocks in [true, false] {
                 let mut chance = SmallRng::seed_from_u64(7);
-                let mut deck = Deck::new(&roles, has_clocks);
+                let mut deck = Deck::new(&roles, has_clocks, has_clocks);
                 let count = deck.all.len();
                 let drawn: std::collections::BTreeSet<_> =
                     (0..count).map(|_| deck.draw(&mut chance).kind(&roles)).collect();
                 let clocks = drawn.iter().filter(|kind| kind.starts_with("clock")).count();
                 assert_eq!(clocks > 0, has_clocks, "{drawn:?}");
+                let is_full = drawn.iter().any(|kind| kind.ends_with("full"));
+                assert_eq!(is_full, has_clocks && roles.count() > 3, "{drawn:?}");
                 assert!(!has_clocks || drawn.len() == kinds, "{} {drawn:?}", drawn.len());
             }
         }
@@ -279,7 +308,7 @@ mod tests {
     fn two_at_once_are_of_different_hosts() {
         let roles = Roles::CLUSTER;
         let mut chance = SmallRng::seed_from_u64(3);
-        let mut deck = Deck::new(&roles, true);
+        let mut deck = Deck::new(&roles, true, true);
         for _ in 0..200 {
             let first = deck.draw(&mut chance);
             if let Some(second) = deck.draw_beside(&first, &mut chance) {

@@ -8,9 +8,10 @@ use tokio::process::Command;
 use super::{
     Plan, Setting, TormentError,
     clock::{self, Clock, Clocks},
+    device::Device,
     role::{Role, Roles},
     running::{Running, Worker},
-    worker::{Over, topics, uptime_ms},
+    worker::{Over, TOKEN, topics, uptime_ms},
 };
 use crate::{
     BridgeProcess, NodeProcess, RegistryProcess,
@@ -20,6 +21,8 @@ use crate::{
 
 /// All hosts, and what runs on them.
 pub(super) struct Field {
+    /// Of the nodes, by their hosts, where they have one. Unmounted before the folder goes.
+    devices: BTreeMap<usize, Device>,
     pub(super) folder: TempDir,
     plan: Plan,
     roles: Roles,
@@ -87,9 +90,17 @@ impl Field {
             })
             .collect::<io::Result<_>>()
             .map_err(TormentError::io("setting a clock"))?;
+        let mut devices = BTreeMap::new();
+        for host in [Role::Node, Role::Destination].into_iter().flat_map(|role| roles.hosts(role)) {
+            if super::has_devices() {
+                let at = folder.path().join(format!("{}.device", roles.name(host)));
+                let device = Device::new(at).map_err(TormentError::io("making a device"))?;
+                devices.insert(host, device);
+            }
+        }
         let plan = plan.clone();
         let ends = Ends::new();
-        Ok(Self { folder, plan, roles, switch, clocks, certificate, hosts, ends })
+        Ok(Self { devices, folder, plan, roles, switch, clocks, certificate, hosts, ends })
     }
 
     /// Starts everything, and waits until all of it works.
@@ -126,6 +137,20 @@ impl Field {
     /// Whether clocks can be stepped here.
     pub(super) const fn has_clocks(&self) -> bool {
         self.clocks.is_some()
+    }
+
+    /// Whether devices can be full here.
+    pub(super) fn has_devices(&self) -> bool {
+        !self.devices.is_empty()
+    }
+
+    /// Logs, journals and what nodes have stay where they are.
+    pub(super) fn keep(&mut self) -> io::Result<()> {
+        self.folder.disable_cleanup(true);
+        for (host, device) in &self.devices {
+            device.keep(&self.folder.path().join(self.roles.name(*host)))?;
+        }
+        Ok(())
     }
 
     pub(super) fn at(&self, host: usize, scheme: &str) -> Address {
@@ -197,8 +222,10 @@ impl Field {
                     }
                     more.extend(self.registry_flags("--registry"));
                 }
-                let more: Vec<_> = more.iter().map(String::as_str).collect();
-                let data = self.folder.path().join(&name);
+                let mut more: Vec<_> = more.iter().map(String::as_str).collect();
+                more.extend(["--token", TOKEN]);
+                let data = self.devices.get(&host).map(Device::data);
+                let data = data.unwrap_or_else(|| self.folder.path().join(&name));
                 Running::Node(NodeProcess::start_by(command, &data, &listen, &more).await?)
             }
             Role::Bridge => {
@@ -208,7 +235,11 @@ impl Field {
                 more.push(format!("{PROBE}*"));
                 more.extend(["--from-site", "here", "--to-site", "there"].map(str::to_owned));
                 let more: Vec<_> = more.iter().map(String::as_str).collect();
-                let variables = [("LTQ_BRIDGE_REFRESH", "500ms")];
+                let variables = [
+                    ("LTQ_BRIDGE_REFRESH", "500ms"),
+                    ("LTQ_BRIDGE_FROM_TOKEN", TOKEN),
+                    ("LTQ_BRIDGE_TO_TOKEN", TOKEN),
+                ];
                 Running::Bridge(BridgeProcess::start_by(command, &more, &variables).await?)
             }
             Role::Client => {
@@ -216,6 +247,8 @@ impl Field {
                 // Others each time, and for both ways.
                 let turn = lives + host - self.roles.hosts(role).start;
                 command.args(["worker", "--name", &name, "--life", &lives.to_string()]);
+                let ways = turn + self.plan.seed as usize;
+                command.args(["--turn", &ways.to_string()]);
                 command.args(["--rate", &self.plan.rate.to_string(), "--journal"]);
                 command.arg(self.journal(host)).args(self.registry_flags("--registry"));
                 command.args(["--fingerprint", &self.certificate.fingerprint.to_string()]);
@@ -295,6 +328,24 @@ impl Field {
             Some(running) => running.terminate().await.map_err(TormentError::io(doing)),
             None => Ok(()),
         }
+    }
+
+    /// Takes all room from the device of a node, or gives it back.
+    pub(super) fn fill(&self, host: usize, is_full: bool) -> Result<(), TormentError> {
+        let doing = format!("filling the device of {}", self.roles.name(host));
+        let device = self.devices.get(&host).ok_or_else(|| io::Error::other("it has none"));
+        device.and_then(|device| device.fill(is_full)).map_err(TormentError::io(doing))
+    }
+
+    /// Somebody on a host tries wrong tokens at every node.
+    pub(super) async fn knock(&self, host: usize) -> Result<(), TormentError> {
+        let mut arguments = vec!["knock".to_owned()];
+        for node in self.roles.hosts(Role::Node) {
+            arguments.extend(["--server".to_owned(), self.at(node, "tcp").to_string()]);
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let doing = format!("trying wrong tokens from {}", self.roles.name(host));
+        self.errand_on(host, &arguments).await.map_err(TormentError::io(doing))
     }
 
     pub(super) fn way(&self, from: usize, to: usize, shape: Shape) {
@@ -382,12 +433,18 @@ impl Field {
     pub(super) async fn ltq(&self, host: usize, arguments: &[&str]) -> io::Result<Vec<u8>> {
         let mut command = self.switch.host(host).command(binary("ltq"));
         command.args(arguments);
+        if arguments.contains(&"--server") {
+            command.args(["--token", TOKEN]);
+        }
         output(command, crate::DEADLINE * 2).await
     }
 
     /// What our own program does on the first client's host.
     pub(super) async fn errand(&self, arguments: &[&str]) -> io::Result<()> {
-        let host = self.roles.hosts(Role::Client).start;
+        self.errand_on(self.roles.hosts(Role::Client).start, arguments).await
+    }
+
+    async fn errand_on(&self, host: usize, arguments: &[&str]) -> io::Result<()> {
         let mut command = self.switch.host(host).command(&self.plan.worker);
         command.arg("errand").args(arguments);
         // It gives up by itself where nothing comes; with much to collect it takes longer.
@@ -424,8 +481,9 @@ async fn output(mut command: process::Command, within: Duration) -> io::Result<V
     Err(io::Error::other(format!("it ended by {}: {said}", output.status)))
 }
 
-/// Peers that are gone without a word are found out within three heartbeats.
-const CONFIG: &str = "allow_unauthenticated = true\n[limits]\nheartbeat = \"500ms\"\n[drain]\non_signal = true\ntimeout = \"2s\"\n\
+/// Peers that are gone without a word are found out within three heartbeats. Whoever shares an address with one that
+/// tries wrong tokens waits for seconds.
+const CONFIG: &str = "[limits]\nheartbeat = \"500ms\"\nlockout_max = \"2s\"\n[drain]\non_signal = true\ntimeout = \"2s\"\n\
                       [delivery]\ntimeout = \"5s\"\n";
 /// Whoever is suspected is forgotten within seconds. Sessions that end are logged.
 const REGISTRY_CONFIG: &str =

@@ -7,6 +7,7 @@
 
 mod account;
 mod clock;
+mod device;
 pub mod errand;
 mod fault;
 mod field;
@@ -14,6 +15,7 @@ pub mod program;
 mod role;
 mod running;
 mod settling;
+mod trouble;
 pub mod worker;
 
 pub use account::{Account, Unsound};
@@ -29,7 +31,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use thiserror::Error;
 use tokio::time::sleep;
 
-use self::{fault::Deck, field::Field};
+use self::{fault::Deck, field::Field, trouble::Trouble};
 use crate::bad_network::Unavailable;
 
 /// What is to happen.
@@ -72,6 +74,17 @@ pub fn has_clocks() -> bool {
     clock::Clocks::find().is_some()
 }
 
+/// Whether devices can be made full on this machine, which takes the right to mount.
+#[must_use]
+pub fn has_devices() -> bool {
+    device::Device::is_permitted()
+}
+
+/// All ways in which messages are published and taken, as [`Account::ways`] calls them.
+pub fn ways() -> impl Iterator<Item = String> {
+    worker::ways::all()
+}
+
 /// Why there is no account, or a bad one.
 #[derive(Debug, Error)]
 pub enum TormentError {
@@ -106,7 +119,9 @@ pub async fn run(plan: &Plan) -> Result<Account, TormentError> {
     let mut field = Field::new(plan)?;
     let result = torment(plan, &mut field).await;
     if result.is_err() || plan.keeps {
-        field.folder.disable_cleanup(true);
+        if let Err(error) = field.keep() {
+            println!("what nodes have is not kept: {error}");
+        }
         println!("logs and journals are in {}", field.folder.path().display());
     }
     result
@@ -114,9 +129,10 @@ pub async fn run(plan: &Plan) -> Result<Account, TormentError> {
 
 async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError> {
     let mut chance = SmallRng::seed_from_u64(plan.seed);
-    let mut deck = Deck::new(field.roles(), field.has_clocks());
+    let mut deck = Deck::new(field.roles(), field.has_clocks(), field.has_devices());
     let roles = field.roles().clone();
     let mut counts = std::collections::BTreeMap::new();
+    let mut troubles = Vec::new();
     field.start_all().await?;
     // All is well at first, so that each mode has something stored.
     sleep(CALM).await;
@@ -132,13 +148,16 @@ async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError
             let (at, told) = (began.elapsed().as_secs_f64(), told.join(" and "));
             println!("{at:6.1} s: {told}, for {lasts:.1?}");
         }
+        let mut begun = Vec::new();
         for fault in &faults {
+            begun.push(now()?);
             fault.begin(field).await?;
             *counts.entry(fault.kind(&roles)).or_insert(0) += 1;
         }
         sleep(lasts).await;
-        for fault in &faults {
+        for (fault, from) in faults.into_iter().zip(begun) {
             fault.end(field).await?;
+            troubles.push(Trouble { fault, from, to: now()? });
         }
         sleep(draw(&mut chance, PEACE_MIN, plan.fault_max / 2)).await;
     }
@@ -146,8 +165,13 @@ async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError
     let mut account = field.settle().await?;
     account.faults = counts;
     account.ends = field.ends().clone();
+    account.excuses = trouble::excuses(&troubles, &roles);
     account.check()?;
     Ok(account)
+}
+
+fn now() -> Result<u64, TormentError> {
+    worker::uptime_ms().map_err(TormentError::io("asking for the time"))
 }
 
 fn draw(chance: &mut SmallRng, least: Duration, most: Duration) -> Duration {

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
-use super::worker::{Failed, Journal, LIFE, MESH, TIMEOUT, say, say_time};
+use super::worker::{Failed, Journal, LIFE, MESH, TIMEOUT, say, say_time, uptime_ms};
 
 /// Its flags.
 #[derive(Clone, Debug, Args)]
@@ -74,6 +74,7 @@ fn transports(args: &ProgramArgs) -> Result<Transports, Failed> {
 /// Whatever keeps it from its work.
 pub async fn run(args: ProgramArgs) -> Result<(), Failed> {
     let journal = Arc::new(Journal::open(&args.journal)?);
+    let _stalls = journal.watch_stalls();
     let settings = MeshSettings {
         reconnect_interval: Duration::from_millis(200),
         read_timeout: Duration::from_millis(1_500),
@@ -176,7 +177,7 @@ impl Sender {
 
     async fn send(&self, number: u64) -> Result<(), Failed> {
         let (topic, body) = (&self.topic, format!("{}/{number}", self.mesh.name()));
-        self.journal.write(&format!("P\t{topic}\t{body}"))?;
+        self.journal.write(&format!("P\t{topic}\t{body}\t{}", uptime_ms()?))?;
         let began = Instant::now();
         let sent = self.mesh.send(&self.to, body.clone()).await;
         let took = began.elapsed().as_millis();

@@ -48,6 +48,7 @@ impl Field {
         }
         reading.go_on()?;
         let mut account = reading.account;
+        account.place();
         account.is_bridged = is_bridged;
         for host in 0..self.roles().count() {
             let doing = format!("ending {}", self.roles().name(host));
@@ -116,7 +117,8 @@ impl Reading {
                 journal.display()
             )))?;
             *position += read.len() as u64;
-            self.account.read(&read);
+            let who = journal.file_stem().unwrap_or_default().to_string_lossy();
+            self.account.read(&who, &read);
         }
         Ok(())
     }

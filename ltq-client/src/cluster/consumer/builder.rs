@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ltq_core::{ChannelName, Credit, StartAt, TopicName};
+use ltq_core::{ChannelName, Credit, StartAt, TopicName, process::inherit};
 use ltq_discovery::Interest;
 use tokio::{
     sync::{oneshot, watch},
@@ -114,7 +114,7 @@ impl ClusterConsumerBuilder {
             (!self.every_node).then(|| watch_topic(&members, &settings.topic, &mut watching));
         let (first, opened) = oneshot::channel();
         let driver = Driver::new(shared.clone(), members.clone(), (sight, watching), first);
-        tokio::spawn(driver.run());
+        tokio::spawn(inherit(driver.run()));
         // From here on dropping this future closes the consumer.
         let consumer = ClusterConsumer { shared };
         let after = template.get_request_timeout();
@@ -154,6 +154,6 @@ fn watch_topic(
     let (discovery, interest) = (members.discovery().clone(), Interest::Topic(topic.clone()));
     let members = members.clone();
     let wait = move |failures| members.wait(failures);
-    watching.spawn(follow(discovery, interest, wait, hear));
+    watching.spawn(inherit(follow(discovery, interest, wait, hear)));
     sight
 }

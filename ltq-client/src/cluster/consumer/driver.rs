@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ltq_core::{Credit, Refusal};
+use ltq_core::{Credit, Refusal, process::inherit};
 use ltq_discovery::{NodeId, NodeInfo, NodeSet};
 use tokio::{
     sync::{oneshot, watch},
@@ -18,7 +18,7 @@ use super::{
     shared_credit::SharedCredit,
 };
 use crate::{
-    Client, Consumer, CreditUse,
+    Client, Consumer, ConsumerSeat, CreditUse,
     cluster::Members,
     connection::deadline,
     consumer::{ConsumerShared, End, Standing, Watcher},
@@ -39,6 +39,8 @@ pub(super) struct Driver {
     slots: BTreeMap<u64, Slot>,
     /// The subscription of each node that is to have one.
     current: BTreeMap<NodeId, u64>,
+    /// The seat that it has there, and that those before it had, unless they were left in peace.
+    seats: BTreeMap<NodeId, ConsumerSeat>,
     made: u64,
     /// Lent to the changes.
     changed: Vec<u64>,
@@ -76,6 +78,7 @@ impl Driver {
             _watching: watching,
             slots: BTreeMap::new(),
             current: BTreeMap::new(),
+            seats: BTreeMap::new(),
             made: 0,
             changed: Vec::new(),
             first: Some(first),
@@ -189,7 +192,7 @@ impl Driver {
         if slot.is_leaving && (subscribed.is_none() || is_done) {
             if let Some(consumer) = self.take_slot(number) {
                 // It takes its connection with it once its last answers have been heard.
-                tokio::spawn(consumer.close());
+                tokio::spawn(inherit(consumer.close()));
             }
             return true;
         }
@@ -261,6 +264,7 @@ impl Driver {
         let candidates: BTreeMap<_, _> =
             candidates.into_iter().map(|node| (node.id().clone(), node)).collect();
         self.shared.retain_nodes(&candidates);
+        self.seats.retain(|id, _| candidates.contains_key(id));
         let current: Vec<_> =
             self.current.iter().map(|(id, number)| (id.clone(), *number)).collect();
         for (id, number) in current {
@@ -302,6 +306,10 @@ impl Driver {
         if let Some(slot) = self.slots.get_mut(&number) {
             slot.is_leaving = true;
             self.shared.set_leaving(number, true);
+            if slot.connection.is_some() {
+                // Whoever comes after it must not end it before its last answers.
+                self.seats.remove(id);
+            }
         }
         // One that is not up has nothing to settle.
         self.look_at(number, now);
@@ -322,7 +330,10 @@ impl Driver {
         self.made += 1;
         let number = self.made;
         let watcher = Watcher::new(number, self.shared.changes.clone());
-        let consumer = Consumer::lent(&client, self.shared.settings.clone(), watcher);
+        let entropy = &*self.shared.entropy;
+        let seat = self.seats.entry(id.clone()).or_insert_with(|| ConsumerSeat::drawn(entropy));
+        let settings = (self.shared.settings.clone(), seat.clone());
+        let consumer = Consumer::lent(&client, settings, watcher);
         let own = consumer.shared().clone();
         if !self.shared.add(number, id, consumer) {
             return;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ltq_core::{Durability, NameError, ProducerName, TopicName};
+use ltq_core::{Durability, NameError, ProducerName, TopicName, process::inherit};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
@@ -232,7 +232,7 @@ impl ClusterProducerBuilder {
         }));
         self.cluster.register(&shared)?;
         let (first, opened) = oneshot::channel();
-        tokio::spawn(Keeper::new(shared.clone(), members.clone(), first).run());
+        tokio::spawn(inherit(Keeper::new(shared.clone(), members.clone(), first).run()));
         // From here on dropping this future closes the producer.
         let handle = Arc::new(Handle(shared.clone()));
         match timeout(after, opened).await {

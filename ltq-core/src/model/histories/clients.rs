@@ -163,35 +163,17 @@ impl History {
             let log = (self.oracle.first_kept(), self.oracle.end());
             self.oracle.starts.asks(name, asks, log);
         }
-        let Terms { messages, bytes, timeout_ms } = terms;
+        let Terms { messages, bytes, timeout_ms, seat } = terms;
         let timeout = timeout_ms.map(Duration::from_millis);
         let agreed = timeout.unwrap_or(self.oracle.limits.delivery_timeout);
         self.oracle.subscribes(consumer, name, (messages, bytes), agreed);
         let (channel, credit) = (channel(name), Credit { messages, bytes });
-        let claim = None;
-        self.tell(Event::Subscribe { consumer, channel, start, create, timeout, credit, claim });
-    }
-
-    pub(super) fn take_seat(&mut self, index: usize, name: &str, number: u8, turn: u64) {
-        let consumer = consumer(index);
-        if self.oracle.consumers.contains_key(&consumer) {
-            return;
-        }
-        let (messages, bytes) = (5, 1 << 20);
-        let agreed = self.oracle.limits.delivery_timeout;
-        self.oracle.subscribes(consumer, name, (messages, bytes), agreed);
-        self.oracle.seats.insert(consumer, (number, turn));
-        let seat = Seat { number: [number; 16], turn };
-        let claim = Some(Claim { owner: "a test".into(), seat });
-        self.tell(Event::Subscribe {
-            consumer,
-            channel: channel(name),
-            start: StartAt::Earliest,
-            create: false,
-            timeout: None,
-            credit: Credit { messages, bytes },
-            claim,
+        let claim = seat.map(|(number, turn)| {
+            self.oracle.seats.insert(consumer, (number, turn));
+            let seat = Seat { number: [number; 16], turn };
+            Claim { owner: "a test".into(), seat }
         });
+        self.tell(Event::Subscribe { consumer, channel, start, create, timeout, credit, claim });
     }
 
     pub(super) fn unsubscribe(&mut self, consumer: ConsumerId) {

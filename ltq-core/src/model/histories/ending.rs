@@ -238,7 +238,7 @@ impl History {
         for index in 0..CONSUMERS {
             self.step(&Step::Hold { consumer: index, held: false });
         }
-        let terms = Terms { messages: 20, bytes: 1 << 20, timeout_ms: None };
+        let terms = Terms { messages: 20, bytes: 1 << 20, timeout_ms: None, seat: None };
         for (index, name) in (10..).zip(["a", "b"]) {
             if self.oracle.channels.contains_key(name) {
                 self.subscribe(index, name, Start::Earliest, false, terms);

@@ -300,9 +300,6 @@ impl History {
             Step::Subscribe { consumer, channel, start, create, terms } => {
                 self.subscribe(consumer, CHANNELS[channel], start, create, terms);
             }
-            Step::TakeSeat { consumer, channel, seat, turn } => {
-                self.take_seat(consumer, CHANNELS[channel], seat, turn);
-            }
             Step::Unsubscribe { consumer: index } => self.unsubscribe(consumer(index)),
             Step::SessionEnded { session } => {
                 self.oracle.leave(consumer(session));

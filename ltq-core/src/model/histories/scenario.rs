@@ -66,13 +66,6 @@ pub(super) enum Step {
         create: bool,
         terms: Terms,
     },
-    /// Asks for a seat in a channel that is there, which somebody may have.
-    TakeSeat {
-        consumer: usize,
-        channel: usize,
-        seat: u8,
-        turn: u64,
-    },
     Unsubscribe {
         consumer: usize,
     },
@@ -164,6 +157,8 @@ pub(super) struct Terms {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) timeout_ms: Option<u64>,
+    /// Which seat it asks for, which somebody may have, and in which turn.
+    pub(super) seat: Option<(u8, u64)>,
 }
 
 /// A verdict on so many tags, the first being so far before the last one delivered.
@@ -280,10 +275,12 @@ fn terms() -> impl Strategy<Value = Terms> {
     let bytes = prop_oneof![4 => Just(1u64 << 20), 1 => 0u64..200];
     let timeout_ms =
         prop_oneof![4 => Just(None), 2 => (1u64..2_500).prop_map(Some), 1 => Just(Some(9_000))];
-    (0u64..12, bytes, timeout_ms).prop_map(|(messages, bytes, timeout_ms)| Terms {
+    let seat = prop_oneof![1 => Just(None), 1 => (0..3u8, 0..4u64).prop_map(Some)];
+    (0u64..12, bytes, timeout_ms, seat).prop_map(|(messages, bytes, timeout_ms, seat)| Terms {
         messages,
         bytes,
         timeout_ms,
+        seat,
     })
 }
 
@@ -325,13 +322,10 @@ fn consuming() -> impl Strategy<Value = Step> {
         1 => prop::collection::vec(part(), 2..4),
     ];
     prop_oneof![
-        10 => (c.clone(), ch, start(), create, terms()).prop_map(
+        14 => (c.clone(), ch, start(), create, terms()).prop_map(
             |(consumer, channel, start, create, terms)| {
                 Step::Subscribe { consumer, channel, start, create, terms }
             }
-        ),
-        4 => (c.clone(), 0..CHANNELS.len(), 0..3u8, 0..4u64).prop_map(
-            |(consumer, channel, seat, turn)| Step::TakeSeat { consumer, channel, seat, turn }
         ),
         4 => c.clone().prop_map(|consumer| Step::Unsubscribe { consumer }),
         2 => (0..CONSUMERS).prop_map(|session| Step::SessionEnded { session }),

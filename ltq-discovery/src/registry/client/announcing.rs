@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ltq_core::Address;
+use ltq_core::{Address, process::inherit};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
@@ -76,7 +76,7 @@ impl Announcing {
             let (shared, told) = (Arc::clone(&shared), Some(told.clone()));
             let address = address.clone();
             let teller = Teller { shared, registry, address, told, may_have: false };
-            tasks.spawn(teller.run());
+            tasks.spawn(inherit(teller.run()));
         }
         drop(told);
         let mut refused = None;
@@ -240,6 +240,7 @@ impl Teller {
                 let _ = told.send(outcome(self.address.clone(), why));
             }
             tokio::select! {
+                biased;
                 () = sleep(wait) => {}
                 _ = newest.wait_for(|number| *number == WITHDRAWN) => {
                     return (self.registry, self.left());
@@ -267,6 +268,7 @@ impl Teller {
     async fn try_talk(&mut self, newest: &mut watch::Receiver<u64>) -> Result<End, End> {
         let shared = Arc::clone(&self.shared);
         let mut talk = tokio::select! {
+            biased;
             talk = Talk::begin(&shared.config, &self.address) => talk?,
             _ = newest.wait_for(|number| *number == WITHDRAWN) => return Ok(End::GivenUp),
         };

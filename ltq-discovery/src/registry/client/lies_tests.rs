@@ -234,6 +234,7 @@ async fn a_registry_that_reads_nothing_is_left_however_much_it_says() {
     // More than any pipe holds: it is never all sent.
     let announcing = tokio::spawn(async move { registries.announce(wide(20_000, "x")).await });
     let mut victim = liar.victim(1).await;
+    let began = tokio::time::Instant::now();
     let flood = async {
         loop {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -245,6 +246,9 @@ async fn a_registry_that_reads_nothing_is_left_however_much_it_says() {
         }
     };
     within(flood).await;
+    // Four beats, and as long as it takes to say the next one.
+    let left = began.elapsed();
+    assert!((4_000..=4_100).contains(&left.as_millis()), "{left:?}");
     let mut again = liar.victim(1).await;
     again.hear_until(|ask| *ask == Ask::Announced).await;
     again.say(Say::Taken).await;

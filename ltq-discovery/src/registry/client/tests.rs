@@ -173,12 +173,37 @@ async fn without_any_registry_what_was_told_stays_and_the_loss_is_told_once() {
     assert!(matches!(late, DiscoveryError::Unreachable { .. }), "{late}");
     // It is back, and knows the node again soon: nothing is different.
     let registry = Served::start(&network, "r").await;
+    knows_soon(&registry, 1).await;
+}
+
+/// Waits until a registry that has just been started knows so many nodes.
+async fn knows_soon(registry: &Served, nodes: usize) {
     let told = async {
-        while registry.server.look(|registry| registry.nodes().count()) < 1 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        while registry.server.look(|registry| registry.nodes().count()) < nodes {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(30), told).await.unwrap();
+    timeout(SOON, told).await.expect("it knows them soon");
+}
+
+/// The longest that a node waits before it tries a registry again, and what the trial takes.
+const SOON: Duration = Duration::from_millis(5_050);
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_was_away_for_however_long_knows_all_nodes_within_five_seconds() {
+    let network = InProcess::new();
+    let mut registry = Served::start(&network, "r").await;
+    let mut nodes = Vec::new();
+    for number in 0..30 {
+        let registries = registries(&network, &["r"]);
+        nodes.push(announced(&registries, node(&format!("n{number}"), &["orders"])).await);
+    }
+    for away in [1, 3, 10, 60, 600, 7_200] {
+        registry.stop().await;
+        tokio::time::sleep(Duration::from_secs(away)).await;
+        registry = Served::start(&network, "r").await;
+        knows_soon(&registry, 30).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +232,7 @@ async fn a_registry_that_comes_back_empty_takes_no_node_away() {
             was_suspected && well(nodes)
         })
         .await;
-        assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
+        assert!(back.elapsed() <= SOON, "{:?}", back.elapsed());
         // One that does not come back is gone in the end.
         drop(n1);
         registry.stop().await;
@@ -240,7 +265,9 @@ async fn a_full_registry_forgets_no_node_for_what_it_cannot_take_in() {
     assert_eq!(there, node("n1", &["a", "b"]).with_state(NodeState::Draining));
     // Once there is room it is told again.
     greedy.withdraw().await.unwrap();
+    let began = tokio::time::Instant::now();
     until(&mut watch, |nodes| nodes.iter().eq([&more])).await;
+    assert!(began.elapsed() <= SOON, "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

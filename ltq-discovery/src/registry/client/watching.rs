@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ltq_core::{Address, ChannelName, TopicName};
+use ltq_core::{Address, ChannelName, TopicName, process::inherit};
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
@@ -71,7 +71,7 @@ impl Watching {
         for (registry, address) in config.addresses.iter().enumerate() {
             let listener =
                 Listening { shared: Arc::clone(&shared), registry, address: address.clone() };
-            tasks.spawn(listener.run());
+            tasks.spawn(inherit(listener.run()));
         }
         let all = config.addresses.len();
         let known = |standing: &Standing| standing.news > 0 || standing.refused == all;
@@ -132,6 +132,7 @@ impl Watch for Watching {
                 }
             };
             tokio::select! {
+                biased;
                 _ = self.news.changed() => {}
                 () = later => {}
             }

@@ -36,7 +36,7 @@ async fn the_next_one_knows_what_was_forwarded_before_it() {
 }
 
 /// What the broker has given to a connection that is dead, and takes for well.
-async fn dead_line(field: &mut Field) -> (line::Line, field::Forwarding) {
+async fn dead_line(field: &mut Field) -> (crate::line::Line, field::Forwarding) {
     let line = field.lay_line("a");
     field.publish("a", "orders", 0..50).await;
     let forwarding = field.forward("line", "b", "orders", |_| {}).await;

@@ -13,8 +13,11 @@ use ltq_transport::InProcess;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::{line::Line, *};
-use crate::bridge::{Budget, Memories, Names, Order, RouteCounts, RouteFigures, Site};
+use super::*;
+use crate::{
+    bridge::{Budget, Memories, Names, Order, RouteCounts, RouteFigures, Site},
+    line::Line,
+};
 
 /// Brokers `a` and `b`, and `c` where it is started, each with a client.
 pub(super) struct Field {

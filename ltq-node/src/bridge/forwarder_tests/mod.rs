@@ -3,7 +3,6 @@
 mod again;
 mod field;
 mod large;
-mod line;
 mod several;
 mod trouble;
 

@@ -38,6 +38,12 @@ pub(super) struct Account<'a> {
     /// Which node was gone from when until when.
     pub(super) struck: Vec<(&'a str, Duration, Duration)>,
     pub(super) has: Vec<Has<'a>>,
+    /// From when until when each host's process stood still.
+    standstills: BTreeMap<&'a str, Vec<(Duration, Duration)>>,
+    /// Who posed as which node: by a host's name, and whether registries had to believe it.
+    pub(super) strangers: BTreeMap<&'a str, (&'a str, bool)>,
+    /// Whose disk lost what was not synced, since it was started.
+    lost: BTreeSet<&'a str>,
     /// When each program crashed.
     crashes: BTreeMap<&'a str, Vec<Duration>>,
     /// When the last thing happened.
@@ -125,6 +131,15 @@ impl<'a> Account<'a> {
                 What::Killed { power: true } => {
                     account.power_cuts.entry(&event.who).or_default().push(event.at);
                 }
+                // What it was to have synced may be gone, at once or for whoever starts there next.
+                What::DiskFailed { lost: true, .. } => {
+                    account.power_cuts.entry(&event.who).or_default().push(event.at);
+                    account.lost.insert(&event.who);
+                }
+                What::Started => drop(account.lost.remove(event.who.as_str())),
+                What::Killed { .. } | What::Stopped(_) if account.lost.contains(&*event.who) => {
+                    account.power_cuts.entry(&event.who).or_default().push(event.at);
+                }
                 What::Crashed => account.crashes.entry(&event.who).or_default().push(event.at),
                 _ => {}
             }
@@ -205,6 +220,16 @@ impl<'a> Account<'a> {
             Scene::Recovers => {
                 self.struck.last_mut().into_iter().for_each(|struck| struck.2 = at);
             }
+            Scene::StandsStill => {
+                self.standstills.entry(&event.who).or_default().push((at, Duration::MAX));
+            }
+            Scene::GoesOn => {
+                let of = self.standstills.get_mut(event.who.as_str());
+                of.and_then(|of| of.last_mut()).into_iter().for_each(|last| last.1 = at);
+            }
+            Scene::Poses { node, is_let_in } => {
+                self.strangers.insert(&event.who, (node, *is_let_in));
+            }
             Scene::Left { .. } => {}
             Scene::Has { node, topic, end, acked } => {
                 self.is_disturbed(at);
@@ -241,6 +266,12 @@ impl<'a> Account<'a> {
     /// Whether a program crashed after that.
     pub(super) fn crashed_after(&self, who: &str, at: Duration) -> bool {
         self.crashes.get(who).is_some_and(|crashes| crashes.iter().any(|crash| *crash >= at))
+    }
+
+    /// When a program could do by itself what was due then: later if it stood still.
+    pub(super) fn could_by(&self, who: &str, due: Duration) -> Duration {
+        let all = self.standstills.get(who).into_iter().flatten();
+        all.fold(due, |due, &(from, until)| if from <= due { due.max(until) } else { due })
     }
 
     /// The channels of a topic that somebody consumes.

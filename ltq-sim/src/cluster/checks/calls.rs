@@ -7,7 +7,8 @@ use crate::violation::{Violation, breaks};
 
 pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
     let late = account.messages.iter().filter_map(|(body, message)| {
-        let due = message.handed + message.within + GRACE;
+        let due = account.could_by(message.who, message.handed + message.within);
+        let due = due.saturating_add(GRACE);
         let told = match message.told {
             Some((at, _)) => at,
             None if account.crashed_after(message.who, message.handed) => return None,

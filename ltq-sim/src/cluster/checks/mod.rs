@@ -10,6 +10,7 @@ mod once;
 mod order;
 mod published;
 mod sight;
+mod strangers;
 mod totals;
 
 use crate::{history::Event, violation::Violation};
@@ -26,6 +27,7 @@ pub(super) fn all(events: &[Event]) -> Vec<Violation> {
         sight::check,
         avoided::check,
         alone::check,
+        strangers::check,
     ];
     let in_the_end = [confirmed::check, acked::check, totals::check];
     let mut broken: Vec<_> = always.iter().flat_map(|check| check(&account)).collect();

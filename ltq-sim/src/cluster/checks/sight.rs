@@ -29,7 +29,9 @@ pub(super) fn check(account: &Account<'_>) -> Vec<Violation> {
                     let sight = sights.iter().find(|sight| sight.node == *node);
                     match sight {
                         None => breaks(told(at, format!("does not see {node}"))),
-                        Some(sight) if sight.is_suspected || !sight.is_ready => {
+                        Some(sight)
+                            if sight.is_suspected || !sight.is_ready || sight.host != *node =>
+                        {
                             breaks(told(at, format!("sees {sight}")));
                         }
                         Some(_) => {}

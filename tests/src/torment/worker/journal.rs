@@ -3,12 +3,14 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::BROKEN;
+use super::{BROKEN, uptime_ms};
+use crate::Stalls;
 
 /// Where it is written down what became of messages. See [`worker`](super).
 pub(in crate::torment) struct Journal {
@@ -36,6 +38,17 @@ impl Journal {
     pub(in crate::torment) fn write(&self, line: &str) -> io::Result<()> {
         // In one call, so that whoever reads it meanwhile sees whole lines, but for the last.
         self.file.lock().write_all(format!("{}\n", line.replace('\n', " ")).as_bytes())
+    }
+
+    /// Writes down from now on when this program is kept from running.
+    pub(in crate::torment) fn watch_stalls(self: &Arc<Self>) -> Stalls {
+        let journal = self.clone();
+        Stalls::watch_and(move |stall| {
+            let Ok(to) = uptime_ms() else { return };
+            let from = to.saturating_sub((stall.to - stall.from).as_millis() as u64);
+            // Where nothing can be written, whoever waits for the machine finds out by itself.
+            let _ = journal.write(&format!("S\t-\t-\t{from}\t{to}"));
+        })
     }
 
     /// A message was taken.

@@ -3,15 +3,18 @@
 //! Each writes down what it does and was told, a line each, parted by tabs, the times being those for which the
 //! machine had run:
 //!
-//! - `P` topic, body: about to be published;
-//! - `C` topic, body, node, offset, milliseconds, durability: confirmed;
+//! - `P` topic, body, time: about to be published;
+//! - `C` topic, body, node, offset, milliseconds, durability, way: confirmed;
 //! - `U` topic, body, milliseconds, error: nobody knows;
 //! - `F` topic, body, milliseconds, error: nothing happened;
 //! - `M` topic, body, from, to: its order moves, and nothing happened;
-//! - `G` topic, body, node, offset, id, attempt, time: taken;
+//! - `G` topic, body, node, offset, id, attempt, time, way: taken; `?` for a node is one that nobody was told of;
 //! - `A` topic, body, node, offset, attempt, time: acked, and its node has confirmed that;
 //! - `E` topic, body, node, time, time: given back, and taken before its delay was over;
-//! - `D` topic, body, offset, origin: found at the bridge's destination.
+//! - `D` topic, body, offset, origin: found at the bridge's destination;
+//! - `S` nothing, nothing, time, time: this program was kept from running.
+//!
+//! A way is how it was published or taken: see [`ways`].
 //!
 //! Whoever is killed and started again lives once more, and numbers its messages from another million on.
 
@@ -19,13 +22,15 @@ mod consuming;
 mod journal;
 mod mode;
 mod publishing;
+mod seats;
+pub(super) mod ways;
 mod words;
 
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 use futures::future::{try_join, try_join_all};
-use ltq_client::{Client, Cluster};
+use ltq_client::{Client, ClientBuilder, Cluster};
 use ltq_discovery::registry::Registries;
 use ltq_transport::{ClientTrust, Fingerprint, Quic, Tcp, Tls, Transports};
 use tokio::{
@@ -35,10 +40,15 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use self::{consuming::consume, mode::MODES, publishing::Publishing};
+use self::{
+    consuming::consume,
+    mode::MODES,
+    publishing::Publishing,
+    ways::{Call, Take},
+};
 pub(super) use self::{
     journal::Journal,
-    mode::{is_ordered, may_repeat, topics},
+    mode::{is_ordered, may_repeat, moves_silently, topics},
     words::{say, say_time, uptime_ms},
 };
 
@@ -51,6 +61,10 @@ pub struct WorkerArgs {
     /// How often there was one of this name before.
     #[arg(long, default_value_t = 0)]
     life: u64,
+    /// How often another one was started before it, of whatever name, and what the seed adds to that: by this it
+    /// chooses the ways in which it publishes and consumes.
+    #[arg(long, default_value_t = 0)]
+    turn: usize,
     /// Where registries are.
     #[arg(long)]
     registry: Vec<String>,
@@ -113,7 +127,9 @@ pub async fn run(args: WorkerArgs) -> Result<(), Failed> {
     let (quiet, told) = watch::channel(false);
     let mut work = Work::default();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut starting = Box::pin(start(args, told));
+    let journal = Arc::new(Journal::open(&args.journal)?);
+    let _stalls = journal.watch_stalls();
+    let mut starting = Box::pin(start(args, journal, told));
     let mut is_ready = false;
     loop {
         let line = tokio::select! {
@@ -156,61 +172,87 @@ struct Work {
 }
 
 /// Opens everything, whatever fails meanwhile.
-async fn start(args: WorkerArgs, quiet: watch::Receiver<bool>) -> Result<Work, Failed> {
-    let journal = Arc::new(Journal::open(&args.journal)?);
+async fn start(
+    args: WorkerArgs,
+    journal: Arc<Journal>,
+    quiet: watch::Receiver<bool>,
+) -> Result<Work, Failed> {
     let connect = |over| insist("connecting", move |args: WorkerArgs| connect(args, over), &args);
     let (publishing, consuming) =
         try_join(connect(args.publish_over), connect(args.consume_over)).await?;
     let mut work = Work::default();
-    let consumers = MODES.map(|mode| {
+    let consumers = MODES.iter().enumerate().map(|(index, mode)| {
         let (cluster, topic) = (consuming.clone(), mode.topic(&args.name));
+        let way = Take::nth(args.turn + index);
         let open = move |topic: String| {
-            let builder = cluster.consumer_builder(topic, CHANNEL).credit(200, 1 << 20);
-            builder.open()
+            let builder = cluster.consumer_builder(topic, CHANNEL).credit(CREDIT, 1 << 20);
+            builder.every_node(way == Take::EveryNode).open()
         };
-        async move { insist("consuming", open, &topic).await }
+        async move {
+            let consumer = match way {
+                // They open their own, one at each node.
+                Take::Seat => None,
+                _ => Some(insist("consuming", open, &topic).await?),
+            };
+            Ok::<_, Failed>((way, topic, consumer))
+        }
     });
-    for consumer in try_join_all(consumers).await? {
-        work.consumers.spawn(consume(consumer, journal.clone()));
+    for (way, topic, consumer) in try_join_all(consumers).await? {
+        let journal = journal.clone();
+        match consumer {
+            Some(consumer) => work.consumers.spawn(consume(consumer, way, journal)),
+            None => {
+                let (client, scheme) =
+                    (client(&args, args.consume_over)?, args.consume_over.scheme());
+                let seats = seats::Seats { cluster: consuming.clone(), client, scheme, topic };
+                work.consumers.spawn(seats.consume(journal))
+            }
+        };
     }
     let producers = MODES.map(|mode| {
         let (cluster, name) = (publishing.clone(), args.name.clone());
         let open = move |name: String| mode.producer(&cluster, &name).open();
         async move { insist("publishing", open, &name).await.map(|producer| (mode, producer)) }
     });
-    for (mode, producer) in try_join_all(producers).await? {
+    for (index, (mode, producer)) in try_join_all(producers).await?.into_iter().enumerate() {
         let publishing = Publishing {
             producer,
             client: args.name.clone(),
             first: args.life * LIFE,
+            order: mode.ordered,
+            call: Call::nth(args.turn + index),
             journal: journal.clone(),
             quiet: quiet.clone(),
         };
-        if mode.ordered.is_some() {
-            for key in 0..mode::KEYS {
-                let pause = mode::pause_of_a_key(args.rate);
-                work.producers.spawn(publishing.clone().of_key(key, pause));
+        match mode.ordered {
+            // Who waits for each receipt can wait for what was published before, too, when the order moves.
+            Some(order) if publishing.call == Call::Send => {
+                let keys = if order.has_keys { mode::KEYS } else { 1 };
+                let pause = Duration::from_secs(u64::from(keys)) / args.rate.max(1);
+                for key in 0..keys {
+                    work.producers.spawn(publishing.clone().of_key(key, pause));
+                }
             }
-        } else {
-            work.producers.spawn(publishing.at_rate(args.rate));
+            _ => drop(work.producers.spawn(publishing.at_rate(args.rate))),
         }
     }
     work.clusters = vec![publishing, consuming];
     Ok(work)
 }
 
-async fn connect(args: WorkerArgs, over: Over) -> Result<Cluster, Failed> {
+fn client(args: &WorkerArgs, over: Over) -> Result<ClientBuilder, Failed> {
     let trust = ClientTrust::fingerprint(args.fingerprint)?;
     let transports = match over {
         Over::Tcp => Transports::new().with(Tcp::default()),
         Over::Tls => Transports::new().with(Tls::default().trusting(trust)),
         Over::Quic => Transports::new().with(Quic::default().trusting(trust)),
     };
-    let client = Client::builder()
-        .name(&args.name)
-        .transports(transports)
-        .connect_timeout(CONNECT)
-        .request_timeout(CONNECT);
+    let client = Client::builder().name(&args.name).token(TOKEN).transports(transports);
+    Ok(client.connect_timeout(CONNECT).request_timeout(CONNECT))
+}
+
+async fn connect(args: WorkerArgs, over: Over) -> Result<Cluster, Failed> {
+    let client = client(&args, over)?;
     let mut registries = Registries::builder(Transports::new().with(Tcp::default()))
         .connect_timeout(CONNECT)
         .patience(CONNECT);
@@ -239,6 +281,8 @@ async fn insist<A: Clone, T, E: Into<Failed>, F: Future<Output = Result<T, E>>>(
 
 /// How many messages of one life there may be.
 pub(super) const LIFE: u64 = 1_000_000;
+/// A node in a journal of which nobody was told which it is.
+pub(super) const NOBODY_KNOWS: &str = "?";
 /// What ends a line that was not written to its end.
 pub(super) const BROKEN: char = '#';
 /// What topics of a mesh begin with: what one program sends to another.
@@ -247,7 +291,12 @@ pub(super) const MESH: &str = "mesh-";
 pub(super) const FLEETING: &str = "memory";
 /// How long a publish may take in all.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
-const CHANNEL: &str = "work";
+/// What every node asks for.
+pub(super) const TOKEN: &str = "of the torment";
+/// What is consumed. The bridge has a channel of its own.
+pub(super) const CHANNEL: &str = "work";
+/// How many messages a consumer may hold.
+const CREDIT: u64 = 200;
 const CONNECT: Duration = Duration::from_secs(5);
 const INSIST_MAX: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(200);

@@ -1,7 +1,5 @@
 //! The modes in which clients publish, each to a topic of its own.
 
-use std::time::Duration;
-
 use ltq_client::{Availability, Choice, Cluster, ClusterProducerBuilder, Durability, Failover};
 
 /// How messages are published to one topic.
@@ -12,12 +10,28 @@ pub(super) struct Mode {
     failover: Failover,
     choice: Choice,
     durability: Durability,
-    /// Messages have keys, and are in order by them.
-    pub(super) ordered: Option<Availability>,
+    /// Messages are in order.
+    pub(super) ordered: Option<Order>,
+}
+
+/// What of a mode is in order, and what becomes of that when nodes go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    availability: Availability,
+    /// By the keys of messages; otherwise they have none, and all of a topic are one order.
+    pub(super) has_keys: bool,
+    /// Nobody is told when it moves.
+    is_silent: bool,
+}
+
+impl Order {
+    const fn by_key(availability: Availability) -> Option<Self> {
+        Some(Self { availability, has_keys: true, is_silent: false })
+    }
 }
 
 /// All of them.
-pub(super) const MODES: [Mode; 7] = [
+pub(super) const MODES: [Mode; 9] = [
     Mode {
         name: "plain",
         failover: Failover::AtLeastOnce,
@@ -58,14 +72,32 @@ pub(super) const MODES: [Mode; 7] = [
         failover: Failover::SameNode,
         choice: Choice::LeastLoaded,
         durability: Durability::Disk,
-        ordered: Some(Availability::Move),
+        ordered: Order::by_key(Availability::Move),
     },
     Mode {
         name: "keyed",
         failover: Failover::SameNode,
         choice: Choice::LeastLoaded,
         durability: Durability::Os,
-        ordered: Some(Availability::Fail),
+        ordered: Order::by_key(Availability::Fail),
+    },
+    Mode {
+        name: "keyless",
+        failover: Failover::SameNode,
+        choice: Choice::LeastLoaded,
+        durability: Durability::Os,
+        ordered: Some(Order {
+            availability: Availability::Move,
+            has_keys: false,
+            is_silent: false,
+        }),
+    },
+    Mode {
+        name: "silent",
+        failover: Failover::SameNode,
+        choice: Choice::LeastLoaded,
+        durability: Durability::Disk,
+        ordered: Some(Order { availability: Availability::Move, has_keys: true, is_silent: true }),
     },
 ];
 
@@ -92,7 +124,7 @@ impl Mode {
             _ => builder,
         };
         match self.ordered {
-            Some(availability) => builder.ordered(availability),
+            Some(order) => builder.ordered(order.availability).moves_silently(order.is_silent),
             None => builder,
         }
     }
@@ -110,15 +142,19 @@ pub(in crate::torment) fn may_repeat(topic: &str) -> bool {
     MODES.iter().any(|mode| mode.name == topic && mode.failover == Failover::AtLeastOnce)
 }
 
-/// Whether messages of this topic are in order by key.
+/// Whether messages of this topic are in order, by their keys if they have any.
 pub(in crate::torment) fn is_ordered(topic: &str) -> bool {
-    let of = |mode: &Mode| topic.strip_prefix(mode.name).is_some_and(|rest| rest.starts_with('-'));
-    MODES.iter().any(|mode| mode.ordered.is_some() && of(mode))
+    order(topic).is_some()
 }
 
-/// How long one message of a key waits for the next, so that all keys of a mode come to its rate.
-pub(super) fn pause_of_a_key(rate: u32) -> Duration {
-    Duration::from_secs(u64::from(KEYS)) / rate.max(1)
+/// Whether nobody is told when the order of this topic moves.
+pub(in crate::torment) fn moves_silently(topic: &str) -> bool {
+    order(topic).is_some_and(|order| order.is_silent)
+}
+
+fn order(topic: &str) -> Option<Order> {
+    let of = |mode: &Mode| topic.strip_prefix(mode.name).is_some_and(|rest| rest.starts_with('-'));
+    MODES.iter().find(|mode| of(mode)).and_then(|mode| mode.ordered)
 }
 
 /// Keys of an ordered topic.

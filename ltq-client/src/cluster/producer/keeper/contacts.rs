@@ -77,6 +77,7 @@ impl Contacts {
     fn watch(&self, (id, number, mut state, mut forgotten): Change) {
         self.changes.push(Box::pin(async move {
             tokio::select! {
+                biased;
                 changed = state.changed() => changed.ok().map(|()| (id, number, state, forgotten)),
                 _ = &mut forgotten => None,
             }

@@ -28,7 +28,7 @@ const fn publish(back: u64, count: u64, durability: Option<Durability>) -> Step 
 }
 
 fn subscribe(channel: usize) -> Step {
-    let terms = Terms { messages: 1, bytes: 1 << 20, timeout_ms: None };
+    let terms = Terms { messages: 1, bytes: 1 << 20, timeout_ms: None, seat: None };
     Step::Subscribe { consumer: 0, channel, start: Start::Earliest, create: true, terms }
 }
 
@@ -72,7 +72,7 @@ fn promise_12_a_delay_that_has_ended_does_not_begin_again_when_the_wall_clock_st
 
 #[test]
 fn promise_3_touching_the_start_of_a_run_in_vain_leaves_the_rest_to_be_touched() {
-    let terms = Terms { messages: 3, bytes: 1 << 20, timeout_ms: None };
+    let terms = Terms { messages: 3, bytes: 1 << 20, timeout_ms: None, seat: None };
     let start = Part { back: 3, count: 1, verdict: Verdict::Touch };
     let end = Part { back: 0, count: 0, verdict: Verdict::Touch };
     plays(vec![
@@ -144,7 +144,7 @@ fn promise_9_an_ephemeral_topic_goes_though_the_last_that_came_had_left_before_i
 
 #[test]
 fn promise_9_pausing_a_channel_whose_state_could_not_be_stored_gives_up_what_it_has_acked() {
-    let terms = Terms { messages: 1, bytes: 1 << 20, timeout_ms: None };
+    let terms = Terms { messages: 1, bytes: 1 << 20, timeout_ms: None, seat: None };
     plays(vec![
         subscribe(0),
         Step::Open { producer: 2, resume: false },
@@ -165,7 +165,7 @@ fn promise_9_pausing_a_channel_whose_state_could_not_be_stored_gives_up_what_it_
 #[test]
 fn promise_16_a_channel_that_is_full_of_what_was_discarded_before_it_waits_for_an_ack() {
     let comes = |consumer, channel, messages| {
-        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None, seat: None };
         Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
     };
     let settle = |back, count, verdict| Step::Settle {
@@ -208,7 +208,7 @@ fn promise_12_a_delay_goes_on_from_the_time_that_the_topic_knew_when_it_was_stor
 #[test]
 fn promise_13_what_was_damaged_and_discarded_then_is_damaged_for_a_channel_made_later() {
     let comes = |consumer, channel, messages| {
-        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None, seat: None };
         Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
     };
     plays(vec![
@@ -229,7 +229,7 @@ fn promise_13_what_was_damaged_and_discarded_then_is_damaged_for_a_channel_made_
 #[test]
 fn promise_12_what_was_discarded_before_a_channel_was_made_and_aged_out_then_is_no_news() {
     let comes = |consumer, channel, start, messages| {
-        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None, seat: None };
         Step::Subscribe { consumer, channel, start, create: true, terms }
     };
     let settle = |back, verdict| Step::Settle {
@@ -255,7 +255,7 @@ fn promise_12_what_was_discarded_before_a_channel_was_made_and_aged_out_then_is_
 #[test]
 fn promise_13_what_a_limit_takes_while_what_follows_is_found_damaged_is_dropped() {
     let comes = |consumer, channel, messages| {
-        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None, seat: None };
         Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
     };
     let limit = |bytes_max| Step::Alter(Retention { bytes_max, ..Retention::default() });
@@ -282,7 +282,7 @@ fn promise_13_what_a_limit_takes_while_what_follows_is_found_damaged_is_dropped(
 #[test]
 fn promise_13_one_of_two_damaged_ones_is_given_up_and_the_other_delivered_from_memory() {
     let comes = |consumer, channel, messages| {
-        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None };
+        let terms = Terms { messages, bytes: 1 << 20, timeout_ms: None, seat: None };
         Step::Subscribe { consumer, channel, start: Start::Earliest, create: true, terms }
     };
     plays_with(

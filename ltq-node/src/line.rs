@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -13,11 +14,9 @@ use ltq_core::{
 use ltq_transport::InProcess;
 use parking_lot::Mutex;
 
-use super::*;
-
 /// In-process connections that [`mute`](Self::mute) and [`lose`](Self::lose) do something to.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(crate) struct Line {
     inner: InProcess,
     now: Arc<Mutex<Now>>,
 }
@@ -28,6 +27,8 @@ struct Now {
     age: u64,
     /// Whether all that is said stays on the way; with an address, to and from there alone.
     muted: Option<Option<Address>>,
+    /// Whether only what brokers say does.
+    only_answers: bool,
     wakers: Vec<Waker>,
     /// What the broker takes for well.
     kept: Vec<Kept>,
@@ -46,32 +47,41 @@ struct End<S> {
 }
 
 impl Line {
-    pub(super) fn new(inner: InProcess) -> Self {
+    pub(crate) fn new(inner: InProcess) -> Self {
         Self { inner, now: Arc::default() }
     }
 
     /// What either end says from now on does not come.
-    pub(super) fn mute(&self) {
+    pub(crate) fn mute(&self) {
         self.now.lock().muted = Some(None);
     }
 
+    /// What one broker says from now on does not come; it hears everything.
+    pub(crate) fn mute_answers_of(&self, name: &str) {
+        let mut now = self.now.lock();
+        now.muted = Some(Some(Address::new("in-process", name)));
+        now.only_answers = true;
+    }
+
     /// The same of one broker.
-    pub(super) fn mute_at(&self, name: &str) {
+    pub(crate) fn mute_at(&self, name: &str) {
         self.now.lock().muted = Some(Some(Address::new("in-process", name)));
     }
 
     /// What was kept on the way goes on.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut now = self.now.lock();
         now.muted = None;
+        now.only_answers = false;
         now.wakers.drain(..).for_each(Waker::wake);
     }
 
     /// The client loses what connections it has, and may make others.
-    pub(super) fn lose(&self) {
+    pub(crate) fn lose(&self) {
         let mut now = self.now.lock();
         now.age += 1;
         now.muted = None;
+        now.only_answers = false;
         now.wakers.drain(..).for_each(Waker::wake);
     }
 }
@@ -83,14 +93,14 @@ impl<S> End<S> {
     }
 
     /// The stream while it is well, or what is to be said instead.
-    fn at(&mut self, context: &Context<'_>) -> Result<&mut S, Poll<io::Error>> {
+    fn at(&mut self, context: &Context<'_>, is_answer: bool) -> Result<&mut S, Poll<io::Error>> {
         let mut now = self.now.lock();
         if now.age > self.age {
             return Err(Poll::Ready(io::ErrorKind::ConnectionReset.into()));
         }
         now.wakers.push(context.waker().clone());
         let here = |of: &Option<Address>| of.as_ref().is_none_or(|of| *of == self.address);
-        if now.muted.as_ref().is_some_and(here) {
+        if now.muted.as_ref().is_some_and(here) && (is_answer || !now.only_answers) {
             return Err(Poll::Pending);
         }
         drop(now);
@@ -144,14 +154,14 @@ impl SendStream for Sending {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.0.at(context) {
+        match self.0.at(context, false) {
             Ok(inner) => inner.poll_send(context, bytes),
             Err(instead) => instead.map(Err),
         }
     }
 
     fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.0.at(context) {
+        match self.0.at(context, false) {
             Ok(inner) => inner.poll_finish(context),
             Err(instead) => instead.map(Err),
         }
@@ -165,7 +175,7 @@ impl RecvStream for Receiving {
         buffer: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>> {
-        match self.0.at(context) {
+        match self.0.at(context, true) {
             Ok(inner) => inner.poll_recv(context, buffer, max),
             Err(instead) => instead.map(Err),
         }

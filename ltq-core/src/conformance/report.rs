@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::Case;
-
 /// How a case ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -11,7 +9,7 @@ pub enum Outcome {
     Passed,
     /// It was not: why.
     Failed(String),
-    /// It does not apply to the scheme: why.
+    /// It does not apply to what is tried: why.
     Skipped(String),
 }
 
@@ -22,8 +20,9 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn add(&mut self, case: &Case, outcome: Outcome) {
-        self.cases.push((case.name(), outcome));
+    /// A further case ended.
+    pub fn add(&mut self, case: &'static str, outcome: Outcome) {
+        self.cases.push((case, outcome));
     }
 
     /// Whether no case failed.

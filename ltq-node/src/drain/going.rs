@@ -1,0 +1,310 @@
+//! One topic on its way to another node.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use ltq_client::{
+    BatchError, Client, ConnectError, ConnectionState, Producer, PublishError, RefusalCode,
+    RequestError,
+};
+use ltq_core::{
+    ChannelName, ChannelStats, Durability, HeldUp, Message, Offset, Records, StartAt, TopicStats,
+    model::Delivery,
+};
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::{
+    hand_over::{Held, Peer},
+    merged::Merged,
+    runs::Runs,
+};
+use crate::NodeBroker;
+
+/// Why messages were not handed over.
+#[derive(Debug, Error)]
+pub(super) enum HandOverError {
+    #[error("connecting to {address}: {source}")]
+    Connect { address: String, source: ConnectError },
+    #[error("preparing {address}: {source}")]
+    Prepare { address: String, source: RequestError },
+    #[error("publishing to {address}: {source}")]
+    Publish { address: String, source: Box<BatchError> },
+    #[error("publishing to {address}: its connection is down")]
+    Gone { address: String },
+    #[error("publishing to {address}: durability {wanted} is needed, and {reached} was reached")]
+    Weak { address: String, reached: Durability, wanted: Durability },
+    #[error("publishing {held}")]
+    TooLarge { held: HeldUp },
+}
+
+/// The channels of a topic that have something to hand over. What is ephemeral would vanish there, and what is
+/// paused, delayed or in flight is looked at again.
+pub(super) fn waiting(topic: &TopicStats) -> impl Iterator<Item = &ChannelStats> {
+    let goes = !topic.topic.is_ephemeral() && !topic.paused;
+    let channels = topic.channels.iter().filter(move |_| goes);
+    channels.filter(|it| !it.channel.is_ephemeral() && !it.paused && it.waiting > 0)
+}
+
+/// Whether a topic has something to hand over.
+pub(super) fn has_waiting(topic: &TopicStats) -> bool {
+    waiting(topic).next().is_some()
+}
+
+/// One topic on its way.
+pub(super) struct Going {
+    broker: NodeBroker,
+    topic: TopicStats,
+    done: Arc<Mutex<Runs>>,
+    held: Held,
+    handed: u64,
+}
+
+impl Going {
+    pub(super) fn new(
+        broker: NodeBroker,
+        topic: TopicStats,
+        done: Arc<Mutex<Runs>>,
+        held: Held,
+    ) -> Self {
+        Self { broker, topic, done, held, handed: 0 }
+    }
+
+    /// Tries the nodes one after the other, from one that the topic's name draws, so that a topic goes to one
+    /// node as long as that takes it.
+    pub(super) async fn over(mut self, peers: Vec<Arc<Peer>>) {
+        let mut hasher = DefaultHasher::new();
+        self.topic.topic.hash(&mut hasher);
+        let from = (hasher.finish() % peers.len().max(1) as u64) as usize;
+        let topic = self.topic.topic.clone();
+        let mut too_large = None;
+        let in_turn = peers.iter().cycle().skip(from).take(peers.len());
+        for peer in in_turn {
+            let result = self.to(peer).await;
+            let (messages, to) = (std::mem::take(&mut self.handed), &peer.address);
+            if messages > 0 {
+                info!(%topic, messages, to, "handed over");
+            }
+            match result {
+                Ok(()) => return self.held.remove(&topic),
+                Err(HandOverError::TooLarge { held }) => too_large = Some(held),
+                Err(error) => warn!(%topic, %error, "not handed over; trying another way"),
+            }
+        }
+        if let Some(held) = too_large {
+            let said = held.to_string();
+            // Tried again each second, and said once.
+            if self.held.insert(held) {
+                warn!(
+                    message = said,
+                    "too large for every node; what is behind it stays here, too"
+                );
+            }
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+
+    /// Forwards what there is, until nothing waits.
+    async fn to(&mut self, peer: &Peer) -> Result<(), HandOverError> {
+        let (client, producer) = self.prepare(peer).await?;
+        for names in together(&self.topic) {
+            let mut channels = Merged::open(&self.broker, &self.topic.topic, &names).await;
+            while let Some((index, delivery)) = channels.next().await {
+                for piece in pieces(self.missing(&delivery)) {
+                    self.send(peer, &client, &producer, &piece).await?;
+                    // While the rest is on its way, others are not to take what is stored there.
+                    channels.ack(index, &delivery, &self.done.lock());
+                }
+                channels.ack(index, &delivery, &self.done.lock());
+            }
+        }
+        Ok(())
+    }
+
+    /// What survived a power cut here does so there.
+    fn durability(&self) -> Durability {
+        match self.topic.settings.durability {
+            Durability::Memory => Durability::Memory,
+            // Single publishes may have asked for more than their topic is set to.
+            Durability::Os | Durability::Disk => Durability::Disk,
+        }
+    }
+
+    /// Publishes messages; where one of them is too large, those before it, too.
+    async fn send(
+        &mut self,
+        peer: &Peer,
+        client: &Client,
+        producer: &Producer,
+        messages: &[(u64, Message)],
+    ) -> Result<(), HandOverError> {
+        match self.send_all(peer, client, producer, messages).await {
+            Err(HandOverError::TooLarge { .. }) if messages.len() > 1 => {
+                for one in messages.chunks(1) {
+                    self.send_all(peer, client, producer, one).await?;
+                }
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Publishes messages, however long that takes while there is a connection: what is sent again over a new
+    /// one is stored once, and what is given up may be stored.
+    async fn send_all(
+        &mut self,
+        peer: &Peer,
+        client: &Client,
+        producer: &Producer,
+        messages: &[(u64, Message)],
+    ) -> Result<(), HandOverError> {
+        let address = || peer.address.clone();
+        let sent = tokio::select! {
+            sent = producer.send_batch(messages.iter().map(|(_, message)| message)) => sent,
+            () = gone(client) => return Err(HandOverError::Gone { address: address() }),
+        };
+        let (receipt, error) = match sent {
+            Ok(receipt) => (receipt, None),
+            Err(error) => (error.stored.clone(), Some(error)),
+        };
+        let (wanted, reached) = (self.durability(), receipt.durability());
+        if !receipt.is_empty() && reached < wanted {
+            return Err(HandOverError::Weak { address: address(), reached, wanted });
+        }
+        self.handed += receipt.len() as u64;
+        {
+            let mut done = self.done.lock();
+            messages.iter().take(receipt.len()).for_each(|(offset, _)| done.insert(*offset));
+        }
+        match error {
+            None => Ok(()),
+            Some(BatchError { error: PublishError::Refused { refusal, .. }, .. })
+                if refusal.code == RefusalCode::MessageTooLarge =>
+            {
+                let largest = messages.iter().map(|(offset, message)| {
+                    let bytes = Records::encode([message]).largest() as u64;
+                    (bytes, Offset(*offset))
+                });
+                let (bytes, offset) = largest.max_by_key(|it| it.0).unwrap_or_default();
+                let why = format!("{}: {refusal}", peer.address);
+                let topic = self.topic.topic.clone();
+                Err(HandOverError::TooLarge { held: HeldUp { topic, offset, bytes, why } })
+            }
+            Some(error) => {
+                Err(HandOverError::Publish { address: address(), source: Box::new(error) })
+            }
+        }
+    }
+
+    /// The topic and all its channels are there before the first message is, so that each of them sees it.
+    async fn prepare(&self, peer: &Peer) -> Result<(Client, Producer), HandOverError> {
+        let client = peer.client().await?;
+        let failed = |source| {
+            let address = peer.address.clone();
+            HandOverError::Prepare { address, source }
+        };
+        let (admin, topic) = (client.admin(), &self.topic.topic);
+        match admin.create_topic(topic.clone(), self.topic.settings.into()).await {
+            // It is there, and is kept as whoever made it there wanted.
+            Err(RequestError::Refused { refusal, .. }) if refusal.code == RefusalCode::Exists => {}
+            result => result.map_err(failed)?,
+        }
+        for channel in self.topic.channels.iter().filter(|it| !it.channel.is_ephemeral()) {
+            let channel = channel.channel.clone();
+            let made = admin.create_channel(topic.clone(), channel, StartAt::Latest).await;
+            made.map_err(failed)?;
+        }
+        let producer = client.producer_builder(topic.clone()).timeout(PUBLISH_TIMEOUT);
+        let producer = producer.durability(self.durability()).open().await.map_err(failed)?;
+        Ok((client, producer))
+    }
+
+    /// What of it was not stored elsewhere yet.
+    fn missing(&self, delivery: &Delivery) -> Vec<(u64, Message)> {
+        let offsets = delivery.batch.first.0..;
+        let messages = offsets.zip(delivery.batch.records.messages());
+        let done = self.done.lock();
+        let missing = messages.filter(|(offset, _)| !done.contains(*offset));
+        // What cannot be read cannot be sent: it is not acked either.
+        missing.filter_map(|(offset, message)| message.ok().map(|it| (offset, it))).collect()
+    }
+}
+
+/// The channels that go at a time: those first that are furthest behind.
+fn together(topic: &TopicStats) -> Vec<Vec<ChannelName>> {
+    let mut channels: Vec<_> = waiting(topic).collect();
+    channels.sort_by_key(|it| it.floor);
+    let names: Vec<_> = channels.into_iter().map(|it| it.channel.clone()).collect();
+    names.chunks(CHANNELS_MAX).map(<[_]>::to_vec).collect()
+}
+
+/// Resolves when the connection has been down for a while.
+async fn gone(client: &Client) {
+    let mut state = client.state();
+    loop {
+        if state.wait_for(|state| !state.is_connected()).await.is_err() {
+            return;
+        }
+        match timeout(GONE_AFTER, state.wait_for(ConnectionState::is_connected)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// Cuts messages into pieces of at most [`PIECE_BYTES`], or of one message.
+fn pieces(messages: Vec<(u64, Message)>) -> Vec<Vec<(u64, Message)>> {
+    let mut pieces: Vec<Vec<_>> = Vec::new();
+    let mut bytes = PIECE_BYTES;
+    for (offset, message) in messages {
+        let of_it = message.encoded_len_max();
+        bytes += of_it;
+        match pieces.last_mut() {
+            Some(piece) if bytes <= PIECE_BYTES => piece.push((offset, message)),
+            _ => {
+                bytes = of_it;
+                pieces.push(vec![(offset, message)]);
+            }
+        }
+    }
+    pieces
+}
+
+/// Channels of a topic that go together; what they hold is bounded by their number.
+pub(super) const CHANNELS_MAX: usize = 16;
+/// The pause after no node took a topic.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// What one publish holds, encoded: what may be twice when a node is given up.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+/// How long a connection is down before its node is given up.
+const GONE_AFTER: Duration = Duration::from_secs(3);
+/// How long a publish may take over a connection that is up, however slow.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_keep_the_order_and_are_no_larger_than_they_may_be() {
+        let beside = Message::default().encoded_len_max();
+        let body = |bytes: usize| Message::new(vec![0; bytes.saturating_sub(beside)]);
+        let sizes = [20, PIECE_BYTES - 20, 20, PIECE_BYTES + 1, PIECE_BYTES / 2, PIECE_BYTES / 2];
+        let mut messages: Vec<_> = sizes.into_iter().map(body).collect();
+        // What stands beside the body counts as well.
+        let header = vec![0; PIECE_BYTES * 2 / 3];
+        messages.push(Message::default().with_header("h", header.clone()));
+        messages.push(Message::default().with_header("h", header.clone()));
+        messages.push(Message::default().with_key(header));
+        let pieces = pieces((0..).zip(messages).collect());
+        let offsets = |piece: &Vec<(u64, Message)>| piece.iter().map(|it| it.0).collect::<Vec<_>>();
+        let cut: Vec<_> = pieces.iter().map(offsets).collect();
+        let each = [vec![0, 1], vec![2], vec![3], vec![4, 5], vec![6], vec![7], vec![8]];
+        assert_eq!(cut, each);
+    }
+}

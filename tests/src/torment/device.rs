@@ -1,0 +1,101 @@
+//! The device that a node has for itself, which can be full.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// A small file system in memory, mounted until this is dropped.
+pub(super) struct Device {
+    at: PathBuf,
+}
+
+impl Device {
+    /// One at a folder that is made for it.
+    pub(super) fn new(at: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&at)?;
+        let size = format!("size={MIB}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).stdin(Stdio::null());
+        let output = mount.output()?;
+        if output.status.success() {
+            return Ok(Self { at });
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(io::Error::other(format!("mount: {said}")))
+    }
+
+    /// Whether there may be one here.
+    pub(super) fn is_permitted() -> bool {
+        let Ok(folder) = tempfile::tempdir() else { return false };
+        Self::new(folder.path().join("device")).is_ok()
+    }
+
+    /// Where a node has its data.
+    pub(super) fn data(&self) -> PathBuf {
+        self.at.join("data")
+    }
+
+    /// Takes up all the room that is left, or gives it back.
+    pub(super) fn fill(&self, is_full: bool) -> io::Result<()> {
+        let ballast = self.at.join("ballast");
+        if !is_full {
+            return fs::remove_file(ballast);
+        }
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(ballast)?;
+        for size in [1 << 20, 4 << 10] {
+            let block = vec![0; size];
+            loop {
+                match file.write_all(&block) {
+                    Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                    written => written?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what is on it to a folder that stays.
+    pub(super) fn keep(&self, to: &Path) -> io::Result<()> {
+        let copied = Command::new("cp").arg("-a").arg(self.data()).arg(to).status()?;
+        if copied.success() { Ok(()) } else { Err(io::Error::other(format!("cp: {copied}"))) }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // Whoever still has files open there keeps it until they are closed.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).stderr(Stdio::null()).status();
+    }
+}
+
+/// Much more than a node needs that is consumed from.
+const MIB: u32 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{require, skipped};
+
+    #[test]
+    fn what_is_full_takes_nothing_and_then_something_again() {
+        let folder = tempfile::tempdir().unwrap();
+        if !Device::is_permitted() {
+            return skipped(require::MOUNTS, "a full device", &"mounting is not allowed here");
+        }
+        let device = Device::new(folder.path().join("device")).unwrap();
+        let file = device.data();
+        fs::write(&file, "one").unwrap();
+        for _ in 0..2 {
+            device.fill(true).unwrap();
+            let error = fs::write(folder.path().join("device/more"), vec![1; 8 << 10]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            device.fill(false).unwrap();
+            fs::write(&file, vec![1; 8 << 10]).unwrap();
+        }
+        device.keep(&folder.path().join("kept")).unwrap();
+        assert_eq!(fs::read(folder.path().join("kept")).unwrap(), vec![1; 8 << 10]);
+    }
+}

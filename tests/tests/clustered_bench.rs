@@ -1,0 +1,121 @@
+//! `ltq bench --registry` against two nodes.
+#![cfg(target_os = "linux")]
+
+use std::process::{Output, Stdio};
+
+use ltq_tests::{NodeProcess, RegistryProcess, binary, within};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+async fn ltq(arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary("ltq"));
+    command.args(arguments).env_remove("LTQ_TOKEN").env_remove("LTQ_SERVER").stdin(Stdio::null());
+    within("it ends", command.kill_on_drop(true).output()).await.expect("ltq")
+}
+
+async fn bench(registry: &str, line: &str) -> Value {
+    let mut words = vec!["--json", "bench", "--registry", registry, "--warmup", "50ms"];
+    words.extend(line.split_whitespace());
+    let output = ltq(&words).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {said}");
+    serde_json::from_slice(&output.stdout).expect("a report")
+}
+
+/// A registry and two nodes of these names.
+async fn cluster(folder: &TempDir) -> (RegistryProcess, [NodeProcess; 2]) {
+    let registry = RegistryProcess::start(0, &["--heartbeat", "200ms"]).await.expect("a registry");
+    let at = registry.address().to_string();
+    let start = async |name: &str| {
+        let more = ["--node", name, "--registry", &at, "--store", "memory"];
+        NodeProcess::start(&folder.path().join(name), 0, &more).await.expect("a node")
+    };
+    let nodes = [start("n1").await, start("n2").await];
+    registry.until("both are there", |nodes| nodes.len() == 2).await;
+    (registry, nodes)
+}
+
+fn figure(of: &Value, name: &str) -> u64 {
+    of[name].as_u64().unwrap_or_else(|| panic!("{name} in {of}"))
+}
+
+/// What each node had, by name.
+fn on_nodes(report: &Value) -> Vec<(String, u64, u64)> {
+    let nodes = report["nodes"].as_array().unwrap_or_else(|| panic!("nodes in {report}"));
+    let of = |node: &Value| {
+        let name = node["node"].as_str().expect("a name").to_owned();
+        (name, figure(node, "published"), figure(node, "acked"))
+    };
+    nodes.iter().map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_13_a_cluster_is_measured_and_each_node_has_its_part_of_the_account() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (registry, nodes) = cluster(&folder).await;
+    let at = registry.address().to_string();
+    let pids = nodes.each_ref().map(|node| node.pid().expect("it runs").to_string()).join(",");
+
+    // 500 for each of two nodes, for a second.
+    let line = format!(
+        "e2e --rate-per-node 500 --duration 1s --producers 2 --consumers 2 --channels 2 --server-pid {pids}"
+    );
+    let report = bench(&at, &line).await;
+    assert_eq!(figure(&report, "rate"), 1_000, "{report}");
+    assert_eq!(figure(&report, "published"), 1_000, "{report}");
+    assert_eq!(figure(&report, "delivered"), 2_000, "{report}");
+    let on = on_nodes(&report);
+    let names: Vec<_> = on.iter().map(|node| node.0.as_str()).collect();
+    assert_eq!(names, ["n1", "n2"], "{report}");
+    assert!(on.iter().all(|node| node.1 > 0 && node.2 == node.1 * 2), "{on:?}");
+    assert_eq!(on.iter().map(|node| node.1).sum::<u64>(), 1_000, "{on:?}");
+    for figure in ["server_cpu_seconds", "client_cpu_seconds"] {
+        assert!(report[figure].is_f64(), "{figure} in {report}");
+    }
+
+    // Without an order consumers of one topic see all nodes; by one key there is one node.
+    let report = bench(&at, "e2e --count 600 --ordered --batch 20").await;
+    let on = on_nodes(&report);
+    assert!(on.iter().any(|node| node.1 == 600) && on.iter().any(|node| node.1 == 0), "{on:?}");
+    let report = bench(&at, "e2e --count 600 --ordered --keys 40 --batch 5").await;
+    let on = on_nodes(&report);
+    assert!(on.iter().all(|node| node.1 > 0 && node.1 == node.2), "{on:?}");
+
+    for line in ["pub --count 300", "sub --count 300", "pub --count 60 --wait-each"] {
+        let report = bench(&at, line).await;
+        let on = on_nodes(&report);
+        assert_eq!(
+            on.iter().map(|node| node.1).sum::<u64>(),
+            figure(&report, "published"),
+            "{line}"
+        );
+        assert_eq!(
+            on.iter().map(|node| node.2).sum::<u64>(),
+            figure(&report, "delivered"),
+            "{line}"
+        );
+    }
+
+    // What is kept is drained from both, and not counted as this run's.
+    bench(&at, "pub --count 400 --topic kept").await;
+    let report = bench(&at, "sub --prefilled --topic kept").await;
+    assert_eq!((figure(&report, "published"), figure(&report, "delivered")), (0, 400));
+    assert!(on_nodes(&report).iter().all(|node| node.1 == 0 && node.2 > 0), "{report}");
+
+    // Nothing else is left on either.
+    for node in &nodes {
+        let output = ltq(&["--server", &node.address().to_string(), "topic", "list"]).await;
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "kept");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_knows_no_node_is_named() {
+    let registry = RegistryProcess::start(0, &["--heartbeat", "200ms"]).await.expect("a registry");
+    let at = registry.address().to_string();
+    let output = ltq(&["bench", "pub", "--registry", &at, "--count", "5"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("{at} tells of no node")), "{said}");
+}
