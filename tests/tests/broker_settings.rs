@@ -140,7 +140,7 @@ async fn channels_max_and_consumers_max_bound_a_topic_and_a_channel() {
 }
 
 #[tokio::test]
-async fn producers_max_bounds_the_producers_of_a_stream() {
+async fn producers_max_bounds_the_producers_of_a_connection() {
     let settings = BrokerSettings { producers_max: 1, ..Served::settings() };
     let served = Served::start(settings).await;
     let mut peer = RawPeer::greeted(&served.address).await;
@@ -157,7 +157,7 @@ async fn producers_max_bounds_the_producers_of_a_stream() {
 }
 
 #[tokio::test]
-async fn subscriptions_max_bounds_the_subscriptions_of_a_stream() {
+async fn subscriptions_max_bounds_the_subscriptions_of_a_connection() {
     let settings = BrokerSettings { subscriptions_max: 1, ..Served::settings() };
     let served = Served::start(settings).await;
     let mut peer = RawPeer::greeted(&served.address).await;
@@ -288,6 +288,21 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ),
         ("futile_frames_max", BrokerSettings { futile_frames_max: 0, ..good() }),
         ("topics_per_minute_max", BrokerSettings { topics_per_minute_max: 0, ..good() }),
+        ("channels_per_minute_max", BrokerSettings { channels_per_minute_max: 0, ..good() }),
+        ("handles_total_max", BrokerSettings { handles_total_max: 0, ..good() }),
+        ("handles_per_address_max", BrokerSettings { handles_per_address_max: Some(0), ..good() }),
+        (
+            "answer_bytes_per_connection_max",
+            BrokerSettings { answer_bytes_per_connection_max: Some((256 << 10) - 1), ..good() },
+        ),
+        (
+            "publish_bytes_per_connection_max",
+            BrokerSettings { publish_bytes_per_connection_max: Some((16 << 20) - 1), ..good() },
+        ),
+        (
+            "publish_bytes_per_address_max",
+            BrokerSettings { publish_bytes_per_address_max: Some((16 << 20) - 1), ..good() },
+        ),
         ("streams_max", BrokerSettings { streams_max: 0, ..good() }),
         ("unknown_streams_max", BrokerSettings { unknown_streams_max: 0, ..good() }),
         ("opening_streams_max", BrokerSettings { opening_streams_max: 3, ..good() }),

@@ -43,6 +43,10 @@ impl Task {
             == Poll::Ready(())
     }
 
+    fn may_begin(&mut self, budget: &Budget) -> bool {
+        budget.poll_room(true, &mut self.ticket, &Context::from_waker(&self.waker)).is_ready()
+    }
+
     fn may_go_on(&self, partials: &Partials) -> bool {
         partials.poll_room(&self.partial, &Context::from_waker(&self.waker)) == Poll::Ready(())
     }
@@ -68,6 +72,22 @@ fn there_is_room_up_to_the_limit_and_beyond_it_tasks_wait() {
     budget.give_back(10);
     assert!(!task.was_woken(), "it waits for nothing");
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn promise_10_who_has_nothing_in_it_goes_on_up_to_twice_the_limit_and_no_further() {
+    let budget = Budget::new(10);
+    let (mut publisher, mut consumer) = (Task::new(), Task::new());
+    budget.take(20);
+    assert!(!publisher.has_room(&budget) && consumer.may_begin(&budget));
+    budget.take(1);
+    assert!(!consumer.may_begin(&budget));
+    budget.give_back(2);
+    assert!(!consumer.was_woken(), "it waits for the crowd to be over");
+    budget.give_back(9);
+    assert!(publisher.was_woken() && consumer.was_woken());
+    assert!(publisher.has_room(&budget) && consumer.may_begin(&budget));
+    assert!(!publisher.ticket.is_waiting() && !consumer.ticket.is_waiting());
 }
 
 #[test]

@@ -1,11 +1,6 @@
 //! A session's producers and subscriptions, and the topics that they belong to.
 
-use std::{
-    mem,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{mem, sync::Arc, task::Context, time::Duration};
 
 use foldhash::{HashMap, HashMapExt};
 use tokio::task::JoinSet;
@@ -16,13 +11,13 @@ use super::{
     holds::Hold,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
-    outstanding::Outstanding,
     places::Kind,
     producers::{Nobody, Place, Producers},
     refuse::{bad_records, credit_refusal, gone, in_use, refuse, unexpected},
+    room::Room,
     shared::Shared,
     standing::Standing,
-    waiters::Ticket,
+    unread::Unread,
 };
 use crate::{
     Action, ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder, Refusal,
@@ -47,16 +42,11 @@ pub(super) struct Handles {
     /// The last publishes of the read, which more may be joined to.
     gathering: Option<Gathering>,
     producers: Producers,
-    /// What of its publishes counts for its connection and its address.
-    outstanding: Outstanding,
     subscriptions: HashMap<u32, Subscription>,
     /// Operators' requests that are not answered, and the tasks that see to them.
     requests: u32,
     requesting: Option<Box<JoinSet<()>>>,
-    /// Inboxes that the session was too fast for, and its places among those that wait.
-    blocked: Vec<(Arc<Inbox>, Ticket)>,
-    /// Its place among those that wait for the node to have room for publishes.
-    ticket: Ticket,
+    room: Room,
     /// Replies of the session's own were added to the outbox.
     spoke: bool,
     standing: Standing,
@@ -85,7 +75,7 @@ impl Handles {
         outbox: Arc<Outbox>,
     ) -> Self {
         Self {
-            outstanding: Outstanding::new(outbox.together().clone()),
+            room: Room::new(shared.clone(), outbox.together()),
             standing,
             shared,
             session,
@@ -99,8 +89,6 @@ impl Handles {
             subscriptions: HashMap::new(),
             requests: 0,
             requesting: None,
-            blocked: Vec::new(),
-            ticket: Ticket::default(),
             spoke: false,
         }
     }
@@ -392,7 +380,7 @@ impl Handles {
 
     /// Counts what is answered, everything that topics said being [noted](Self::replied).
     pub(super) fn heard(&mut self) {
-        self.outstanding.count(self.producers.unconfirmed_bytes());
+        self.room.outstanding.count(self.producers.unconfirmed_bytes());
     }
 
     /// Notes that so many messages are on their way to the client.
@@ -402,22 +390,18 @@ impl Handles {
         }
     }
 
-    /// Whether the session may read on. If not, what keeps it wakes this task when there is room.
+    /// Whether the session may read on. If not, what keeps it wakes this task when there is room. A hello
+    /// asks for nothing that anybody has to keep.
     pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Result<(), Hold> {
-        if self.producers.unconfirmed_bytes() as u64 > self.shared.settings.publish_bytes_max {
-            // The confirm comes through the outbox, which wakes this task.
-            return Err(Hold::PublishBytes);
+        match self.standing.is_admitted() {
+            true => self.room.poll(self.producers.unconfirmed_bytes(), context),
+            false => Ok(()),
         }
-        self.blocked.retain_mut(|(inbox, ticket)| inbox.poll_room(ticket, context).is_pending());
-        if !self.blocked.is_empty() {
-            return Err(Hold::InboxEntries);
-        }
-        self.outstanding.poll_room(context)?;
-        let nothing = self.producers.unconfirmed_bytes() == 0;
-        match self.shared.published.poll_room(nothing, &mut self.ticket, context) {
-            Poll::Ready(()) => Ok(()),
-            Poll::Pending => Err(Hold::PublishBytesTotal),
-        }
+    }
+
+    /// The answers that the session has still to say.
+    pub(super) const fn unread(&mut self) -> &mut Unread {
+        &mut self.room.unread
     }
 
     /// Bytes of the publishes that [`hand_over`](Self::hand_over) is going to hand over, and that
@@ -449,7 +433,7 @@ impl Handles {
     pub(super) fn hand_over(&mut self) {
         self.tell_gathered();
         self.gathered_bytes = 0;
-        self.outstanding.count(self.producers.unconfirmed_bytes());
+        self.room.outstanding.count(self.producers.unconfirmed_bytes());
         while let Some(index) = self.touched.pop() {
             let Some(Some(slot)) = self.topics.get_mut(index) else { continue };
             if slot.events.is_empty() {
@@ -458,7 +442,7 @@ impl Handles {
             match slot.inbox.push_all(&mut slot.events) {
                 Ok(pressed) => {
                     if pressed {
-                        self.blocked.push((slot.inbox.clone(), Ticket::default()));
+                        self.room.press(slot.inbox.clone());
                     }
                     if slot.events.capacity() > EVENTS_KEPT {
                         slot.events = Vec::new();
@@ -494,7 +478,7 @@ impl Handles {
             // A closed topic knows nobody any more, and has answered all.
             let unconfirmed = self.producers.unconfirmed_in(index);
             if unconfirmed > 0 {
-                let left = self.outstanding.leave_behind(unconfirmed);
+                let left = self.room.outstanding.leave_behind(unconfirmed);
                 let _ = slot.inbox.push(Entry::Left(left));
             }
             let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
@@ -505,11 +489,7 @@ impl Handles {
         open.give_back(Kind::Producer, self.producers.len());
         open.give_back(Kind::Subscription, self.subscriptions.len());
         open.give_back(Kind::Request, mem::take(&mut self.requests) as usize);
-        for (inbox, mut ticket) in self.blocked.drain(..) {
-            inbox.leave(&mut ticket);
-        }
-        self.shared.published.leave(&mut self.ticket);
-        self.outstanding.leave();
+        self.room.leave();
         self.slots.clear();
         self.producers.clear();
         self.heard();

@@ -25,6 +25,7 @@ mod producers;
 mod refuse;
 mod removals;
 mod replies;
+mod room;
 mod serve;
 mod session;
 mod settings;

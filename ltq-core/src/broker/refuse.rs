@@ -3,7 +3,7 @@
 use crate::{
     Credit, Records, RecordsError, Refusal, RefusalCode, TopicName,
     model::{Event, Reply, SessionId},
-    protocol::Frame,
+    protocol::{DecodeError, Frame},
 };
 
 /// Why a topic hears nothing any more.
@@ -78,6 +78,17 @@ pub(super) fn credit_refusal(credit: Credit, max: Credit) -> Refusal {
         credit.messages, credit.bytes, max.messages, max.bytes
     );
     Refusal::new(RefusalCode::OutOfRange, detail)
+}
+
+/// Bytes that are no frame.
+pub(super) fn undecodable(error: &DecodeError) -> Refusal {
+    let code = match error {
+        DecodeError::TooLong { .. } => RefusalCode::FrameTooLarge,
+        DecodeError::Name(_) => RefusalCode::BadName,
+        DecodeError::UnknownType(_) => RefusalCode::UnexpectedFrame,
+        _ => RefusalCode::Malformed,
+    };
+    Refusal::new(code, error.to_string())
 }
 
 /// A frame that has no place in what a client sends.

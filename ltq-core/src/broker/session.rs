@@ -24,18 +24,18 @@ use super::{
     handles::Handles,
     holds::Hold,
     outbox::{Outbox, Outgoing},
+    refuse::undecodable,
     replies,
     shared::Shared,
     standing::Standing,
     strangers::Stranger,
     together::Together,
-    unread::Unread,
     watch::{Attention, Watch},
 };
 use crate::{
     Peer, RecvStream, Refusal, RefusalCode, SendStream, Stream,
     model::{Delivery, Reply, SessionId},
-    protocol::{DecodeError, Decoder, FRAME_BYTES_MIN, Frame, Hello, WriteQueue, encode},
+    protocol::{Decoder, FRAME_BYTES_MIN, Frame, Hello, WriteQueue, encode},
 };
 
 /// Why a session ended other than by its peer's wish.
@@ -114,8 +114,6 @@ struct Session {
     /// Bytes of deliveries in `outgoing`, and whether any were written since there were none.
     outgoing_bytes: usize,
     delivering: bool,
-    /// What of all that are answers.
-    unread: Unread,
     state: State,
     /// By what it is kept from reading.
     held_back: Option<Hold>,
@@ -157,7 +155,6 @@ impl Session {
             memory: ReadMemory::default(),
             partial: Partial::default(),
             half_read: 0,
-            unread: Unread::new(together.clone()),
             together,
             write: WriteQueue::new(),
             heard: VecDeque::new(),
@@ -201,7 +198,7 @@ impl Session {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, SessionError> {
         let mut progress = self.hear(context)?;
         progress |= self.flush(context)?;
-        self.unread.count(self.write.len());
+        self.handles.unread().count(self.write.len());
         Ok(progress)
     }
 
@@ -263,7 +260,7 @@ impl Session {
                 }
             }
             if !matches!(outgoing, Outgoing::Delivery(..)) {
-                self.unread.waits();
+                self.handles.unread().waits();
             }
             self.outgoing.push_back(outgoing);
         }
@@ -287,7 +284,7 @@ impl Session {
                 }
                 let before = self.write.len();
                 replies::write(reply, frame_bytes_max, &mut self.write);
-                self.unread.says(self.write.len() - before);
+                self.handles.unread().says(self.write.len() - before);
             }
             Outgoing::Closing => {}
         }
@@ -363,7 +360,7 @@ impl Session {
     fn poll_room(&mut self, context: &Context<'_>) -> Attention {
         let (hold, attention) = if self.write.len() >= self.shared.settings.answer_bytes_max {
             (Some(Hold::AnswerBytes), Attention::Behind)
-        } else if let Err(hold) = self.poll_room_for_requests(context) {
+        } else if let Err(hold) = self.handles.poll_room(context) {
             (Some(hold), Attention::Behind)
         } else if self.shared.partials.poll_room(&self.partial, context).is_pending() {
             (Some(Hold::PartialBytesTotal), Attention::Crowded)
@@ -379,23 +376,11 @@ impl Session {
         attention
     }
 
-    /// Whether its connection, its address and the node have room for what it may ask for.
-    fn poll_room_for_requests(&mut self, context: &Context<'_>) -> Result<(), Hold> {
-        if matches!(self.state, State::Greeting) {
-            // A hello asks for nothing that anybody has to keep.
-            return Ok(());
-        }
-        if !self.unread.has_room(context) {
-            return Err(Hold::AnswerBytesPerConnection);
-        }
-        self.handles.poll_room(context)
-    }
-
     /// Makes room for the rest of a long frame, by as much as there is of it, so that copying it
     /// from one memory to a larger one costs little in all.
     fn make_room(&mut self) -> Result<(), Refusal> {
         if self.partial.bytes() > 0 {
-            let missing = self.decoder.missing(&self.read).map_err(|error| refusal_of(&error))?;
+            let missing = self.decoder.missing(&self.read).map_err(|error| undecodable(&error))?;
             let wanted = missing.min(self.read.len());
             if self.read.capacity() - self.read.len() < wanted.min(READ_BYTES_MIN) {
                 self.read.reserve(wanted);
@@ -409,7 +394,7 @@ impl Session {
     fn take_frames(&mut self) -> Result<bool, SessionError> {
         let mut any = false;
         while let Some(frame) =
-            self.decoder.decode(&mut self.read).map_err(|error| refusal_of(&error))?
+            self.decoder.decode(&mut self.read).map_err(|error| undecodable(&error))?
         {
             any = true;
             self.handles.standing().check()?;
@@ -474,7 +459,7 @@ impl Session {
                 self.handles.standing().futile("a ping");
                 let before = self.write.len();
                 encode(&Frame::Pong { nonce }, &mut self.write);
-                self.unread.said(self.write.len() - before);
+                self.handles.unread().said(self.write.len() - before);
             }
             Frame::Pong { .. } => self.handles.standing().futile("a pong"),
             frame => self.handles.handle(frame)?,
@@ -595,16 +580,6 @@ enum Read {
     Some,
     Wait,
     End,
-}
-
-fn refusal_of(error: &DecodeError) -> Refusal {
-    let code = match error {
-        DecodeError::TooLong { .. } => RefusalCode::FrameTooLarge,
-        DecodeError::Name(_) => RefusalCode::BadName,
-        DecodeError::UnknownType(_) => RefusalCode::UnexpectedFrame,
-        _ => RefusalCode::Malformed,
-    };
-    Refusal::new(code, error.to_string())
 }
 
 /// Turns after which the task lets others run.

@@ -36,6 +36,10 @@ impl Standing {
         self.grant = Some(grant);
     }
 
+    pub(super) const fn is_admitted(&self) -> bool {
+        self.grant.is_some()
+    }
+
     /// Whether a stream may begin on its connection now.
     ///
     /// # Errors

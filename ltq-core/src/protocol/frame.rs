@@ -103,12 +103,13 @@ pub struct PeerLimits {
     pub message_bytes_max: u32,
     /// The most credit that a consumer may have open.
     pub credit_max: Credit,
-    /// The most subscriptions of a stream.
+    /// The most subscriptions of a connection, on all of its streams.
     pub subscriptions_max: u32,
-    /// The most producers of a stream.
+    /// The most producers of a connection, on all of its streams.
     pub producers_max: u32,
     /// Bytes of publishes that a stream may have unconfirmed before the broker stops reading: their
-    /// records, and some 256 for each publish.
+    /// records, and some 256 for each publish. What all streams of a connection may have has a limit of
+    /// its own.
     pub publish_bytes_max: u64,
 }
 

@@ -81,7 +81,8 @@ fn each_promise_of_the_page_has_tests_and_each_test_that_it_names_is_there() {
     assert_eq!(sections.len(), 6, "{sections:?}");
     let (mut shown, mut twice) = (BTreeSet::new(), BTreeSet::new());
     let mut with_rows = BTreeSet::new();
-    for row in section("## What shows it").lines().filter_map(|line| line.strip_prefix("| ")) {
+    let shows = section("## What shows it");
+    for row in shows.lines().filter_map(|line| line.strip_prefix("| ")) {
         let Some((promise, named)) = row.split_once(" | `") else { continue };
         let heading = promise.split_once(": ").map_or("", |(heading, _)| heading);
         let is_of_section = sections.contains(&heading);

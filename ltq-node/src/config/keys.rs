@@ -85,7 +85,14 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             ..TlsSettings::default()
         },
         quic: QuicSettings { windows_bytes_per_address_max: some_limit, ..QuicSettings::default() },
-        limits: Limits { http_connections_per_address_max: Some(1), ..Limits::default() },
+        limits: Limits {
+            http_connections_per_address_max: Some(1),
+            handles_per_address_max: Some(1),
+            answer_bytes_per_connection_max: some_limit,
+            publish_bytes_per_connection_max: some_limit,
+            publish_bytes_per_address_max: some_limit,
+            ..Limits::default()
+        },
         tokens: vec![TokenSettings {
             name: String::new(),
             sha256: TokenHash([0; 32]),

@@ -35,32 +35,49 @@ pub struct Limits {
     pub unknown_streams_max: usize,
     /// The same of a connection on which one was accepted. Default: 64.
     pub opening_streams_max: usize,
-    /// The most subscriptions of a stream. Default: 4,096.
+    /// The most subscriptions of a connection, on all of its streams. Default: 4,096.
     pub subscriptions_max: u32,
-    /// The most open producers of a stream. Default: 4,096.
+    /// The most open producers of a connection, on all of its streams. Default: 4,096.
     pub producers_max: u32,
-    /// The most frames of one stream within a second that bring nothing: pings, requests that are
+    /// The most subscriptions and open producers of all connections. Default: 1,000,000.
+    pub handles_total_max: usize,
+    /// The most of them from one address; those of this machine are not counted. Default: a quarter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handles_per_address_max: Option<usize>,
+    /// The most frames of one connection within a second that bring nothing: pings, requests that are
     /// refused, numbers that name nothing. Beyond it the stream is ended. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by use, at once and in each minute; those of
     /// this machine are not counted. Default: 1,000.
     pub topics_per_minute_max: u32,
+    /// The same for channels. Default: 10,000.
+    pub channels_per_minute_max: u32,
     /// Wrong tokens in a row after which an address is turned away for a while. Default: 10.
     pub wrong_tokens_max: u32,
     /// The longest that it is turned away. Default: 1 min.
     pub lockout_max: Period,
     /// The most addresses of which is remembered what they did wrong. Default: 4,096.
     pub addresses_known_max: usize,
-    /// The most requests of operators that a stream has unanswered. Default: 16.
+    /// The most requests of operators that a connection has unanswered, on all of its streams. Default: 16.
     pub requests_max: u32,
     /// The most entries in what a topic has still to hear. Default: 8,192.
     pub inbox_entries_max: usize,
     /// Bytes for a stream that are encoded and not sent. Default: 256 KiB.
     pub answer_bytes_max: ByteSize,
+    /// The same of answers alone, for all streams of a connection. Default: four times as much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_bytes_per_connection_max: Option<ByteSize>,
     /// The most named producers that a topic remembers. Default: 10,000.
     pub producers_known_max: usize,
     /// Bytes that a stream may have published and not yet confirmed. Default: 16 MiB.
     pub publish_bytes_max: ByteSize,
+    /// The same for all streams of a connection. Default: twice as much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish_bytes_per_connection_max: Option<ByteSize>,
+    /// The same for all connections of one address; those of this machine are not counted. Default: a
+    /// quarter of `publish_bytes_total_max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish_bytes_per_address_max: Option<ByteSize>,
     /// The same for all streams together. Default: 256 MiB.
     pub publish_bytes_total_max: ByteSize,
     /// Bytes of half-read long frames over all streams. Default: 128 MiB.
@@ -109,16 +126,22 @@ impl Default for Limits {
             opening_streams_max: broker.opening_streams_max,
             subscriptions_max: broker.subscriptions_max,
             producers_max: broker.producers_max,
+            handles_total_max: broker.handles_total_max,
+            handles_per_address_max: None,
             futile_frames_max: broker.futile_frames_max,
             topics_per_minute_max: broker.topics_per_minute_max,
+            channels_per_minute_max: broker.channels_per_minute_max,
             wrong_tokens_max: broker.wrong_tokens_max,
             lockout_max: Period(broker.lockout_max),
             addresses_known_max: broker.addresses_known_max,
             requests_max: broker.requests_max,
             inbox_entries_max: broker.inbox_entries_max,
             answer_bytes_max: ByteSize(broker.answer_bytes_max as u64),
+            answer_bytes_per_connection_max: None,
             producers_known_max: broker.model.producers_known_max,
             publish_bytes_max: ByteSize(broker.publish_bytes_max),
+            publish_bytes_per_connection_max: None,
+            publish_bytes_per_address_max: None,
             publish_bytes_total_max: ByteSize(broker.publish_bytes_total_max as u64),
             partial_bytes_total_max: ByteSize(broker.partial_bytes_total_max as u64),
             partial_bytes_free: ByteSize(broker.partial_bytes_free as u64),

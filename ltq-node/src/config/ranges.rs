@@ -26,6 +26,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("limits.lockout_max", limits.lockout_max, period(1_000), day)?;
     within("limits.addresses_known_max", limits.addresses_known_max, 1, COUNT_MAX)?;
     within("limits.requests_max", limits.requests_max as usize, 1, COUNT_MAX)?;
+    within("limits.handles_total_max", limits.handles_total_max, 1, COUNT_MAX)?;
+    if let Some(max) = limits.handles_per_address_max {
+        within("limits.handles_per_address_max", max, 1, COUNT_MAX)?;
+    }
     within("limits.inbox_entries_max", limits.inbox_entries_max, 1, COUNT_MAX)?;
     let (least, most) = (limits.unknown_streams_max, 1_000_000);
     within("limits.unknown_streams_max", least, 1, most)?;

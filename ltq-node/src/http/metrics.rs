@@ -336,6 +336,8 @@ fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
     figure(text, "ltq_partial_bytes", help, used.partial_bytes);
     let help = "Bytes of deliveries that wait to be sent, of which there is a limit.";
     figure(text, "ltq_delivery_bytes", help, used.delivery_bytes);
+    let help = "Subscriptions and open producers of all connections, of which there is a limit.";
+    figure(text, "ltq_handles", help, used.handles);
     let name = "ltq_refusals_total";
     head(text, name, "Refusals that peers were told over their streams, by code.");
     for (code, count) in broker.refusals() {
