@@ -444,7 +444,7 @@ async fn come_from(field: &Field, numbers: std::ops::Range<u32>) -> io::Result<(
         let stranger = attacker(number + 1);
         let greeting = stranger.greet(&target.tcp, "a guess").await?;
         assert!(matches!(greeting, Greeting::Goodbye(RefusalCode::Unauthorized)), "{number}");
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             drop(stranger.connect(tls).await?);
             stranger.ask(target.http, "GET /nothing HTTP/1.0\r\n\r\n").await?;
         }
