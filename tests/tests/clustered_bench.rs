@@ -85,8 +85,16 @@ async fn promise_13_a_cluster_is_measured_and_each_node_has_its_part_of_the_acco
     for line in ["pub --count 300", "sub --count 300", "pub --count 60 --wait-each"] {
         let report = bench(&at, line).await;
         let on = on_nodes(&report);
-        assert_eq!(on.iter().map(|node| node.1).sum::<u64>(), figure(&report, "published"), "{line}");
-        assert_eq!(on.iter().map(|node| node.2).sum::<u64>(), figure(&report, "delivered"), "{line}");
+        assert_eq!(
+            on.iter().map(|node| node.1).sum::<u64>(),
+            figure(&report, "published"),
+            "{line}"
+        );
+        assert_eq!(
+            on.iter().map(|node| node.2).sum::<u64>(),
+            figure(&report, "delivered"),
+            "{line}"
+        );
     }
 
     // What is kept is drained from both, and not counted as this run's.
