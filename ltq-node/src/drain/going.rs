@@ -116,9 +116,10 @@ impl Going {
             let mut channels = Merged::open(&self.broker, &self.topic.topic, &names).await;
             while let Some((index, delivery)) = channels.next().await {
                 for piece in pieces(self.missing(&delivery)) {
-                    self.send(peer, &client, &producer, &piece).await?;
-                    // While the rest is on its way, others are not to take what is stored there.
+                    let sent = self.send(peer, &client, &producer, &piece).await;
+                    // While the rest is on its way, or held up, others are not to take what is stored there.
                     channels.ack(index, &delivery, &self.done.lock());
+                    sent?;
                 }
                 channels.ack(index, &delivery, &self.done.lock());
             }
