@@ -36,7 +36,7 @@ async fn attend(mut script: Script<'_>) {
     let topic = TopicName::new("honest").expect("a name");
     for frame in [
         Frame::Hello(hello("honest")),
-        Frame::OpenProducer { handle: 1, topic, name: None, epoch: None },
+        Frame::OpenProducer { handle: 1, topic, name: None, epoch: None, seat: None },
         subscribe(2, "honest", "c", CREDIT),
     ] {
         honest.say(&frame).await;

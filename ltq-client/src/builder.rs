@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::{
     Backoff, Client, ConnectError,
     connection::{Config, Driver, DriverTask, Hub, Lease},
+    producer::ProducerSeat,
 };
 
 /// Sets a client up: [`Client::builder`].
@@ -36,6 +37,7 @@ pub struct ClientBuilder {
     heartbeat: Duration,
     frame_bytes_max: u32,
     entropy: Arc<dyn Entropy>,
+    seat: Arc<ProducerSeat>,
     /// All servers are one node, which remembers its producers whatever address it is reached by.
     is_one_node: bool,
 }
@@ -55,6 +57,7 @@ impl Default for ClientBuilder {
             heartbeat: Duration::ZERO,
             frame_bytes_max: 8 << 20,
             entropy: Arc::new(SystemEntropy),
+            seat: Arc::default(),
             is_one_node: false,
         }
     }
@@ -234,6 +237,7 @@ impl ClientBuilder {
             heartbeat: self.heartbeat,
             frame_bytes_max: self.frame_bytes_max,
             entropy: self.entropy,
+            seat: self.seat,
             is_one_node: self.is_one_node,
         }));
         let client = Client::new(Arc::new(Lease::new(hub.clone())));

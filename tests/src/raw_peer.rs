@@ -145,7 +145,7 @@ impl RawPeer {
     /// Opens a producer without a name.
     pub async fn open_producer(&mut self, handle: u32, topic: &str) {
         let topic = TopicName::new(topic).expect("a name");
-        self.send(Frame::OpenProducer { handle, topic, name: None, epoch: None }).await;
+        self.send(Frame::OpenProducer { handle, topic, name: None, epoch: None, seat: None }).await;
         match self.next().await {
             Some(Frame::ProducerOpened { handle: opened, .. }) if opened == handle => {}
             other => panic!("no producer but {other:?}"),

@@ -331,7 +331,14 @@ async fn topics(field: &Field) -> io::Result<()> {
     let began = Instant::now();
     for number in 0..3 * TOPICS {
         let topic = TopicName::new(&format!("attack.made-{number}")).expect("a name");
-        peer.send(Frame::OpenProducer { handle: number, topic, name: None, epoch: None }).await;
+        peer.send(Frame::OpenProducer {
+            handle: number,
+            topic,
+            name: None,
+            epoch: None,
+            seat: None,
+        })
+        .await;
         match peer.next().await {
             Some(Frame::ProducerOpened { .. }) => made += 1,
             Some(Frame::ProducerRefused { refusal, .. }) => {

@@ -64,7 +64,14 @@ async fn topic_sets_the_durability_of_new_topics() {
     };
     let served = Served::start(settings).await;
     let mut peer = RawPeer::greeted(&served.address).await;
-    peer.send(Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None }).await;
+    peer.send(Frame::OpenProducer {
+        handle: 1,
+        topic: name("t"),
+        name: None,
+        epoch: None,
+        seat: None,
+    })
+    .await;
     let answer = peer.next().await;
     let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, RefusalCode::DurabilityUnavailable);
@@ -75,7 +82,14 @@ async fn auto_create_topics_off_refuses_topics_that_are_not_there() {
     let settings = BrokerSettings { auto_create_topics: false, ..Served::settings() };
     let served = Served::start(settings).await;
     let mut peer = RawPeer::greeted(&served.address).await;
-    peer.send(Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None }).await;
+    peer.send(Frame::OpenProducer {
+        handle: 1,
+        topic: name("t"),
+        name: None,
+        epoch: None,
+        seat: None,
+    })
+    .await;
     let answer = peer.next().await;
     let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, RefusalCode::NoSuchTopic);
@@ -112,7 +126,14 @@ async fn topics_max_bounds_topics() {
     let mut peer = RawPeer::greeted(&served.address).await;
     peer.open_producer(1, "a").await;
     peer.open_producer(2, "b").await;
-    peer.send(Frame::OpenProducer { handle: 3, topic: name("c"), name: None, epoch: None }).await;
+    peer.send(Frame::OpenProducer {
+        handle: 3,
+        topic: name("c"),
+        name: None,
+        epoch: None,
+        seat: None,
+    })
+    .await;
     let answer = peer.next().await;
     let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, RefusalCode::LimitReached);
@@ -145,7 +166,8 @@ async fn producers_max_bounds_the_producers_of_a_connection() {
     let served = Served::start(settings).await;
     let mut peer = RawPeer::greeted(&served.address).await;
     peer.open_producer(1, "t").await;
-    let second = Frame::OpenProducer { handle: 2, topic: name("t"), name: None, epoch: None };
+    let second =
+        Frame::OpenProducer { handle: 2, topic: name("t"), name: None, epoch: None, seat: None };
     peer.send(second.clone()).await;
     let answer = peer.next().await;
     let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };

@@ -27,7 +27,7 @@ fn publish(handle: u32, sequence: u64, bytes: usize) -> Frame {
 }
 
 fn open(handle: u32, topic: &str) -> Frame {
-    Frame::OpenProducer { handle, topic: name(topic), name: None, epoch: None }
+    Frame::OpenProducer { handle, topic: name(topic), name: None, epoch: None, seat: None }
 }
 
 /// Settings whose limits are a little above one frame of 64 KiB.

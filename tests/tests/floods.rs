@@ -76,8 +76,20 @@ async fn promise_10_floods_of_what_brings_nothing_are_cut_off_by_name() {
         ),
         (
             "a producer that was refused",
-            Some(Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None }),
-            Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None },
+            Some(Frame::OpenProducer {
+                handle: 1,
+                topic: name("t"),
+                name: None,
+                epoch: None,
+                seat: None,
+            }),
+            Frame::OpenProducer {
+                handle: 1,
+                topic: name("t"),
+                name: None,
+                epoch: None,
+                seat: None,
+            },
         ),
         (
             "an operator's request that was refused",

@@ -56,6 +56,7 @@ async fn a_subscription_and_a_producer_cost_as_much_as_is_said() {
         topic: topic(nth),
         name: None,
         epoch: None,
+        seat: None,
     })
     .await;
     println!("{subscription} bytes for a subscription, {producer} for a producer");

@@ -143,7 +143,8 @@ async fn subscribe(peer: &mut RawPeer, handle: u32) -> Result<(), Refusal> {
 }
 
 async fn produce(peer: &mut RawPeer, handle: u32) -> Result<(), Refusal> {
-    ask(peer, Frame::OpenProducer { handle, topic: name("t"), name: None, epoch: None }).await
+    ask(peer, Frame::OpenProducer { handle, topic: name("t"), name: None, epoch: None, seat: None })
+        .await
 }
 
 fn publish(sequence: u64, bytes: usize) -> Frame {
@@ -346,8 +347,14 @@ async fn promise_10_streams_that_end_leave_what_they_published_to_their_connecti
     setup.gate.send_replace(false);
     for _ in 0..100 {
         let mut peer = stream(&*connection).await;
-        peer.send(Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None })
-            .await;
+        peer.send(Frame::OpenProducer {
+            handle: 1,
+            topic: name("t"),
+            name: None,
+            epoch: None,
+            seat: None,
+        })
+        .await;
         press(&mut peer, 1).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -508,6 +515,7 @@ async fn promise_10_opening_and_closing_over_and_over_is_a_flood() {
         topic: name("t"),
         name: Some(ProducerName::new("p").expect("a name")),
         epoch: None,
+        seat: None,
     };
     let rounds = [
         (RawPeer::subscribe(1, "t", "c", CREDIT), Frame::Unsubscribe { handle: 1 }, "nothing"),

@@ -81,7 +81,7 @@ fn everything(topic: &str) -> Vec<Frame> {
     let admin = |request, action| Frame::Admin { request, action };
     let topic_name = || name(topic);
     vec![
-        Frame::OpenProducer { handle: 1, topic: topic_name(), name: None, epoch: None },
+        Frame::OpenProducer { handle: 1, topic: topic_name(), name: None, epoch: None, seat: None },
         RawPeer::subscribe(2, topic, "c", CREDIT),
         admin(1, AdminRequest::ShowTopic { topic: topic_name() }),
         admin(
@@ -300,7 +300,9 @@ async fn what_is_permitted_is_done_and_no_more() {
     assert!(matches!(answer, Some(Frame::SubscribeRefused { .. })), "{answer:?}");
     for foreign in ["orders", "order.s", "x"] {
         let topic = name(foreign);
-        writer.send(Frame::OpenProducer { handle: 2, topic, name: None, epoch: None }).await;
+        writer
+            .send(Frame::OpenProducer { handle: 2, topic, name: None, epoch: None, seat: None })
+            .await;
         let answer = writer.next().await;
         let Some(Frame::ProducerRefused { refusal, .. }) = answer else { panic!("{answer:?}") };
         assert_eq!(refusal.code, RefusalCode::Forbidden);
@@ -314,7 +316,9 @@ async fn what_is_permitted_is_done_and_no_more() {
     reader.send(RawPeer::subscribe(2, "orders.old", "c", CREDIT)).await;
     assert!(matches!(reader.next().await, Some(Frame::Subscribed { .. })));
     let topic = name("orders.new");
-    reader.send(Frame::OpenProducer { handle: 1, topic, name: None, epoch: None }).await;
+    reader
+        .send(Frame::OpenProducer { handle: 1, topic, name: None, epoch: None, seat: None })
+        .await;
     assert!(matches!(reader.next().await, Some(Frame::ProducerRefused { .. })));
 
     // Each sees its own, and the node's figures are for who administers everything.

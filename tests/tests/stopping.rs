@@ -224,6 +224,7 @@ async fn promise_11_a_commit_that_never_ends_is_cut_off_and_its_publishers_told_
         topic: ltq_core::TopicName::new("u").expect("a name"),
         name: None,
         epoch: None,
+        seat: None,
     })
     .await;
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -22,7 +22,9 @@ use tokio::{
 
 use super::{driver::Alone, request::AdminCall};
 use crate::{
-    Backoff, CloseError, ConnectionState, consumer::ConsumerShared, producer::ProducerShared,
+    Backoff, CloseError, ConnectionState,
+    consumer::ConsumerShared,
+    producer::{ProducerSeat, ProducerShared},
 };
 
 /// How a client was asked to be.
@@ -41,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) heartbeat: Duration,
     pub(crate) frame_bytes_max: u32,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// Tells its requests to open producers apart, and those of all clients that were made like it.
+    pub(crate) seat: Arc<ProducerSeat>,
     /// All servers are one node.
     pub(crate) is_one_node: bool,
 }

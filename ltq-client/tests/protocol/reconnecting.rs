@@ -3,7 +3,7 @@ use std::time::Duration;
 use ltq_client::{
     ConnectionState, Message, Outcome, PublishError, RefusalCode, StaleError, UnknownCause,
 };
-use ltq_core::{Refusal, protocol::Frame};
+use ltq_core::{Durability, Refusal, protocol::Frame};
 use ltq_transport::InProcess;
 
 use crate::fake::{Fake, welcome, within};
@@ -191,6 +191,44 @@ async fn a_consumer_takes_its_own_seat_over_with_each_connection_and_no_other_ha
     let error = within(one.next()).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("a later consumer has its seat"), "{error}");
     assert!(within(one.next()).await.is_none());
+}
+
+/// What is left in a lost connection may come to the broker behind what is sent over the next one.
+#[tokio::test]
+async fn promise_6_each_request_to_open_a_producer_counts_as_later_than_all_before() {
+    let mut fake = Fake::start().await;
+    let builder = fake.builder();
+    let client = within(builder.clone().connect());
+    let (client, mut peer) = tokio::join!(client, fake.welcome());
+    let client = client.unwrap();
+    let asked = async |peer: &mut crate::fake::Peer, answers: bool| {
+        let Frame::OpenProducer { handle, seat, .. } = peer.recv().await else { panic!() };
+        let durability = Durability::Disk;
+        if answers {
+            let opened = Frame::ProducerOpened { handle, epoch: 5, last_sequence: 0, durability };
+            peer.send(&opened).await;
+        }
+        seat.expect("a seat")
+    };
+    let opening = client.producer_builder("orders").name("p").open();
+    let served = async {
+        let unanswered = asked(&mut peer, false).await;
+        drop(peer);
+        let mut peer = fake.welcome().await;
+        (unanswered, asked(&mut peer, true).await, peer)
+    };
+    let (producer, (unanswered, second, peer)) = tokio::join!(opening, served);
+    let _producer = producer.unwrap();
+    drop(peer);
+    let mut peer = fake.welcome().await;
+    let third = asked(&mut peer, true).await;
+    // A further client that was made like it, as those for one node after another are.
+    let (other, mut peer) = tokio::join!(within(builder.connect()), fake.welcome());
+    let other = other.unwrap();
+    let (producer, fourth) = tokio::join!(other.producer("orders"), asked(&mut peer, true));
+    producer.unwrap();
+    let seats = [unanswered, second, third, fourth];
+    assert!(seats.is_sorted_by(|a, b| a.number == b.number && a.turn < b.turn), "{seats:?}");
 }
 
 /// Neither one of another channel nor one that was not let in.

@@ -101,8 +101,8 @@ impl Handles {
     /// Takes a frame that belongs behind the hello.
     pub(super) fn handle(&mut self, frame: Frame) -> Result<(), Refusal> {
         match frame {
-            Frame::OpenProducer { handle, topic, name, epoch } => {
-                self.open_producer(handle, &topic, name, epoch);
+            Frame::OpenProducer { handle, topic, name, epoch, seat } => {
+                self.open_producer(handle, &topic, name, epoch, seat);
             }
             Frame::Publish { handle, sequence, durability, records } => {
                 self.publish(handle, sequence, durability, records)?;
@@ -139,6 +139,7 @@ impl Handles {
         topic: &TopicName,
         name: Option<ProducerName>,
         epoch: Option<u64>,
+        seat: Option<Seat>,
     ) {
         let opened = if self.producers.contains(handle) {
             Err(in_use("producer", handle))
@@ -150,7 +151,7 @@ impl Handles {
             Ok(slot) => {
                 let Place { id, .. } = self.producers.open(handle, slot);
                 let producer = self.producer(id);
-                self.tell(slot, Event::OpenProducer { producer, name, epoch });
+                self.tell(slot, Event::OpenProducer { producer, name, epoch, seat });
             }
             Err(refusal) => {
                 self.standing.futile("a producer that was refused");

@@ -127,7 +127,7 @@ impl World {
                 self.next[handle as usize] = 1;
                 let producer = producer.map(|n| ProducerName::new(["p", "q"][usize::from(n)]));
                 let name_of = producer.map(Result::unwrap);
-                Frame::OpenProducer { handle, topic: name(topic), name: name_of, epoch }
+                Frame::OpenProducer { handle, topic: name(topic), name: name_of, epoch, seat: None }
             }
             Step::Publish { handle, sequence, count, bad } => {
                 let next = &mut self.next[handle as usize];

@@ -70,6 +70,10 @@ pub enum Event {
         /// [`OutOfRange`](crate::RefusalCode::OutOfRange): then its sequences mean nothing any
         /// more, and it must open anew.
         epoch: Option<u64>,
+        /// Which request of its program this is. One that was overtaken on its way, by a later one
+        /// under the same name, is refused as [`Fenced`](crate::RefusalCode::Fenced) and takes
+        /// nothing over. Without a name it means nothing.
+        seat: Option<Seat>,
     },
     /// A producer publishes. Answered by [`Reply::Confirmed`] or [`Reply::PublishRefused`], in
     /// order. The shell has checked sizes and checksums.

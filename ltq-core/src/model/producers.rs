@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::{ProducerId, SequenceRange, SessionId, keys, state::ProducerState};
-use crate::{Durability, ProducerName, Timestamp, TopicName};
+use crate::{Durability, ProducerName, Seat, Timestamp, TopicName};
 
 /// A producer's place in the table.
 pub(super) type Entry = u32;
@@ -25,6 +25,8 @@ pub(super) struct Producer {
     recent: VecDeque<SequenceRange>,
     /// Whose it is.
     pub(super) session: Option<ProducerId>,
+    /// With which request of which program it was opened last. It outlasts the session, as what comes late does.
+    seat: Option<Box<Seat>>,
     used: Timestamp,
     /// The least durable of its stored messages.
     pub(super) durability: Durability,
@@ -79,6 +81,7 @@ impl Producer {
             accepted: 0,
             recent: VecDeque::new(),
             session: None,
+            seat: None,
             used: Timestamp(0),
             durability,
             commit: 0,
@@ -86,6 +89,12 @@ impl Producer {
             idle: 0,
             forget: false,
         }
+    }
+
+    /// Whether a request was overtaken on its way by the one that it was opened with last.
+    pub(super) fn has_overtaken(&self, seat: Option<Seat>) -> bool {
+        let (Some(last), Some(seat)) = (&self.seat, seat) else { return false };
+        last.number == seat.number && last.turn > seat.turn
     }
 
     /// Notes that a range was stored.
@@ -243,6 +252,13 @@ impl Producers {
         self.idle.remove(&idle);
         self.open.insert(id, entry);
         before
+    }
+
+    /// A producer is opened by this request.
+    pub(super) fn take_seat(&mut self, entry: Entry, seat: Option<Seat>) {
+        if let Some(producer) = self.get_mut(entry) {
+            producer.seat = seat.map(Box::new);
+        }
     }
 
     /// Ends a session's hold on a producer and says which it was. What it stands for stays until

@@ -412,13 +412,13 @@ impl World {
 
     pub(super) fn open(&mut self, handle: u32) {
         let producer = producer(handle);
-        self.event(Event::OpenProducer { producer, name: None, epoch: None });
+        self.event(Event::OpenProducer { producer, name: None, epoch: None, seat: None });
     }
 
     pub(super) fn open_named(&mut self, id: ProducerId, name: &str, epoch: Option<u64>) {
         let epoch = epoch.map(|epoch| EPOCHS + epoch);
         let name = Some(ProducerName::new(name).unwrap());
-        self.event(Event::OpenProducer { producer: id, name, epoch });
+        self.event(Event::OpenProducer { producer: id, name, epoch, seat: None });
     }
 
     pub(super) fn tell_publish(&mut self, handle: u32, sequence: u64, count: u64) {

@@ -239,7 +239,9 @@ impl Topic {
             return self.refuse_event(event);
         }
         match event {
-            Event::OpenProducer { producer, name, epoch } => self.wish_open(producer, name, epoch),
+            Event::OpenProducer { producer, name, epoch, seat } => {
+                self.wish_open(producer, name, epoch, seat);
+            }
             Event::Publish { producer, sequence, durability, records } => {
                 self.wish_publish(producer, sequence, durability, records);
             }

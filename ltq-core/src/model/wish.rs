@@ -15,7 +15,8 @@ use super::{
     topic::Stage,
 };
 use crate::{
-    AdminResponse, ChannelName, Durability, Limit, ProducerName, Refusal, RefusalCode, StartAt,
+    AdminResponse, ChannelName, Durability, Limit, ProducerName, Refusal, RefusalCode, Seat,
+    StartAt,
 };
 
 /// Something that waits for its place in a commit.
@@ -33,6 +34,7 @@ pub(super) enum Wish {
         producer: ProducerId,
         name: Option<ProducerName>,
         epoch: Option<u64>,
+        seat: Option<Seat>,
     },
     Close {
         producer: ProducerId,
@@ -74,8 +76,8 @@ impl Topic {
             }
             Wish::Open { producer, .. } if self.is_closing(producer) => return Flow::Wait(wish),
             Wish::Open { producer, name: None, .. } => self.take_open_unnamed(producer),
-            Wish::Open { producer, name: Some(name), epoch } => {
-                return self.take_open_named(producer, name, epoch);
+            Wish::Open { producer, name: Some(name), epoch, seat } => {
+                return self.take_open_named(producer, name, epoch, seat);
             }
             Wish::Close { producer, forget } => self.close_producer(producer, forget),
             Wish::SessionEnded(session) => {
@@ -105,10 +107,11 @@ impl Topic {
         producer: ProducerId,
         name: Option<ProducerName>,
         epoch: Option<u64>,
+        seat: Option<Seat>,
     ) {
         match self.closed() {
             Some(refusal) => self.refuse_producer(producer, refusal),
-            None => self.wishes.push_back(Wish::Open { producer, name, epoch }),
+            None => self.wishes.push_back(Wish::Open { producer, name, epoch, seat }),
         }
     }
 
@@ -135,12 +138,25 @@ impl Topic {
         }
     }
 
-    fn take_open_named(&mut self, id: ProducerId, name: ProducerName, epoch: Option<u64>) -> Flow {
+    fn take_open_named(
+        &mut self,
+        id: ProducerId,
+        name: ProducerName,
+        epoch: Option<u64>,
+        seat: Option<Seat>,
+    ) -> Flow {
         let known = self.producers.by_name(&name);
         let producer = known.and_then(|entry| Some((entry, self.producers.get(entry)?)));
         if producer.is_some_and(|(_, producer)| producer.next_epoch.is_some()) {
             // Another instance opens with this very commit.
-            return Flow::Wait(Wish::Open { producer: id, name: Some(name), epoch });
+            return Flow::Wait(Wish::Open { producer: id, name: Some(name), epoch, seat });
+        }
+        if let Some((_, producer)) = producer
+            && producer.has_overtaken(seat)
+        {
+            let detail = format!("producer {name}: a later request of the same program came first");
+            self.refuse_producer(id, Refusal::new(RefusalCode::Fenced, detail));
+            return Flow::Next;
         }
         let known = producer.map(|(entry, producer)| Known {
             entry,
@@ -152,14 +168,15 @@ impl Topic {
             return Flow::Next;
         }
         match (epoch, known) {
-            (None, Some(known)) => return self.take_new_instance(id, known),
-            (None, None) => self.take_new_name(id, name),
+            (None, Some(known)) => return self.take_new_instance(id, known, seat),
+            (None, None) => self.take_new_name(id, name, seat),
             (Some(epoch), Some(known)) if epoch == known.epoch => {
                 if known.in_commit && known.in_use {
                     let (name, epoch) = (Some(name), Some(epoch));
-                    return Flow::Wait(Wish::Open { producer: id, name, epoch });
+                    return Flow::Wait(Wish::Open { producer: id, name, epoch, seat });
                 }
                 self.producers.attach(known.entry, id);
+                self.producers.take_seat(known.entry, seat);
                 if known.in_commit {
                     self.will_open(id, known.entry, Opening::Resumed);
                 } else {
@@ -183,7 +200,8 @@ impl Topic {
     }
 
     /// A new instance of a name that is remembered.
-    fn take_new_instance(&mut self, id: ProducerId, known: Known) -> Flow {
+    fn take_new_instance(&mut self, id: ProducerId, known: Known, seat: Option<Seat>) -> Flow {
+        self.producers.take_seat(known.entry, seat);
         self.new_epoch(known.entry, known.epoch.saturating_add(1));
         if known.in_use {
             // The old instance keeps it until the new one's epoch is stored.
@@ -196,7 +214,7 @@ impl Topic {
     }
 
     /// The first instance of a name, as far as is remembered.
-    fn take_new_name(&mut self, id: ProducerId, name: ProducerName) {
+    fn take_new_name(&mut self, id: ProducerId, name: ProducerName, seat: Option<Seat>) {
         let limit = self.limits.producers_known_max;
         if self.producers.known_count() >= limit && !self.producers.forget_oldest() {
             let detail = format!(
@@ -207,6 +225,7 @@ impl Topic {
             return self.refuse_producer(id, Refusal::limit(Limit::ProducersKnown, detail));
         }
         let entry = self.producers.add(&self.name, Some(name));
+        self.producers.take_seat(entry, seat);
         self.new_epoch(entry, self.first_epoch());
         self.producers.attach(entry, id);
         self.will_open(id, entry, Opening::New);

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{Frame, WriteQueue};
 use crate::{
-    ChannelName, NameError, Offset, ProducerName, RecordBatch, Records, RecordsError,
+    ChannelName, NameError, Offset, ProducerName, RecordBatch, Records, RecordsError, Seat,
     TABLE_ENTRY_BYTES, Tag, Timestamp, TopicName,
 };
 
@@ -173,8 +173,8 @@ pub fn encode(frame: &Frame, into: &mut WriteQueue) {
         Frame::Goodbye { refusal } => plain(into, T::Goodbye, refusal),
         Frame::Ping { nonce } => plain(into, T::Ping, nonce),
         Frame::Pong { nonce } => plain(into, T::Pong, nonce),
-        Frame::OpenProducer { handle, topic, name, epoch } => {
-            plain(into, T::OpenProducer, &(handle, topic, name, epoch));
+        Frame::OpenProducer { handle, topic, name, epoch, seat } => {
+            plain(into, T::OpenProducer, &(handle, topic, name, epoch, seat));
         }
         Frame::ProducerOpened { handle, epoch, last_sequence, durability } => {
             plain(into, T::ProducerOpened, &(handle, epoch, last_sequence, durability));
@@ -309,15 +309,13 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
         T::Ping => Frame::Ping { nonce: header(kind, &frame)? },
         T::Pong => Frame::Pong { nonce: header(kind, &frame)? },
         T::OpenProducer => {
-            let (handle, topic, name, epoch) = named(
-                kind,
-                &frame,
-                |(_, topic, name, _): &(u32, &str, Option<&str>, Option<u64>)| {
+            type Opening<'a> = (u32, &'a str, Option<&'a str>, Option<u64>, Option<Seat>);
+            let (handle, topic, name, epoch, seat) =
+                named(kind, &frame, |(_, topic, name, ..): &Opening<'_>| {
                     TopicName::new(topic)?;
                     name.map_or(Ok(()), |name| ProducerName::new(name).map(drop))
-                },
-            )?;
-            Frame::OpenProducer { handle, topic, name, epoch }
+                })?;
+            Frame::OpenProducer { handle, topic, name, epoch, seat }
         }
         T::ProducerOpened => {
             let (handle, epoch, last_sequence, durability) = header(kind, &frame)?;

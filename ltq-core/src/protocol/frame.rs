@@ -147,6 +147,9 @@ pub enum Frame {
         name: Option<ProducerName>,
         /// The epoch that it had under that name, when it comes back.
         epoch: Option<u64>,
+        /// Which request of its program this is, so that one which was left in a lost connection takes
+        /// nothing from a later one.
+        seat: Option<Seat>,
     },
     /// Broker: it is open.
     ProducerOpened {

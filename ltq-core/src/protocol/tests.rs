@@ -264,9 +264,11 @@ fn frame() -> impl Strategy<Value = Frame> {
         refusal().prop_map(|refusal| Frame::Goodbye { refusal }),
         any::<u64>().prop_map(|nonce| Frame::Ping { nonce }),
         any::<u64>().prop_map(|nonce| Frame::Pong { nonce }),
-        (handle(), producer_name, option::of(any::<u64>())).prop_map(|(handle, name, epoch)| {
-            Frame::OpenProducer { handle, topic: self::name("t.1"), name, epoch }
-        }),
+        (handle(), producer_name, option::of(any::<u64>()), seat()).prop_map(
+            |(handle, name, epoch, seat)| {
+                Frame::OpenProducer { handle, topic: self::name("t.1"), name, epoch, seat }
+            }
+        ),
         (handle(), any::<u64>(), any::<u64>(), durability()).prop_map(
             |(handle, epoch, last_sequence, durability)| Frame::ProducerOpened {
                 handle,

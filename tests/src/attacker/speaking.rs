@@ -221,7 +221,13 @@ impl Assault<'_> {
     pub(super) async fn deaf_subscriber(&mut self) -> Result<(), Failed> {
         let mut line = self.greeted().await?;
         let topic = words::topic(&mut self.chance);
-        let open = Frame::OpenProducer { handle: 1, topic: topic.clone(), name: None, epoch: None };
+        let open = Frame::OpenProducer {
+            handle: 1,
+            topic: topic.clone(),
+            name: None,
+            epoch: None,
+            seat: None,
+        };
         line.say(&open).await;
         let credit = Credit { messages: 2500, bytes: 4 << 20 };
         line.say(&RawPeer::subscribe(1, topic.as_str(), "deaf", credit)).await;
@@ -233,7 +239,8 @@ impl Assault<'_> {
     pub(super) async fn deaf_publisher(&mut self) -> Result<(), Failed> {
         let mut line = self.greeted().await?;
         let topic = words::topic(&mut self.chance);
-        line.say(&Frame::OpenProducer { handle: 1, topic, name: None, epoch: None }).await;
+        line.say(&Frame::OpenProducer { handle: 1, topic, name: None, epoch: None, seat: None })
+            .await;
         self.publish_on(&mut line, 60).await;
         sleep(self.a_while()).await;
         Ok(())
@@ -286,6 +293,7 @@ impl Assault<'_> {
                 topic: topic.clone(),
                 name: Some(producer),
                 epoch: Some(u64::MAX),
+                seat: None,
             },
             RawPeer::subscribe(1, name, "c", credit),
             self.admin_of(AdminRequest::PauseTopic { topic: topic.clone(), paused: true }),
@@ -310,7 +318,13 @@ impl Assault<'_> {
     pub(super) async fn settlements(&mut self) -> Result<(), Failed> {
         let mut line = self.greeted().await?;
         let topic = words::topic(&mut self.chance);
-        let open = Frame::OpenProducer { handle: 1, topic: topic.clone(), name: None, epoch: None };
+        let open = Frame::OpenProducer {
+            handle: 1,
+            topic: topic.clone(),
+            name: None,
+            epoch: None,
+            seat: None,
+        };
         line.say(&open).await;
         let credit = Credit { messages: 2500, bytes: 1 << 20 };
         for handle in 0..3 {

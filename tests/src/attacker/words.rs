@@ -156,7 +156,13 @@ pub(super) fn open_producer(chance: &mut SmallRng, handle: u32) -> Frame {
         ProducerName::new(&name).expect("a name")
     });
     let epoch = chance.random_bool(0.3).then(|| number(chance));
-    Frame::OpenProducer { handle, topic: topic(chance), name, epoch }
+    Frame::OpenProducer {
+        handle,
+        topic: topic(chance),
+        name,
+        epoch,
+        seat: chance.random_bool(0.5).then(|| seat(chance)),
+    }
 }
 
 pub(super) fn subscribe(chance: &mut SmallRng, handle: u32) -> Frame {
@@ -396,8 +402,13 @@ pub(super) fn at_a_limit(chance: &mut SmallRng) -> Vec<u8> {
         }
         3 => {
             let longest = TopicName::new(&format!("attack.{}", "n".repeat(57))).expect("a name");
-            let mut bytes =
-                bytes_of(&Frame::OpenProducer { handle, topic: longest, name: None, epoch: None });
+            let mut bytes = bytes_of(&Frame::OpenProducer {
+                handle,
+                topic: longest,
+                name: None,
+                epoch: None,
+                seat: None,
+            });
             if beyond > 0 {
                 // Length, type and handle; then the name's length, and the name.
                 bytes[0] += 1;

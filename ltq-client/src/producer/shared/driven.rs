@@ -43,6 +43,7 @@ impl ProducerShared {
             topic: topic.clone(),
             name: Some(name.clone()),
             epoch,
+            seat: Some(self.hub.config.seat.next(&*self.hub.config.entropy)),
         })
     }
 

@@ -58,7 +58,7 @@ impl Publisher {
     ) -> Result<Self, DirectError> {
         let mut link = Link::open(shared, topic, from)?;
         let producer = ProducerId { session: link.session, handle: 0 };
-        link.tell(Event::OpenProducer { producer, name: options.name, epoch: None })?;
+        link.tell(Event::OpenProducer { producer, name: options.name, epoch: None, seat: None })?;
         loop {
             match link.hear().await {
                 Outgoing::Reply(Reply::ProducerOpened { last_sequence, .. }) => {

@@ -70,7 +70,7 @@ impl History {
         (publisher.open, publisher.asked, publisher.next) = (false, true, 1);
         let producer = publisher.id(index);
         self.oracle.answers.opens(producer);
-        self.tell(Event::OpenProducer { producer, name, epoch });
+        self.tell(Event::OpenProducer { producer, name, epoch, seat: None });
     }
 
     pub(super) fn close(&mut self, index: usize, forget: bool) {

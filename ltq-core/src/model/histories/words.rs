@@ -46,7 +46,7 @@ fn seat(claim: Option<&Claim>) -> String {
 /// An event in words.
 pub(super) fn event(event: &Event) -> String {
     match event {
-        Event::OpenProducer { producer: id, name, epoch } => {
+        Event::OpenProducer { producer: id, name, epoch, .. } => {
             let name = name.as_ref().map_or("no name", |name| name.as_str());
             format!("{} opens under {name}, epoch {epoch:?}", producer(*id))
         }

@@ -16,7 +16,7 @@ fn other(handle: u32) -> ProducerId {
 #[test]
 fn the_first_commit_makes_the_topic_with_what_was_published() {
     let mut world = World::new();
-    world.tell(Event::OpenProducer { producer: producer(1), name: None, epoch: None });
+    world.tell(Event::OpenProducer { producer: producer(1), name: None, epoch: None, seat: None });
     world.tell_publish(1, 1, 2);
     world.tell_publish(1, 3, 1);
     assert!(world.topic.poll_timeout().is_none());
@@ -230,7 +230,7 @@ fn promise_1_a_receipt_never_claims_more_than_was_done() {
 fn promise_1_what_the_store_reaches_is_found_out_before_it_is_relied_on() {
     let mut world = World::new();
     world.reach = Durability::Memory;
-    world.tell(Event::OpenProducer { producer: producer(1), name: None, epoch: None });
+    world.tell(Event::OpenProducer { producer: producer(1), name: None, epoch: None, seat: None });
     world.publish_at(1, 1, Durability::Os);
     world.expect(&["p1 open epoch 0 last 0 memory", "p1 refused 1+1: durability_unavailable"]);
     assert_eq!(world.stored.bounds().end.0, 0, "refused means not stored");
@@ -595,7 +595,7 @@ fn a_producer_that_was_made_by_a_failed_commit_hears_of_its_publishes() {
     world.said.clear();
     world.hold_commits = true;
     let name = Some(crate::ProducerName::new("n").unwrap());
-    world.tell(Event::OpenProducer { producer: producer(2), name, epoch: None });
+    world.tell(Event::OpenProducer { producer: producer(2), name, epoch: None, seat: None });
     world.tell_publish(2, 1, 1);
     world.tell(Event::Unsubscribe { consumer: consumer(1) });
     world.run();
