@@ -13,6 +13,10 @@ impl Account {
         self.none("were stored, and their publisher was told that nothing happened", |_, it| {
             denied(it) && (it.taken > 0 || it.arrived > 0)
         })?;
+        self.none(
+            "failed as if somebody else published under their producer's name",
+            |_, it| matches!(&it.told, Some(Told::Failed(why)) if why.contains(FENCED)),
+        )?;
         self.none("came that nobody published", |_, it| !it.is_meant)?;
         self.none("are not where their receipt says", |_, it| {
             let Some((node, Some(offset))) = &it.receipt else { return false };
@@ -166,3 +170,6 @@ impl Account {
 /// By how much a call may be late that ends by its time: a turn of a runtime of which not all threads are run
 /// when they want to be. What is longer is told by those who [watch](crate::Stalls) for it.
 const LATE_MAX: Duration = Duration::from_millis(250);
+
+/// How a broker says so.
+const FENCED: &str = "a newer instance";

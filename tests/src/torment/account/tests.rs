@@ -49,6 +49,10 @@ fn each_broken_promise_is_found_by_its_name() {
         ("G\tsame\ta/2\tn1\t7\nG\tsame\ta/2\tn2\t7\n", "twice"),
         ("G\tplain\ta/1\tn1\t7\tanother\n", "two ids"),
         ("F\tplain\ta/8\t3251\tno node\n", "longer than"),
+        (
+            "F\tplain\ta/8\t20\tfenced: a newer instance of producer p has epoch 7\n",
+            "somebody else",
+        ),
         ("G\tplain\ta/1\t?\t8\ti-a/1\t1\t5\n", "on no node"),
         ("G\tplain\ta/1\t?\t7\tanother\t1\t5\n", "two ids"),
         ("P\tsilent-a\t1/1\nM\tsilent-a\t1/1\n", "wanted not to know"),
