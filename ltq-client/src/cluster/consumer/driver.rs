@@ -53,6 +53,7 @@ struct Slot {
     node: NodeId,
     client: Client,
     consumer: Arc<ConsumerShared>,
+    seat: ConsumerSeat,
     /// The connection by which it takes part in the credit.
     connection: Option<u64>,
     is_leaving: bool,
@@ -264,7 +265,8 @@ impl Driver {
         let candidates: BTreeMap<_, _> =
             candidates.into_iter().map(|node| (node.id().clone(), node)).collect();
         self.shared.retain_nodes(&candidates);
-        self.seats.retain(|id, _| candidates.contains_key(id));
+        let known = self.members.nodes();
+        self.seats.retain(|id, _| known.get(id).is_some());
         let current: Vec<_> =
             self.current.iter().map(|(id, number)| (id.clone(), *number)).collect();
         for (id, number) in current {
@@ -325,6 +327,7 @@ impl Driver {
             self.credit.set_leaving(*number, false);
             self.shared.set_leaving(*number, false);
             self.current.insert(id.clone(), *number);
+            self.seats.insert(id.clone(), slot.seat.clone());
             return;
         }
         self.made += 1;
@@ -332,6 +335,7 @@ impl Driver {
         let watcher = Watcher::new(number, self.shared.changes.clone());
         let entropy = &*self.shared.entropy;
         let seat = self.seats.entry(id.clone()).or_insert_with(|| ConsumerSeat::drawn(entropy));
+        let seat = seat.clone();
         let settings = (self.shared.settings.clone(), seat.clone());
         let consumer = Consumer::lent(&client, settings, watcher);
         let own = consumer.shared().clone();
@@ -342,6 +346,7 @@ impl Driver {
             node: id.clone(),
             client,
             consumer: own,
+            seat,
             connection: None,
             is_leaving: false,
             owes: None,
