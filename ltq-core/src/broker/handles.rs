@@ -394,9 +394,18 @@ impl Handles {
     /// asks for nothing that anybody has to keep.
     pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Result<(), Hold> {
         match self.standing.is_admitted() {
-            true => self.room.poll(self.producers.unconfirmed_bytes(), context),
+            true => self.room.poll(&self.producers, context),
             false => Ok(()),
         }
+    }
+
+    /// Whether frames that were read already have to wait: the first producer was opened among them, and
+    /// there is no room for publishes. Without one the session is read in any case, and else many
+    /// sessions would each bring what one read holds.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.producers.len() > 0
+            && self.producers.unconfirmed_bytes() == 0
+            && self.room.is_crowded()
     }
 
     /// The answers that the session has still to say.

@@ -103,6 +103,8 @@ struct Session {
     /// How much the next read may take.
     read_bytes: usize,
     memory: ReadMemory,
+    /// There may be whole frames in `read`, for which there is no room.
+    paused: bool,
     /// What of `read` is counted as half-read, against the node's limit or as free.
     partial: Partial,
     together: Arc<Together>,
@@ -153,6 +155,7 @@ impl Session {
             read: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             memory: ReadMemory::default(),
+            paused: false,
             partial: Partial::default(),
             half_read: 0,
             together,
@@ -326,6 +329,22 @@ impl Session {
         if attention != Attention::Reading {
             return Ok(Read::Wait);
         }
+        if !std::mem::take(&mut self.paused) {
+            match self.poll_recv(context)? {
+                Read::Some => {}
+                other => return Ok(other),
+            }
+        }
+        let frames = self.take_frames();
+        self.pin();
+        self.handles.hand_over();
+        self.count_partial(matches!(frames, Ok(true)));
+        frames?;
+        Ok(Read::Some)
+    }
+
+    /// Reads once.
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Result<Read, SessionError> {
         self.make_room()?;
         let (max, capacity) = (self.read_bytes, self.read.capacity());
         let count = match self.recv.poll_recv(context, &mut self.read, max) {
@@ -348,11 +367,6 @@ impl Session {
         } else if count < max / 4 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
-        let frames = self.take_frames();
-        self.pin();
-        self.handles.hand_over();
-        self.count_partial(matches!(frames, Ok(true)));
-        frames?;
         Ok(Read::Some)
     }
 
@@ -398,7 +412,12 @@ impl Session {
         {
             any = true;
             self.handles.standing().check()?;
+            let opens = matches!(frame, Frame::OpenProducer { .. });
             self.handle(frame)?;
+            if opens && self.handles.is_crowded() {
+                self.paused = true;
+                break;
+            }
         }
         self.watch.received(any, !self.read.is_empty());
         Ok(any)

@@ -95,7 +95,7 @@ pub struct BrokerSettings {
     pub publish_bytes_max: u64,
     /// The same for all streams of a connection, those that are gone included; beyond it the broker
     /// reads no more from any of them that has publishes unconfirmed, and beyond twice as much from
-    /// none. At least `publish_bytes_max`. `None`, the default: twice that.
+    /// none that has a producer. At least `publish_bytes_max`. `None`, the default: twice that.
     pub publish_bytes_per_connection_max: Option<u64>,
     /// The same for all connections of one [`Origin`](crate::Origin), where there is one. At least
     /// `publish_bytes_max`. `None`, the default: a quarter of `publish_bytes_total_max`, or

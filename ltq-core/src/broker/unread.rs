@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, task::Context};
 
-use super::{outbox::Outgoing, together::Together, waiters::Ticket};
+use super::{budget::Turn, outbox::Outgoing, together::Together};
 
 /// What a session has to say besides deliveries, as its connection counts it: told once for each turn.
 #[derive(Debug)]
@@ -13,12 +13,12 @@ pub(super) struct Unread {
     waiting: usize,
     /// Bytes of those that were encoded since nothing encoded was left: more than are left at most.
     encoded: usize,
-    ticket: Ticket,
+    turn: Turn,
 }
 
 impl Unread {
     pub(super) fn new(together: Arc<Together>) -> Self {
-        Self { together, counted: 0, waiting: 0, encoded: 0, ticket: Ticket::default() }
+        Self { together, counted: 0, waiting: 0, encoded: 0, turn: Turn::default() }
     }
 
     /// One more is to be said.
@@ -52,13 +52,13 @@ impl Unread {
     /// Whether the streams of the connection have read enough for more to be asked. If not, this task is
     /// woken when they have.
     pub(super) fn has_room(&mut self, context: &Context<'_>) -> bool {
-        self.together.answers.poll_room(false, &mut self.ticket, context).is_ready()
+        self.together.answers.poll_room(false, &mut self.turn, context).is_ready()
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        self.together.answers.leave(&mut self.ticket);
+        self.together.answers.leave(&mut self.turn);
         self.together.answers.give_back(mem::take(&mut self.counted));
     }
 }
