@@ -47,9 +47,7 @@ impl Room {
         producers: &Producers,
         context: &Context<'_>,
     ) -> Result<(), Hold> {
-        if !self.unread.has_room(context) {
-            return Err(Hold::AnswerBytesPerConnection);
-        }
+        self.unread.poll_room(context)?;
         let unconfirmed = producers.unconfirmed_bytes();
         if unconfirmed as u64 > self.shared.settings.publish_bytes_max {
             // The confirm comes through the outbox, which wakes this task.
