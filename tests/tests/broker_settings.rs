@@ -322,6 +322,11 @@ fn settings_that_cannot_be_are_refused_by_name() {
             BrokerSettings { publish_bytes_per_connection_max: Some((16 << 20) - 1), ..good() },
         ),
         (
+            "answer_bytes_per_address_max",
+            BrokerSettings { answer_bytes_per_address_max: Some((256 << 10) - 1), ..good() },
+        ),
+        ("answer_bytes_total_max", BrokerSettings { answer_bytes_total_max: 1, ..good() }),
+        (
             "publish_bytes_per_address_max",
             BrokerSettings { publish_bytes_per_address_max: Some((16 << 20) - 1), ..good() },
         ),

@@ -371,6 +371,40 @@ async fn promise_10_streams_that_end_leave_what_they_published_to_their_connecti
     .await;
 }
 
+/// Opens a producer and publishes with the same write, so that one read brings both.
+async fn open_and_publish(peer: &mut RawPeer, bytes: usize) {
+    let open = Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None };
+    let both = [bytes_of(&open), bytes_of(&publish(1, bytes))].concat();
+    peer.send_bytes(&both).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_a_stream_that_begins_beyond_the_limits_waits_with_what_it_publishes_at_once() {
+    let part = 512 * KIB;
+    let settings =
+        BrokerSettings { publish_bytes_per_connection_max: Some(part as u64), ..small() };
+    let setup = Setup::new(settings).await;
+    let connection = setup.connect(FAR).await;
+    setup.gate.send_replace(false);
+    let mut streams = Vec::new();
+    for _ in 0..200 {
+        let mut peer = stream(&*connection).await;
+        open_and_publish(&mut peer, 10 * KIB).await;
+        streams.push(peer);
+    }
+    let taken = setup.broker.in_use().publish_bytes as usize;
+    // Twice as much, the last read, and 256 bytes for each producer that is not opened yet.
+    let most = 2 * part + 16 * KIB + 200 * 256;
+    assert!((part..=most).contains(&taken), "{taken} bytes of 200 streams");
+    setup.gate.send_replace(true);
+    for peer in &mut streams {
+        let opened = peer.next().await;
+        assert!(matches!(opened, Some(Frame::ProducerOpened { .. })), "{opened:?}");
+        confirmed(peer, 1).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn promise_10_an_address_has_its_part_of_what_may_be_unconfirmed_on_all_its_connections() {
     let part = 512 * KIB;
@@ -421,6 +455,14 @@ async fn promise_10_consumers_of_an_address_are_heard_while_its_publishers_wait(
     setup.gate.send_replace(false);
     press(&mut publisher, 5).await;
     assert!(setup.held_back("publish_bytes_max") > 0);
+    // Others fill it up to twice as much, and still it is.
+    let mut others = Vec::new();
+    for _ in 0..8 {
+        let mut other = stream(&*connection).await;
+        open_and_publish(&mut other, 10 * KIB).await;
+        others.push(other);
+    }
+    assert!(setup.held_back("publish_bytes_per_connection_max") > 1);
     consumer.send(Frame::Ping { nonce: 5 }).await;
     assert_eq!(consumer.next().await, Some(Frame::Pong { nonce: 5 }));
     setup.gate.send_replace(true);

@@ -13,26 +13,40 @@ use super::waiters::{Ticket, Waiters};
 /// Bytes of publishes that are in the inboxes and commits of all topics. Those who have read them
 /// count them, topics count them down, and whoever wants to read more waits for room first, so
 /// that the limit is passed by at most one read of each; and by as much again at most by those who
-/// have nothing in it, mostly consumers, whose acks make room and are heard that long. Each connection
-/// and each address has one of its own beside it. Deliveries that wait for their peers are counted in
-/// one too, which nobody waits for: see [`Together`](super::together::Together).
+/// have nothing in it. Each connection and each address has one of its own beside it, and all three
+/// another one for answers. Deliveries that wait for their peers are counted in one too, which nobody
+/// waits for: see [`Together`](super::together::Together).
 #[derive(Debug)]
 pub(super) struct Budget {
-    limit: usize,
     used: AtomicUsize,
-    /// Somebody is in `waiters`. Set before `used` is looked at for the last time, and looked at
-    /// after `used` has become less, so that nobody waits for room that is there.
+    /// Those who have something in it, and those who have nothing.
+    going_on: Line,
+    beginning: Line,
+}
+
+/// Those who wait until no more than `most` is used.
+#[derive(Debug)]
+struct Line {
+    most: usize,
+    /// Somebody is in `waiters`. Set before what is used is looked at for the last time, and looked at
+    /// after that has become less, so that nobody waits for room that is there.
     waited_for: AtomicBool,
     waiters: Mutex<Waiters>,
+}
+
+/// A task's places before a [`Budget`].
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    going_on: Ticket,
+    beginning: Ticket,
 }
 
 impl Budget {
     pub(super) fn new(limit: usize) -> Self {
         Self {
-            limit,
             used: AtomicUsize::new(0),
-            waited_for: AtomicBool::new(false),
-            waiters: Mutex::default(),
+            going_on: Line::new(limit),
+            beginning: Line::new(limit.saturating_mul(BEYOND)),
         }
     }
 
@@ -49,43 +63,33 @@ impl Budget {
         let before = self.used.fetch_sub(bytes, Ordering::SeqCst);
         debug_assert!(before >= bytes, "{bytes} given back, {before} taken");
         let used = before.saturating_sub(bytes);
-        if used > self.limit || !self.waited_for.load(Ordering::SeqCst) {
-            return;
-        }
-        // Those who waited longest go first. A few at a time fill what little room there is.
-        let count = if used <= self.limit / 2 { usize::MAX } else { WOKEN_AT_ONCE };
-        let mut waiters = self.waiters.lock();
-        let woken = waiters.first(count);
-        self.waited_for.store(!waiters.is_empty(), Ordering::SeqCst);
-        drop(waiters);
-        woken.into_iter().for_each(Waker::wake);
+        self.beginning.relieve(used);
+        self.going_on.relieve(used);
     }
 
     /// Ready when there is room: for one that has `nothing` in it, up to twice as much.
     pub(super) fn poll_room(
         &self,
         nothing: bool,
-        ticket: &mut Ticket,
+        turn: &mut Turn,
         context: &Context<'_>,
     ) -> Poll<()> {
-        let most = if nothing { self.limit.saturating_mul(BEYOND) } else { self.limit };
-        if self.used.load(Ordering::SeqCst) > most {
-            let mut waiters = self.waiters.lock();
-            waiters.wait(ticket, context);
-            self.waited_for.store(true, Ordering::SeqCst);
-            if self.used.load(Ordering::SeqCst) > most {
-                return Poll::Pending;
+        match nothing {
+            true => {
+                self.going_on.leave(&mut turn.going_on);
+                self.beginning.poll(&self.used, &mut turn.beginning, context)
+            }
+            false => {
+                self.beginning.leave(&mut turn.beginning);
+                self.going_on.poll(&self.used, &mut turn.going_on, context)
             }
         }
-        self.leave(ticket);
-        Poll::Ready(())
     }
 
     /// A task does not wait any more.
-    pub(super) fn leave(&self, ticket: &mut Ticket) {
-        if ticket.is_waiting() {
-            self.waiters.lock().leave(ticket);
-        }
+    pub(super) fn leave(&self, turn: &mut Turn) {
+        self.going_on.leave(&mut turn.going_on);
+        self.beginning.leave(&mut turn.beginning);
     }
 
     /// Bytes that are counted now.
@@ -95,7 +99,60 @@ impl Budget {
 
     /// Whether they are more than they should be.
     pub(super) fn is_full(&self) -> bool {
-        self.used() > self.limit
+        self.used() > self.going_on.most
+    }
+
+    /// Whether not even those who have nothing in it may begin.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.used() > self.beginning.most
+    }
+}
+
+impl Line {
+    fn new(most: usize) -> Self {
+        Self { most, waited_for: AtomicBool::new(false), waiters: Mutex::default() }
+    }
+
+    /// So much is used now, and was more before.
+    fn relieve(&self, used: usize) {
+        if used > self.most || !self.waited_for.load(Ordering::SeqCst) {
+            return;
+        }
+        // Those who waited longest go first. A few at a time fill what little room there is.
+        self.wake(if used <= self.most / 2 { usize::MAX } else { WOKEN_AT_ONCE });
+    }
+
+    fn wake(&self, count: usize) {
+        let mut waiters = self.waiters.lock();
+        let woken = waiters.first(count);
+        self.waited_for.store(!waiters.is_empty(), Ordering::SeqCst);
+        drop(waiters);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll(&self, used: &AtomicUsize, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
+        if used.load(Ordering::SeqCst) > self.most {
+            let mut waiters = self.waiters.lock();
+            waiters.wait(ticket, context);
+            self.waited_for.store(true, Ordering::SeqCst);
+            if used.load(Ordering::SeqCst) > self.most {
+                return Poll::Pending;
+            }
+        }
+        if ticket.is_waiting() {
+            self.leave(ticket);
+            // Nothing may be given back for long, and there may be room for the next one too.
+            if self.waited_for.load(Ordering::SeqCst) {
+                self.wake(1);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn leave(&self, ticket: &mut Ticket) {
+        if ticket.is_waiting() {
+            self.waiters.lock().leave(ticket);
+        }
     }
 }
 

@@ -19,11 +19,17 @@ impl Wake for Woken {
     }
 }
 
+impl Turn {
+    const fn is_waiting(&self) -> bool {
+        self.going_on.is_waiting() || self.beginning.is_waiting()
+    }
+}
+
 /// A task as far as a budget knows it.
 struct Task {
     woken: Arc<Woken>,
     waker: Waker,
-    ticket: Ticket,
+    turn: Turn,
     partial: Partial,
 }
 
@@ -31,7 +37,7 @@ impl Task {
     fn new() -> Self {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
-        Self { woken, waker, ticket: Ticket::default(), partial: Partial::default() }
+        Self { woken, waker, turn: Turn::default(), partial: Partial::default() }
     }
 
     fn tasks(count: usize) -> Vec<Self> {
@@ -39,12 +45,12 @@ impl Task {
     }
 
     fn has_room(&mut self, budget: &Budget) -> bool {
-        budget.poll_room(false, &mut self.ticket, &Context::from_waker(&self.waker))
+        budget.poll_room(false, &mut self.turn, &Context::from_waker(&self.waker))
             == Poll::Ready(())
     }
 
     fn may_begin(&mut self, budget: &Budget) -> bool {
-        budget.poll_room(true, &mut self.ticket, &Context::from_waker(&self.waker)).is_ready()
+        budget.poll_room(true, &mut self.turn, &Context::from_waker(&self.waker)).is_ready()
     }
 
     fn may_go_on(&self, partials: &Partials) -> bool {
@@ -68,7 +74,7 @@ fn there_is_room_up_to_the_limit_and_beyond_it_tasks_wait() {
     budget.give_back(1);
     assert!(task.was_woken());
     assert!(task.has_room(&budget));
-    assert!(!task.ticket.is_waiting());
+    assert!(!task.turn.is_waiting());
     budget.give_back(10);
     assert!(!task.was_woken(), "it waits for nothing");
     assert_eq!(budget.used(), 0);
@@ -82,12 +88,13 @@ fn promise_10_who_has_nothing_in_it_goes_on_up_to_twice_the_limit_and_no_further
     assert!(!publisher.has_room(&budget) && consumer.may_begin(&budget));
     budget.take(1);
     assert!(!consumer.may_begin(&budget));
-    budget.give_back(2);
-    assert!(!consumer.was_woken(), "it waits for the crowd to be over");
-    budget.give_back(9);
-    assert!(publisher.was_woken() && consumer.was_woken());
+    budget.give_back(1);
+    assert!(consumer.was_woken() && !publisher.was_woken(), "there is room for those who begin");
+    assert!(consumer.may_begin(&budget) && !publisher.has_room(&budget));
+    budget.give_back(10);
+    assert!(publisher.was_woken() && !consumer.was_woken());
     assert!(publisher.has_room(&budget) && consumer.may_begin(&budget));
-    assert!(!publisher.ticket.is_waiting() && !consumer.ticket.is_waiting());
+    assert!(!publisher.turn.is_waiting() && !consumer.turn.is_waiting());
 }
 
 #[test]
@@ -113,6 +120,34 @@ fn little_room_wakes_the_few_that_waited_longest_and_much_room_wakes_all() {
 }
 
 #[test]
+fn promise_10_room_that_is_left_is_passed_on_though_nothing_more_is_given_back() {
+    let budget = Budget::new(100);
+    budget.take(201);
+    let mut tasks = Task::tasks(WOKEN_AT_ONCE + 40);
+    for task in &mut tasks {
+        assert!(!task.may_begin(&budget));
+    }
+    // The store stands still from here on.
+    budget.give_back(1);
+    for task in &mut tasks {
+        assert!(task.was_woken() && task.may_begin(&budget));
+    }
+}
+
+#[test]
+fn who_has_nothing_in_it_any_more_waits_with_those_who_begin() {
+    let budget = Budget::new(10);
+    let mut task = Task::new();
+    budget.take(25);
+    assert!(!task.has_room(&budget));
+    assert!(!task.may_begin(&budget));
+    assert!(budget.going_on.waiters.lock().is_empty());
+    budget.give_back(5);
+    assert!(task.was_woken() && task.may_begin(&budget) && !task.turn.is_waiting());
+    assert!(budget.beginning.waiters.lock().is_empty());
+}
+
+#[test]
 fn a_task_that_leaves_is_not_woken_and_takes_no_turn() {
     let budget = Budget::new(0);
     budget.take(1);
@@ -121,7 +156,7 @@ fn a_task_that_leaves_is_not_woken_and_takes_no_turn() {
         assert!(!task.has_room(&budget));
         assert!(!task.has_room(&budget), "waiting twice is waiting once");
     }
-    budget.leave(&mut tasks[0].ticket);
+    budget.leave(&mut tasks[0].turn);
     budget.give_back(1);
     assert_eq!(tasks.iter().map(Task::was_woken).collect::<Vec<_>>(), [false, true, true]);
 }

@@ -15,6 +15,9 @@ pub struct BrokerUse {
     /// Bytes that are counted against
     /// [`partial_bytes_total_max`](crate::BrokerSettings::partial_bytes_total_max).
     pub partial_bytes: u64,
+    /// Bytes of answers that peers have not read; see
+    /// [`answer_bytes_total_max`](crate::BrokerSettings::answer_bytes_total_max).
+    pub answer_bytes: u64,
     /// Bytes of deliveries that wait to be read by their peers; see
     /// [`delivery_bytes_total_max`](crate::BrokerSettings::delivery_bytes_total_max).
     pub delivery_bytes: u64,

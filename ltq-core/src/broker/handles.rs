@@ -34,6 +34,8 @@ pub(super) struct Handles {
     session: SessionId,
     outbox: Arc<Outbox>,
     topics: Vec<Option<TopicSlot>>,
+    /// Those of them that are empty.
+    free: Vec<usize>,
     slots: HashMap<TopicName, usize>,
     /// Slots with events that were not handed over yet.
     touched: Vec<usize>,
@@ -81,6 +83,7 @@ impl Handles {
             session,
             outbox,
             topics: Vec::new(),
+            free: Vec::new(),
             slots: HashMap::new(),
             touched: Vec::new(),
             gathered_bytes: 0,
@@ -182,9 +185,12 @@ impl Handles {
             self.reply(Reply::PublishRefused { handle, sequence, count, refusal });
             return Ok(());
         };
-        let refusal = self.shared.draining.refusal();
-        let bytes_max = self.shared.settings.message_bytes_max;
-        let refusal = refusal.or_else(|| bad_records(&records, bytes_max));
+        let bad = bad_records(&records, self.shared.settings.message_bytes_max);
+        match bad {
+            Some(_) => self.standing.futile("a publish of what cannot be stored"),
+            None => self.producers.was_of_use(id),
+        }
+        let refusal = self.shared.draining.refusal().or(bad);
         let bytes = if refusal.is_none() { records.byte_len() } else { 0 };
         self.producers.published(id, sequence, count, bytes + Topic::WISH_BYTES);
         match refusal {
@@ -395,9 +401,18 @@ impl Handles {
     /// asks for nothing that anybody has to keep.
     pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Result<(), Hold> {
         match self.standing.is_admitted() {
-            true => self.room.poll(self.producers.unconfirmed_bytes(), context),
+            true => self.room.poll(&self.producers, context),
             false => Ok(()),
         }
+    }
+
+    /// Whether frames that were read already have to wait: the first producer was opened among them, and
+    /// there is no room for publishes. Without one the session is read in any case, and else many
+    /// sessions would each bring what one read holds.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.producers.len() > 0
+            && self.producers.unconfirmed_bytes() == 0
+            && self.room.is_crowded()
     }
 
     /// The answers that the session has still to say.
@@ -474,10 +489,11 @@ impl Handles {
     /// The session is over: all topics are told.
     pub(super) fn end(&mut self) {
         self.hand_over();
+        let unconfirmed = self.producers.unconfirmed_by_slot(self.topics.len());
         for (index, slot) in self.topics.drain(..).enumerate() {
             let Some(slot) = slot else { continue };
             // A closed topic knows nobody any more, and has answered all.
-            let unconfirmed = self.producers.unconfirmed_in(index);
+            let unconfirmed = unconfirmed.get(index).copied().unwrap_or(0);
             if unconfirmed > 0 {
                 let left = self.room.outstanding.leave_behind(unconfirmed);
                 let _ = slot.inbox.push(Entry::Left(left));
@@ -491,7 +507,7 @@ impl Handles {
         open.give_back(Kind::Subscription, self.subscriptions.len());
         open.give_back(Kind::Request, mem::take(&mut self.requests) as usize);
         self.room.leave();
-        self.slots.clear();
+        (self.free, self.slots) = Default::default();
         self.producers.clear();
         self.heard();
         self.subscriptions.clear();
@@ -520,7 +536,7 @@ impl Handles {
         // If it closes at once, so do the events that follow.
         let _ = inbox.push(Entry::Attach(self.session, self.outbox.clone()));
         let slot = Some(TopicSlot { inbox, events: Vec::new(), users: 1 });
-        let index = match self.topics.iter().position(Option::is_none) {
+        let index = match self.free.pop() {
             Some(index) => {
                 if let Some(place) = self.topics.get_mut(index) {
                     *place = slot;
@@ -549,6 +565,7 @@ impl Handles {
         let _ = slot.inbox.push(Entry::Event(Event::SessionEnded { session: self.session }));
         let topic = slot.inbox.topic().clone();
         *place = None;
+        self.free.push(index);
         if self.slots.get(&topic) == Some(&index) {
             self.slots.remove(&topic);
         }

@@ -227,6 +227,10 @@ impl World {
         let counted: Vec<_> =
             handles.topics.iter().map(|slot| slot.as_ref().map_or(0, |slot| slot.users)).collect();
         assert_eq!(counted, users);
+        let mut free = handles.free.clone();
+        free.sort_unstable();
+        let empty = handles.topics.iter().enumerate().filter(|(_, slot)| slot.is_none());
+        assert_eq!(free, empty.map(|(index, _)| index).collect::<Vec<_>>());
         let together = self.outbox.together();
         let (producers, subscriptions) = (handles.producers.len(), handles.subscriptions.len());
         assert_eq!(together.open.count(Kind::Producer), producers);

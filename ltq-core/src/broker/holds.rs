@@ -13,6 +13,8 @@ pub(super) enum Hold {
     InboxEntries,
     AnswerBytes,
     AnswerBytesPerConnection,
+    AnswerBytesPerAddress,
+    AnswerBytesTotal,
     DeliveryBytes,
     DeliveryBytesTotal,
     Streams,
@@ -21,7 +23,7 @@ pub(super) enum Hold {
 }
 
 impl Hold {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::PublishBytes,
         Self::PublishBytesPerConnection,
         Self::PublishBytesPerAddress,
@@ -30,6 +32,8 @@ impl Hold {
         Self::InboxEntries,
         Self::AnswerBytes,
         Self::AnswerBytesPerConnection,
+        Self::AnswerBytesPerAddress,
+        Self::AnswerBytesTotal,
         Self::DeliveryBytes,
         Self::DeliveryBytesTotal,
         Self::Streams,
@@ -48,6 +52,8 @@ impl Hold {
             Self::InboxEntries => "inbox_entries_max",
             Self::AnswerBytes => "answer_bytes_max",
             Self::AnswerBytesPerConnection => "answer_bytes_per_connection_max",
+            Self::AnswerBytesPerAddress => "answer_bytes_per_address_max",
+            Self::AnswerBytesTotal => "answer_bytes_total_max",
             Self::DeliveryBytes => "delivery_bytes_max",
             Self::DeliveryBytesTotal => "delivery_bytes_total_max",
             Self::Streams => "streams_max",

@@ -8,7 +8,12 @@ use std::{
 use super::*;
 use crate::{
     Message, Records, Settlement, Tag, TagRange, Verdict,
-    broker::{testing::topic, together::Together},
+    broker::{
+        budget::Turn,
+        outstanding::Outstanding,
+        testing::{self, topic},
+        together::Together,
+    },
     model::{ConsumerId, ProducerId, SessionId},
 };
 
@@ -162,4 +167,36 @@ fn nobody_finds_it_closed_before_its_last_entries_are_answered() {
     });
     assert_eq!(heard.recv(), Ok("refused by the session"));
     late.unwrap().join().unwrap();
+}
+
+/// Says whether the inbox was locked when somebody was woken.
+struct Watching(Arc<Inbox>, AtomicUsize, AtomicUsize);
+
+impl Wake for Watching {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(1, SeqCst);
+        self.2.fetch_add(usize::from(self.0.state.is_locked()), SeqCst);
+    }
+}
+
+#[test]
+fn promise_9_a_topic_that_ends_wakes_who_waits_for_what_streams_left_behind_without_its_lock() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (watching, together) = runtime.block_on(async {
+        let (shared, _gate) = testing::shared(true);
+        let together = shared.together(None);
+        let inbox = shared.topic_by_use(&topic("t"), None).unwrap();
+        let mut gone = Outstanding::new(together.clone());
+        gone.count(shared.settings.publish_bytes_per_connection() + 1);
+        inbox.push(Entry::Left(gone.leave_behind(usize::MAX))).unwrap();
+        let watching = Arc::new(Watching(inbox, AtomicUsize::new(0), AtomicUsize::new(0)));
+        let waker = Waker::from(watching.clone());
+        let (mut waits, context) = (Turn::default(), Context::from_waker(&waker));
+        assert!(together.publishes.poll_room(false, &mut waits, &context).is_pending());
+        (watching, together)
+    });
+    // The topic's task has not run so far.
+    drop(runtime);
+    assert_eq!(together.publishes.used(), 0);
+    assert_eq!((watching.1.load(SeqCst), watching.2.load(SeqCst)), (1, 0));
 }

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, task::Context};
 
-use super::{holds::Hold, together::Together, waiters::Ticket};
+use super::{budget::Turn, holds::Hold, together::Together};
 
 /// What a stream has published and was not told about. Counted once for each read and each time that
 /// topics are heard, not for each publish.
@@ -11,13 +11,13 @@ pub(super) struct Outstanding {
     together: Arc<Together>,
     counted: usize,
     /// Its places among those that wait.
-    of_connection: Ticket,
-    of_address: Ticket,
+    of_connection: Turn,
+    of_address: Turn,
 }
 
 impl Outstanding {
     pub(super) fn new(together: Arc<Together>) -> Self {
-        let (of_connection, of_address) = (Ticket::default(), Ticket::default());
+        let (of_connection, of_address) = (Turn::default(), Turn::default());
         Self { together, counted: 0, of_connection, of_address }
     }
 
@@ -45,6 +45,13 @@ impl Outstanding {
             return Err(Hold::PublishBytesPerAddress);
         }
         Ok(())
+    }
+
+    /// Whether not even a stream that has nothing unconfirmed may publish.
+    pub(super) fn is_crowded(&self) -> bool {
+        let address = &self.together.address;
+        self.together.publishes.is_crowded()
+            || address.as_ref().is_some_and(|address| address.published.is_crowded())
     }
 
     /// It waits no more.

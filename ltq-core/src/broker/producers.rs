@@ -25,7 +25,7 @@ struct Producer {
     /// Once it is open: the last sequence that was stored before.
     opened: Option<u64>,
     closed: bool,
-    /// It has published something.
+    /// It has published something that can be stored.
     useful: bool,
 }
 
@@ -77,29 +77,44 @@ impl Producers {
     /// Notes a publish of at least one message.
     pub(super) fn published(&mut self, id: u32, sequence: u64, count: u64, bytes: usize) {
         if let Some(producer) = self.producers.get_mut(&id) {
-            producer.useful = true;
             producer.unconfirmed.push(sequence, count, bytes);
             self.unconfirmed_bytes += bytes;
         }
     }
 
-    /// Notes that a producer will publish no more. Says whether it published anything.
+    /// Notes that a producer published what can be stored.
+    pub(super) fn was_of_use(&mut self, id: u32) {
+        if let Some(producer) = self.producers.get_mut(&id) {
+            producer.useful = true;
+        }
+    }
+
+    /// Notes that a producer will publish no more. Says whether it published anything that could be stored.
     pub(super) fn close(&mut self, id: u32) -> bool {
         let Some(producer) = self.producers.get_mut(&id) else { return false };
         producer.closed = true;
         producer.useful
     }
 
-    /// How many are not closed and have published nothing.
+    /// How many are not closed and have published nothing that could be stored.
     pub(super) fn useless(&self) -> usize {
         let all = self.producers.values();
         all.filter(|producer| !producer.useful && !producer.closed).count()
     }
 
-    /// Bytes of what is published to the topic of one slot and not answered.
-    pub(super) fn unconfirmed_in(&self, slot: usize) -> usize {
-        let all = self.producers.values().filter(|producer| producer.slot == slot);
-        all.map(|producer| producer.unconfirmed.bytes()).sum()
+    /// Bytes of what is published and not answered, to the topic of each of so many slots. Looks at each
+    /// producer once: there may be thousands of both. Nothing where all is answered.
+    pub(super) fn unconfirmed_by_slot(&self, slots: usize) -> Vec<usize> {
+        if self.unconfirmed_bytes == 0 {
+            return Vec::new();
+        }
+        let mut bytes = vec![0; slots];
+        for producer in self.producers.values() {
+            if let Some(sum) = bytes.get_mut(producer.slot) {
+                *sum += producer.unconfirmed.bytes();
+            }
+        }
+        bytes
     }
 
     /// Forgets a producer if nothing is to come for it, and returns the slot that it leaves.
@@ -215,6 +230,31 @@ mod tests {
         assert_eq!(last, confirmed(7, 2, 1), "told by the client's number");
         assert!(!producers.contains(7));
         assert_eq!(producers.unconfirmed_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_unconfirmed_is_summed_up_for_each_slot() {
+        let mut producers = Producers::default();
+        for handle in 0..10 {
+            let Place { id, .. } = producers.open(handle, handle as usize % 3);
+            producers.published(id, 1, 1, 100);
+        }
+        assert_eq!(producers.unconfirmed_by_slot(4), [400, 300, 300, 0]);
+        for id in 1..=10 {
+            assert_eq!(producers.replied(&mut confirmed(id, 1, 1)), Ok(None));
+        }
+        assert!(producers.unconfirmed_by_slot(4).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_stored_makes_a_producer_of_no_use() {
+        let mut producers = Producers::default();
+        let Place { id, .. } = producers.open(1, 0);
+        producers.published(id, 1, 1, 100);
+        assert_eq!(producers.useless(), 1);
+        producers.was_of_use(id);
+        assert_eq!(producers.useless(), 0);
+        assert!(producers.close(id));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    holds::Hold, inbox::Inbox, outstanding::Outstanding, shared::Shared, together::Together,
-    unread::Unread, waiters::Ticket,
+    budget::Turn, holds::Hold, inbox::Inbox, outstanding::Outstanding, producers::Producers,
+    shared::Shared, together::Together, unread::Unread, waiters::Ticket,
 };
 
 /// The limits at which a session waits, and its places among those that do.
@@ -20,7 +20,7 @@ pub(super) struct Room {
     /// Inboxes that the session was too fast for.
     blocked: Vec<(Arc<Inbox>, Ticket)>,
     /// Its place among those that wait for the node to have room for publishes.
-    ticket: Ticket,
+    turn: Turn,
 }
 
 impl Room {
@@ -30,7 +30,7 @@ impl Room {
             outstanding: Outstanding::new(together.clone()),
             unread: Unread::new(together.clone()),
             blocked: Vec::new(),
-            ticket: Ticket::default(),
+            turn: Turn::default(),
         }
     }
 
@@ -39,12 +39,16 @@ impl Room {
         self.blocked.push((inbox, Ticket::default()));
     }
 
-    /// Whether the session, of whose publishes so many bytes are unconfirmed, may read on. If not, what
-    /// keeps it wakes this task when there is room.
-    pub(super) fn poll(&mut self, unconfirmed: usize, context: &Context<'_>) -> Result<(), Hold> {
-        if !self.unread.has_room(context) {
-            return Err(Hold::AnswerBytesPerConnection);
-        }
+    /// Whether the session, which has these producers, may read on. If not, what keeps it wakes this task
+    /// when there is room. One without a producer adds no publish by what it says, but makes room by what it
+    /// settles: it is read however many publishes there are.
+    pub(super) fn poll(
+        &mut self,
+        producers: &Producers,
+        context: &Context<'_>,
+    ) -> Result<(), Hold> {
+        self.unread.poll_room(context)?;
+        let unconfirmed = producers.unconfirmed_bytes();
         if unconfirmed as u64 > self.shared.settings.publish_bytes_max {
             // The confirm comes through the outbox, which wakes this task.
             return Err(Hold::PublishBytes);
@@ -53,11 +57,21 @@ impl Room {
         if !self.blocked.is_empty() {
             return Err(Hold::InboxEntries);
         }
+        if producers.len() == 0 {
+            self.outstanding.leave();
+            self.shared.published.leave(&mut self.turn);
+            return Ok(());
+        }
         self.outstanding.poll_room(context)?;
-        match self.shared.published.poll_room(unconfirmed == 0, &mut self.ticket, context) {
+        match self.shared.published.poll_room(unconfirmed == 0, &mut self.turn, context) {
             Poll::Ready(()) => Ok(()),
             Poll::Pending => Err(Hold::PublishBytesTotal),
         }
+    }
+
+    /// Whether one that has just opened its first producer has to wait before it publishes.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.shared.published.is_crowded() || self.outstanding.is_crowded()
     }
 
     /// The session waits no more.
@@ -65,7 +79,40 @@ impl Room {
         for (inbox, mut ticket) in self.blocked.drain(..) {
             inbox.leave(&mut ticket);
         }
-        self.shared.published.leave(&mut self.ticket);
+        self.shared.published.leave(&mut self.turn);
         self.outstanding.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::broker::testing;
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_a_stream_without_a_producer_is_read_however_many_publishes_there_are() {
+        let (shared, _gate) = testing::shared(true);
+        let together = shared.together(testing::far(1));
+        let context = Context::from_waker(Waker::noop());
+        let (mut publisher, mut consumer) =
+            (Room::new(shared.clone(), &together), Room::new(shared.clone(), &together));
+        let (mut one, none) = (Producers::default(), Producers::default());
+        one.open(1, 0);
+        let most = 2 * shared.settings.publish_bytes_total_max;
+        let counts: [(&dyn Fn(), Hold); 2] = [
+            (&|| shared.published.take(most + 1), Hold::PublishBytesTotal),
+            (&|| together.published(most + 1), Hold::PublishBytesPerConnection),
+        ];
+        assert_eq!(publisher.poll(&one, &context), Ok(()));
+        for (count, hold) in counts {
+            count();
+            assert!(publisher.is_crowded());
+            assert_eq!(publisher.poll(&one, &context), Err(hold));
+            assert_eq!(consumer.poll(&none, &context), Ok(()));
+        }
+        // What it waited for with its producer is nothing to it without.
+        assert_eq!(publisher.poll(&none, &context), Ok(()));
     }
 }

@@ -103,6 +103,8 @@ struct Session {
     /// How much the next read may take.
     read_bytes: usize,
     memory: ReadMemory,
+    /// There may be whole frames in `read`, for which there is no room.
+    paused: bool,
     /// What of `read` is counted as half-read, against the node's limit or as free.
     partial: Partial,
     together: Arc<Together>,
@@ -153,6 +155,7 @@ impl Session {
             read: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             memory: ReadMemory::default(),
+            paused: false,
             partial: Partial::default(),
             half_read: 0,
             together,
@@ -198,7 +201,7 @@ impl Session {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Result<bool, SessionError> {
         let mut progress = self.hear(context)?;
         progress |= self.flush(context)?;
-        self.handles.unread().count(self.write.len());
+        self.handles.unread().count();
         Ok(progress)
     }
 
@@ -218,6 +221,7 @@ impl Session {
             let flushed = self.write.poll_flush(context, &mut *self.send)?;
             if self.write.len() < before {
                 progress = true;
+                self.handles.unread().sent(before - self.write.len());
                 self.watch.sent();
                 self.release();
             }
@@ -284,7 +288,7 @@ impl Session {
                 }
                 let before = self.write.len();
                 replies::write(reply, frame_bytes_max, &mut self.write);
-                self.handles.unread().says(self.write.len() - before);
+                self.handles.unread().says(self.write.len() - before, self.write.len());
             }
             Outgoing::Closing => {}
         }
@@ -326,6 +330,22 @@ impl Session {
         if attention != Attention::Reading {
             return Ok(Read::Wait);
         }
+        if !std::mem::take(&mut self.paused) {
+            match self.poll_recv(context)? {
+                Read::Some => {}
+                other => return Ok(other),
+            }
+        }
+        let frames = self.take_frames();
+        self.pin();
+        self.handles.hand_over();
+        self.count_partial(matches!(frames, Ok(true)));
+        frames?;
+        Ok(Read::Some)
+    }
+
+    /// Reads once.
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Result<Read, SessionError> {
         self.make_room()?;
         let (max, capacity) = (self.read_bytes, self.read.capacity());
         let count = match self.recv.poll_recv(context, &mut self.read, max) {
@@ -348,11 +368,6 @@ impl Session {
         } else if count < max / 4 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
-        let frames = self.take_frames();
-        self.pin();
-        self.handles.hand_over();
-        self.count_partial(matches!(frames, Ok(true)));
-        frames?;
         Ok(Read::Some)
     }
 
@@ -398,7 +413,12 @@ impl Session {
         {
             any = true;
             self.handles.standing().check()?;
+            let opens = matches!(frame, Frame::OpenProducer { .. });
             self.handle(frame)?;
+            if opens && self.handles.is_crowded() {
+                self.paused = true;
+                break;
+            }
         }
         self.watch.received(any, !self.read.is_empty());
         Ok(any)
@@ -459,7 +479,7 @@ impl Session {
                 self.handles.standing().futile("a ping");
                 let before = self.write.len();
                 encode(&Frame::Pong { nonce }, &mut self.write);
-                self.handles.unread().said(self.write.len() - before);
+                self.handles.unread().said(self.write.len() - before, self.write.len());
             }
             Frame::Pong { .. } => self.handles.standing().futile("a pong"),
             frame => self.handles.handle(frame)?,
@@ -505,6 +525,12 @@ impl Session {
         }
         self.handles.standing().check()?;
         self.outbox.nudge();
+        let (waited, most) =
+            (self.handles.unread().waited(), settings.stall_timeout * ANSWERS_WAIT_STALLS);
+        if waited >= most {
+            let detail = format!("answers were not read to their end for {most:?}");
+            return Err(Refusal::new(RefusalCode::PeerTimeout, detail));
+        }
         let nonce = self.watch.tick(self.heartbeat, settings.stall_timeout)?;
         let pause = self.tick_pause();
         self.tick.as_mut().reset(Instant::now() + pause);
@@ -592,6 +618,9 @@ const READ_BYTES_MAX: usize = 256 << 10;
 const PINNED_PART_MIN: usize = 4;
 /// Half-read frames of up to this part of what a connection has free for them are short.
 const SHORT_PART: usize = 4;
+/// How many times the `stall_timeout` answers may wait that are read a few bytes at a time. A stream's
+/// share of them, and a run of messages before it, is read in that by a line of 40 kbit/s.
+const ANSWERS_WAIT_STALLS: u32 = 10;
 /// How long a goodbye may take.
 const PART_TIMEOUT: Duration = Duration::from_secs(2);
 /// Room for this many entries is kept while the session rests.

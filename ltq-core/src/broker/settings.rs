@@ -55,7 +55,8 @@ pub struct BrokerSettings {
     pub handles_per_address_max: Option<usize>,
     /// The most frames of one connection within a second that cost work and bring nothing: pings,
     /// requests that are refused, numbers that name nothing, credit that was given before or is taken
-    /// back, ends of subscriptions that were given nothing and of producers that published nothing.
+    /// back, ends of subscriptions that were given nothing, of producers that published nothing that can be
+    /// stored, and publishes of what cannot be stored.
     /// Beyond it the stream that sent the last is ended, and those that say hello. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by using them, at once and in each minute;
@@ -87,15 +88,21 @@ pub struct BrokerSettings {
     /// 256 KiB.
     pub answer_bytes_max: usize,
     /// The same of answers alone, encoded or not, for all streams of a connection: beyond it the broker
-    /// reads from none of them. At least `answer_bytes_max`. `None`, the default: four times as much.
+    /// reads from none of them whose peer has any to read, and beyond twice as much from none. At least `answer_bytes_max`. `None`, the default: four times as much.
     pub answer_bytes_per_connection_max: Option<usize>,
+    /// The same for all connections of one [`Origin`](crate::Origin), where there is one. At least
+    /// `answer_bytes_max`. `None`, the default: a quarter of `answer_bytes_total_max`, or
+    /// `answer_bytes_per_connection_max` where that is more.
+    pub answer_bytes_per_address_max: Option<usize>,
+    /// The same for all streams together. At least `answer_bytes_max`. Default: 256 MiB.
+    pub answer_bytes_total_max: usize,
     /// Bytes that one stream may have published and not yet confirmed, each publish counting 256
     /// bytes more than its records; beyond it the broker reads no more from that stream. Default:
     /// 16 MiB.
     pub publish_bytes_max: u64,
     /// The same for all streams of a connection, those that are gone included; beyond it the broker
     /// reads no more from any of them that has publishes unconfirmed, and beyond twice as much from
-    /// none. At least `publish_bytes_max`. `None`, the default: twice that.
+    /// none that has a producer. At least `publish_bytes_max`. `None`, the default: twice that.
     pub publish_bytes_per_connection_max: Option<u64>,
     /// The same for all connections of one [`Origin`](crate::Origin), where there is one. At least
     /// `publish_bytes_max`. `None`, the default: a quarter of `publish_bytes_total_max`, or
@@ -127,7 +134,8 @@ pub struct BrokerSettings {
     /// without a byte the peer is given up. A client may ask for less. Default: 15 s.
     pub heartbeat: Duration,
     /// How long a peer may take over the rest of a frame that it began, or read nothing of what waits
-    /// for it. Default: 30 s.
+    /// for it; and a tenth of how long it may take to read answers that wait, if it does so a few bytes at a
+    /// time. Default: 30 s.
     pub stall_timeout: Duration,
     /// The limits of delivery.
     pub model: ModelSettings,
@@ -165,6 +173,8 @@ impl fmt::Debug for BrokerSettings {
             inbox_entries_max,
             answer_bytes_max,
             answer_bytes_per_connection_max,
+            answer_bytes_per_address_max,
+            answer_bytes_total_max,
             publish_bytes_max,
             publish_bytes_per_connection_max,
             publish_bytes_per_address_max,
@@ -205,6 +215,8 @@ impl fmt::Debug for BrokerSettings {
             .field("inbox_entries_max", inbox_entries_max)
             .field("answer_bytes_max", answer_bytes_max)
             .field("answer_bytes_per_connection_max", answer_bytes_per_connection_max)
+            .field("answer_bytes_per_address_max", answer_bytes_per_address_max)
+            .field("answer_bytes_total_max", answer_bytes_total_max)
             .field("publish_bytes_max", publish_bytes_max)
             .field("publish_bytes_per_connection_max", publish_bytes_per_connection_max)
             .field("publish_bytes_per_address_max", publish_bytes_per_address_max)
@@ -251,6 +263,8 @@ impl Default for BrokerSettings {
             inbox_entries_max: 8192,
             answer_bytes_max: 256 << 10,
             answer_bytes_per_connection_max: None,
+            answer_bytes_per_address_max: None,
+            answer_bytes_total_max: 256 << 20,
             publish_bytes_max: 16 << 20,
             publish_bytes_per_connection_max: None,
             publish_bytes_per_address_max: None,
@@ -403,6 +417,12 @@ impl BrokerSettings {
         self.answer_bytes_per_connection_max.unwrap_or(usual)
     }
 
+    /// The same for all connections of one address.
+    pub(super) fn answer_bytes_per_address(&self) -> usize {
+        let usual = (self.answer_bytes_total_max / 4).max(self.answer_bytes_per_connection());
+        self.answer_bytes_per_address_max.unwrap_or(usual)
+    }
+
     /// Checks what bounds one peer, connection or address.
     fn check_peers(&self) -> Result<(), SettingsError> {
         let max = self.wrong_tokens_max;
@@ -440,13 +460,16 @@ impl BrokerSettings {
             let (least, most) = (range.start(), range.end());
             rule(range.contains(&value), setting, &value, format!("{least} to {most}"))?;
         }
-        let (all, one) = (self.answer_bytes_per_connection(), self.answer_bytes_max);
-        rule(
-            all >= one,
-            "answer_bytes_per_connection_max",
-            &all,
-            format!("at least what a stream may have: {one} bytes"),
-        )
+        let one = self.answer_bytes_max;
+        for (setting, all) in [
+            ("answer_bytes_per_connection_max", self.answer_bytes_per_connection()),
+            ("answer_bytes_per_address_max", self.answer_bytes_per_address()),
+            ("answer_bytes_total_max", self.answer_bytes_total_max),
+        ] {
+            let least = format!("at least what a stream may have: {one} bytes");
+            rule(all >= one, setting, &all, least)?;
+        }
+        Ok(())
     }
 
     /// Checks the limits of delivery: one of 0 would be a broker that stands still.

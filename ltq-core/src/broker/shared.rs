@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) model: Arc<ModelSettings>,
     pub(super) published: Arc<Budget>,
     pub(super) delivered: Arc<Budget>,
+    /// Answers that peers have not read.
+    answers: Arc<Budget>,
     pub(super) partials: Partials,
     /// Subscriptions and producers of all connections.
     pub(super) handles: Arc<Places>,
@@ -107,6 +109,7 @@ impl Shared {
         Self {
             published: Arc::new(Budget::new(settings.publish_bytes_total_max)),
             delivered: Arc::new(Budget::new(settings.delivery_bytes_total_max)),
+            answers: Arc::new(Budget::new(settings.answer_bytes_total_max)),
             partials: Partials::new(settings.partial_bytes_total_max),
             handles: Arc::new(Places::new(settings.handles_total_max)),
             shares: Shares::new(&settings),
@@ -136,6 +139,7 @@ impl Shared {
             streams: self.open.lock().len() as u64,
             publish_bytes: self.published.used() as u64,
             partial_bytes: self.partials.used() as u64,
+            answer_bytes: self.answers.used() as u64,
             delivery_bytes: self.delivered.used() as u64,
             handles: self.handles.taken() as u64,
         }
@@ -145,6 +149,7 @@ impl Shared {
     pub(super) fn together(&self, origin: Option<Origin>) -> Arc<Together> {
         let common = Common {
             delivered: self.delivered.clone(),
+            answers: self.answers.clone(),
             holds: self.holds.clone(),
             handles: self.handles.clone(),
             origin,

@@ -15,6 +15,8 @@ use crate::Origin;
 pub(super) struct Share {
     /// Publishes that are not answered, those of streams and connections that are gone among them.
     pub(super) published: Budget,
+    /// Answers that are not read.
+    pub(super) answers: Budget,
     /// Subscriptions and producers.
     pub(super) handles: Places,
 }
@@ -23,6 +25,7 @@ pub(super) struct Share {
 #[derive(Debug)]
 pub(super) struct Shares {
     publish_bytes: usize,
+    answer_bytes: usize,
     handles: usize,
     by_origin: Mutex<ByOrigin>,
 }
@@ -38,6 +41,7 @@ impl Shares {
     pub(super) fn new(settings: &BrokerSettings) -> Self {
         Self {
             publish_bytes: settings.publish_bytes_per_address(),
+            answer_bytes: settings.answer_bytes_per_address(),
             handles: settings.handles_per_address(),
             by_origin: Mutex::new(ByOrigin { shares: BTreeMap::new(), tidy_at: TIDY_MIN }),
         }
@@ -56,6 +60,7 @@ impl Shares {
         }
         let share = Arc::new(Share {
             published: Budget::new(self.publish_bytes),
+            answers: Budget::new(self.answer_bytes),
             handles: Places::new(self.handles),
         });
         by_origin.shares.insert(origin, Arc::downgrade(&share));

@@ -45,8 +45,9 @@ pub(super) struct Together {
     /// Publishes that are not answered, here and of all connections of the address.
     pub(super) publishes: Budget,
     pub(super) address: Option<Arc<Share>>,
-    /// Answers that its peer has not read.
+    /// Answers that its peer has not read, and those of all peers.
     pub(super) answers: Budget,
+    pub(super) answers_of_node: Arc<Budget>,
     pub(super) open: Open,
     /// Where the peer comes from, as far as limits count.
     pub(super) origin: Option<Origin>,
@@ -56,6 +57,7 @@ pub(super) struct Together {
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) delivered: Arc<Budget>,
+    pub(super) answers: Arc<Budget>,
     pub(super) holds: Arc<Holds>,
     pub(super) handles: Arc<Places>,
     pub(super) origin: Option<Origin>,
@@ -72,10 +74,11 @@ struct Futile {
 
 impl Together {
     pub(super) fn new(common: Common, settings: &BrokerSettings) -> Arc<Self> {
-        let Common { delivered, holds, handles, origin, address } = common;
+        let Common { delivered, answers, holds, handles, origin, address } = common;
         Arc::new(Self {
             publishes: Budget::new(settings.publish_bytes_per_connection()),
             answers: Budget::new(settings.answer_bytes_per_connection()),
+            answers_of_node: answers,
             open: Open::new(handles, address.clone(), settings),
             address,
             origin,
@@ -213,6 +216,24 @@ impl Together {
         }
     }
 
+    /// Streams have so many bytes of answers to say.
+    pub(super) fn says(&self, bytes: usize) {
+        self.answers.take(bytes);
+        self.answers_of_node.take(bytes);
+        if let Some(address) = &self.address {
+            address.answers.take(bytes);
+        }
+    }
+
+    /// So many of them are said, or are not to be said any more.
+    pub(super) fn said(&self, bytes: usize) {
+        self.answers.give_back(bytes);
+        self.answers_of_node.give_back(bytes);
+        if let Some(address) = &self.address {
+            address.answers.give_back(bytes);
+        }
+    }
+
     /// One stream's short frame takes so much memory now instead of so much before. Says whether all
     /// of them together are free still.
     pub(super) fn half_read(&self, before: usize, after: usize) -> bool {
@@ -234,8 +255,16 @@ impl Together {
     pub(super) fn of(delivered: Arc<Budget>) -> Arc<Self> {
         let settings = BrokerSettings::default();
         let handles = Arc::new(Places::new(settings.handles_total_max));
-        let holds = Arc::default();
-        Self::new(Common { delivered, holds, handles, origin: None, address: None }, &settings)
+        let answers = Arc::new(Budget::new(settings.answer_bytes_total_max));
+        let common = Common {
+            delivered,
+            answers,
+            holds: Arc::default(),
+            handles,
+            origin: None,
+            address: None,
+        };
+        Self::new(common, &settings)
     }
 }
 

@@ -448,7 +448,8 @@ impl TopicTask {
             losses.log(self.inbox.topic());
         }
         let refusal = gone(self.inbox.topic(), self.shared.is_stopping());
-        let mut asked = Vec::new();
+        // Not under the inbox's lock: who waits for room is woken when they are dropped.
+        let (mut asked, mut left) = (Vec::new(), Vec::new());
         let inbox = Arc::clone(&self.inbox);
         inbox.close(|entry| {
             self.counted_bytes += entry.weight();
@@ -469,9 +470,11 @@ impl TopicTask {
                     outbox.push(Outgoing::Own(Reply::Admin { request: 0, result }));
                     asked.push(outbox);
                 }
-                Entry::Left(_) | Entry::Tell | Entry::Cut => {}
+                Entry::Left(behind) => left.push(behind),
+                Entry::Tell | Entry::Cut => {}
             }
         });
+        drop(left);
         asked.iter().for_each(|outbox| outbox.wake());
         self.shared.published.give_back(std::mem::take(&mut self.counted_bytes));
         self.wake_sessions();

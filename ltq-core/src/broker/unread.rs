@@ -1,24 +1,47 @@
 //! Answers that a stream's peer has not read.
 
-use std::{mem, sync::Arc, task::Context};
+use std::{collections::VecDeque, mem, sync::Arc, task::Context, time::Duration};
 
-use super::{outbox::Outgoing, together::Together, waiters::Ticket};
+use tokio::time::Instant;
 
-/// What a session has to say besides deliveries, as its connection counts it: told once for each turn.
+use super::{budget::Turn, holds::Hold, outbox::Outgoing, together::Together};
+
+/// What a session has to say besides deliveries, as its connection, its address and the node count it:
+/// told once for each turn.
 #[derive(Debug)]
 pub(super) struct Unread {
     together: Arc<Together>,
     counted: usize,
     /// Those that are not encoded.
     waiting: usize,
-    /// Bytes of those that were encoded since nothing encoded was left: more than are left at most.
+    /// Bytes that the stream took since it began, deliveries among them.
+    sent: u64,
+    /// Answers that are encoded and not sent: of those that follow on each other, at which byte of the
+    /// stream they end, and how many bytes they have. What is between is deliveries.
+    rows: VecDeque<(u64, usize)>,
+    /// Bytes of all of them.
     encoded: usize,
-    ticket: Ticket,
+    /// Up to which byte its peer is to read, and since when.
+    mark: Option<(u64, Instant)>,
+    of_connection: Turn,
+    of_address: Turn,
+    of_node: Turn,
 }
 
 impl Unread {
     pub(super) fn new(together: Arc<Together>) -> Self {
-        Self { together, counted: 0, waiting: 0, encoded: 0, ticket: Ticket::default() }
+        Self {
+            together,
+            counted: 0,
+            waiting: 0,
+            sent: 0,
+            rows: VecDeque::new(),
+            encoded: 0,
+            mark: None,
+            of_connection: Turn::default(),
+            of_address: Turn::default(),
+            of_node: Turn::default(),
+        }
     }
 
     /// One more is to be said.
@@ -26,49 +49,110 @@ impl Unread {
         self.waiting += 1;
     }
 
-    /// One that [waited](Self::waits) is encoded.
-    pub(super) const fn says(&mut self, bytes: usize) {
+    /// One that [waited](Self::waits) is encoded, with which so many bytes are unsent.
+    pub(super) fn says(&mut self, bytes: usize, unsent: usize) {
         self.waiting = self.waiting.saturating_sub(1);
-        self.encoded += bytes;
+        self.said(bytes, unsent);
     }
 
-    /// One is encoded at once.
-    pub(super) const fn said(&mut self, bytes: usize) {
+    /// One is encoded at once, with which so many bytes are unsent.
+    pub(super) fn said(&mut self, bytes: usize, unsent: usize) {
+        let end = self.sent + unsent as u64;
         self.encoded += bytes;
-    }
-
-    /// So many bytes are encoded and not sent, deliveries among them.
-    pub(super) fn count(&mut self, unsent: usize) {
-        self.encoded = self.encoded.min(unsent);
-        let bytes = self.encoded + self.waiting * mem::size_of::<Outgoing>();
-        let before = mem::replace(&mut self.counted, bytes);
-        if bytes > before {
-            self.together.answers.take(bytes - before);
-        } else {
-            self.together.answers.give_back(before - bytes);
+        match self.rows.back_mut() {
+            Some((last, row)) if *last + bytes as u64 == end => {
+                *last = end;
+                *row += bytes;
+            }
+            _ => self.rows.push_back((end, bytes)),
         }
     }
 
-    /// Whether the streams of the connection have read enough for more to be asked. If not, this task is
-    /// woken when they have.
-    pub(super) fn has_room(&mut self, context: &Context<'_>) -> bool {
-        self.together.answers.poll_room(false, &mut self.ticket, context).is_ready()
+    /// The stream took so many bytes.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        while let Some((end, row)) = self.rows.front_mut() {
+            // What is left of it is what has not been sent.
+            let left = usize::try_from(end.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+            let before = mem::replace(row, left.min(*row));
+            self.encoded -= before - *row;
+            if *row > 0 {
+                return;
+            }
+            self.rows.pop_front();
+        }
+        if self.rows.capacity() > ROWS_KEPT {
+            self.rows = VecDeque::new();
+        }
+    }
+
+    /// For how long answers have waited to be read, about: looked at once in a while. A peer that reads a
+    /// few bytes now and then is not one that reads nothing, and still keeps what waits for it.
+    pub(super) fn waited(&mut self) -> Duration {
+        match (self.mark, self.rows.back()) {
+            (Some((at, since)), Some(_)) if self.sent < at => since.elapsed(),
+            (_, last) => {
+                self.mark = last.map(|(end, _)| (*end, Instant::now()));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Counts what there is now.
+    pub(super) fn count(&mut self) {
+        let bytes = self.encoded + self.waiting * mem::size_of::<Outgoing>();
+        let before = mem::replace(&mut self.counted, bytes);
+        if bytes > before {
+            self.together.says(bytes - before);
+        } else {
+            self.together.said(before - bytes);
+        }
+    }
+
+    /// Whether enough was read for more to be asked: by the streams of the connection, of the address and of
+    /// the node. If not, this task is woken when it was. One whose peer has read everything goes on up to
+    /// twice as much, so that others that read nothing do not stop it at once.
+    pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Result<(), Hold> {
+        let nothing = self.counted == 0;
+        let Together { answers, address, answers_of_node, .. } = &*self.together;
+        if answers.poll_room(nothing, &mut self.of_connection, context).is_pending() {
+            return Err(Hold::AnswerBytesPerConnection);
+        }
+        if let Some(address) = address
+            && address.answers.poll_room(nothing, &mut self.of_address, context).is_pending()
+        {
+            return Err(Hold::AnswerBytesPerAddress);
+        }
+        match answers_of_node.poll_room(nothing, &mut self.of_node, context).is_pending() {
+            true => Err(Hold::AnswerBytesTotal),
+            false => Ok(()),
+        }
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        self.together.answers.leave(&mut self.ticket);
-        self.together.answers.give_back(mem::take(&mut self.counted));
+        self.together.answers.leave(&mut self.of_connection);
+        if let Some(address) = &self.together.address {
+            address.answers.leave(&mut self.of_address);
+        }
+        self.together.answers_of_node.leave(&mut self.of_node);
+        self.together.said(mem::take(&mut self.counted));
     }
 }
+
+/// Room for this many is kept.
+const ROWS_KEPT: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::broker::budget::Budget;
+    use crate::broker::{
+        budget::Budget,
+        testing::{self, far},
+    };
 
     #[test]
     fn promise_9_answers_count_from_when_they_are_due_until_they_are_sent() {
@@ -76,25 +160,100 @@ mod tests {
         let mut unread = Unread::new(together.clone());
         let used = || together.answers.used();
         (0..10).for_each(|_| unread.waits());
-        unread.count(0);
+        unread.count();
         assert_eq!(used(), 10 * mem::size_of::<Outgoing>());
-        (0..10).for_each(|_| unread.says(100));
-        unread.count(5_000);
+        // 4,000 bytes of deliveries are before them.
+        (1..=10).for_each(|n| unread.says(100, 4_000 + 100 * n));
+        unread.count();
         assert_eq!(used(), 1_000, "the rest are deliveries");
-        unread.count(300);
-        assert_eq!(used(), 300);
-        unread.said(50);
-        unread.count(350);
-        assert_eq!(used(), 350);
-        let context = Context::from_waker(Waker::noop());
-        assert!(unread.has_room(&context));
-        let mut other = Unread::new(together.clone());
-        other.said(4 << 20);
-        other.count(4 << 20);
-        assert!(!unread.has_room(&context), "all streams of the connection count");
-        drop(other);
-        assert!(unread.has_room(&context));
+        unread.sent(4_700);
+        unread.count();
+        assert_eq!((used(), unread.rows.len()), (300, 1));
+        unread.said(50, 350);
+        unread.count();
+        assert_eq!((used(), unread.rows.len()), (350, 1));
         drop(unread);
         assert_eq!(used(), 0);
+    }
+
+    #[test]
+    fn promise_10_deliveries_of_a_stream_that_is_never_empty_are_no_answers() {
+        let together = Together::of(Arc::new(Budget::new(0)));
+        let mut unread = Unread::new(together.clone());
+        let mut unsent = 0;
+        for _ in 0..100 {
+            // A delivery and an answer go into a queue of which a little is always left.
+            unread.waits();
+            unsent += 10_000 + 20;
+            unread.says(20, unsent);
+            unread.sent(unsent - 100);
+            unsent = 100;
+            unread.count();
+            assert_eq!(together.answers.used(), 20);
+        }
+        unread.sent(79);
+        unread.said(5, 26);
+        unread.count();
+        assert_eq!(together.answers.used(), 25);
+        unread.sent(2);
+        unread.count();
+        assert_eq!(together.answers.used(), 24, "of one that is sent in part the rest counts");
+        unread.sent(24);
+        unread.count();
+        assert_eq!((together.answers.used(), unread.rows.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_answers_that_are_read_by_drops_wait_however_often_a_few_bytes_are_taken() {
+        let mut unread = Unread::new(Together::of(Arc::new(Budget::new(0))));
+        unread.said(1_000, 1_000);
+        assert_eq!(unread.waited(), Duration::ZERO);
+        for seconds in 1..100 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            unread.sent(9);
+            // What is added later is not what has waited.
+            unread.said(9, 1_000);
+            assert_eq!(unread.waited(), Duration::from_secs(seconds));
+        }
+        unread.sent(1_000 - 9 * 99);
+        assert_eq!(unread.waited(), Duration::ZERO, "what was there first is read");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(unread.waited(), Duration::from_secs(1));
+        unread.sent(9 * 99);
+        assert_eq!(unread.waited(), Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(unread.waited(), Duration::ZERO, "there is nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_who_reads_its_answers_goes_on_beside_others_that_do_not() {
+        let (shared, _gate) = testing::shared(true);
+        let context = Context::from_waker(Waker::noop());
+        let settings = &shared.settings;
+        let mut lazy = Vec::new();
+        // Each has all that a connection, then an address, then the node may have.
+        for (bytes, mine, origin, hold) in [
+            (settings.answer_bytes_per_connection(), true, 1, Hold::AnswerBytesPerConnection),
+            (settings.answer_bytes_per_address(), false, 1, Hold::AnswerBytesPerAddress),
+            (settings.answer_bytes_total_max, false, 2, Hold::AnswerBytesTotal),
+        ] {
+            let own = shared.together(far(1));
+            let (mut diligent, mut behind) = (Unread::new(own.clone()), Unread::new(own.clone()));
+            behind.said(1, 1);
+            behind.count();
+            for room in [true, false] {
+                let together = if mine { own.clone() } else { shared.together(far(origin)) };
+                let mut other = Unread::new(together);
+                other.said(bytes, bytes);
+                other.count();
+                lazy.push(other);
+                assert_eq!(behind.poll_room(&context), Err(hold));
+                assert_eq!(diligent.poll_room(&context), if room { Ok(()) } else { Err(hold) });
+            }
+            lazy.clear();
+            assert_eq!(diligent.poll_room(&context), Ok(()));
+            assert_eq!(behind.poll_room(&context), Ok(()));
+        }
+        assert_eq!(shared.in_use().answer_bytes, 0);
     }
 }

@@ -89,6 +89,7 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             http_connections_per_address_max: Some(1),
             handles_per_address_max: Some(1),
             answer_bytes_per_connection_max: some_limit,
+            answer_bytes_per_address_max: some_limit,
             publish_bytes_per_connection_max: some_limit,
             publish_bytes_per_address_max: some_limit,
             ..Limits::default()

@@ -67,6 +67,12 @@ pub struct Limits {
     /// The same of answers alone, for all streams of a connection. Default: four times as much.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answer_bytes_per_connection_max: Option<ByteSize>,
+    /// The same for all connections of one address; those of this machine are not counted. Default: a
+    /// quarter of `answer_bytes_total_max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_bytes_per_address_max: Option<ByteSize>,
+    /// The same for all streams together. Default: 256 MiB.
+    pub answer_bytes_total_max: ByteSize,
     /// The most named producers that a topic remembers. Default: 10,000.
     pub producers_known_max: usize,
     /// Bytes that a stream may have published and not yet confirmed. Default: 16 MiB.
@@ -138,6 +144,8 @@ impl Default for Limits {
             inbox_entries_max: broker.inbox_entries_max,
             answer_bytes_max: ByteSize(broker.answer_bytes_max as u64),
             answer_bytes_per_connection_max: None,
+            answer_bytes_per_address_max: None,
+            answer_bytes_total_max: ByteSize(broker.answer_bytes_total_max as u64),
             producers_known_max: broker.model.producers_known_max,
             publish_bytes_max: ByteSize(broker.publish_bytes_max),
             publish_bytes_per_connection_max: None,

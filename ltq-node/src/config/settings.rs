@@ -344,6 +344,8 @@ impl Config {
             inbox_entries_max: limits.inbox_entries_max,
             answer_bytes_max: word(limits.answer_bytes_max),
             answer_bytes_per_connection_max: limits.answer_bytes_per_connection_max.map(word),
+            answer_bytes_per_address_max: limits.answer_bytes_per_address_max.map(word),
+            answer_bytes_total_max: word(limits.answer_bytes_total_max),
             publish_bytes_max: limits.publish_bytes_max.0,
             publish_bytes_per_connection_max: limits
                 .publish_bytes_per_connection_max

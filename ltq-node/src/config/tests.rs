@@ -104,6 +104,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.topics_per_minute_max", "7", "7"),
     ("limits.channels_per_minute_max", "7", "7"),
     ("limits.answer_bytes_per_connection_max", "\"2MiB\"", "2MiB"),
+    ("limits.answer_bytes_per_address_max", "\"8MiB\"", "8MiB"),
+    ("limits.answer_bytes_total_max", "\"32MiB\"", "32MiB"),
     ("limits.publish_bytes_per_connection_max", "\"64MiB\"", "64MiB"),
     ("limits.publish_bytes_per_address_max", "\"64MiB\"", "64MiB"),
     ("limits.wrong_tokens_max", "7", "7"),

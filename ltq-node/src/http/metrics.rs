@@ -334,6 +334,8 @@ fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
     figure(text, "ltq_publish_bytes", help, used.publish_bytes);
     let help = "Bytes of half-read frames, of which there is a limit.";
     figure(text, "ltq_partial_bytes", help, used.partial_bytes);
+    let help = "Bytes of answers that peers have not read";
+    figure(text, "ltq_answer_bytes", help, used.answer_bytes);
     let help = "Bytes of deliveries that wait to be sent, of which there is a limit.";
     figure(text, "ltq_delivery_bytes", help, used.delivery_bytes);
     let help = "Subscriptions and open producers of all connections, of which there is a limit.";
