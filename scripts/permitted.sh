@@ -23,10 +23,21 @@ may_mount() {
     local at done=1
     at=$(mktemp -d)
     if mount -t tmpfs -o size=1m tmpfs "$at" 2>/dev/null; then
-        umount "$at" && done=0
+        umount "$at" && unshare --mount true 2>/dev/null && done=0
     fi
     rmdir "$at"
     return "$done"
+}
+
+# Takes a descriptor of a child: pidfd_open and pidfd_getfd, whose numbers are the same on every machine.
+may_take_sockets() {
+    perl -e 'open my $file, "<", "/dev/null" or exit 1;
+        my $child = fork // exit 1;
+        if (!$child) { sleep 60; exit }
+        my $process = syscall 434, $child, 0;
+        my $taken = $process < 0 ? -1 : syscall 438, $process, fileno $file, 0;
+        kill 9, $child;
+        exit($taken < 0 ? 1 : 0)' 2>/dev/null
 }
 
 if [ "$(uname)" = Linux ] && twice may_have_hosts; then
@@ -37,5 +48,10 @@ fi
 if twice may_mount; then
     printf 'export REQUIRE_MOUNTS=1\n'
 else
-    skip "full and read-only devices: they take the right to mount"
+    skip "full and read-only devices, and files of hosts: they take the right to mount"
+fi
+if [ "$(uname)" = Linux ] && twice may_take_sockets; then
+    printf 'export REQUIRE_SOCKETS=1\n'
+else
+    skip "listeners whose sockets fail: they take perl, and the right to take a descriptor of another process"
 fi

@@ -52,8 +52,10 @@ pub(crate) struct EtcdPlace {
 #[non_exhaustive]
 pub enum PlaceError {
     /// Some are registries, some members of an etcd, some DNS names.
-    #[error("registries, an etcd and DNS names cannot be named beside each other; choose one")]
-    Mixed,
+    #[error(
+        "{0:?} and {1:?}: registries, an etcd and DNS names cannot be named beside each other; choose one"
+    )]
+    Mixed(String, String),
     /// Nothing can be announced there.
     #[error("{0}: DNS names are for finding nodes; a node is announced at registries or an etcd")]
     NotAnnounced(String),
@@ -102,16 +104,19 @@ impl Place {
     pub(crate) fn of(addresses: &[impl AsRef<str>]) -> Result<Self, PlaceError> {
         let mut place: Option<EtcdPlace> = None;
         let mut names = Vec::new();
-        let mut any_registry = false;
+        // Of each address whether it is a name, and whether it is of an etcd.
+        let kind = |address| (name(address).is_some(), etcd(address).is_some());
+        let mut first = None;
         for address in addresses.iter().map(|address| address.as_ref().trim()) {
+            let first = *first.get_or_insert(address);
+            if kind(first) != kind(address) {
+                return Err(PlaceError::Mixed(first.to_owned(), address.to_owned()));
+            }
             if let Some(name) = name(address) {
                 names.push(name);
                 continue;
             }
-            let Some((scheme, rest)) = etcd(address) else {
-                any_registry = true;
-                continue;
-            };
+            let Some((scheme, rest)) = etcd(address) else { continue };
             if !cfg!(feature = "etcd") {
                 return Err(PlaceError::NotBuilt(address.to_owned()));
             }
@@ -134,10 +139,8 @@ impl Place {
             place.endpoints.push(endpoint);
         }
         match place {
-            Some(_) if any_registry || !names.is_empty() => Err(PlaceError::Mixed),
             Some(place) => Ok(Self::Etcd(place)),
             None if names.is_empty() => Ok(Self::Registries),
-            None if any_registry => Err(PlaceError::Mixed),
             None => Ok(Self::Names(Names(names))),
         }
     }
@@ -272,9 +275,16 @@ mod tests {
             let all: Vec<_> = all.iter().map(ToString::to_string).collect();
             check(&all).unwrap_err()
         };
-        assert!(check(&["etcd://a:1", "tcp://r:1"]).contains("beside each other"));
-        assert!(check(&["dns://a:1", "tcp://r:1"]).contains("beside each other"));
-        assert!(check(&["dns://a:1", "etcd://e:1"]).contains("beside each other"));
+        for [one, other] in [
+            ["etcd://a:1", "tcp://r:1"],
+            ["dns://a:1", "tcp://r:1"],
+            ["tcp://r:1", "dns+tls://a:1"],
+            ["dns://a:1", "etcd://e:1"],
+        ] {
+            let said = check(&[one, one, other]);
+            assert!(said.contains("beside each other"), "{said}");
+            assert!(said.contains(one) && said.contains(other), "{said}");
+        }
         assert!(check(&["dns://a:1", "dns://a:1"]).contains("twice"));
         assert!(check(&["dns://a"]).contains("names no host and port"));
         assert!(check(&["dns://a:1/x"]).contains("names no host and port"));

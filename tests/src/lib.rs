@@ -8,6 +8,7 @@ pub mod bad_network;
 mod bridge_process;
 pub mod bridged;
 mod etcd_process;
+mod folder;
 mod gated;
 pub mod kill;
 mod node_process;
@@ -22,6 +23,7 @@ pub mod torment;
 
 pub use bridge_process::{Bridge, BridgeProcess};
 pub use etcd_process::EtcdProcess;
+pub use folder::folder_in_memory;
 pub use gated::Gated;
 pub use node_process::{Node, NodeProcess};
 pub use process::{Listens, Process, ServesHttp, binary};

@@ -14,24 +14,41 @@ async fn ltq(arguments: &[&str]) -> Output {
     within("it ends", command.kill_on_drop(true).output()).await.expect("ltq")
 }
 
-async fn bench(registry: &str, line: &str) -> Value {
+/// A run against a cluster.
+async fn run(registry: &str, line: &str) -> Output {
     let mut words = vec!["--json", "bench", "--registry", registry, "--warmup", "50ms"];
     words.extend(line.split_whitespace());
-    let output = ltq(&words).await;
+    ltq(&words).await
+}
+
+async fn bench(registry: &str, line: &str) -> Value {
+    let output = run(registry, line).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {said}");
     serde_json::from_slice(&output.stdout).expect("a report")
+}
+
+async fn node(folder: &TempDir, name: &str, registry: &str) -> NodeProcess {
+    let more = ["--node", name, "--registry", registry, "--store", "memory"];
+    NodeProcess::start(&folder.path().join(name), 0, &more).await.expect("a node")
+}
+
+/// The names of its topics.
+async fn topics(node: &NodeProcess) -> Vec<String> {
+    let output = ltq(&["--server", &node.address().to_string(), "topic", "list"]).await;
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+/// Waits until a node has so many topics.
+async fn until_it_has(node: &NodeProcess, count: usize) {
+    within("topics", async { while topics(node).await.len() != count {} }).await;
 }
 
 /// A registry and two nodes of these names.
 async fn cluster(folder: &TempDir) -> (RegistryProcess, [NodeProcess; 2]) {
     let registry = RegistryProcess::start(0, &["--heartbeat", "200ms"]).await.expect("a registry");
     let at = registry.address().to_string();
-    let start = async |name: &str| {
-        let more = ["--node", name, "--registry", &at, "--store", "memory"];
-        NodeProcess::start(&folder.path().join(name), 0, &more).await.expect("a node")
-    };
-    let nodes = [start("n1").await, start("n2").await];
+    let nodes = [node(folder, "n1", &at).await, node(folder, "n2", &at).await];
     registry.until("both are there", |nodes| nodes.len() == 2).await;
     (registry, nodes)
 }
@@ -103,11 +120,67 @@ async fn promise_13_a_cluster_is_measured_and_each_node_has_its_part_of_the_acco
     assert_eq!((figure(&report, "published"), figure(&report, "delivered")), (0, 400));
     assert!(on_nodes(&report).iter().all(|node| node.1 == 0 && node.2 > 0), "{report}");
 
+    // Nor does it matter what keys it was given, or by whom it is drained.
+    bench(&at, "pub --count 60 --ordered --keys 40 --batch 5 --topic keyed").await;
+    let report = bench(&at, "sub --prefilled --topic keyed").await;
+    assert_eq!(figure(&report, "delivered"), 60);
+    let mut drained = 0;
+    for node in &nodes {
+        let server = node.address().to_string();
+        let words =
+            ["--json", "bench", "sub", "--server", &server, "--prefilled", "--topic", "keyed"];
+        let output = ltq(&words).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let report = serde_json::from_slice(&output.stdout).expect("a report");
+        drained += figure(&report, "delivered");
+    }
+    assert_eq!(drained, 60);
+
     // Nothing else is left on either.
     for node in &nodes {
-        let output = ltq(&["--server", &node.address().to_string(), "topic", "list"]).await;
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "kept");
+        assert_eq!(topics(node).await, ["kept", "keyed"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_meanwhile_is_counted_and_cleaned_with_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (registry, [first, second]) = cluster(&folder).await;
+    let at = registry.address().to_string();
+    let running = tokio::spawn({
+        let at = at.clone();
+        async move { bench(&at, "e2e --rate 600 --duration 4s --topics 2 --channels 2").await }
+    });
+    until_it_has(&first, 2).await;
+    let third = node(&folder, "n3", &at).await;
+    let report = within("the run", running).await.expect("no panic");
+    let on = on_nodes(&report);
+    assert_eq!(on.iter().map(|node| node.1).sum::<u64>(), 2_400, "{on:?}");
+    assert_eq!(figure(&report, "delivered"), 4_800, "{report}");
+    let joined = on.iter().find(|node| node.0 == "n3").expect("the new one");
+    assert!(joined.1 > 0 && joined.2 == joined.1 * 2, "{on:?}");
+    for node in [&first, &second, &third] {
+        assert_eq!(topics(node).await, [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_meanwhile_is_named_and_the_others_are_cleaned_all_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (registry, [first, second]) = cluster(&folder).await;
+    let at = registry.address().to_string();
+    let running = tokio::spawn({
+        let line = "e2e --rate 600 --duration 2s --topics 2 --timeout 2s";
+        async move { run(&at, line).await }
+    });
+    until_it_has(&second, 2).await;
+    first.kill().await.expect("killed");
+    let output = within("the run", running).await.expect("no panic");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("node n1"), "{said}");
+    assert_eq!(topics(&second).await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,17 +1,16 @@
 //! Nodes that are found by a DNS name alone, as real processes to which a file of hosts is shown that is the
-//! test's own.
+//! test's own. Without the right to mount the tests say so and pass, unless the variable `REQUIRE_MOUNTS` is set.
 #![cfg(target_os = "linux")]
 
 use std::{
     collections::BTreeSet,
-    io::Write as _,
     path::{Path, PathBuf},
     process::{Command as Build, Stdio},
 };
 
 use ltq_client::{Client, Message, StartAt};
 use ltq_core::Address;
-use ltq_tests::{BridgeProcess, NodeProcess, binary, within};
+use ltq_tests::{BridgeProcess, NodeProcess, binary, require, skipped, within};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -22,7 +21,7 @@ use tokio::{
 struct Names(PathBuf);
 
 impl Names {
-    /// Or words about why that cannot be, which are seen though the test passes.
+    /// Nothing where that cannot be, which is said, unless the variable `REQUIRE_MOUNTS` is set.
     fn new(folder: &Path) -> Option<Self> {
         let names = Self(folder.join("hosts"));
         names.write(&[]);
@@ -30,9 +29,7 @@ impl Names {
         if tried.as_ref().is_ok_and(|output| output.status.success()) {
             return Some(names);
         }
-        let words = format!("skipped: no file of hosts of its own: {tried:?}\n");
-        // Past the capture of what tests print.
-        std::io::stderr().write_all(words.as_bytes()).expect("written");
+        skipped(require::MOUNTS, "a file of hosts of its own", &format_args!("{tried:?}"));
         None
     }
 

@@ -92,15 +92,17 @@ pub struct BenchArgs {
     /// Uses this topic instead of one of its own, and keeps it; several are numbered from 0.
     #[arg(long, value_name = "TOPIC")]
     pub topic: Option<TopicName>,
-    /// With sub: drains what an earlier "ltq bench pub --topic TOPIC" left in the topic.
+    /// With sub: drains what an earlier "ltq bench pub --topic TOPIC" left in the topic, whatever keys it gave
+    /// and whether it was by --server or by --registry.
     #[arg(long, requires = "topic")]
     pub prefilled: bool,
 
     /// Measures the nodes that this registry tells of, in place of --server: publishes and consumes as a program
     /// does that uses all of them. Of several, separated by commas, what they tell is merged. Or the nodes of an
-    /// etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX. Topics and channels are made on each node
-    /// that there is at the beginning, so that it takes a token which permits that; that messages come in order
-    /// is not asked for, as there is no order among nodes.
+    /// etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX. Or those behind a DNS name:
+    /// dns://NAME:PORT, or dns+tls:// and dns+quic://. Topics and channels are made on each node that there is at the
+    /// beginning, and deleted on each that there was meanwhile, so that it takes a token which permits that; that
+    /// messages come in order is not asked for, as there is no order among nodes.
     #[arg(long, value_name = "URL", value_delimiter = ',',
           conflicts_with_all = ["in_process", "idle_connections"])]
     pub registry: Vec<String>,

@@ -27,8 +27,18 @@ pub(super) struct Bodies {
     /// A batch of bodies, their heads empty.
     template: Bytes,
     size: usize,
-    /// Of messages that go to a cluster: the keys that they may have.
-    marked: Option<Vec<Bytes>>,
+    marks: Marks,
+}
+
+/// What messages have beside their bodies.
+#[derive(Clone, Debug)]
+enum Marks {
+    /// Nothing: they go to one node.
+    Nothing,
+    /// They go to a cluster, whose producers give each an id: the keys that they may have.
+    OfCluster(Vec<Bytes>),
+    /// Whatever an earlier run may have given them, which is not known.
+    OfAny,
 }
 
 impl Bodies {
@@ -40,18 +50,23 @@ impl Bodies {
             let at = (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             *byte = at.to_le_bytes().last().copied().unwrap_or_default();
         }
-        Self { template: one.repeat(batch).into(), size, marked: None }
+        Self { template: one.repeat(batch).into(), size, marks: Marks::Nothing }
     }
 
     /// The same, published to a cluster under one of these keys, or under none where there is none.
     pub(super) fn of_cluster(self, keys: usize) -> Self {
-        let keys = (0..keys).map(|key| format!("key-{key}").into());
-        Self { marked: Some(keys.collect()), ..self }
+        let keys = (0..keys).map(|key| format!("{KEY}{key}").into());
+        Self { marks: Marks::OfCluster(keys.collect()), ..self }
+    }
+
+    /// The same, published by an earlier run to one node or to a cluster, under whatever keys.
+    pub(super) fn of_any(self) -> Self {
+        Self { marks: Marks::OfAny, ..self }
     }
 
     /// Gives messages that are published together their key, the next in turn after so many calls.
     pub(super) fn set_key(&self, messages: &mut [Message], calls: usize) {
-        let keys = self.marked.as_deref().unwrap_or_default();
+        let Marks::OfCluster(keys) = &self.marks else { return };
         let Some(key) = keys.get(calls % keys.len().max(1)) else { return };
         messages.iter_mut().for_each(|message| message.key = Some(key.clone()));
     }
@@ -84,17 +99,7 @@ impl Bodies {
     /// Reads a body back; says what is wrong with one that is not as it was made.
     pub(super) fn verify(&self, message: &Message) -> Result<Head, String> {
         let body = &*message.body;
-        let is_odd = match &self.marked {
-            None => message.key.is_some() || !message.headers.is_empty(),
-            // A cluster's producer gives each an id.
-            Some(keys) => {
-                message.key.as_ref().is_some_and(|key| !keys.contains(key))
-                    || message.headers.iter().any(|(name, _)| *name != ID_HEADER)
-            }
-        };
-        if is_odd {
-            return Err("it has a key or headers that nobody gave it".to_owned());
-        }
+        self.verify_marks(message)?;
         let Some((head, filler)) = body.split_first_chunk::<HEAD_BYTES>() else {
             return Err(format!("it has {} bytes, not {}", body.len(), self.size));
         };
@@ -109,6 +114,32 @@ impl Bodies {
         }
         Ok(decoded)
     }
+
+    /// Whether a message's key and headers are among those that it may have.
+    fn verify_marks(&self, message: &Message) -> Result<(), String> {
+        if let Some(key) = &message.key {
+            let is_ours = match &self.marks {
+                Marks::Nothing => false,
+                Marks::OfCluster(keys) => keys.contains(key),
+                Marks::OfAny => is_key(key),
+            };
+            if !is_ours {
+                return Err(format!("it has the key {}, which nobody gave it", key.escape_ascii()));
+            }
+        }
+        let has_id = !matches!(self.marks, Marks::Nothing);
+        let odd = message.headers.iter().find(|(name, _)| !(has_id && *name == ID_HEADER));
+        match odd {
+            Some((name, _)) => Err(format!("it has the header {name:?}, which nobody gave it")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a run gives messages such keys.
+fn is_key(key: &[u8]) -> bool {
+    let number = key.strip_prefix(KEY.as_bytes()).unwrap_or_default();
+    !number.is_empty() && number.iter().all(u8::is_ascii_digit)
 }
 
 fn encode(head: Head) -> [u8; HEAD_BYTES] {
@@ -139,6 +170,9 @@ const fn check(head: Head) -> u32 {
         .wrapping_mul(0xD6E8_FEB8_6659_FD93);
     (mixed >> 32) as u32
 }
+
+/// What the keys of a run begin with; a number follows.
+const KEY: &str = "key-";
 
 #[cfg(test)]
 mod tests {
@@ -189,9 +223,33 @@ mod tests {
             messages[0].key.clone().unwrap()
         });
         assert_eq!(keys.collect::<Vec<_>>(), ["key-0", "key-1", "key-0"]);
-        assert!(bodies.verify(&messages[0].clone().with_key("key-2")).is_err());
-        assert!(bodies.verify(&messages[0].clone().with_header("h", "1")).is_err());
+        let odd = bodies.verify(&messages[0].clone().with_key("key-2")).unwrap_err();
+        assert!(odd.contains("key-2"), "{odd}");
+        let odd = bodies.verify(&messages[0].clone().with_header("h", "1")).unwrap_err();
+        assert!(odd.contains("\"h\""), "{odd}");
         let unkeyed = Bodies::new(100, 3).of_cluster(0);
         assert!(unkeyed.verify(&messages[0]).is_err());
+    }
+    #[test]
+    fn what_an_earlier_run_published_has_whatever_key_or_id_that_run_gave_it() {
+        let (bodies, messages) = made(100);
+        let bodies = bodies.of_any();
+        let plain = &messages[0];
+        for taken in [
+            plain.clone(),
+            plain.clone().with_key("key-17"),
+            plain.clone().with_header(ID_HEADER, "p-1"),
+            plain.clone().with_key("key-0").with_header(ID_HEADER, "p-1"),
+        ] {
+            assert!(bodies.verify(&taken).is_ok(), "{taken:?}");
+        }
+        for (odd, name) in [
+            (plain.clone().with_key("key-"), "key-"),
+            (plain.clone().with_key("key-x"), "key-x"),
+            (plain.clone().with_header("h", "1"), "\"h\""),
+        ] {
+            let error = bodies.verify(&odd).unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
     }
 }

@@ -1,16 +1,30 @@
 //! The nodes of a run as an operator sees them: topics and channels are made and deleted on each, and what
 //! each has is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ltq_client::{Admin, ChannelName, StartAt, TopicName, TopicOptions};
+use ltq_client::{
+    Admin, ChannelName, NodeId, RefusalCode, RequestError, StartAt, TopicName, TopicOptions,
+};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{args::Mode, plan::Plan, target::Target};
 use crate::cli::{CliError, ends::Ends};
 
 /// Who asks each node.
-pub(super) struct Operators(Ends);
+pub(super) struct Operators {
+    ends: Ends,
+    /// All nodes that there were at any time of the run: those may have some of what it made and published.
+    met: Mutex<BTreeSet<NodeId>>,
+}
+
+/// One node, and how to ask it.
+struct Operator {
+    /// None where there is one node alone.
+    node: Option<NodeId>,
+    admin: Admin,
+}
 
 /// What all nodes together have of a topic.
 #[derive(Debug, Default)]
@@ -31,24 +45,62 @@ pub(super) struct OnNode {
     pub(super) acked: u64,
 }
 
-impl Operators {
-    pub(super) async fn connect(target: &Target) -> Result<Self, CliError> {
-        Ok(Self(target.ends().await?))
+impl Operator {
+    /// The same, with the node named in an error where there are several.
+    fn done<T>(&self, done: Result<T, RequestError>) -> Result<T, CliError> {
+        done.map_err(|error| match &self.node {
+            Some(node) => CliError::Failed(format!("node {node}: {error}")),
+            None => error.into(),
+        })
     }
 
-    /// The nodes that there are now, and how to ask them.
-    fn nodes(&self) -> Result<Vec<(String, Admin)>, CliError> {
-        match &self.0 {
-            Ends::Node(client) => Ok(vec![(String::new(), client.admin())]),
-            Ends::Cluster(cluster) => {
-                let nodes = cluster.nodes();
-                let admins = nodes.iter().map(|node| {
-                    let id = node.id();
-                    Ok((id.to_string(), cluster.admin(id)?))
-                });
-                admins.collect()
-            }
+    /// The same; nothing where the node has no such topic or channel.
+    fn unless_missing<T>(&self, done: Result<T, RequestError>) -> Result<Option<T>, CliError> {
+        if done.as_ref().is_err_and(|error| MISSING.into_iter().any(|code| is(error, code))) {
+            return Ok(None);
         }
+        self.done(done).map(Some)
+    }
+
+    /// Deletes what a run made on this node, and adds to `failed` what it could not.
+    async fn clean_up(&self, plan: &Plan, failed: &mut Vec<String>) {
+        let mut note = |done: Result<(), RequestError>| {
+            if let Err(error) = self.unless_missing(done) {
+                failed.push(error.to_string());
+            }
+        };
+        if plan.own_topics {
+            for topic in &plan.topics {
+                note(self.admin.delete_topic(topic).await);
+            }
+            return;
+        }
+        let made =
+            plan.topics.iter().flat_map(|topic| plan.channels.iter().map(move |it| (topic, it)));
+        for (topic, channel) in made.chain(plan.stalled()) {
+            note(self.admin.delete_channel(topic, channel).await);
+        }
+    }
+}
+
+impl Operators {
+    pub(super) async fn connect(target: &Target) -> Result<Self, CliError> {
+        Ok(Self { ends: target.ends().await?, met: Mutex::default() })
+    }
+
+    /// The nodes that there are now or were before, and how to ask each; an error in place of one that is gone.
+    fn nodes(&self) -> Vec<Result<Operator, CliError>> {
+        let cluster = match &self.ends {
+            Ends::Node(client) => return vec![Ok(Operator { node: None, admin: client.admin() })],
+            Ends::Cluster(cluster) => cluster,
+        };
+        let mut met = self.met.lock();
+        met.extend(cluster.nodes().iter().map(|node| node.id().clone()));
+        let ask = |node: &NodeId| match cluster.admin(node) {
+            Ok(admin) => Ok(Operator { node: Some(node.clone()), admin }),
+            Err(error) => Err(CliError::Failed(format!("node {node}: {error}"))),
+        };
+        met.iter().map(ask).collect()
     }
 
     /// Makes what a run needs, where it is not there.
@@ -59,65 +111,77 @@ impl Operators {
             Mode::Sub => StartAt::Earliest,
             _ => StartAt::Latest,
         };
-        for (_, admin) in self.nodes()? {
+        for node in self.nodes() {
+            let node = node?;
             for topic in &plan.topics {
                 if !plan.prefilled {
-                    admin.create_topic(topic, options).await?;
+                    node.done(node.admin.create_topic(topic, options).await)?;
                 }
                 for channel in &plan.channels {
-                    admin.create_channel(topic, channel, start).await?;
+                    node.done(node.admin.create_channel(topic, channel, start).await)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Deletes what a run made, but for a topic that is kept.
+    /// Deletes what a run made, but for a topic that is kept. It goes through all of it, whatever fails.
+    ///
+    /// # Errors
+    /// All that failed, and at which node. What is not there is no fault.
     pub(super) async fn clean_up(&self, plan: &Plan) -> Result<(), CliError> {
-        for (_, admin) in self.nodes()? {
-            for topic in &plan.topics {
-                if plan.own_topics {
-                    admin.delete_topic(topic).await?;
+        let mut failed = Vec::new();
+        for node in self.nodes() {
+            match node {
+                Ok(node) => node.clean_up(plan, &mut failed).await,
+                Err(error) => failed.push(error.to_string()),
+            }
+        }
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(CliError::Failed(format!("not all is deleted: {}", failed.join("; ")))),
+        }
+    }
+
+    /// What there is of a topic, on those nodes that have it.
+    ///
+    /// # Errors
+    /// One node could not be asked, or none has the topic.
+    pub(super) async fn count(&self, topic: &TopicName) -> Result<Counted, CliError> {
+        let (mut counted, mut missing, mut found) = (Counted::default(), None, false);
+        for node in self.nodes() {
+            let node = node?;
+            let stats = match node.admin.show_topic(topic).await {
+                Err(error) if is(&error, RefusalCode::NoSuchTopic) => {
+                    missing = Some(node.done(Err(error)));
                     continue;
                 }
-                for channel in &plan.channels {
-                    admin.delete_channel(topic, channel).await?;
-                }
-            }
-            if !plan.own_topics {
-                for (topic, channel) in plan.stalled() {
-                    admin.delete_channel(topic, channel).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What there is of a topic.
-    pub(super) async fn count(&self, topic: &TopicName) -> Result<Counted, CliError> {
-        let mut counted = Counted::default();
-        for (_, admin) in self.nodes()? {
-            let stats = admin.show_topic(topic).await?;
+                shown => node.done(shown)?,
+            };
+            found = true;
             counted.taken += stats.end.0;
             counted.kept += stats.end.since(stats.first);
             for channel in stats.channels {
                 *counted.acked.entry(channel.channel).or_default() += channel.acked;
             }
         }
-        Ok(counted)
+        match missing {
+            Some(missing) if !found => missing,
+            _ => Ok(counted),
+        }
     }
 
     /// What each node has of a run's topics and channels; nothing where there is one node, of which the rest of a
     /// report tells.
     pub(super) async fn each(&self, plan: &Plan) -> Result<Vec<OnNode>, CliError> {
         let mut each = Vec::new();
-        if matches!(self.0, Ends::Node(_)) {
-            return Ok(each);
-        }
-        for (node, admin) in self.nodes()? {
-            let mut on = OnNode { node, published: 0, acked: 0 };
+        for node in self.nodes() {
+            let node = node?;
+            let Some(name) = &node.node else { continue };
+            let mut on = OnNode { node: name.to_string(), published: 0, acked: 0 };
             for topic in &plan.topics {
-                let stats = admin.show_topic(topic).await?;
+                let shown = node.admin.show_topic(topic).await;
+                let Some(stats) = node.unless_missing(shown)? else { continue };
                 on.published += stats.end.0;
                 let ours = stats.channels.iter().filter(|it| plan.channels.contains(&it.channel));
                 on.acked += ours.map(|it| it.acked).sum::<u64>();
@@ -128,7 +192,7 @@ impl Operators {
     }
 
     pub(super) async fn close(self) -> Result<(), CliError> {
-        self.0.close().await
+        self.ends.close().await
     }
 }
 
@@ -141,3 +205,10 @@ pub(super) fn since(before: &[OnNode], after: Vec<OnNode>) -> Vec<OnNode> {
     };
     after.into_iter().map(since).collect()
 }
+
+fn is(error: &RequestError, code: RefusalCode) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.code == code)
+}
+
+/// What is no fault where something is deleted or counted.
+const MISSING: [RefusalCode; 2] = [RefusalCode::NoSuchTopic, RefusalCode::NoSuchChannel];

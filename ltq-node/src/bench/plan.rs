@@ -55,6 +55,11 @@ impl Plan {
             let words = "--prefilled is for \"ltq bench sub\": the others publish".to_owned();
             return Err(CliError::Usage(words));
         }
+        if args.prefilled && args.ordered {
+            let words = "--ordered is for what is published, and --prefilled has been: whatever keys its messages have are \
+                         taken";
+            return Err(CliError::Usage(words.to_owned()));
+        }
         if mode == Mode::Fanout && args.topics != 1 {
             let words = "\"ltq bench fanout\" is about one topic; leave --topics out".to_owned();
             return Err(CliError::Usage(words));
@@ -314,7 +319,12 @@ mod tests {
             let words = ["bench"].into_iter().chain(line.split_whitespace());
             assert!(Line::try_parse_from(words).is_err(), "{line:?} is taken");
         }
-        for line in ["pub --prefilled --topic t", "fanout --topics 2", "pub --stalled 1"] {
+        for line in [
+            "pub --prefilled --topic t",
+            "sub --prefilled --topic t --registry r --ordered",
+            "fanout --topics 2",
+            "pub --stalled 1",
+        ] {
             let args = args(line);
             assert!(Plan::new(args.mode.unwrap(), &args).is_err(), "{line:?} is taken");
         }

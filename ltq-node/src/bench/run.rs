@@ -67,6 +67,7 @@ impl Run {
     fn new(target: &Target, plan: &Plan) -> Self {
         let bodies = Bodies::new(plan.size, plan.batch);
         let bodies = match target.is_cluster() {
+            _ if plan.prefilled => bodies.of_any(),
             true => bodies.of_cluster(plan.keys.unwrap_or(0)),
             false => bodies,
         };
@@ -211,6 +212,11 @@ impl Runner<'_> {
         Ok(outcome)
     }
 
+    /// Where a channel begins that is made while the run is on its way: at a node that was not there before.
+    const fn start(&self) -> StartAt {
+        if self.plan.own_topics { StartAt::Earliest } else { StartAt::Latest }
+    }
+
     /// Consumers that have credit and take nothing for as long as they live.
     async fn stalled(&self, others: &[Ends]) -> Result<Vec<Reader>, CliError> {
         let plan = self.plan;
@@ -220,7 +226,7 @@ impl Runner<'_> {
                 Some(shared) if plan.one_connection => shared.clone(),
                 _ => self.target.ends().await?,
             };
-            consumers.push(reader(&client, topic, channel, CREDIT_MESSAGES).await?);
+            consumers.push(reader(&client, topic, channel, (self.start(), CREDIT_MESSAGES)).await?);
         }
         Ok(consumers)
     }
@@ -291,7 +297,8 @@ impl Runner<'_> {
             names.enumerate().zip(clients.chunks(plan.consumers))
         {
             for client in clients {
-                consumers.push((place, reader(client, topic, channel, credit).await?));
+                let from = (self.start(), credit);
+                consumers.push((place, reader(client, topic, channel, from).await?));
             }
         }
         Ok(consumers)
@@ -415,15 +422,15 @@ async fn reader(
     ends: &Ends,
     topic: &TopicName,
     channel: &ChannelName,
-    credit: u64,
+    (start, credit): (StartAt, u64),
 ) -> Result<Reader, CliError> {
     match ends {
         Ends::Node(client) => {
-            let builder = client.consumer_builder(topic, channel).start(StartAt::Latest);
+            let builder = client.consumer_builder(topic, channel).start(start);
             Ok(Reader::Node(builder.credit(credit, CREDIT_BYTES).open().await?))
         }
         Ends::Cluster(cluster) => {
-            let builder = cluster.consumer_builder(topic, channel).start(StartAt::Latest);
+            let builder = cluster.consumer_builder(topic, channel).start(start);
             let builder = builder.credit(credit, CREDIT_BYTES).every_node(true);
             Ok(Reader::Cluster(builder.open().await?))
         }

@@ -14,7 +14,7 @@
 //! - `D` topic, body, offset, origin: found at the bridge's destination;
 //! - `S` nothing, nothing, time, time: this program was kept from running.
 //!
-//! A way is how it was published or taken: see [`ways`].
+//! A way is how it was published or taken: see `ways`.
 //!
 //! Whoever is killed and started again lives once more, and numbers its messages from another million on.
 
