@@ -373,7 +373,8 @@ async fn promise_10_streams_that_end_leave_what_they_published_to_their_connecti
 
 /// Opens a producer and publishes with the same write, so that one read brings both.
 async fn open_and_publish(peer: &mut RawPeer, bytes: usize) {
-    let open = Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None };
+    let open =
+        Frame::OpenProducer { handle: 1, topic: name("t"), name: None, epoch: None, seat: None };
     let both = [bytes_of(&open), bytes_of(&publish(1, bytes))].concat();
     peer.send_bytes(&both).await.expect("sent");
     tokio::time::sleep(Duration::from_millis(10)).await;
