@@ -23,6 +23,8 @@ pub(super) struct Consumed {
     pub(super) place: usize,
     pub(super) ledger: Ledger,
     pub(super) received: u64,
+    /// Whether some of it has an id, as what was published to a cluster has.
+    pub(super) of_cluster: bool,
     /// What came damaged or strange: how many, and the first in words.
     pub(super) wrong: u64,
     pub(super) first_wrong: Option<String>,
@@ -88,6 +90,7 @@ pub(super) async fn consume(
         place,
         ledger: Ledger::default(),
         received: 0,
+        of_cluster: false,
         wrong: 0,
         first_wrong: None,
         latency: histogram(),
@@ -118,6 +121,8 @@ pub(super) async fn consume(
             match received.map_err(|error| error.to_string()) {
                 Ok(received) => match run.bodies.verify(&received.message) {
                     Ok(head) => {
+                        // Nothing else has headers and passes.
+                        consumed.of_cluster |= !received.message.headers.is_empty();
                         let attempt = received.attempt;
                         is_new = consumed.ledger.mark(head.producer, head.sequence, attempt);
                         if head.due != due {
