@@ -254,8 +254,7 @@ pub struct NodeStats {
     pub store: StoreStats,
     /// Whether it takes in nothing more, to end: see [`AdminRequest::Drain`].
     pub is_draining: bool,
-    /// The topics of which the rest cannot be handed over behind a message that no node takes, in order of
-    /// their names.
+    /// The topics of which a drain waits for the rest in vain, in order of their names.
     pub held_up: Vec<HeldUp>,
     /// Why the store takes no commits, if it does not.
     pub store_failure: Option<String>,
@@ -263,24 +262,29 @@ pub struct NodeStats {
     pub topics: Vec<TopicStats>,
 }
 
-/// A message that none of the nodes takes to which a drained node hands over what it has: it, and what is
-/// behind it in its topic, stays where it is.
+/// What a drain waits for in vain: a message that none of the nodes takes to which a drained node hands over what
+/// it has, or that cannot be read, so that it, and what is behind it in its topic, stays where it is; or what is left
+/// of a topic while something of it is paused, or ephemeral.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldUp {
     /// Its topic.
     pub topic: TopicName,
     /// Its place there.
     pub offset: Offset,
-    /// How many bytes it has, encoded.
+    /// How many bytes it has, encoded; 0 where it is not about one message.
     pub bytes: u64,
-    /// Which node refused it last, and why, which names its limit.
+    /// Why: which nodes refused it, and their limits, or what is to be done here.
     pub why: String,
 }
 
 impl std::fmt::Display for HeldUp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { topic, offset, bytes, why } = self;
-        write!(f, "{topic} from {} on, a message of {bytes} bytes: {why}", offset.0)
+        write!(f, "{topic} from {} on", offset.0)?;
+        if *bytes > 0 {
+            write!(f, ", a message of {bytes} bytes")?;
+        }
+        write!(f, ": {why}")
     }
 }
 

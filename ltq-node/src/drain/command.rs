@@ -1,12 +1,13 @@
 //! `ltq-node drain`: has a node drain, and watches it.
 
 use std::{
+    collections::BTreeMap,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use ltq_client::{Client, DrainOptions, HeldUp};
+use ltq_client::{Client, DrainOptions, Offset, TopicName};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -79,7 +80,7 @@ async fn drain(args: &DrainArgs) -> Result<(), CliError> {
 /// Follows what is left until the node has gone.
 async fn watch(client: &Client, patience: Duration) -> Result<(), CliError> {
     let mut left: Option<u64> = None;
-    let mut held_up: Vec<HeldUp> = Vec::new();
+    let mut held_up: BTreeMap<TopicName, Offset> = BTreeMap::new();
     let mut last_heard = Instant::now();
     let mut state = client.state();
     loop {
@@ -94,11 +95,12 @@ async fn watch(client: &Client, patience: Duration) -> Result<(), CliError> {
                     left = Some(stats.backlog());
                     said(&format!("{} messages left", stats.backlog()))?;
                 }
-                if held_up != stats.held_up {
-                    for held in stats.held_up.iter().filter(|held| !held_up.contains(held)) {
+                for held in stats.held_up {
+                    // Once for each message: it may be a consumer's for a while, and come back.
+                    let (topic, offset) = (held.topic.clone(), held.offset);
+                    if held_up.insert(topic, offset) != Some(offset) {
                         said(&format!("not handed over: {held}"))?;
                     }
-                    held_up = stats.held_up;
                 }
             }
             // It was drained, and is gone; any other loss may be the network's.

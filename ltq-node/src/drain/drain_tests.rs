@@ -1,5 +1,7 @@
 //! When a drain ends, and what it leaves, on a paused clock.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ltq_core::{
     AdminRequest, Broker, BrokerSettings, Durability, Environment, Message, StartAt, TopicSettings,
 };
@@ -12,6 +14,7 @@ use crate::watched_store::WatchedStore;
 /// A broker with a topic `orders` of three messages that its channel `a` has, and its drain.
 struct Field {
     broker: NodeBroker,
+    known: Known,
     over: JoinHandle<()>,
 }
 
@@ -29,8 +32,9 @@ impl Field {
             publisher.publish(&Message::new(number.to_string())).await.unwrap();
         }
         let drain = Drain::new(&broker, Arc::new(Config::default()), None);
+        let known = drain.known.clone();
         let over = tokio::spawn(drain.over());
-        Self { broker, over }
+        Self { broker, known, over }
     }
 
     async fn ask(&self, seconds: u64) {
@@ -109,4 +113,69 @@ async fn what_is_left_is_told_by_its_channels() {
     let field = Field::new().await;
     let left = left(&field.broker.stats().await);
     assert_eq!(left.to_string(), "3 messages, most in orders/a (3)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_its_way_has_ended_before_the_node_takes_in_again() {
+    struct Ends(Arc<AtomicBool>);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let mut field = Field::new().await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ends = Ends(is_over.clone());
+    field.ask(100).await;
+    field.known.tasks.lock().await.spawn(async move {
+        std::future::pending::<()>().await;
+        drop(ends);
+    });
+    assert!(!field.is_over_in(10).await);
+    assert!(!is_over.load(Ordering::Relaxed));
+    field.broker.admin(AdminRequest::EndDrain).await.unwrap();
+    while field.broker.is_draining() {
+        tokio::task::yield_now().await;
+    }
+    assert!(is_over.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_paused_is_told_as_long_as_it_is() {
+    let mut field = Field::new().await;
+    let pause = async |paused: bool| {
+        let topic: ltq_core::TopicName = "orders".parse().unwrap();
+        field.broker.admin(AdminRequest::PauseTopic { topic, paused }).await.unwrap();
+    };
+    pause(true).await;
+    field.ask(3_600).await;
+    sleep(Duration::from_secs(7)).await;
+    let held = field.broker.stats().await.held_up;
+    let told: Vec<_> = held.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["orders from 0 on: the topic is paused"]);
+    pause(false).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(field.broker.stats().await.held_up.is_empty());
+    assert!(!field.is_over_in(1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ephemeral_is_told_where_all_else_is_handed_over() {
+    let field = Field::new().await;
+    let (topic, channel) = ("orders".parse().unwrap(), "b#ephemeral".parse().unwrap());
+    let request = AdminRequest::CreateChannel { topic, channel, start: StartAt::Earliest };
+    field.broker.admin(request).await.unwrap();
+    for (hands_over, count) in [(false, 0), (true, 1)] {
+        for _ in 0..2 {
+            field.known.held.look(&field.broker.stats().await, hands_over);
+            sleep(Duration::from_secs(6)).await;
+        }
+        field.known.held.look(&field.broker.stats().await, hands_over);
+        let held = field.broker.stats().await.held_up;
+        assert_eq!(held.len(), count);
+        if let Some(held) = held.first() {
+            let wanted = "orders from 0 on: channel b#ephemeral is ephemeral, not handed over";
+            assert_eq!(held.to_string(), wanted);
+        }
+    }
 }

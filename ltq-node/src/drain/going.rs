@@ -7,8 +7,7 @@ use std::{
 };
 
 use ltq_client::{
-    BatchError, Client, ConnectError, ConnectionState, Producer, PublishError, RefusalCode,
-    RequestError,
+    BatchError, Client, ConnectError, Producer, PublishError, RefusalCode, RequestError,
 };
 use ltq_core::{
     ChannelName, ChannelStats, Durability, HeldUp, Message, Offset, Records, StartAt, TopicStats,
@@ -16,12 +15,13 @@ use ltq_core::{
 };
 use parking_lot::Mutex;
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
-    hand_over::{Held, Peer},
+    held::Held,
     merged::Merged,
+    peer::{Peer, gone},
     runs::Runs,
 };
 use crate::NodeBroker;
@@ -41,6 +41,8 @@ pub(super) enum HandOverError {
     Weak { address: String, reached: Durability, wanted: Durability },
     #[error("publishing {held}")]
     TooLarge { held: HeldUp },
+    #[error("reading {held}")]
+    Unreadable { held: HeldUp },
 }
 
 /// The channels of a topic that have something to hand over. What is ephemeral would vanish there, and what is
@@ -56,6 +58,14 @@ pub(super) fn has_waiting(topic: &TopicStats) -> bool {
     waiting(topic).next().is_some()
 }
 
+/// Where pieces go, and where they are from.
+struct Way<'a> {
+    peer: &'a Peer,
+    client: &'a Client,
+    producer: &'a Producer,
+    channels: &'a mut Merged,
+}
+
 /// One topic on its way.
 pub(super) struct Going {
     broker: NodeBroker,
@@ -63,6 +73,8 @@ pub(super) struct Going {
     done: Arc<Mutex<Runs>>,
     held: Held,
     handed: u64,
+    /// The last message that was stored elsewhere.
+    furthest: Option<Offset>,
 }
 
 impl Going {
@@ -72,7 +84,7 @@ impl Going {
         done: Arc<Mutex<Runs>>,
         held: Held,
     ) -> Self {
-        Self { broker, topic, done, held, handed: 0 }
+        Self { broker, topic, done, held, handed: 0, furthest: None }
     }
 
     /// Tries the nodes one after the other, from one that the topic's name draws, so that a topic goes to one
@@ -82,49 +94,93 @@ impl Going {
         self.topic.topic.hash(&mut hasher);
         let from = (hasher.finish() % peers.len().max(1) as u64) as usize;
         let topic = self.topic.topic.clone();
-        let mut too_large = None;
-        let in_turn = peers.iter().cycle().skip(from).take(peers.len());
+        let mut in_turn: Vec<_> = peers.iter().cycle().skip(from).take(peers.len()).collect();
+        in_turn.sort_by_key(|peer| peer.is_down());
+        let (mut too_large, mut not_asked) = (Vec::new(), Vec::new());
         for peer in in_turn {
             let result = self.to(peer).await;
             let (messages, to) = (std::mem::take(&mut self.handed), &peer.address);
             if messages > 0 {
                 info!(%topic, messages, to, "handed over");
             }
+            if let Some(furthest) = self.furthest {
+                self.held.passed(&topic, furthest);
+            }
             match result {
-                Ok(()) => return self.held.remove(&topic),
-                Err(HandOverError::TooLarge { held }) => too_large = Some(held),
-                Err(error) => warn!(%topic, %error, "not handed over; trying another way"),
+                Ok(()) => return,
+                Err(HandOverError::TooLarge { held }) => too_large.push(held),
+                // It is the same for every node.
+                Err(HandOverError::Unreadable { held }) => {
+                    self.held.tell(held);
+                    return sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => {
+                    use HandOverError::{Connect, Gone};
+                    if matches!(error, Connect { .. } | Gone { .. }) {
+                        peer.give_up();
+                    }
+                    warn!(%topic, %error, "not handed over; trying another way");
+                    not_asked.push(error.to_string());
+                }
             }
         }
-        if let Some(held) = too_large {
-            let said = held.to_string();
-            // Tried again each second, and said once.
-            if self.held.insert(held) {
-                warn!(
-                    message = said,
-                    "too large for every node; what is behind it stays here, too"
-                );
-            }
-        }
+        self.refused(too_large, &not_asked, peers.len());
         sleep(RETRY_PAUSE).await;
+    }
+
+    /// Tells that a message is too large, when all nodes were asked for it.
+    fn refused(&self, mut too_large: Vec<HeldUp>, not_asked: &[String], peers: usize) {
+        // Those asked before for another one are asked for this one next time.
+        let Some(offset) = too_large.iter().map(|it| it.offset).max() else { return };
+        too_large.retain(|it| it.offset == offset);
+        let whys: Vec<_> = too_large.iter().map(|it| it.why.clone()).collect();
+        let Some(mut held) = too_large.pop() else { return };
+        held.why = whys.join("; ");
+        if whys.len() == peers {
+            self.held.tell(held);
+        } else if !not_asked.is_empty() {
+            let not_asked = not_asked.join("; ");
+            warn!(%held, not_asked, "too large for some nodes; the others could not be asked");
+        }
     }
 
     /// Forwards what there is, until nothing waits.
     async fn to(&mut self, peer: &Peer) -> Result<(), HandOverError> {
-        let (client, producer) = self.prepare(peer).await?;
+        let client = peer.client().await?;
+        let producer = tokio::select! {
+            prepared = self.prepare(peer, &client) => prepared?,
+            () = gone(&client) => return Err(HandOverError::Gone { address: peer.address.clone() }),
+        };
         for names in together(&self.topic) {
             let mut channels = Merged::open(&self.broker, &self.topic.topic, &names).await;
-            while let Some((index, delivery)) = channels.next().await {
-                for piece in pieces(self.missing(&delivery)) {
-                    let sent = self.send(peer, &client, &producer, &piece).await;
+            while let Some((index, delivery)) = channels.next(|it| self.slow(it)).await {
+                let (messages, unreadable) = self.missing(&delivery);
+                for piece in pieces(messages) {
+                    if !channels.keep(index, &delivery, &piece).await {
+                        // Its time was over, and others have it by now: what is left is asked for again.
+                        return Ok(());
+                    }
+                    let mut way =
+                        Way { peer, client: &client, producer: &producer, channels: &mut channels };
+                    let sent = self.send(&mut way, &piece).await;
                     // While the rest is on its way, or held up, others are not to take what is stored there.
                     channels.ack(index, &delivery, &self.done.lock());
                     sent?;
                 }
                 channels.ack(index, &delivery, &self.done.lock());
+                if let Some(held) = unreadable {
+                    return Err(HandOverError::Unreadable { held });
+                }
             }
         }
         Ok(())
+    }
+
+    /// Tells that a channel is waited for.
+    fn slow(&self, channel: &ChannelStats) {
+        let why = format!("channel {} has messages that cannot be read yet", channel.channel);
+        let (topic, offset) = (self.topic.topic.clone(), channel.floor);
+        self.held.tell(HeldUp { topic, offset, bytes: 0, why });
     }
 
     /// What survived a power cut here does so there.
@@ -139,15 +195,17 @@ impl Going {
     /// Publishes messages; where one of them is too large, those before it, too.
     async fn send(
         &mut self,
-        peer: &Peer,
-        client: &Client,
-        producer: &Producer,
+        way: &mut Way<'_>,
         messages: &[(u64, Message)],
     ) -> Result<(), HandOverError> {
-        match self.send_all(peer, client, producer, messages).await {
+        match self.send_all(way, messages).await {
             Err(HandOverError::TooLarge { .. }) if messages.len() > 1 => {
                 for one in messages.chunks(1) {
-                    self.send_all(peer, client, producer, one).await?;
+                    // What it says is stored is not sent again.
+                    if one.iter().any(|(offset, _)| self.done.lock().contains(*offset)) {
+                        continue;
+                    }
+                    self.send_all(way, one).await?;
                 }
                 Ok(())
             }
@@ -159,15 +217,15 @@ impl Going {
     /// one is stored once, and what is given up may be stored.
     async fn send_all(
         &mut self,
-        peer: &Peer,
-        client: &Client,
-        producer: &Producer,
+        way: &mut Way<'_>,
         messages: &[(u64, Message)],
     ) -> Result<(), HandOverError> {
+        let Way { peer, client, producer, channels } = way;
         let address = || peer.address.clone();
         let sent = tokio::select! {
             sent = producer.send_batch(messages.iter().map(|(_, message)| message)) => sent,
             () = gone(client) => return Err(HandOverError::Gone { address: address() }),
+            never = kept(channels) => match never {},
         };
         let (receipt, error) = match sent {
             Ok(receipt) => (receipt, None),
@@ -180,7 +238,10 @@ impl Going {
         self.handed += receipt.len() as u64;
         {
             let mut done = self.done.lock();
-            messages.iter().take(receipt.len()).for_each(|(offset, _)| done.insert(*offset));
+            for (offset, _) in messages.iter().take(receipt.len()) {
+                done.insert(*offset);
+                self.furthest = self.furthest.max(Some(Offset(*offset)));
+            }
         }
         match error {
             None => Ok(()),
@@ -203,8 +264,7 @@ impl Going {
     }
 
     /// The topic and all its channels are there before the first message is, so that each of them sees it.
-    async fn prepare(&self, peer: &Peer) -> Result<(Client, Producer), HandOverError> {
-        let client = peer.client().await?;
+    async fn prepare(&self, peer: &Peer, client: &Client) -> Result<Producer, HandOverError> {
         let failed = |source| {
             let address = peer.address.clone();
             HandOverError::Prepare { address, source }
@@ -221,18 +281,28 @@ impl Going {
             made.map_err(failed)?;
         }
         let producer = client.producer_builder(topic.clone()).timeout(PUBLISH_TIMEOUT);
-        let producer = producer.durability(self.durability()).open().await.map_err(failed)?;
-        Ok((client, producer))
+        producer.durability(self.durability()).open().await.map_err(failed)
     }
 
-    /// What of it was not stored elsewhere yet.
-    fn missing(&self, delivery: &Delivery) -> Vec<(u64, Message)> {
+    /// What of it was not stored elsewhere yet, as far as the first one that cannot be read, and that.
+    fn missing(&self, delivery: &Delivery) -> (Vec<(u64, Message)>, Option<HeldUp>) {
+        let records = &delivery.batch.records;
         let offsets = delivery.batch.first.0..;
-        let messages = offsets.zip(delivery.batch.records.messages());
         let done = self.done.lock();
-        let missing = messages.filter(|(offset, _)| !done.contains(*offset));
-        // What cannot be read cannot be sent: it is not acked either.
-        missing.filter_map(|(offset, message)| message.ok().map(|it| (offset, it))).collect()
+        let mut missing = Vec::new();
+        for (index, (offset, message)) in offsets.zip(records.messages()).enumerate() {
+            match message {
+                _ if done.contains(offset) => {}
+                Ok(message) => missing.push((offset, message)),
+                Err(error) => {
+                    let bytes = records.encoded(index).map_or(0, |it| it.len() as u64);
+                    let (topic, offset) = (self.topic.topic.clone(), Offset(offset));
+                    let why = format!("it cannot be read: {error}");
+                    return (missing, Some(HeldUp { topic, offset, bytes, why }));
+                }
+            }
+        }
+        (missing, None)
     }
 }
 
@@ -244,17 +314,11 @@ fn together(topic: &TopicStats) -> Vec<Vec<ChannelName>> {
     names.chunks(CHANNELS_MAX).map(<[_]>::to_vec).collect()
 }
 
-/// Resolves when the connection has been down for a while.
-async fn gone(client: &Client) {
-    let mut state = client.state();
+/// Keeps what is held from consumers for as long as it is awaited.
+async fn kept(channels: &mut Merged) -> std::convert::Infallible {
     loop {
-        if state.wait_for(|state| !state.is_connected()).await.is_err() {
-            return;
-        }
-        match timeout(GONE_AFTER, state.wait_for(ConnectionState::is_connected)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
+        sleep(channels.touch_each()).await;
+        channels.touch();
     }
 }
 
@@ -282,8 +346,6 @@ pub(super) const CHANNELS_MAX: usize = 16;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// What one publish holds, encoded: what may be twice when a node is given up.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
-/// How long a connection is down before its node is given up.
-const GONE_AFTER: Duration = Duration::from_secs(3);
 /// How long a publish may take over a connection that is up, however slow.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(600);
 

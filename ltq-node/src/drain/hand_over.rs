@@ -7,7 +7,7 @@ use std::{
 };
 
 use ltq_client::{Client, ClientBuilder};
-use ltq_core::{HeldUp, TopicName, TopicStats};
+use ltq_core::{TopicName, TopicStats};
 use parking_lot::Mutex;
 use tokio::{
     task::{Id, JoinSet},
@@ -16,7 +16,9 @@ use tokio::{
 use tracing::error;
 
 use super::{
-    going::{Going, HandOverError, has_waiting},
+    going::{Going, has_waiting},
+    held::Held,
+    peer::Peer,
     runs::Runs,
 };
 use crate::{
@@ -29,30 +31,7 @@ use crate::{
 pub(super) struct HandOver {
     broker: NodeBroker,
     peers: Vec<Arc<Peer>>,
-    done: Done,
-    held: Held,
-}
-
-/// A node that takes messages.
-pub(super) struct Peer {
-    pub(super) address: String,
-    template: ClientBuilder,
-    client: Mutex<Option<Client>>,
-}
-
-impl Peer {
-    /// A client of it, connected at least once.
-    pub(super) async fn client(&self) -> Result<Client, HandOverError> {
-        if let Some(client) = &*self.client.lock() {
-            return Ok(client.clone());
-        }
-        let connected = self.template.clone().server(&self.address).connect().await;
-        let client = connected.map_err(|source| {
-            let address = self.address.clone();
-            HandOverError::Connect { address, source }
-        })?;
-        Ok(self.client.lock().get_or_insert(client).clone())
-    }
+    known: Known,
 }
 
 impl HandOver {
@@ -60,7 +39,7 @@ impl HandOver {
         broker: &NodeBroker,
         config: &Config,
         addresses: &[String],
-        done: Done,
+        known: &Known,
     ) -> Result<Self, PeersError> {
         let of = &config.drain;
         let proof = Proof {
@@ -72,7 +51,7 @@ impl HandOver {
         if let Some(token) = config.drain_token() {
             template = template.token(&*token.0);
         }
-        Ok(Self::by(broker, &template, addresses, done))
+        Ok(Self::by(broker, &template, addresses, known))
     }
 
     /// By clients like this one.
@@ -80,33 +59,26 @@ impl HandOver {
         broker: &NodeBroker,
         template: &ClientBuilder,
         addresses: &[String],
-        done: Done,
+        known: &Known,
     ) -> Self {
         let template = template.clone().name(concat!("ltq-node/", env!("CARGO_PKG_VERSION")));
-        let template = template.connect_timeout(CONNECT_TIMEOUT);
-        let peer = |address: &String| {
-            let (address, template) = (address.clone(), template.clone());
-            Arc::new(Peer { address, template, client: Mutex::default() })
-        };
-        let peers = addresses.iter().map(peer).collect();
-        let held = Held { broker: broker.clone(), topics: Arc::default() };
-        Self { broker: broker.clone(), peers, done, held }
+        let peers = addresses.iter().map(|address| Arc::new(Peer::new(address, &template)));
+        Self { broker: broker.clone(), peers: peers.collect(), known: known.clone() }
     }
 
     /// Forwards for as long as it is awaited: whoever awaits it knows when nothing is left.
     pub(super) async fn run(self) -> ! {
-        let mut tasks: JoinSet<()> = JoinSet::new();
+        let mut tasks = self.known.tasks.lock().await;
         let mut busy: HashMap<Id, TopicName> = HashMap::new();
         let mut queue: VecDeque<TopicStats> = VecDeque::new();
         let mut next_look = Instant::now();
-        self.held.keep(&BTreeSet::new());
         loop {
             while tasks.len() < TOPICS_MAX
                 && let Some(topic) = queue.pop_front()
             {
                 let name = topic.topic.clone();
-                let done = self.done.of(&name);
-                let going = Going::new(self.broker.clone(), topic, done, self.held.clone());
+                let done = self.known.done.of(&name);
+                let going = Going::new(self.broker.clone(), topic, done, self.known.held.clone());
                 busy.insert(tasks.spawn(going.over(self.peers.clone())).id(), name);
             }
             tokio::select! {
@@ -124,11 +96,8 @@ impl HandOver {
                 () = sleep_until(next_look), if queue.is_empty() && tasks.len() < TOPICS_MAX => {
                     let began = Instant::now();
                     let taken: BTreeSet<_> = busy.values().cloned().collect();
-                    let topics = self.broker.stats().await.topics.into_iter();
-                    let left: Vec<_> = topics.filter(has_waiting).collect();
-                    let names = left.iter().map(|it| it.topic.clone());
-                    self.held.keep(&names.chain(taken.iter().cloned()).collect());
-                    queue.extend(left.into_iter().filter(|it| !taken.contains(&it.topic)));
+                    let left = self.broker.stats().await.topics.into_iter().filter(has_waiting);
+                    queue.extend(left.filter(|it| !taken.contains(&it.topic)));
                     // With many topics a look takes a while; most of the time is not for looking.
                     next_look = Instant::now() + LOOK_PAUSE.max(began.elapsed() * 4);
                 }
@@ -153,39 +122,24 @@ impl Done {
     }
 }
 
-/// The messages that no node takes, the first one of each topic, as the broker shows them.
-#[derive(Clone)]
-pub(super) struct Held {
-    broker: NodeBroker,
-    topics: Arc<Mutex<BTreeMap<TopicName, HeldUp>>>,
+/// What outlives one way to drain: it is told to drain otherwise, and goes on by it.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) done: Done,
+    pub(super) held: Held,
+    /// Topics on their way. Who hands over has them for itself; they go on until they are stopped.
+    pub(super) tasks: Arc<tokio::sync::Mutex<JoinSet<()>>>,
 }
 
-impl Held {
-    /// Whether that was not known yet.
-    pub(super) fn insert(&self, held: HeldUp) -> bool {
-        let mut topics = self.topics.lock();
-        let (topic, offset) = (held.topic.clone(), held.offset);
-        let before = topics.insert(topic, held);
-        self.show(&topics);
-        before.is_none_or(|before| before.offset != offset)
+impl Known {
+    pub(super) fn new(broker: &NodeBroker) -> Self {
+        Self { done: Done::default(), held: Held::new(broker), tasks: Arc::default() }
     }
 
-    pub(super) fn remove(&self, topic: &TopicName) {
-        let mut topics = self.topics.lock();
-        if topics.remove(topic).is_some() {
-            self.show(&topics);
-        }
-    }
-
-    /// Forgets all but those topics that have still something to hand over.
-    fn keep(&self, names: &BTreeSet<TopicName>) {
-        let mut topics = self.topics.lock();
-        topics.retain(|name, _| names.contains(name));
-        self.show(&topics);
-    }
-
-    fn show(&self, topics: &BTreeMap<TopicName, HeldUp>) {
-        self.broker.set_held_up(topics.values().cloned().collect());
+    /// Ends what is on its way, once nobody hands over any more, and waits until it has ended: nothing is published
+    /// or acked after that.
+    pub(super) async fn stop(&self) {
+        self.tasks.lock().await.shutdown().await;
     }
 }
 
@@ -193,5 +147,3 @@ impl Held {
 const TOPICS_MAX: usize = 16;
 /// How often it is looked which topics have something left, at most.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
-/// How long a node may take to answer at first.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,7 +1,6 @@
 //! Several channels of a topic, taken from as though they were one: what comes first in the topic comes first.
 
 use std::{
-    collections::BTreeSet,
     future::poll_fn,
     pin::pin,
     task::{Context, Poll},
@@ -9,8 +8,8 @@ use std::{
 };
 
 use ltq_core::{
-    AdminRequest, AdminResponse, ChannelName, Credit, DirectError, SubscribeOptions, Subscription,
-    Tag, TagRange, TopicName, Verdict, model::Delivery,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DirectError, Message,
+    SubscribeOptions, Subscription, Tag, TagRange, TopicName, Verdict, model::Delivery,
 };
 use tokio::time::{Instant, timeout};
 
@@ -55,25 +54,29 @@ impl Merged {
     }
 
     /// What comes first in the topic of all that its channels have, and whose it is; `None` when no channel has
-    /// anything that waits, or nothing comes of it for half a second.
-    pub(super) async fn next(&mut self) -> Option<(usize, Delivery)> {
-        let until = Instant::now() + PATIENCE;
+    /// anything that waits. A channel that has is waited for, however long: what others have may be behind it.
+    /// `slow` hears of one from which nothing comes for a while.
+    pub(super) async fn next(&mut self, slow: impl Fn(&ChannelStats)) -> Option<(usize, Delivery)> {
+        let mut began = Instant::now();
         loop {
             poll_fn(|context| Poll::Ready(self.poll_more(context).is_ready())).await;
-            let lacks = |it: &Channel| it.head.is_none() && it.is_due && !it.is_over;
-            if Instant::now() >= until {
-                // What cannot be read, say, is waited for once, and taken whenever it comes.
-                self.channels.iter_mut().for_each(|it| it.is_due &= it.head.is_some());
-            }
-            if !self.channels.iter().any(lacks) {
+            if !self.channels.iter().any(Channel::lacks) {
                 return self.first();
             }
-            if timeout(BRIEFLY, poll_fn(|context| self.poll_more(context))).await.is_err() {
-                // Consumers may have taken it, or it is loaded from a slow disk.
-                let due = self.due().await;
-                for channel in &mut self.channels {
-                    channel.is_due &= due.contains(&channel.name);
-                }
+            if timeout(BRIEFLY, poll_fn(|context| self.poll_more(context))).await.is_ok() {
+                began = Instant::now();
+                continue;
+            }
+            // Consumers may have taken it, or it is loaded from a slow disk.
+            let due = self.due().await;
+            let find = |name: &ChannelName| due.iter().find(|it| it.channel == *name);
+            for channel in &mut self.channels {
+                channel.is_due &= find(&channel.name).is_some();
+            }
+            if began.elapsed() >= SLOW_AFTER {
+                let lacking = self.channels.iter().filter(|it| it.lacks());
+                lacking.filter_map(|it| find(&it.name)).take(1).for_each(&slow);
+                began = Instant::now();
             }
         }
     }
@@ -93,6 +96,42 @@ impl Merged {
         }
         if let Some(run) = run {
             channel.settle(run);
+        }
+    }
+
+    /// Whether all of these messages of a channel's delivery are still held here. The time of all that is held of
+    /// any channel starts anew, so that no consumer gets what is about to go.
+    pub(super) async fn keep(
+        &mut self,
+        index: usize,
+        delivery: &Delivery,
+        messages: &[(u64, Message)],
+    ) -> bool {
+        let Some((from, _)) = messages.first() else { return true };
+        let first = tag_of(delivery, *from);
+        let last = Tag(delivery.first_tag.0 + delivery.batch.records.count() as u64 - 1);
+        self.touch();
+        let Some(channel) = self.channels.get_mut(index) else { return false };
+        let asked = channel.subscription.settle_confirmed(TagRange { first, last }, Verdict::Touch);
+        let Ok(stale) = asked.await else { return false };
+        let is_stale = |tag: Tag| stale.iter().any(|it| it.first <= tag && tag <= it.last);
+        !messages.iter().any(|(offset, _)| is_stale(tag_of(delivery, *offset)))
+    }
+
+    /// How long what is held may wait for [`touch`](Self::touch).
+    pub(super) fn touch_each(&self) -> Duration {
+        (self.broker.settings().model.delivery_timeout / 4).max(Duration::from_millis(1))
+    }
+
+    /// The time of all that is held of any channel starts anew, as far as the broker allows.
+    pub(super) fn touch(&mut self) {
+        for channel in self.channels.iter_mut().filter(|it| !it.is_over) {
+            // From the oldest that it holds to whatever is on its way to here.
+            let tags = TagRange { first: Tag(0), last: Tag(u64::MAX) };
+            if let Err(DirectError::Refused(_)) = channel.subscription.settle(tags, Verdict::Touch)
+            {
+                channel.is_over = true;
+            }
         }
     }
 
@@ -121,23 +160,30 @@ impl Merged {
     }
 
     /// The channels that have something for who asks.
-    async fn due(&self) -> BTreeSet<ChannelName> {
+    async fn due(&self) -> Vec<ChannelStats> {
         let request = AdminRequest::ShowTopic { topic: self.topic.clone() };
         match self.broker.admin(request).await {
-            Ok(AdminResponse::Topic(topic)) => {
-                waiting(&topic).map(|it| it.channel.clone()).collect()
-            }
-            _ => BTreeSet::new(),
+            Ok(AdminResponse::Topic(topic)) => waiting(&topic).cloned().collect(),
+            _ => Vec::new(),
         }
     }
 }
 
 impl Channel {
+    /// Whether what it has may come before what others have.
+    const fn lacks(&self) -> bool {
+        self.head.is_none() && self.is_due && !self.is_over
+    }
+
     fn settle(&mut self, tags: TagRange) {
         if let Err(DirectError::Refused(_)) = self.subscription.settle(tags, Verdict::Ack) {
             self.is_over = true;
         }
     }
+}
+
+fn tag_of(delivery: &Delivery, offset: u64) -> Tag {
+    Tag(delivery.first_tag.0 + offset.saturating_sub(delivery.batch.first.0))
 }
 
 /// What each of so many channels has on its way: all together what one would have, and each at least one message.
@@ -147,11 +193,11 @@ fn credit(broker: &NodeBroker, channels: usize) -> Credit {
     Credit { messages: MESSAGES_MAX.min(max.messages), bytes: bytes.min(max.bytes) }
 }
 
-/// What of a topic may be on its way to here at a time. As much may be on its way from here to another node, and
-/// beside that one message for each of its channels.
+/// What of a topic may be on its way to here at a time. As much may be here to go to another node, and beside each of
+/// both one message for each of its channels.
 const TOPIC_BYTES: u64 = 2 << 20;
 const MESSAGES_MAX: u64 = 1_000;
 /// How long nothing comes before it is asked whether anything waits.
 const BRIEFLY: Duration = Duration::from_millis(20);
-/// How long what waits may take to come.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long what waits may take to come before that is told.
+const SLOW_AFTER: Duration = Duration::from_secs(10);

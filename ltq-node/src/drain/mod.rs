@@ -9,7 +9,9 @@ mod going;
 mod hand_over;
 #[cfg(test)]
 mod hand_over_tests;
+mod held;
 mod merged;
+mod peer;
 mod runs;
 
 use std::{
@@ -31,7 +33,7 @@ use crate::{
     announcer::State,
     config::{Config, can_be_reached},
 };
-use hand_over::{Done, HandOver};
+use hand_over::{HandOver, Known};
 
 /// Drains a node when it is told to.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(crate) struct Drain {
     wishes: DrainWishes,
     config: Arc<Config>,
     state: Option<State>,
-    done: Done,
+    known: Known,
 }
 
 /// What a drain left.
@@ -68,7 +70,8 @@ impl Drain {
     /// `state` is by what registries are told, where there are any.
     pub(crate) fn new(broker: &NodeBroker, config: Arc<Config>, state: Option<State>) -> Self {
         let (broker, wishes) = (broker.clone(), broker.drain_wishes());
-        Self { broker, wishes, config, state, done: Done::default() }
+        let known = Known::new(&broker);
+        Self { broker, wishes, config, state, known }
     }
 
     /// Waits until the node is to be drained, and was. Dropping it leaves the node as it is then.
@@ -76,33 +79,39 @@ impl Drain {
         loop {
             let mut options = self.wishes.begun().await;
             loop {
-                let draining = self.draining(&options);
-                let mut draining = pin!(draining.run());
-                let wanted = loop {
-                    tokio::select! {
-                        biased;
-                        () = self.wishes.changed() => {}
-                        () = &mut draining => return,
-                    }
-                    // Said once more it goes on.
-                    let wanted = self.wishes.wanted();
-                    if wanted.as_ref() != Some(&options) {
-                        break wanted;
-                    }
-                };
+                let Some(wanted) = self.other_wish(&options).await else { return };
+                // Nothing of what went on so far is to go on beside what comes next.
+                self.known.stop().await;
+                self.known.held.clear();
                 match wanted {
                     Some(otherwise) => options = otherwise,
                     None => break,
                 }
             }
+            // From then on topics may be deleted and made again, with other messages at these offsets.
+            self.known.done.clear();
             self.broker.set_draining(false);
             info!("the drain is taken back; the node takes in again");
             if let Some(state) = &self.state {
                 state.say(NodeState::Ready);
             }
-            self.broker.set_held_up(Vec::new());
-            // From now on topics may be deleted and made again, with other messages at these offsets.
-            self.done.clear();
+        }
+    }
+
+    /// Drains until something else is wanted, which may be not to drain; `None` when it is drained.
+    async fn other_wish(&mut self, options: &DrainOptions) -> Option<Option<DrainOptions>> {
+        let mut draining = pin!(self.draining(options).run());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.wishes.changed() => {}
+                () = &mut draining => return None,
+            }
+            // Said once more it goes on.
+            let wanted = self.wishes.wanted();
+            if wanted.as_ref() != Some(options) {
+                return Some(wanted);
+            }
         }
     }
 
@@ -116,7 +125,7 @@ impl Drain {
             broker: self.broker.clone(),
             config: self.config.clone(),
             state: self.state.clone(),
-            done: self.done.clone(),
+            known: self.known.clone(),
             peers,
             after: options.timeout_ms.map_or(settings.timeout.0, Duration::from_millis),
         }
@@ -128,7 +137,7 @@ struct Draining {
     broker: NodeBroker,
     config: Arc<Config>,
     state: Option<State>,
-    done: Done,
+    known: Known,
     peers: Vec<String>,
     after: Duration,
 }
@@ -147,7 +156,9 @@ impl Draining {
                 () = self.handing_over() => {}
             }
         });
-        let left = match ended.await {
+        let ended = ended.await;
+        self.known.stop().await;
+        let left = match ended {
             // Who watches the node sees that it is done.
             Ok(()) => {
                 sleep(SEEN_PAUSE).await;
@@ -168,7 +179,9 @@ impl Draining {
         loop {
             let unconfirmed = self.broker.in_use().publish_bytes;
             let began = Instant::now();
-            let left = left(&self.broker.stats().await);
+            let stats = self.broker.stats().await;
+            self.known.held.look(&stats, !self.peers.is_empty());
+            let left = left(&stats);
             // Twice, for what was just on its way in.
             let is_empty = unconfirmed == 0 && left.backlog == 0;
             if is_empty && was_empty {
@@ -199,7 +212,7 @@ impl Draining {
                 return std::future::pending().await;
             }
         }
-        match HandOver::new(&self.broker, &self.config, &self.peers, self.done.clone()) {
+        match HandOver::new(&self.broker, &self.config, &self.peers, &self.known) {
             Ok(hand_over) => hand_over.run().await,
             Err(error) => {
                 error!(%error, "the backlog is not handed over");

@@ -1,0 +1,114 @@
+//! What goes to other nodes, and what stays.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_is_there_as_it_is_here_before_its_first_message_is() {
+    let field = Field::new().await;
+    let other = field.other("b").await;
+    let options = TopicOptions {
+        retention: ltq_core::RetentionChange {
+            keep: Some(ltq_core::Keep::All),
+            bytes_max: Some(Some(5 << 20)),
+            ..Default::default()
+        },
+        ..TopicOptions::default()
+    };
+    let topic = "orders".parse().unwrap();
+    field.here.admin(AdminRequest::CreateTopic { topic, options }).await.unwrap();
+    for name in ["behind", "done"] {
+        channel(&field.here, "orders", name).await;
+    }
+    publish(&field.here, "orders", &numbers(0..30)).await;
+    ack(&field.here, "orders", "done", 30, &(0..30).collect()).await;
+    let _going = field.hand_over(&["b"]);
+    field.until_empty().await;
+    let (here, there) = (shown(&field.here, "orders").await, shown(&other, "orders").await);
+    assert_eq!(there.unwrap().settings, here.unwrap().settings);
+    // One that had it, while another had not, sees it again: all of it, from the first on.
+    for name in ["behind", "done"] {
+        assert_eq!(take(&other, "orders", name).await, numbers(0..30), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn consumers_go_on_here_and_each_message_is_seen_at_one_place() {
+    let field = Field::new().await;
+    let other = field.other("b").await;
+    channel(&field.here, "orders", "a").await;
+    publish(&field.here, "orders", &numbers(0..5_000)).await;
+    let options = ltq_core::SubscribeOptions {
+        credit: ltq_core::Credit { messages: 10, bytes: 1 << 20 },
+        ..Default::default()
+    };
+    let mut consumer = field.here.subscribe("orders", "a", options).await.unwrap();
+    let mut seen = Vec::new();
+    let _going = field.hand_over(&["b"]);
+    while let Ok(received) = timeout(Duration::from_secs(2), consumer.receive()).await {
+        let received = received.unwrap().unwrap();
+        seen.push(received.message);
+        consumer.ack(received.tag).unwrap();
+    }
+    field.until_empty().await;
+    assert!(seen.len() > 10, "{} here", seen.len());
+    seen.extend(take(&other, "orders", "a").await);
+    let number = |it: &Message| String::from_utf8_lossy(&it.body).parse::<u64>().unwrap();
+    seen.sort_by_key(number);
+    assert_eq!(seen, numbers(0..5_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_ephemeral_or_read_by_nobody_does_not_go() {
+    let field = Field::new().await;
+    let other = field.other("b").await;
+    for (topic, name) in [("orders", "a"), ("orders", "b#ephemeral"), ("gone#ephemeral", "a")] {
+        channel(&field.here, topic, name).await;
+    }
+    let topic = "unread".parse().unwrap();
+    let options = TopicOptions::default();
+    field.here.admin(AdminRequest::CreateTopic { topic, options }).await.unwrap();
+    for topic in ["orders", "gone#ephemeral", "unread"] {
+        publish(&field.here, topic, &numbers(0..3)).await;
+    }
+    let _going = field.hand_over(&["b"]);
+    until("it goes", async || of_channel(&field.here, "orders", "a").await.backlog() == 0).await;
+    sleep(Duration::from_secs(60)).await;
+    let there = other.stats().await;
+    let names = |it: &TopicStats| (it.topic.to_string(), it.channels.len(), it.end.0);
+    assert_eq!(there.topics.iter().map(names).collect::<Vec<_>>(), [("orders".to_owned(), 1, 3)]);
+    assert_eq!(field.here.stats().await.backlog(), 6, "what is ephemeral");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_paused_or_delayed_goes_once_it_is_not() {
+    let field = Field::new().await;
+    let other = field.other("b").await;
+    for topic in ["paused", "delayed", "both"] {
+        channel(&field.here, topic, "a").await;
+        publish(&field.here, topic, &numbers(0..3)).await;
+    }
+    let pause = async |paused: bool| {
+        let topic: ltq_core::TopicName = "paused".parse().unwrap();
+        field.here.admin(AdminRequest::PauseTopic { topic, paused }).await.unwrap();
+        let (topic, channel) = ("both".parse().unwrap(), "a".parse().unwrap());
+        field.here.admin(AdminRequest::PauseChannel { topic, channel, paused }).await.unwrap();
+    };
+    let mut consumer = field.here.subscribe("delayed", "a", Default::default()).await.unwrap();
+    for _ in 0..3 {
+        let received = consumer.receive().await.unwrap().unwrap();
+        consumer.requeue(received.tag, Duration::from_secs(40)).unwrap();
+    }
+    drop(consumer);
+    pause(true).await;
+    let _going = field.hand_over(&["b"]);
+    sleep(Duration::from_secs(39)).await;
+    assert_eq!(other.stats().await.backlog(), 0);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(take(&other, "delayed", "a").await, numbers(0..3));
+    assert_eq!(field.here.stats().await.backlog(), 6);
+    pause(false).await;
+    field.until_empty().await;
+    for topic in ["paused", "both"] {
+        assert_eq!(take(&other, topic, "a").await, numbers(0..3), "{topic}");
+    }
+}
