@@ -112,3 +112,62 @@ async fn what_is_paused_or_delayed_goes_once_it_is_not() {
         assert_eq!(take(&other, topic, "a").await, numbers(0..3), "{topic}");
     }
 }
+
+/// Takes a while for each message, and none for what is asked of it before.
+struct Late(MemoryStore);
+
+#[async_trait]
+impl StoreLayer for Late {
+    type Inner = MemoryStore;
+
+    fn inner(&self) -> &MemoryStore {
+        &self.0
+    }
+
+    async fn commit(&self, batch: WriteBatch, of: Durability) -> Result<Committed, StoreError> {
+        if batch.ops().iter().any(|op| matches!(op, ltq_core::WriteOp::Append { .. })) {
+            sleep(Duration::from_secs(40)).await;
+        }
+        self.0.commit(batch, of).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_slowly_is_not_seen_here_as_well() {
+    // All of it takes longer than a delivery may, and in the second case longer than it can be made to.
+    for longest in [900, 100] {
+        let mut here = settings();
+        here.model.delivery_timeout_max = Duration::from_secs(longest);
+        let field = Field::with(here, MemoryStore::new(64 << 20)).await;
+        let other = node(&field.namespace, "b", settings(), Late(MemoryStore::new(64 << 20))).await;
+        for broker in [&field.here, &other] {
+            channel(broker, "orders", "a").await;
+        }
+        let message =
+            |number: u64| Message::new(number.to_string()).with_header("h", vec![0; 30_000]);
+        publish(&field.here, "orders", &(0..20).map(message).collect::<Vec<_>>()).await;
+        let _going = field.hand_over(&["b"]);
+        until("it goes", async || of_channel(&field.here, "orders", "a").await.in_flight == 20)
+            .await;
+        let options = ltq_core::SubscribeOptions {
+            credit: ltq_core::Credit { messages: 1, bytes: 1 << 20 },
+            ..Default::default()
+        };
+        let mut consumer = field.here.subscribe("orders", "a", options).await.unwrap();
+        let mut seen = BTreeMap::new();
+        while let Ok(received) = timeout(Duration::from_secs(1_000), consumer.receive()).await {
+            let received = received.unwrap().unwrap();
+            *seen.entry(received.message.body).or_insert(0) += 1;
+            consumer.ack(received.tag).unwrap();
+        }
+        assert_eq!(field.here.stats().await.backlog(), 0);
+        assert_eq!(longest < 900, !seen.is_empty(), "{} here", seen.len());
+        for message in take(&other, "orders", "a").await {
+            *seen.entry(message.body).or_insert(0) += 1;
+        }
+        assert_eq!(seen.len(), 20);
+        let twice = seen.values().filter(|it| **it > 1).count();
+        // One piece.
+        assert!(twice <= 2, "{twice} twice");
+    }
+}
