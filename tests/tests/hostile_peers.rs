@@ -99,7 +99,7 @@ async fn promise_10_frames_that_are_none_are_refused_by_name() {
         (vec![2, 0, 0, 0, 32, 1], RefusalCode::Malformed, "Subscribe"),
         (vec![4, 0, 0, 0, 22, 1, 1, 1], RefusalCode::Malformed, "CloseProducer"),
         // A producer on the topic "a b": length, type, handle, length of the name, the name.
-        (vec![8, 0, 0, 0, 16, 1, 3, b'a', b' ', b'b', 0, 0], RefusalCode::BadName, "' '"),
+        (vec![9, 0, 0, 0, 16, 1, 3, b'a', b' ', b'b', 0, 0, 0], RefusalCode::BadName, "' '"),
         // What only a broker says.
         (vec![2, 0, 0, 0, 39 + 1, 0], RefusalCode::Malformed, "SubscriptionClosed"),
     ] {

@@ -2,6 +2,7 @@
 //!
 //! A session is one task that sleeps until its stream, its outbox or its clock has something. At
 //! rest it holds no buffer.
+mod read_memory;
 
 use std::{
     collections::VecDeque,
@@ -391,20 +392,6 @@ impl Session {
         attention
     }
 
-    /// Makes room for the rest of a long frame, by as much as there is of it, so that copying it
-    /// from one memory to a larger one costs little in all.
-    fn make_room(&mut self) -> Result<(), Refusal> {
-        if self.partial.bytes() > 0 {
-            let missing = self.decoder.missing(&self.read).map_err(|error| undecodable(&error))?;
-            let wanted = missing.min(self.read.len());
-            if self.read.capacity() - self.read.len() < wanted.min(READ_BYTES_MIN) {
-                self.read.reserve(wanted);
-                self.memory = ReadMemory { capacity: self.read.capacity(), pinned: 0 };
-            }
-        }
-        Ok(())
-    }
-
     /// Says whether there was any.
     fn take_frames(&mut self) -> Result<bool, SessionError> {
         let mut any = false;
@@ -422,45 +409,6 @@ impl Session {
         }
         self.watch.received(any, !self.read.is_empty());
         Ok(any)
-    }
-
-    /// Publishes are slices of what was read, and keep all of it. Where that is much more than
-    /// they are, as between frames of other kinds, they are copied.
-    fn pin(&mut self) {
-        let bytes = self.handles.gathered_bytes();
-        if bytes == 0 {
-            return;
-        }
-        let pinned = self.memory.pinned + bytes;
-        if pinned < self.memory.capacity / PINNED_PART_MIN {
-            self.handles.copy_gathered();
-        } else {
-            self.memory.pinned = pinned;
-        }
-    }
-
-    /// Counts a long frame that is not there whole against the node's limit for them. One that follows
-    /// whole frames has its place behind those that began before it.
-    fn count_partial(&mut self, after_whole: bool) {
-        let long = self.read.len() > self.short_bytes_max();
-        if after_whole || long || self.read.is_empty() {
-            self.count_short(0);
-        }
-        if long {
-            self.shared.partials.set(&mut self.partial, self.read.capacity());
-        }
-    }
-
-    /// Up to which size a half-read frame is free, as far as its connection has room.
-    fn short_bytes_max(&self) -> usize {
-        self.shared.settings.partial_bytes_free / SHORT_PART
-    }
-
-    /// Counts what is kept for a short one, if its connection has much of that.
-    fn count_short(&mut self, bytes: usize) {
-        let before = std::mem::replace(&mut self.half_read, bytes);
-        let free = self.together.half_read(before, bytes);
-        self.shared.partials.set(&mut self.partial, if free { 0 } else { bytes });
     }
 
     fn handle(&mut self, frame: Frame) -> Result<(), SessionError> {
@@ -614,10 +562,6 @@ const TURNS_MAX: usize = 16;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// The most that one read takes: beyond it larger reads save no more system calls worth having.
 const READ_BYTES_MAX: usize = 256 << 10;
-/// Publishes that keep a read's memory are at least this part of it, or else they are copied.
-const PINNED_PART_MIN: usize = 4;
-/// Half-read frames of up to this part of what a connection has free for them are short.
-const SHORT_PART: usize = 4;
 /// How many times the `stall_timeout` answers may wait that are read a few bytes at a time. A stream's
 /// share of them, and a run of messages before it, is read in that by a line of 40 kbit/s.
 const ANSWERS_WAIT_STALLS: u32 = 10;
