@@ -237,6 +237,10 @@ pub enum NodeNotUsed {
     /// It says that it drains.
     #[error("draining")]
     Draining,
+    /// It crashed or was cut off, and was forgotten by those who tell of nodes; it keeps the order of its keys:
+    /// see [`Availability::Fail`](crate::Availability::Fail).
+    #[error("lost; the order of its keys waits for it")]
+    Lost,
     /// No transport of this client knows any of its addresses.
     #[error("no address of a known transport")]
     NoAddress,
@@ -272,6 +276,7 @@ impl NodeNotUsed {
     const fn kind(&self) -> &'static str {
         match self {
             Self::Draining => "draining",
+            Self::Lost => "lost",
             Self::NoAddress => "without a known address",
             Self::NotConnected => "not connected",
             Self::PassedOver(_) => "passed over",
