@@ -262,6 +262,9 @@ pub enum NodeNotUsed {
     /// [so many](crate::ClusterProducerBuilder::nodes_max).
     #[error("not among the nodes that this producer keeps to")]
     LeftOut,
+    /// Nobody has said yet whether it has the topic.
+    #[error("not known whether it has the topic")]
+    TopicNotKnown,
     /// It has not answered yet.
     #[error("no answer yet")]
     NoAnswer,
@@ -283,6 +286,7 @@ impl NodeNotUsed {
             Self::SameAs(_) => "the same as others",
             Self::Silent => "silent",
             Self::LeftOut => "not kept to",
+            Self::TopicNotKnown => "not known to have the topic",
             Self::NoAnswer => "without an answer yet",
             Self::NotItsTurn => "not in their turn",
         }

@@ -88,7 +88,8 @@ impl Members {
     ) -> Result<Self, ClusterError> {
         let after = template.get_connect_timeout();
         let seed = template.get_entropy().next();
-        let state = State { template, members: BTreeMap::new(), lost: BTreeSet::new(), is_closed: false };
+        let state =
+            State { template, members: BTreeMap::new(), lost: BTreeSet::new(), is_closed: false };
         let shared = Arc::new(Shared {
             discovery,
             nodes: watch::Sender::new(None),

@@ -3,9 +3,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_client::{
-    Availability, ClusterProducer, ClusterPublishError, Message, NodeInfo, Outcome,
-};
+use ltq_client::{Availability, ClusterProducer, ClusterPublishError, Message, NodeInfo, Outcome};
 
 use super::Field;
 use crate::{board::node, node::within};

@@ -90,9 +90,8 @@ impl Keeper {
         }
         drop(router);
         drop(twins);
-        self.trouble.retain(|id, _| {
-            nodes.get(id).is_some() || lanes.contains_key(id) || lost.contains(id)
-        });
+        self.trouble
+            .retain(|id, _| nodes.get(id).is_some() || lanes.contains_key(id) || lost.contains(id));
         self.shared.counts.lock().retain(|id| nodes.get(id).is_some());
         let mut view = View { nodes, lost, standings };
         self.keep_to_some(&mut view);
