@@ -4,6 +4,7 @@ use std::{
 };
 
 use ltq_client::{Availability, ClusterProducer, ClusterPublishError, Message, NodeInfo, Outcome};
+use ltq_discovery::NodeState;
 
 use super::Field;
 use crate::{board::node, node::within};
@@ -271,6 +272,26 @@ async fn keys_of_a_node_that_is_withdrawn_while_it_is_well_move() {
     field.board.remove("b");
     b_is(&field, |b| b.is_none()).await;
     moves_to_a(&producer, key).await;
+}
+
+#[tokio::test]
+async fn a_move_waits_for_what_the_old_node_has_left() {
+    let field = Field::with(&["a", "b"]).await;
+    let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+    let old = field.brokers["b"].client().await;
+    let mut consumer = within(old.consumer("orders", "billing")).await.unwrap();
+    field.board.put(&node("b").with_state(NodeState::Draining));
+    moves_to_a(&producer, key).await;
+    let admin = field.cluster.admin(&"b".parse().unwrap()).unwrap();
+    let mut waiting = std::pin::pin!(admin.until_consumed("orders"));
+    let delivery = within(consumer.next()).await.unwrap().unwrap();
+    tokio::select! {
+        done = &mut waiting => panic!("{done:?}, and one is in flight"),
+        shown = async { within(old.admin().show_topic("orders")).await } => drop(shown.unwrap()),
+    }
+    delivery.ack().unwrap();
+    within(waiting).await.unwrap();
+    within(admin.until_consumed("no-such-topic")).await.unwrap();
 }
 
 #[tokio::test]
