@@ -1,11 +1,12 @@
 //! What operators do, from a program.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ltq_core::{
-    AdminRequest, AdminResponse, ChannelName, DrainOptions, NodeStats, RetentionChange, StartAt,
-    TopicName, TopicOptions, TopicStats,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, DrainOptions, NodeStats, RefusalCode,
+    RetentionChange, StartAt, TopicName, TopicOptions, TopicStats,
 };
+use tokio::time::sleep;
 
 use crate::{
     RequestError,
@@ -112,11 +113,47 @@ impl Admin {
         N: TryInto<TopicName>,
         RequestError: From<N::Error>,
     {
-        let topic: TopicName = named(topic)?;
+        self.stats_of(named(topic)?).await
+    }
+
+    async fn stats_of(&self, topic: TopicName) -> Result<TopicStats, RequestError> {
         let doing = format!("showing topic {topic}");
         match self.ask(doing.clone(), AdminRequest::ShowTopic { topic }).await? {
             AdminResponse::Topic(stats) => Ok(*stats),
             _ => Err(RequestError::WrongAnswer { doing }),
+        }
+    }
+
+    /// Waits until every channel of a topic has settled all that it has: what an ordered producer whose
+    /// [order moves](crate::ClusterPublishError::OrderMoved) waits for at the node that it moves away from. A
+    /// topic that does not exist has nothing to settle, and neither has one without a channel, whose messages
+    /// wait for the first. Asks every 50 ms at first, and every second later; without an end while a
+    /// channel is paused or has no consumer.
+    ///
+    /// # Cancellation
+    /// Dropping it changes nothing.
+    ///
+    /// # Errors
+    /// As of [`show_topic`](Self::show_topic). A node that drains is gone once all is settled, and when its time
+    /// is over: an error does not say which.
+    pub async fn until_consumed<N>(&self, topic: N) -> Result<(), RequestError>
+    where
+        N: TryInto<TopicName>,
+        RequestError: From<N::Error>,
+    {
+        let topic: TopicName = named(topic)?;
+        let mut pause = CONSUMED_PAUSE;
+        loop {
+            match self.stats_of(topic.clone()).await {
+                Ok(stats) if stats.channels.iter().all(is_settled) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => match error.refusal() {
+                    Some(refusal) if refusal.code == RefusalCode::NoSuchTopic => return Ok(()),
+                    _ => return Err(error),
+                },
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(CONSUMED_PAUSE_MAX);
         }
     }
 
@@ -257,3 +294,13 @@ impl Admin {
         self.done("ending the node's drain".to_owned(), AdminRequest::EndDrain).await
     }
 }
+
+/// Whether nothing of it is left to be settled.
+const fn is_settled(channel: &ChannelStats) -> bool {
+    channel.waiting == 0 && channel.delayed == 0 && channel.in_flight == 0
+}
+
+/// How long to wait before a backlog is asked for again, at first; each time twice as long.
+const CONSUMED_PAUSE: Duration = Duration::from_millis(50);
+/// And at most.
+const CONSUMED_PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -63,6 +63,7 @@ cases! {
     watching::a_watch_of_nodes_tells_no_topics: "who asks for the nodes alone is told of nothing else"
     watching::a_watch_of_a_topic_tells_no_other: "a node is told of with the topic of interest alone"
     watching::a_node_of_unknown_topics_is_in_every_watch: "a node may have what it does not name"
+    watching::programs_of_a_mesh_are_told_to_their_mesh_alone: "who looks for brokers finds no programs, and programs find their own mesh"
     watching::all_watches_hear_the_same: "watches do not take from each other"
     announcing::an_announced_node_is_found: "an announced node is told of as it was announced"
     announcing::topics_that_came_are_told: "an update tells what is different now"
@@ -105,6 +106,7 @@ macro_rules! discovery_conformance_tests {
             a_watch_of_nodes_tells_no_topics
             a_watch_of_a_topic_tells_no_other
             a_node_of_unknown_topics_is_in_every_watch
+            programs_of_a_mesh_are_told_to_their_mesh_alone
             all_watches_hear_the_same
             an_announced_node_is_found
             topics_that_came_are_told

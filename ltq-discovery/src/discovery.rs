@@ -77,23 +77,42 @@ pub trait Discovery: Send + Sync + 'static {
 /// What somebody who watches wants to know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Interest {
-    /// All nodes, without their topics: for who brings messages somewhere. Whoever may do anything at
+    /// All brokers, without their topics: for who brings messages somewhere. Whoever may do anything at
     /// all may know it. What it costs does not grow with the topics.
     Nodes,
-    /// The nodes that have this topic, or may, each with no other: for who consumes.
+    /// The brokers that have this topic, or may, each with no other: for who consumes.
     Topic(TopicName),
-    /// All nodes with all their topics and channels: for operators.
+    /// All nodes with all their topics and channels, and the programs of all meshes: for operators.
     Everything,
+    /// The [programs](crate::NodeId::of_program) of the mesh of this name: for each other. Whoever may do anything
+    /// at all may know them.
+    Mesh(String),
 }
 
 impl Interest {
     /// As much of the node as is of interest, if anything is.
     #[must_use]
     pub fn view(&self, node: &NodeInfo) -> Option<NodeInfo> {
+        let program = node.id().program();
         match self {
-            Self::Nodes => Some(node.without_topics()),
-            Self::Topic(topic) => node.may_have(topic).then(|| node.with_topic_only(topic)),
+            Self::Nodes => program.is_none().then(|| node.without_topics()),
+            Self::Topic(topic) => {
+                (program.is_none() && node.may_have(topic)).then(|| node.with_topic_only(topic))
+            }
             Self::Everything => Some(node.clone()),
+            Self::Mesh(mesh) => {
+                program.is_some_and(|(of, _)| of == mesh).then(|| node.without_topics())
+            }
+        }
+    }
+
+    /// The interest of somebody who asks a scheme that knows nodes by their addresses alone, as a list does: to
+    /// one of a mesh all of them may be programs of it.
+    #[must_use]
+    pub fn of_mere_addresses(&self) -> Self {
+        match self {
+            Self::Mesh(_) => Self::Nodes,
+            other => other.clone(),
         }
     }
 }
@@ -104,6 +123,7 @@ impl fmt::Display for Interest {
             Self::Nodes => f.write_str("all nodes"),
             Self::Topic(topic) => write!(f, "the nodes that have {topic}"),
             Self::Everything => f.write_str("all nodes and their topics"),
+            Self::Mesh(mesh) => write!(f, "the programs of the mesh {mesh}"),
         }
     }
 }

@@ -138,7 +138,7 @@ impl Discovery for DnsNames {
     async fn watch(&self, interest: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
         let mut resolving = Resolving {
             of: self.clone(),
-            interest: interest.clone(),
+            interest: interest.of_mere_addresses(),
             found: vec![BTreeSet::new(); self.names.len()],
             given: None,
             next: Instant::now(),

@@ -62,12 +62,31 @@ impl NodeId {
         Ok(Self(text.into()))
     }
 
+    /// That of a program of a mesh, which brings messages to no broker: `mesh:MESH/PROGRAM`. Whoever looks for
+    /// brokers is not told of it, and who looks for the [programs of that mesh](crate::Interest::Mesh) of
+    /// nothing else. So meshes and brokers may share what brings nodes together, whatever they call themselves.
+    ///
+    /// # Errors
+    /// As of [`new`](Self::new).
+    pub fn of_program(mesh: &str, program: &str) -> Result<Self, NodeIdError> {
+        Self::new(&format!("{PROGRAM}{mesh}/{program}"))
+    }
+
+    /// Of which mesh it is a program, and what that is called there. `None` of a broker.
+    #[must_use]
+    pub fn program(&self) -> Option<(&str, &str)> {
+        self.0.strip_prefix(PROGRAM)?.split_once('/')
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
+
+/// What ids of programs of a mesh begin with.
+const PROGRAM: &str = "mesh:";
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

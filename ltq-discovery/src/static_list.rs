@@ -102,7 +102,7 @@ impl Discovery for StaticList {
     }
 
     async fn watch(&self, interest: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
-        Ok(Box::new(Once(Some(self.nodes.view(interest)))))
+        Ok(Box::new(Once(Some(self.nodes.view(&interest.of_mere_addresses())))))
     }
 }
 

@@ -27,6 +27,7 @@ enum Fault {
     IgnoresCase,
     TellsTopicsToWhoAskedForNone,
     TellsOtherTopics,
+    TellsProgramsToEverybody,
     LeavesUnknownTopicsOut,
     LosesUpdates,
     KeepsTheFirstOfUpdates,
@@ -201,6 +202,7 @@ impl Reading {
             (Interest::Topic(topic), Fault::TellsOtherTopics) => {
                 node.may_have(topic).then(|| node.clone())
             }
+            (Interest::Nodes, Fault::TellsProgramsToEverybody) => Some(node.without_topics()),
             (interest, _) => interest.view(node),
         };
         state.nodes.values().filter(wanted).filter_map(view).collect()
@@ -283,6 +285,7 @@ async fn each_fault_is_found_by_name() {
         (Fault::IgnoresCase, "topics_that_differ_in_case_alone_are_two"),
         (Fault::TellsTopicsToWhoAskedForNone, "a_watch_of_nodes_tells_no_topics"),
         (Fault::TellsOtherTopics, "a_watch_of_a_topic_tells_no_other"),
+        (Fault::TellsProgramsToEverybody, "programs_of_a_mesh_are_told_to_their_mesh_alone"),
         (Fault::LeavesUnknownTopicsOut, "a_node_of_unknown_topics_is_in_every_watch"),
         (Fault::LosesUpdates, "topics_that_came_are_told"),
         (Fault::KeepsTheFirstOfUpdates, "the_last_of_quick_updates_counts"),

@@ -47,7 +47,7 @@ async fn follow(
     is_blind: &mut bool,
     left_out: &mut BTreeSet<MeshName>,
 ) -> DiscoveryError {
-    let mut watch = match discovery.watch(&Interest::Nodes).await {
+    let mut watch = match discovery.watch(&Interest::Mesh(shared.mesh.to_string())).await {
         Ok(watch) => watch,
         Err(error) => return error,
     };
@@ -178,24 +178,22 @@ async fn keep_announced(
 
 /// This program as a node.
 fn node(shared: &Shared, addresses: &[Address]) -> Result<NodeInfo, String> {
-    let id = NodeId::new(shared.name.as_str()).map_err(|error| error.to_string())?;
+    let id = NodeId::of_program(&shared.mesh, shared.name.as_str());
+    let id = id.map_err(|error| error.to_string())?;
     let epoch = Epoch { started: shared.started, instance: shared.instance };
     NodeInfo::new(id, addresses.iter().cloned())
-        .and_then(|node| node.with_epoch(epoch).with_version(&version(&shared.mesh)))
+        .and_then(|node| node.with_epoch(epoch).with_version(VERSION))
         .map_err(|error| error.to_string())
 }
 
-/// By which members of a mesh are told from nodes and members of others in the same registry.
-fn version(mesh: &str) -> String {
-    format!("{VERSION}{mesh}")
-}
-
-/// Who of the nodes is of the mesh, as far as can be told: a list says nothing of versions.
+/// Who of the nodes is of the mesh: those that a list names plainly are, too.
 fn members(shared: &Shared, nodes: &NodeSet) -> BTreeMap<MeshName, Vec<Address>> {
-    let ours = version(&shared.mesh);
-    let is_of_mesh = |node: &&NodeInfo| node.version().is_none_or(|version| version == ours);
-    let named = nodes.iter().filter(is_of_mesh).filter_map(|node| {
-        let name = MeshName::new(node.id().as_str()).ok()?;
+    let named = nodes.iter().filter_map(|node| {
+        let name = match node.id().program() {
+            Some((mesh, name)) => (mesh == &*shared.mesh).then_some(name)?,
+            None => node.id().as_str(),
+        };
+        let name = MeshName::new(name).ok()?;
         (name != shared.name).then(|| (name, node.addresses().to_vec()))
     });
     named.collect()
@@ -205,6 +203,7 @@ async fn rest(shared: &Shared) {
     sleep(jittered(shared.settings.reconnect_interval, shared.environment.random())).await;
 }
 
-const VERSION: &str = "ltq-mesh/1/";
+/// What operators see of the program.
+const VERSION: &str = concat!("ltq-mesh ", env!("CARGO_PKG_VERSION"));
 /// How long a withdrawal may take; without one, heartbeats that stay away tell the same.
 const WITHDRAW: Duration = Duration::from_secs(1);

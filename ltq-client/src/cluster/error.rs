@@ -237,6 +237,10 @@ pub enum NodeNotUsed {
     /// It says that it drains.
     #[error("draining")]
     Draining,
+    /// It crashed or was cut off, and was forgotten by those who tell of nodes; it keeps the order of its keys:
+    /// see [`Availability::Fail`](crate::Availability::Fail).
+    #[error("lost; the order of its keys waits for it")]
+    Lost,
     /// No transport of this client knows any of its addresses.
     #[error("no address of a known transport")]
     NoAddress,
@@ -258,6 +262,9 @@ pub enum NodeNotUsed {
     /// [so many](crate::ClusterProducerBuilder::nodes_max).
     #[error("not among the nodes that this producer keeps to")]
     LeftOut,
+    /// Nobody has said yet whether it has the topic.
+    #[error("not known whether it has the topic")]
+    TopicNotKnown,
     /// It has not answered yet.
     #[error("no answer yet")]
     NoAnswer,
@@ -272,12 +279,14 @@ impl NodeNotUsed {
     const fn kind(&self) -> &'static str {
         match self {
             Self::Draining => "draining",
+            Self::Lost => "lost",
             Self::NoAddress => "without a known address",
             Self::NotConnected => "not connected",
             Self::PassedOver(_) => "passed over",
             Self::SameAs(_) => "the same as others",
             Self::Silent => "silent",
             Self::LeftOut => "not kept to",
+            Self::TopicNotKnown => "not known to have the topic",
             Self::NoAnswer => "without an answer yet",
             Self::NotItsTurn => "not in their turn",
         }

@@ -1,7 +1,7 @@
 //! The nodes that there are, and a client for each of those that are used.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, mem,
     sync::{Arc, Weak},
     time::Duration,
@@ -49,6 +49,8 @@ struct Shared {
 struct State {
     template: ClientBuilder,
     members: BTreeMap<NodeId, Member>,
+    /// Nodes that were suspected when they were forgotten, and are not back: see [`Members::lost`].
+    lost: BTreeSet<NodeId>,
     is_closed: bool,
 }
 
@@ -86,7 +88,8 @@ impl Members {
     ) -> Result<Self, ClusterError> {
         let after = template.get_connect_timeout();
         let seed = template.get_entropy().next();
-        let state = State { template, members: BTreeMap::new(), is_closed: false };
+        let state =
+            State { template, members: BTreeMap::new(), lost: BTreeSet::new(), is_closed: false };
         let shared = Arc::new(Shared {
             discovery,
             nodes: watch::Sender::new(None),
@@ -116,6 +119,22 @@ impl Members {
     /// The nodes now and whenever they change; always some set.
     pub(crate) fn watch(&self) -> watch::Receiver<Option<NodeSet>> {
         self.shared.nodes.subscribe()
+    }
+
+    /// The nodes that crashed, or are cut off, as far as can be told: they were suspected when discovery forgot
+    /// them. One that is stopped in order, or taken out of a list, goes while it is well. At most 4,096.
+    pub(crate) fn lost(&self) -> BTreeSet<NodeId> {
+        self.shared.state.lock().lost.clone()
+    }
+
+    /// Does not count a node among the [lost](Self::lost) any more. Returns whether it did.
+    pub(super) fn give_up(&self, id: &NodeId) -> bool {
+        let was_lost = self.shared.state.lock().lost.remove(id);
+        if was_lost {
+            // Who follows the nodes looks again.
+            self.shared.nodes.send_modify(|_| {});
+        }
+        was_lost
     }
 
     /// What tells of the nodes.
@@ -241,7 +260,14 @@ impl Shared {
     fn update(&self, nodes: NodeSet) {
         let mut gone = Vec::new();
         let mut state = self.state.lock();
-        let State { template, members, .. } = &mut *state;
+        let State { template, members, lost, .. } = &mut *state;
+        lost.retain(|id| nodes.get(id).is_none());
+        let before = self.nodes.borrow().clone().unwrap_or_default();
+        let is_lost = |node: &&NodeInfo| node.is_suspected() && nodes.get(node.id()).is_none();
+        lost.extend(before.iter().filter(is_lost).map(|node| node.id().clone()));
+        while lost.len() > LOST_MAX {
+            lost.pop_first();
+        }
         members.retain(|id, member| {
             match nodes.get(id) {
                 Some(node) if member.fits(&known(template, node)) => {
@@ -303,6 +329,9 @@ async fn close_idle(shared: &Shared) {
         sleep(IDLE).await;
     }
 }
+
+/// How many crashed nodes are remembered: more than there are in any cluster.
+const LOST_MAX: usize = 4_096;
 
 /// How long a connection is kept that nobody uses, at least; at most twice that.
 const IDLE: Duration = Duration::from_secs(30);

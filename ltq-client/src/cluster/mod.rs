@@ -193,6 +193,14 @@ impl Cluster {
         ClusterConsumerBuilder::new(self.clone(), named(topic), named(channel))
     }
 
+    /// Waits no longer for a node that crashed and was forgotten: ordered producers of this cluster with
+    /// [`Availability::Fail`] move its keys, and say so as of any move. For a node that will not come back, whose
+    /// data are lost or were consumed otherwise. Returns whether it was waited for; a node that is known, or
+    /// that nobody was told of, is not.
+    pub fn give_up(&self, node: &NodeId) -> bool {
+        self.inner.members.give_up(node)
+    }
+
     /// The nodes, as the discovery scheme told last.
     #[must_use]
     pub fn nodes(&self) -> NodeSet {

@@ -10,9 +10,16 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Availability {
-    /// It waits for that node, and fails when the publish timeout is up.
+    /// It waits for that node, and fails when the publish timeout is up. That does not end when the node is
+    /// forgotten: one that was suspected until then crashed or is cut off, and what it stored lies there. Its
+    /// keys wait for it, or for a node that is started in its place under its id, as long as the
+    /// [`Cluster`](crate::Cluster) lives, or until it is [given up](crate::Cluster::give_up). A node that is
+    /// withdrawn while it is well, drains, or is taken out of a list or a name's addresses is a member no more,
+    /// and its keys move. A program that is started when the node is forgotten already knows nothing of it.
     Fail,
-    /// It goes on at the next node: the order moves there, and back when the node is there again.
+    /// It goes on at the next node when the node has been of no use for
+    /// [`failover_after`](crate::ClusterProducerBuilder::failover_after): the order moves there, and back when
+    /// the node is there again.
     Move,
 }
 

@@ -10,7 +10,9 @@ use ltq_core::{ChannelName, TopicName};
 use tokio::time::timeout;
 
 use super::{Backend, Harness};
-use crate::{Announced, Announcement, DiscoveryError, Epoch, Interest, NodeInfo, NodeSet, Watch};
+use crate::{
+    Announced, Announcement, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet, Watch,
+};
 
 pub(super) struct Trial {
     pub(super) harness: Harness,
@@ -71,6 +73,14 @@ impl Trial {
         let address = worked("making an address", format!("tcp://{id}.invalid:7440").parse())?;
         let node = worked("describing a node", NodeInfo::new(id_of, [address]))?;
         Ok(node.with_epoch(Epoch { started: run, instance: 7 }))
+    }
+
+    /// A program of a mesh.
+    pub(super) fn program(mesh: &str, name: &str) -> CaseResult<NodeInfo> {
+        let id = worked("making an id", NodeId::of_program(mesh, name))?;
+        let address = format!("tcp://{name}.{mesh}.invalid:7440").parse();
+        let node = NodeInfo::new(id, [worked("making an address", address)?]);
+        Ok(worked("describing a program", node)?.with_epoch(Epoch { started: 1, instance: 7 }))
     }
 
     /// Announces a node, or skips the case where that is not taken.

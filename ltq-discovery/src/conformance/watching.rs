@@ -100,6 +100,37 @@ pub(super) async fn a_node_of_unknown_topics_is_in_every_watch(trial: Trial) -> 
     Ok(())
 }
 
+pub(super) async fn programs_of_a_mesh_are_told_to_their_mesh_alone(trial: Trial) -> CaseResult {
+    let orders = trial.topic("orders")?;
+    let _broker = trial.announce(Trial::bare_node(1, "one")?).await?;
+    let _east = trial.announce(Trial::program("east", "one")?).await?;
+    let _west = trial.announce(Trial::program("west", "one")?).await?;
+    let mesh = |name: &str| Interest::Mesh(name.to_owned());
+    let wanted: [(_, &[&str]); 5] = [
+        (Interest::Nodes, &["one"]),
+        (Interest::Topic(orders), &["one"]),
+        (mesh("east"), &["mesh:east/one"]),
+        (mesh("none"), &[]),
+        (Interest::Everything, &["mesh:east/one", "mesh:west/one", "one"]),
+    ];
+    let mut watches = Vec::new();
+    for (interest, wanted) in &wanted {
+        let mut watch = trial.watch(interest).await?;
+        let what = format!("{interest} are {wanted:?}");
+        trial.until(&what, &mut watch, |nodes| ids(nodes) == *wanted).await?;
+        watches.push(watch);
+    }
+    // News are told as what there was is.
+    let _two = trial.announce(Trial::program("east", "two")?).await?;
+    let _last = trial.announce(Trial::bare_node(1, "two")?).await?;
+    let after: [&[&str]; 3] =
+        [&["one", "two"], &["one", "two"], &["mesh:east/one", "mesh:east/two"]];
+    for (watch, wanted) in watches.iter_mut().zip(after) {
+        trial.until("the news", watch, |nodes| ids(nodes) == wanted).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn all_watches_hear_the_same(trial: Trial) -> CaseResult {
     let mut watches = Vec::new();
     for _ in 0..20 {

@@ -96,7 +96,7 @@ impl View {
     pub(super) fn ranges(&self) -> Vec<String> {
         let nodes = self.keys.nodes();
         match &self.interest {
-            Interest::Nodes => vec![nodes],
+            Interest::Nodes | Interest::Mesh(_) => vec![nodes],
             Interest::Topic(topic) => vec![nodes, self.keys.all_topics(Some(Part::of(topic)))],
             Interest::Everything => vec![nodes, self.keys.all_topics(None)],
         }
@@ -106,7 +106,7 @@ impl View {
     /// in which nothing overtakes.
     pub(super) fn watched(&self) -> String {
         match &self.interest {
-            Interest::Nodes => self.keys.nodes(),
+            Interest::Nodes | Interest::Mesh(_) => self.keys.nodes(),
             Interest::Topic(_) | Interest::Everything => self.keys.all(),
         }
     }
@@ -153,7 +153,7 @@ impl View {
     /// As much of a part's topics as is of interest, if any can be.
     fn of_interest(&self, part: Part, value: &[u8]) -> Result<Option<Topics>, Skipped> {
         let only: Option<&TopicName> = match &self.interest {
-            Interest::Nodes => return Ok(None),
+            Interest::Nodes | Interest::Mesh(_) => return Ok(None),
             Interest::Topic(topic) if Part::of(topic) != part => return Ok(None),
             Interest::Topic(topic) => Some(topic),
             Interest::Everything => None,

@@ -364,7 +364,7 @@ impl Registry {
     /// nodes, and topics and channels where they are told.
     pub(super) fn to_be_looked_at(&self, interest: &Interest) -> usize {
         match interest {
-            Interest::Nodes | Interest::Topic(_) => self.nodes.len(),
+            Interest::Nodes | Interest::Topic(_) | Interest::Mesh(_) => self.nodes.len(),
             Interest::Everything => self.nodes.len() + self.topics + self.channels,
         }
     }

@@ -1,6 +1,10 @@
 //! Who is to be told of which nodes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+};
 
 use ltq_core::TopicName;
 
@@ -49,6 +53,7 @@ pub(super) struct Watchers {
     watchers: BTreeMap<WatcherId, Watcher>,
     of_topic: HashMap<TopicName, BTreeSet<WatcherId>>,
     of_nodes: BTreeSet<WatcherId>,
+    of_mesh: HashMap<String, BTreeSet<WatcherId>>,
     of_everything: BTreeSet<WatcherId>,
     /// Those who are owed something and were not named since.
     ready: BTreeSet<WatcherId>,
@@ -70,6 +75,7 @@ impl Watchers {
             Interest::Nodes => self.of_nodes.insert(id),
             Interest::Topic(topic) => self.of_topic.entry(topic.clone()).or_default().insert(id),
             Interest::Everything => self.of_everything.insert(id),
+            Interest::Mesh(mesh) => self.of_mesh.entry(mesh.clone()).or_default().insert(id),
         };
         let beginning = Some(Beginning::default());
         self.watchers.insert(id, Watcher { interest, owed: BTreeSet::new(), beginning });
@@ -81,20 +87,21 @@ impl Watchers {
         self.ready.remove(&id);
         self.of_nodes.remove(&id);
         self.of_everything.remove(&id);
-        if let Interest::Topic(topic) = watcher.interest
-            && let Some(of_topic) = self.of_topic.get_mut(&topic)
-        {
-            of_topic.remove(&id);
-            if of_topic.is_empty() {
-                self.of_topic.remove(&topic);
-            }
+        match watcher.interest {
+            Interest::Topic(topic) => take_out(&mut self.of_topic, &topic, id),
+            Interest::Mesh(mesh) => take_out(&mut self.of_mesh, &mesh, id),
+            Interest::Nodes | Interest::Everything => {}
         }
     }
 
-    /// A node is not what it was, beside its topics: for those who watch all nodes.
+    /// A node is not what it was, beside its topics: for those who watch all nodes, or the programs of its mesh.
     /// Returns how many those are, as the others below do.
     pub(super) fn changed(&mut self, node: &NodeId) -> usize {
-        let those = self.of_nodes.iter().chain(&self.of_everything);
+        let those = match node.program() {
+            None => Some(&self.of_nodes),
+            Some((mesh, _)) => self.of_mesh.get(mesh),
+        };
+        let those = those.into_iter().flatten().chain(&self.of_everything);
         owe(&mut self.watchers, &mut self.ready, those, node)
     }
 
@@ -109,8 +116,11 @@ impl Watchers {
         owe(&mut self.watchers, &mut self.ready, those, node)
     }
 
-    /// The same for those who watch any topic.
+    /// The same for those who watch any topic. A program of a mesh has none.
     pub(super) fn changed_in_any(&mut self, node: &NodeId) -> usize {
+        if node.program().is_some() {
+            return 0;
+        }
         let those = self.of_topic.values().flatten();
         owe(&mut self.watchers, &mut self.ready, those, node)
     }
@@ -184,6 +194,20 @@ impl Watchers {
             told.push(tell(node));
         }
         told
+    }
+}
+
+/// One does not watch what has this name any more.
+fn take_out<K: Borrow<Q> + Eq + Hash, Q: Eq + Hash + ?Sized>(
+    those: &mut HashMap<K, BTreeSet<WatcherId>>,
+    name: &Q,
+    id: WatcherId,
+) {
+    if let Some(of) = those.get_mut(name) {
+        of.remove(&id);
+        if of.is_empty() {
+            those.remove(name);
+        }
     }
 }
 

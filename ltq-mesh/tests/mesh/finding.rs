@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ltq_core::{SystemEntropy, Transport as _};
 use ltq_discovery::{
-    NodeInfo, StaticList,
+    Discovery as _, Interest, NodeInfo, StaticList,
     registry::{Registries, RegistryServer, RegistryServerSettings},
 };
 use ltq_mesh::{Mesh, MeshStates, SendError};
@@ -63,20 +63,28 @@ async fn programs_find_each_other_by_a_registry_and_forget_who_left() {
         Mesh::builder(name)
             .mesh(mesh)
             .transports(transports())
-            .listen(format!("in-process://{name}"))
+            .listen(format!("in-process://{name}-of-{mesh}"))
             .settings(quick())
             .discovery(registries())
             .start(store())
     };
     let (one, two) = (part("one", "m").await.unwrap(), part("two", "m").await.unwrap());
-    // Of another mesh in the same registry.
+    // Of another mesh in the same registry, one of the same name among them, and a broker of that name.
     let other = part("other", "n").await.unwrap();
+    let namesake = part("one", "n").await.unwrap();
+    let address = "in-process://broker".parse().unwrap();
+    let broker = NodeInfo::new("one".parse().unwrap(), [address]).unwrap();
+    let _broker = registries().announce(broker).await.unwrap();
+    both(&other, &namesake).await;
     both(&one, &two).await;
     one.send("two", "x").await.unwrap();
     let three = part("three", "m").await.unwrap();
     both(&three, &one).await;
     both(&three, &two).await;
-    assert_eq!(other.states().peers().len(), 0);
+    assert_eq!(other.states().peers().len(), 1);
+    let mut brokers = registries().watch(&Interest::Nodes).await.unwrap();
+    let brokers = brokers.changed().await.unwrap();
+    assert_eq!(brokers.iter().map(|node| node.id().as_str()).collect::<Vec<_>>(), ["one"]);
     assert!(matches!(one.send("other", "x").await, Err(SendError::NoSuchPeer { .. })));
     three.close().await.unwrap();
     let forgotten = |states: &MeshStates| states.peer("three").is_none();

@@ -4,6 +4,7 @@
 //! once. A [`Bridge`] has one for each topic of each node of its source that a [`Route`] takes.
 
 mod at_once;
+mod brokers;
 mod budget;
 mod config;
 mod figures;
@@ -24,6 +25,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use brokers::Brokers;
 pub use budget::{Budget, Share};
 pub use config::{BridgeConfig, BridgeLimits, RouteSettings};
 pub use figures::{Board, RouteCounts, RouteFigures, Status, TopicFigures, TopicOnNode};

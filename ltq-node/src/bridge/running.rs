@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use super::{
-    Board, BridgeConfig, Memories, Names, Order, RouteFigures, SideError,
+    Board, BridgeConfig, Brokers, Memories, Names, Order, RouteFigures, SideError,
     at_once::AtOnce,
     http::{self, Looked},
     side::Side,
@@ -113,6 +113,7 @@ impl Bridge {
             board: Board::default(),
             sight: Sight::default(),
             names: Names::default(),
+            brokers: Brokers::default(),
             memories: Memories::default(),
         });
         let (stopping, stopped) = watch::channel(false);

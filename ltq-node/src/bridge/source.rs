@@ -18,8 +18,8 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Board, Budget, Destination, Ended, Forwarder, Memories, Names, Order, Route, RouteFigures,
-    Rules, Sites, Source, Status, TopicFigures,
+    Board, Brokers, Budget, Destination, Ended, Forwarder, Memories, Names, Order, Route,
+    RouteFigures, Rules, Sites, Source, Status, TopicFigures,
     figures::Shown,
     forwarder::told,
     sight::{LeftOut, Sight, keep_connected},
@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) sight: Sight,
     /// What nodes of the source call themselves.
     pub(super) names: Names,
+    /// By way of which node each of their brokers is forwarded.
+    pub(super) brokers: Brokers,
     /// What was forwarded of topics that are not forwarded at present.
     pub(super) memories: Memories,
 }
@@ -105,6 +107,7 @@ pub(super) async fn follow(
                 let (plan, id) = (running.plan.clone(), running.id.clone());
                 running.run(told, stopped).await;
                 plan.names.forget(&id);
+                plan.brokers.release(&id);
                 drop(ending);
             });
             followed.insert(id, Followed { stop, info, over });
@@ -190,6 +193,21 @@ struct Running {
     /// Topics that cannot be forwarded.
     stuck: HashMap<TopicName, Shown>,
     tasks: JoinSet<(TopicName, Ended)>,
+    /// Whether it was connected to a broker that is forwarded by way of this node.
+    is_its_own: bool,
+    /// Whether that is done by way of another node.
+    is_left: bool,
+}
+
+impl Running {
+    /// Ends everything in order.
+    fn stop_all(&mut self) {
+        self.there.clear();
+        self.stuck.clear();
+        for stop in self.topics.values() {
+            stop.send_replace(true);
+        }
+    }
 }
 
 impl SourceNode {
@@ -204,11 +222,12 @@ impl SourceNode {
             }
         };
         let admin = client.admin();
+        let mut connection = client.state();
         let mut running = Running::default();
         let mut refreshes = interval(self.plan.refresh);
         refreshes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let is_time = tokio::select! {
+            let mut is_time = tokio::select! {
                 biased;
                 () = told(&mut stop) => break,
                 Some(ended) = running.tasks.join_next(), if !running.tasks.is_empty() => {
@@ -232,11 +251,18 @@ impl SourceNode {
                     }
                     false
                 }
+                // Whether it is this node by way of which its broker is forwarded.
+                Ok(()) = connection.changed() => false,
                 _ = refreshes.tick() => true,
             };
             if is_time {
                 self.look_at_connection(&client);
             }
+            let was_its_own = running.is_its_own;
+            if !self.is_its_own(&client, &mut running, is_time) {
+                continue;
+            }
+            is_time |= !was_its_own;
             let told_of =
                 info.borrow_and_update().topics().map(|all| all.keys().cloned().collect());
             let topics: Option<BTreeSet<TopicName>> = match told_of {
@@ -261,9 +287,7 @@ impl SourceNode {
             }
         }
         self.plan.sight.leave_out(&self.id, LeftOut::default());
-        for stop in running.topics.values() {
-            stop.send_replace(true);
-        }
+        running.stop_all();
         let ending = async { while running.tasks.join_next().await.is_some() {} };
         if timeout(self.plan.stop_timeout, ending).await.is_err() {
             let left = running.tasks.len();
@@ -292,6 +316,29 @@ impl SourceNode {
                 None
             }
         }
+    }
+
+    /// Whether the node's broker is forwarded by way of this node, and not of another one that leads to it. One
+    /// that is not connected for a while may be left for the other.
+    fn is_its_own(&self, client: &Client, running: &mut Running, is_time: bool) -> bool {
+        let Some(broker) = client.instance() else {
+            if is_time {
+                self.plan.brokers.release(&self.id);
+            }
+            return running.is_its_own;
+        };
+        let claimed = self.plan.brokers.claim(&self.id, broker);
+        if let Err(other) = &claimed {
+            if !running.is_left {
+                info!(node = %self.id, same_as = %other, "one broker under two ids");
+            }
+            self.plan.sight.note(&self.id, Some(format!("the same broker as {other}")));
+            running.stop_all();
+            self.plan.sight.leave_out(&self.id, LeftOut::default());
+        }
+        running.is_its_own = claimed.is_ok();
+        running.is_left = claimed.is_err();
+        running.is_its_own
     }
 
     /// Says whether the node can be reached.

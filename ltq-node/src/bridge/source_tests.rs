@@ -99,6 +99,7 @@ impl Field {
             board: Board::default(),
             sight: Sight::default(),
             names: Names::default(),
+            brokers: Brokers::default(),
             memories: Memories::default(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -174,6 +175,46 @@ fn node_at(places: &[&str]) -> NodeSet {
     let addresses = places.iter().map(|place| Address::new("in-process", *place));
     // Without any it is none.
     NodeInfo::new("n".parse().unwrap(), addresses).into_iter().collect()
+}
+
+/// The node `n` at a, and `m`, which is the same broker, at a2.
+fn twins() -> [NodeInfo; 2] {
+    let at = |id: &str, place| {
+        NodeInfo::new(id.parse().unwrap(), [Address::new("in-process", place)]).unwrap()
+    };
+    [at("m", "a2"), at("n", "a")]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_found_under_two_ids_is_forwarded_once_and_in_order() {
+    const COUNT: u64 = 200;
+    let field = Field::new("*", "to-", 10).await;
+    let producer = field.a.producer("orders").await.unwrap();
+    for n in 0..COUNT {
+        producer.send(Message::new(n.to_string())).await.unwrap();
+    }
+    field.nodes.send_replace(twins().into_iter().collect());
+    let known = async |field: &Field| {
+        let nodes = field.plan.sight.nodes().unwrap_or_default();
+        nodes.values().flatten().any(|why| why.contains("the same broker as"))
+    };
+    field.until("what is the matter with one", known).await;
+    field.until_acked("orders", COUNT).await;
+    assert_eq!(field.channel("orders").await.unwrap().consumers, 1);
+    let mut consumer = field.b.consumer("to-orders", "check").await.unwrap();
+    for n in 0..COUNT {
+        let delivery = consumer.next().await.unwrap().unwrap();
+        assert_eq!(delivery.message.body, n.to_string(), "in its order");
+        delivery.ack().unwrap();
+    }
+    // Whichever of them it is: when it is gone it is done by way of the other.
+    for left in twins() {
+        field.nodes.send_replace([left].into_iter().collect());
+        let before = field.channel("orders").await.unwrap().acked;
+        field.publish("orders").await;
+        field.until_acked("orders", before + 1).await;
+    }
+    field.stop().await;
 }
 
 /// Tells of nodes what a test says.

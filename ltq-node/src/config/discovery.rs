@@ -127,8 +127,16 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "discovery.tls_ca is there too; choose one",
         );
     }
-    if let Err(error) = NodeId::new(&config.node) {
-        return bad("node", &config.node, &error.to_string());
+    match NodeId::new(&config.node) {
+        Err(error) => return bad("node", &config.node, &error.to_string()),
+        Ok(id) if id.program().is_some() => {
+            return bad(
+                "node",
+                &config.node,
+                "mesh:NAME/PROGRAM is a program of a mesh, and no broker",
+            );
+        }
+        Ok(_) => {}
     }
     if !config.advertise.is_empty() {
         return Ok(());

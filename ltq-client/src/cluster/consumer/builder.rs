@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tracing::info;
+use tracing::warn;
 
 use super::{
     ClusterConsumer,
@@ -140,16 +140,18 @@ fn watch_topic(
 ) -> watch::Receiver<Sight> {
     let (told, sight) = watch::channel(Sight::Unknown);
     let name = topic.clone();
-    let hear = move |word| match word {
+    let hear = move |word| {
+        match word {
         Word::Nodes(nodes) => drop(told.send_replace(Sight::Nodes(nodes))),
         Word::Trouble(_) => drop(told.send_if_modified(|sight| {
             let is_unknown = matches!(sight, Sight::Unknown);
             if is_unknown {
-                info!(topic = %name, "not known which nodes have it; subscribing at all of them");
+                warn!(topic = %name, "not known which nodes have it; subscribing at all of them, and making it there");
                 *sight = Sight::AllNodes;
             }
             is_unknown
         })),
+    }
     };
     let (discovery, interest) = (members.discovery().clone(), Interest::Topic(topic.clone()));
     let members = members.clone();

@@ -39,6 +39,9 @@ pub(super) struct Driver {
     slots: BTreeMap<u64, Slot>,
     /// The subscription of each node that is to have one.
     current: BTreeMap<NodeId, u64>,
+    /// Nodes that turned out to be another one under a second id, and which: subscribed at two times, a broker
+    /// would share its messages out between the two, out of order.
+    twins: BTreeMap<NodeId, NodeId>,
     /// The seat that it has there, and that those before it had, unless they were left in peace.
     seats: BTreeMap<NodeId, ConsumerSeat>,
     made: u64,
@@ -79,6 +82,7 @@ impl Driver {
             _watching: watching,
             slots: BTreeMap::new(),
             current: BTreeMap::new(),
+            twins: BTreeMap::new(),
             seats: BTreeMap::new(),
             made: 0,
             changed: Vec::new(),
@@ -129,7 +133,7 @@ impl Driver {
         }
     }
 
-    /// Looks at the subscriptions that changed. Returns whether one of them is no more.
+    /// Looks at the subscriptions that changed. Returns whether the nodes have to be looked at.
     fn take_changes(&mut self, now: Instant) -> bool {
         let mut numbers = std::mem::take(&mut self.changed);
         self.shared.changes.take(&mut numbers);
@@ -144,13 +148,14 @@ impl Driver {
         is_any_over
     }
 
-    /// Looks at every subscription. Returns whether one of them is no more.
+    /// Looks at every subscription. Returns whether the nodes have to be looked at.
     fn look_at_all(&mut self, now: Instant) -> bool {
         let numbers: Vec<_> = self.slots.keys().copied().collect();
         numbers.into_iter().filter(|number| self.look_at(*number, now)).count() > 0
     }
 
-    /// Looks at a subscription. Returns whether it is no more.
+    /// Looks at a subscription. Returns whether the nodes have to be looked at: whether it is no more, or
+    /// another may take its place.
     fn look_at(&mut self, number: u64, now: Instant) -> bool {
         let Some(slot) = self.slots.get_mut(&number) else { return false };
         let Standing { subscribed, allowed, credit, marks, received, end } =
@@ -168,10 +173,22 @@ impl Driver {
             }
             return true;
         }
+        let mut is_news = false;
         if slot.connection != subscribed {
             slot.owes = None;
             slot.connection = subscribed;
             self.credit.leave(number);
+            // What was known of it holds for the connection that it had.
+            let known = self.twins.len();
+            self.twins.retain(|_, twin| *twin != slot.node);
+            is_news = self.twins.len() < known;
+            if subscribed.is_some()
+                && let Some(twin) = self.twin(number)
+            {
+                self.leave_to(number, twin);
+                return true;
+            }
+            let Some(slot) = self.slots.get(&number) else { return true };
             if subscribed.is_some() {
                 debug!(node = %slot.node, "subscribed");
                 self.credit.join(number, allowed, now);
@@ -183,6 +200,7 @@ impl Driver {
             }
         }
         self.credit.see(number, credit, marks, now);
+        let Some(slot) = self.slots.get_mut(&number) else { return true };
         slot.received = received;
         slot.owes = match slot.owes {
             Some((_, before)) if before != received => Some((now, received)),
@@ -207,7 +225,40 @@ impl Driver {
         if is_late {
             slot.owes = Some((now, received));
         }
-        false
+        is_news
+    }
+
+    /// The node, other than its own, at whose broker there is a subscription already, if this one came to the
+    /// same broker.
+    fn twin(&self, number: u64) -> Option<NodeId> {
+        let slot = self.slots.get(&number).filter(|slot| !slot.is_leaving)?;
+        let broker = slot.client.instance()?;
+        let is_there = |other: &&Slot| {
+            other.node != slot.node
+                && !other.is_leaving
+                && other.connection.is_some()
+                && other.client.instance() == Some(broker)
+        };
+        self.slots.values().find(is_there).map(|other| other.node.clone())
+    }
+
+    /// Ends a subscription that has been given nothing yet: what its broker has comes by way of another node.
+    fn leave_to(&mut self, number: u64, twin: NodeId) {
+        if let Some(slot) = self.slots.get(&number) {
+            info!(node = %slot.node, same_as = %twin, topic = %self.shared.settings.topic, "one broker under two ids");
+            if let Some(node) = self.members.nodes().get(&slot.node) {
+                self.shared.is_same_as(node, &twin);
+            }
+            self.twins.insert(slot.node.clone(), twin);
+        }
+        self.drop_slot(number);
+    }
+
+    /// Whether there is a subscription at this node's broker by way of another.
+    fn has_twin(&self, node: &NodeId) -> bool {
+        let twin = self.twins.get(node).and_then(|twin| self.current.get(twin));
+        let slot = twin.and_then(|number| self.slots.get(number));
+        slot.is_some_and(|slot| slot.connection.is_some())
     }
 
     fn next_owed(&self) -> Option<Instant> {
@@ -274,8 +325,11 @@ impl Driver {
                 self.begin_to_leave(&id, number, now);
             }
         }
+        self.twins
+            .retain(|id, twin| candidates.contains_key(id) && self.current.contains_key(twin));
         for (id, node) in &candidates {
-            if self.current.contains_key(id) || !self.shared.may_try(node, now) {
+            let is_served = self.current.contains_key(id) || self.has_twin(id);
+            if is_served || !self.shared.may_try(node, now) {
                 continue;
             }
             let client = self.members.client(id).filter(|_| self.members.is_reachable(node));

@@ -43,6 +43,8 @@ pub enum SubscriptionState {
     Leaving,
     /// The node refused it, and may be asked again later.
     Refused(Refusal),
+    /// It is the same broker as this other node, which is subscribed at.
+    SameAs(NodeId),
     /// No transport of this client knows any of the node's addresses.
     NoAddress,
 }

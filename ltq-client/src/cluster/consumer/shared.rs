@@ -54,6 +54,7 @@ struct Trouble {
 #[derive(Clone, Debug)]
 enum Why {
     NoAddress,
+    SameAs(NodeId),
     Refused { refusal: Refusal, is_final: bool },
 }
 
@@ -192,6 +193,13 @@ impl Shared {
         self.troubles.lock().insert(node.id().clone(), trouble);
     }
 
+    /// A node is another one under a second id, which is subscribed at.
+    pub(super) fn is_same_as(&self, node: &NodeInfo, other: &NodeId) {
+        let (why, epoch) = (Why::SameAs(other.clone()), node.epoch());
+        let trouble = Trouble { why, epoch, until: None, failures: 0 };
+        self.troubles.lock().insert(node.id().clone(), trouble);
+    }
+
     fn long_wait(&self) -> Duration {
         Backoff::new(REFUSED_WAIT, REFUSED_WAIT).wait(1, self.entropy.next())
     }
@@ -222,6 +230,7 @@ impl Shared {
         for (node, trouble) in &*self.troubles.lock() {
             figures.nodes.entry(node.clone()).or_default().state = match &trouble.why {
                 Why::NoAddress => SubscriptionState::NoAddress,
+                Why::SameAs(other) => SubscriptionState::SameAs(other.clone()),
                 Why::Refused { refusal, .. } => SubscriptionState::Refused(refusal.clone()),
             };
         }
@@ -254,12 +263,14 @@ impl Shared {
     /// Why there is no subscription at any of the nodes that could have one.
     pub(super) fn why_not(&self, nodes: &NodeSet) -> Vec<(NodeId, NodeNotUsed)> {
         let figures = self.figures();
-        let why = |node: &NodeInfo| match &figures.nodes.get(node.id())?.state {
-            SubscriptionState::Refused(refusal) => Some(NodeNotUsed::PassedOver(refusal.clone())),
-            SubscriptionState::NoAddress => Some(NodeNotUsed::NoAddress),
-            _ => Some(NodeNotUsed::NoAnswer),
+        let why = |node: &NodeInfo| match figures.nodes.get(node.id()).map(|node| &node.state) {
+            Some(SubscriptionState::Refused(refusal)) => NodeNotUsed::PassedOver(refusal.clone()),
+            Some(SubscriptionState::NoAddress) => NodeNotUsed::NoAddress,
+            Some(SubscriptionState::SameAs(other)) => NodeNotUsed::SameAs(other.clone()),
+            Some(_) => NodeNotUsed::NoAnswer,
+            None => NodeNotUsed::TopicNotKnown,
         };
-        nodes.iter().filter_map(|node| Some((node.id().clone(), why(node)?))).collect()
+        nodes.iter().map(|node| (node.id().clone(), why(node))).collect()
     }
 }
 

@@ -96,7 +96,8 @@ pub enum Failover {
 /// no order.
 ///
 /// An ordered producer gives every message with the same key to one node, which rendezvous hashing names
-/// among all known nodes that do not drain, suspected or not; messages without a key go by their topic.
+/// among all known nodes that do not drain, suspected or not, and with [`Availability::Fail`](crate::Availability::Fail)
+/// those that crashed and were forgotten; messages without a key go by their topic.
 /// They are stored there in the order in which they were taken, over lost connections too. Nothing that
 /// its node may have stored is sent to another: when that node is given up, its outcome is
 /// [`Unknown`](crate::Outcome::Unknown). What came back and is known not to be stored, because the node

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use ltq_client::{
     Backoff, Choice, Client, Cluster, ClusterConsumer, ClusterDelivery, Credit, Discovery, Message,
-    NodeInfo, SubscriptionState,
+    NodeId, NodeInfo, SubscriptionState,
 };
 use ltq_core::{Address, Transport};
 use ltq_discovery::{Announced, DiscoveryError, Interest, NodeState, Watch};
@@ -97,6 +97,45 @@ pub(super) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
 }
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
+
+#[tokio::test]
+async fn a_broker_under_two_ids_is_subscribed_at_once_and_its_order_holds() {
+    const COUNT: usize = 2_000;
+    let field = Field::with(&["a"]).await;
+    // The same broker, found at another address: with the first node, and in its place.
+    let listener = field.net.steady().listen(&"in-process://a2".parse().unwrap()).await.unwrap();
+    let broker = field.brokers["a"].broker.clone();
+    tokio::spawn(async move { broker.serve(listener).await });
+    let topics = &["orders"];
+    field.publish("a", 0..COUNT).await;
+    field.board.put(&with_topics("a", topics));
+    field.board.put(&with_topics("a2", topics));
+    let mut consumer = field.consumer(100).await;
+    let mut one_after_another = async |numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            let delivery = within(consumer.next()).await.unwrap().unwrap();
+            assert_eq!(delivery.message.body, format!("a-{n}"));
+            delivery.ack().unwrap();
+        }
+        let nodes = consumer.figures().nodes;
+        let is_up = |one: &&NodeId| nodes[*one].state == SubscriptionState::Subscribed;
+        let up: Vec<_> = nodes.keys().filter(is_up).collect();
+        assert_eq!(up.len(), 1, "{nodes:?}");
+        up[0].to_string()
+    };
+    let by = one_after_another(0..COUNT).await;
+    // Answers that the line takes with it would be asked for again.
+    within(async {
+        while field.channel("a").await.0 < COUNT as u64 {
+            sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    // By whichever it was: when there is no way to it any more it goes on by the other one.
+    field.net.take_away(&by);
+    field.publish("a", COUNT..COUNT + 100).await;
+    assert_ne!(one_after_another(COUNT..COUNT + 100).await, by);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_4_each_message_of_three_nodes_comes_once_and_is_acked() {

@@ -1,6 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use ltq_client::{Availability, ClusterPublishError, Message, Outcome};
+use ltq_client::{Availability, ClusterProducer, ClusterPublishError, Message, NodeInfo, Outcome};
+use ltq_discovery::NodeState;
 
 use super::Field;
 use crate::{board::node, node::within};
@@ -168,6 +172,135 @@ async fn a_node_that_cannot_be_reached_fails_its_keys_or_hands_them_on() {
             }
         }
     }
+}
+
+/// A producer, and a key whose node is b.
+async fn publishing_to_b(field: &Field, availability: Availability) -> (ClusterProducer, usize) {
+    let builder = field.cluster.producer_builder("orders").ordered(availability);
+    let builder = builder.timeout(Duration::from_millis(1_000));
+    let producer = within(builder.open()).await.unwrap();
+    for key in 0.. {
+        if within(producer.send(message(key, 0))).await.unwrap().node.as_str() == "b" {
+            return (producer, key);
+        }
+    }
+    unreachable!("some key is b's")
+}
+
+/// Waits until the cluster has heard what the board says of b.
+async fn b_is(field: &Field, so: impl Fn(Option<&NodeInfo>) -> bool) {
+    let id = "b".parse().unwrap();
+    within(async {
+        while !so(field.cluster.nodes().get(&id)) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// b crashes, is suspected, and is forgotten.
+async fn forget_b(field: &Field) {
+    field.net.take_away("b");
+    field.board.put(&node("b").with_suspicion(true));
+    b_is(field, |b| b.is_some_and(NodeInfo::is_suspected)).await;
+    field.board.remove("b");
+    b_is(field, |b| b.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_crashed_keeps_its_keys_when_it_is_forgotten() {
+    let mut field = Field::with(&["a", "b"]).await;
+    let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+    forget_b(&field).await;
+    // One may have been on its way.
+    let _ = within(producer.send(message(key, 1))).await.unwrap_err();
+    let error = within(producer.send(message(key, 2))).await.unwrap_err();
+    assert!(matches!(error, ClusterPublishError::NoNode { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Nothing);
+    assert!(error.to_string().contains("b (lost; the order of its keys waits for it)"), "{error}");
+    // A program's next producer knows it as well.
+    let next = field.cluster.producer_builder("orders").ordered(Availability::Fail);
+    let next = within(next.timeout(Duration::from_millis(500)).open()).await.unwrap();
+    let error = within(next.send(message(key, 2))).await.unwrap_err();
+    assert!(matches!(error, ClusterPublishError::NoNode { .. }), "{error}");
+    // Another in its place, under its id.
+    field.start("b2").await;
+    let address = "in-process://b2".parse().unwrap();
+    field.board.put(&NodeInfo::new("b".parse().unwrap(), [address]).unwrap());
+    b_is(&field, |b| b.is_some()).await;
+    let receipt = within(producer.send(message(key, 3))).await.unwrap();
+    assert_eq!(receipt.node.as_str(), "b", "it did not move");
+}
+
+#[tokio::test]
+async fn keys_of_a_crashed_node_move_when_it_is_given_up_or_may_be_left() {
+    for availability in [Availability::Fail, Availability::Move] {
+        let field = Field::with(&["a", "b"]).await;
+        let (producer, key) = publishing_to_b(&field, availability).await;
+        let id = "b".parse().unwrap();
+        assert!(!field.cluster.give_up(&id), "it is there");
+        forget_b(&field).await;
+        if availability == Availability::Fail {
+            assert!(field.cluster.give_up(&id));
+            assert!(!field.cluster.give_up(&id), "nobody waits for it any more");
+        }
+        moves_to_a(&producer, key).await;
+    }
+}
+
+/// The key's order moves, and that is told.
+async fn moves_to_a(producer: &ClusterProducer, key: usize) {
+    let told = async {
+        loop {
+            match producer.send(message(key, 1)).await {
+                Err(ClusterPublishError::OrderMoved { from, to, .. }) => return (from, to),
+                Err(error) => assert_eq!(error.outcome(), Outcome::Unknown, "{error}"),
+                // Word of b takes a moment.
+                Ok(receipt) => assert_eq!(receipt.node.as_str(), "b", "it was not told"),
+            }
+        }
+    };
+    let (from, to) = within(told).await;
+    assert_eq!((from.as_str(), to.as_str()), ("b", "a"));
+    assert_eq!(within(producer.send(message(key, 2))).await.unwrap().node.as_str(), "a");
+}
+
+#[tokio::test]
+async fn keys_of_a_node_that_is_withdrawn_while_it_is_well_move() {
+    let field = Field::with(&["a", "b"]).await;
+    let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+    field.net.take_away("b");
+    field.board.remove("b");
+    b_is(&field, |b| b.is_none()).await;
+    moves_to_a(&producer, key).await;
+}
+
+#[tokio::test]
+async fn a_move_waits_for_what_the_old_node_has_left() {
+    let field = Field::with(&["a", "b"]).await;
+    let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+    let old = field.brokers["b"].client().await;
+    let mut consumer = within(old.consumer("orders", "billing")).await.unwrap();
+    field.board.put(&node("b").with_state(NodeState::Draining));
+    moves_to_a(&producer, key).await;
+    let admin = field.cluster.admin(&"b".parse().unwrap()).unwrap();
+    let mut waiting = std::pin::pin!(admin.until_consumed("orders"));
+    let delivery = within(consumer.next()).await.unwrap().unwrap();
+    tokio::select! {
+        done = &mut waiting => panic!("{done:?}, and one is in flight"),
+        shown = async { within(old.admin().show_topic("orders")).await } => drop(shown.unwrap()),
+    }
+    delivery.ack().unwrap();
+    let others = async {
+        loop {
+            consumer.next().await.unwrap().unwrap().ack().unwrap();
+        }
+    };
+    tokio::select! {
+        done = within(waiting) => done.unwrap(),
+        () = others => {}
+    }
+    within(admin.until_consumed("no-such-topic")).await.unwrap();
 }
 
 #[tokio::test]

@@ -422,7 +422,7 @@ impl<'o> Session<'o> {
     fn watch(&mut self, watch: u32, interest: Interest, mouth: &mut Mouth) -> Result<(), End> {
         let permitted = match &interest {
             // Where to bring messages is to be known by whoever may do anything with any.
-            Interest::Nodes => {
+            Interest::Nodes | Interest::Mesh(_) => {
                 let Permissions { publish, consume, administer } = self.grant.permissions();
                 let some = [publish, consume, administer].iter().any(|those| !those.is_empty());
                 some && !self.grant.is_revoked()

@@ -140,7 +140,8 @@ impl Keeper {
 
     fn note_trouble(&mut self, view: &View, now: Instant) {
         let mut seen: Vec<_> = view.standings.keys().cloned().collect();
-        seen.extend(self.lanes.keys().filter(|id| view.nodes.get(id).is_none()).cloned());
+        let held = self.lanes.keys().chain(&view.lost);
+        seen.extend(held.filter(|id| view.nodes.get(id).is_none()).cloned());
         for id in seen {
             let is_current = self
                 .lanes

@@ -22,6 +22,8 @@ use crate::{
 /// What is known of each node for one look at all of them.
 pub(super) struct View {
     pub(super) nodes: NodeSet,
+    /// Those that crashed and keep their order all the same: none where there is no order.
+    pub(super) lost: BTreeSet<NodeId>,
     pub(super) standings: BTreeMap<NodeId, Standing>,
 }
 
@@ -39,6 +41,12 @@ impl View {
 impl Keeper {
     pub(super) fn view(&mut self, now: Instant) -> View {
         let nodes = self.members.nodes();
+        let mut lost = BTreeSet::new();
+        if self.shared.ordered.is_some() {
+            lost = self.members.lost();
+            // It may have come back in between.
+            lost.retain(|id| nodes.get(id).is_none());
+        }
         let mut standings = BTreeMap::new();
         let lanes = &self.lanes;
         let used: HashSet<_> = lanes.values().map(|lane| lane.client).collect();
@@ -82,9 +90,10 @@ impl Keeper {
         }
         drop(router);
         drop(twins);
-        self.trouble.retain(|id, _| nodes.get(id).is_some() || lanes.contains_key(id));
+        self.trouble
+            .retain(|id, _| nodes.get(id).is_some() || lanes.contains_key(id) || lost.contains(id));
         self.shared.counts.lock().retain(|id| nodes.get(id).is_some());
-        let mut view = View { nodes, standings };
+        let mut view = View { nodes, lost, standings };
         self.keep_to_some(&mut view);
         view
     }
@@ -139,9 +148,11 @@ impl Keeper {
                 | Some(Standing::Out(
                     NodeNotUsed::Draining | NodeNotUsed::NoAddress | NodeNotUsed::SameAs(_),
                 )) => false,
-                Some(_) => !self.is_away(node.id(), now),
+                Some(_) => true,
             });
-            order.set_nodes(may_have.map(|node| node.id().clone()).collect());
+            let all = may_have.map(NodeInfo::id).chain(&view.lost);
+            let all: BTreeSet<_> = all.filter(|id| !self.is_away(id, now)).cloned().collect();
+            order.set_nodes(all.into_iter().collect());
         }
     }
 
@@ -171,7 +182,8 @@ impl Keeper {
             };
             (id.clone(), why)
         });
-        NodesNotUsed(all.collect())
+        let lost = view.lost.iter().map(|id| (id.clone(), NodeNotUsed::Lost));
+        NodesNotUsed(all.chain(lost).collect())
     }
 
     /// Why no node has opened the producer.
