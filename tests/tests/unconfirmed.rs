@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use ltq_core::{BrokerSettings, Message, Records, TopicName, protocol::Frame};
+use ltq_core::{
+    BrokerSettings, Connection, Credit, Message, Records, Settlement, Tag, TagRange, TopicName,
+    Verdict, protocol::Frame,
+};
 use ltq_tests::{Distant, FAR, HERE, OTHER, RawPeer, Served, bytes_of, stream, within};
 use tokio::time::timeout;
 
