@@ -216,7 +216,7 @@ async fn promise_10_consumers_of_an_address_are_heard_while_its_publishers_wait(
     assert!(node.held_back("publish_bytes_max") > 0);
     // Others fill it up to twice as much, and still it is.
     let mut others = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..16 {
         let mut other = stream(&*connection).await;
         open_and_publish(&mut other, 10 * KIB).await;
         others.push(other);
