@@ -18,12 +18,17 @@ impl Backoff {
         Self { min, max: max.max(min) }
     }
 
+    /// The longest that [`wait`](Self::wait) comes to after so many failures.
+    pub(crate) fn longest(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        self.min.saturating_mul(1 << doublings).min(self.max)
+    }
+
     /// The wait after so many failures in a row, the first being 1, with a random number for
     /// chance.
     #[must_use]
     pub fn wait(&self, failures: u32, random: u64) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let full = self.min.saturating_mul(1 << doublings).min(self.max);
+        let full = self.longest(failures);
         let half = full / 2;
         let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
         full - Duration::from_nanos(random.checked_rem(nanos.saturating_add(1)).unwrap_or(0))

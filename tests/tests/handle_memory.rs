@@ -12,28 +12,37 @@ fn resident() -> usize {
     pages * 4096
 }
 
-const CONNECTIONS: usize = 10;
+const CONNECTIONS: usize = 5;
 const HANDLES: u32 = 4_000;
 
-/// Bytes for each of many that are opened.
+/// Bytes for each of many that are opened. What else the process needs now and then, and keeps, is in one
+/// round and not in the next: so the least of some is what they cost.
 async fn each(local: &Local, peers: &mut Vec<RawPeer>, open: impl Fn(u32, u32) -> Frame) -> usize {
-    for _ in 0..CONNECTIONS {
-        peers.push(local.peer().await);
-    }
-    let before = resident();
-    for (nth, peer) in peers.iter_mut().rev().take(CONNECTIONS).enumerate() {
-        for some in (0..HANDLES).collect::<Vec<_>>().chunks(100) {
-            let frames = some.iter().flat_map(|handle| bytes_of(&open(nth as u32, *handle)));
-            peer.send_bytes(&frames.collect::<Vec<_>>()).await.expect("sent");
-            for _ in some {
-                let answer = peer.next().await;
-                let opened =
-                    matches!(answer, Some(Frame::Subscribed { .. } | Frame::ProducerOpened { .. }));
-                assert!(opened, "{answer:?}");
+    let mut least = usize::MAX;
+    for _ in 0..ROUNDS {
+        for _ in 0..CONNECTIONS {
+            peers.push(local.peer().await);
+        }
+        let before = resident();
+        for (nth, peer) in peers.iter_mut().rev().take(CONNECTIONS).enumerate() {
+            for some in (0..HANDLES).collect::<Vec<_>>().chunks(100) {
+                let frames = some.iter().flat_map(|handle| bytes_of(&open(nth as u32, *handle)));
+                peer.send_bytes(&frames.collect::<Vec<_>>()).await.expect("sent");
+                for _ in some {
+                    let answer = peer.next().await;
+                    let opened = matches!(
+                        answer,
+                        Some(Frame::Subscribed { .. } | Frame::ProducerOpened { .. })
+                    );
+                    assert!(opened, "{answer:?}");
+                }
             }
         }
+        let bytes = resident().saturating_sub(before) / (CONNECTIONS * HANDLES as usize);
+        println!("{bytes} bytes");
+        least = least.min(bytes);
     }
-    resident().saturating_sub(before) / (CONNECTIONS * HANDLES as usize)
+    least
 }
 
 #[tokio::test]
@@ -42,11 +51,6 @@ async fn a_subscription_and_a_producer_cost_as_much_as_is_said() {
     let topic = |nth: u32| TopicName::new(&format!("t{nth}")).expect("a name");
     let credit = Credit { messages: 100, bytes: 1 << 20 };
     let mut peers = Vec::new();
-    // What grows only once is there before anything is measured.
-    each(&local, &mut peers, |nth, handle| {
-        RawPeer::subscribe(handle, topic(nth).as_str(), "warm", credit)
-    })
-    .await;
     let subscription = each(&local, &mut peers, |nth, handle| {
         RawPeer::subscribe(handle, topic(nth).as_str(), "c", credit)
     })
@@ -60,8 +64,13 @@ async fn a_subscription_and_a_producer_cost_as_much_as_is_said() {
     })
     .await;
     println!("{subscription} bytes for a subscription, {producer} for a producer");
-    assert!(subscription < BYTES_MAX && producer < BYTES_MAX, "{subscription}, {producer} bytes");
+    for (bytes, said) in [(subscription, SUBSCRIPTION_BYTES), (producer, PRODUCER_BYTES)] {
+        // Half of it would be as wrong as twice.
+        assert!((said / 2..2 * said).contains(&bytes), "{bytes} bytes, where {said} are said");
+    }
 }
 
-/// Twice what ARCHITECTURE.md counts for the larger one.
-const BYTES_MAX: usize = 860;
+const ROUNDS: usize = 3;
+/// What ARCHITECTURE.md says.
+const SUBSCRIPTION_BYTES: usize = 280;
+const PRODUCER_BYTES: usize = 430;

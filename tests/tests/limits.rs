@@ -162,10 +162,13 @@ async fn publishers_that_wait_for_confirms_are_counted_by_the_limit() {
             peer.send(publish(sequence, 60 * KIB)).await;
         }
         sleep(Duration::from_secs(1)).await;
+        // It is the next publish that waits.
+        peer.send(publish(4, 60 * KIB)).await;
+        sleep(Duration::from_secs(1)).await;
         assert_eq!(held_back(&local.broker, limit), 1, "{limit}");
         gate.send_replace(true);
         let mut confirmed = 0;
-        while confirmed < 3 {
+        while confirmed < 4 {
             match peer.next().await {
                 Some(Frame::Confirmed { ranges, .. }) => {
                     confirmed += ranges.iter().map(|range| range.count).sum::<u64>();

@@ -57,7 +57,7 @@ impl Driver {
                 if let Some(producer) = self.producer(lane, handle)? {
                     debug!(handle, %refusal, "producer refused");
                     note_stopping(link, &refusal, now);
-                    let again = producer.handle_open_refused(&refusal);
+                    let again = producer.handle_open_refused(&refusal, self.retried_by(now));
                     lane.handle_answered(producer.take_answered_bytes());
                     match again {
                         Again::Never => {}
@@ -107,7 +107,7 @@ impl Driver {
                 if let Some(consumer) = self.consumer(lane, handle)? {
                     debug!(handle, %refusal, "subscription refused");
                     note_stopping(link, &refusal, now);
-                    if consumer.handle_subscribe_refused(&refusal) {
+                    if consumer.handle_subscribe_refused(&refusal, self.retried_by(now)) {
                         self.retry(Ready::Consumer(handle), now);
                     }
                 }

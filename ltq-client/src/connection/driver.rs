@@ -136,6 +136,11 @@ impl Driver {
         self.timer.no_later_than(at);
     }
 
+    /// By when it is asked again that is [retried](Self::retry) now.
+    pub(super) fn retried_by(&self, now: Instant) -> Instant {
+        deadline(now, self.hub.config.backoff.longest(RETRY_FAILURES))
+    }
+
     fn handle_timeouts(&mut self, now: Instant) {
         let mut next = Vec::new();
         for (handle, producer) in &self.producers {

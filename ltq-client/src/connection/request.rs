@@ -8,9 +8,13 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{AdminRequest, AdminResponse, Refusal};
-use tokio::{sync::oneshot, time::timeout};
+use ltq_core::{AdminRequest, AdminResponse, Refusal, RefusalCode};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
+use super::deadline;
 use crate::{Outcome, RequestError, UnknownCause};
 
 /// The asked side of a request.
@@ -103,12 +107,28 @@ impl<T> Asked<T> {
 pub(crate) struct Opening {
     first: Request<()>,
     is_asked: bool,
+    /// Until when a limit that is reached is no answer.
+    until: Option<Instant>,
 }
 
 impl Opening {
+    /// Whoever waits for it can do something else when a limit is reached, and is told.
     pub(crate) fn new() -> (Self, Asked<()>) {
         let (first, asked) = Request::new();
-        (Self { first, is_asked: false }, asked)
+        (Self { first, is_asked: false, until: None }, asked)
+    }
+
+    /// A limit that is reached is asked about again for three quarters of the time that there is, so that the
+    /// last answer comes before that is up: what counts there may be this client's own, of a connection that
+    /// the broker has not found dead yet.
+    pub(crate) fn patient(now: Instant, timeout: Duration) -> (Self, Asked<()>) {
+        let (opening, asked) = Self::new();
+        (Self { until: Some(deadline(now, timeout / 4 * 3)), ..opening }, asked)
+    }
+
+    /// Whether what it was refused for is to be asked about once more at this time, before anybody is told.
+    pub(crate) fn asks_again(&self, refusal: &Refusal, at: Instant) -> bool {
+        refusal.code == RefusalCode::LimitReached && self.until.is_some_and(|until| at < until)
     }
 
     /// The request goes out.

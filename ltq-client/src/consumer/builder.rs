@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ltq_core::{ChannelName, Credit, StartAt, TopicName};
+use tokio::time::Instant;
 
 use super::{
     Consumer, ConsumerLease, ConsumerSeat,
@@ -80,6 +81,10 @@ impl ConsumerBuilder {
     /// # Cancellation
     /// Dropping it gives the subscription up; topic and channel may have been made.
     ///
+    /// A broker whose limit is reached is asked again by the client's backoff, for three quarters of that
+    /// timeout, before it is an error: what counts there may be of a connection that the broker has not
+    /// found dead yet.
+    ///
     /// # Errors
     /// A [`RequestError`], by the client's request timeout.
     pub async fn open(self) -> Result<Consumer, RequestError> {
@@ -92,14 +97,15 @@ impl ConsumerBuilder {
             credit: self.credit,
         };
         let doing = format!("subscribing to {}, channel {}", settings.topic, settings.channel);
-        let (opening, opened) = Opening::new();
         let hub = self.client.hub();
+        let after = hub.config.request_timeout;
+        let (opening, opened) = Opening::patient(Instant::now(), after);
         let seat = self.seat.unwrap_or_else(|| ConsumerSeat::drawn(&*hub.config.entropy));
         let shared = Arc::new(ConsumerShared::new(hub.clone(), (settings, seat), opening, None));
         // From here on dropping this future ends the subscription.
         let lease = ConsumerLease { handle: shared.handle, client: self.client.clone() };
         hub.command(Command::Subscribe(shared.clone()));
-        opened.wait(doing, hub.config.request_timeout).await?;
+        opened.wait(doing, after).await?;
         Ok(Consumer { shared, current: None, ended: false, lease })
     }
 }

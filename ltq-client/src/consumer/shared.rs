@@ -14,7 +14,8 @@ use std::{
 
 use ltq_core::{
     ChannelName, Credit, RecordBatch, Refusal, RefusalCode, Settlement, StartAt, Tag, TagRange,
-    TopicName, Verdict, protocol::Frame,
+    TopicName, Verdict,
+    protocol::{Frame, InstanceId},
 };
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::oneshot, time::Instant};
@@ -303,13 +304,18 @@ impl ConsumerShared {
 
 /// What the connection's task does with it.
 impl ConsumerShared {
-    /// The request to subscribe, on this connection, unless it is over.
-    pub(crate) fn subscribe_frame(&self, generation: u64, allowed: Credit) -> Option<Frame> {
+    /// The request to subscribe, on this connection to this server, which is this broker, unless it is over.
+    pub(crate) fn subscribe_frame(
+        &self,
+        (server, instance): (&str, InstanceId),
+        generation: u64,
+        allowed: Credit,
+    ) -> Option<Frame> {
         let mut core = self.core.lock();
         if core.end.is_some() {
             return None;
         }
-        let Some(seat) = self.sitting.again() else {
+        let Some(seat) = self.sitting.again(server, instance) else {
             let refusal = Refusal::new(RefusalCode::Fenced, "a later consumer has its seat");
             core.opening.answer(Err(refusal.clone()));
             self.end(&mut core, End::Refused(refusal));
@@ -345,15 +351,18 @@ impl ConsumerShared {
         Ok(())
     }
 
-    /// Returns whether to ask again later.
-    pub(crate) fn handle_subscribe_refused(&self, refusal: &Refusal) -> bool {
+    /// Returns whether to ask again later, which is by `later` then.
+    pub(crate) fn handle_subscribe_refused(&self, refusal: &Refusal, later: Instant) -> bool {
         let mut core = self.core.lock();
         if core.generation == 0 {
             return false;
         }
         let first = core.opening.is_first();
         self.void(&mut core);
-        if (!first && passes(refusal.code)) || refusal.code == RefusalCode::Stopping {
+        if (!first && passes(refusal.code))
+            || refusal.code == RefusalCode::Stopping
+            || core.opening.asks_again(refusal, later)
+        {
             return true;
         }
         core.opening.answer(Err(refusal.clone()));

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ltq_core::{Durability, NameError, ProducerName, TopicName};
+use tokio::time::Instant;
 
 use super::{
     Producer, ProducerLease,
@@ -92,6 +93,10 @@ impl ProducerBuilder {
     /// # Cancellation
     /// Dropping it gives the producer up; the topic may have been made.
     ///
+    /// A broker whose limit is reached is asked again by the client's backoff, for three quarters of that
+    /// timeout, before it is an error: what counts there may be of a connection that the broker has not
+    /// found dead yet.
+    ///
     /// # Errors
     /// A [`RequestError`], by the client's request timeout.
     pub async fn open(self) -> Result<Producer, RequestError> {
@@ -112,14 +117,15 @@ impl ProducerBuilder {
             linger: self.linger,
         };
         let doing = format!("opening a producer for {}", settings.topic);
-        let (opening, opened) = Opening::new();
         let hub = self.client.hub();
+        let after = hub.config.request_timeout;
+        let (opening, opened) = Opening::patient(Instant::now(), after);
         let rooms = Arc::new(Rooms::new(self.window));
         let shared = Arc::new(ProducerShared::new(hub.clone(), settings, opening, rooms, None));
         // From here on dropping this future closes the producer.
         let lease = Arc::new(ProducerLease { handle: shared.handle, client: self.client.clone() });
         hub.command(Command::OpenProducer(shared.clone()));
-        opened.wait(doing, hub.config.request_timeout).await?;
+        opened.wait(doing, after).await?;
         Ok(Producer { shared, _lease: lease })
     }
 }

@@ -6,6 +6,7 @@ mod board;
 mod cluster;
 #[cfg(test)]
 mod lanes;
+mod limits;
 #[cfg(test)]
 mod node;
 #[cfg(test)]

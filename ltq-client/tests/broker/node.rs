@@ -61,8 +61,7 @@ impl Node {
 /// The settings of brokers here.
 pub(crate) fn settings() -> BrokerSettings {
     let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
-    // Tests come and go faster than any peer may.
-    BrokerSettings { topic, futile_frames_max: 1_000_000, ..BrokerSettings::default() }
+    BrokerSettings { topic, ..BrokerSettings::default() }
 }
 
 /// What a test waits for comes soon, or never.

@@ -28,6 +28,7 @@ mod fake;
 mod for_each;
 #[cfg(test)]
 mod hostile;
+mod limits;
 #[cfg(test)]
 mod members;
 #[cfg(test)]

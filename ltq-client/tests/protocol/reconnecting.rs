@@ -240,7 +240,7 @@ async fn a_seat_is_lost_to_a_later_consumer_of_its_channel_alone_that_was_let_in
     let open = |channel| client.consumer_builder("orders", channel).seat(&shared).open();
     let answer = async |peer: &mut crate::fake::Peer, lets_in: bool| {
         let Frame::Subscribe { handle, channel, seat, .. } = peer.recv().await else { panic!() };
-        let refusal = Refusal::new(RefusalCode::LimitReached, "for a test");
+        let refusal = Refusal::new(RefusalCode::Forbidden, "for a test");
         peer.send(&match lets_in {
             true => Frame::Subscribed { handle, timeout_ms: 1_000 },
             false => Frame::SubscribeRefused { handle, refusal },
@@ -259,6 +259,27 @@ async fn a_seat_is_lost_to_a_later_consumer_of_its_channel_alone_that_was_let_in
     back.sort();
     assert_eq!((&*back[0].0, &*back[1].0), ("c", "d"));
     assert!(back[0].1 > before);
+}
+
+/// Whom a later one at another broker takes nothing from.
+#[tokio::test]
+async fn a_seat_is_lost_at_the_broker_alone_where_a_later_consumer_has_it() {
+    let namespace = InProcess::new();
+    let mut one = Fake::at(&namespace, "one").await;
+    let mut two = Fake::at(&namespace, "two").await;
+    let (here, mut peer) = one.connected().await;
+    let (there, mut other) = two.connected().await;
+    let shared = ltq_client::ConsumerSeat::new();
+    let open =
+        |client: &ltq_client::Client| client.consumer_builder("orders", "c").seat(&shared).open();
+    let (first, _) = tokio::join!(open(&here), peer.subscribed());
+    let (second, _) = tokio::join!(open(&there), other.subscribed());
+    let (mut first, _second) = (first.unwrap(), second.unwrap());
+    drop(peer);
+    let mut peer = one.welcome().await;
+    let (handle, _) = peer.subscribed().await;
+    peer.deliver(handle, 1, 1, &["a"]).await;
+    within(first.next()).await.unwrap().unwrap();
 }
 
 #[tokio::test]

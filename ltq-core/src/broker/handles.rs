@@ -187,9 +187,8 @@ impl Handles {
             return Ok(());
         };
         let bad = bad_records(&records, self.shared.settings.message_bytes_max);
-        match bad {
-            Some(_) => self.standing.futile("a publish of what cannot be stored"),
-            None => self.producers.was_of_use(id),
+        if bad.is_some() {
+            self.standing.futile("a publish of what cannot be stored");
         }
         let refusal = self.shared.draining.refusal().or(bad);
         let bytes = if refusal.is_none() { records.byte_len() } else { 0 };
@@ -242,13 +241,11 @@ impl Handles {
         let Some(Place { slot, id }) = self.producers.place(handle) else {
             return self.standing.futile("the end of no open producer");
         };
-        if !self.producers.close(id) {
-            self.standing.futile("the end of a producer that published nothing");
-        }
+        self.producers.close(id);
         let producer = self.producer(id);
         self.tell(slot, Event::CloseProducer { producer, forget });
-        if let Some(slot) = self.producers.forget_if_done(id) {
-            self.leave_slot(slot, Kind::Producer);
+        if let Some(left) = self.producers.forget_if_done(id) {
+            self.leave_producer(left);
         }
     }
 
@@ -330,7 +327,7 @@ impl Handles {
                 subscription.leaving = true;
                 let slot = subscription.slot;
                 if subscription.delivered == 0 {
-                    self.standing.futile("the end of a subscription that was given nothing");
+                    self.standing.useless("the end of a subscription that was given nothing");
                 }
                 self.tell(slot, Event::Unsubscribe { consumer: self.consumer(handle) });
             }
@@ -365,23 +362,24 @@ impl Handles {
     /// if it is for nobody any more.
     pub(super) fn replied(&mut self, reply: &mut Reply) -> Result<(), Nobody> {
         self.standing.answered(reply, &self.producers);
-        let left = match reply {
+        match reply {
             Reply::SubscribeRefused { handle, .. } | Reply::SubscriptionClosed { handle, .. } => {
-                let subscription = self.subscriptions.remove(handle);
-                subscription.map(|subscription| (subscription.slot, Kind::Subscription))
+                if let Some(subscription) = self.subscriptions.remove(handle) {
+                    self.leave_slot(subscription.slot, Kind::Subscription);
+                }
             }
             Reply::Admin { .. } => {
                 if let Some(left) = self.requests.checked_sub(1) {
                     self.requests = left;
                     self.standing.open().give_back(Kind::Request, 1);
                 }
-                None
             }
-            Reply::Subscribed { .. } | Reply::Settled { .. } | Reply::Credited { .. } => None,
-            reply => self.producers.replied(reply)?.map(|slot| (slot, Kind::Producer)),
-        };
-        if let Some((slot, kind)) = left {
-            self.leave_slot(slot, kind);
+            Reply::Subscribed { .. } | Reply::Settled { .. } | Reply::Credited { .. } => {}
+            reply => {
+                if let Some(left) = self.producers.replied(reply)? {
+                    self.leave_producer(left);
+                }
+            }
         }
         Ok(())
     }

@@ -41,6 +41,17 @@ impl Hold {
         Self::OpeningStreams,
     ];
 
+    /// Whether it is the publishes of a stream that wait, and nothing that comes before them.
+    pub(super) const fn is_of_publishes(self) -> bool {
+        matches!(
+            self,
+            Self::PublishBytes
+                | Self::PublishBytesPerConnection
+                | Self::PublishBytesPerAddress
+                | Self::PublishBytesTotal
+        )
+    }
+
     /// The setting.
     const fn as_str(self) -> &'static str {
         match self {

@@ -16,6 +16,7 @@ mod gathering;
 mod greeting;
 mod handles;
 mod holds;
+mod in_vain;
 mod inbox;
 mod outbox;
 mod outstanding;
@@ -331,7 +332,7 @@ impl<S: Store> Broker<S> {
             hellos_locked_out: counters.hellos_locked_out.load(Ordering::Relaxed),
             requests_forbidden: counters.requests_forbidden.load(Ordering::Relaxed),
             topics_refused_by_address: counters.topics_refused_by_address.load(Ordering::Relaxed),
-            addresses_forgotten: self.shared.door.addresses_forgotten(),
+            addresses_forgotten: self.shared.addresses_forgotten(),
             connections_given_up: counters.connections_given_up.load(Ordering::Relaxed),
         }
     }

@@ -25,7 +25,7 @@ struct Producer {
     /// Once it is open: the last sequence that was stored before.
     opened: Option<u64>,
     closed: bool,
-    /// It has published something that can be stored.
+    /// Something that it published was stored.
     useful: bool,
 }
 
@@ -34,6 +34,14 @@ struct Producer {
 pub(super) struct Place {
     pub(super) slot: usize,
     pub(super) id: u32,
+}
+
+/// What a producer leaves that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) slot: usize,
+    /// It was closed, and nothing that it published was stored.
+    pub(super) useless: bool,
 }
 
 impl Producers {
@@ -82,24 +90,17 @@ impl Producers {
         }
     }
 
-    /// Notes that a producer published what can be stored.
-    pub(super) fn was_of_use(&mut self, id: u32) {
+    /// Notes that a producer will publish no more.
+    pub(super) fn close(&mut self, id: u32) {
         if let Some(producer) = self.producers.get_mut(&id) {
-            producer.useful = true;
+            producer.closed = true;
         }
     }
 
-    /// Notes that a producer will publish no more. Says whether it published anything that could be stored.
-    pub(super) fn close(&mut self, id: u32) -> bool {
-        let Some(producer) = self.producers.get_mut(&id) else { return false };
-        producer.closed = true;
-        producer.useful
-    }
-
-    /// How many are not closed and have published nothing that could be stored.
+    /// How many there are of which nothing was stored, nor is going to be.
     pub(super) fn useless(&self) -> usize {
         let all = self.producers.values();
-        all.filter(|producer| !producer.useful && !producer.closed).count()
+        all.filter(|producer| !producer.useful && producer.unconfirmed.is_empty()).count()
     }
 
     /// Bytes of what is published and not answered, to the topic of each of so many slots. Looks at each
@@ -117,23 +118,24 @@ impl Producers {
         bytes
     }
 
-    /// Forgets a producer if nothing is to come for it, and returns the slot that it leaves.
-    pub(super) fn forget_if_done(&mut self, id: u32) -> Option<usize> {
+    /// Forgets a producer if nothing is to come for it, and says what it leaves.
+    pub(super) fn forget_if_done(&mut self, id: u32) -> Option<Left> {
         let producer = self.producers.get(&id)?;
         let done = producer.closed && producer.opened.is_some() && producer.unconfirmed.is_empty();
         if done { self.forget(id) } else { None }
     }
 
-    fn forget(&mut self, id: u32) -> Option<usize> {
+    fn forget(&mut self, id: u32) -> Option<Left> {
         let producer = self.producers.remove(&id)?;
         self.unconfirmed_bytes -= producer.unconfirmed.bytes();
         self.ids.remove(&producer.handle);
-        Some(producer.slot)
+        let useless = producer.closed && !producer.useful;
+        Some(Left { slot: producer.slot, useless })
     }
 
-    /// Notes what a topic says to a producer, and gives it the client's number for it. Says which
-    /// slot the producer leaves by that; an error if there is nobody any more to be told.
-    pub(super) fn replied(&mut self, reply: &mut Reply) -> Result<Option<usize>, Nobody> {
+    /// Notes what a topic says to a producer, and gives it the client's number for it. Says what
+    /// the producer leaves by that; an error if there is nobody any more to be told.
+    pub(super) fn replied(&mut self, reply: &mut Reply) -> Result<Option<Left>, Nobody> {
         let (Reply::ProducerOpened { handle, .. }
         | Reply::ProducerRefused { handle, .. }
         | Reply::Confirmed { handle, .. }
@@ -150,6 +152,7 @@ impl Producers {
         match reply {
             Reply::ProducerOpened { last_sequence, .. } => producer.opened = Some(*last_sequence),
             Reply::Confirmed { ranges, .. } => {
+                producer.useful = true;
                 ranges.iter().for_each(|range| answered(range.sequence, range.count));
             }
             Reply::PublishRefused { sequence, count, .. } => answered(*sequence, *count),
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(producers.replied(&mut opened(id)), Ok(None));
         assert_eq!(producers.replied(&mut confirmed(id, 1, 1)), Ok(None));
         let mut last = confirmed(id, 2, 1);
-        assert_eq!(producers.replied(&mut last), Ok(Some(3)));
+        assert_eq!(producers.replied(&mut last), Ok(Some(Left { slot: 3, useless: false })));
         assert_eq!(last, confirmed(7, 2, 1), "told by the client's number");
         assert!(!producers.contains(7));
         assert_eq!(producers.unconfirmed_bytes(), 0);
@@ -247,14 +250,28 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_stored_makes_a_producer_of_no_use() {
+    fn promise_10_a_producer_is_of_use_once_something_of_it_is_stored() {
         let mut producers = Producers::default();
-        let Place { id, .. } = producers.open(1, 0);
-        producers.published(id, 1, 1, 100);
-        assert_eq!(producers.useless(), 1);
-        producers.was_of_use(id);
+        let mut all = Vec::new();
+        // One publishes nothing, one what is refused, one what is stored.
+        for handle in 0..3 {
+            let Place { id, .. } = producers.open(handle, 7);
+            assert_eq!(producers.replied(&mut opened(id)), Ok(None));
+            all.push(id);
+        }
+        assert_eq!(producers.useless(), 3);
+        producers.published(all[1], 1, 1, 100);
+        producers.published(all[2], 1, 2, 100);
+        assert_eq!(producers.useless(), 1, "what is not answered may be stored");
+        all.iter().for_each(|id| producers.close(*id));
+        let left = |useless| Some(Left { slot: 7, useless });
+        assert_eq!(producers.forget_if_done(all[0]), left(true));
+        let refusal = Refusal::new(RefusalCode::OutOfRange, "not the next");
+        let mut refused = Reply::PublishRefused { handle: all[1], sequence: 1, count: 1, refusal };
+        assert_eq!(producers.replied(&mut refused), Ok(left(true)));
+        assert_eq!(producers.replied(&mut confirmed(all[2], 1, 1)), Ok(None));
         assert_eq!(producers.useless(), 0);
-        assert!(producers.close(id));
+        assert_eq!(producers.replied(&mut confirmed(all[2], 2, 1)), Ok(left(false)));
     }
 
     #[test]
@@ -262,7 +279,8 @@ mod tests {
         let mut producers = Producers::default();
         let Place { id: old, .. } = producers.open(1, 0);
         producers.published(old, 1, 1, 100);
-        assert_eq!(producers.replied(&mut refused(old)), Ok(Some(0)));
+        let left = Left { slot: 0, useless: false };
+        assert_eq!(producers.replied(&mut refused(old)), Ok(Some(left)));
         assert_eq!(producers.unconfirmed_bytes(), 0);
         let Place { id: new, .. } = producers.open(1, 0);
         producers.published(new, 1, 1, 50);

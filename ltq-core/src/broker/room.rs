@@ -40,22 +40,22 @@ impl Room {
     }
 
     /// Whether the session, which has these producers, may read on. If not, what keeps it wakes this task
-    /// when there is room. One without a producer adds no publish by what it says, but makes room by what it
-    /// settles: it is read however many publishes there are.
+    /// when there is room. A hold [of publishes](Hold::is_of_publishes) comes last: it keeps those alone,
+    /// and one without a producer has none.
     pub(super) fn poll(
         &mut self,
         producers: &Producers,
         context: &Context<'_>,
     ) -> Result<(), Hold> {
         self.unread.poll_room(context)?;
+        self.blocked.retain_mut(|(inbox, ticket)| inbox.poll_room(ticket, context).is_pending());
+        if !self.blocked.is_empty() {
+            return Err(Hold::InboxEntries);
+        }
         let unconfirmed = producers.unconfirmed_bytes();
         if unconfirmed as u64 > self.shared.settings.publish_bytes_max {
             // The confirm comes through the outbox, which wakes this task.
             return Err(Hold::PublishBytes);
-        }
-        self.blocked.retain_mut(|(inbox, ticket)| inbox.poll_room(ticket, context).is_pending());
-        if !self.blocked.is_empty() {
-            return Err(Hold::InboxEntries);
         }
         if producers.len() == 0 {
             self.outstanding.leave();

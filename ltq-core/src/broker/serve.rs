@@ -160,6 +160,7 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         shared.counters.connections_given_up.fetch_add(1, Ordering::Relaxed);
     }
     while sessions.join_next().await.is_some() {}
+    shared.left(&together);
 }
 
 fn silent(shared: &Shared, connection: &dyn Connection) {

@@ -58,6 +58,7 @@ pub(super) async fn run(
     stranger: Option<Stranger>,
 ) -> Result<(), SessionError> {
     let mut session = Session::new(shared, peer, stream, together);
+    let is_alone = stranger.is_none();
     session.stranger = stranger;
     let result = poll_fn(|context| session.poll(context)).await;
     // A peer that is refused hears what was answered before: what is stored and not said to be is
@@ -67,6 +68,10 @@ pub(super) async fn run(
     }
     // Whatever happened, topics learn at once that the session is gone, before the goodbye.
     session.handles.end();
+    let flooded = |refusal: &Refusal| refusal.code == RefusalCode::Flooding;
+    if is_alone || matches!(&result, Err(SessionError::Refused(refusal)) if flooded(refusal)) {
+        session.shared.left(&session.together);
+    }
     // Nor does what waited for it keep others waiting.
     session.outbox.close();
     (session.heard, session.outgoing) = Default::default();
@@ -104,7 +109,9 @@ struct Session {
     /// How much the next read may take.
     read_bytes: usize,
     memory: ReadMemory,
-    /// There may be whole frames in `read`, for which there is no room.
+    /// Its publishes wait, at the first of which it stops.
+    publishes_wait: bool,
+    /// It has stopped there, and there may be whole frames in `read`.
     paused: bool,
     /// What of `read` is counted as half-read, against the node's limit or as free.
     partial: Partial,
@@ -156,6 +163,7 @@ impl Session {
             read: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             memory: ReadMemory::default(),
+            publishes_wait: false,
             paused: false,
             partial: Partial::default(),
             half_read: 0,
@@ -348,7 +356,9 @@ impl Session {
     /// Reads once.
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Result<Read, SessionError> {
         self.make_room()?;
-        let (max, capacity) = (self.read_bytes, self.read.capacity());
+        // What follows on a publish that waits is kept: little of it.
+        let max = if self.publishes_wait { READ_BYTES_MIN } else { self.read_bytes };
+        let capacity = self.read.capacity();
         let count = match self.recv.poll_recv(context, &mut self.read, max) {
             Poll::Pending => return Ok(Read::Wait),
             Poll::Ready(count) => count?,
@@ -364,7 +374,9 @@ impl Session {
         if self.read.capacity() > capacity {
             self.memory = ReadMemory { capacity: self.read.capacity(), pinned: 0 };
         }
-        if count == max {
+        if self.publishes_wait {
+            // It says nothing of how much comes.
+        } else if count == max {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         } else if count < max / 4 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
@@ -376,7 +388,7 @@ impl Session {
     fn poll_room(&mut self, context: &Context<'_>) -> Attention {
         let (hold, attention) = if self.write.len() >= self.shared.settings.answer_bytes_max {
             (Some(Hold::AnswerBytes), Attention::Behind)
-        } else if let Err(hold) = self.handles.poll_room(context) {
+        } else if let Err(hold) = self.poll_handles_room(context) {
             (Some(hold), Attention::Behind)
         } else if self.shared.partials.poll_room(&self.partial, context).is_pending() {
             (Some(Hold::PartialBytesTotal), Attention::Crowded)
@@ -392,20 +404,29 @@ impl Session {
         attention
     }
 
+    /// What a peer says to its deliveries makes room, and is not to wait for room itself: it is read while
+    /// publishes wait, until there is one of them before it.
+    fn poll_handles_room(&mut self, context: &Context<'_>) -> Result<(), Hold> {
+        let room = self.handles.poll_room(context);
+        self.publishes_wait = room.is_err_and(Hold::is_of_publishes);
+        if self.publishes_wait && !self.decoder.is_publish(&self.read) { Ok(()) } else { room }
+    }
+
     /// Says whether there was any.
     fn take_frames(&mut self) -> Result<bool, SessionError> {
         let mut any = false;
-        while let Some(frame) =
-            self.decoder.decode(&mut self.read).map_err(|error| undecodable(&error))?
-        {
+        loop {
+            if self.publishes_wait && self.decoder.is_publish(&self.read) {
+                self.paused = true;
+                break;
+            }
+            let frame = self.decoder.decode(&mut self.read).map_err(|error| undecodable(&error))?;
+            let Some(frame) = frame else { break };
             any = true;
             self.handles.standing().check()?;
             let opens = matches!(frame, Frame::OpenProducer { .. });
             self.handle(frame)?;
-            if opens && self.handles.is_crowded() {
-                self.paused = true;
-                break;
-            }
+            self.publishes_wait |= opens && self.handles.is_crowded();
         }
         self.watch.received(any, !self.read.is_empty());
         Ok(any)

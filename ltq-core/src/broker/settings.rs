@@ -55,8 +55,10 @@ pub struct BrokerSettings {
     pub handles_per_address_max: Option<usize>,
     /// The most frames of one connection within a second that cost work and bring nothing: pings,
     /// requests that are refused, numbers that name nothing, credit that was given before or is taken
-    /// back, ends of subscriptions that were given nothing, of producers that published nothing that can be
-    /// stored, and publishes of what cannot be stored.
+    /// back, and publishes of what cannot be stored. Counted apart, and up to `subscriptions_max` and
+    /// `producers_max` together where that is more: ends of subscriptions that were given nothing, and of
+    /// producers of which nothing was stored; those of connections that are gone within their first second
+    /// for their [`Origin`](crate::Origin), where there is one.
     /// Beyond it the stream that sent the last is ended, and those that say hello. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by using them, at once and in each minute;
@@ -74,8 +76,9 @@ pub struct BrokerSettings {
     /// Default: 60 s.
     pub lockout_max: Duration,
     /// The most addresses of which it is remembered which brought wrong tokens, and the same for those
-    /// which made topics by use, and channels, some 120 bytes for each; the one seen longest ago is
-    /// forgotten for a further one. 1 to 10,000,000. Default: 4,096.
+    /// which made topics by use, and channels, and those whose connections closed much without use, some
+    /// 120 bytes for each; the one seen longest ago is forgotten for a further one. 1 to 10,000,000.
+    /// Default: 4,096.
     pub addresses_known_max: usize,
     /// The most requests of operators that one connection has unanswered, on all of its streams.
     /// Default: 16.
@@ -97,12 +100,11 @@ pub struct BrokerSettings {
     /// The same for all streams together. At least `answer_bytes_max`. Default: 256 MiB.
     pub answer_bytes_total_max: usize,
     /// Bytes that one stream may have published and not yet confirmed, each publish counting 256
-    /// bytes more than its records; beyond it the broker reads no more from that stream. Default:
-    /// 16 MiB.
+    /// bytes more than its records; beyond it the next publish of that stream waits, and what is said
+    /// behind it. Default: 16 MiB.
     pub publish_bytes_max: u64,
-    /// The same for all streams of a connection, those that are gone included; beyond it the broker
-    /// reads no more from any of them that has publishes unconfirmed, and beyond twice as much from
-    /// none that has a producer. At least `publish_bytes_max`. `None`, the default: twice that.
+    /// The same for all streams of a connection, those that are gone included; beyond it the next
+    /// publish waits of any of them that has publishes unconfirmed, and beyond twice as much of all. At least `publish_bytes_max`. `None`, the default: twice that.
     pub publish_bytes_per_connection_max: Option<u64>,
     /// The same for all connections of one [`Origin`](crate::Origin), where there is one. At least
     /// `publish_bytes_max`. `None`, the default: a quarter of `publish_bytes_total_max`, or

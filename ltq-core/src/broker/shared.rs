@@ -18,6 +18,7 @@ use super::{
     draining::Draining,
     figures::{BrokerUse, Refusals},
     holds::Holds,
+    in_vain::Leavings,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     places::Places,
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     /// Subscriptions and producers of all connections.
     pub(super) handles: Arc<Places>,
     shares: Shares,
+    /// What connections that are gone did in vain.
+    pub(super) leavings: Leavings,
     topics: Mutex<BTreeMap<TopicName, Arc<Inbox>>>,
     sessions: AtomicU64,
     /// The sessions that want to hear when the node stops.
@@ -113,6 +116,7 @@ impl Shared {
             partials: Partials::new(settings.partial_bytes_total_max),
             handles: Arc::new(Places::new(settings.handles_total_max)),
             shares: Shares::new(&settings),
+            leavings: Leavings::new(&settings),
             store,
             instance: instance(&environment),
             environment,
@@ -156,6 +160,17 @@ impl Shared {
             address: self.shares.of(origin),
         };
         Together::new(common, &self.settings)
+    }
+
+    /// A connection is over, or one of its streams for a flood: who comes from there next goes on
+    /// where it was.
+    pub(super) fn left(&self, together: &Together) {
+        self.leavings.add(together.origin, together.in_vain.leave());
+    }
+
+    /// How many addresses were forgotten for want of room.
+    pub(super) fn addresses_forgotten(&self) -> u64 {
+        self.door.addresses_forgotten() + self.leavings.forgotten()
     }
 
     /// The way to somebody who is alone with it, of this program.

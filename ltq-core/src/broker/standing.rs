@@ -7,7 +7,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{door, places::Open, producers::Producers, shared::Shared, together::Together};
+use super::{
+    door,
+    in_vain::{Vain, VainMax},
+    places::Open,
+    producers::Producers,
+    shared::Shared,
+    together::Together,
+};
 use crate::{
     Action, Address, AdminRequest, AdminResponse, Grant, Origin, Peer, Refusal, RefusalCode, Seat,
     TopicName,
@@ -27,7 +34,7 @@ pub(super) struct Standing {
 impl Standing {
     /// Of one stream of those that share `together`.
     pub(super) fn new(shared: Arc<Shared>, together: Arc<Together>, peer: &Peer) -> Self {
-        let futile = Futile::new(together, shared.settings.futile_frames_max);
+        let futile = Futile::new(together);
         Self { shared, peer: peer.address.clone(), grant: None, futile }
     }
 
@@ -43,13 +50,18 @@ impl Standing {
     /// Whether a stream may begin on its connection now.
     ///
     /// # Errors
-    /// [`RefusalCode::Flooding`] when those before brought too much that brings nothing.
+    /// [`RefusalCode::Flooding`] when those before, here or on connections of the same address that are
+    /// gone, did too much that brings nothing.
     pub(super) fn may_begin(&self) -> Result<(), Refusal> {
-        if !self.futile.together.is_flooding(self.futile.max) {
-            return Ok(());
-        }
+        let Together { in_vain, origin, .. } = &*self.futile.together;
+        let over = in_vain.over().map(|vain| (vain, "streams of this connection did that before"));
+        let over = over.or_else(|| {
+            let ends = self.shared.leavings.are_over(*origin).then_some(Vain::End)?;
+            Some((ends, "connections of this address did that before"))
+        });
+        let Some((vain, before)) = over else { return Ok(()) };
         self.shared.counters.sessions_flooding.fetch_add(1, Ordering::Relaxed);
-        Err(self.futile.refusal("what streams opened that have ended"))
+        Err(refusal(in_vain.max(), vain, before))
     }
 
     /// Whether it is to be served any longer.
@@ -123,11 +135,17 @@ impl Standing {
         self.futile.note(what);
     }
 
+    /// It closed something that it had opened and not used; too much of it shows in
+    /// [`check`](Self::check).
+    pub(super) fn useless(&mut self, what: &str) {
+        self.futile.count(Vain::End, what);
+    }
+
     /// It ends, and so much that it had open was of no use to anybody.
     pub(super) fn ended(&self, useless: usize) {
         if useless > 0 {
             let count = u32::try_from(useless).unwrap_or(u32::MAX);
-            self.futile.together.futile(count, self.futile.max);
+            self.futile.together.in_vain.note(Vain::End, count);
         }
     }
 
@@ -160,7 +178,6 @@ impl Standing {
 #[derive(Debug)]
 struct Futile {
     together: Arc<Together>,
-    max: u32,
     /// So many more that are not the peer's fault.
     spared: u64,
     /// When it was spared something that it may have brought about by itself.
@@ -170,8 +187,8 @@ struct Futile {
 }
 
 impl Futile {
-    const fn new(together: Arc<Together>, max: u32) -> Self {
-        Self { together, max, spared: 0, spared_at: None, flood: None }
+    const fn new(together: Arc<Together>) -> Self {
+        Self { together, spared: 0, spared_at: None, flood: None }
     }
 
     fn note(&mut self, what: &str) {
@@ -179,17 +196,15 @@ impl Futile {
             self.spared -= 1;
             return;
         }
-        if self.together.futile(1, self.max) {
-            self.flood = Some(self.refusal(what));
-        }
+        self.count(Vain::Frame, what);
     }
 
-    fn refusal(&self, what: &str) -> Refusal {
-        let detail = format!(
-            "more than {} frames within a second that bring nothing; the last was {what}",
-            self.max
-        );
-        Refusal::new(RefusalCode::Flooding, detail)
+    fn count(&mut self, vain: Vain, what: &str) {
+        let in_vain = &self.together.in_vain;
+        if in_vain.note(vain, 1) {
+            let last = format!("the last was {what}");
+            self.flood = Some(refusal(in_vain.max(), vain, &last));
+        }
     }
 
     fn spare(&mut self, frames: u64) {
@@ -205,6 +220,12 @@ impl Futile {
     }
 }
 
+fn refusal(max: VainMax, vain: Vain, more: &str) -> Refusal {
+    let (max, what) = max.told(vain);
+    let detail = format!("more than {max} {what} within a second; {more}");
+    Refusal::new(RefusalCode::Flooding, detail)
+}
+
 /// Settlements and credit that a client may have sent for a subscription when it hears of its end.
 const CROSSING_FRAMES: u64 = 64;
 const SPARED_AGAIN: Duration = Duration::from_secs(1);
@@ -215,10 +236,11 @@ const SPARED_MAX: u64 = 1 << 17;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::budget::Budget;
+    use crate::broker::{budget::Budget, settings::BrokerSettings};
 
     fn of_at_most(max: u32) -> Futile {
-        Futile::new(Together::of(Arc::new(Budget::new(0))), max)
+        let settings = BrokerSettings { futile_frames_max: max, ..BrokerSettings::default() };
+        Futile::new(Together::with(Arc::new(Budget::new(0)), &settings))
     }
 
     /// How many are allowed at once.

@@ -6,15 +6,14 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use super::{
     budget::Budget,
     holds::{Hold, Holds},
+    in_vain::{InVain, VainMax},
     outbox::Outbox,
     places::{Open, Places},
     settings::BrokerSettings,
@@ -41,7 +40,8 @@ pub(super) struct Together {
     waited_for: AtomicBool,
     /// Memory of short frames that are there in part.
     half_read_bytes: AtomicUsize,
-    futile: Mutex<Futile>,
+    /// What brought nothing.
+    pub(super) in_vain: InVain,
     /// Publishes that are not answered, here and of all connections of the address.
     pub(super) publishes: Budget,
     pub(super) address: Option<Arc<Share>>,
@@ -64,14 +64,6 @@ pub(super) struct Common {
     pub(super) address: Option<Arc<Share>>,
 }
 
-/// Frames that brought nothing since a moment. The clock is looked at once for as many of them as are
-/// allowed in a second.
-#[derive(Debug, Default)]
-struct Futile {
-    count: u32,
-    began: Option<Instant>,
-}
-
 impl Together {
     pub(super) fn new(common: Common, settings: &BrokerSettings) -> Arc<Self> {
         let Common { delivered, answers, holds, handles, origin, address } = common;
@@ -90,7 +82,7 @@ impl Together {
             waiting: Mutex::default(),
             waited_for: AtomicBool::new(false),
             half_read_bytes: AtomicUsize::new(0),
-            futile: Mutex::default(),
+            in_vain: InVain::new(VainMax::of(settings)),
         })
     }
 
@@ -253,7 +245,11 @@ impl Together {
 impl Together {
     /// With the usual limits.
     pub(super) fn of(delivered: Arc<Budget>) -> Arc<Self> {
-        let settings = BrokerSettings::default();
+        Self::with(delivered, &BrokerSettings::default())
+    }
+
+    /// With these limits.
+    pub(super) fn with(delivered: Arc<Budget>, settings: &BrokerSettings) -> Arc<Self> {
         let handles = Arc::new(Places::new(settings.handles_total_max));
         let answers = Arc::new(Budget::new(settings.answer_bytes_total_max));
         let common = Common {
@@ -264,34 +260,9 @@ impl Together {
             origin: None,
             address: None,
         };
-        Self::new(common, &settings)
+        Self::new(common, settings)
     }
 }
-
-impl Together {
-    /// So many frames brought nothing. Says whether more than `max` on all streams did within a second.
-    pub(super) fn futile(&self, count: u32, max: u32) -> bool {
-        let mut futile = self.futile.lock();
-        let began = *futile.began.get_or_insert_with(Instant::now);
-        futile.count = futile.count.saturating_add(count);
-        if futile.count <= max {
-            return false;
-        }
-        if began.elapsed() < WINDOW {
-            return true;
-        }
-        *futile = Futile { count, began: Some(Instant::now()) };
-        false
-    }
-
-    /// Whether that is so now, without one more.
-    pub(super) fn is_flooding(&self, max: u32) -> bool {
-        let futile = self.futile.lock();
-        futile.count > max && futile.began.is_some_and(|began| began.elapsed() < WINDOW)
-    }
-}
-
-const WINDOW: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 #[path = "together_tests.rs"]

@@ -160,13 +160,3 @@ fn promise_9_half_read_frames_are_free_up_to_a_limit_of_their_connection() {
     assert!(!together.half_read(1, most + 1));
     assert!(together.half_read(most + 1, most), "one that goes on is looked at anew");
 }
-
-#[tokio::test(start_paused = true)]
-async fn promise_10_frames_that_bring_nothing_are_counted_over_all_streams() {
-    let together = Together::of(Arc::new(Budget::new(0)));
-    assert!((0..100).all(|_| !together.futile(1, 100)));
-    assert!(together.futile(1, 100));
-    tokio::time::advance(WINDOW).await;
-    assert!((0..100).all(|_| !together.futile(1, 100)));
-    assert!(together.futile(1, 100));
-}

@@ -278,6 +278,12 @@ impl Decoder {
         Ok(whole.saturating_sub(buffer.len()))
     }
 
+    /// Whether the frame at the front of `buffer` is a [`Frame::Publish`], as far as it can be told.
+    #[must_use]
+    pub fn is_publish(&self, buffer: &[u8]) -> bool {
+        buffer.get(LENGTH_BYTES).is_some_and(|kind| *kind == FrameType::Publish as u8)
+    }
+
     fn peek_length(&self, mut buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
         if buffer.len() < LENGTH_BYTES {
             return Ok(None);

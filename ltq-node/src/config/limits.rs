@@ -45,7 +45,8 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handles_per_address_max: Option<usize>,
     /// The most frames of one connection within a second that bring nothing: pings, requests that are
-    /// refused, numbers that name nothing. Beyond it the stream is ended. Default: 10,000.
+    /// refused, numbers that name nothing; and of ends of what was opened and not used, unless
+    /// `subscriptions_max` and `producers_max` are more. Beyond it the stream is ended. Default: 10,000.
     pub futile_frames_max: u32,
     /// The most topics that peers of one address make by use, at once and in each minute; those of
     /// this machine are not counted. Default: 1,000.

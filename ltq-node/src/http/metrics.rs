@@ -101,9 +101,11 @@ const BROKER: &[Figure<BrokerCounters>] = &[
         |c| c.connections_refused_by_address,
     ),
     ("ltq_streams_failed_total", "Streams that ended by a refusal or a cut.", |c| c.streams_failed),
-    ("ltq_streams_flooding_total", "Streams ended for frames that bring nothing.", |c| {
-        c.streams_flooding
-    }),
+    (
+        "ltq_streams_flooding_total",
+        "Streams ended, or not begun, for frames that bring nothing and ends of what was not used.",
+        |c| c.streams_flooding,
+    ),
     ("ltq_streams_revoked_total", "Streams ended because their token or identity went.", |c| {
         c.streams_revoked
     }),
@@ -123,7 +125,7 @@ const BROKER: &[Figure<BrokerCounters>] = &[
     ),
     (
         "ltq_addresses_forgotten_total",
-        "Addresses whose wrong tokens or new topics were forgotten for want of room.",
+        "Addresses of which what they did wrong or made was forgotten for want of room.",
         |c| c.addresses_forgotten,
     ),
     (

@@ -84,7 +84,9 @@ impl Link {
         now: Instant,
     ) {
         let Some(limits) = self.limits() else { return };
-        let Some(frame) = consumer.subscribe_frame(generation, limits.credit_max) else { return };
+        let at = (&*self.server, self.instance);
+        let frame = consumer.subscribe_frame(at, generation, limits.credit_max);
+        let Some(frame) = frame else { return };
         if consumer.place.get().is_none() {
             let number = self.new_lane(config, now);
             consumer.place.set(number);

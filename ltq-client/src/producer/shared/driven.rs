@@ -74,13 +74,16 @@ impl ProducerShared {
         Ok(())
     }
 
-    /// It is not open, or not any more. Returns when to ask again.
-    pub(crate) fn handle_open_refused(&self, refusal: &Refusal) -> Again {
+    /// It is not open, or not any more. Returns when to ask again, which is by `later` then.
+    pub(crate) fn handle_open_refused(&self, refusal: &Refusal, later: Instant) -> Again {
         let mut core = self.core.lock();
         if !core.opening.is_asked() && !core.window.is_open() {
             return Again::Never;
         }
-        if !core.opening.is_first() || refusal.code == RefusalCode::Stopping {
+        if !core.opening.is_first()
+            || refusal.code == RefusalCode::Stopping
+            || core.opening.asks_again(refusal, later)
+        {
             // A broker that forgot it wants it to begin anew.
             let forgotten = core.opening.is_asked()
                 && refusal.code == RefusalCode::OutOfRange

@@ -3,7 +3,7 @@
 use super::{Handles, TopicSlot};
 use crate::{
     Action, Refusal, TopicName,
-    broker::{inbox::Entry, places::Kind},
+    broker::{inbox::Entry, places::Kind, producers::Left},
     model::Event,
 };
 
@@ -49,6 +49,14 @@ impl Handles {
         };
         self.slots.insert(topic.clone(), index);
         Ok(index)
+    }
+
+    /// A producer is gone.
+    pub(super) fn leave_producer(&mut self, left: Left) {
+        if left.useless {
+            self.standing.useless("the end of a producer of which nothing was stored");
+        }
+        self.leave_slot(left.slot, Kind::Producer);
     }
 
     /// One user of a slot less; a slot without users detaches the session from the topic.
