@@ -79,15 +79,16 @@ impl StopHandle {
     }
 }
 
+/// What a handler is told of a message, the duty to answer for it, and which attempt it is; or what a stream says else.
+type Next<R> = Option<Result<(R, Token, u32), ConsumeError>>;
+
 /// Where the messages come from: one node, or all of a cluster.
 pub(super) trait Source: fmt::Debug + Send + 'static {
     /// What a handler is told of a message.
     type Received;
 
     /// The next one, and the duty to answer for it.
-    fn next(
-        &mut self,
-    ) -> impl Future<Output = Option<Result<(Self::Received, Token, u32), ConsumeError>>> + Send;
+    fn next(&mut self) -> impl Future<Output = Next<Self::Received>> + Send;
 
     /// Asks for more time for everything that came and was not taken.
     fn touch_waiting(&mut self);
@@ -104,7 +105,7 @@ pub(super) trait Source: fmt::Debug + Send + 'static {
 impl Source for Consumer {
     type Received = Received;
 
-    async fn next(&mut self) -> Option<Result<(Received, Token, u32), ConsumeError>> {
+    async fn next(&mut self) -> Next<Received> {
         Some(Self::next(self).await?.map(|delivery| {
             let (received, token) = delivery.split();
             let attempt = received.attempt;
@@ -132,7 +133,7 @@ impl Source for Consumer {
 impl Source for ClusterConsumer {
     type Received = ClusterReceived;
 
-    async fn next(&mut self) -> Option<Result<(ClusterReceived, Token, u32), ConsumeError>> {
+    async fn next(&mut self) -> Next<ClusterReceived> {
         Some(match Self::next(self).await? {
             Ok(delivery) => {
                 let node = delivery.node().clone();
