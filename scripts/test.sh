@@ -18,7 +18,7 @@ eval "$exports"
 # What cannot be shown here is told again at the end, where it is seen.
 skipped=
 for required in "NAMESPACES torments of a cluster, and bad networks" "MOUNTS full and read-only devices, and files of hosts" \
-    "SOCKETS listeners whose sockets fail" \
+    "DISKS a node's disk that refuses writes" "SOCKETS listeners whose sockets fail" \
     "FAKETIME steps of wall clocks"; do
     name=REQUIRE_${required%% *}
     [ -n "${!name-}" ] || skipped="$skipped

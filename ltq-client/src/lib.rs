@@ -53,8 +53,8 @@ pub use cluster::{
     ClusterBuilder, ClusterConsumeError, ClusterConsumer, ClusterConsumerBuilder,
     ClusterConsumerFigures, ClusterDelivery, ClusterError, ClusterFigures, ClusterLeaveError,
     ClusterPendingBatch, ClusterPendingReceipt, ClusterProducer, ClusterProducerBuilder,
-    ClusterPublishError, ClusterReceipt, ConsumedNode, Failover, ID_HEADER, NodeFigures,
-    NodeNotUsed, NodeStatus, NodesNotUsed, SubscriptionState,
+    ClusterPublishError, ClusterReceipt, ClusterReceived, ConsumedNode, Failover, ID_HEADER,
+    NodeFigures, NodeNotUsed, NodeStatus, NodesNotUsed, SubscriptionState,
 };
 pub use consumer::{
     Batch, Consumer, ConsumerBuilder, ConsumerSeat, CreditUse, Delivery, ForEach, ForEachSummary,

@@ -21,6 +21,8 @@ pub mod require {
     pub const NAMESPACES: &str = "REQUIRE_NAMESPACES";
     /// To mount file systems.
     pub const MOUNTS: &str = "REQUIRE_MOUNTS";
+    /// To make disks that refuse writes.
+    pub const DISKS: &str = "REQUIRE_DISKS";
     /// To take sockets from other processes.
     pub const SOCKETS: &str = "REQUIRE_SOCKETS";
     /// Wall clocks that can be stepped.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 fn root() -> PathBuf {
@@ -121,6 +122,32 @@ fn files_stay_small_enough_to_hold_in_the_head() {
             let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
             assert!(lines <= LINES_MAX, "{} has {lines} lines", path.display());
         }
+    }
+}
+
+/// Tests of brokers in their own process have features that simulations ask for, as cargo builds each crate once.
+#[test]
+fn nothing_that_ships_has_what_simulations_ask_for() {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    for package in ["ltq-node", "ltq-client", "ltq-mesh"] {
+        let mut tree = Command::new(cargo);
+        tree.args(["tree", "--offline", "--package", package, "--all-features"]);
+        // Without what tests depend on.
+        tree.args(["--edges", "normal,build", "--prefix", "none", "--format", "{lib} {f}"]);
+        let output = tree.current_dir(root()).output().expect("cargo runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let others = told.lines().filter_map(|line| line.split_once(' '));
+        let others = others.filter(|(name, _)| *name != package.replace('-', "_"));
+        let mut count = 0;
+        for (name, features) in others.filter(|(name, _)| name.starts_with("ltq_")) {
+            count += 1;
+            let mut features = features.split(',');
+            let bad = features.find(|it| ["processes", "simulation", "conformance"].contains(it));
+            assert_eq!(bad, None, "of {name}, by {package}");
+        }
+        assert!(count > 0, "{told}");
     }
 }
 

@@ -18,13 +18,22 @@ use tokio::{sync::watch, task::JoinSet};
 const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 const KEYS: u32 = 12;
 /// How long a publish may wait while nodes are drained and restarted, but for what this machine has to do besides.
-const WAITS_MAX: Duration = Duration::from_secs(1);
+const WAITS_MAX: Duration = Duration::from_millis(300);
 
-async fn start(folder: &Path, name: &str, port: u16, registry: &str) -> NodeProcess {
+/// Starts a node. What keeps it from running is known from then on.
+async fn start(
+    stalls: &Stalls,
+    folder: &Path,
+    name: &str,
+    port: u16,
+    registry: &str,
+) -> NodeProcess {
     let config = folder.join("ltq.toml");
     let config = config.to_str().expect("a path");
     let more = ["--node", name, "--registry", registry, "--config", config];
-    NodeProcess::start(&folder.join(name), port, &more).await.expect("a node")
+    let node = NodeProcess::start(&folder.join(name), port, &more).await.expect("a node");
+    stalls.watch_process(node.pid());
+    node
 }
 
 /// The last number of each key that was consumed.
@@ -90,9 +99,12 @@ async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart(
     std::fs::write(folder.path().join("ltq.toml"), config).expect("written");
     let registry = RegistryProcess::start(0, &["--heartbeat", "200ms"]).await.expect("a registry");
     let at = registry.address().to_string();
+    let stalls = Stalls::watch();
+    stalls.watch_process(Some(std::process::id()));
+    stalls.watch_process(registry.pid());
     let mut nodes = BTreeMap::new();
     for name in NAMES {
-        nodes.insert(name, start(folder.path(), name, 0, &at).await);
+        nodes.insert(name, start(&stalls, folder.path(), name, 0, &at).await);
     }
     registry.until("all are there", |nodes| nodes.len() == NAMES.len()).await;
     let cluster = Cluster::builder().registry(&at).connect().await.expect("a cluster");
@@ -102,7 +114,6 @@ async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart(
     let producer = cluster.producer_builder("orders").ordered(Availability::Move);
     let producer = producer.open().await.expect("a producer");
     let (stop, stopped) = watch::channel(false);
-    let stalls = Stalls::watch();
     let mut publishing = JoinSet::new();
     for key in 0..KEYS {
         let watching = consumed.subscribe();
@@ -120,7 +131,7 @@ async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart(
         let port = node.port();
         assert!(node.terminate().await.expect("it ends").success(), "{name} was not drained");
         more(100).await;
-        nodes.insert(name, start(folder.path(), name, port, &at).await);
+        nodes.insert(name, start(&stalls, folder.path(), name, port, &at).await);
         let all = |nodes: &[serde_json::Value]| {
             nodes.len() == NAMES.len() && nodes.iter().all(|node| node["state"] == "ready")
         };

@@ -49,6 +49,10 @@ async fn promises_1_2_5_6_and_14_hold_for_a_cluster_and_a_mesh_in_trouble() {
     if !torment::has_devices() {
         skipped(require::MOUNTS, "full devices of nodes", &"mounting is not allowed here");
     }
+    if !torment::has_disks() {
+        let why = "there may be no disk of zram; see scripts/permitted.sh";
+        skipped(require::DISKS, "a device that refuses writes", &why);
+    }
     let (mut used, mut runs) = (BTreeMap::<String, u64>::new(), 0);
     for seed in 1..=3 {
         let Some(account) = torment(Setting::Cluster, seed, 30).await else { continue };

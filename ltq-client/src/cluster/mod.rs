@@ -28,7 +28,8 @@ pub use builder::ClusterBuilder;
 pub use choice::Choice;
 pub use consumer::{
     ClusterBatch, ClusterConsumeError, ClusterConsumer, ClusterConsumerBuilder,
-    ClusterConsumerFigures, ClusterDelivery, ClusterLeaveError, ConsumedNode, SubscriptionState,
+    ClusterConsumerFigures, ClusterDelivery, ClusterLeaveError, ClusterReceived, ConsumedNode,
+    SubscriptionState,
 };
 pub use error::{ClusterBatchError, ClusterError, ClusterPublishError, NodeNotUsed, NodesNotUsed};
 pub(crate) use members::Members;

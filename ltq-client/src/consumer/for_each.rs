@@ -19,11 +19,15 @@ use tracing::{debug, error, warn};
 
 use super::{
     Consumer,
-    delivery::{Delivery, Received, Token, requeue},
+    delivery::{Received, Token, requeue},
 };
-use crate::{Backoff, ClusterConsumeError, ClusterConsumer, ConsumeError, connection::deadline};
+use crate::{
+    Backoff, ClusterConsumeError, ClusterConsumer, ClusterReceived, ConsumeError,
+    connection::deadline,
+};
 
-/// A consumer, of one node or of a cluster, that runs a handler for each message: a future, to be awaited.
+/// A consumer, of one node or of a cluster, that runs a handler for each message: a future, to be awaited. A
+/// handler is given what came, as [`Received`] or as [`ClusterReceived`].
 ///
 /// Each message is handled in a task of its own, so that handlers run in parallel where the
 /// runtime has several threads. Returned `Ok` acks it. An error, or a panic, gives it back with a
@@ -37,8 +41,8 @@ use crate::{Backoff, ClusterConsumeError, ClusterConsumer, ConsumeError, connect
 /// have handled their answers. Dropping it aborts the handlers that run at their next await, and
 /// gives their messages back.
 #[must_use = "it does nothing before it is awaited"]
-pub struct ForEach<H> {
-    source: Source,
+pub struct ForEach<H, C = Consumer> {
+    source: C,
     concurrency: usize,
     handler: H,
     backoff: Backoff,
@@ -75,61 +79,92 @@ impl StopHandle {
     }
 }
 
+/// What a handler is told of a message, the duty to answer for it, and which attempt it is; or what a stream says else.
+type Next<R> = Option<Result<(R, Token, u32), ConsumeError>>;
+
 /// Where the messages come from: one node, or all of a cluster.
-#[derive(Debug)]
-pub(crate) enum Source {
-    One(Box<Consumer>),
-    Many(ClusterConsumer),
+pub(super) trait Source: fmt::Debug + Send + 'static {
+    /// What a handler is told of a message.
+    type Received;
+
+    /// The next one, and the duty to answer for it.
+    fn next(&mut self) -> impl Future<Output = Next<Self::Received>> + Send;
+
+    /// Asks for more time for everything that came and was not taken.
+    fn touch_waiting(&mut self);
+
+    /// How long a delivery may take.
+    fn timeout(&self) -> Duration;
+
+    fn entropy(&self) -> Arc<dyn Entropy>;
+
+    /// Ends it; what went wrong, in words.
+    fn close(self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-impl Source {
-    async fn next(&mut self) -> Option<Result<Delivery, ConsumeError>> {
-        match self {
-            Self::One(consumer) => consumer.next().await,
-            Self::Many(consumer) => Some(match consumer.next().await? {
-                Ok(delivery) => Ok(delivery.into_delivery()),
-                Err(ClusterConsumeError::Node { error, .. }) => Err(error),
-                Err(ClusterConsumeError::Refused { refusal, .. }) => {
-                    Err(ConsumeError::Ended(refusal))
-                }
-            }),
-        }
+impl Source for Consumer {
+    type Received = Received;
+
+    async fn next(&mut self) -> Next<Received> {
+        Some(Self::next(self).await?.map(|delivery| {
+            let (received, token) = delivery.split();
+            let attempt = received.attempt;
+            (received, token, attempt)
+        }))
     }
 
     fn touch_waiting(&mut self) {
-        match self {
-            Self::One(consumer) => consumer.touch_waiting(),
-            Self::Many(consumer) => consumer.touch_waiting(),
-        }
+        Self::touch_waiting(self);
     }
 
     fn timeout(&self) -> Duration {
-        match self {
-            Self::One(consumer) => consumer.timeout(),
-            Self::Many(consumer) => consumer.shortest_timeout(),
-        }
+        Self::timeout(self)
     }
 
     fn entropy(&self) -> Arc<dyn Entropy> {
-        match self {
-            Self::One(consumer) => consumer.shared.hub.config.entropy.clone(),
-            Self::Many(consumer) => consumer.entropy(),
-        }
+        self.shared.hub.config.entropy.clone()
     }
 
-    async fn close(self) {
-        let lost = match self {
-            Self::One(consumer) => consumer.close().await.err().map(|error| error.to_string()),
-            Self::Many(consumer) => consumer.close().await.err().map(|error| error.to_string()),
-        };
-        if let Some(error) = lost {
-            warn!(error, "the last answers may be lost");
-        }
+    async fn close(self) -> Result<(), String> {
+        Self::close(self).await.map_err(|error| error.to_string())
     }
 }
 
-impl<H> ForEach<H> {
-    pub(crate) fn new(source: Source, concurrency: usize, handler: H) -> Self {
+impl Source for ClusterConsumer {
+    type Received = ClusterReceived;
+
+    async fn next(&mut self) -> Next<ClusterReceived> {
+        Some(match Self::next(self).await? {
+            Ok(delivery) => {
+                let node = delivery.node().clone();
+                let (received, token) = delivery.into_delivery().split();
+                let attempt = received.attempt;
+                Ok((ClusterReceived { node, received }, token, attempt))
+            }
+            Err(ClusterConsumeError::Node { error, .. }) => Err(error),
+            Err(ClusterConsumeError::Refused { refusal, .. }) => Err(ConsumeError::Ended(refusal)),
+        })
+    }
+
+    fn touch_waiting(&mut self) {
+        Self::touch_waiting(self);
+    }
+
+    fn timeout(&self) -> Duration {
+        self.shortest_timeout()
+    }
+
+    fn entropy(&self) -> Arc<dyn Entropy> {
+        Self::entropy(self)
+    }
+
+    async fn close(self) -> Result<(), String> {
+        Self::close(self).await.map_err(|error| error.to_string())
+    }
+}
+
+impl<H, C> ForEach<H, C> {
+    pub(crate) fn new(source: C, concurrency: usize, handler: H) -> Self {
         Self {
             source,
             concurrency,
@@ -153,7 +188,7 @@ impl<H> ForEach<H> {
     }
 }
 
-impl<H> fmt::Debug for ForEach<H> {
+impl<H, C: fmt::Debug> fmt::Debug for ForEach<H, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForEach")
             .field("source", &self.source)
@@ -162,9 +197,10 @@ impl<H> fmt::Debug for ForEach<H> {
     }
 }
 
-impl<H, F, E> IntoFuture for ForEach<H>
+impl<H, C, F, E> IntoFuture for ForEach<H, C>
 where
-    H: FnMut(Received) -> F + Send + 'static,
+    C: Source,
+    H: FnMut(C::Received) -> F + Send + 'static,
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: fmt::Display + 'static,
 {
@@ -176,9 +212,10 @@ where
     }
 }
 
-async fn run<H, F, E>(this: ForEach<H>) -> Result<ForEachSummary, ConsumeError>
+async fn run<H, C, F, E>(this: ForEach<H, C>) -> Result<ForEachSummary, ConsumeError>
 where
-    H: FnMut(Received) -> F,
+    C: Source,
+    H: FnMut(C::Received) -> F,
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: fmt::Display + 'static,
 {
@@ -205,12 +242,10 @@ where
             delivery = source.next(), if takes_more && running.tasks.len() < concurrency => {
                 match delivery {
                     None => takes_more = false,
-                    Some(Ok(delivery)) => {
+                    Some(Ok((received, token, attempt))) => {
                         if running.is_empty() {
                             touch_at = deadline(Instant::now(), touch_interval(&source));
                         }
-                        let (received, token) = delivery.split();
-                        let attempt = received.attempt;
                         let handling = handler(received);
                         let handling = async move { handling.await.map_err(|e| e.to_string()) };
                         running.start(handling, token, attempt);
@@ -227,12 +262,14 @@ where
             }
         }
     }
-    source.close().await;
+    if let Err(error) = source.close().await {
+        warn!(error, "the last answers may be lost");
+    }
     ended.map(|()| running.summary)
 }
 
 /// Three touches in a delivery's time: one may be late, and one lost.
-fn touch_interval(source: &Source) -> Duration {
+fn touch_interval(source: &impl Source) -> Duration {
     (source.timeout() / 3).max(Duration::from_millis(1))
 }
 

@@ -32,7 +32,6 @@ pub use credit::CreditUse;
 pub(crate) use credit::CreditWindow;
 pub(crate) use credit::Marks;
 pub use delivery::{Delivery, Received};
-pub(crate) use for_each::Source;
 pub use for_each::{ForEach, ForEachSummary, StopHandle};
 pub use seat::ConsumerSeat;
 pub(crate) use shared::{ConsumerShared, End, Settings, Standing};
@@ -200,7 +199,7 @@ impl Consumer {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display,
     {
-        ForEach::new(Source::One(Box::new(self)), concurrency.max(1), handler)
+        ForEach::new(self, concurrency.max(1), handler)
     }
 
     /// Ends the subscription and waits until the broker has handled the last answers: what was

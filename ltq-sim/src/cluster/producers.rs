@@ -166,6 +166,14 @@ impl Producing {
         let chance = &self.part.chance;
         let many = 1 + chance.below(6);
         let key = chance.below(KEYS);
+        if self.programs.mistake == Some(Mistake::PublishesTwice) && self.part.number == 0 {
+            let (body, message) = self.next(own, key);
+            for message in [message.clone(), message] {
+                let told = producer.send(message).await;
+                self.teller().told(body, told);
+            }
+            return;
+        }
         match self.habits.calls.draw(chance) {
             0 => {
                 let (body, message) = self.next(own, key);

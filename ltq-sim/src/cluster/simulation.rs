@@ -50,6 +50,8 @@ pub(crate) enum Mistake {
     ResendsElsewhere,
     /// An ordered producer does not say that its order moves.
     MovesSilently,
+    /// The first producer publishes everything twice.
+    PublishesTwice,
 }
 
 impl<S: Stores> fmt::Debug for ClusterSimulation<S> {

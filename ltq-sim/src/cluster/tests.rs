@@ -6,11 +6,16 @@ use async_trait::async_trait;
 use ltq_core::{Committed, Durability, Store as _, StoreError, StoreLayer, WriteBatch};
 use ltq_store::FileStore;
 
-use super::{ClusterSimulation, simulation::Mistake};
+use super::{
+    ClusterSimulation,
+    plan::Plan,
+    simulation::Mistake,
+    topics::{self, Mode},
+};
 use crate::{
-    seeds::{Plays as _, shrink},
+    seeds::Plays as _,
     stores::{FileStores, Place, Stores},
-    violation::Rule,
+    violation::{Rule, Violation},
 };
 
 /// The first of the seeds that breaks this, and whatever else it breaks.
@@ -32,19 +37,34 @@ fn who_never_hears_that_a_node_is_gone_is_found() {
 }
 
 #[test]
-fn a_producer_that_resends_elsewhere_is_found_and_shrunk_and_told() {
+fn a_producer_that_resends_elsewhere_is_found() {
     let simulation = ClusterSimulation::new().with_mistake(Mistake::ResendsElsewhere);
     let (seed, _) = found(&simulation, Rule::StoredOnce);
     assert!(ClusterSimulation::new().play(seed).broken.is_empty(), "seed {seed} without it");
-    let (left_out, least) = shrink(&simulation, seed, simulation.play(seed));
-    assert!(least.broken.iter().any(|violation| violation.rule == Rule::StoredOnce));
-    let names = simulation.names(seed).len();
-    // How much is not needed for it depends on the seed.
-    assert!(left_out.len() * 4 > names, "{left_out:?} of {names} of seed {seed}");
+}
+
+#[test]
+fn who_alone_breaks_a_promise_is_all_that_is_left_of_a_play_and_told() {
+    let simulation = ClusterSimulation::new().with_mistake(Mistake::PublishesTwice);
+    // It breaks nothing but in a mode that stores once, and needs nobody for that.
+    let is_it = |seed: &u64| {
+        let plan = Plan::new(*seed, &BTreeSet::new());
+        let first = plan.producers.first();
+        let is_strict = first.is_some_and(|(_, topic)| topics::mode(*topic) == Mode::Strict);
+        is_strict && plan.producers.len() > 1 && !plan.troubles.is_empty()
+    };
+    let seed = (1..).find(is_it).expect("one of all seeds");
     let failure = simulation.play_all(seed..seed + 1).expect_err("it is broken");
+    assert_eq!(failure.parts, ["p0".to_owned()].into(), "of seed {seed}");
+    let others = simulation.parts(seed).into_iter().filter(|name| name != "p0");
+    assert_eq!(failure.left_out, others.collect(), "of seed {seed}");
+    let is_once = |violation: &Violation| violation.rule == Rule::StoredOnce;
+    assert!(failure.least.broken.iter().any(is_once), "{:?}", failure.least.broken);
+    assert!(failure.differs.is_none());
     let told = failure.to_string();
     assert!(told.contains(&format!("LTQ_SIM_SEEDS={seed}..{}", seed + 1)), "{told}");
     assert!(told.contains("stored once: "), "{told}");
+    assert!(told.contains("who takes part: p0\n"), "{told}");
 }
 
 #[test]

@@ -83,6 +83,11 @@ mod command {
         if !torment::has_devices() {
             eprintln!("full devices are skipped: mounting is not permitted here");
         }
+        if !torment::has_disks() {
+            eprintln!(
+                "a device that refuses writes is skipped: see scripts/permitted.sh for what it takes"
+            );
+        }
         for seed in arguments.seed..arguments.seed + arguments.runs {
             println!("seed {seed}");
             let plan = Plan {

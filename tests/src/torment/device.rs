@@ -7,9 +7,13 @@ use std::{
     process::{Command, Stdio},
 };
 
+use super::disk::Disk;
+
 /// A small file system in memory, mounted until this is dropped.
 pub(super) struct Device {
     at: PathBuf,
+    /// What it is on, if that can refuse to be written.
+    disk: Option<Disk>,
 }
 
 impl Device {
@@ -17,20 +21,31 @@ impl Device {
     pub(super) fn new(at: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&at)?;
         let size = format!("size={MIB}m");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).stdin(Stdio::null());
-        let output = mount.output()?;
-        if output.status.success() {
-            return Ok(Self { at });
-        }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(io::Error::other(format!("mount: {said}")))
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at))?;
+        Ok(Self { at, disk: None })
+    }
+
+    /// The same, which can refuse to be written, too.
+    pub(super) fn on_disk(at: &Path) -> io::Result<Self> {
+        let disk = Disk::new(at, MIB)?;
+        Ok(Self { at: disk.at().to_owned(), disk: Some(disk) })
     }
 
     /// Whether there may be one here.
     pub(super) fn is_permitted() -> bool {
         let Ok(folder) = tempfile::tempdir() else { return false };
         Self::new(folder.path().join("device")).is_ok()
+    }
+
+    /// Whether there may be one here that refuses to be written.
+    pub(super) fn may_fail() -> bool {
+        let Ok(folder) = tempfile::tempdir() else { return false };
+        Self::on_disk(&folder.path().join("device")).is_ok()
+    }
+
+    /// What it is on, if that can refuse to be written.
+    pub(super) fn disk(&self) -> io::Result<&Disk> {
+        self.disk.as_ref().ok_or_else(|| io::Error::other("it is on no disk"))
     }
 
     /// Where a node has its data.
@@ -66,9 +81,22 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        if self.disk.is_some() {
+            return;
+        }
         // Whoever still has files open there keeps it until they are closed.
         let _ = Command::new("umount").arg("--lazy").arg(&self.at).stderr(Stdio::null()).status();
     }
+}
+
+/// Runs a program that ends by itself, and has to end well.
+pub(super) fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!("{}: {said}", command.get_program().to_string_lossy())))
 }
 
 /// Much more than a node needs that is consumed from.

@@ -31,6 +31,8 @@ pub(super) enum Fault {
     Clock { host: usize, offset: i64, stays: bool },
     /// The device of a node has no room.
     Full(usize),
+    /// The device of a node refuses writes. At the end it is mended, and the node started again.
+    Refusing(usize),
     /// Somebody on its host tries to come in by wrong tokens everywhere, until the host is turned away.
     WrongTokens(usize),
 }
@@ -49,7 +51,19 @@ enum Kind {
     NoRegistry,
     Clock(Role),
     Full(Role),
+    Refusing,
     WrongTokens,
+}
+
+/// What can be made to go wrong on this machine beside what always can.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Can {
+    /// Clocks can be stepped.
+    pub(super) step_clocks: bool,
+    /// Devices can be full.
+    pub(super) fill: bool,
+    /// A device can refuse writes.
+    pub(super) refuse_writes: bool,
 }
 
 /// What is to go wrong: every kind has its turn before the first one has it again.
@@ -60,9 +74,8 @@ pub(super) struct Deck {
 }
 
 impl Deck {
-    /// All that may befall such hosts, without steps of clocks where those cannot be stepped, and without full devices
-    /// where there are none that could be.
-    pub(super) fn new(roles: &Roles, has_clocks: bool, has_devices: bool) -> Self {
+    /// All that may befall such hosts, and can.
+    pub(super) fn new(roles: &Roles, can: Can) -> Self {
         let mut all = vec![Kind::Isolated, Kind::Isolated, Kind::OneWay, Kind::Apart];
         all.extend([Kind::Slow, Kind::Paused]);
         let is_there = |role: &Role| !roles.hosts(*role).is_empty();
@@ -76,7 +89,7 @@ impl Deck {
         ];
         for role in every.into_iter().filter(is_there) {
             all.push(Kind::Killed(role));
-            if has_clocks {
+            if can.step_clocks {
                 all.push(Kind::Clock(role));
             }
             match role {
@@ -90,9 +103,12 @@ impl Deck {
                 Role::Bridge => all.push(Kind::Drained(role)),
                 Role::Destination => {}
             }
-            if has_devices && matches!(role, Role::Node | Role::Destination) {
+            if can.fill && matches!(role, Role::Node | Role::Destination) {
                 all.push(Kind::Full(role));
             }
+        }
+        if can.refuse_writes && roles.with_disk().is_some() {
+            all.push(Kind::Refusing);
         }
         Self { all, left: Vec::new(), roles: roles.clone() }
     }
@@ -142,6 +158,7 @@ impl Deck {
             Kind::Paused => Fault::Paused(any(chance)),
             Kind::PausedOf(role) => Fault::Paused(of(role, chance)),
             Kind::Full(role) => Fault::Full(of(role, chance)),
+            Kind::Refusing => roles.with_disk().map_or(Fault::NoRegistry, Fault::Refusing),
             Kind::WrongTokens => Fault::WrongTokens(of(Role::Client, chance)),
             Kind::Drained(role) => Fault::Drained(of(role, chance)),
             Kind::NoRegistry => Fault::NoRegistry,
@@ -165,7 +182,7 @@ impl Fault {
         match *self {
             Self::Isolated(host) | Self::Slow(host) | Self::Clock { host, .. } => vec![host],
             Self::Killed(host) | Self::Paused(host) | Self::Drained(host) => vec![host],
-            Self::Full(host) | Self::WrongTokens(host) => vec![host],
+            Self::Full(host) | Self::Refusing(host) | Self::WrongTokens(host) => vec![host],
             Self::OneWay(one, other) | Self::Apart(one, other) => vec![one, other],
             Self::NoRegistry => roles.hosts(Role::Registry).collect(),
         }
@@ -182,6 +199,7 @@ impl Fault {
             Self::Paused(_) => "paused",
             Self::Full(host) if roles.of(host) == Role::Node => "node full",
             Self::Full(_) => "destination full",
+            Self::Refusing(_) => "node's writes refused",
             Self::WrongTokens(_) => "wrong tokens",
             Self::NoRegistry => "no registry",
             Self::Killed(host) => match roles.of(host) {
@@ -226,6 +244,7 @@ impl Fault {
             }
             Self::Clock { host, offset, .. } => field.step(host, offset).await?,
             Self::Full(host) => field.fill(host, true)?,
+            Self::Refusing(host) => field.refuse_writes(host)?,
             Self::WrongTokens(host) => field.knock(host).await?,
         }
         Ok(())
@@ -248,6 +267,7 @@ impl Fault {
             }
             Self::Clock { stays: true, .. } | Self::WrongTokens(_) => {}
             Self::Full(host) => field.fill(host, false)?,
+            Self::Refusing(host) => field.replace_device(host).await?,
             Self::Clock { host, .. } => field.step(host, 0).await?,
         }
         Ok(())
@@ -268,6 +288,7 @@ impl Fault {
             Self::Drained(host) => format!("{} is stopped in order", name(host)),
             Self::NoRegistry => "all registries are killed".to_owned(),
             Self::Full(host) => format!("the device of {} is full", name(host)),
+            Self::Refusing(host) => format!("the device of {} refuses writes", name(host)),
             Self::WrongTokens(host) => format!("somebody on {} tries wrong tokens", name(host)),
             Self::Clock { host, offset, stays } => {
                 let until = if stays { "until the next step" } else { "and back" };
@@ -288,10 +309,12 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_turn_and_steps_of_clocks_only_where_they_can_be() {
-        for (roles, kinds) in [(Roles::CLUSTER, 22), (Roles::MESH, 7)] {
+        for (roles, kinds) in [(Roles::CLUSTER, 23), (Roles::MESH, 7)] {
             for has_clocks in [true, false] {
                 let mut chance = SmallRng::seed_from_u64(7);
-                let mut deck = Deck::new(&roles, has_clocks, has_clocks);
+                let can =
+                    Can { step_clocks: has_clocks, fill: has_clocks, refuse_writes: has_clocks };
+                let mut deck = Deck::new(&roles, can);
                 let count = deck.all.len();
                 let drawn: std::collections::BTreeSet<_> =
                     (0..count).map(|_| deck.draw(&mut chance).kind(&roles)).collect();
@@ -299,6 +322,8 @@ mod tests {
                 assert_eq!(clocks > 0, has_clocks, "{drawn:?}");
                 let is_full = drawn.iter().any(|kind| kind.ends_with("full"));
                 assert_eq!(is_full, has_clocks && roles.count() > 3, "{drawn:?}");
+                let is_refused = drawn.iter().any(|kind| kind.ends_with("refused"));
+                assert_eq!(is_refused, has_clocks && roles.count() > 3, "{drawn:?}");
                 assert!(!has_clocks || drawn.len() == kinds, "{} {drawn:?}", drawn.len());
             }
         }
@@ -308,7 +333,8 @@ mod tests {
     fn two_at_once_are_of_different_hosts() {
         let roles = Roles::CLUSTER;
         let mut chance = SmallRng::seed_from_u64(3);
-        let mut deck = Deck::new(&roles, true, true);
+        let mut deck =
+            Deck::new(&roles, Can { step_clocks: true, fill: true, refuse_writes: true });
         for _ in 0..200 {
             let first = deck.draw(&mut chance);
             if let Some(second) = deck.draw_beside(&first, &mut chance) {

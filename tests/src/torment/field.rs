@@ -7,8 +7,11 @@ use tokio::process::Command;
 
 use super::{
     Plan, Setting, TormentError,
+    account::Loss,
     clock::{self, Clock, Clocks},
     device::Device,
+    disk::Disk,
+    fault::Can,
     role::{Role, Roles},
     running::{Running, Worker},
     worker::{Over, TOKEN, topics, uptime_ms},
@@ -21,6 +24,8 @@ use crate::{
 
 /// All hosts, and what runs on them.
 pub(super) struct Field {
+    /// Dropped first, as what runs there has files open on devices.
+    pub(super) hosts: Vec<OnHost>,
     /// Of the nodes, by their hosts, where they have one. Unmounted before the folder goes.
     devices: BTreeMap<usize, Device>,
     pub(super) folder: TempDir,
@@ -29,8 +34,9 @@ pub(super) struct Field {
     switch: Switch,
     clocks: Option<Clocks>,
     certificate: SelfSigned,
-    pub(super) hosts: Vec<OnHost>,
     ends: Ends,
+    /// What devices that refused writes may have lost; the last one goes on until its node is started again.
+    losses: Vec<Loss>,
 }
 
 /// How programs ended, by their names.
@@ -94,13 +100,15 @@ impl Field {
         for host in [Role::Node, Role::Destination].into_iter().flat_map(|role| roles.hosts(role)) {
             if super::has_devices() {
                 let at = folder.path().join(format!("{}.device", roles.name(host)));
-                let device = Device::new(at).map_err(TormentError::io("making a device"))?;
+                let on_disk = roles.with_disk() == Some(host) && super::has_disks();
+                let device = if on_disk { Device::on_disk(&at) } else { Device::new(at) };
+                let device = device.map_err(TormentError::io("making a device"))?;
                 devices.insert(host, device);
             }
         }
         let plan = plan.clone();
-        let ends = Ends::new();
-        Ok(Self { devices, folder, plan, roles, switch, clocks, certificate, hosts, ends })
+        let (ends, losses) = (Ends::new(), Vec::new());
+        Ok(Self { devices, folder, plan, roles, switch, clocks, certificate, hosts, ends, losses })
     }
 
     /// Starts everything, and waits until all of it works.
@@ -134,14 +142,13 @@ impl Field {
         self.plan.lasts
     }
 
-    /// Whether clocks can be stepped here.
-    pub(super) const fn has_clocks(&self) -> bool {
-        self.clocks.is_some()
-    }
-
-    /// Whether devices can be full here.
-    pub(super) fn has_devices(&self) -> bool {
-        !self.devices.is_empty()
+    /// What can be made to go wrong here.
+    pub(super) fn can(&self) -> Can {
+        Can {
+            step_clocks: self.clocks.is_some(),
+            fill: !self.devices.is_empty(),
+            refuse_writes: self.devices.values().any(|device| device.disk().is_ok()),
+        }
     }
 
     /// Logs, journals and what nodes have stay where they are.
@@ -295,6 +302,11 @@ impl Field {
         &self.ends
     }
 
+    /// What devices may have lost so far.
+    pub(super) fn losses(&self) -> &[Loss] {
+        &self.losses
+    }
+
     fn ends_now(&mut self, host: usize, is_kill: bool) -> Result<(), TormentError> {
         let at = uptime_ms().map_err(TormentError::io("asking for the time"))?;
         self.ends.entry(self.roles.name(host)).or_default().push(End { at, is_kill });
@@ -333,8 +345,61 @@ impl Field {
     /// Takes all room from the device of a node, or gives it back.
     pub(super) fn fill(&self, host: usize, is_full: bool) -> Result<(), TormentError> {
         let doing = format!("filling the device of {}", self.roles.name(host));
-        let device = self.devices.get(&host).ok_or_else(|| io::Error::other("it has none"));
-        device.and_then(|device| device.fill(is_full)).map_err(TormentError::io(doing))
+        self.device(host).and_then(|device| device.fill(is_full)).map_err(TormentError::io(doing))
+    }
+
+    fn device(&self, host: usize) -> io::Result<&Device> {
+        self.devices.get(&host).ok_or_else(|| io::Error::other("it has no device"))
+    }
+
+    /// The device of a node takes no writes from now on.
+    pub(super) fn refuse_writes(&mut self, host: usize) -> Result<(), TormentError> {
+        let node = self.roles.name(host);
+        let doing = format!("having the device of {node} refuse writes");
+        let from = uptime_ms().map_err(TormentError::io("asking for the time"))?;
+        self.losses.push(Loss { node, from, to: u64::MAX });
+        let disk = self.device(host).and_then(Device::disk);
+        disk.and_then(Disk::refuse_writes).map_err(TormentError::io(doing))
+    }
+
+    /// Does as an operator does about a device that refuses writes, once the node has said that its own does: the
+    /// node is killed, and started again when the device is well.
+    pub(super) async fn replace_device(&mut self, host: usize) -> Result<(), TormentError> {
+        let name = self.roles.name(host);
+        let said = self.says_store_failed(host).await;
+        let why =
+            said.map_err(TormentError::io(format!("waiting for {name} to say what it has")))?;
+        println!("         {name} says: {why}");
+        self.kill(host).await?;
+        let healed = self.device(host).and_then(Device::disk).and_then(Disk::heal);
+        healed.map_err(TormentError::io(format!("mending the device of {name}")))?;
+        self.start(host).await?;
+        let to = uptime_ms().map_err(TormentError::io("asking for the time"))?;
+        self.losses
+            .iter_mut()
+            .filter(|loss| loss.node == name)
+            .for_each(|it| it.to = it.to.min(to));
+        Ok(())
+    }
+
+    /// What a node says of its store that takes nothing any more.
+    async fn says_store_failed(&self, host: usize) -> io::Result<String> {
+        let server = self.at(host, "tcp").to_string();
+        let until = tokio::time::Instant::now() + crate::DEADLINE;
+        loop {
+            // As somebody on its host sees it.
+            let stats = self.ltq(host, &["stats", "--json", "--server", &server]).await?;
+            let stats: serde_json::Value = serde_json::from_slice(&stats)?;
+            match stats["store_failure"].as_str() {
+                Some(why) if WRITE_ERRORS.iter().any(|error| why.contains(error)) => {
+                    return Ok(why.to_owned());
+                }
+                other if tokio::time::Instant::now() > until => {
+                    return Err(io::Error::other(format!("it says {other:?} of its store")));
+                }
+                _ => tokio::time::sleep(super::LOOK_PAUSE).await,
+            }
+        }
     }
 
     /// Somebody on a host tries wrong tokens at every node.
@@ -488,5 +553,7 @@ const CONFIG: &str = "[limits]\nheartbeat = \"500ms\"\nlockout_max = \"2s\"\n[dr
 /// Whoever is suspected is forgotten within seconds. Sessions that end are logged.
 const REGISTRY_CONFIG: &str =
     "allow_unauthenticated = true\nheartbeat = \"300ms\"\nlog_level = \"debug\"\n";
+/// How the kernel says that a device failed, or that a file system takes nothing any more for that.
+const WRITE_ERRORS: [&str; 2] = ["Input/output error", "Read-only file system"];
 /// What topics are called of which nothing is asked but the time.
 pub(super) const PROBE: &str = "clock-";

@@ -8,6 +8,7 @@
 mod account;
 mod clock;
 mod device;
+mod disk;
 pub mod errand;
 mod fault;
 mod field;
@@ -80,6 +81,12 @@ pub fn has_devices() -> bool {
     device::Device::is_permitted()
 }
 
+/// Whether a device can refuse writes on this machine, which takes the right to make one of zram, and ext4's tools.
+#[must_use]
+pub fn has_disks() -> bool {
+    device::Device::may_fail()
+}
+
 /// All ways in which messages are published and taken, as [`Account::ways`] calls them.
 pub fn ways() -> impl Iterator<Item = String> {
     worker::ways::all()
@@ -129,7 +136,7 @@ pub async fn run(plan: &Plan) -> Result<Account, TormentError> {
 
 async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError> {
     let mut chance = SmallRng::seed_from_u64(plan.seed);
-    let mut deck = Deck::new(field.roles(), field.has_clocks(), field.has_devices());
+    let mut deck = Deck::new(field.roles(), field.can());
     let roles = field.roles().clone();
     let mut counts = std::collections::BTreeMap::new();
     let mut troubles = Vec::new();

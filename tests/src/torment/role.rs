@@ -45,6 +45,11 @@ impl Roles {
         found.map_or(Role::Client, |(role, _)| *role)
     }
 
+    /// The host of a node whose device can refuse writes.
+    pub(super) fn with_disk(&self) -> Option<usize> {
+        self.hosts(Role::Node).next_back()
+    }
+
     pub(super) fn name(&self, host: usize) -> String {
         let role = self.of(host);
         format!("{}{}", role.letter(), host - self.hosts(role).start + 1)

@@ -25,6 +25,7 @@ impl Field {
         let workers = [Role::Client, Role::Program].map(|role| self.roles().hosts(role));
         let journals = workers.into_iter().flatten().map(|host| self.journal(host));
         let mut reading = Reading::of(journals);
+        reading.account.losses = self.losses().to_vec();
         let consumed = timeout(SETTLE_MAX + self.lasts() / 10, async {
             loop {
                 reading.go_on()?;
@@ -48,7 +49,6 @@ impl Field {
         }
         reading.go_on()?;
         let mut account = reading.account;
-        account.place();
         account.is_bridged = is_bridged;
         for host in 0..self.roles().count() {
             let doing = format!("ending {}", self.roles().name(host));

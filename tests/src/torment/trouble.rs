@@ -35,6 +35,13 @@ pub(super) fn excuses(troubles: &[Trouble], roles: &Roles) -> Vec<Excuse> {
                     to: trouble.to,
                 });
             }
+            // What it had not synced is gone, and its places are those of others.
+            Fault::Refusing(host) => excuses.push(Excuse {
+                node: Some(roles.name(host)),
+                of: Excused::Unsynced,
+                from: trouble.from,
+                to: trouble.to,
+            }),
             // A bridge that is gone with its network is not known to be, for those nodes that it was cut off from.
             Fault::Killed(host) | Fault::Drained(host) if roles.of(host) == Role::Bridge => {
                 let is_there = |other: &&Trouble| (other.from..=other.to).contains(&trouble.from);
@@ -104,6 +111,10 @@ mod tests {
         let killed = Trouble { fault: Fault::Killed(destination), from: 5, to: 9 };
         let excuse = Excuse { node: None, of: Excused::Fleeting, from: 5, to: 9 };
         assert_eq!(super::excuses(&[killed], &roles), [excuse]);
+        let refusing = Trouble { fault: Fault::Refusing(node), from: 5, to: 9 };
+        let node_1 = Some("n1".to_owned());
+        let excuse = Excuse { node: node_1, of: Excused::Unsynced, from: 5, to: 9 };
+        assert_eq!(super::excuses(&[refusing], &roles), [excuse]);
         let full = Trouble { fault: Fault::Full(node), from: 5, to: 9 };
         assert_eq!(super::excuses(&[full], &roles), []);
     }

@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, time::Duration};
 
 use ltq_discovery::NodeId;
 
-use crate::{Batch, ConsumeError, Delivery, SettleError, StaleError};
+use crate::{Batch, ConsumeError, Delivery, Received, SettleError, StaleError};
 
 /// A message from one node of a cluster, and the duty to answer for it: a [`Delivery`] that knows its node.
 /// Its offset is its place in that node's topic.
@@ -79,6 +79,24 @@ impl fmt::Debug for ClusterDelivery {
             .field("node", &self.node)
             .field("delivery", &self.delivery)
             .finish()
+    }
+}
+
+/// A message of one node of a cluster and where it comes from: what a handler is given that
+/// [`ClusterConsumer::for_each`](crate::ClusterConsumer::for_each) runs. A message is known by its node and offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterReceived {
+    /// The node that it comes from.
+    pub node: NodeId,
+    /// What came. Its offset is its place in that node's topic.
+    pub received: Received,
+}
+
+impl Deref for ClusterReceived {
+    type Target = Received;
+
+    fn deref(&self) -> &Received {
+        &self.received
     }
 }
 

@@ -28,12 +28,12 @@ use ltq_core::{ChannelName, Credit, Entropy, TopicName};
 use ltq_discovery::NodeId;
 
 pub use builder::ClusterConsumerBuilder;
-pub use delivery::{ClusterBatch, ClusterDelivery};
+pub use delivery::{ClusterBatch, ClusterDelivery, ClusterReceived};
 pub use error::{ClusterConsumeError, ClusterLeaveError};
 pub use figures::{ClusterConsumerFigures, ConsumedNode, SubscriptionState};
 pub(in crate::cluster) use shared::Shared;
 
-use crate::{Batch, Consumer, CreditUse, ForEach, Received, consumer::Source};
+use crate::{Batch, Consumer, CreditUse, ForEach};
 
 /// Takes the messages of one channel of a topic on all nodes that have it.
 ///
@@ -122,15 +122,16 @@ impl ClusterConsumer {
     }
 
     /// Runs `handler` for each message of all nodes, up to `concurrency` (at least 1) at a time, as
-    /// [`Consumer::for_each`](crate::Consumer::for_each) does. Where every node refuses, it ends with that
+    /// [`Consumer::for_each`](crate::Consumer::for_each) does. It is told the node, too: offsets are those of one
+    /// node. Where every node refuses, it ends with that
     /// node's reason as [`ConsumeError::Ended`](crate::ConsumeError::Ended).
-    pub fn for_each<H, F, E>(self, concurrency: usize, handler: H) -> ForEach<H>
+    pub fn for_each<H, F, E>(self, concurrency: usize, handler: H) -> ForEach<H, Self>
     where
-        H: FnMut(Received) -> F,
+        H: FnMut(ClusterReceived) -> F,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display,
     {
-        ForEach::new(Source::Many(self), concurrency.max(1), handler)
+        ForEach::new(self, concurrency.max(1), handler)
     }
 
     /// Makes the [credit](ClusterConsumerBuilder::credit) of all nodes together larger or smaller; at least 1

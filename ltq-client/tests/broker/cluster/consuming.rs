@@ -478,16 +478,21 @@ async fn a_handler_is_run_for_the_messages_of_every_node() {
         async move {
             match received.attempt {
                 1 if received.offset.0 % 10 == 0 => Err("not yet"),
-                _ => done.send(received.message.body).map_err(|_| "nobody listens"),
+                _ => done.send(received).map_err(|_| "nobody listens"),
             }
         }
     });
     let running = running.backoff(Backoff::new(Duration::from_millis(1), Duration::from_millis(5)));
     let stop = running.stop_handle();
     let running = tokio::spawn(running.into_future());
-    let mut bodies = BTreeSet::new();
+    let (mut bodies, mut places) = (BTreeSet::new(), BTreeSet::new());
     while bodies.len() < 300 {
-        assert!(bodies.insert(within(handled.recv()).await.unwrap()));
+        let received = within(handled.recv()).await.unwrap();
+        // Offsets are those of one node: only with it is a message known by them.
+        assert!(places.insert((received.node.clone(), received.offset)));
+        let of = received.node.as_str();
+        assert!(received.message.body.starts_with(of.as_bytes()), "{received:?}");
+        assert!(bodies.insert(received.received.message.body));
     }
     stop.stop();
     let summary = within(running).await.unwrap().unwrap();

@@ -5,6 +5,7 @@ mod discarding;
 mod ending;
 mod limits;
 mod loading;
+mod names;
 mod overtaken;
 mod publishing;
 mod seats;

@@ -6,9 +6,11 @@ use super::{Account, Became, Delivery, Told, Unsound, numbered};
 use crate::torment::worker;
 
 impl Account {
-    /// Checks every promise, once all is read and [placed](Self::place).
+    /// Checks every promise, once all is read.
     pub(in crate::torment) fn check(&self) -> Result<(), Unsound> {
-        self.none("were confirmed and lost", |_, it| !it.may_be_lost() && it.taken == 0)?;
+        self.none("were confirmed and lost", |topic, it| {
+            it.taken == 0 && !self.may_be_lost(topic, it)
+        })?;
         let denied = |it: &Became| matches!(it.told, Some(Told::Failed(_)));
         self.none("were stored, and their publisher was told that nothing happened", |_, it| {
             denied(it) && (it.taken > 0 || it.arrived > 0)
@@ -18,19 +20,18 @@ impl Account {
             |_, it| matches!(&it.told, Some(Told::Failed(why)) if why.contains(FENCED)),
         )?;
         self.none("came that nobody published", |_, it| !it.is_meant)?;
-        self.none("are not where their receipt says", |_, it| {
+        self.none("are not where their receipt says", |topic, it| {
             let Some((node, Some(offset))) = &it.receipt else { return false };
-            !it.is_fleeting && it.taken > 0 && !it.places.contains(&(node.clone(), *offset))
+            !self.may_be_lost(topic, it)
+                && it.taken > 0
+                && !it.places.contains(&(node.clone(), *offset))
         })?;
         self.none("are stored twice in a mode that stores once", |topic, it| {
-            !worker::may_repeat(topic) && it.places.len() > 1
+            !worker::may_repeat(topic) && it.places.len() > 1 && !self.lost_somewhere(topic, it)
         })?;
         self.none("have two ids", |_, it| it.ids.len() > 1)?;
         self.none("took longer than they may while their program ran", |_, it| {
             u128::from(self.own_ms(it)) > (worker::TIMEOUT + LATE_MAX).as_millis()
-        })?;
-        self.none("were handled and are on no node", |topic, it| {
-            topic != worker::FLEETING && !it.unplaced.is_empty()
         })?;
         if self.is_bridged {
             self.bridged()?;
@@ -60,11 +61,14 @@ impl Account {
 
     /// Everything is at the destination, and known there by where it is at the source.
     fn bridged(&self) -> Result<(), Unsound> {
-        self.none("were confirmed and did not come over the bridge", |_, it| {
-            !it.may_be_lost() && it.arrived == 0
+        self.none("were confirmed and did not come over the bridge", |topic, it| {
+            it.arrived == 0 && !self.may_be_lost(topic, it)
         })?;
         self.none("came over the bridge from where they are not", |topic, it| {
-            topic != worker::FLEETING && it.arrived_from.keys().any(|at| !it.places.contains(at))
+            let is_elsewhere = |(node, offset): &(String, u64)| {
+                !it.places.contains(&(node.clone(), *offset)) && !self.lost_by(topic, it, node)
+            };
+            topic != worker::FLEETING && it.arrived_from.keys().any(is_elsewhere)
         })?;
         match &self.mixed {
             Some(example) => Err(Unsound {

@@ -1,4 +1,5 @@
 mod checks;
+mod losses;
 mod overtaking;
 mod report;
 #[cfg(test)]
@@ -11,7 +12,10 @@ use std::{
 
 use thiserror::Error;
 
-pub(super) use self::overtaking::{Excuse, Excused};
+pub(super) use self::{
+    losses::Loss,
+    overtaking::{Excuse, Excused},
+};
 use super::{field::Ends, worker};
 
 /// What became of every message, as those wrote down who sent and took them: see [`worker`](super::worker).
@@ -36,6 +40,8 @@ pub struct Account {
     pub(super) ends: Ends,
     /// When messages may have come over the bridge in another order than they had.
     pub(super) excuses: Vec<Excuse>,
+    /// Which devices lost what they had not taken.
+    pub(super) losses: Vec<Loss>,
     /// From when to when programs were kept from running, by the names of their journals.
     stalls: BTreeMap<Arc<str>, Vec<(u64, u64)>>,
     /// How often messages were confirmed or taken in each of the [`ways`](worker::ways).
@@ -60,8 +66,6 @@ struct Became {
     is_fleeting: bool,
     /// Where consumers found it, how often it came, and when it came first.
     places: BTreeSet<(String, u64)>,
-    /// Those who found it, and were not told on which node.
-    unplaced: Vec<Unplaced>,
     taken: u32,
     first_taken: u64,
     /// By what it can be told from others.
@@ -78,14 +82,6 @@ struct Became {
 #[derive(Clone, Debug)]
 struct Delivery {
     node: String,
-    offset: u64,
-    attempt: u64,
-    at: u64,
-}
-
-/// The same without the node.
-#[derive(Clone, Debug)]
-struct Unplaced {
     offset: u64,
     attempt: u64,
     at: u64,
@@ -109,11 +105,6 @@ enum Told {
 impl Became {
     fn is_confirmed(&self) -> bool {
         self.told == Some(Told::Confirmed)
-    }
-
-    /// A kill may take it although it is confirmed.
-    fn may_be_lost(&self) -> bool {
-        !self.is_confirmed() || self.is_fleeting
     }
 }
 
@@ -201,15 +192,8 @@ impl Account {
                 became.took_ms = number(0).unwrap_or_default();
             }
             "G" => {
-                let (node, offset) = (word(0), number(1).unwrap_or_default());
-                if node == worker::NOBODY_KNOWS {
-                    let (attempt, at) =
-                        (number(3).unwrap_or_default(), number(4).unwrap_or_default());
-                    became.unplaced.push(Unplaced { offset, attempt, at });
-                } else {
-                    became.places.insert((node, offset));
-                    became.deliveries.extend(delivery(3, 4));
-                }
+                became.places.insert((word(0), number(1).unwrap_or_default()));
+                became.deliveries.extend(delivery(3, 4));
                 if became.taken == 0 {
                     became.first_taken = self.lines;
                 }
@@ -241,7 +225,10 @@ impl Account {
     /// Messages that were confirmed, must not be lost, and that no consumer has had.
     #[must_use]
     pub fn missing(&self) -> usize {
-        self.messages.values().filter(|it| !it.may_be_lost() && it.taken == 0).count()
+        let is_missing = |((topic, _), it): &(&(String, String), &Became)| {
+            it.taken == 0 && !self.may_be_lost(topic, it)
+        };
+        self.messages.iter().filter(is_missing).count()
     }
 
     /// Faults that there were.
@@ -269,31 +256,6 @@ impl Account {
         let stalls = self.stalls.get(&it.by).into_iter().flatten();
         let part = |stall: &(u64, u64)| stall.1.min(to).saturating_sub(stall.0.max(from));
         it.took_ms.saturating_sub(stalls.map(part).sum())
-    }
-
-    /// Finds out on which nodes those messages were that somebody took without being told: where the receipt says,
-    /// or those who brought them over the bridge.
-    pub(super) fn place(&mut self) {
-        for it in self.messages.values_mut() {
-            let mut left = Vec::new();
-            for unplaced in std::mem::take(&mut it.unplaced) {
-                let Unplaced { offset, attempt, at } = unplaced;
-                let receipt = it.receipt.iter().filter_map(|(node, at)| Some((node, (*at)?)));
-                let arrived = it.arrived_from.keys().map(|(node, at)| (node, *at));
-                let known = it.places.iter().map(|(node, at)| (node, *at));
-                let all = receipt.chain(arrived).chain(known);
-                let nodes: BTreeSet<_> =
-                    all.filter(|(_, at)| *at == offset).map(|(node, _)| node.clone()).collect();
-                if let (1, Some(node)) = (nodes.len(), nodes.first()) {
-                    it.deliveries.push(Delivery { node: node.clone(), offset, attempt, at });
-                }
-                if nodes.is_empty() {
-                    left.push(unplaced);
-                }
-                it.places.extend(nodes.into_iter().map(|node| (node, offset)));
-            }
-            it.unplaced = left;
-        }
     }
 }
 

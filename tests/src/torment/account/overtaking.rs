@@ -11,7 +11,7 @@ use crate::torment::worker;
 pub(in crate::torment) struct Excuse {
     /// Whose messages; `None` is everybody's.
     pub(in crate::torment) node: Option<String>,
-    /// Of all messages, or only of those that need not outlast their node.
+    /// Of all messages, or only of those that need not outlast their node, or its machine.
     pub(in crate::torment) of: Excused,
     /// From when to when, while they were on their way.
     pub(in crate::torment) from: u64,
@@ -23,6 +23,7 @@ pub(in crate::torment) struct Excuse {
 pub(in crate::torment) enum Excused {
     All,
     Fleeting,
+    Unsynced,
 }
 
 /// A message that came over the bridge behind one that lies behind it on its node, and has the same key, or none as it
@@ -41,7 +42,11 @@ pub(super) struct Overtaken<'a> {
 impl Excuse {
     fn covers(&self, one: &Overtaken<'_>) -> bool {
         self.node.as_deref().is_none_or(|node| node == one.node)
-            && (self.of == Excused::All || one.topic == worker::FLEETING)
+            && match self.of {
+                Excused::All => true,
+                Excused::Fleeting => one.topic == worker::FLEETING,
+                Excused::Unsynced => worker::is_unsynced(one.topic),
+            }
             && one.published <= self.to
             && one.arrived + HINDSIGHT >= self.from
     }

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{CREDIT, Failed, Journal, NOBODY_KNOWS, uptime_ms, ways::Take};
+use super::{CREDIT, Failed, Journal, uptime_ms, ways::Take};
 
 /// Takes what comes, for ever.
 pub(super) async fn consume(
@@ -91,10 +91,9 @@ async fn by_batches(mut consumer: ClusterConsumer, mut taking: Taking) -> Result
     Ok(())
 }
 
-/// Its handlers are not told of which node a message is.
 async fn by_handler(consumer: ClusterConsumer, taking: Taking) -> Result<(), Failed> {
     let (taking, count) = (Arc::new(taking), Arc::new(Mutex::new(0_u64)));
-    let handler = move |received: ltq_client::Received| {
+    let handler = move |received: ltq_client::ClusterReceived| {
         let taking = taking.clone();
         let turn = {
             let mut count = count.lock();
@@ -102,7 +101,8 @@ async fn by_handler(consumer: ClusterConsumer, taking: Taking) -> Result<(), Fai
             *count
         };
         async move {
-            taking.note(NOBODY_KNOWS, &received.message, received.offset.0, received.attempt)?;
+            let node = received.node.as_str();
+            taking.note(node, &received.message, received.offset.0, received.attempt)?;
             if turn.is_multiple_of(5) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -8,7 +8,7 @@
 //! - `U` topic, body, milliseconds, error: nobody knows;
 //! - `F` topic, body, milliseconds, error: nothing happened;
 //! - `M` topic, body, from, to: its order moves, and nothing happened;
-//! - `G` topic, body, node, offset, id, attempt, time, way: taken; `?` for a node is one that nobody was told of;
+//! - `G` topic, body, node, offset, id, attempt, time, way: taken;
 //! - `A` topic, body, node, offset, attempt, time: acked, and its node has confirmed that;
 //! - `E` topic, body, node, time, time: given back, and taken before its delay was over;
 //! - `D` topic, body, offset, origin: found at the bridge's destination;
@@ -48,7 +48,7 @@ use self::{
 };
 pub(super) use self::{
     journal::Journal,
-    mode::{is_ordered, may_repeat, moves_silently, topics},
+    mode::{is_ordered, is_unsynced, may_repeat, moves_silently, topics},
     words::{say, say_time, uptime_ms},
 };
 
@@ -281,8 +281,6 @@ async fn insist<A: Clone, T, E: Into<Failed>, F: Future<Output = Result<T, E>>>(
 
 /// How many messages of one life there may be.
 pub(super) const LIFE: u64 = 1_000_000;
-/// A node in a journal of which nobody was told which it is.
-pub(super) const NOBODY_KNOWS: &str = "?";
 /// What ends a line that was not written to its end.
 pub(super) const BROKEN: char = '#';
 /// What topics of a mesh begin with: what one program sends to another.

@@ -142,6 +142,12 @@ pub(in crate::torment) fn may_repeat(topic: &str) -> bool {
     MODES.iter().any(|mode| mode.name == topic && mode.failover == Failover::AtLeastOnce)
 }
 
+/// Whether messages of this topic need not outlast their node's machine.
+pub(in crate::torment) fn is_unsynced(topic: &str) -> bool {
+    let of = |mode: &&Mode| topic == mode.name || is_of(mode, topic);
+    MODES.iter().find(of).is_some_and(|mode| mode.durability < Durability::Disk)
+}
+
 /// Whether messages of this topic are in order, by their keys if they have any.
 pub(in crate::torment) fn is_ordered(topic: &str) -> bool {
     order(topic).is_some()
@@ -153,8 +159,12 @@ pub(in crate::torment) fn moves_silently(topic: &str) -> bool {
 }
 
 fn order(topic: &str) -> Option<Order> {
-    let of = |mode: &Mode| topic.strip_prefix(mode.name).is_some_and(|rest| rest.starts_with('-'));
-    MODES.iter().find(|mode| of(mode)).and_then(|mode| mode.ordered)
+    MODES.iter().find(|mode| is_of(mode, topic)).and_then(|mode| mode.ordered)
+}
+
+/// Whether a client has this topic for itself in a mode.
+fn is_of(mode: &Mode, topic: &str) -> bool {
+    topic.strip_prefix(mode.name).is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// Keys of an ordered topic.

@@ -5,6 +5,11 @@
     reason = "these are tests; their helpers stand outside of the test functions"
 )]
 
+#[cfg(test)]
+mod durable;
+#[cfg(test)]
+mod settings;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -15,8 +20,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
-use ltq_core::protocol::{Decoder, FRAME_BYTES_MIN, Frame};
 use serde_json::Value;
 
 /// A node in a process of its own, killed when it is dropped.
@@ -152,6 +155,14 @@ fn within_deadline(child: &mut Child) -> ExitStatus {
         assert!(begun.elapsed() < DEADLINE, "the process does not end");
         thread::yield_now();
     }
+}
+
+fn refused(more: &[&str], code: i32, part: &str) {
+    let mut command = node_command(more);
+    let output = output(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    assert_eq!(output.status.code(), Some(code), "{more:?}: {}", stderr(&output));
+    assert!(stderr(&output).contains(part), "{part:?} is not in {}", stderr(&output));
+    assert_eq!(output.stdout, b"", "{more:?}");
 }
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -490,163 +501,6 @@ fn bench_reports_as_json() {
 }
 
 #[test]
-fn where_nobody_listens_the_user_is_told_what_to_do() {
-    let output = ltq(&["--server", "tcp://127.0.0.1:1", "stats"], "");
-    assert!(stderr(&output).contains("start ltq-node there"), "{}", stderr(&output));
-}
-
-#[test]
-fn help_says_what_each_command_does_in_full() {
-    for (command, words) in [
-        ("pub", "only when every message is confirmed"),
-        ("sub", "given back to the channel at once"),
-        ("bench", "deletes afterwards"),
-        ("bench", "Examples:"),
-    ] {
-        let output = ltq(&[command, "--help"], "");
-        let help = String::from_utf8(output.stdout).unwrap();
-        let help: Vec<_> = help.split_whitespace().collect();
-        assert!(help.join(" ").contains(words), "{command}: {words:?} is not in its help");
-    }
-}
-
-fn refused(more: &[&str], code: i32, part: &str) {
-    let mut command = node_command(more);
-    let output = output(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    assert_eq!(output.status.code(), Some(code), "{more:?}: {}", stderr(&output));
-    assert!(stderr(&output).contains(part), "{part:?} is not in {}", stderr(&output));
-    assert_eq!(output.stdout, b"", "{more:?}");
-}
-
-#[test]
-fn a_bad_configuration_is_named_with_code_2() {
-    refused(&["--listen", "ws://127.0.0.1:1"], 2, "tcp://HOST:PORT");
-    refused(&["--listen", "tcp://0.0.0.0:0"], 2, "allow_unauthenticated = true");
-    refused(&["--store", "memry"], 2, "memory");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ltq.toml");
-    std::fs::write(&file, "dta_dir = 1").unwrap();
-    refused(&["--config", file.to_str().unwrap()], 2, "data_dir");
-}
-
-#[test]
-fn print_config_prints_what_would_be_used() {
-    let mut command = node_command(&["--durability", "os", "--print-config"]);
-    let output = command.env("LTQ_LIMITS_TOPICS_MAX", "7").output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
-    for line in ["durability = \"os\"", "topics_max = 7", "frame_bytes_max = \"8MiB\""] {
-        assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
-    }
-}
-
-#[test]
-fn a_port_in_use_is_named() {
-    let node = Node::start();
-    let memory = ["--store", "memory"];
-    refused(&[&memory[..], &["--listen", node.server()]].concat(), 1, node.server());
-    refused(&[&memory[..], &["--listen", node.server()]].concat(), 1, "place with --listen");
-    let http = node.word("http://").trim_start_matches("http://");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ltq-node"));
-    clean(&mut command);
-    command.args(memory).args(["--listen", "tcp://127.0.0.1:0", "--http", http]);
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let words = stderr(&output);
-    assert!(words.contains(http) && words.contains("place with --http"), "{words}");
-}
-
-#[test]
-fn logs_are_as_they_are_asked_for() {
-    // What a node logs from its start to its end.
-    let logs = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ltq-node"));
-        clean(&mut command);
-        command.args(["--store", "memory", "--listen", "tcp://127.0.0.1:0", "--http", "off"]);
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut banner = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut banner).unwrap();
-        let server = banner.split_whitespace().find(|word| word.starts_with("tcp://")).unwrap();
-        assert!(ltq(&["--server", server.trim_end_matches(','), "stats"], "").status.success());
-        signal(child.id(), "TERM");
-        let output = output(child);
-        assert_eq!(output.status.code(), Some(0));
-        stderr(&output)
-    };
-    let human = logs(&[]);
-    assert!(human.contains(" INFO ltq_node::node: stopping;"), "{human}");
-    assert!(human.contains("stopped cleanly"), "{human}");
-    assert!(!human.contains('\u{1b}'), "there is no terminal to show colours: {human:?}");
-    assert!(!human.contains("DEBUG"), "{human}");
-    assert!(logs(&["--log-level", "debug"]).contains("DEBUG"));
-    assert_eq!(logs(&["--log-level", "error"]), "");
-    for line in logs(&["--log-format", "json"]).lines() {
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
-        assert_eq!(line["level"], "INFO");
-    }
-}
-
-#[test]
-fn a_heartbeat_is_asked_for_within_what_nodes_take() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = format!("tcp://{}", listener.local_addr().unwrap());
-    let heard = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let (decoder, mut bytes) = (Decoder::new(FRAME_BYTES_MIN), BytesMut::new());
-        loop {
-            if let Some(frame) = decoder.decode(&mut bytes).unwrap() {
-                return frame;
-            }
-            let mut buffer = [0; 1024];
-            let count = stream.read(&mut buffer).unwrap();
-            assert!(count > 0, "it ended before it said hello");
-            bytes.extend_from_slice(&buffer[..count]);
-        }
-    });
-    let output = ltq(&["--server", &server, "--heartbeat", "1500ms", "stats"], "");
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    let Frame::Hello(hello) = heard.join().unwrap() else { panic!("no hello") };
-    assert_eq!(hello.heartbeat_ms, 1_500);
-    for wrong in ["0s", "99ms", "31s", "often"] {
-        let output = ltq(&["--server", &server, "--heartbeat", wrong, "stats"], "");
-        assert_eq!(output.status.code(), Some(2), "{wrong}: {}", stderr(&output));
-    }
-}
-
-#[test]
-fn a_server_that_says_nothing_is_given_up_in_time() {
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = format!("tcp://{}", silent.local_addr().unwrap());
-    let begun = Instant::now();
-    let output = ltq(&["--server", &server, "--timeout", "300ms", "stats"], "");
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains(&server), "{}", stderr(&output));
-    let took = begun.elapsed();
-    assert!((Duration::from_millis(300)..Duration::from_secs(9)).contains(&took), "{took:?}");
-}
-
-#[test]
-fn credit_is_how_many_are_on_their_way() {
-    let node = Node::start();
-    let line = "x".repeat(300_000);
-    node.ok(&["pub", "t"], format!("{line}\n").repeat(9));
-    // Nobody reads what it prints, so it acks nothing.
-    let (mut child, out) = subscriber(&node, &["--credit", "2"]);
-    let begun = Instant::now();
-    loop {
-        let shown = node.json(&["topic", "show", "t"]);
-        let channel = &shown["channels"][0];
-        if (&channel["in_flight"], &channel["waiting"]) == (&2.into(), &7.into()) {
-            break;
-        }
-        assert!(begun.elapsed() < DEADLINE, "{channel}");
-    }
-    drop(out);
-    assert_eq!(within_deadline(&mut child).code(), Some(0));
-}
-
-#[test]
 fn the_device_is_measured_where_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
@@ -659,65 +513,4 @@ fn the_device_is_measured_where_it_is_told() {
     let output = ltq(&[&device[..], &[missing.to_str().unwrap()]].concat(), "");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("missing"), "{}", stderr(&output));
-}
-
-fn on_disk(data_dir: &Path) -> Node {
-    Node::start_with(&["--data-dir", data_dir.to_str().unwrap()])
-}
-
-#[test]
-fn promises_1_and_12_messages_and_acks_outlive_the_node() {
-    let folder = tempfile::tempdir().unwrap();
-    let data_dir = folder.path().join("data");
-    let node = on_disk(&data_dir);
-    assert!(node.banner.contains(data_dir.to_str().unwrap()), "{}", node.banner);
-    let output = node.ltq(&["pub", "t"], "1\n2\n3\n");
-    assert_eq!(stderr(&output), "3 messages confirmed (durability disk)\n");
-    assert_eq!(node.ok(&["sub", "t", "c", "--count", "1"], ""), "1\n");
-    node.signal("TERM");
-    assert_eq!(node.wait().code(), Some(0));
-
-    let node = on_disk(&data_dir);
-    assert_eq!(node.ok(&["sub", "t", "c", "--count", "1"], ""), "2\n");
-    node.ok(&["pub", "t", "4"], "");
-    // Without any warning this time.
-    node.signal("KILL");
-    node.wait();
-    let node = on_disk(&data_dir);
-    assert_eq!(node.json(&["topic", "show", "t"])["end"], 4);
-    let last: Vec<_> = node
-        .ok(&["sub", "t", "fresh", "--count", "2", "--from", "2"], "")
-        .lines()
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(last, ["3", "4"]);
-}
-
-#[test]
-fn a_publish_is_as_durable_as_it_asks() {
-    let folder = tempfile::tempdir().unwrap();
-    let node = on_disk(&folder.path().join("data"));
-    for (asked, input) in [("os", &["x"][..]), ("memory", &[])] {
-        let arguments = [&["pub", "t"], input, &["--durability", asked]].concat();
-        let words = stderr(&node.ltq(&arguments, "line\n"));
-        assert_eq!(words, format!("1 message confirmed (durability {asked})\n"));
-    }
-}
-
-#[test]
-fn a_data_directory_that_cannot_be_used_is_named_with_code_1() {
-    let folder = tempfile::tempdir().unwrap();
-    let used = folder.path().join("used");
-    let _node = on_disk(&used);
-    refused(&["--data-dir", used.to_str().unwrap()], 1, used.to_str().unwrap());
-
-    let foreign = folder.path().join("foreign");
-    std::fs::create_dir(&foreign).unwrap();
-    std::fs::write(foreign.join("thesis.txt"), "years of work").unwrap();
-    refused(&["--data-dir", foreign.to_str().unwrap()], 1, foreign.to_str().unwrap());
-    assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1);
-
-    let file = folder.path().join("file");
-    std::fs::write(&file, "").unwrap();
-    refused(&["--data-dir", file.to_str().unwrap()], 1, file.to_str().unwrap());
 }
