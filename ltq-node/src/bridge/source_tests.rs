@@ -40,7 +40,7 @@ impl Field {
     }
 
     /// A broker that listens by these names.
-    async fn start(namespace: &InProcess, names: &[&str]) {
+    async fn start(namespace: &InProcess, names: &[&str]) -> Broker<MemoryStore> {
         let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
         let settings = BrokerSettings { topic, ..BrokerSettings::default() };
         let store = MemoryStore::new(64 << 20);
@@ -50,6 +50,7 @@ impl Field {
             let broker = broker.clone();
             tokio::spawn(async move { broker.serve(listener).await });
         }
+        broker
     }
 
     /// There is no `b` yet.
@@ -226,6 +227,55 @@ async fn of_a_node_that_moves_only_one_at_a_time_takes() {
     field.start_b(&namespace).await;
     field.until_acked("orders", 3).await;
     assert_eq!(field.end("orders").await, 3, "each of them once");
+    field.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_node_that_moves_while_answers_are_waited_for_only_one_at_a_time_takes() {
+    let namespace = InProcess::new();
+    let field = Field::from(&namespace, "*", "", 10).await;
+    let b = Field::start(&namespace, &["b"]).await;
+    field.publish("orders").await;
+    field.until_acked("orders", 1).await;
+    b.stop(Duration::from_secs(20)).await.unwrap();
+    for _ in 0..3 {
+        field.publish("orders").await;
+    }
+    let sent = async |field: &Field| {
+        let all = field.plan.board.all();
+        all.iter().any(|(.., figures)| figures.unconfirmed() == 3)
+    };
+    field.until("what is on its way", sent).await;
+    let moved = tokio::time::Instant::now();
+    field.nodes.send_replace(node_at(&["a2"]));
+    let [mut least, mut waited] = [u64::MAX, 0];
+    while moved.elapsed() < field.plan.stop_timeout * 3 {
+        let channel = field.channel("orders").await.unwrap();
+        assert!(channel.consumers <= 1, "{} at once", channel.consumers);
+        if moved.elapsed() < field.plan.stop_timeout / 2 {
+            least = least.min(channel.consumers);
+            waited = waited.max(channel.in_flight);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((least, waited), (1, 3), "the first one waited for its answers");
+    field.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_elsewhere_is_taken_from_there() {
+    let field = Field::new("*", "", 10).await;
+    field.nodes.send_replace(node_at(&["nowhere"]));
+    let trouble = async |field: &Field| {
+        let nodes = field.plan.sight.nodes().unwrap_or_default();
+        nodes.values().flatten().any(|why| why.contains("nowhere"))
+    };
+    field.until("the word of it", trouble).await;
+    field.publish("orders").await;
+    field.nodes.send_replace(node_at(&["a2"]));
+    field.until_acked("orders", 1).await;
+    let none = async |field: &Field| said(field).is_ok();
+    field.until("that it is ready", none).await;
     field.stop().await;
 }
 
