@@ -140,9 +140,11 @@ async fn who_is_found_elsewhere_or_was_only_known_by_its_calls_is_called_there_a
     let one = linked("one", &links).discovery(Arc::new(Told(told))).settings(hour);
     let one = one.start(store()).await.unwrap();
     tell.send_replace(node_at("two", "in-process://nowhere"));
-    let is_down = |states: &MeshStates| match states.peer("two") {
-        Some(PeerState::Disconnected { cause: DownCause::Unreachable(_), .. }) => true,
-        _ => false,
+    let is_down = |states: &MeshStates| {
+        matches!(
+            states.peer("two"),
+            Some(PeerState::Disconnected { cause: DownCause::Unreachable(_), .. })
+        )
     };
     within("it is down", one.watch().until(is_down)).await.unwrap();
     let two = linked("two", &links).start(store()).await.unwrap();
