@@ -391,11 +391,21 @@ async fn a_peer_that_calls_anew_replaces_its_connection_and_what_it_was_told_hol
         late.say(&hello("them", dialer, attempt, None)).await;
         assert_eq!(late.goodbye().await.0, farewell);
     }
+    let sending = tokio::spawn({
+        let mesh = mesh.clone();
+        async move { mesh.send("them", "b").await }
+    });
+    assert_eq!(first.hear().await.expect("a message").0, Say::Message { number: 1 });
     let mut again = Raw::connect(&links).await;
     again.say(&hello("them", 7, 2, None)).await;
     assert!(matches!(again.hear().await.expect("a welcome").0, Say::Welcome { .. }));
     let Say::Resume { stored, .. } = again.hear().await.expect("a state").0 else { panic!() };
     assert_eq!(stored, 1);
+    // What was on its way over the first goes over the second.
+    again.say(&resume(0)).await;
+    assert_eq!(again.hear().await.expect("a message"), (Say::Message { number: 1 }, "b".into()));
+    again.say(&Say::Stored { through: 1 }).await;
+    assert_eq!(within("it is sent", sending).await.expect("no panic"), Ok(()));
     let end = async { while first.hear().await.is_ok() {} };
     within("the first is cut", end).await;
 }

@@ -308,6 +308,7 @@ mod tests {
     fn a_wait_is_half_of_it_at_least() {
         let interval = Duration::from_secs(1);
         assert_eq!(jittered(interval, 0), interval);
+        assert_eq!(jittered(interval, 300_000_000), Duration::from_millis(700));
         for random in [1, 499_999_999, 500_000_000, u64::MAX] {
             let wait = jittered(interval, random);
             assert!((interval / 2..=interval).contains(&wait), "{wait:?}");

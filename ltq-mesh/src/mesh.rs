@@ -143,8 +143,10 @@ impl Mesh {
         let mut records = RecordsBuilder::new();
         let key = Bytes::copy_from_slice(peer.as_str().as_bytes());
         records.push(&Message::new(body).with_key(key));
-        // What a call that was given up has left behind is not this one's.
-        let _ = timeout_at(deadline, own.flush()).await;
+        // What a call that was given up has left behind is not this one's. Whoever waited for it in vain has
+        // published nothing.
+        let left_behind = timeout_at(deadline, own.flush()).await;
+        drop(left_behind.map_err(|_| too_late(Effect::Nothing))?);
         match timeout_at(deadline, own.publish_records(records.finish())).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(DirectError::Refused(refusal))) => Err(SendError::of_refusal(peer, &refusal)),

@@ -70,8 +70,14 @@ struct Waiting {
 enum Answer {
     Stored,
     NotStored(NotStored),
+    /// It is more than the peer takes since it is back.
+    TooLarge {
+        max: usize,
+    },
     Forgotten,
-    Closed { was_sent: bool },
+    Closed {
+        was_sent: bool,
+    },
 }
 
 impl Peer {
@@ -110,7 +116,8 @@ impl Peer {
 
     /// Sends a message and waits for its answer. Given up, it is not sent if it was not yet.
     pub(crate) async fn send(&self, body: Bytes, after: Duration) -> Result<(), SendError> {
-        self.check(&self.sending.lock(), body.len())?;
+        let bytes = body.len();
+        self.check(&self.sending.lock(), bytes)?;
         let deadline = Instant::now() + after;
         let taken = timeout_at(deadline, self.take(body)).await;
         let (ticket, mut answered) = taken.unwrap_or_else(|_| Err(self.too_late(false, after)))?;
@@ -136,6 +143,7 @@ impl Peer {
             Some(Answer::NotStored(NotStored::Refused(detail))) => {
                 Err(SendError::Refused { peer, detail, effect: Effect::Nothing })
             }
+            Some(Answer::TooLarge { max }) => Err(SendError::TooLarge { bytes, max }),
             Some(Answer::Forgotten) => Err(SendError::Forgotten { peer }),
             Some(Answer::Closed { was_sent: false }) => {
                 Err(SendError::Closed { effect: Effect::Nothing })
@@ -206,10 +214,13 @@ impl Peer {
     pub(crate) fn resume(&self, inbox: u64, stored: u64, grant: Grant, message_bytes_max: usize) {
         let mut sending = self.sending.lock();
         let resumed = sending.window.resume(inbox, stored);
+        // What it took before it may take no longer, and it would cut us for trying.
+        let larger = sending.window.take_larger(message_bytes_max as u64);
         sending.up = Ok(Up { grant, message_bytes_max });
         drop(sending);
         answer(resumed.stored, || Answer::Stored);
         answer(resumed.forgotten, || Answer::Forgotten);
+        answer(larger, || Answer::TooLarge { max: message_bytes_max });
         self.idle.notify_waiters();
         self.work.notify_one();
     }

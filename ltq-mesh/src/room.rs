@@ -385,6 +385,24 @@ mod tests {
     }
 
     #[test]
+    fn promise_10_who_waits_for_its_own_is_served_with_that_and_overtaken_by_none_of_its_own() {
+        let room = Room::shared(40_000, 10, 10_000);
+        let (busy, large, one) = (room.part(), room.part(), room.part());
+        let _all: Vec<_> = std::iter::from_fn(|| busy.take(744).now_or_never()).collect();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut longest = Box::pin(large.take(10_000));
+        assert!(longest.as_mut().poll(&mut context).is_pending());
+        let first = one.take(1_244).now_or_never().flatten().expect("its own is free");
+        let mut second = Box::pin(one.take(744));
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        assert!(one.take(0).now_or_never().is_none(), "one of its own waits, and it would fit");
+        drop(first);
+        let taken = second.as_mut().poll(&mut context);
+        assert!(matches!(taken, Poll::Ready(Some(_))), "its own is free again");
+        assert!(longest.as_mut().poll(&mut context).is_pending());
+    }
+
+    #[test]
     fn who_gives_up_waits_no_longer_and_holds_nobody_up() {
         let room = Room::new(10_000);
         let (one, two, three) = (room.part(), room.part(), room.part());

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     board::node,
-    cluster::Pair,
+    cluster::{Pair, id_of, one},
     fake::{Fake, Peer, within},
 };
 
@@ -158,6 +158,71 @@ async fn what_a_draining_node_refuses_an_ordered_producer_goes_on() {
     }
     within(first).await.unwrap();
     within(second).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_draining_node_refuses_goes_on_in_its_order_at_the_next_one() {
+    let mut pair = Pair::new().await;
+    pair.board.remove("b");
+    let builder = pair.builder().ordered(Availability::Fail).moves_silently(true);
+    let (producer, mut a, on_a) = pair.open(builder).await;
+    let mut first = producer.enqueue(Message::new("first")).await.unwrap();
+    assert_eq!(id_of(&mut a).await, (1, one("first", "p-1")));
+    let second = producer.enqueue(Message::new("second")).await.unwrap();
+    assert_eq!(id_of(&mut a).await, (2, one("second", "p-2")));
+    pair.board.put(&node("a").with_state(NodeState::Draining));
+    pair.board.put(&node("b"));
+    assert!(timeout(Duration::from_millis(50), &mut first).await.is_err(), "it waits for a");
+    a.refuse(on_a.handle, 1, 1, RefusalCode::Draining).await;
+    a.refuse(on_a.handle, 2, 1, RefusalCode::Draining).await;
+    let mut b = pair.b.welcome().await;
+    b.open_producer(1, 0).await;
+    let serving = async {
+        loop {
+            store(&mut b).await;
+        }
+    };
+    let answers = async { [first.await.unwrap().node, second.await.unwrap().node] };
+    tokio::select! {
+        nodes = within(answers) => assert!(nodes.iter().all(|node| node.as_str() == "b")),
+        () = serving => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_node_that_has_something_still_is_not_given_up() {
+    let mut pair = Pair::new().await;
+    let builder = pair.builder();
+    let (producer, mut a, on_a) = pair.open(builder).await;
+    let mut pending = producer.enqueue(Message::new("m")).await.unwrap();
+    a.publish().await;
+    pair.board.put(&node("a").with_state(NodeState::Draining));
+    // Four times as long as a node is waited for that is down.
+    assert!(timeout(Duration::from_secs(2), &mut pending).await.is_err());
+    a.confirm(on_a.handle, 1, 1, 7).await;
+    assert_eq!(within(pending).await.unwrap().node.as_str(), "a");
+    assert_eq!(producer.figures().moved, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_in_an_order_that_may_not_move_waits_for_its_node_which_stores_it_once() {
+    let mut pair = Pair::new().await;
+    pair.board.remove("b");
+    let builder = pair.builder().ordered(Availability::Fail).timeout(Duration::from_secs(60));
+    let (producer, mut a, _) = pair.open(builder).await;
+    let mut pending = producer.enqueue(Message::new("m")).await.unwrap();
+    assert_eq!(id_of(&mut a).await, (1, one("m", "p-1")));
+    pair.board.put(&node("b"));
+    drop(a);
+    // Away for six times as long as it takes where messages may go elsewhere.
+    let silent = pair.a.accept().await;
+    assert!(timeout(Duration::from_secs(3), &mut pending).await.is_err());
+    drop(silent);
+    let mut a = pair.a.welcome().await;
+    let opened = a.open_producer(1, 0).await;
+    assert_eq!(id_of(&mut a).await, (1, one("m", "p-1")), "under the same sequence");
+    a.confirm(opened.handle, 1, 1, 0).await;
+    assert_eq!(within(pending).await.unwrap().node.as_str(), "a");
 }
 
 #[tokio::test(start_paused = true)]

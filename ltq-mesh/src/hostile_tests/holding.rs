@@ -116,6 +116,24 @@ async fn promise_9_who_does_not_read_what_is_rejected_has_no_more_judged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_reads_late_what_is_rejected_hears_of_all_of_it_in_order() {
+    let links = InProcess::new();
+    let (asked, settings) = (Arc::new(AtomicU64::new(0)), MeshSettings::default());
+    let _mesh = handling(&links, Refusing(asked.clone()), settings).await;
+    let mut raw = resumed(&links, "them", 1).await;
+    for number in 1..=1_000 {
+        raw.message(number, "a").await;
+    }
+    // As many as can be are judged.
+    sleep(Duration::from_secs(1)).await;
+    assert!(asked.load(Ordering::Relaxed) < 600);
+    for number in 1..=1_000 {
+        let heard = raw.hear().await.expect("an answer").0;
+        assert!(matches!(heard, Say::NotStored { number: it, .. } if it == number), "{heard:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn promise_9_who_does_not_end_a_frame_is_cut_however_busy_it_looks() {
     let links = InProcess::new();
     let mesh = mesh(&links, settings()).await;
@@ -141,6 +159,28 @@ async fn promise_9_who_does_not_end_a_frame_is_cut_however_busy_it_looks() {
     assert!((least..=least + Duration::from_secs(2)).contains(&took), "{took:?}");
     within("it is told", slow).await.expect("no panic").expect("open");
     serves(&mesh, &links).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_ends_each_frame_in_time_is_not_cut_however_many_come_in_parts() {
+    let links = InProcess::new();
+    let _mesh = mesh(&links, settings()).await;
+    let mut raw = resumed(&links, "them", 1).await;
+    // All together take three times as long as one may.
+    for number in 1..=9 {
+        let mut frame = BytesMut::new();
+        crate::wire::encode(&Say::Message { number }, 1_000, &mut frame).expect("a frame");
+        frame.put_bytes(0, 1_000);
+        let rest = frame.split_off(500);
+        for part in [frame, rest] {
+            sleep(settings().read_timeout / 6).await;
+            let slices = [IoSlice::new(&part)];
+            let sent = poll_fn(|context| raw.0.mouth.poll_raw(context, &slices)).await;
+            assert_eq!(sent.expect("it is open"), part.len());
+        }
+        let heard = raw.hear().await.expect("an answer").0;
+        assert_eq!(heard, Say::Stored { through: number });
+    }
 }
 
 #[tokio::test(start_paused = true)]

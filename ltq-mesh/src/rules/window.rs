@@ -182,6 +182,15 @@ impl<P> Window<P> {
         resumed
     }
 
+    /// Takes out what the peer would not take, having more bytes than this. Before anything is sent on the
+    /// connection that there is: none of it is stored.
+    pub(crate) fn take_larger(&mut self, bytes_max: u64) -> Vec<P> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        let (larger, rest): (VecDeque<_>, _) = entries.partition(|entry| entry.bytes > bytes_max);
+        self.entries = rest;
+        larger.into_iter().map(|entry| entry.waiting).collect()
+    }
+
     /// All that is left, and whether it may have arrived.
     pub(crate) fn drain(&mut self) -> Vec<(P, bool)> {
         self.cut();

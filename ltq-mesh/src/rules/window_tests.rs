@@ -55,6 +55,31 @@ fn no_more_is_sent_than_the_peer_takes_but_one_message_always() {
 }
 
 #[test]
+fn what_is_not_stored_makes_room_on_the_wire() {
+    let mut window = window(&["aa", "b", "cc"]);
+    let grant = Grant { messages: 9, bytes: 3 };
+    assert_eq!(window.next(grant), Some((1, body("aa"))));
+    assert_eq!(window.next(grant), Some((2, body("b"))));
+    assert_eq!(window.next(grant), None);
+    assert_eq!(window.not_stored(1), Ok("aa"));
+    assert_eq!(window.next(grant), Some((3, body("cc"))));
+}
+
+#[test]
+fn what_the_next_connection_does_not_take_is_taken_out_and_the_rest_goes_on() {
+    let mut window = window(&["a", "bbb", "cc", "ddd"]);
+    window.next(WIDE);
+    window.next(WIDE);
+    window.cut();
+    assert_eq!(window.resume(1, 1), Resumed { stored: vec!["a"], forgotten: vec![] });
+    assert_eq!(window.take_larger(2), ["bbb", "ddd"]);
+    let late = window.push(body("e"), "e");
+    assert_eq!(send_all(&mut window), [(1, body("cc")), (2, body("e"))]);
+    assert_eq!(window.stored(1), Ok(vec!["cc"]));
+    assert_eq!(window.give_up(late, |_| ()), Some(true));
+}
+
+#[test]
 fn after_a_cut_what_is_not_stored_is_sent_again_and_the_rest_is_answered() {
     let mut window = window(&["a", "b", "c", "d"]);
     window.next(WIDE);

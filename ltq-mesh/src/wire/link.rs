@@ -188,3 +188,37 @@ const SLICES_MAX: usize = 32;
 const READ_BYTES: usize = 64 << 10;
 /// The same of somebody who has not said who it is.
 const READ_BYTES_BEFORE_HELLO: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, task::Context};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Has nothing to say, and notes how much of it may be read at a time.
+    struct Noting(Arc<Mutex<Vec<usize>>>);
+
+    impl RecvStream for Noting {
+        fn poll_recv(
+            &mut self,
+            _: &mut Context<'_>,
+            _: &mut BytesMut,
+            max: usize,
+        ) -> Poll<io::Result<usize>> {
+            self.0.lock().push(max);
+            Poll::Ready(Ok(0))
+        }
+    }
+
+    #[tokio::test]
+    async fn promise_9_of_who_has_not_said_who_it_is_no_more_than_4_kib_are_read() {
+        let noted = Arc::default();
+        let recv = Box::new(Noting(Arc::clone(&noted)));
+        let mut ear = Ear { recv, received: BytesMut::new() };
+        assert!(matches!(ear.hear().await, Err(LinkError::Ended)));
+        assert!(matches!(ear.hear_some(Some(1)).await, Err(LinkError::Ended)));
+        assert_eq!(*noted.lock(), [4 << 10, 64 << 10]);
+    }
+}

@@ -140,14 +140,19 @@ async fn an_address_that_is_listened_on_later_is_announced_later_and_all_is_with
 
 #[tokio::test(start_paused = true)]
 async fn what_is_to_be_advertised_is_announced_wherever_is_listened_until_the_mesh_is_closed() {
-    let (links, board) = (InProcess::new(), Board::new(1));
-    let one = linked("one", &links).listen("nothing://there").advertise("in-process://gate");
-    let one = one.discovery(Arc::new(board.clone())).start(store()).await.unwrap();
-    board.shows(Some(&["in-process://gate"])).await;
-    tokio::time::sleep(millis(60_000)).await;
-    assert_eq!(*board.said.borrow(), Some(vec!["in-process://gate".to_owned()]));
-    one.close().await.unwrap();
-    board.shows(None).await;
+    // One that listens somewhere else, and one that listens nowhere at all.
+    let links = InProcess::new();
+    let somewhere = linked("one", &links).listen("nothing://there");
+    for part in [somewhere, Mesh::builder("two").settings(quick())] {
+        let board = Board::new(1);
+        let part = part.advertise("in-process://gate").discovery(Arc::new(board.clone()));
+        let part = part.start(store()).await.unwrap();
+        board.shows(Some(&["in-process://gate"])).await;
+        tokio::time::sleep(millis(60_000)).await;
+        assert_eq!(*board.said.borrow(), Some(vec!["in-process://gate".to_owned()]));
+        part.close().await.unwrap();
+        board.shows(None).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -29,8 +29,11 @@ async fn of_two_that_dial_each_other_at_one_instant_one_connection_is_left() {
             ..Weather::default()
         };
         network.set_weather(far);
-        let one = hosted("one", &network).peer("two", ["sim://two"]);
-        let two = hosted("two", &network).peer("one", ["sim://one"]);
+        // Where both listen by then, nobody has to try twice.
+        let interval = if delay == 0 { millis(40) } else { millis(3_600_000) };
+        let settings = MeshSettings { reconnect_interval: interval, ..quick() };
+        let one = hosted("one", &network).peer("two", ["sim://two"]).settings(settings.clone());
+        let two = hosted("two", &network).peer("one", ["sim://one"]).settings(settings);
         let (one, two) = tokio::join!(one.start(store()), two.start(store()));
         let (one, two) = (one.unwrap(), two.unwrap());
         both(&one, &two).await;
@@ -125,6 +128,44 @@ async fn a_second_process_of_one_name_does_not_take_it_from_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_lost_a_connection_is_let_in_at_once_by_who_has_not_found_out_whoever_dialed() {
+    for first in ["one", "two"] {
+        let network = network();
+        let one = hosted("one", &network).peer("two", ["sim://two"]);
+        let two = hosted("two", &network).peer("one", ["sim://one"]);
+        // This one finds out soon, and the other one when it asks for a sign of life, after 5 s.
+        let one = one.settings(MeshSettings { read_timeout: millis(300), ..quick() });
+        // Who is there first dials in vain, and the other one makes the connection.
+        let slowly = MeshSettings { reconnect_interval: millis(1_000), ..quick() };
+        let (one, two) = match first {
+            "one" => {
+                let one = one.settings(MeshSettings { read_timeout: millis(300), ..slowly });
+                let one = one.start(store()).await.unwrap();
+                tokio::time::sleep(millis(10)).await;
+                (one, two.start(store()).await.unwrap())
+            }
+            _ => {
+                let two = two.settings(slowly).start(store()).await.unwrap();
+                tokio::time::sleep(millis(10)).await;
+                (one.start(store()).await.unwrap(), two)
+            }
+        };
+        both(&one, &two).await;
+        assert_eq!(is_ours(&one, "two"), Some(first == "two"));
+        network.cut("one", true);
+        let mut watch = one.watch();
+        let lost = |states: &MeshStates| !states.is_connected("two");
+        within("one finds out", watch.until(lost)).await.unwrap();
+        assert!(two.states().is_connected("one"), "two has not");
+        let began = tokio::time::Instant::now();
+        // Its next attempt follows within the interval, and there need be no other one.
+        within("they connect", one.connected("two")).await.unwrap();
+        assert!(began.elapsed() < millis(3_000), "{:?}", began.elapsed());
+        one.send("two", "x").await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_hangs_is_cut_after_the_read_timeout_and_one_that_is_quiet_is_not() {
     let network = network();
     let settings = MeshSettings { read_timeout: millis(900), ..quick() };
@@ -207,9 +248,11 @@ async fn a_peer_that_is_not_configured_may_call_and_is_forgotten_some_time_after
     let waits = |states: &MeshStates| states.peer("one") == Some(&PeerState::Waiting);
     within("it is gone", two.watch().until(waits)).await.unwrap();
     assert!(matches!(two.send("one", "y").await, Err(SendError::NotConnected { .. })));
+    let began = tokio::time::Instant::now();
     within("it is forgotten", two.watch().until(|states| states.peer("one").is_none()))
         .await
         .unwrap();
+    assert!(began.elapsed() >= millis(25_000), "the two timeouts: {:?}", began.elapsed());
     assert!(matches!(two.send("one", "y").await, Err(SendError::NoSuchPeer { .. })));
 }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use ltq_core::{SystemEntropy, Transport as _};
 use ltq_discovery::{
-    Discovery as _, Interest, NodeInfo, StaticList,
+    Announced, Discovery, DiscoveryError, Interest, NodeInfo, NodeSet, StaticList, Watch,
     registry::{Registries, RegistryServer, RegistryServerSettings},
 };
-use ltq_mesh::{Mesh, MeshStates, SendError};
+use ltq_mesh::{DownCause, Mesh, MeshSettings, MeshStates, PeerState, SendError};
 use ltq_transport::{InProcess, Transports};
+use tokio::sync::watch;
 
 use crate::support::*;
 
@@ -104,5 +106,90 @@ async fn who_is_configured_and_who_is_discovered_are_found_beside_each_other() {
         both(&one, &other).await;
         one.send(other.name().as_str(), "x").await.unwrap();
         assert_eq!(texts(&mut other.inbox().await.unwrap(), 1).await, ["x"]);
+    }
+}
+
+/// Tells of nodes what a test says.
+pub(crate) struct Told(pub(crate) watch::Receiver<NodeSet>);
+
+#[async_trait]
+impl Discovery for Told {
+    async fn announce(&self, _: NodeInfo) -> Result<Announced, DiscoveryError> {
+        Ok(Announced::NotTaken("a test"))
+    }
+
+    async fn watch(&self, _: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
+        let mut told = self.0.clone();
+        told.mark_changed();
+        Ok(Box::new(Self(told)))
+    }
+}
+
+#[async_trait]
+impl Watch for Told {
+    async fn changed(&mut self) -> Result<NodeSet, DiscoveryError> {
+        match self.0.changed().await {
+            Ok(()) => Ok(self.0.borrow_and_update().clone()),
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// One node, there.
+pub(crate) fn node_at(name: &str, address: &str) -> NodeSet {
+    let node = NodeInfo::new(name.parse().unwrap(), [address.parse().unwrap()]).unwrap();
+    [node].into_iter().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_found_elsewhere_or_was_only_known_by_its_calls_is_called_there_at_once() {
+    let (links, (tell, told)) = (InProcess::new(), watch::channel(NodeSet::default()));
+    let hour = MeshSettings { reconnect_interval: millis(3_600_000), ..quick() };
+    let one = linked("one", &links).discovery(Arc::new(Told(told))).settings(hour);
+    let one = one.start(store()).await.unwrap();
+    tell.send_replace(node_at("two", "in-process://nowhere"));
+    let is_down = |states: &MeshStates| {
+        matches!(
+            states.peer("two"),
+            Some(PeerState::Disconnected { cause: DownCause::Unreachable(_), .. })
+        )
+    };
+    within("it is down", one.watch().until(is_down)).await.unwrap();
+    let two = linked("two", &links).start(store()).await.unwrap();
+    tell.send_replace(node_at("two", "in-process://two"));
+    both(&one, &two).await;
+    // One that calls, goes, and is found then.
+    let caller = || linked("caller", &links);
+    let first = caller().peer("one", ["in-process://one"]).start(store()).await.unwrap();
+    both(&one, &first).await;
+    first.close().await.unwrap();
+    let waits = |states: &MeshStates| states.peer("caller") == Some(&PeerState::Waiting);
+    within("it is gone", one.watch().until(waits)).await.unwrap();
+    drop(first);
+    let second = caller().start(store()).await.unwrap();
+    tell.send_replace(node_at("caller", "in-process://caller"));
+    both(&one, &second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_configured_keeps_its_addresses_whatever_is_discovered() {
+    let links = InProcess::new();
+    let nodes =
+        ["two", "three"].map(|name| node_at(name, &format!("in-process://{name}.elsewhere")));
+    let nodes = nodes.into_iter().flat_map(|nodes| nodes.iter().cloned().collect::<Vec<_>>());
+    let (_tell, told) = watch::channel(nodes.collect());
+    let one = linked("one", &links).discovery(Arc::new(Told(told)));
+    // The list has another address for this one, and none for that.
+    let one = one.peer("two", ["in-process://two"]).peer("four", ["in-process://four"]);
+    let one = one.start(store()).await.unwrap();
+    let is_told = |states: &MeshStates| match states.peer("three") {
+        Some(PeerState::Disconnected { failures, .. }) => *failures >= 2,
+        _ => false,
+    };
+    within("the list is known", one.watch().until(is_told)).await.unwrap();
+    for name in ["two", "four"] {
+        let other = linked(name, &links).start(store()).await.unwrap();
+        both(&one, &other).await;
+        one.send(name, "x").await.unwrap();
     }
 }

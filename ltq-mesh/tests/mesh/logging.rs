@@ -7,11 +7,19 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use ltq_discovery::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, StaticList, Watch};
+use ltq_core::Transport as _;
+use ltq_discovery::{
+    Announced, Announcement, Discovery, DiscoveryError, Interest, NodeInfo, NodeSet, Watch,
+};
 use ltq_mesh::{Admission, InboxHandler, MeshName, MeshSettings};
 use ltq_transport::{InProcess, Transports};
 
-use crate::support::*;
+use tokio::sync::watch;
+
+use crate::{
+    finding::{Told, node_at},
+    support::*,
+};
 
 /// Counts the lines of this crate that an operator sees.
 #[derive(Clone, Default)]
@@ -94,13 +102,12 @@ async fn what_fails_again_and_again_is_logged_once() {
 async fn peers_for_which_there_is_no_room_are_told_of_when_that_changes_and_not_at_each_try() {
     let lines = Lines::default();
     let _guard = tracing::subscriber::set_default(lines.clone());
-    let nodes = ["two", "three", "four"].map(|name| {
-        let address = format!("in-process://{name}").parse().unwrap();
-        NodeInfo::new(name.parse().unwrap(), [address]).unwrap()
-    });
+    let all = ["two", "three", "four"].map(|name| node_at(name, &format!("in-process://{name}")));
+    let all = all.into_iter().flat_map(|nodes| nodes.iter().cloned().collect::<Vec<_>>());
+    let (tell, told) = watch::channel(all.collect());
     let settings = MeshSettings { peers_max: 1, reconnect_interval: millis(10), ..quick() };
     let one = linked("one", &InProcess::new())
-        .discovery(Arc::new(StaticList::of_nodes(nodes).unwrap()))
+        .discovery(Arc::new(Told(told)))
         .settings(settings)
         .start(store())
         .await
@@ -110,6 +117,71 @@ async fn peers_for_which_there_is_no_room_are_told_of_when_that_changes_and_not_
     assert_eq!(lines.take(), 2);
     tokio::time::sleep(millis(120_000)).await;
     assert_eq!(lines.take(), 0);
+    // Whoever has the place is alone now.
+    let name = one.states().peers().keys().next().unwrap().to_string();
+    tell.send_replace(node_at(&name, "in-process://nowhere"));
+    tokio::time::sleep(millis(120_000)).await;
+    assert_eq!(lines.take(), 1, "there is room for all again");
+    one.close().await.unwrap();
+}
+
+/// Is not there so often at first, whatever it is asked.
+struct Late(AtomicU64, watch::Receiver<NodeSet>);
+
+impl Late {
+    fn try_it(&self) -> Result<(), DiscoveryError> {
+        let left =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| it.checked_sub(1));
+        left.map_or(Ok(()), |_| is_down())
+    }
+}
+
+/// Stays announced.
+struct Stays;
+
+#[async_trait]
+impl Announcement for Stays {
+    async fn update(&mut self, _: NodeInfo) -> Result<(), DiscoveryError> {
+        Ok(())
+    }
+
+    async fn withdraw(self: Box<Self>) -> Result<(), DiscoveryError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Discovery for Late {
+    async fn announce(&self, _: NodeInfo) -> Result<Announced, DiscoveryError> {
+        self.try_it().map(|()| Announced::Known(Box::new(Stays)))
+    }
+
+    async fn watch(&self, _: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
+        self.try_it()?;
+        let mut told = self.1.clone();
+        told.mark_changed();
+        Ok(Box::new(Told(told)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_again_and_again_is_logged_once_more_when_it_is_over() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
+    let links = InProcess::new();
+    let taken = links.listen(&"in-process://late".parse().unwrap()).await.unwrap();
+    let (_tell, told) = watch::channel(NodeSet::default());
+    let discovery = Arc::new(Late(20.into(), told));
+    let one = linked("one", &links).listen("in-process://late").discovery(discovery);
+    let one = one.start(store()).await.unwrap();
+    tokio::time::sleep(millis(120)).await;
+    // That it listens at one address, and not at the other; the two halves of the discovery.
+    assert_eq!(lines.take(), 4);
+    tokio::time::sleep(millis(120_000)).await;
+    assert_eq!(lines.take(), 2, "both halves are over");
+    drop(taken);
+    tokio::time::sleep(millis(120_000)).await;
+    assert_eq!(lines.take(), 1, "it listens at both addresses");
     one.close().await.unwrap();
 }
 

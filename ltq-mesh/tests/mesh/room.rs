@@ -57,20 +57,22 @@ async fn promise_9_what_is_on_its_way_to_all_peers_together_is_bounded_and_send_
 #[tokio::test(start_paused = true)]
 async fn promise_15_who_waits_in_vain_for_room_among_all_has_done_nothing_and_a_mute_peer_gives_it_back()
  {
-    let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
-    let two = linked("two", &links).handler(Gate(gate.clone())).start(store()).await.unwrap();
-    let three = linked("three", &links).start(store()).await.unwrap();
+    let network = network();
+    let two = hosted("two", &network).start(store()).await.unwrap();
+    let three = hosted("three", &network).start(store()).await.unwrap();
     let settings = MeshSettings {
         unacknowledged_bytes_max: 2_000,
         unacknowledged_bytes_total_max: 2_000,
         acknowledgement_timeout: millis(500),
         ..narrow()
     };
-    let one = linked("one", &links).peer("two", ["in-process://two"]);
-    let one = one.peer("three", ["in-process://three"]).settings(settings);
+    let one = hosted("one", &network).peer("two", ["sim://two"]);
+    let one = one.peer("three", ["sim://three"]).settings(settings);
     let one = one.start(store()).await.unwrap();
     both(&one, &two).await;
     both(&one, &three).await;
+    // Nothing comes through any more, and nobody is told.
+    network.cut("two", true);
     let sends = |to: &'static str| join_all((0..1).map(|_| one.send(to, vec![b'x'; 1_000])));
     let mute = sends("two");
     tokio::pin!(mute);
@@ -154,5 +156,30 @@ async fn promise_9_what_is_on_its_way_to_one_peer_is_bounded_by_number_and_by_by
         let texts = texts(&mut inbox, 3).await;
         assert_eq!(texts.iter().map(|text| text.trim_end()).collect::<Vec<_>>(), ["a", "b", "d"]);
         assert!(is_empty(&mut inbox).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_sent_than_the_other_takes_where_that_is_less_than_one_may_send() {
+    let room = MeshSettings { message_bytes_max: 1_000, ..quick() };
+    let by_number = MeshSettings { unacknowledged_messages_max: 2, ..room.clone() };
+    let by_bytes = MeshSettings { unacknowledged_bytes_max: 2_000, ..room };
+    for settings in [by_number, by_bytes] {
+        let (links, gate) = (InProcess::new(), Arc::new(Semaphore::new(0)));
+        let two = linked("two", &links).settings(settings).handler(Gate(gate.clone()));
+        let two = two.start(store()).await.unwrap();
+        let one = linked("one", &links).peer("two", ["in-process://two"]);
+        let one = one.start(store()).await.unwrap();
+        both(&one, &two).await;
+        let mut watch = one.watch();
+        watch.changed().await;
+        let sends = join_all((0..20).map(|n| one.send("two", format!("{n:1000}"))));
+        tokio::pin!(sends);
+        assert!(poll!(&mut sends).is_pending());
+        tokio::time::sleep(millis(100)).await;
+        gate.add_permits(20);
+        assert_eq!(within("all are sent", sends).await, vec![Ok(()); 20]);
+        assert!(poll!(std::pin::pin!(watch.changed())).is_pending(), "nobody was cut for it");
+        assert_eq!(texts(&mut two.inbox().await.unwrap(), 20).await.len(), 20);
     }
 }

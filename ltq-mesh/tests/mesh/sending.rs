@@ -228,6 +228,8 @@ async fn who_is_not_connected_is_told_so_at_once_and_is_connected_to_later() {
     let one = linked("one", &links).peer("two", ["in-process://two"]).start(store()).await.unwrap();
     let unknown = one.send("nobody", "x").await.unwrap_err();
     assert_eq!(unknown, SendError::NoSuchPeer { peer: "nobody".to_owned() });
+    let long = one.send(&"x".repeat(1_000), "x").await.unwrap_err();
+    assert_eq!(long, SendError::NoSuchPeer { peer: "x".repeat(80) });
     let is_down = |states: &ltq_mesh::MeshStates| {
         matches!(states.peer("two"), Some(ltq_mesh::PeerState::Disconnected { failures: 2, .. }))
     };

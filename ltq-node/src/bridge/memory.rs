@@ -165,7 +165,10 @@ const KEYS_MAX: usize = 200_000;
 
 #[cfg(test)]
 mod tests {
+    use ltq_core::Credit;
+
     use super::*;
+    use crate::bridge::{Budget, Refused, ledger::Ledger};
 
     fn place(topic: &str) -> TopicOnNode {
         ("n".parse().unwrap(), topic.parse().unwrap())
@@ -189,6 +192,17 @@ mod tests {
         drop(second);
         assert!(!memories.take(place("t")).has(key(1_499)));
         assert_eq!(memories.0.lock().keys, 2 * PLACE_KEYS, "no message of either");
+    }
+
+    #[test]
+    fn twice_the_credit_is_remembered() {
+        let credit = Credit { messages: 1_000, bytes: 1 << 20 };
+        let share = Budget::new(64 << 20, credit).share();
+        let mut ledger = Ledger::new(&Refused::Hold, Memory::default(), share.counted().clone());
+        ledger.remember(credit);
+        let mut memory = ledger.into_memory();
+        (0..2_500).for_each(|offset| memory.remember(key(offset)));
+        assert!(!memory.has(key(499)) && memory.has(key(500)));
     }
 
     #[test]

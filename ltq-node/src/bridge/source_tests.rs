@@ -1,5 +1,8 @@
 //! Which nodes and topics are taken up and let go.
 
+#[path = "source_tests/moving.rs"]
+mod moving;
+
 use async_trait::async_trait;
 use ltq_client::Message;
 use ltq_core::{
@@ -40,7 +43,7 @@ impl Field {
     }
 
     /// A broker that listens by these names.
-    async fn start(namespace: &InProcess, names: &[&str]) {
+    async fn start(namespace: &InProcess, names: &[&str]) -> Broker<MemoryStore> {
         let topic = TopicSettings { durability: Durability::Memory, ..TopicSettings::default() };
         let settings = BrokerSettings { topic, ..BrokerSettings::default() };
         let store = MemoryStore::new(64 << 20);
@@ -50,6 +53,7 @@ impl Field {
             let broker = broker.clone();
             tokio::spawn(async move { broker.serve(listener).await });
         }
+        broker
     }
 
     /// There is no `b` yet.
@@ -64,6 +68,17 @@ impl Field {
         topics_max: usize,
         to: &str,
     ) -> Self {
+        Self::changed(namespace, routes, topics_max, to, |_| ()).await
+    }
+
+    /// The same with something else about the routes.
+    async fn changed(
+        namespace: &InProcess,
+        routes: &[(&str, &str)],
+        topics_max: usize,
+        to: &str,
+        change: impl Fn(&mut Route),
+    ) -> Self {
         Self::start(namespace, &["a", "a2"]).await;
         let client = || Client::builder().transports(Transports::new().with(namespace.clone()));
         let of = |name: &str| {
@@ -72,17 +87,21 @@ impl Field {
         let to: Vec<_> = to.split(',').map(|name| format!("in-process://{name}")).collect();
         let list: StaticList = to.join(",").parse().unwrap();
         let destination = Cluster::builder().discovery(list).client(client()).connect().await;
-        let route = |(topics, prefix): &(&str, &str)| Route {
-            name: "r".to_owned(),
-            topics: vec![topics.parse().unwrap()],
-            exclude: Vec::new(),
-            headers: Vec::new(),
-            target: Target::Prefixed((*prefix).to_owned()),
-            channel: ChannelName::new("bridge.r").unwrap(),
-            start: StartAt::Earliest,
-            durability: None,
-            ordered: true,
-            refused: Refused::Hold,
+        let route = |(topics, prefix): &(&str, &str)| {
+            let mut route = Route {
+                name: "r".to_owned(),
+                topics: vec![topics.parse().unwrap()],
+                exclude: Vec::new(),
+                headers: Vec::new(),
+                target: Target::Prefixed((*prefix).to_owned()),
+                channel: ChannelName::new("bridge.r").unwrap(),
+                start: StartAt::Earliest,
+                durability: None,
+                ordered: true,
+                refused: Refused::Hold,
+            };
+            change(&mut route);
+            route
         };
         let site = |name: &str| Site::new(name).unwrap();
         let plan = Arc::new(Plan {
@@ -245,61 +264,6 @@ impl Watch for TellingOf {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn of_a_node_that_moves_only_one_at_a_time_takes() {
-    let namespace = InProcess::new();
-    let field = Field::from(&namespace, "*", "", 10).await;
-    for _ in 0..3 {
-        field.publish("orders").await;
-    }
-    // What was sent to a destination that is not there is waited for.
-    let taken = async |field: &Field| {
-        field.channel("orders").await.is_some_and(|channel| channel.in_flight == 3)
-    };
-    field.until("the messages", taken).await;
-    let by = tokio::time::Instant::now() + field.plan.stop_timeout * 3;
-    field.nodes.send_replace(node_at(&["a2"]));
-    while tokio::time::Instant::now() < by {
-        let consumers = field.channel("orders").await.unwrap().consumers;
-        assert!(consumers <= 1, "{consumers} at once");
-        sleep(Duration::from_millis(10)).await;
-    }
-    field.start_b(&namespace).await;
-    field.until_acked("orders", 3).await;
-    assert_eq!(field.end("orders").await, 3, "each of them once");
-    field.stop().await;
-}
-
-#[tokio::test]
-async fn what_was_forwarded_is_known_when_a_node_has_moved_or_comes_back() {
-    let field = Field::new("*", "", 10).await;
-    let admin = field.a.admin();
-    admin.create_channel("orders", "check", StartAt::Earliest).await.unwrap();
-    for _ in 0..20 {
-        field.publish("orders").await;
-    }
-    field.until_acked("orders", 20).await;
-    for places in [&["a2"][..], &["a", "a2"]] {
-        field.nodes.send_replace(node_at(&[]));
-        let gone = async |field: &Field| field.channel("orders").await.unwrap().consumers == 0;
-        field.until("its end", gone).await;
-        // As though no ack had come there.
-        admin.delete_channel("orders", "bridge.r").await.unwrap();
-        field.nodes.send_replace(node_at(places));
-        field.until_acked("orders", 20).await;
-    }
-    // The same addresses in another order are the same place.
-    let shown = field.plan.board.all().remove(0).2;
-    field.nodes.send_replace(node_at(&["a2", "a"]));
-    field.publish("orders").await;
-    field.until_acked("orders", 21).await;
-    assert!(Arc::ptr_eq(&shown, &field.plan.board.all()[0].2), "nothing begins anew");
-    assert_eq!(field.end("orders").await, 21);
-    let counts = field.counts();
-    assert_eq!((counts.forwarded, counts.skipped_repeat), (21, 40));
-    field.stop().await;
-}
-
 #[tokio::test]
 async fn a_topic_that_is_deleted_and_made_again_is_forwarded_from_its_beginning() {
     let field = Field::new("*", "", 10).await;
@@ -442,6 +406,44 @@ async fn a_topic_goes_by_the_first_route_that_takes_it_and_by_no_other() {
     let forwarded = field.plan.routes.iter().map(|(_, it)| it.counts().forwarded);
     assert_eq!(forwarded.collect::<Vec<_>>(), [1, 1, 0]);
     field.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_says_how_durable_and_whether_in_order_messages_are_at_the_destination() {
+    let namespace = InProcess::new();
+    // A store in memory has no such durability to give.
+    let durable = |route: &mut Route| route.durability = Some(Durability::Disk);
+    let field = Field::changed(&namespace, &[("*", "")], 10, "b", durable).await;
+    field.start_b(&namespace).await;
+    field.publish("orders").await;
+    let refused = async |field: &Field| {
+        let all = field.plan.board.all();
+        all.iter().any(|(.., figures)| {
+            matches!(figures.status().0, Status::Waiting(why) if why.contains("durability"))
+        })
+    };
+    field.until("the word of it", refused).await;
+    field.stop().await;
+    // Messages without a key have one order, and so one node.
+    for (ordered, nodes) in [(true, 1), (false, 2)] {
+        let namespace = InProcess::new();
+        let change = |route: &mut Route| route.ordered = ordered;
+        let field = Field::changed(&namespace, &[("*", "")], 10, "b,c", change).await;
+        field.start_b(&namespace).await;
+        Field::start(&namespace, &["c"]).await;
+        for count in 1..=50 {
+            field.publish("orders").await;
+            field.until_acked("orders", count).await;
+        }
+        let mut used = 0;
+        for node in field.plan.destination.nodes().iter() {
+            let admin = field.plan.destination.admin(node.id()).unwrap();
+            let has_any = admin.show_topic("orders").await.is_ok_and(|topic| topic.end.0 > 0);
+            used += usize::from(has_any);
+        }
+        assert_eq!(used, nodes);
+        field.stop().await;
+    }
 }
 
 /// What `/readyz` says of a bridge: the code, or that it is ready.

@@ -139,11 +139,41 @@ async fn a_suspected_node_keeps_its_keys() {
 }
 
 #[tokio::test]
+async fn a_node_that_drains_hands_its_keys_on() {
+    let field = Field::with(&["a", "b"]).await;
+    let builder = field.cluster.producer_builder("orders").ordered(Availability::Fail);
+    let producer = within(builder.open()).await.unwrap();
+    let mut key = 0;
+    // One of b's.
+    while within(producer.send(message(key, 0))).await.unwrap().node.as_str() != "b" {
+        key += 1;
+    }
+    field.board.put(&node("b").with_state(NodeState::Draining));
+    // Word of it takes a moment: until then everything stays.
+    let moved = async {
+        loop {
+            match producer.send(message(key, 1)).await {
+                Ok(receipt) => assert_eq!(receipt.node.as_str(), "b", "it was not told"),
+                Err(ClusterPublishError::OrderMoved { from, to, .. }) => return (from, to),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let (from, to) = within(moved).await;
+    assert_eq!((from.as_str(), to.as_str()), ("b", "a"));
+    assert_eq!(within(producer.send(message(key, 2))).await.unwrap().node.as_str(), "a");
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_be_reached_fails_its_keys_or_hands_them_on() {
-    for availability in [Availability::Fail, Availability::Move] {
+    // The last one may, and not so soon.
+    let (soon, late) = (Duration::from_millis(500), Duration::from_secs(3_600));
+    for (availability, failover_after) in
+        [(Availability::Fail, soon), (Availability::Move, soon), (Availability::Move, late)]
+    {
         let field = Field::with(&["a", "b"]).await;
         let builder = field.cluster.producer_builder("orders").ordered(availability);
-        let builder = builder.timeout(std::time::Duration::from_millis(1_500));
+        let builder = builder.timeout(Duration::from_millis(1_500)).failover_after(failover_after);
         let producer = within(builder.open()).await.unwrap();
         let mut key = 0;
         // One of b's.
@@ -153,7 +183,7 @@ async fn a_node_that_cannot_be_reached_fails_its_keys_or_hands_them_on() {
         field.net.take_away("b");
         let error = within(producer.send(message(key, 1))).await.unwrap_err();
         match availability {
-            Availability::Move => {
+            Availability::Move if failover_after == soon => {
                 // Whether it was sent before the link was seen to be cut is chance.
                 let error = match error.outcome() {
                     Outcome::Unknown => within(producer.send(message(key, 2))).await.unwrap_err(),

@@ -87,8 +87,12 @@ async fn a_message_that_is_refused_for_good_is_held_and_what_comes_behind_it_wai
     let held = || matches!(figures.status().0, Status::Held(why) if why.contains("large"));
     until("the word of it", held).await;
     producer.send(Message::new("behind")).await.unwrap();
-    // It is tried again, alone.
-    until("more tries", || figures.route().counts().refusals >= 4).await;
+    // It is tried again, alone, after the longest wait at last: 20 ms, of which chance leaves half.
+    let (began, tries) = (std::time::Instant::now(), || figures.route().counts().refusals);
+    let before = tries();
+    until("more tries", || tries() >= before + 20).await;
+    let (took, tries) = (began.elapsed(), tries() - before);
+    assert!(took >= Duration::from_millis(20) * 4, "{tries} tries in {took:?}");
     assert_eq!(field.topic("b", "orders").await.end, Offset(1), "nothing goes past it");
     let channel = field.channel("a", "orders").await;
     assert_eq!((channel.acked, channel.in_flight), (1, 2), "it is not lost");
@@ -120,4 +124,86 @@ async fn a_message_that_is_refused_for_good_can_be_set_aside_with_the_reason() {
     }
     let counts = forwarding.end().await;
     assert_eq!((counts.forwarded, counts.parked, counts.refusals), (3, 2, 2));
+}
+
+#[tokio::test]
+async fn who_is_stopped_waits_for_the_answers_to_what_was_sent_and_acks_it() {
+    let mut field = Field::new().await;
+    let line = field.lay_line("b");
+    field.publish("a", "orders", 0..50).await;
+    let client = field.client("line").clone();
+    let forwarding = field
+        .forward("a", "b", "orders", |change| {
+            let topic = "orders".parse().unwrap();
+            change.destination = Destination::Node { client, topic, durability: None };
+        })
+        .await;
+    field.until_acked("a", "orders", 50).await;
+    line.mute_at("b");
+    field.publish("a", "orders", 50..60).await;
+    let figures = forwarding.figures.clone();
+    until("what is on its way", || figures.unconfirmed() == 10).await;
+    let stopping = tokio::spawn(forwarding.stop());
+    // One that does not wait has ended by the time that this is answered.
+    assert_eq!(field.channel("a", "orders").await.acked, 50);
+    line.clear();
+    assert_eq!(within("its end", stopping).await.unwrap(), Ended::Stopped);
+    assert_eq!(figures.route().counts().forwarded, 60);
+    let channel = field.channel("a", "orders").await;
+    assert_eq!((channel.acked, channel.waiting, channel.in_flight), (60, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_is_less_where_others_come_and_more_when_they_are_gone() {
+    let mut field = Field::without_b().await;
+    // Two MiB for one forwarder, one for each of two.
+    field.budget = Budget::new(6 << 20, Credit { messages: 10_000, bytes: 16 << 20 });
+    let producer = field.client("a").producer("orders").await.unwrap();
+    let forwarding = field.forward("a", "b", "orders", |_| {}).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let other = field.budget.share();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let messages = (0..300).map(|_| Message::new(vec![7; 10 << 10]));
+    producer.send_batch(messages).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let taken = forwarding.figures.unconfirmed();
+    assert!((95..=103).contains(&taken), "{taken} of 10 KiB are a MiB");
+    drop(other);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let taken = forwarding.figures.unconfirmed();
+    assert!((195..=206).contains(&taken), "{taken} of 10 KiB are two MiB");
+    forwarding.task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_and_is_void_since_is_known_when_it_comes_again() {
+    let mut field = Field::without_b().await;
+    let line = field.lay_line("a");
+    let b = async || field.start("b", settings()).await;
+    b().await;
+    field.publish("a", "orders", 0..1).await;
+    let forwarding = field.forward("line", "b", "orders", |_| {}).await;
+    field.until_acked("a", "orders", 1).await;
+    // It is sent, and nobody is there to answer.
+    field.stop("b").await;
+    field.publish("a", "orders", 1..11).await;
+    let figures = forwarding.figures.clone();
+    until("what is on its way", || figures.unconfirmed() == 10).await;
+    // For longer than until the next touch, which comes after a third of 60 s, the source cannot be reached.
+    line.lose();
+    line.mute();
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    line.clear();
+    let again = async {
+        while field.channel("a", "orders").await.redelivered < 10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within("all of it again", again).await;
+    b().await;
+    field.until_acked("a", "orders", 11).await;
+    let counts = forwarding.end().await;
+    assert_eq!(counts.forwarded, 11);
+    // What it had before is gone with the one that was stopped.
+    assert_eq!(field.topic("b", "orders").await.end, Offset(10), "once each");
 }
