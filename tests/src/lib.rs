@@ -7,6 +7,7 @@ pub mod attacker;
 pub mod bad_network;
 mod bridge_process;
 pub mod bridged;
+mod door;
 mod etcd_process;
 mod folder;
 mod gated;
@@ -22,6 +23,7 @@ mod stalls;
 pub mod torment;
 
 pub use bridge_process::{Bridge, BridgeProcess};
+pub use door::{Door, Hinge};
 pub use etcd_process::EtcdProcess;
 pub use folder::folder_in_memory;
 pub use gated::Gated;
