@@ -219,7 +219,7 @@ mod tests {
             assert!(of_part.keys().all(|topic| Part::of(topic) == *part));
             read.extend(of_part);
         }
-        assert_eq!(Some(&read.into()), written.topics());
+        assert_eq!(Some(&crate::Topics::from(read)), written.topics());
         let one = *parts.keys().next().unwrap();
         assert_eq!(of_topics(&written, |part| part == one).unwrap().len(), 1);
         assert!(of_topics(&example(), |_| true).unwrap().is_empty());

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{ChannelName, Monotonic, TopicName};
+use ltq_core::{Monotonic, TopicName};
 use proptest::prelude::*;
 
 use super::*;
