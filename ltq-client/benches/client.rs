@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cargo bench -p ltq-client
+//! cargo bench -p ltq-client -- consume    (or publish, latency: that alone)
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -36,22 +37,37 @@ use ltq_transport::Tcp;
 
 const BODY_BYTES: usize = 100;
 const MESSAGES: u64 = 4_000_000;
+/// What is consumed, and what is said of it: without headers, and with an id as those of a cluster's producer have.
+const TOPICS: [(&str, &str); 2] = [("t", ""), (WITH_IDS, ", with ids")];
+const WITH_IDS: &str = "with-ids";
 
 fn main() {
     let addresses = serve();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     println!("{BODY_BYTES} bytes a message, {MESSAGES} messages");
     println!("{:<34} {:>12} {:>12}", "", "per CPU s", "per wall s");
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    let is_wanted = |what: &str| wanted.is_empty() || wanted.iter().any(|it| it == what);
     runtime.block_on(async {
         let client = Client::connect(addresses.first().unwrap()).await.unwrap();
-        publish(&client).await;
-        consume(&client).await;
-        latency(&client).await;
+        if is_wanted("publish") {
+            publish(&client).await;
+        }
+        if is_wanted("consume") {
+            consume(&client).await;
+        }
+        if is_wanted("latency") {
+            latency(&client).await;
+        }
         for nodes in [1, 2, 4] {
             println!("a cluster of {nodes}");
             let addresses = addresses.get(..nodes).unwrap();
-            publish_by_cluster(addresses).await;
-            consume_by_cluster(addresses).await;
+            if is_wanted("publish") {
+                publish_by_cluster(addresses).await;
+            }
+            if is_wanted("consume") {
+                consume_by_cluster(addresses).await;
+            }
         }
     });
 }
@@ -142,60 +158,64 @@ fn sender(producer: &Producer, message: &Message, count: u64) -> tokio::task::Jo
 }
 
 async fn consume(client: &Client) {
-    let builder = || client.consumer_builder("t", "c").credit(20_000, 64 << 20);
+    for (topic, ids) in TOPICS {
+        let builder = || client.consumer_builder(topic, "c").credit(20_000, 64 << 20);
 
-    let mut consumer = builder().open().await.unwrap();
-    let watch = Watch::start();
-    let (mut seen, mut bytes) = (0, 0);
-    while seen < MESSAGES {
-        let batch = consumer.next_batch(1_000).await.unwrap().unwrap();
-        for received in batch.iter() {
-            bytes += received.unwrap().message.body.len();
+        let mut consumer = builder().open().await.unwrap();
+        let watch = Watch::start();
+        let (mut seen, mut bytes) = (0, 0);
+        while seen < MESSAGES {
+            let batch = consumer.next_batch(1_000).await.unwrap().unwrap();
+            for received in batch.iter() {
+                bytes += received.unwrap().message.body.len();
+            }
+            seen += batch.len() as u64;
+            batch.ack_all().unwrap();
         }
-        seen += batch.len() as u64;
-        batch.ack_all().unwrap();
-    }
-    watch.tell("next_batch and ack_all", seen);
-    assert_eq!(bytes as u64, seen * BODY_BYTES as u64);
-    drop(consumer);
+        watch.tell(&format!("next_batch and ack_all{ids}"), seen);
+        assert_eq!(bytes as u64, seen * BODY_BYTES as u64);
+        drop(consumer);
 
-    let mut consumer = builder().open().await.unwrap();
-    let watch = Watch::start();
-    for _ in 0..MESSAGES {
-        consumer.next().await.unwrap().unwrap().ack().unwrap();
+        let mut consumer = builder().open().await.unwrap();
+        let watch = Watch::start();
+        for _ in 0..MESSAGES {
+            consumer.next().await.unwrap().unwrap().ack().unwrap();
+        }
+        watch.tell(&format!("next and ack{ids}"), MESSAGES);
+        drop(consumer);
     }
-    watch.tell("next and ack", MESSAGES);
-    drop(consumer);
 }
 
 /// The same by way of a cluster.
 async fn consume_by_cluster(addresses: &[String]) {
     let nodes: StaticList = addresses.join(",").parse().unwrap();
     let cluster = Cluster::builder().discovery(nodes).connect().await.unwrap();
-    let builder = || cluster.consumer_builder("t", "c").credit(20_000, 64 << 20);
+    for (topic, ids) in TOPICS {
+        let builder = || cluster.consumer_builder(topic, "c").credit(20_000, 64 << 20);
 
-    let mut consumer = builder().open().await.unwrap();
-    let watch = Watch::start();
-    let (mut seen, mut bytes) = (0, 0);
-    while seen < MESSAGES {
-        let batch = consumer.next_batch(1_000).await.unwrap().unwrap();
-        for received in batch.iter() {
-            bytes += received.unwrap().message.body.len();
+        let mut consumer = builder().open().await.unwrap();
+        let watch = Watch::start();
+        let (mut seen, mut bytes) = (0, 0);
+        while seen < MESSAGES {
+            let batch = consumer.next_batch(1_000).await.unwrap().unwrap();
+            for received in batch.iter() {
+                bytes += received.unwrap().message.body.len();
+            }
+            seen += batch.len() as u64;
+            batch.ack_all().unwrap();
         }
-        seen += batch.len() as u64;
-        batch.ack_all().unwrap();
-    }
-    watch.tell("  next_batch and ack_all", seen);
-    assert_eq!(bytes as u64, seen * BODY_BYTES as u64);
-    drop(consumer);
+        watch.tell(&format!("  next_batch and ack_all{ids}"), seen);
+        assert_eq!(bytes as u64, seen * BODY_BYTES as u64);
+        drop(consumer);
 
-    let mut consumer = builder().open().await.unwrap();
-    let watch = Watch::start();
-    for _ in 0..MESSAGES {
-        consumer.next().await.unwrap().unwrap().ack().unwrap();
+        let mut consumer = builder().open().await.unwrap();
+        let watch = Watch::start();
+        for _ in 0..MESSAGES {
+            consumer.next().await.unwrap().unwrap().ack().unwrap();
+        }
+        watch.tell(&format!("  next and ack{ids}"), MESSAGES);
+        drop(consumer);
     }
-    watch.tell("  next and ack", MESSAGES);
-    drop(consumer);
 }
 
 async fn latency(client: &Client) {
@@ -267,19 +287,30 @@ struct Answering {
     stream: Stream,
     input: BytesMut,
     output: WriteQueue,
+    plain: Records,
+    with_ids: Records,
+    subscriptions: HashMap<u32, Subscription>,
+}
+
+struct Subscription {
+    granted: u64,
+    sent: u64,
     run: Records,
-    subscriptions: HashMap<u32, (u64, u64)>,
 }
 
 impl Answering {
     fn new(stream: Stream, nth: u8) -> Self {
-        let messages = vec![Message::new(vec![7; BODY_BYTES]); 1_000];
+        let message = Message::new(vec![7; BODY_BYTES]);
+        let id = |at: u64| format!("7f3a9c2e5b1d4860-{}", 1_000_000 + at);
+        let with_id = |at| message.clone().with_header(ltq_client::ID_HEADER, id(at));
+        let with_ids: Vec<_> = (0..1_000).map(with_id).collect();
         Self {
             nth,
             stream,
             input: BytesMut::new(),
             output: WriteQueue::new(),
-            run: Records::encode(&messages),
+            plain: Records::encode(&vec![message; 1_000]),
+            with_ids: Records::encode(&with_ids),
             subscriptions: HashMap::new(),
         }
     }
@@ -302,10 +333,10 @@ impl Answering {
     }
 
     fn deliver(&mut self) {
-        for (handle, (granted, sent)) in &mut self.subscriptions {
+        for (handle, Subscription { granted, sent, run }) in &mut self.subscriptions {
             while *sent < *granted && self.output.len() < 1 << 20 {
-                let count = (*granted - *sent).min(self.run.count() as u64);
-                let records = self.run.slice(0..count as usize);
+                let count = (*granted - *sent).min(run.count() as u64);
+                let records = run.slice(0..count as usize);
                 let batch = RecordBatch { first: Offset(*sent), time: Timestamp(0), records };
                 let first_tag = Tag(*sent + 1);
                 let frame = Frame::Deliver { handle: *handle, first_tag, attempt: 1, batch };
@@ -328,12 +359,16 @@ impl Answering {
                     vec![SequenceRange { sequence, count, offset: Some(Offset(sequence)) }];
                 Frame::Confirmed { handle, ranges, durability }
             }
-            Frame::Subscribe { handle, credit, .. } => {
-                self.subscriptions.insert(handle, (credit.messages, 0));
+            Frame::Subscribe { handle, topic, credit, .. } => {
+                let is_plain = topic.as_str() != WITH_IDS;
+                let run = if is_plain { self.plain.clone() } else { self.with_ids.clone() };
+                let subscription = Subscription { granted: credit.messages, sent: 0, run };
+                self.subscriptions.insert(handle, subscription);
                 Frame::Subscribed { handle, timeout_ms: 60_000 }
             }
             Frame::Credit { handle, total } => {
-                let Some((granted, sent)) = self.subscriptions.get_mut(&handle) else { return };
+                let found = self.subscriptions.get_mut(&handle);
+                let Some(Subscription { granted, sent, .. }) = found else { return };
                 let is_less = total.messages < *granted;
                 *granted = total.messages.max(*sent);
                 if !is_less {

@@ -75,7 +75,7 @@ pub use ltq_transport::{ClientTrust, Fingerprint, Pem, TrustError};
 pub use ltq_discovery::{Discovery, NodeId, NodeInfo, NodeSet};
 
 pub use ltq_core::{
-    ChannelName, ChannelStats, Credit, DrainOptions, Durability, HeldUp, Keep, Message, NodeStats,
-    Offset, ProducerName, Refusal, RefusalCode, Retention, RetentionChange, StartAt, Timestamp,
-    TopicName, TopicOptions, TopicSettings, TopicStats, protocol::InstanceId,
+    ChannelName, ChannelStats, Credit, DrainOptions, Durability, Headers, HeldUp, Keep, Message,
+    NodeStats, Offset, ProducerName, Refusal, RefusalCode, Retention, RetentionChange, StartAt,
+    Timestamp, TopicName, TopicOptions, TopicSettings, TopicStats, protocol::InstanceId,
 };

@@ -14,6 +14,7 @@ mod admin;
 mod broker;
 mod channel_options;
 mod environment;
+mod headers;
 mod message;
 mod name;
 mod origin;
@@ -26,6 +27,7 @@ mod store;
 mod store_layer;
 mod transport;
 mod units;
+mod varint;
 mod write_batch;
 
 pub use access::{Access, Denied, Everybody, Grant, SharedToken, TOKEN_BYTES_MAX, TokenError};
@@ -40,6 +42,7 @@ pub use broker::{
 };
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};
+pub use headers::{HeaderIter, Headers};
 pub use message::{Message, MessageError};
 pub use name::{ChannelName, EPHEMERAL, NAME_BYTES_MAX, NameError, ProducerName, TopicName};
 pub use origin::Origin;

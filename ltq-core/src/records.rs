@@ -195,13 +195,13 @@ impl Records {
         Some(read_entry(entry).1)
     }
 
-    /// One message, or `None` past the end. Its key, header values and body share these bytes.
+    /// One message, or `None` past the end. Its key, headers and body share these bytes.
     ///
     /// # Errors
     /// [`MessageError`] when its producer encoded its key and headers wrongly.
     #[must_use]
     pub fn message(&self, index: usize) -> Option<Result<Message, MessageError>> {
-        self.encoded(index).map(|encoded| Message::decode(&encoded))
+        self.encoded(index).map(Message::decode)
     }
 
     /// All messages in order.

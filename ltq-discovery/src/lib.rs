@@ -29,6 +29,7 @@ pub mod etcd;
 mod node;
 pub mod registry;
 mod static_list;
+mod topics;
 
 pub use discovery::{Announced, Announcement, Discovery, DiscoveryError, Interest, Watch};
 pub use dns::{DnsNames, DnsNamesError, Resolve, SystemResolver};
@@ -37,3 +38,4 @@ pub use node::{
     NodeInfo, NodeInfoError, NodeSet, NodeState, VERSION_BYTES_MAX,
 };
 pub use static_list::{StaticList, StaticListError};
+pub use topics::{Topics, TopicsIter};

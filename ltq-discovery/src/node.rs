@@ -10,7 +10,7 @@ use std::{
 use ltq_core::{Address, ChannelName, TopicName};
 use thiserror::Error;
 
-use crate::Interest;
+use crate::{Interest, Topics};
 
 /// The longest [`NodeId`], in bytes.
 pub const NODE_ID_BYTES_MAX: usize = 255;
@@ -207,7 +207,7 @@ pub enum NodeInfoError {
 pub struct NodeInfo {
     id: NodeId,
     addresses: Arc<[Address]>,
-    topics: Option<Arc<BTreeMap<TopicName, BTreeSet<ChannelName>>>>,
+    topics: Option<Topics>,
     state: NodeState,
     epoch: Epoch,
     load: Load,
@@ -255,19 +255,10 @@ impl NodeInfo {
         })
     }
 
-    /// The node with these topics, each with its channels.
+    /// The node with these topics, each with its channels. Costs nothing in their number where others hold them,
+    /// too.
     #[must_use]
-    pub fn with_topics(self, topics: BTreeMap<TopicName, BTreeSet<ChannelName>>) -> Self {
-        self.with_shared_topics(Arc::new(topics))
-    }
-
-    /// The same with topics that others hold too: costs nothing in their number, and neither does telling that
-    /// two descriptions have the same ones.
-    #[must_use]
-    pub fn with_shared_topics(
-        mut self,
-        topics: Arc<BTreeMap<TopicName, BTreeSet<ChannelName>>>,
-    ) -> Self {
+    pub fn with_topics(mut self, topics: Topics) -> Self {
         self.topics = Some(topics);
         self
     }
@@ -314,9 +305,8 @@ impl NodeInfo {
     #[must_use]
     pub fn with_topic_only(&self, topic: &TopicName) -> Self {
         let topics = self.topics.as_ref().map(|topics| {
-            let only = topics.get_key_value(topic);
-            let only = only.map(|(name, channels)| (name.clone(), channels.clone()));
-            Arc::new(only.into_iter().collect())
+            let only = topics.get(topic).map(|channels| (topic.clone(), channels.clone()));
+            only.into_iter().collect()
         });
         Self { topics, ..self.without_topics() }
     }
@@ -364,13 +354,7 @@ impl NodeInfo {
 
     /// Its topics and their channels, or `None` where they are unknown.
     #[must_use]
-    pub fn topics(&self) -> Option<&BTreeMap<TopicName, BTreeSet<ChannelName>>> {
-        self.topics.as_deref()
-    }
-
-    /// The same, to be held beyond the node: see [`with_shared_topics`](Self::with_shared_topics).
-    #[must_use]
-    pub const fn shared_topics(&self) -> Option<&Arc<BTreeMap<TopicName, BTreeSet<ChannelName>>>> {
+    pub const fn topics(&self) -> Option<&Topics> {
         self.topics.as_ref()
     }
 
@@ -410,13 +394,13 @@ impl NodeInfo {
         &mut self,
         topics: impl IntoIterator<Item = (TopicName, BTreeSet<ChannelName>)>,
     ) {
-        Arc::make_mut(self.topics.get_or_insert_default()).extend(topics);
+        self.topics.get_or_insert_default().extend(topics);
     }
 
     /// Takes a topic away.
     pub(crate) fn remove_topic(&mut self, topic: &TopicName) {
         if let Some(topics) = &mut self.topics {
-            Arc::make_mut(topics).remove(topic);
+            topics.remove(topic);
         }
     }
 

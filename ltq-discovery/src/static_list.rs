@@ -120,10 +120,7 @@ impl Watch for Once {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::BTreeMap,
-        task::{Context, Poll, Waker},
-    };
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
 
@@ -151,7 +148,7 @@ mod tests {
     async fn a_topic_has_its_nodes_where_they_are_known() {
         let node = |id: &str, topic: &str| {
             let address = Address::new("tcp", format!("{id}:1"));
-            let topics = BTreeMap::from([(topic.parse().unwrap(), BTreeSet::new())]);
+            let topics = [(topic.parse().unwrap(), BTreeSet::new())].into();
             NodeInfo::new(id.parse().unwrap(), [address]).unwrap().with_topics(topics)
         };
         let list = StaticList::of_nodes([node("a", "orders"), node("b", "mail")]).unwrap();

@@ -152,7 +152,9 @@ impl Announcement for Pinned {
             Fault::GivesUpAfterAnOutage if self.board.state.borrow().severed => return Ok(()),
             Fault::KeepsTopicsThatWent => {
                 let mut topics = self.node.topics().cloned().unwrap_or_default();
-                topics.extend(node.topics().cloned().unwrap_or_default());
+                for (topic, channels) in node.topics().into_iter().flatten() {
+                    topics.insert(topic.clone(), channels.clone());
+                }
                 node = node.with_topics(topics);
             }
             _ => {}

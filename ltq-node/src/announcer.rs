@@ -1,19 +1,15 @@
 //! A node that announces itself to registries, or an etcd: what it is, which topics and channels it has, and how busy it
 //! is.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use ltq_core::{
-    Address, CatalogueChanges, CatalogueWatch, ChannelName, Entropy as _, SystemClock,
-    SystemEntropy, TopicName, WallClock as _,
+    Address, CatalogueChanges, CatalogueWatch, Entropy as _, SystemClock, SystemEntropy,
+    WallClock as _,
 };
 use ltq_discovery::{
     Announced, Announcement, Discovery, DiscoveryError, Epoch, Load, NodeId, NodeInfo,
-    NodeInfoError, NodeState,
+    NodeInfoError, NodeState, Topics,
     registry::{Registries, RegistriesError},
 };
 use thiserror::Error;
@@ -91,7 +87,7 @@ impl Announcer {
         let announcing = Announcing {
             discovery: lookup.discovery(),
             node,
-            topics: Arc::default(),
+            topics: Topics::new(),
             catalogue: broker.catalogue(),
             broker: broker.clone(),
             load: Smoothed::default(),
@@ -176,15 +172,13 @@ impl State {
     }
 }
 
-type Topics = BTreeMap<TopicName, BTreeSet<ChannelName>>;
-
 /// What the announcer's task goes by.
 struct Announcing {
     discovery: Arc<dyn Discovery>,
     /// Without its topics.
     node: NodeInfo,
     /// Shared with whoever tells of them: what a beat or another load costs does not grow with them.
-    topics: Arc<Topics>,
+    topics: Topics,
     catalogue: CatalogueWatch,
     broker: NodeBroker,
     load: Smoothed,
@@ -254,17 +248,11 @@ impl Announcing {
     }
 
     fn take(&mut self, changes: CatalogueChanges) {
-        if changes.is_empty() {
-            return;
-        }
         // What was told before stays as it was told.
-        let topics = Arc::make_mut(&mut self.topics);
         for (topic, channels) in changes {
             match channels {
-                Some(channels) => {
-                    topics.insert(topic, Arc::unwrap_or_clone(channels));
-                }
-                None => drop(topics.remove(&topic)),
+                Some(channels) => self.topics.insert(topic, channels),
+                None => _ = self.topics.remove(&topic),
             }
         }
     }
@@ -276,8 +264,8 @@ impl Announcing {
 }
 
 /// The node with what it has and does.
-fn described(node: &NodeInfo, load: Load, state: NodeState, topics: &Arc<Topics>) -> NodeInfo {
-    node.clone().with_load(load).with_state(state).with_shared_topics(Arc::clone(topics))
+fn described(node: &NodeInfo, load: Load, state: NodeState, topics: &Topics) -> NodeInfo {
+    node.clone().with_load(load).with_state(state).with_topics(topics.clone())
 }
 
 /// How many KiB of publishes wait for their confirms, smoothed over a second or so: what grows when the node
@@ -324,13 +312,13 @@ mod tests {
 
     #[test]
     fn another_load_copies_no_topic() {
-        let topics: Arc<Topics> = Arc::new([("orders".parse().unwrap(), [].into())].into());
+        let topics: Topics = [("orders".parse().unwrap(), [].into())].into();
         let address = "tcp://a:1".parse().unwrap();
         let node = NodeInfo::new("n".parse().unwrap(), [address]).unwrap();
         let first = described(&node, Load(1), NodeState::Ready, &topics);
         let second = described(&node, Load(2), NodeState::Ready, &topics);
         for told in [&first, &second] {
-            assert!(Arc::ptr_eq(told.shared_topics().unwrap(), &topics));
+            assert!(told.topics().unwrap().is_shared_with(&topics));
         }
         assert_ne!(first, second);
     }

@@ -114,7 +114,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Message, String> {
     for HeaderLine { name, value, value_base64 } in line.headers {
         let value = bytes("value", value, value_base64)?;
         let value = value.ok_or_else(|| format!("the header {name:?} has no value"))?;
-        message.headers.push((name, value.into()));
+        message.headers.push(name, value);
     }
     Ok(message)
 }

@@ -38,8 +38,8 @@ pub async fn stored(node: &NodeProcess, topic: &str) -> Vec<(String, String)> {
     while (found.len() as u64) < count {
         let delivery = within("a message", consumer.next()).await.expect("one").expect("whole");
         let message = &delivery.message;
-        let id = message.headers.iter().find(|(name, _)| name == ORIGIN_ID);
-        let id = id.map(|(_, id)| String::from_utf8_lossy(id).into_owned());
+        let id = message.headers.get(ORIGIN_ID);
+        let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
         found.push((String::from_utf8_lossy(&message.body).into_owned(), id.unwrap_or_default()));
         delivery.ack().expect("in time");
     }

@@ -8,6 +8,7 @@ pub mod bad_network;
 mod bridge_process;
 pub mod bridged;
 mod distant;
+mod door;
 mod etcd_process;
 mod folder;
 mod gated;
@@ -24,6 +25,7 @@ pub mod torment;
 
 pub use bridge_process::{Bridge, BridgeProcess};
 pub use distant::{Distant, FAR, HERE, OTHER, stream};
+pub use door::{Door, Hinge};
 pub use etcd_process::EtcdProcess;
 pub use folder::folder_in_memory;
 pub use gated::Gated;

@@ -98,8 +98,8 @@ impl Field {
                 let delivery = within("a message", consumer.next()).await.expect("one");
                 let delivery = delivery.expect("whole");
                 let message = &delivery.message;
-                let id = message.headers.iter().find(|(name, _)| name == ID_HEADER);
-                let id = id.map(|(_, id)| String::from_utf8_lossy(id).into_owned());
+                let id = message.headers.get(ID_HEADER);
+                let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
                 let body = String::from_utf8_lossy(&message.body).into_owned();
                 found.push((body, id.unwrap_or_default()));
                 delivery.ack().expect("in time");

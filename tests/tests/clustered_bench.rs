@@ -3,7 +3,8 @@
 
 use std::process::{Output, Stdio};
 
-use ltq_tests::{NodeProcess, RegistryProcess, binary, within};
+use ltq_client::{Admin, Client};
+use ltq_tests::{Door, NodeProcess, RegistryProcess, binary, within};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -29,8 +30,28 @@ async fn bench(registry: &str, line: &str) -> Value {
 }
 
 async fn node(folder: &TempDir, name: &str, registry: &str) -> NodeProcess {
-    let more = ["--node", name, "--registry", registry, "--store", "memory"];
+    node_with(folder, name, registry, &[]).await
+}
+
+async fn node_with(folder: &TempDir, name: &str, registry: &str, more: &[&str]) -> NodeProcess {
+    let more = [&["--node", name, "--registry", registry, "--store", "memory"], more].concat();
     NodeProcess::start(&folder.path().join(name), 0, &more).await.expect("a node")
+}
+
+/// Waits until a node has taken so many messages into its one topic, beyond so many. Returns how many it has.
+async fn until_it_took(node: &Admin, more: u64, beyond: u64) -> u64 {
+    within("messages", async {
+        loop {
+            let topics = node.list_topics().await.expect("a list");
+            if let Some(topic) = topics.first()
+                && let Ok(shown) = node.show_topic(topic).await
+                && shown.end.0 >= beyond + more
+            {
+                return shown.end.0;
+            }
+        }
+    })
+    .await
 }
 
 /// The names of its topics.
@@ -191,4 +212,63 @@ async fn a_registry_that_knows_no_node_is_named() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("{at} tells of no node")), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failover_stores_twice_is_counted_and_fails_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let registry = RegistryProcess::start(0, &["--heartbeat", "200ms"]).await.expect("a registry");
+    let at = registry.address().to_string();
+    let (door, hinge) = Door::new().await.expect("a door");
+    let before = format!("tcp://{}", door.address());
+    let first = node_with(&folder, "n1", &at, &["--advertise", &before]).await;
+    hinge.to(first.address().rest().to_owned());
+    let second = node(&folder, "n2", &at).await;
+    registry.until("both are there", |nodes| nodes.len() == 2).await;
+    let mut admins = Vec::new();
+    for node in [&first, &second] {
+        let client = Client::connect(&node.address().to_string()).await.expect("a client");
+        admins.push(client.admin());
+    }
+    let running = tokio::spawn(async move {
+        let line = format!("--json bench e2e --registry {at} --warmup 0s --rate 400 --duration 6s");
+        ltq(&line.split(' ').collect::<Vec<_>>()).await
+    });
+    // What the first node takes is not said any more, and goes to the other one, too.
+    let had = until_it_took(&admins[0], 1, 0).await;
+    door.mute();
+    until_it_took(&admins[0], 5, had).await;
+    let had = until_it_took(&admins[1], 1, 0).await;
+    door.shut();
+    until_it_took(&admins[1], 600, had).await;
+    door.open();
+    let output = within("the run", running).await.expect("no panic");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    assert_eq!((figure(&report, "published"), figure(&report, "delivered")), (2_400, 2_400));
+    let again = figure(&report, "stored_again");
+    assert!(again >= 5, "{report}");
+    let taken: u64 = on_nodes(&report).iter().map(|node| node.1).sum();
+    assert_eq!(taken, 2_400 + again, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_drained_is_not_made_on_nodes_that_lack_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (registry, nodes) = cluster(&folder).await;
+    let server = nodes[0].address().to_string();
+    let words = "bench pub --warmup 0s --count 70 --topic lone --server";
+    let output = ltq(&words.split(' ').chain([server.as_str()]).collect::<Vec<_>>()).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    registry.until("it is told", |nodes| nodes[0]["topics"]["lone"].is_array()).await;
+    let second = Client::connect(&nodes[1].address().to_string()).await.expect("a client");
+    let made = || async { second.admin().stats().await.expect("figures").topics.len() };
+    let at = registry.address().to_string();
+    for _ in 0..2 {
+        let report = bench(&at, "sub --prefilled --topic lone").await;
+        assert_eq!(figure(&report, "delivered"), 70);
+        assert_eq!(made().await, 0);
+    }
+    assert_eq!(topics(&nodes[0]).await, ["lone"]);
 }

@@ -75,9 +75,9 @@ pub(crate) async fn id_of(peer: &mut Peer) -> (u64, Vec<(String, String)>) {
         Frame::Publish { sequence, records, .. } => {
             let messages = records.messages().map(|message| {
                 let message = message.unwrap();
-                let id = message.headers.iter().find(|(name, _)| name == ltq_client::ID_HEADER);
+                let id = message.headers.get(ltq_client::ID_HEADER);
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                (text(&message.body), id.map_or_else(String::new, |(_, id)| text(id)))
+                (text(&message.body), id.map_or_else(String::new, text))
             });
             (sequence, messages.collect())
         }

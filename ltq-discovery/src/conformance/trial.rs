@@ -1,9 +1,6 @@
 //! One run of one case: its nodes, its deadlines and how it stops.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 pub(super) use ltq_core::conformance::{CaseResult, ensure, fail, poll_once, skip, worked};
 use ltq_core::{ChannelName, TopicName};
@@ -11,7 +8,8 @@ use tokio::time::timeout;
 
 use super::{Backend, Harness};
 use crate::{
-    Announced, Announcement, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet, Watch,
+    Announced, Announcement, DiscoveryError, Epoch, Interest, NodeId, NodeInfo, NodeSet, Topics,
+    Watch,
 };
 
 pub(super) struct Trial {
@@ -59,7 +57,7 @@ impl Trial {
     /// The so-manieth run of a node.
     pub(super) fn run_of_node(run: u64, id: &str, topics: &[&str]) -> CaseResult<NodeInfo> {
         let channels = worked("making a name", ChannelName::new("c"))?;
-        let mut by_name = BTreeMap::new();
+        let mut by_name = Topics::new();
         for topic in topics {
             let name = worked("making a name", TopicName::new(topic))?;
             by_name.insert(name, BTreeSet::from([channels.clone()]));

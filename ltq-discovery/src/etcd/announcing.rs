@@ -118,8 +118,8 @@ impl Announcement for Announcing {
             return Err(DiscoveryError::Refused { backend: "this announcement".to_owned(), why });
         }
         // Those that were looked at before are not again: that would cost as much as there are, at every load.
-        let is_same = match (before.shared_topics(), node.shared_topics()) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+        let is_same = match (before.topics(), node.topics()) {
+            (Some(before), Some(now)) => now.is_shared_with(before),
             _ => false,
         };
         let node = match is_same {

@@ -1,9 +1,6 @@
 //! What is different about a node.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ltq_core::{ChannelName, TopicName};
 
@@ -37,37 +34,17 @@ impl NodeChange {
             && old.epoch() == new.epoch()
             && old.addresses() == new.addresses()
             && old.version() == new.version();
-        let (before, after) = match (old.shared_topics(), new.shared_topics()) {
+        let differences = match (old.topics(), new.topics()) {
             _ if !same => return None,
-            (None, None) => (None, None),
-            // The very same ones, and there may be many.
-            (Some(before), Some(after)) if Arc::ptr_eq(before, after) => (None, None),
-            (Some(before), Some(after)) => (Some(before), Some(after)),
+            (None, None) => None,
+            (Some(before), Some(after)) => Some(after.since(before)),
             _ => return None,
         };
-        let (before, after) = (before.map(|it| it.iter()), after.map(|it| it.iter()));
-        let (before, after) = (before.into_iter().flatten(), after.into_iter().flatten());
         let (mut has, mut lacks) = (Vec::new(), Vec::new());
-        let (mut before, mut after) = (before.peekable(), after.peekable());
-        loop {
-            match (before.peek(), after.peek()) {
-                (None, None) => break,
-                (Some((gone, _)), later) if later.is_none_or(|(name, _)| *gone < *name) => {
-                    lacks.push((*gone).clone());
-                    before.next();
-                }
-                (Some((known, old)), Some((name, new))) if known == name => {
-                    if old != new {
-                        has.push(((*name).clone(), (*new).clone()));
-                    }
-                    before.next();
-                    after.next();
-                }
-                (_, Some((name, new))) => {
-                    has.push(((*name).clone(), (*new).clone()));
-                    after.next();
-                }
-                (Some(_), None) => break,
+        for (topic, channels) in differences.into_iter().flatten() {
+            match channels {
+                Some(channels) => has.push((topic.clone(), channels.clone())),
+                None => lacks.push(topic.clone()),
             }
         }
         let state = (old.state() != new.state()).then_some(new.state());

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::{ChannelName, Monotonic, TopicName};
+use ltq_core::{Monotonic, TopicName};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Epoch, Interest, Load, NodeId, NodeInfo, NodeState};
+use crate::{Epoch, Interest, Load, NodeId, NodeInfo, NodeState, Topics};
 
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -26,13 +26,13 @@ fn topic(name: &str) -> TopicName {
     name.parse().unwrap()
 }
 
-fn topics(names: &[&str]) -> BTreeMap<TopicName, BTreeSet<ChannelName>> {
+fn topics(names: &[&str]) -> Topics {
     names.iter().map(|name| (topic(name), BTreeSet::new())).collect()
 }
 
 fn node(id: &str, epoch: u64) -> NodeInfo {
     let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
-    node.with_epoch(Epoch { started: epoch, instance: 0 }).with_topics(BTreeMap::new())
+    node.with_epoch(Epoch { started: epoch, instance: 0 }).with_topics(Topics::new())
 }
 
 /// One who watches and keeps what he is told.
@@ -266,12 +266,12 @@ fn a_connection_has_one_node() {
 fn topics_are_shared_with_who_is_told_and_what_went_is_handed_over() {
     let mut registry = registry();
     let has = node("n1", 1).with_topics(topics(&["a", "b"]));
-    let shared = std::sync::Arc::clone(has.shared_topics().unwrap());
+    let shared = has.topics().unwrap().clone();
     registry.put(at(0), SessionId(1), &has, (2, 0)).unwrap();
     registry.watch(ALICE, Interest::Everything).unwrap();
     let told = registry.tell_watcher(ALICE, 9);
     let [Told::Anew, Told::Node(told), Told::Complete] = &told[..] else { panic!("{told:?}") };
-    assert!(std::sync::Arc::ptr_eq(told.shared_topics().unwrap(), &shared));
+    assert!(told.topics().unwrap().is_shared_with(&shared));
     assert!(registry.take_gone().is_empty());
     registry.put(at(1), SessionId(1), &node("n1", 1), (0, 0)).unwrap();
     assert_eq!(registry.take_gone(), std::slice::from_ref(&has));
@@ -287,7 +287,7 @@ fn what_is_being_told_is_copied_once_for_all_changes_that_come_meanwhile() {
     registry.watch(ALICE, Interest::Everything).unwrap();
     let told = registry.tell_watcher(ALICE, 9);
     let shared = |registry: &Registry| {
-        std::sync::Arc::as_ptr(registry.nodes().next().unwrap().shared_topics().unwrap())
+        registry.nodes().next().unwrap().topics().unwrap().parts().next().unwrap()
     };
     let held = shared(&registry);
     let mut copies = BTreeSet::new();

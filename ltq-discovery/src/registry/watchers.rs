@@ -8,7 +8,7 @@ use std::{
 
 use ltq_core::TopicName;
 
-use crate::{Interest, NodeId, NodeInfo};
+use crate::{Interest, NodeId, NodeInfo, Topics};
 
 /// Somebody who watches: whatever number tells him from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,7 +131,7 @@ impl Watchers {
     }
 
     /// Those of these topics that somebody watches.
-    pub(super) fn watched_of<V>(&self, topics: &BTreeMap<TopicName, V>) -> BTreeSet<TopicName> {
+    pub(super) fn watched_of(&self, topics: &Topics) -> BTreeSet<TopicName> {
         match self.of_topic.len() < topics.len() {
             true => self.of_topic.keys().filter(|it| topics.contains_key(*it)).cloned().collect(),
             false => topics.keys().filter(|it| self.is_watched(it)).cloned().collect(),

@@ -12,7 +12,7 @@ mod keeping;
 mod server;
 mod trouble;
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use ltq_discovery::{
     Announced, Announcement, Discovery as _, Epoch, NodeInfo, NodeSet, Watch,
@@ -47,7 +47,7 @@ const SUSPECTED_AFTER: Duration = Duration::from_secs(9);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(12);
 
 fn node(run: u64, id: &str, topics: &[&str]) -> NodeInfo {
-    let topics: BTreeMap<_, _> =
+    let topics =
         topics.iter().map(|name| (name.parse().unwrap(), ["c".parse().unwrap()].into())).collect();
     let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
     node.with_topics(topics).with_epoch(Epoch { started: run, instance: 7 })

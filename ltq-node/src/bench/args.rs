@@ -102,7 +102,8 @@ pub struct BenchArgs {
     /// etcd: etcd://HOST:PORT/PREFIX, by TLS etcds://HOST:PORT/PREFIX. Or those behind a DNS name:
     /// dns://NAME:PORT, or dns+tls:// and dns+quic://. Topics and channels are made on each node that there is at the
     /// beginning, and deleted on each that there was meanwhile, so that it takes a token which permits that; that
-    /// messages come in order is not asked for, as there is no order among nodes.
+    /// messages come in order is not asked for, as there is no order among nodes. A message that is stored twice, as one
+    /// may be that had to go to a second node, is counted and no fault but with --ordered.
     #[arg(long, value_name = "URL", value_delimiter = ',',
           conflicts_with_all = ["in_process", "idle_connections"])]
     pub registry: Vec<String>,

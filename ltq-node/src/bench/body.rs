@@ -218,7 +218,9 @@ mod tests {
         let bodies = bodies.of_cluster(2);
         let keys = (0..3).map(|calls| {
             bodies.set_key(&mut messages, calls);
-            messages.iter_mut().for_each(|it| it.headers = vec![(ID_HEADER.into(), "p-1".into())]);
+            messages
+                .iter_mut()
+                .for_each(|it| it.headers = [(ID_HEADER, "p-1")].into_iter().collect());
             assert!(messages.iter().all(|message| bodies.verify(message).is_ok()));
             messages[0].key.clone().unwrap()
         });

@@ -6,10 +6,13 @@ use std::sync::{
 };
 
 use hdrhistogram::Histogram;
+use ltq_client::Message;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::{
-    ledger::Ledger,
+    body::Head,
+    ledger::{Came, Ledger, Mark},
     run::{Run, histogram, micros},
 };
 use crate::cli::{
@@ -21,7 +24,7 @@ use crate::cli::{
 pub(super) struct Consumed {
     /// Which channel of all.
     pub(super) place: usize,
-    pub(super) ledger: Ledger,
+    /// Without what was stored more than once, unless that is to be drained too.
     pub(super) received: u64,
     /// Whether some of it has an id, as what was published to a cluster has.
     pub(super) of_cluster: bool,
@@ -34,6 +37,9 @@ pub(super) struct Consumed {
 
 /// One channel of one topic, shared by its consumers.
 pub(super) struct Channel {
+    /// Whether what is stored more than once is to come as often.
+    counts_copies: bool,
+    ledger: Mutex<Ledger>,
     /// What came to all of them.
     received: AtomicU64,
     /// What is to come, once that is known.
@@ -42,12 +48,19 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(counts_copies: bool) -> Self {
         Self {
+            counts_copies,
+            ledger: Mutex::default(),
             received: AtomicU64::new(0),
             expected: watch::Sender::new(None),
             finished: watch::Sender::new(false),
         }
+    }
+
+    /// Which messages came.
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock()
     }
 
     /// Says how many messages are to come.
@@ -88,7 +101,6 @@ pub(super) async fn consume(
 ) -> Result<Consumed, CliError> {
     let mut consumed = Consumed {
         place,
-        ledger: Ledger::default(),
         received: 0,
         of_cluster: false,
         wrong: 0,
@@ -96,6 +108,7 @@ pub(super) async fn consume(
         latency: histogram(),
     };
     let mut finished = channel.finished.subscribe();
+    let mut came = Vec::with_capacity(BATCH_MAX);
     loop {
         let batch = tokio::select! {
             biased;
@@ -117,26 +130,38 @@ pub(super) async fn consume(
         // Messages that were published together were due together.
         let (mut due, mut of_due) = (0, 0);
         for received in batch.iter() {
-            let mut is_new = true;
             match received.map_err(|error| error.to_string()) {
                 Ok(received) => match run.bodies.verify(&received.message) {
                     Ok(head) => {
                         // Nothing else has headers and passes.
                         consumed.of_cluster |= !received.message.headers.is_empty();
+                        let may_repeat = may_repeat(&received.message);
+                        let Head { producer, sequence, due } = head;
                         let attempt = received.attempt;
-                        is_new = consumed.ledger.mark(head.producer, head.sequence, attempt);
-                        if head.due != due {
-                            consumed.record(now, due, of_due);
-                            (due, of_due) = (head.due, 0);
-                        }
-                        of_due += u64::from(is_new);
+                        came.push((Came { producer, sequence, attempt, may_repeat }, due));
+                        continue;
                     }
                     Err(what) => consumed.note(format!("at offset {}: {what}", received.offset)),
                 },
                 Err(error) => consumed.note(error),
             }
+            count += 1;
+        }
+        let mut ledger = channel.ledger();
+        for (one, of_one) in came.drain(..) {
+            let is_new = match ledger.mark(one) {
+                Mark::New => true,
+                Mark::StoredAgain => channel.counts_copies,
+                Mark::Redelivered => false,
+            };
+            if of_one != due {
+                consumed.record(now, due, of_due);
+                (due, of_due) = (of_one, 0);
+            }
+            of_due += u64::from(is_new);
             count += u64::from(is_new);
         }
+        drop(ledger);
         consumed.record(now, due, of_due);
         // What is too late is delivered again, which counts.
         let _late = batch.ack_all();
@@ -147,6 +172,14 @@ pub(super) async fn consume(
     // Until the broker has handled the acks.
     consumer.close().await?;
     Ok(consumed)
+}
+
+/// Whether a message may be stored more than once. What goes to whichever nodes of a cluster are well may, as it goes
+/// to another one where nobody knows whether the first has it; what has a key was published in the order of its key,
+/// and goes nowhere else then.
+fn may_repeat(message: &Message) -> bool {
+    // Nothing else than a cluster's messages has headers and passes.
+    !message.headers.is_empty() && message.key.is_none()
 }
 
 impl Consumed {

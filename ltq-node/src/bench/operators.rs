@@ -17,6 +17,8 @@ pub(super) struct Operators {
     ends: Ends,
     /// All nodes that there were at any time of the run: those may have some of what it made and published.
     met: Mutex<BTreeSet<NodeId>>,
+    /// Where a topic was not that is to be drained: it is not to be there afterwards.
+    lacking: Mutex<BTreeSet<(Option<NodeId>, TopicName)>>,
 }
 
 /// One node, and how to ask it.
@@ -81,11 +83,26 @@ impl Operator {
             note(self.admin.delete_channel(topic, channel).await);
         }
     }
+
+    /// Deletes a topic that a consumer made, as one does where nobody tells which node has which topics, unless
+    /// somebody else uses it by now.
+    async fn clean_up_empty(&self, topic: &TopicName, failed: &mut Vec<String>) {
+        let shown = self.unless_missing(self.admin.show_topic(topic).await);
+        let deleted = match shown {
+            Ok(Some(stats)) if stats.end.0 == 0 && stats.channels.is_empty() => {
+                self.unless_missing(self.admin.delete_topic(topic).await)
+            }
+            Ok(_) => return,
+            Err(error) => Err(error),
+        };
+        failed.extend(deleted.err().map(|error| error.to_string()));
+    }
 }
 
 impl Operators {
     pub(super) async fn connect(target: &Target) -> Result<Self, CliError> {
-        Ok(Self { ends: target.ends().await?, met: Mutex::default() })
+        let ends = target.ends().await?;
+        Ok(Self { ends, met: Mutex::default(), lacking: Mutex::default() })
     }
 
     /// The nodes that there are now or were before, and how to ask each; an error in place of one that is gone.
@@ -116,6 +133,10 @@ impl Operators {
             for topic in &plan.topics {
                 if !plan.prefilled {
                     node.done(node.admin.create_topic(topic, options).await)?;
+                } else if node.unless_missing(node.admin.show_topic(topic).await)?.is_none() {
+                    // A channel would make it.
+                    self.lacking.lock().insert((node.node.clone(), topic.clone()));
+                    continue;
                 }
                 for channel in &plan.channels {
                     node.done(node.admin.create_channel(topic, channel, start).await)?;
@@ -133,7 +154,14 @@ impl Operators {
         let mut failed = Vec::new();
         for node in self.nodes() {
             match node {
-                Ok(node) => node.clean_up(plan, &mut failed).await,
+                Ok(node) => {
+                    node.clean_up(plan, &mut failed).await;
+                    let lacking = self.lacking.lock().clone();
+                    let made = lacking.iter().filter(|(lacking, _)| *lacking == node.node);
+                    for (_, topic) in made {
+                        node.clean_up_empty(topic, &mut failed).await;
+                    }
+                }
                 Err(error) => failed.push(error.to_string()),
             }
         }

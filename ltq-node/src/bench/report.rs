@@ -35,6 +35,9 @@ pub(super) struct Report {
     delivered: u64,
     /// Deliveries of what the broker had delivered before, beside those.
     redelivered: u64,
+    /// Copies of messages that are stored more than once, beside those: what a cluster's nodes may have where a
+    /// connection was lost.
+    stored_again: u64,
     seconds: f64,
     messages_per_second: f64,
     /// Of bodies.
@@ -118,6 +121,7 @@ impl Report {
             published: outcome.published,
             delivered: outcome.delivered,
             redelivered: outcome.redelivered,
+            stored_again: outcome.stored_again,
             seconds: outcome.seconds,
             messages_per_second: messages as f64 / seconds,
             bytes_per_second: messages as f64 * plan.size as f64 / seconds,
@@ -168,6 +172,11 @@ impl Report {
         if self.redelivered > 0 {
             let again = grouped(self.redelivered as f64);
             rows.push(("delivered again", format!("{again}, which is none of that")));
+        }
+        if self.stored_again > 0 {
+            let again = grouped(self.stored_again as f64);
+            let words = "a node was given up that had them unsaid; none of that";
+            rows.push(("stored again", format!("{again}: {words}")));
         }
         if let Some(durability) = self.durability {
             rows.push(("durability", durability.to_string()));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ltq_core::{Message, NAME_BYTES_MAX, Offset, Timestamp, TopicName};
+use ltq_core::{Headers, Message, NAME_BYTES_MAX, Offset, Timestamp, TopicName};
 use ltq_discovery::NodeId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
@@ -143,16 +143,16 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The message as it goes on. Keys, values and body are shared with the one that came.
+    /// The message as it goes on. Key and body are shared with the one that came.
     #[must_use]
     pub fn on(&self, message: &Message) -> Message {
-        let mut headers = Vec::with_capacity(message.headers.len() + 2);
         // An id without an origin is no bridge's.
         let is_kept =
             |name: &str| name != ORIGIN_HEADER && !(self.id.is_some() && name == ORIGIN_ID_HEADER);
-        headers.extend(message.headers.iter().filter(|(name, _)| is_kept(name)).cloned());
-        headers.push((ORIGIN_HEADER.to_owned(), self.origin.clone()));
-        headers.extend(self.id.clone().map(|id| (ORIGIN_ID_HEADER.to_owned(), id)));
+        let mut headers: Headers =
+            message.headers.iter().filter(|(name, _)| is_kept(name)).collect();
+        headers.push(ORIGIN_HEADER, &self.origin);
+        headers.extend(self.id.iter().map(|id| (ORIGIN_ID_HEADER, id)));
         Message { key: message.key.clone(), headers, body: message.body.clone() }
     }
 
@@ -192,8 +192,7 @@ impl Sites {
         if sites().count() >= self.hops_max.min(HOPS_LIMIT) {
             return Passage::TooFar;
         }
-        let has_id =
-            been.is_some() && message.headers.iter().any(|(name, _)| name == ORIGIN_ID_HEADER);
+        let has_id = been.is_some() && message.headers.get(ORIGIN_ID_HEADER).is_some();
         let Place { node, topic, offset, time } = place;
         // Both stand in one piece of memory.
         let mut text = String::with_capacity(STAMP_BYTES_USUAL);
@@ -214,7 +213,7 @@ impl Sites {
 
 /// The sites that a message has left, as its header says them; `None` when it has left none.
 fn been(message: &Message) -> Result<Option<&str>, Garbled> {
-    let mut found = message.headers.iter().filter(|(name, _)| name == ORIGIN_HEADER);
+    let mut found = message.headers.iter().filter(|(name, _)| *name == ORIGIN_HEADER);
     let Some((_, value)) = found.next() else { return Ok(None) };
     if found.next().is_some() {
         return Err(Garbled::Several);

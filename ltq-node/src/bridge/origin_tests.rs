@@ -27,7 +27,7 @@ fn on(sites: &Sites, message: &Message) -> (Message, Option<Garbled>) {
 }
 
 fn header(message: &Message, name: &str) -> Vec<String> {
-    let of = message.headers.iter().filter(|(other, _)| other == name);
+    let of = message.headers.iter().filter(|(other, _)| *other == name);
     of.map(|(_, value)| String::from_utf8(value.to_vec()).unwrap()).collect()
 }
 

@@ -123,7 +123,7 @@ impl HeaderFilter {
             Some(wanted) => value == wanted.as_bytes(),
             None => true,
         };
-        message.headers.iter().any(|(name, value)| *name == self.name && is_it(value))
+        message.headers.iter().any(|(name, value)| name == self.name && is_it(value))
     }
 }
 

@@ -61,7 +61,7 @@ impl Template {
         let mut message = Message::new("");
         message.key = args.key.clone().map(Bytes::from);
         for (name, value) in &args.headers {
-            message = message.with_header(name.clone(), value.clone());
+            message = message.with_header(name, value);
         }
         Self(message)
     }

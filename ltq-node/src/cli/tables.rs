@@ -1,6 +1,6 @@
 //! Figures as tables for people.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ltq_client::{ChannelStats, Keep, NodeStats, Retention, TopicStats};
@@ -46,7 +46,8 @@ pub(super) fn nodes(nodes: &NodeSet) -> String {
         let suspected = if node.is_suspected() { ", suspected" } else { "" };
         let addresses: Vec<_> = node.addresses().iter().map(ToString::to_string).collect();
         let counts = node.topics().map(|topics| {
-            [topics.len(), topics.values().map(BTreeSet::len).sum()].map(|count| count.to_string())
+            [topics.len(), topics.iter().map(|(_, channels)| channels.len()).sum()]
+                .map(|count| count.to_string())
         });
         let [topics, channels] = counts.unwrap_or_else(|| ["-"; 2].map(str::to_owned));
         table.add_row([

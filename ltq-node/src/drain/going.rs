@@ -66,6 +66,13 @@ struct Way<'a> {
     channels: &'a mut Merged,
 }
 
+/// How far messages were sent.
+enum Sent {
+    All,
+    /// The time of one was over, and others have it by now: what is left is asked for again.
+    UntilLost,
+}
+
 /// One topic on its way.
 pub(super) struct Going {
     broker: NodeBroker,
@@ -155,19 +162,23 @@ impl Going {
             let mut channels = Merged::open(&self.broker, &self.topic.topic, &names).await;
             while let Some((index, delivery)) = channels.next(|it| self.slow(it)).await {
                 let (messages, unreadable) = self.missing(&delivery);
+                let (mut acked, end) = (delivery.batch.first, delivery.batch.end());
                 for piece in pieces(messages) {
-                    if !channels.keep(index, &delivery, &piece).await {
-                        // Its time was over, and others have it by now: what is left is asked for again.
-                        return Ok(());
-                    }
+                    let behind = piece.last().map_or(acked, |(offset, _)| Offset(offset + 1));
                     let mut way =
                         Way { peer, client: &client, producer: &producer, channels: &mut channels };
-                    let sent = self.send(&mut way, &piece).await;
-                    // While the rest is on its way, or held up, others are not to take what is stored there.
-                    channels.ack(index, &delivery, &self.done.lock());
-                    sent?;
+                    let sent = self.send(&mut way, (index, &delivery), &piece).await;
+                    // While the rest is on its way, or held up, others are not to take what is stored there. As
+                    // long as all goes well, no hole is made in what is held: it is touched as one run.
+                    let goes_on = matches!(sent, Ok(Sent::All));
+                    let until = if goes_on { behind } else { end };
+                    channels.ack(index, &delivery, acked..until, &self.done.lock());
+                    acked = until;
+                    if let Sent::UntilLost = sent? {
+                        return Ok(());
+                    }
                 }
-                channels.ack(index, &delivery, &self.done.lock());
+                channels.ack(index, &delivery, acked..end, &self.done.lock());
                 if let Some(held) = unreadable {
                     return Err(HandOverError::Unreadable { held });
                 }
@@ -192,25 +203,41 @@ impl Going {
         }
     }
 
-    /// Publishes messages; where one of them is too large, those before it, too.
+    /// Publishes messages of a channel's delivery; where one of them is too large, those before it, too.
     async fn send(
         &mut self,
         way: &mut Way<'_>,
+        of: (usize, &Delivery),
         messages: &[(u64, Message)],
-    ) -> Result<(), HandOverError> {
-        match self.send_all(way, messages).await {
-            Err(HandOverError::TooLarge { .. }) if messages.len() > 1 => {
-                for one in messages.chunks(1) {
-                    // What it says is stored is not sent again.
-                    if one.iter().any(|(offset, _)| self.done.lock().contains(*offset)) {
-                        continue;
-                    }
-                    self.send_all(way, one).await?;
-                }
-                Ok(())
-            }
-            result => result,
+    ) -> Result<Sent, HandOverError> {
+        match self.send_held(way, of, messages).await {
+            Err(HandOverError::TooLarge { .. }) if messages.len() > 1 => {}
+            result => return result,
         }
+        for one in messages.chunks(1) {
+            // What it says is stored is not sent again.
+            if one.iter().any(|(offset, _)| self.done.lock().contains(*offset)) {
+                continue;
+            }
+            // One after the other they take long: each is looked after for itself.
+            if let Sent::UntilLost = self.send_held(way, of, one).await? {
+                return Ok(Sent::UntilLost);
+            }
+        }
+        Ok(Sent::All)
+    }
+
+    /// Publishes messages if all of them are still held here.
+    async fn send_held(
+        &mut self,
+        way: &mut Way<'_>,
+        (index, delivery): (usize, &Delivery),
+        messages: &[(u64, Message)],
+    ) -> Result<Sent, HandOverError> {
+        if !way.channels.keep(index, delivery, messages).await {
+            return Ok(Sent::UntilLost);
+        }
+        self.send_all(way, messages).await.map(|()| Sent::All)
     }
 
     /// Publishes messages, however long that takes while there is a connection: what is sent again over a new

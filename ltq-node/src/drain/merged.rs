@@ -2,13 +2,14 @@
 
 use std::{
     future::poll_fn,
+    ops::Range,
     pin::pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use ltq_core::{
-    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DirectError, Message,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DirectError, Message, Offset,
     SubscribeOptions, Subscription, Tag, TagRange, TopicName, Verdict, model::Delivery,
 };
 use tokio::time::{Instant, timeout};
@@ -81,14 +82,19 @@ impl Merged {
         }
     }
 
-    /// Acks those of a channel's delivery that are done.
-    pub(super) fn ack(&mut self, index: usize, delivery: &Delivery, done: &Runs) {
+    /// Acks those of a channel's delivery in `offsets` that are done. None is to be acked twice.
+    pub(super) fn ack(
+        &mut self,
+        index: usize,
+        delivery: &Delivery,
+        offsets: Range<Offset>,
+        done: &Runs,
+    ) {
         let Some(channel) = self.channels.get_mut(index) else { return };
-        let count = delivery.batch.records.count() as u64;
         let mut run: Option<TagRange> = None;
-        for index in 0..count {
-            if done.contains(delivery.batch.first.0 + index) {
-                let tag = Tag(delivery.first_tag.0 + index);
+        for offset in offsets.start.0..offsets.end.0 {
+            if done.contains(offset) {
+                let tag = tag_of(delivery, offset);
                 run = Some(TagRange { first: run.map_or(tag, |run| run.first), last: tag });
             } else if let Some(run) = run.take() {
                 channel.settle(run);
@@ -99,8 +105,8 @@ impl Merged {
         }
     }
 
-    /// Whether all of these messages of a channel's delivery are still held here. The time of all that is held of
-    /// any channel starts anew, so that no consumer gets what is about to go.
+    /// Whether all of these messages of a channel's delivery are still held here; nothing behind them is acked.
+    /// The time of all that is held of any channel starts anew, so that no consumer gets what is about to go.
     pub(super) async fn keep(
         &mut self,
         index: usize,

@@ -171,7 +171,7 @@ impl<S: Store> One<S> {
         let state = self.doing.borrow().unwrap_or(NodeState::Draining);
         let waiting = self.broker.in_use().publish_bytes >> 10;
         let load = Load(u32::try_from(waiting).unwrap_or(u32::MAX));
-        self.node.clone().with_state(state).with_load(load).with_topics(self.topics.clone())
+        self.node.clone().with_state(state).with_load(load).with_topics(self.topics.clone().into())
     }
 }
 

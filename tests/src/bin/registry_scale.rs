@@ -140,7 +140,7 @@ fn node(
     }
     let address = format!("tcp://10.0.{}.{}:7440", number / 256, number % 256).parse()?;
     let node = NodeInfo::new(format!("node-{number}").parse()?, [address])?;
-    Ok(node.with_epoch(Epoch { started: 1, instance: number as u64 }).with_topics(has))
+    Ok(node.with_epoch(Epoch { started: 1, instance: number as u64 }).with_topics(has.into()))
 }
 
 /// Has every node tell another load at each beat, and prints what that costs the registry.

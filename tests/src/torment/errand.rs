@@ -104,8 +104,7 @@ async fn collect(args: &CollectArgs) -> Result<(), Failed> {
             let next = next.map_err(|_| format!("{left} messages of {topic} do not come"))?;
             let delivery = next.ok_or_else(|| format!("the consumer of {topic} is over"))??;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let mut headers = delivery.message.headers.iter();
-            let origin = headers.find(|(name, _)| name == ORIGIN_ID).map(|(_, id)| text(id));
+            let origin = delivery.message.headers.get(ORIGIN_ID).map(text);
             let origin = origin.ok_or_else(|| format!("a message of {topic} has no origin"))?;
             let body = text(&delivery.message.body);
             journal.write(&format!("D\t{topic}\t{body}\t{}\t{origin}", delivery.offset().0))?;

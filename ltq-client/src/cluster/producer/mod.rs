@@ -11,6 +11,7 @@ mod behalf;
 mod builder;
 mod errand;
 mod figures;
+mod id;
 mod keeper;
 mod receipt;
 mod router;
@@ -20,12 +21,11 @@ mod twins;
 
 use std::{
     borrow::Borrow,
-    fmt::{self, Write as _},
+    fmt,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use bytes::Bytes;
 use ltq_core::{Message, ProducerName, Records, TABLE_ENTRY_BYTES, TopicName};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -44,6 +44,7 @@ use crate::{
     producer::{ALONE_BYTES, Load, Then, encode_by},
 };
 use errand::To;
+use id::Id;
 
 /// The header by which consumers can tell repeats of a message: the name of the cluster's producer, `-`,
 /// and the message's number among all that this producer took. It is the same on every attempt. A
@@ -259,7 +260,6 @@ impl ClusterProducer {
         let mut number = None;
         let mut slot = None;
         let mut is_mixed = false;
-        let mut id = String::new();
         let records = encode_by(messages, |builder, message| {
             let message = message.borrow();
             let own = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
@@ -268,10 +268,8 @@ impl ClusterProducer {
             is_mixed |= slot.is_some() && slot != own_slot;
             slot = own_slot;
             if self.needs_id(message) {
-                id.clear();
-                // Writing to a string cannot fail.
-                let _ = write!(id, "{}-{own}", self.shared.settings.name);
-                builder.push_with_header(message, ID_HEADER, id.as_bytes());
+                let id = Id::new(&self.shared.settings.name, own);
+                builder.push_with_header(message, ID_HEADER, id.as_ref());
             } else {
                 builder.push(message);
             }
@@ -333,15 +331,14 @@ impl ClusterProducer {
     }
 
     fn needs_id(&self, message: &Message) -> bool {
-        self.shared.ids && !message.headers.iter().any(|(name, _)| name == ID_HEADER)
+        self.shared.ids && message.headers.get(ID_HEADER).is_none()
     }
 
     fn with_id(&self, message: Message, number: u64) -> Message {
         if !self.needs_id(&message) {
             return message;
         }
-        let id = format!("{}-{number}", self.shared.settings.name);
-        message.with_header(ID_HEADER, Bytes::from(id))
+        message.with_header(ID_HEADER, Id::new(&self.shared.settings.name, number))
     }
 }
 

@@ -82,11 +82,10 @@ impl Field {
             for received in batch.iter() {
                 let message = received.unwrap().message;
                 let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-                let id = message.headers.iter().find(|(name, _)| name == ID_HEADER);
                 found.push(Found {
                     body: text(&message.body),
                     key: message.key.as_ref().map(|key| text(key)),
-                    id: id.map(|(_, id)| text(id)),
+                    id: message.headers.get(ID_HEADER).map(text),
                 });
             }
             seen += batch.len();

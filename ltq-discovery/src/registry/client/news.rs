@@ -69,8 +69,6 @@ const NAMES_KEPT: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::{Load, NodeState};
 
@@ -105,7 +103,7 @@ mod tests {
             news.take(node(&[["a", "b"][turn % 2]]));
         }
         assert_eq!(news.changes.len(), CHANGES_KEPT);
-        let wide: BTreeMap<_, _> =
+        let wide =
             (0..NAMES_KEPT + 1).map(|n| (format!("t{n}").parse().unwrap(), [].into())).collect();
         assert!(news.take(node(&[]).with_topics(wide)));
         assert!(news.changes.is_empty() && news.names == 0 && news.since(2_999).is_none());
@@ -114,14 +112,12 @@ mod tests {
     #[test]
     fn a_load_is_told_by_the_beat_and_copies_no_topic() {
         let mut news = News::new(node(&["a", "b"]));
-        let topics = std::sync::Arc::clone(news.node().shared_topics().unwrap());
+        let topics = news.node().topics().unwrap().clone();
         for load in 1..100 {
             let busy = news.node().clone().with_load(Load(load));
             assert!(!news.take(busy));
         }
         assert_eq!(news.node().load(), Load(99));
-        assert!(std::sync::Arc::ptr_eq(&topics, news.node().shared_topics().unwrap()));
-        // The node's own and this one: nobody holds another copy.
-        assert_eq!(std::sync::Arc::strong_count(&topics), 2);
+        assert!(news.node().topics().unwrap().is_shared_with(&topics));
     }
 }

@@ -325,7 +325,7 @@ impl Begun {
     }
 
     fn whole(self) -> NodeInfo {
-        self.node.with_topics(self.topics)
+        self.node.with_topics(self.topics.into())
     }
 }
 

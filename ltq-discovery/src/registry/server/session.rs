@@ -362,7 +362,7 @@ impl<'o> Session<'o> {
                     return Err(goodbye(GoodbyeCode::Protocol, "the end of no announcement"));
                 };
                 let node = match topics {
-                    Some(topics) => node.with_topics(topics),
+                    Some(topics) => node.with_topics(topics.into()),
                     None => node,
                 };
                 let (id, epoch) = (node.id().clone(), node.epoch());

@@ -2,7 +2,7 @@ mod floods;
 mod shares;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     ops::{Deref, DerefMut},
 };
@@ -353,7 +353,7 @@ async fn a_registry_that_was_stopped_for_a_while_cuts_and_forgets_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_that_reads_slowly_is_told_all_in_the_end() {
     let served = serve(RegistryServerSettings::default()).await;
-    let many: BTreeMap<_, _> = (0..40_000)
+    let many = (0..40_000)
         .map(|n| {
             (format!("a-topic-with-a-name-that-is-long-{n}").parse().unwrap(), BTreeSet::new())
         })

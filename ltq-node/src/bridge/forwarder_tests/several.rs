@@ -139,10 +139,8 @@ async fn what_comes_by_several_ways_has_one_origin_id() {
     let mut ids: BTreeMap<_, u32> = BTreeMap::new();
     let mut ways: BTreeMap<_, u32> = BTreeMap::new();
     for message in &got {
-        let header = |name: &str| {
-            let found = message.headers.iter().find(|(other, _)| other == name);
-            String::from_utf8_lossy(&found.unwrap().1).into_owned()
-        };
+        let header =
+            |name: &str| String::from_utf8_lossy(message.headers.get(name).unwrap()).into_owned();
         *ids.entry((header(ORIGIN_ID_HEADER), bodies(std::slice::from_ref(message))))
             .or_default() += 1;
         *ways.entry(header(ORIGIN_HEADER)).or_default() += 1;

@@ -195,8 +195,9 @@ fn paused<T>(what: impl Future<Output = T>) -> T {
 fn any_message() -> impl Strategy<Value = Message> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..40);
     let headers = prop::collection::vec(("[a-c]{0,2}", bytes()), 0..4);
-    (prop::option::of(bytes()), headers, bytes()).prop_map(|(key, headers, body)| {
-        let headers = headers.into_iter().map(|(name, value)| (name, value.into())).collect();
-        Message { key: key.map(Into::into), headers, body: body.into() }
+    (prop::option::of(bytes()), headers, bytes()).prop_map(|(key, headers, body)| Message {
+        key: key.map(Into::into),
+        headers: headers.into_iter().collect(),
+        body: body.into(),
     })
 }

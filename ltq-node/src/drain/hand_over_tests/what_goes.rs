@@ -113,8 +113,12 @@ async fn what_is_paused_or_delayed_goes_once_it_is_not() {
     }
 }
 
-/// Takes a while for each message, and none for what is asked of it before.
-struct Late(MemoryStore);
+/// Takes so many seconds for each message, and none for what is asked of it before.
+struct Late(MemoryStore, u64);
+
+fn late(seconds: u64) -> Late {
+    Late(MemoryStore::new(64 << 20), seconds)
+}
 
 #[async_trait]
 impl StoreLayer for Late {
@@ -126,7 +130,7 @@ impl StoreLayer for Late {
 
     async fn commit(&self, batch: WriteBatch, of: Durability) -> Result<Committed, StoreError> {
         if batch.ops().iter().any(|op| matches!(op, ltq_core::WriteOp::Append { .. })) {
-            sleep(Duration::from_secs(40)).await;
+            sleep(Duration::from_secs(self.1)).await;
         }
         self.0.commit(batch, of).await
     }
@@ -139,7 +143,7 @@ async fn what_goes_slowly_is_not_seen_here_as_well() {
         let mut here = settings();
         here.model.delivery_timeout_max = Duration::from_secs(longest);
         let field = Field::with(here, MemoryStore::new(64 << 20)).await;
-        let other = node(&field.namespace, "b", settings(), Late(MemoryStore::new(64 << 20))).await;
+        let other = node(&field.namespace, "b", settings(), late(40)).await;
         for broker in [&field.here, &other] {
             channel(broker, "orders", "a").await;
         }
@@ -169,5 +173,72 @@ async fn what_goes_slowly_is_not_seen_here_as_well() {
         let twice = seen.values().filter(|it| **it > 1).count();
         // One piece.
         assert!(twice <= 2, "{twice} twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_one_by_one_beside_one_that_is_too_large_is_not_seen_here_as_well() {
+    // Each takes a while, and all of them longer than a delivery may: in the second case than it can be made to.
+    for longest in [900, 100] {
+        let mut here = settings();
+        here.model.delivery_timeout_max = Duration::from_secs(longest);
+        let field = Field::with(here, MemoryStore::new(64 << 20)).await;
+        let small = BrokerSettings { message_bytes_max: 10_000, ..settings() };
+        let other = node(&field.namespace, "b", small, late(10)).await;
+        for broker in [&field.here, &other] {
+            channel(broker, "orders", "a").await;
+        }
+        let client = Client::builder().transports(Transports::new().with(field.namespace.clone()));
+        let client = client.server("in-process://here").connect().await.unwrap();
+        let large = Message::new(vec![0; 20_000]);
+        let all = [numbers(0..20), vec![large.clone()]].concat();
+        client.producer("orders").await.unwrap().send_batch(all).await.unwrap();
+        let _going = field.hand_over(&["b"]);
+        until("it goes", async || of_channel(&field.here, "orders", "a").await.in_flight == 21)
+            .await;
+        let options = ltq_core::SubscribeOptions {
+            credit: ltq_core::Credit { messages: 1, bytes: 1 << 20 },
+            ..Default::default()
+        };
+        let mut consumer = field.here.subscribe("orders", "a", options).await.unwrap();
+        let mut seen = BTreeMap::new();
+        while let Ok(received) = timeout(Duration::from_secs(1_000), consumer.receive()).await {
+            let received = received.unwrap().unwrap();
+            *seen.entry(received.message.body).or_insert(0) += 1;
+            consumer.ack(received.tag).unwrap();
+        }
+        assert_eq!(seen.remove(&large.body), Some(1), "no other node takes it");
+        assert_eq!(longest < 900, !seen.is_empty(), "{} here", seen.len());
+        for message in take(&other, "orders", "a").await {
+            *seen.entry(message.body).or_insert(0) += 1;
+        }
+        assert_eq!(seen.len(), 20);
+        // What had gone of its piece when the time of all of it was over: ten seconds each.
+        let twice = seen.values().filter(|it| **it > 1).count();
+        assert!(twice <= 10, "{twice} twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_in_several_pieces_is_settled_once() {
+    let field = Field::new().await;
+    let other = field.other("b").await;
+    for name in ["ahead", "behind"] {
+        channel(&field.here, "orders", name).await;
+    }
+    // A piece holds some 60 of them.
+    let message = |number: u64| Message::new(number.to_string()).with_header("h", vec![0; 1_000]);
+    let all: Vec<_> = (0..400).map(message).collect();
+    let client = Client::builder().transports(Transports::new().with(field.namespace.clone()));
+    let client = client.server("in-process://here").connect().await.unwrap();
+    client.producer("orders").await.unwrap().send_batch(&all).await.unwrap();
+    // What went for one channel is done for the other in the midst of what that has.
+    let every_third = (0..400).filter(|offset| offset % 3 == 0).collect();
+    ack(&field.here, "orders", "ahead", 400, &every_third).await;
+    let _going = field.hand_over(&["b"]);
+    field.until_empty().await;
+    assert_eq!(take(&other, "orders", "behind").await, all);
+    for name in ["ahead", "behind"] {
+        assert_eq!(of_channel(&field.here, "orders", name).await.stale, 0, "{name}");
     }
 }

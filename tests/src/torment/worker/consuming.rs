@@ -162,8 +162,8 @@ impl Taking {
     /// Writes down that a message was taken.
     fn note(&self, node: &str, message: &Message, offset: u64, attempt: u32) -> io::Result<Taken> {
         let (topic, way, body) = (&self.topic, self.way, text(&message.body));
-        let id = message.headers.iter().find(|(name, _)| name == ID_HEADER);
-        let (id, at) = (id.map(|(_, id)| text(id)).unwrap_or_default(), uptime_ms()?);
+        let id = message.headers.get(ID_HEADER);
+        let (id, at) = (id.map(text).unwrap_or_default(), uptime_ms()?);
         self.journal.write(&format!(
             "G\t{topic}\t{body}\t{node}\t{offset}\t{id}\t{attempt}\t{at}\t{way}"
         ))?;
