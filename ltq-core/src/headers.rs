@@ -86,7 +86,7 @@ impl Headers {
     }
 
     /// So many of them, off the front of `from`; `None` when they do not stand there.
-    pub(crate) fn check<'a>(from: &'a [u8], count: u64) -> Option<&'a [u8]> {
+    pub(crate) fn check(from: &[u8], count: u64) -> Option<&[u8]> {
         let mut rest = from;
         // Each takes two bytes at least, so that no count makes this longer than the bytes do.
         for _ in 0..count {

@@ -20,7 +20,7 @@ async fn refuse(peer: &mut Peer) {
     let frame = match peer.recv().await {
         Frame::OpenProducer { handle, .. } => Frame::ProducerRefused { handle, refusal },
         Frame::Subscribe { handle, .. } => Frame::SubscribeRefused { handle, refusal },
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     };
     peer.send(&frame).await;
 }

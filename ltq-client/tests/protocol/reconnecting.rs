@@ -279,7 +279,7 @@ async fn a_seat_is_lost_at_the_broker_alone_where_a_later_consumer_has_it() {
     let mut peer = one.welcome().await;
     let (handle, _) = peer.subscribed().await;
     peer.deliver(handle, 1, 1, &["a"]).await;
-    within(first.next()).await.unwrap().unwrap();
+    within(first.next()).await.unwrap().unwrap().ack().unwrap();
 }
 
 #[tokio::test]

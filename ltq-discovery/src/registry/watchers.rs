@@ -133,7 +133,7 @@ impl Watchers {
     /// Those of these topics that somebody watches.
     pub(super) fn watched_of(&self, topics: &Topics) -> BTreeSet<TopicName> {
         match self.of_topic.len() < topics.len() {
-            true => self.of_topic.keys().filter(|it| topics.contains_key(*it)).cloned().collect(),
+            true => self.of_topic.keys().filter(|it| topics.contains_key(it)).cloned().collect(),
             false => topics.keys().filter(|it| self.is_watched(it)).cloned().collect(),
         }
     }

@@ -65,9 +65,8 @@ fn messages_are_taken_by_their_headers() {
     let filters = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
     let of = Route { headers: filters(&["region=eu", "audit"]), ..route(&["*"], &[]) };
     let message = |headers: &[(&str, &str)]| {
-        let with = |message: Message, (name, value): &(&str, &str)| {
-            message.with_header(*name, (*value).to_owned())
-        };
+        let with =
+            |message: Message, (name, value): &(&str, &str)| message.with_header(*name, *value);
         headers.iter().fold(Message::new("body"), with)
     };
     assert!(of.wants(&message(&[("audit", ""), ("region", "us"), ("region", "eu")])));
