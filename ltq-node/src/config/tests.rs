@@ -79,6 +79,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("tls.handshakes_max", "7", "7"),
     ("tls.handshakes_per_address_max", "7", "7"),
     ("quic.idle_timeout", "\"7s\"", "7s"),
+    ("quic.keep_alive", "\"2s\"", "2s"),
     ("quic.stream_window", "\"2MiB\"", "2MiB"),
     ("quic.connection_window", "\"7MiB\"", "7MiB"),
     ("quic.send_window", "\"7MiB\"", "7MiB"),

@@ -5,6 +5,8 @@
 mod handshakes;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod windows;
 
 use std::{
     fs,
@@ -15,7 +17,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
-use ltq_core::{Address, Connection, Transport};
+use ltq_core::{Address, Transport};
 use ltq_transport::{
     ClientTrust, Fingerprint, Pem, Quic, QuicOptions, ServerTrust, Tcp, Tls, TlsOptions,
 };
@@ -361,113 +363,6 @@ fn promise_10_quic_clients_that_go_silent_hold_nobody_up() {
         let (near, far) = meet(&*client, &mut listener).await;
         open(&*near, &*far, b"served").await;
     });
-}
-
-#[tokio::test]
-async fn promise_9_a_quic_client_that_is_not_welcomed_can_fill_little_memory() {
-    let authority = Authority::new();
-    let kind = Kind::Quic;
-    let mut listener = kind.server(authority.server()).listen(&kind.here()).await.unwrap();
-    let (near, far) = meet(&*kind.client(authority.client()), &mut listener).await;
-    let mut streams = Vec::new();
-    for _ in 0..4 {
-        streams.push(near.open_stream().await.unwrap());
-    }
-    // What nobody reads, over all streams, until no more is taken.
-    let mut taken = 0;
-    for stream in &mut streams {
-        let sent = within(send(stream, &[7; 30_000])).now_or_never();
-        taken += if matches!(sent, Some(Ok(()))) { 30_000 } else { 0 };
-    }
-    assert_eq!(taken, 60_000);
-    far.welcomed();
-    let mut stream = near.open_stream().await.unwrap();
-    within(send(&mut stream, &[7; 1_000_000])).await.unwrap();
-}
-
-/// Sends pieces over streams that nobody reads until no more is taken, and says how much was.
-async fn fill(connection: &dyn Connection, streams: usize, piece: usize) -> usize {
-    let (mut all, mut taken) = (Vec::new(), 0);
-    for _ in 0..streams {
-        let mut stream = connection.open_stream().await.unwrap();
-        while matches!(send(&mut stream, &vec![7; piece]).now_or_never(), Some(Ok(()))) {
-            taken += piece;
-        }
-        all.push(stream);
-    }
-    taken
-}
-
-#[tokio::test]
-async fn promise_9_a_welcomed_quic_client_fills_its_windows_and_no_more() {
-    let authority = Authority::new();
-    let options = QuicOptions {
-        stream_window: 100_000,
-        connection_window: 250_000,
-        send_window: 70_000,
-        windows_bytes_max: 1 << 30,
-        ..QuicOptions::default()
-    };
-    let server = Quic::new(options).serving(authority.server());
-    let mut listener = server.listen(&Kind::Quic.here()).await.unwrap();
-    let (near, far) = meet(&*Kind::Quic.client(authority.client()), &mut listener).await;
-    far.welcomed();
-    far.welcomed();
-    assert_eq!(server.window_bytes(), 320_000);
-    // Its windows get to know of the welcome with the next packet.
-    open(&*near, &*far, b"hello").await;
-    let taken = fill(&*near, 5, 10_000).await;
-    assert!((220_000..=250_000).contains(&taken), "{taken}");
-    drop((near, far));
-    within(server.settled()).await;
-    assert_eq!(server.window_bytes(), 0);
-}
-
-#[test]
-fn promise_9_what_a_quic_client_does_not_acknowledge_fills_the_send_window_and_no_more() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (authority, here, elsewhere) = (Authority::new(), runtime(), runtime());
-    let options = QuicOptions { send_window: 70_000, ..QuicOptions::default() };
-    let server = Quic::new(options).serving(authority.server());
-    let mut listener = here.block_on(server.listen(&Kind::Quic.here())).unwrap();
-    let address = listener.local_address();
-    let accepting = std::thread::spawn(move || {
-        let far = here.block_on(listener.accept()).unwrap();
-        (here, far, listener)
-    });
-    let client = Kind::Quic.client(authority.client());
-    let near = elsewhere.block_on(client.connect(&address)).unwrap();
-    let (here, far, _listener) = accepting.join().unwrap();
-    // Nothing of the client goes on while nobody runs it.
-    far.welcomed();
-    let taken = here.block_on(fill(&*far, 3, 1_000));
-    assert_eq!(taken, 70_000);
-    drop(near);
-}
-
-#[tokio::test]
-async fn promise_9_quic_connections_share_what_windows_may_come_to() {
-    let authority = Authority::new();
-    let options = QuicOptions { windows_bytes_max: 8 << 20, ..QuicOptions::default() };
-    let server = Quic::new(options).serving(authority.server());
-    let mut listener = server.listen(&Kind::Quic.here()).await.unwrap();
-    let client = Kind::Quic.client(authority.client());
-    let mut there = Vec::new();
-    for _ in 0..40 {
-        let (near, far) = meet(&*client, &mut listener).await;
-        assert!(server.window_bytes() <= 8 << 20);
-        far.welcomed();
-        open(&*near, &*far, b"hello").await;
-        there.push((near, far));
-    }
-    assert_eq!(server.window_bytes(), 8 << 20);
-    // The first has an eighth of it, and the last what everybody has.
-    let first = fill(&*there[0].0, 2, 30_000).await;
-    let last = fill(&*there[39].0, 1, 10_000).await;
-    assert!(
-        (990_000..=1 << 20).contains(&first) && (50_000..=64 << 10).contains(&last),
-        "{first}, {last}"
-    );
 }
 
 #[test]
