@@ -294,6 +294,9 @@ async fn quic_handshakes(field: &Field) -> io::Result<()> {
         (of(held) - of(&before)) as usize
     };
     field.node.until("they come to nothing", |held| given_up(held) == HANDSHAKES).await?;
+    let counted = "ltq_handshakes_failed_total{scheme=\"quic\",reason=\"retried\"}";
+    let counted = field.held().await?.figure(counted) - before.figure(counted);
+    assert!(counted >= retried as f64, "{counted} of {retried} are counted");
     Ok(())
 }
 

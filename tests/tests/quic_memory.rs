@@ -3,7 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ltq_tests::{NodeProcess, within};
+use ltq_core::protocol::{Frame, Hello};
+use ltq_tests::{NodeProcess, RawPeer, bytes_of, within};
 use ltq_transport::self_signed;
 use quinn::{Connection, Endpoint, SendStream, TransportConfig, crypto::rustls::QuicClientConfig};
 use rustls::{
@@ -38,12 +39,13 @@ fn client(certificate: &str) -> Endpoint {
     endpoint
 }
 
-/// A byte on each stream, each in a packet of its own, again and again.
+/// The first bytes of a hello on each stream, each in a packet of its own.
 async fn drip(connection: &Connection, streams: &mut [SendStream]) {
-    for _ in 0..ROUNDS {
+    let hello = Hello { token: Some("x".repeat(100)), ..RawPeer::hello() };
+    for byte in bytes_of(&Frame::Hello(hello)).into_iter().take(ROUNDS) {
         for stream in &mut *streams {
             let before = connection.stats().udp_tx.datagrams;
-            stream.write_all(&[0]).await.expect("it is there still");
+            stream.write_all(&[byte]).await.expect("it is there still");
             while connection.stats().udp_tx.datagrams == before {
                 tokio::task::yield_now().await;
             }

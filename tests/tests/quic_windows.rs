@@ -27,8 +27,10 @@ fn publish(sequence: u64) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_10_consumers_are_heard_over_quic_while_publishers_of_their_connection_wait() {
     let settings = BrokerSettings {
-        publish_bytes_max: 64 << 10,
-        publish_bytes_per_connection_max: Some(64 << 10),
+        message_bytes_max: 16 << 10,
+        frame_bytes_max: 68 << 10,
+        publish_bytes_max: 68 << 10,
+        publish_bytes_per_connection_max: Some(68 << 10),
         ..Served::settings()
     };
     let (store, gate) = Gated::new(MemoryStore::new(256 << 20), true);

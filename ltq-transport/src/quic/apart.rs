@@ -144,3 +144,97 @@ impl fmt::Debug for Apart {
 const JOINED_BYTES_MAX: usize = 64 << 10;
 /// More than any packet of QUIC has on its way.
 const DATAGRAM_BYTES_MAX: usize = 2 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use futures::task::noop_waker;
+
+    use super::*;
+
+    /// What came together: the bytes, and how many are one datagram.
+    #[derive(Debug)]
+    struct Joined(Mutex<VecDeque<Vec<(Vec<u8>, usize)>>>);
+
+    impl AsyncUdpSocket for Joined {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            unreachable!("nothing is sent")
+        }
+
+        fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            buffers: &mut [IoSliceMut<'_>],
+            metas: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            let Some(messages) = self.0.lock().pop_front() else { return Poll::Pending };
+            for (nth, (bytes, stride)) in messages.iter().enumerate() {
+                buffers[nth][..bytes.len()].copy_from_slice(bytes);
+                let addr = ([127, 0, 0, 1], nth as u16).into();
+                metas[nth] =
+                    RecvMeta { addr, len: bytes.len(), stride: *stride, ecn: None, dst_ip: None };
+            }
+            Poll::Ready(Ok(messages.len()))
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(([127, 0, 0, 1], 1).into())
+        }
+
+        fn max_receive_segments(&self) -> usize {
+            64
+        }
+    }
+
+    /// What is handed out, so many at a time: the sender's port and the bytes.
+    fn handed_out(reads: Vec<Vec<(Vec<u8>, usize)>>, at_once: usize) -> Vec<(u16, usize, Vec<u8>)> {
+        let apart = Apart::new(Arc::new(Joined(Mutex::new(reads.into()))));
+        assert_eq!(apart.max_receive_segments(), 1);
+        let waker = noop_waker();
+        let mut context = Context::from_waker(&waker);
+        let mut all = Vec::new();
+        let mut memory = vec![vec![0; 1_472]; at_once];
+        loop {
+            let mut buffers: Vec<_> =
+                memory.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let mut metas = vec![RecvMeta::default(); at_once];
+            match apart.poll_recv(&mut context, &mut buffers, &mut metas) {
+                Poll::Ready(received) => {
+                    let received = received.unwrap();
+                    assert!((1..=at_once).contains(&received));
+                    for (buffer, meta) in buffers.iter().zip(&metas).take(received) {
+                        all.push((meta.addr.port(), meta.stride, buffer[..meta.len].to_vec()));
+                    }
+                }
+                Poll::Pending => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn promise_9_datagrams_that_came_together_are_handed_out_one_by_one() {
+        let joined: Vec<u8> = (0..=255).cycle().take(50_000).collect();
+        for at_once in [1, 3, BATCH_SIZE] {
+            let reads = vec![
+                vec![(joined.clone(), 1_200), (vec![1, 2, 3], 3)],
+                // An empty one is nothing.
+                vec![(Vec::new(), 0)],
+                vec![(vec![9; 1_000], 400), (vec![8; 64 << 10], 1_024)],
+                // Longer than what QUIC would send: cut off.
+                vec![(vec![7; 2_000], 2_000)],
+            ];
+            let mut expected = Vec::new();
+            expected.extend(joined.chunks(1_200).map(|it| (0, it.len(), it.to_vec())));
+            expected.push((1, 3, vec![1, 2, 3]));
+            expected.extend([400, 400, 200].map(|length| (0, length, vec![9; length])));
+            expected.extend((0..64).map(|_| (1, 1_024, vec![8; 1_024])));
+            expected.push((0, 1_472, vec![7; 1_472]));
+            assert_eq!(handed_out(reads, at_once), expected);
+        }
+    }
+}
