@@ -505,7 +505,7 @@ const HANDSHAKES_MAX: usize = 32;
 /// Longer than the second after which one gives way to others of its address.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 const WINDOW: u64 = 4 << 20;
-const WINDOWS: u64 = 64 << 20;
+const WINDOWS: u64 = 96 << 20;
 const TOPICS: u32 = 40;
 const HTTP: usize = 6;
 const HTTP_MAX: usize = 24;

@@ -389,7 +389,7 @@ fn a_value_out_of_range_is_named_with_the_nearest() {
         ("stop_timeout", "\"1ms\"", &["1ms", "the nearest is 100ms"][..]),
         ("quic.keep_alive", "\"1ms\"", &["1ms", "the nearest is 100ms"]),
         // Half of the time after which a connection is lost.
-        ("quic.keep_alive", "\"8s\"", &["8s", "the nearest is 7500ms"]),
+        ("quic.keep_alive", "\"8s\"", &["8s", "the nearest is 7s 500ms"]),
         ("delivery.timeout", "\"16m\"", &["16m", "the nearest is 15m"]),
         ("delivery.credit_messages_max", "0", &["0", "the nearest is 1"]),
         ("limits.http_body_bytes_total_max", "\"1MiB\"", &["1MiB", "the nearest is 8MiB"]),

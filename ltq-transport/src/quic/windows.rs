@@ -109,17 +109,19 @@ impl Windows {
         let from = Origin::of_ip(from);
         let mut state = self.state.lock();
         let mut left = self.left(&state, from);
+        let receive = wanted.receive.min(eighth(left));
+        let mut stream = wanted.stream.min(receive / STREAMS_AT_FULL);
         if !proved {
             let half = |part: Part, max: u64| {
                 (max.saturating_sub(part.taken) / 2).saturating_sub(part.promised)
             };
-            left = left.min(half(state.all, self.bytes_max));
-            if from.is_some() {
-                left = left.min(half(state.part(from), self.share));
-            }
+            let all = half(state.all, self.bytes_max);
+            left = left.min(from.map_or(all, |_| all.min(half(state.part(from), self.share))));
+            // So that the first ones leave something to those behind them.
+            let most = left / 2 / held(STREAMS_AT_FULL, 0, 0);
+            let most = most.max(u64::from(WINDOW_MIN / STREAMS_AT_FULL));
+            stream = stream.min(u32::try_from(most).unwrap_or(u32::MAX));
         }
-        let receive = wanted.receive.min(eighth(left));
-        let stream = wanted.stream.min(receive / STREAMS_AT_FULL);
         // The least that a connection gets it gets without any being left.
         let promised = held(stream * STREAMS_AT_FULL, 0, 0).min(left);
         state.change(from, |part| part.promised += promised);
