@@ -153,9 +153,11 @@ mod tests {
 
     use super::*;
 
-    /// What came together: the bytes, and how many are one datagram.
+    /// What one read brings: of each message the bytes, and how many are one datagram.
+    type Read = Vec<(Vec<u8>, usize)>;
+
     #[derive(Debug)]
-    struct Joined(Mutex<VecDeque<Vec<(Vec<u8>, usize)>>>);
+    struct Joined(Mutex<VecDeque<Read>>);
 
     impl AsyncUdpSocket for Joined {
         fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
