@@ -19,7 +19,7 @@ use quinn::{
 ///
 /// The kernel joins datagrams of one sender (GRO), and quinn puts what came together into one piece of
 /// memory, which lives as long as one byte of it is of use: a byte that nobody reads would keep 64 KiB. So
-/// each is copied out; that costs a hundredth of what decrypting it does.
+/// each is copied out, and still they come from the kernel by one call.
 pub(super) struct Apart {
     socket: Arc<dyn AsyncUdpSocket>,
     received: Mutex<Received>,
