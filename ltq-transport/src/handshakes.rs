@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How many handshakes of clients came to nothing, by why, over all listeners of a transport and its
+/// How many handshakes of clients came to nothing, for then at least, by why, over all listeners of a transport and its
 /// clones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HandshakeFailures {
@@ -32,6 +32,11 @@ pub struct HandshakeFailures {
     /// There were too many at once, in all or from one address, and it was the oldest of them or had to
     /// wait for one.
     pub crowded_out: u64,
+    /// There were too many at once, and it was asked to prove first that its address is its own. QUIC only.
+    pub retried: u64,
+    /// There were too many at once, none of which had had its time, and it was not answered, so that it tries again by
+    /// itself. QUIC only; each try is one.
+    pub ignored: u64,
 }
 
 /// [`HandshakeFailures`] while they are counted.
@@ -41,9 +46,21 @@ pub(crate) struct Failures {
     lost: AtomicU64,
     timed_out: AtomicU64,
     crowded_out: AtomicU64,
+    retried: AtomicU64,
+    ignored: AtomicU64,
 }
 
 impl Failures {
+    #[cfg(feature = "quic")]
+    pub(crate) fn count_retried(&self) {
+        self.retried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "quic")]
+    pub(crate) fn count_ignored(&self) {
+        self.ignored.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn now(&self) -> HandshakeFailures {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         HandshakeFailures {
@@ -51,6 +68,8 @@ impl Failures {
             lost: count(&self.lost),
             timed_out: count(&self.timed_out),
             crowded_out: count(&self.crowded_out),
+            retried: count(&self.retried),
+            ignored: count(&self.ignored),
         }
     }
 }

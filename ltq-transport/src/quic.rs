@@ -1,8 +1,10 @@
 //! LTQ over QUIC.
 
+mod apart;
 mod clients;
 mod leaving;
 mod options;
+mod places;
 mod restarts;
 mod stream;
 mod windows;
@@ -11,14 +13,16 @@ use std::{
     fmt,
     io::{self, ErrorKind},
     net::{SocketAddr, UdpSocket},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
 use futures::FutureExt;
 use ltq_core::{Address, Connection, Listener, Peer, Stream, Transport, TransportError};
+use parking_lot::Mutex;
 use quinn::{
-    ApplicationClose, ConnectionError, Endpoint, Incoming, TokioRuntime, TransportConfig, VarInt,
+    ApplicationClose, ConnectionError, Endpoint, Incoming, Runtime as _, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout};
@@ -30,9 +34,11 @@ use crate::{
     host_port::HostPort,
     trust::{identity_of, server_name},
 };
+use apart::Apart;
 use clients::Clients;
 use leaving::Leaving;
-use windows::{Share, Windows};
+use places::Places;
+use windows::{Promise, Wanted, Windows};
 
 pub use options::{Congestion, QuicOptions};
 
@@ -230,11 +236,12 @@ struct Accepting {
     endpoint: Endpoint,
     local: Address,
     trust: ServerTrust,
-    transport: Arc<TransportConfig>,
+    options: QuicOptions,
     windows: Arc<Windows>,
-    /// What each connection would have of them: to receive, and to send.
-    wanted: (u32, u32),
+    /// What each connection would have of them.
+    wanted: Wanted,
     handshakes: Handshakes<Multiplexed>,
+    failures: Arc<Failures>,
     leaving: Arc<Leaving>,
 }
 
@@ -242,11 +249,12 @@ impl Accepting {
     fn bind(address: SocketAddr, trust: ServerTrust, quic: &Quic) -> io::Result<Self> {
         let options = &quic.options;
         let made = trust.newest();
-        let transport = options.accepting();
-        let endpoint = Endpoint::new(
+        let wanted = options.wanted();
+        let transport = options.accepting(wanted.stream);
+        let endpoint = Endpoint::new_with_abstract_socket(
             restarts::endpoint_config(&made.secret)?,
-            Some(server_config(&made.quic, &transport, options.handshakes_max)),
-            UdpSocket::bind(address)?,
+            Some(server_config(&made.quic, transport, options.handshakes_max)),
+            Apart::new(TokioRuntime.wrap_udp_socket(UdpSocket::bind(address)?)?),
             Arc::new(TokioRuntime),
         )?;
         let local = address_of(endpoint.local_addr()?);
@@ -254,12 +262,13 @@ impl Accepting {
             options.handshakes_max,
             options.handshakes_per_address_max,
             options.handshake_timeout,
-            quic.failures.clone(),
+            Arc::clone(&quic.failures),
         );
+        let failures = Arc::clone(&quic.failures);
         let leaving = Arc::clone(&quic.leaving);
         let windows = Arc::clone(&quic.windows);
-        let wanted = (options.connection_window, options.send_window);
-        Ok(Self { endpoint, local, trust, transport, windows, wanted, handshakes, leaving })
+        let options = options.clone();
+        Ok(Self { endpoint, local, trust, options, windows, wanted, handshakes, failures, leaving })
     }
 
     fn take_in(&mut self, incoming: Incoming) {
@@ -267,6 +276,7 @@ impl Accepting {
         // Who cannot be reached there made the address up: such ones cost nobody a place.
         let many = self.handshakes.are_many() || self.handshakes.are_many_of(peer);
         if many && !incoming.remote_address_validated() {
+            self.failures.count_retried();
             if let Err(error) = incoming.retry() {
                 error.into_incoming().refuse();
             }
@@ -274,12 +284,16 @@ impl Accepting {
         }
         if self.handshakes.room_at_for(peer) > Instant::now() {
             // It tries again by itself, and comes to those then that had their time.
+            self.failures.count_ignored();
             incoming.ignore();
             return;
         }
         let made = self.trust.newest();
-        let config = server_config(&made.quic, &self.transport, 0);
-        let (windows, wanted) = (Arc::clone(&self.windows), self.wanted);
+        let proved = incoming.remote_address_validated();
+        let promise = self.windows.promise(peer.ip(), self.wanted, proved);
+        let transport = self.options.accepting(promise.stream());
+        let config = server_config(&made.quic, transport, 0);
+        let streams_max = self.options.streams_max;
         match incoming.accept_with(Arc::new(config)) {
             Ok(connecting) => self.handshakes.start(peer, async move {
                 let connection = connecting.await?;
@@ -287,7 +301,8 @@ impl Accepting {
                 let chain = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
                 let identity = chain.and_then(|chain| chain.first().map(identity_of));
                 let peer = Peer { address: address_of(connection.remote_address()), identity };
-                let accepted = Some(Accepted { windows, wanted, share: OnceLock::new() });
+                let places = Places::new(connection.clone(), streams_max);
+                let accepted = Some(Accepted { promise: Mutex::new(Some(promise)), places });
                 Ok::<_, ConnectionError>(Multiplexed { connection, peer, accepted })
             }),
             Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
@@ -303,12 +318,12 @@ impl Failed for ConnectionError {
 
 fn server_config(
     crypto: &Arc<quinn::crypto::rustls::QuicServerConfig>,
-    transport: &Arc<TransportConfig>,
+    transport: Arc<TransportConfig>,
     waiting_max: usize,
 ) -> quinn::ServerConfig {
     let mut config = quinn::ServerConfig::with_crypto(Arc::clone(crypto) as Arc<_>);
     config
-        .transport_config(Arc::clone(transport))
+        .transport_config(transport)
         // Those that the listener's owner is slow to take in; the rest try again by themselves.
         .max_incoming(waiting_max.max(1))
         .incoming_buffer_size(WAITING_BYTES_MAX)
@@ -356,11 +371,11 @@ struct Multiplexed {
     accepted: Option<Accepted>,
 }
 
-/// What a connection gets once its peer is welcomed, and then has.
+/// Of a connection that a listener took in.
 struct Accepted {
-    windows: Arc<Windows>,
-    wanted: (u32, u32),
-    share: OnceLock<Share>,
+    /// Until its peer is welcomed.
+    promise: Mutex<Option<Promise>>,
+    places: Arc<Places>,
 }
 
 #[async_trait]
@@ -374,18 +389,15 @@ impl Connection for Multiplexed {
     }
 
     fn welcomed(&self) {
-        let Some(Accepted { windows, wanted, share }) = &self.accepted else { return };
-        share.get_or_init(|| {
-            let from = self.connection.remote_address().ip();
-            let share = windows.take(from, wanted.0, wanted.1);
-            share.open(&self.connection);
-            share
-        });
+        let Some(Accepted { promise, places }) = &self.accepted else { return };
+        if let Some(promise) = promise.lock().take() {
+            places.welcome(promise.take());
+        }
     }
 
     async fn open_stream(&self) -> Result<Stream, TransportError> {
         match self.connection.open_bi().await {
-            Ok((send, recv)) => Ok(stream::stream(send, recv)),
+            Ok((send, recv)) => Ok(stream::stream(send, recv, None)),
             Err(error) => {
                 let doing = format!("opening a stream to {}", self.peer.address);
                 Err(failed(doing, error.into()))
@@ -395,7 +407,10 @@ impl Connection for Multiplexed {
 
     async fn accept_stream(&self) -> Result<Option<Stream>, TransportError> {
         match self.connection.accept_bi().await {
-            Ok((send, recv)) => Ok(Some(stream::stream(send, recv))),
+            Ok((send, recv)) => {
+                let place = self.accepted.as_ref().map(|accepted| accepted.places.accept());
+                Ok(Some(stream::stream(send, recv, place)))
+            }
             Err(ConnectionError::ApplicationClosed(ApplicationClose { error_code, .. }))
                 if error_code == VarInt::from_u32(0) =>
             {

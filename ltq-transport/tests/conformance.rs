@@ -131,7 +131,11 @@ mod quic {
 
     fn harness(listen: &'static str) -> Harness {
         let (server, client) = trust();
-        let options = QuicOptions { handshake_timeout: PATIENCE, ..QuicOptions::default() };
+        let options = QuicOptions {
+            handshake_timeout: PATIENCE,
+            unaccepted_streams_max: 1024,
+            ..QuicOptions::default()
+        };
         let quic = Quic::new(options).serving(server).trusting(client);
         Harness::new(quic, move || Address::new("quic", listen))
             .patience(PATIENCE)

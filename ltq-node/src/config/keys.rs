@@ -84,7 +84,11 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             handshakes_per_address_max: Some(1),
             ..TlsSettings::default()
         },
-        quic: QuicSettings { windows_bytes_per_address_max: some_limit, ..QuicSettings::default() },
+        quic: QuicSettings {
+            keep_alive: Some(Period(std::time::Duration::from_secs(1))),
+            windows_bytes_per_address_max: some_limit,
+            ..QuicSettings::default()
+        },
         limits: Limits {
             http_connections_per_address_max: Some(1),
             handles_per_address_max: Some(1),

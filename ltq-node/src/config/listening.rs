@@ -43,6 +43,10 @@ pub struct QuicSettings {
     /// After how long a silence a connection is lost; the client's own counts where it is shorter.
     /// Default: 15 s.
     pub idle_timeout: Period,
+    /// How often the node shows that it is there on a connection that has nothing to say. Default: 4 s, and
+    /// a third of `idle_timeout` where that is less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<Period>,
     /// What a stream takes in before it is read. Default: 1 MiB.
     pub stream_window: ByteSize,
     /// What all streams of a connection take in before they are read. Default: 16 MiB.
@@ -78,6 +82,7 @@ impl Default for QuicSettings {
     fn default() -> Self {
         Self {
             idle_timeout: Period(Duration::from_secs(15)),
+            keep_alive: None,
             stream_window: ByteSize(1 << 20),
             connection_window: ByteSize(16 << 20),
             send_window: ByteSize(16 << 20),
@@ -107,14 +112,20 @@ impl Config {
     #[must_use]
     pub fn quic_options(&self) -> ltq_transport::QuicOptions {
         let window = |size: ByteSize| u32::try_from(size.0).unwrap_or(u32::MAX);
+        let streams = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let usual = ltq_transport::QuicOptions::default();
         let idle_timeout = self.quic.idle_timeout.0;
         ltq_transport::QuicOptions {
             idle_timeout,
             // Some may be lost before the connection is.
-            keep_alive: usual.keep_alive.map(|pause| pause.min(idle_timeout / 3)),
+            keep_alive: match self.quic.keep_alive {
+                Some(pause) => Some(pause.0),
+                None => usual.keep_alive.map(|pause| pause.min(idle_timeout / 3)),
+            },
             // The broker would take in no more at once.
-            streams_max: u32::try_from(self.limits.streams_max).unwrap_or(u32::MAX),
+            streams_max: streams(self.limits.streams_max),
+            unwelcomed_streams_max: streams(self.limits.unknown_streams_max),
+            unaccepted_streams_max: usual.unaccepted_streams_max,
             stream_window: window(self.quic.stream_window),
             connection_window: window(self.quic.connection_window),
             send_window: window(self.quic.send_window),

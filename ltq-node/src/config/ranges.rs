@@ -125,6 +125,10 @@ pub(super) fn check_secure(config: &Config) -> Result<(), ConfigError> {
     }
     let (quic, least, most) = (&config.quic, ByteSize(64 << 10), ByteSize(1 << 30));
     within("quic.idle_timeout", quic.idle_timeout, period(1_000), hour)?;
+    if let Some(pause) = quic.keep_alive {
+        // One that is lost must not be the end.
+        within("quic.keep_alive", pause, tenth, Period(quic.idle_timeout.0 / 2))?;
+    }
     within("quic.stream_window", quic.stream_window, least, most)?;
     within("quic.connection_window", quic.connection_window, least, most)?;
     within("quic.send_window", quic.send_window, least, most)?;

@@ -79,6 +79,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("tls.handshakes_max", "7", "7"),
     ("tls.handshakes_per_address_max", "7", "7"),
     ("quic.idle_timeout", "\"7s\"", "7s"),
+    ("quic.keep_alive", "\"2s\"", "2s"),
     ("quic.stream_window", "\"2MiB\"", "2MiB"),
     ("quic.connection_window", "\"7MiB\"", "7MiB"),
     ("quic.send_window", "\"7MiB\"", "7MiB"),
@@ -386,6 +387,9 @@ fn a_value_of_the_wrong_kind_is_named_with_what_it_should_be() {
 fn a_value_out_of_range_is_named_with_the_nearest() {
     for (key, value, parts) in [
         ("stop_timeout", "\"1ms\"", &["1ms", "the nearest is 100ms"][..]),
+        ("quic.keep_alive", "\"1ms\"", &["1ms", "the nearest is 100ms"]),
+        // Half of the time after which a connection is lost.
+        ("quic.keep_alive", "\"8s\"", &["8s", "the nearest is 7s 500ms"]),
         ("delivery.timeout", "\"16m\"", &["16m", "the nearest is 15m"]),
         ("delivery.credit_messages_max", "0", &["0", "the nearest is 1"]),
         ("limits.http_body_bytes_total_max", "\"1MiB\"", &["1MiB", "the nearest is 8MiB"]),

@@ -33,20 +33,16 @@ impl ListenFigures {
     /// Handshakes that failed: scheme, reason, how many.
     #[cfg(any(feature = "tls", feature = "quic"))]
     pub(crate) fn handshakes_failed(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let of = |scheme, failures: HandshakeFailures| {
-            let HandshakeFailures { refused, lost, timed_out, crowded_out } = failures;
-            [
-                (scheme, "refused", refused),
-                (scheme, "lost", lost),
-                (scheme, "timed_out", timed_out),
-                (scheme, "crowded_out", crowded_out),
-            ]
-        };
         let mut all = Vec::new();
         #[cfg(feature = "tls")]
         all.extend(of("tls", self.tls.handshake_failures()));
         #[cfg(feature = "quic")]
-        all.extend(of("quic", self.quic.handshake_failures()));
+        {
+            let failures = self.quic.handshake_failures();
+            all.extend(of("quic", failures));
+            all.push(("quic", "retried", failures.retried));
+            all.push(("quic", "ignored", failures.ignored));
+        }
         all
     }
 
@@ -86,4 +82,16 @@ impl ListenFigures {
     pub(super) fn count_reopened(&self) {
         self.reopened.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Those that there are for every scheme.
+#[cfg(any(feature = "tls", feature = "quic"))]
+fn of(scheme: &'static str, failures: HandshakeFailures) -> [(&'static str, &'static str, u64); 4] {
+    let HandshakeFailures { refused, lost, timed_out, crowded_out, .. } = failures;
+    [
+        (scheme, "refused", refused),
+        (scheme, "lost", lost),
+        (scheme, "timed_out", timed_out),
+        (scheme, "crowded_out", crowded_out),
+    ]
 }

@@ -281,6 +281,7 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             ..TlsSettings::default()
         },
         quic: QuicSettings {
+            keep_alive: Some(Period(Duration::from_secs(1))),
             windows_bytes_per_address_max: Some(ByteSize(1 << 20)),
             ..QuicSettings::default()
         },

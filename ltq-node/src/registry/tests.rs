@@ -108,6 +108,7 @@ fn another(key: &str) -> Value {
         (_, Some(Value::String(text))) if text.ends_with("iB") => "7MiB".into(),
         (_, Some(Value::String(text))) if text.ends_with('s') => "7s".into(),
         ("tls.handshakes_per_address_max", None) => 7.into(),
+        ("quic.keep_alive", None) => "2s".into(),
         ("quic.windows_bytes_per_address_max", None) => "7MiB".into(),
         (_, None) => "/tmp/other".into(),
         (key, other) => panic!("what is another value of {key} than {other:?}?"),

@@ -7,13 +7,14 @@ use quinn::{
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
 };
 
-use super::windows::WINDOW_MIN;
+use super::windows::{STREAMS_AT_FULL, WINDOW_MIN, Wanted};
 
 /// How [`Quic`](crate::Quic) connects and listens.
 ///
 /// Memory: a connection holds up to `connection_window` of what it received and nobody has read, and up to
-/// `send_window` of what it sent and the peer has not acknowledged. On the accepting side both are 64 KiB
-/// until its peer has been welcomed, and all connections together have `windows_bytes_max`.
+/// `send_window` of what it sent and the peer has not acknowledged. As quinn keeps packets whole that are in part of
+/// use, the first comes to two and a half times as much at worst, and 32 KiB for each stream. On the accepting side
+/// both are 64 KiB until its peer has been welcomed, and all connections together have `windows_bytes_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuicOptions {
     /// A connection whose peer is silent for so long is lost. The shorter one of the two sides
@@ -28,8 +29,14 @@ pub struct QuicOptions {
     /// How many streams each side may have opened and not yet ended at once, both directions of
     /// them; at least 1. Who opens one more waits. Default 1,024.
     pub streams_max: u32,
-    /// What a stream takes in, in bytes, before it is read. Default 1 MiB: a round trip of 10 ms
-    /// at 800 Mbit/s.
+    /// How many of them the peer of an accepted connection may have opened before
+    /// [`welcomed`](ltq_core::Connection::welcomed) is said of it; at least 1. Default 4.
+    pub unwelcomed_streams_max: u32,
+    /// How many it may have opened after that and nobody has accepted; at least 1. It gets more as those are
+    /// accepted. With smaller windows than are set up it has fewer, down to `unwelcomed_streams_max`. Default 16.
+    pub unaccepted_streams_max: u32,
+    /// What a stream takes in, in bytes, before it is read, and a quarter of what its connection does at most:
+    /// three that nobody reads stop no other. Default 1 MiB: a round trip of 10 ms at 800 Mbit/s.
     pub stream_window: u32,
     /// What all streams of a connection together take in before they are read. Default 16 MiB: 15
     /// stalled streams leave the others going at full speed. A connection that was accepted takes in
@@ -38,10 +45,10 @@ pub struct QuicOptions {
     /// What all streams of a connection together may have sent that the peer has not acknowledged.
     /// Default 16 MiB.
     pub send_window: u32,
-    /// What the windows of all accepted connections, both ways, come to at most, but for 64 KiB each way
-    /// that every connection has. One that is welcomed while little is left gets an eighth of that
-    /// each way. Default 512 MiB: twelve connections have windows of 16 MiB, and some fifty after them
-    /// more than 64 KiB.
+    /// What all accepted connections can be made to hold by their windows, both ways, and by their streams, but for
+    /// 64 KiB each way and `unwelcomed_streams_max` streams that every connection has. One that is welcomed while
+    /// little is left gets windows of an eighth of that each way. Default 512 MiB: seven connections have windows of
+    /// 16 MiB, and some ten after them more than 64 KiB.
     pub windows_bytes_max: u64,
     /// What of it the connections of one address have at most, this machine's own aside. Default `None`: a
     /// quarter.
@@ -72,6 +79,8 @@ impl Default for QuicOptions {
             idle_timeout: Duration::from_secs(15),
             keep_alive: Some(Duration::from_secs(4)),
             streams_max: 1024,
+            unwelcomed_streams_max: 4,
+            unaccepted_streams_max: 16,
             stream_window: 1 << 20,
             connection_window: 16 << 20,
             send_window: 16 << 20,
@@ -92,10 +101,25 @@ impl QuicOptions {
         Arc::new(self.transport())
     }
 
-    /// Of a server, until its peer is welcomed.
-    pub(super) fn accepting(&self) -> Arc<TransportConfig> {
+    /// What an accepted connection would have.
+    pub(super) fn wanted(&self) -> Wanted {
+        let streams = |max: u32| max.min(self.streams_max).max(1);
+        Wanted {
+            receive: self.connection_window,
+            send: self.send_window,
+            stream: self.stream_window.min(self.connection_window / STREAMS_AT_FULL),
+            streams: streams(self.unaccepted_streams_max),
+            streams_least: streams(self.unwelcomed_streams_max),
+        }
+    }
+
+    /// Of a server, until its peer is welcomed. What a stream takes in stays as it is.
+    pub(super) fn accepting(&self, stream_window: u32) -> Arc<TransportConfig> {
         let mut config = self.transport();
+        let streams = self.unwelcomed_streams_max.min(self.streams_max).max(1);
         config
+            .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+            .stream_receive_window(VarInt::from_u32(stream_window))
             .receive_window(VarInt::from_u32(self.connection_window.min(WINDOW_MIN)))
             .send_window(self.send_window.min(WINDOW_MIN).into());
         Arc::new(config)
@@ -153,7 +177,7 @@ mod tests {
         for (segmentation_offload, found) in [(true, true), (false, false)] {
             let options = QuicOptions { segmentation_offload, ..QuicOptions::default() };
             let words = format!("enable_segmentation_offload: {found}");
-            for config in [options.connecting(), options.accepting()] {
+            for config in [options.connecting(), options.accepting(1)] {
                 let config = format!("{config:?}");
                 assert!(config.contains(&words), "{words} in {config}");
             }

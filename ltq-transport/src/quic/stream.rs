@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,18 +13,27 @@ use ltq_core::{RecvStream, SendStream, Stream};
 use quinn::{StoppedError, VarInt};
 use tokio::{io::AsyncReadExt, task::coop};
 
+use super::places::Place;
 use crate::room::Room;
 
-pub(super) fn stream(send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
+/// With its place, where it is one that was accepted.
+pub(super) fn stream(
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+    place: Option<Place>,
+) -> Stream {
+    let place = place.map(Arc::new);
     Stream {
-        send: Box::new(QuicSend { stream: send, state: Sending::Open }),
-        recv: Box::new(QuicRecv { stream: recv, room: Room::new(), failed: None }),
+        send: Box::new(QuicSend { stream: send, state: Sending::Open, place: place.clone() }),
+        recv: Box::new(QuicRecv { stream: recv, room: Room::new(), failed: None, place }),
     }
 }
 
 struct QuicSend {
     stream: quinn::SendStream,
     state: Sending,
+    /// Until it is being finished: quinn gives its peer another stream for it once that is acknowledged.
+    place: Option<Arc<Place>>,
 }
 
 enum Sending {
@@ -77,6 +87,7 @@ impl SendStream for QuicSend {
                 Sending::Finished => return Poll::Ready(Ok(())),
                 Sending::Failed(kind) => return Poll::Ready(Err((*kind).into())),
                 Sending::Open => {
+                    self.place = None;
                     self.state = match self.stream.finish() {
                         Ok(()) => Sending::Finishing(Box::pin(self.stream.stopped())),
                         Err(_closed) => Sending::Failed(io::ErrorKind::NotConnected),
@@ -131,6 +142,8 @@ struct QuicRecv {
     room: Room,
     /// After a failure the stream itself would say that it has ended.
     failed: Option<io::ErrorKind>,
+    /// Until it has ended.
+    place: Option<Arc<Place>>,
 }
 
 impl RecvStream for QuicRecv {
@@ -144,11 +157,14 @@ impl RecvStream for QuicRecv {
             return Poll::Ready(Err(kind.into()));
         }
         let budget = ready!(coop::poll_proceed(context));
-        let Self { stream, room, failed } = self;
+        let Self { stream, room, failed, place } = self;
         let received = ready!(
             room.poll_fill(buffer, max, |target| pin!(stream.read_buf(target)).poll(context))
         );
         budget.made_progress();
+        if max > 0 && matches!(received, Ok(0) | Err(_)) {
+            *place = None;
+        }
         if let Err(error) = &received
             && max > 0
         {

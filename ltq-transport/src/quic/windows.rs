@@ -13,11 +13,15 @@ use ltq_core::Origin;
 use parking_lot::Mutex;
 use quinn::VarInt;
 
-/// What the windows of connections may come to, all of them together.
+/// What the windows of connections may make this process hold, all of them together.
 ///
 /// A connection gets windows as large as are set up while there is plenty, and an eighth of what is
 /// left once there is not; so the first ones leave something to those behind them. All that come from
 /// one address have a part of it, so that it does not take the others'. What was promised to a peer cannot be taken back from it: it is free again when the connection is.
+///
+/// How much a *stream* takes in has to be said before it is known who the peer is, and is a part of
+/// what its connection takes in, so that one that nobody reads leaves room for the others. So each
+/// connection has a [`Promise`] from the start: that its windows will have room for such streams.
 #[derive(Debug)]
 pub(super) struct Windows {
     bytes_max: u64,
@@ -28,18 +32,59 @@ pub(super) struct Windows {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+/// What a connection would have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) receive: u32,
+    pub(super) send: u32,
+    /// What one of its streams takes in.
+    pub(super) stream: u32,
+    /// How many streams its peer may have opened that nobody has accepted; and before it is welcomed.
+    pub(super) streams: u32,
+    pub(super) streams_least: u32,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
 struct State {
-    left: u64,
-    /// What each address has, where it has anything.
-    by_origin: BTreeMap<Origin, u64>,
+    all: Part,
+    /// Of each address that has anything.
+    by_origin: BTreeMap<Origin, Part>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Part {
+    taken: u64,
+    promised: u64,
+}
+
+impl Part {
+    /// Of so much in all.
+    const fn left(self, max: u64) -> u64 {
+        max.saturating_sub(self.taken).saturating_sub(self.promised)
+    }
+}
+
+impl State {
+    fn part(&self, from: Option<Origin>) -> Part {
+        from.and_then(|origin| self.by_origin.get(&origin)).copied().unwrap_or_default()
+    }
+
+    fn change(&mut self, from: Option<Origin>, change: impl Fn(&mut Part)) {
+        change(&mut self.all);
+        let Some(origin) = from else { return };
+        let part = self.by_origin.entry(origin).or_default();
+        change(part);
+        if *part == Part::default() {
+            self.by_origin.remove(&origin);
+        }
+    }
 }
 
 impl Windows {
     /// An address has a quarter of it where `share` says nothing else.
     pub(super) fn new(bytes_max: u64, share: Option<u64>) -> Arc<Self> {
-        let state = Mutex::new(State { left: bytes_max, by_origin: BTreeMap::new() });
         let share = share.unwrap_or(bytes_max / 4);
+        let state = Mutex::default();
         Arc::new(Self { bytes_max, share, narrowed: AtomicU64::new(0), state })
     }
 
@@ -50,36 +95,86 @@ impl Windows {
 
     /// Bytes that are in use.
     pub(super) fn used(&self) -> u64 {
-        self.bytes_max - self.state.lock().left
+        self.state.lock().all.taken
     }
 
-    /// Windows for a connection from there that would have these. Neither is smaller than
-    /// [`WINDOW_MIN`], unless so little was wanted.
-    pub(super) fn take(self: &Arc<Self>, from: IpAddr, receive: u32, send: u32) -> Share {
+    fn left(&self, state: &State, from: Option<Origin>) -> u64 {
+        let all = state.all.left(self.bytes_max);
+        from.map_or(all, |_| all.min(state.part(from).left(self.share)))
+    }
+
+    /// For a connection that begins. Whoever made its address up must not leave nothing to those who did
+    /// not: without proof it is of half of what there is.
+    pub(super) fn promise(self: &Arc<Self>, from: IpAddr, wanted: Wanted, proved: bool) -> Promise {
         let from = Origin::of_ip(from);
         let mut state = self.state.lock();
-        let left = match from {
-            Some(origin) => {
-                let used = state.by_origin.get(&origin).copied().unwrap_or(0);
-                state.left.min(self.share.saturating_sub(used))
-            }
-            None => state.left,
-        };
-        let most = u32::try_from(left / 8).unwrap_or(u32::MAX).max(WINDOW_MIN);
-        if receive.max(send) > most {
-            self.narrowed.fetch_add(1, Ordering::Relaxed);
+        let mut left = self.left(&state, from);
+        let receive = wanted.receive.min(eighth(left));
+        let mut stream = wanted.stream.min(receive / STREAMS_AT_FULL);
+        if !proved {
+            let half = |part: Part, max: u64| {
+                (max.saturating_sub(part.taken) / 2).saturating_sub(part.promised)
+            };
+            let all = half(state.all, self.bytes_max);
+            left = left.min(from.map_or(all, |_| all.min(half(state.part(from), self.share))));
+            // So that the first ones leave something to those behind them.
+            let most = left / 2 / held(STREAMS_AT_FULL, 0, 0);
+            let most = most.max(u64::from(WINDOW_MIN / STREAMS_AT_FULL));
+            stream = stream.min(u32::try_from(most).unwrap_or(u32::MAX));
         }
-        let (receive, send) = (receive.min(most), send.min(most));
         // The least that a connection gets it gets without any being left.
-        let taken = (u64::from(receive) + u64::from(send)).min(left);
-        state.left -= taken;
-        if let Some(origin) = from
-            && taken > 0
-        {
-            *state.by_origin.entry(origin).or_default() += taken;
-        }
+        let promised = held(stream * STREAMS_AT_FULL, 0, 0).min(left);
+        state.change(from, |part| part.promised += promised);
         drop(state);
-        Share { of: Arc::clone(self), from, receive, send, taken }
+        Promise { of: Arc::clone(self), from, wanted, stream, promised }
+    }
+}
+
+/// That a connection will have windows for streams as large as this, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Promise {
+    of: Arc<Windows>,
+    from: Option<Origin>,
+    wanted: Wanted,
+    stream: u32,
+    promised: u64,
+}
+
+impl Promise {
+    /// What a stream takes in.
+    pub(super) const fn stream(&self) -> u32 {
+        self.stream
+    }
+
+    /// Windows for the connection. None is smaller than [`WINDOW_MIN`], unless so little was wanted.
+    pub(super) fn take(&self) -> Share {
+        let Self { of, from, wanted, stream, promised } = self;
+        let mut state = of.state.lock();
+        // Its own is there for it, and that of others is not.
+        let left = of.left(&state, *from).saturating_add(*promised);
+        let receive = wanted.receive.min(eighth(left).max(stream * STREAMS_AT_FULL));
+        // What was promised may be all that is left for it.
+        let rest = left.saturating_sub(held(receive, 0, 0)) / 2;
+        let most = u64::from(eighth(left)).min(rest.max(WINDOW_MIN.into()));
+        let send = wanted.send.min(u32::try_from(most).unwrap_or(u32::MAX));
+        let streams = u64::from(wanted.streams).min(most / STREAM_BYTES);
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        let streams = streams.max(wanted.streams_least);
+        let whole = wanted.stream.min(wanted.receive / STREAMS_AT_FULL);
+        if (receive, send, streams, *stream) != (wanted.receive, wanted.send, wanted.streams, whole)
+        {
+            of.narrowed.fetch_add(1, Ordering::Relaxed);
+        }
+        let taken = held(receive, send, streams).min(left);
+        state.change(*from, |part| part.taken += taken);
+        drop(state);
+        Share { of: Arc::clone(of), from: *from, receive, send, streams, taken, paid: 0 }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.of.state.lock().change(self.from, |part| part.promised -= self.promised);
     }
 }
 
@@ -90,7 +185,10 @@ pub(super) struct Share {
     from: Option<Origin>,
     receive: u32,
     send: u32,
+    streams: u32,
     taken: u64,
+    /// Accepted streams that are in it.
+    paid: u32,
 }
 
 impl Share {
@@ -99,93 +197,51 @@ impl Share {
         connection.set_receive_window(VarInt::from_u32(self.receive));
         connection.set_send_window(self.send.into());
     }
+
+    /// How many streams the peer may have opened that nobody has accepted.
+    pub(super) const fn streams(&self) -> u32 {
+        self.streams
+    }
+
+    /// So many streams are accepted now. They are counted while there is room, and nobody is refused one: what
+    /// is opened on them has limits of its own.
+    pub(super) fn count(&mut self, accepted: u32) {
+        let mut state = self.of.state.lock();
+        let room = self.of.left(&state, self.from) / STREAM_BYTES;
+        let more = u64::from(accepted.saturating_sub(self.paid)).min(room) * STREAM_BYTES;
+        let less = u64::from(self.paid.saturating_sub(accepted)) * STREAM_BYTES;
+        state.change(self.from, |part| part.taken = part.taken + more - less);
+        drop(state);
+        self.taken = self.taken + more - less;
+        let paid = u64::from(self.paid) + more / STREAM_BYTES - less / STREAM_BYTES;
+        self.paid = u32::try_from(paid).unwrap_or(u32::MAX);
+    }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut state = self.of.state.lock();
-        state.left += self.taken;
-        if let Some(origin) = self.from
-            && let Some(used) = state.by_origin.get_mut(&origin)
-        {
-            *used -= self.taken;
-            if *used == 0 {
-                state.by_origin.remove(&origin);
-            }
-        }
+        self.of.state.lock().change(self.from, |part| part.taken -= self.taken);
     }
+}
+
+/// What a connection with such windows can be made to hold. quinn keeps packets as they came while few
+/// bytes of theirs are of use: one and a half times what is received, and so much of each stream in any case.
+const fn held(receive: u32, send: u32, streams: u32) -> u64 {
+    receive as u64 * 5 / 2 + send as u64 + streams as u64 * STREAM_BYTES
+}
+
+/// The most of this that a connection gets each way.
+fn eighth(left: u64) -> u32 {
+    u32::try_from(left / 8).unwrap_or(u32::MAX).max(WINDOW_MIN)
 }
 
 /// The least that a connection holds each way, and all until its peer is welcomed: some hellos, or a
 /// megabyte a second over a path of 60 ms.
 pub(super) const WINDOW_MIN: u32 = 64 << 10;
+/// So many streams that nobody reads fill their connection's window, and one fewer does not.
+pub(super) const STREAMS_AT_FULL: u32 = 4;
+/// What quinn keeps of a stream's packets beside what they brought (`quinn-proto`, `Assembler::insert`).
+const STREAM_BYTES: u64 = 32 << 10;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u32 = 1 << 20;
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
-    fn there(last: u8) -> IpAddr {
-        [192, 0, 2, last].into()
-    }
-
-    #[test]
-    fn promise_9_windows_come_to_no_more_than_is_set_up_and_the_least_of_each_connection() {
-        let windows = Windows::new(u64::from(512 * MIB), None);
-        let mut shares = Vec::new();
-        for _ in 0..12 {
-            shares.push(windows.take(HERE, 16 * MIB, 16 * MIB));
-        }
-        assert!(shares.iter().all(|share| (share.receive, share.send) == (16 * MIB, 16 * MIB)));
-        let least = u64::from(2 * WINDOW_MIN);
-        for count in 12..3_000_u64 {
-            let share = windows.take(HERE, 16 * MIB, 16 * MIB);
-            assert!(share.receive >= WINDOW_MIN && share.send >= WINDOW_MIN);
-            assert!(share.receive <= shares.last().unwrap().receive);
-            shares.push(share);
-            let held: u64 = shares.iter().map(|it| u64::from(it.receive + it.send)).sum();
-            assert!(held <= u64::from(512 * MIB) + least * count, "{held} by {count}");
-        }
-        assert_eq!(windows.used(), u64::from(512 * MIB));
-        assert_eq!(windows.take(HERE, 16 * MIB, 16 * MIB).taken, 0);
-    }
-
-    #[test]
-    fn what_a_connection_had_is_free_again_when_it_is_gone() {
-        let windows = Windows::new(u64::from(MIB), None);
-        let first = windows.take(HERE, MIB, 1_000);
-        assert_eq!((first.receive, first.send, windows.used()), (MIB / 8, 1_000, 132_072));
-        let second = windows.take(HERE, MIB, MIB);
-        assert!(second.receive < first.receive);
-        drop(first);
-        assert_eq!(windows.used(), second.taken);
-        drop(second);
-        assert_eq!(windows.used(), 0);
-    }
-
-    #[test]
-    fn promise_10_one_address_takes_a_quarter_and_no_more() {
-        let windows = Windows::new(u64::from(64 * MIB), None);
-        let greedy: Vec<_> = (0..500).map(|_| windows.take(there(1), 16 * MIB, 16 * MIB)).collect();
-        assert_eq!(windows.used(), u64::from(16 * MIB));
-        let other = windows.take(there(2), 16 * MIB, 16 * MIB);
-        assert_eq!((other.receive, other.send), (2 * MIB, 2 * MIB));
-        drop(greedy);
-        assert_eq!(windows.used(), u64::from(4 * MIB));
-        assert_eq!(windows.take(there(1), 16 * MIB, 16 * MIB).receive, 2 * MIB);
-        drop(other);
-        assert!(windows.state.lock().by_origin.is_empty());
-    }
-
-    #[test]
-    fn promise_10_what_one_address_has_can_be_set_and_smaller_windows_are_counted() {
-        let windows = Windows::new(u64::from(64 * MIB), Some(u64::from(32 * MIB)));
-        let first = windows.take(there(1), 2 * MIB, 2 * MIB);
-        assert_eq!((first.receive, windows.narrowed()), (2 * MIB, 0));
-        let greedy: Vec<_> = (0..500).map(|_| windows.take(there(1), 16 * MIB, 16 * MIB)).collect();
-        assert_eq!((windows.used(), windows.narrowed()), (u64::from(32 * MIB), 500));
-        drop(greedy);
-    }
-}
+mod tests;

@@ -7,6 +7,8 @@ mod handshakes;
 mod quic;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod windows;
 
 use std::{
     fs,

@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// As nodes have it without.
     #[arg(long)]
     heartbeat: Option<String>,
+    /// Seconds for which the line is down.
+    #[arg(long, default_value_t = 3)]
+    down: u64,
     /// Which packets are lost.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -108,7 +111,7 @@ pub(crate) async fn struck(args: &Args, stroke: Stroke) -> Result<(), Failed> {
                 match stroke {
                     Stroke::Outage => {
                         bed.network.reshape(shape.down());
-                        tokio::time::sleep(OUTAGE).await;
+                        tokio::time::sleep(Duration::from_secs(args.down)).await;
                         bed.network.reshape(shape);
                     }
                     Stroke::Address => {
@@ -324,4 +327,3 @@ const CONTROL: &str = "LTQ_QUIC_CONGESTION";
 const TOKEN: &str = "of the test";
 /// More than the warm-up.
 const PUBLISHED_SECONDS: u64 = 3;
-const OUTAGE: Duration = Duration::from_secs(3);

@@ -42,7 +42,7 @@ struct Hold {
 enum Compare {
     /// Latency and throughput of ten topics over one connection, by loss and round trip.
     Lines(compare::Args),
-    /// Latency while the line is down for three seconds in the middle.
+    /// Latency while the line is down for some seconds in the middle.
     Outage(compare::Args),
     /// Latency while the publisher's and consumers' address changes in the middle.
     Address(compare::Args),
