@@ -153,7 +153,10 @@ impl<S: Stores> Node<S> {
             failed.store(true, Relaxed);
             let lost = match failure {
                 // Nothing is wrong with what is there.
-                DiskFailure::Read | DiskFailure::Write | DiskFailure::NoRoom => false,
+                DiskFailure::Open
+                | DiskFailure::Read
+                | DiskFailure::Write
+                | DiskFailure::NoRoom => false,
                 DiskFailure::Sync | DiskFailure::Name | DiskFailure::Stopped => true,
             };
             history.add(&name, What::DiskFailed { lost, failure });
