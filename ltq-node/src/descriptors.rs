@@ -40,7 +40,8 @@ struct Wanted {
 impl Wanted {
     fn by(config: &Config) -> Self {
         let count = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
-        let of = |scheme: &str| count(config.listen.iter().filter(|it| it.starts_with(scheme)).count());
+        let of =
+            |scheme: &str| count(config.listen.iter().filter(|it| it.starts_with(scheme)).count());
         let limits = &config.limits;
         let by_quic_alone = of("quic://") == count(config.listen.len());
         Self {

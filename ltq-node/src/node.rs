@@ -432,11 +432,8 @@ fn file_figures(reserve: FileReserve) -> Vec<Figure> {
 async fn open_rocksdb(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
     let store = Arc::new(ltq_store::RocksDbStore::open(config.rocksdb_store_options()).await?);
     let told = store.clone();
-    let figure = |it: ltq_store::RocksDbFigure| Figure {
-        name: it.name,
-        help: it.help,
-        value: it.value,
-    };
+    let figure =
+        |it: ltq_store::RocksDbFigure| Figure { name: it.name, help: it.help, value: it.value };
     let figures: Figures = Arc::new(move || told.figures().into_iter().map(figure).collect());
     Ok((store, Some(figures)))
 }

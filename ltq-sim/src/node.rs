@@ -85,6 +85,8 @@ impl<S: Stores> Node<S> {
     pub(crate) async fn start(&mut self, doom: Option<Doom>) -> Result<(), NotStarted> {
         self.life = Life::default();
         self.process = Process::new();
+        // A process that starts has those of its own.
+        self.disk.set_descriptors(None, false);
         self.watch_disk();
         if let Some(doom) = doom {
             self.doom(doom);

@@ -211,7 +211,8 @@ fn check_certificate(config: &Config) -> Result<(), ConfigError> {
         (None, Some(key), _, Some(_)) => {
             bad("tls.key", &shown(key), "it takes its certificate, tls.certificate, too")
         }
-        _ => check_revocations(&config.tls),
+        (.., Some(_)) => check_revocations(&config.tls),
+        _ => Ok(()),
     }
 }
 

@@ -295,7 +295,11 @@ fn commits(text: &mut String, store: &WatchedStore) {
         let _ = writeln!(text, "{name}_count{labels} {count}");
     }
     let name = "ltq_store_commits_refused_total";
-    head(text, name, "Commits that were not done: no room (full), no descriptors (short), a failed device, closed, other.");
+    head(
+        text,
+        name,
+        "Commits that were not done: no room (full), no descriptors (short), a failed device, closed, other.",
+    );
     for (reason, count) in store.refused() {
         let _ = writeln!(text, "{name}{} {count}", labels(&[("reason", reason)]));
     }

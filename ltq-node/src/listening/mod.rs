@@ -167,9 +167,7 @@ fn trust(
     };
     let trust = match (&tls.client_authorities, &tls.client_revocations) {
         (None, _) => ServerTrust::new(certificate, key)?,
-        (Some(authorities), None) => {
-            ServerTrust::mutual(certificate, key, Pem::file(authorities))?
-        }
+        (Some(authorities), None) => ServerTrust::mutual(certificate, key, Pem::file(authorities))?,
         (Some(authorities), Some(revocations)) => {
             let (authorities, revocations) = (Pem::file(authorities), Pem::file(revocations));
             ServerTrust::mutual_unless_revoked(certificate, key, authorities, revocations)?

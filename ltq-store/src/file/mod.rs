@@ -62,10 +62,10 @@ use self::{
     workers::{Workers, block},
 };
 
-#[cfg(feature = "simulation")]
-pub use self::stepped::{SteppedStore, StoreStep, Submitted};
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::reserve::not_opened;
+#[cfg(feature = "simulation")]
+pub use self::stepped::{SteppedStore, StoreStep, Submitted};
 pub use self::{
     check::{CheckProgress, CheckReport, CheckedFile, Damage, FileKind, KnownLoss, Loss, Repair},
     filesystem::{FileSystem, OpenMode, StoreFile},

@@ -150,7 +150,9 @@ fn make(loaded: &[Loaded]) -> Result<Made, TrustError> {
                 Some(revocations) => verifier.with_crls(revocations.revocations()?),
             };
             let verifier = verifier.build().map_err(|error| match (&error, revocations) {
-                (VerifierBuilderError::InvalidCrl(_), Some(it)) => it.malformed(REVOCATIONS, &error),
+                (VerifierBuilderError::InvalidCrl(_), Some(it)) => {
+                    it.malformed(REVOCATIONS, &error)
+                }
                 _ => authorities.malformed("authority", &error),
             })?;
             builder.with_client_cert_verifier(verifier)

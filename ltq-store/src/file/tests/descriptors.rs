@@ -57,7 +57,8 @@ fn until_short(engine: &Engine) -> u64 {
 }
 
 #[test]
-fn promise_10_a_store_without_descriptors_refuses_what_needs_a_file_and_is_well_when_there_are_some() {
+fn promise_10_a_store_without_descriptors_refuses_what_needs_a_file_and_is_well_when_there_are_some()
+ {
     let disk = SimulatedDisk::default();
     let engine = open(tiny(&disk)).unwrap();
     create(&engine);
@@ -214,10 +215,7 @@ fn promise_1_no_number_of_an_error_makes_a_failed_sync_pass() {
             Ok(0)
         }
     }
-    let reserve = super::super::reserve::Reserve::new(
-        std::sync::Arc::new(Strange),
-        &path(""),
-    );
+    let reserve = super::super::reserve::Reserve::new(std::sync::Arc::new(Strange), &path(""));
     let passes = super::super::reserve::is_short;
     assert!(passes(&reserve.open(&path("x"), OpenMode::Create).unwrap_err()));
     assert!(!passes(&reserve.sync_dir(&path("")).unwrap_err()));
