@@ -160,8 +160,8 @@ mod tests {
                 let peers = limits.connections_max
                     + limits.http_connections_max
                     + tls.handshakes_max * Wanted::by(&config).secure as usize;
-                // What is left is the store's and the node's.
-                assert!(peers as u64 + limit / 4 <= limit, "{limit}: {limits:?}");
+                let others = FILE_STORE.min(limit / 4) + NODE.min(limit / 4);
+                assert!(peers as u64 + others <= limit, "{limit}: {limits:?}");
                 assert!(limits.connections_max as u64 >= limit / 5, "{limit}: {limits:?}");
                 assert!(limits.connections_per_address_max <= limits.connections_max);
             }

@@ -65,9 +65,9 @@ impl<S: Stores> World<S> {
             }
             Trouble::DiskFull => {
                 let room = chance.below(300 << 10);
-                if room % 3 == 0 {
+                if room.is_multiple_of(3) {
                     // It is the process that is full: of connections, say.
-                    let (more, taken) = (room % 16, room % 2 == 0);
+                    let (more, taken) = (room % 16, room.is_multiple_of(2));
                     self.history.add(&part.name, What::Descriptors(more));
                     self.node.disk.set_descriptors(Some(more), taken);
                     self.goes_on(chance, Condition::NoDescriptors).await;
