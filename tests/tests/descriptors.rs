@@ -14,7 +14,7 @@ use std::{
 
 use ltq_client::{Client, Message, Producer, PublishError, RefusalCode};
 use ltq_core::Address;
-use ltq_tests::{NodeProcess, ServesHttp as _, binary, within};
+use ltq_tests::{NodeProcess, binary, within};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -139,7 +139,8 @@ async fn promise_10_a_store_without_descriptors_takes_messages_again_when_there_
     stored += 1;
     for round in 1..=2 {
         // It cannot be connected to meanwhile.
-        let mut http = TcpStream::connect(node.http()).await.expect("connected");
+        let http = node.said("http://").expect("HTTP").trim_start_matches("http://");
+        let mut http = TcpStream::connect(http).await.expect("connected");
         limit_descriptors(&node, 3);
         let refusal = within("the journal's end", async {
             loop {
