@@ -130,8 +130,9 @@ mod tests {
     use super::*;
 
     fn config(listen: &[&str]) -> Config {
+        let dev_tls = listen.iter().any(|it| it.starts_with("tls"));
         let listen = listen.iter().map(|it| (*it).to_owned()).collect();
-        Config { listen, store: StoreKind::File, ..Config::default() }
+        Config { listen, dev_tls, store: StoreKind::File, ..Config::default() }
     }
 
     #[test]
