@@ -177,7 +177,7 @@ codes! {
     SequenceGap = "sequence_gap", Nothing;
     /// The durability asked for is more than the topic or the store can give.
     DurabilityUnavailable = "durability_unavailable", Nothing;
-    /// There is no room left, on disk or in a memory store.
+    /// There is no room left, on disk or in a memory store, or for now nothing to make a file with.
     StoreFull = "store_full", Nothing;
     /// The store stopped taking commits before this one began.
     StoreFailed = "store_failed", Nothing;

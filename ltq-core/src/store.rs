@@ -147,6 +147,15 @@ pub enum StoreError {
         /// Bytes that the batch needs.
         wanted: u64,
     },
+    /// A file could not be opened or made, as the process or the machine has no descriptors or no memory
+    /// left for one. That passes: try again.
+    #[error("{doing} has to wait: {cause}")]
+    Short {
+        /// What was being done to what.
+        doing: String,
+        /// The operating system's words.
+        cause: String,
+    },
     /// The batch breaks a rule of the contract, whatever the store's state: a name or key that is
     /// empty or too long, a value too large, an append without records or beyond the largest
     /// offset, an empty discard.
@@ -296,7 +305,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NoSuchLog`, `OutOfRange`, `Discarded` and `Damaged` (when the record at `from` itself is),
-    /// `Io`, `Closed`; `Failed` in place of `Damaged` once the store takes no commits any more.
+    /// `Io`, `Short`, `Closed`; `Failed` in place of `Damaged` once the store takes no commits any more.
     async fn read(
         &self,
         log: &LogName,
@@ -315,7 +324,7 @@ pub trait Store: Send + Sync + 'static {
     /// offset may be earlier than `time`, those before it all are.
     ///
     /// # Errors
-    /// `NoSuchLog`, `Io`, `Closed`.
+    /// `NoSuchLog`, `Io`, `Short`, `Closed`.
     async fn offset_at(&self, log: &LogName, time: Timestamp) -> Result<Offset, StoreError>;
 
     /// All logs, ordered by the bytes of their names.

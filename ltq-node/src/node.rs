@@ -12,7 +12,7 @@ use ltq_core::{
     Address, AdminRequest, Broker, BrokerError, BrokerSettings, DrainOptions, Environment,
     Listener as _, Store, StoreError, TransportError,
 };
-use ltq_store::{FileStore, MemoryStore};
+use ltq_store::{FileReserve, FileStore, MemoryStore};
 use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -35,7 +35,7 @@ use crate::{
     reload::Reloader,
     signals::Signals,
     tools,
-    watched_store::{Figures, Files, WatchedStore},
+    watched_store::{Figure, Figures, Files, WatchedStore},
 };
 
 pub use crate::{announcer::AnnouncerError, listening::CertificateError};
@@ -116,6 +116,8 @@ impl Node {
     /// # Errors
     /// A [`NodeError`]; then nothing is left running.
     pub async fn start(config: &Config) -> Result<Self, NodeError> {
+        let asked = config;
+        let config = &*descriptors::fitted(asked, descriptors::limit());
         // What is quick to fail comes first, so that a port in use is known at once.
         let wires = Wires::new(config)?;
         let mut listeners = Vec::with_capacity(config.listen.len());
@@ -162,7 +164,7 @@ impl Node {
             let _failed = broker.stop(config.stop_timeout.0).await;
             return Err(error.into());
         }
-        let reloader = Arc::new(Reloader::new(config.clone(), access));
+        let reloader = Arc::new(Reloader::new(asked.clone(), access));
 
         let (stopping, _) = watch::channel(false);
         let mut serving = JoinSet::new();
@@ -391,21 +393,47 @@ async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>)
     }
     let (store, figures): (Arc<dyn Store>, Option<Figures>) = match config.store {
         StoreKind::Memory => (Arc::new(MemoryStore::new(config.memory_store.bytes_max.0)), None),
-        StoreKind::File => (Arc::new(FileStore::open(config.file_store_options()).await?), None),
+        StoreKind::File => open_file_store(config).await?,
         StoreKind::RocksDb => open_rocksdb(config).await?,
     };
     Ok((store, figures))
+}
+
+async fn open_file_store(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
+    let store = Arc::new(FileStore::open(config.file_store_options()).await?);
+    let told = store.clone();
+    let figures: Figures = Arc::new(move || file_figures(told.reserve()));
+    Ok((store, Some(figures)))
+}
+
+fn file_figures(reserve: FileReserve) -> Vec<Figure> {
+    let FileReserve { spare, shortages, is_short, .. } = reserve;
+    let figure = |name, help, value| Figure { name, help, value };
+    vec![
+        figure(
+            "ltq_file_store_short",
+            "1 while the store can open no file, for want of descriptors or memory.",
+            u64::from(is_short),
+        ),
+        figure(
+            "ltq_file_store_shortages_total",
+            "Files that the store could not open for want of descriptors or memory.",
+            shortages,
+        ),
+        figure(
+            "ltq_file_store_spare_descriptors",
+            "Descriptors that the store keeps for when there are no others.",
+            spare,
+        ),
+    ]
 }
 
 #[cfg(feature = "rocksdb")]
 async fn open_rocksdb(config: &Config) -> Result<(Arc<dyn Store>, Option<Figures>), StoreError> {
     let store = Arc::new(ltq_store::RocksDbStore::open(config.rocksdb_store_options()).await?);
     let told = store.clone();
-    let figure = |it: ltq_store::RocksDbFigure| crate::watched_store::Figure {
-        name: it.name,
-        help: it.help,
-        value: it.value,
-    };
+    let figure =
+        |it: ltq_store::RocksDbFigure| Figure { name: it.name, help: it.help, value: it.value };
     let figures: Figures = Arc::new(move || told.figures().into_iter().map(figure).collect());
     Ok((store, Some(figures)))
 }

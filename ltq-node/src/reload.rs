@@ -71,6 +71,11 @@ impl<S: Settings> Reloader<S> {
         }
     }
 
+    /// Whether peers have to say who they are.
+    pub(crate) fn asks(&self) -> bool {
+        self.access.asks()
+    }
+
     /// How often a configuration was taken over.
     #[must_use]
     pub fn reloads(&self) -> u64 {

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 pub struct WatchedStore {
     store: Arc<dyn Store>,
     counts: Counts,
-    /// When a commit was last refused for lack of room, and the store's words; none since one
-    /// with messages was taken.
+    /// When a commit was last refused for lack of room, or of descriptors for a file, and the store's
+    /// words; none since one with messages was taken.
     full: Mutex<Option<(Instant, String)>>,
     files: Option<Files>,
     figures: Option<Figures>,
@@ -123,7 +123,8 @@ impl WatchedStore {
     }
 
     /// Why there is no room for messages, as far as that is known: the device has less free than
-    /// publishes are to leave, or one was refused for lack of room within the last [`FULL_FOR`].
+    /// publishes are to leave, or one was refused for lack of room, or of descriptors for a file, within the
+    /// last [`FULL_FOR`].
     /// So a node that nobody publishes to any more, because it says so, is tried again.
     #[must_use]
     pub fn full(&self) -> Option<String> {
@@ -161,12 +162,13 @@ impl WatchedStore {
             }
             Err(error) => error,
         };
-        let [full, failed, closed, other] = &self.counts.refused;
+        let [full, short, failed, closed, other] = &self.counts.refused;
+        if matches!(error, StoreError::Full { .. } | StoreError::Short { .. }) {
+            *self.full.lock() = Some((Instant::now(), error.to_string()));
+        }
         match error {
-            StoreError::Full { .. } => {
-                *self.full.lock() = Some((Instant::now(), error.to_string()));
-                full
-            }
+            StoreError::Full { .. } => full,
+            StoreError::Short { .. } => short,
             StoreError::Failed(_) | StoreError::Io { .. } => failed,
             StoreError::Closed => closed,
             _ => other,
@@ -206,9 +208,9 @@ pub const BUCKETS: [u64; 14] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 250_000, 1_000_000, 2_500_000,
     10_000_000,
 ];
-/// Why commits are not done: there is no room, the device failed, the store is closed, or another
-/// reason.
-pub const REFUSED: [&str; 4] = ["full", "failed", "closed", "other"];
+/// Why commits are not done: there is no room, no file can be opened for now, the device failed, the store
+/// is closed, or another reason.
+pub const REFUSED: [&str; 5] = ["full", "short", "failed", "closed", "other"];
 /// How long a refusal for lack of room speaks for those that follow.
 pub const FULL_FOR: Duration = Duration::from_secs(10);
 

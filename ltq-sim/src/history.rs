@@ -131,6 +131,8 @@ pub enum What {
     Weather(Weather),
     /// From now on a disk has room for so many bytes more.
     Room(u64),
+    /// From now on a node may have so many files more open.
+    Descriptors(u64),
     /// From now on a sync, or any write, may fail, and what it was for is gone.
     DiskFails(String),
     /// A disk failed the node: something that it was to change it did not.
@@ -332,6 +334,7 @@ impl fmt::Display for What {
             Self::Killed { power: true } => write!(f, "loses its power"),
             Self::Killed { power: false } => write!(f, "is killed"),
             Self::Stopped(result) => write!(f, "stops: {}", how(result)),
+            Self::Descriptors(more) => write!(f, "there are descriptors for {more} more files"),
             Self::Room(bytes) => write!(f, "the disk has room for {bytes} bytes"),
             Self::DiskFails(what) => write!(f, "the disk fails: {what}"),
             Self::DiskFailed { failure, .. } => write!(f, "its disk has failed it: {failure}"),

@@ -12,6 +12,8 @@ use crate::{chance::Seeded, history::What, stores::Stores, world::World};
 pub(crate) enum Condition {
     /// There is room for so much and no more.
     Full,
+    /// The process may have so many files open and no more.
+    NoDescriptors,
     /// Some of what is asked of it fails.
     Fails(Faults),
     /// It may take so long for whatever is asked of it.
@@ -30,9 +32,13 @@ impl<S: Stores> World<S> {
     pub(crate) async fn goes_on(&mut self, chance: &Seeded, condition: Condition) {
         let (alone, long) = (chance.one_in(2), chance.millis(3_000));
         let long = if alone { long } else { long * 2 };
-        if matches!(condition, Condition::Full) {
-            // There is one limit.
-            self.lasting.retain(|it| !matches!(it.condition, Condition::Full));
+        // There is one limit of each.
+        match condition {
+            Condition::Full => self.lasting.retain(|it| !matches!(it.condition, Condition::Full)),
+            Condition::NoDescriptors => {
+                self.lasting.retain(|it| !matches!(it.condition, Condition::NoDescriptors));
+            }
+            Condition::Fails(_) | Condition::Slow(_) => {}
         }
         self.lasting.push(Lasting { until: Instant::now() + long, condition });
         self.disk_fails();
@@ -72,6 +78,10 @@ impl<S: Stores> World<S> {
             self.node.disk.set_capacity(None);
             self.history.add("world", What::DiskFine);
         }
+        if over.iter().any(|condition| matches!(condition, Condition::NoDescriptors)) {
+            self.node.disk.set_descriptors(None, false);
+            self.history.note("world", "there are descriptors again");
+        }
         self.disk_fails();
     }
 
@@ -86,7 +96,7 @@ impl<S: Stores> World<S> {
                     latency = latency.max(most);
                     continue;
                 }
-                Condition::Full => continue,
+                Condition::Full | Condition::NoDescriptors => continue,
             };
             // The more often, the worse; 0 is never.
             let worse = |a: u64, b: u64| if a == 0 || b == 0 { a.max(b) } else { a.min(b) };

@@ -85,6 +85,8 @@ impl<S: Stores> Node<S> {
     pub(crate) async fn start(&mut self, doom: Option<Doom>) -> Result<(), NotStarted> {
         self.life = Life::default();
         self.process = Process::new();
+        // A process that starts has those of its own.
+        self.disk.set_descriptors(None, false);
         self.watch_disk();
         if let Some(doom) = doom {
             self.doom(doom);
@@ -153,7 +155,10 @@ impl<S: Stores> Node<S> {
             failed.store(true, Relaxed);
             let lost = match failure {
                 // Nothing is wrong with what is there.
-                DiskFailure::Read | DiskFailure::Write | DiskFailure::NoRoom => false,
+                DiskFailure::Open
+                | DiskFailure::Read
+                | DiskFailure::Write
+                | DiskFailure::NoRoom => false,
                 DiskFailure::Sync | DiskFailure::Name | DiskFailure::Stopped => true,
             };
             history.add(&name, What::DiskFailed { lost, failure });

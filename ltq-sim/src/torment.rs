@@ -65,9 +65,17 @@ impl<S: Stores> World<S> {
             }
             Trouble::DiskFull => {
                 let room = chance.below(300 << 10);
-                self.history.add(&part.name, What::Room(room));
-                self.node.disk.set_capacity(Some(self.node.disk.used() + room));
-                self.goes_on(chance, Condition::Full).await;
+                if room.is_multiple_of(3) {
+                    // It is the process that is full: of connections, say.
+                    let (more, taken) = (room % 16, room.is_multiple_of(2));
+                    self.history.add(&part.name, What::Descriptors(more));
+                    self.node.disk.set_descriptors(Some(more), taken);
+                    self.goes_on(chance, Condition::NoDescriptors).await;
+                } else {
+                    self.history.add(&part.name, What::Room(room));
+                    self.node.disk.set_capacity(Some(self.node.disk.used() + room));
+                    self.goes_on(chance, Condition::Full).await;
+                }
             }
             Trouble::SyncFails => {
                 let syncs = chance.below(20);
@@ -242,6 +250,7 @@ impl<S: Stores> World<S> {
     fn disk_is_fine(&mut self) {
         self.lasting.clear();
         self.node.disk.set_capacity(None);
+        self.node.disk.set_descriptors(None, false);
         self.node.disk.fail_sync_in(u64::MAX);
         self.node.disk.fail_read_in(None);
         self.node.disk.mend_sectors();

@@ -23,7 +23,7 @@ pub enum Trouble {
     Stop,
     /// The wall clock jumps, ahead or back, while the node is there or not.
     ClockJumps,
-    /// The disk is full for a while.
+    /// The disk is full for a while, or the process has too few descriptors for files.
     DiskFull,
     /// A sync fails, and what it was for is gone; the node is started again.
     SyncFails,

@@ -61,8 +61,8 @@ mod stretches;
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::{RocksDbFigure, RocksDbStore, RocksDbStoreOptions};
 pub use file::{
-    CheckProgress, CheckReport, CheckedFile, Damage, FileKind, FileStore, FileStoreOptions,
-    FileSystem, KnownLoss, Loss, OpenMode, OsFileSystem, Repair, StoreFile,
+    CheckProgress, CheckReport, CheckedFile, Damage, FileKind, FileReserve, FileStore,
+    FileStoreOptions, FileSystem, KnownLoss, Loss, OpenMode, OsFileSystem, Repair, StoreFile,
 };
 pub use memory::MemoryStore;
 pub use overflow::{OverflowOptions, OverflowStore};

@@ -5,6 +5,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use foldhash::{HashMap, HashMapExt};
@@ -53,6 +54,7 @@ pub(super) fn run(
         counted_bytes: 0,
         left: LeftWithTopic::default(),
         failing: false,
+        reading_failed: None,
         removals: Removals::default(),
         cut: false,
         patience: Patience::default(),
@@ -89,8 +91,10 @@ struct TopicTask {
     /// What the topic's unanswered requests count in the budget.
     counted_bytes: usize,
     left: LeftWithTopic,
-    /// The last commit or read failed: said once, not for each of them.
+    /// The last commit failed: said once, not for each of them.
     failing: bool,
+    /// When it was last said that a read failed. Others may work meanwhile.
+    reading_failed: Option<Monotonic>,
     removals: Removals,
     /// The store is not waited for any more.
     cut: bool,
@@ -365,15 +369,22 @@ impl TopicTask {
             Event::Loaded { result, .. } => ("reading", result.as_ref().err()),
             _ => ("", None),
         };
-        if let Some(error) = failure
-            && !std::mem::replace(&mut self.failing, true)
-        {
+        let now = self.shared.environment.now();
+        let said = match &event {
+            Event::Committed { .. } => {
+                failure.is_some() && std::mem::replace(&mut self.failing, true)
+            }
+            _ => self.reading_failed.is_some_and(|at| now.monotonic < at.plus(SAID_PAUSE)),
+        };
+        if let Some(error) = failure.filter(|_| !said) {
             error!(topic = %self.inbox.topic(), %error, "{doing} failed");
+            if !matches!(event, Event::Committed { .. }) {
+                self.reading_failed = Some(now.monotonic);
+            }
         } else if failure.is_none() && self.failing && matches!(event, Event::Committed { .. }) {
             self.failing = false;
             info!(topic = %self.inbox.topic(), "committing works again");
         }
-        let now = self.shared.environment.now();
         self.topic.handle(event, now);
     }
 
@@ -522,5 +533,7 @@ fn cut() -> StoreError {
     StoreError::Failed("the node stopped before the commit ended".to_owned())
 }
 
+/// That reads fail is said once in so long: a topic with consumers tries again for as long as they do.
+const SAID_PAUSE: Duration = Duration::from_secs(10);
 /// Turns after which the task lets others run.
 const TURNS_MAX: usize = 16;

@@ -386,7 +386,7 @@ impl Topic {
     /// What is said of anything that was in a commit that failed so.
     fn refusal(&self, error: &StoreError) -> Refusal {
         let code = match error {
-            StoreError::Full { .. } => RefusalCode::StoreFull,
+            StoreError::Full { .. } | StoreError::Short { .. } => RefusalCode::StoreFull,
             StoreError::Failed(_) => RefusalCode::OutcomeUnknown,
             StoreError::Closed => RefusalCode::StoreFailed,
             _ => RefusalCode::Internal,

@@ -85,6 +85,11 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub tls_client_authorities: Option<String>,
 
+    /// Refuses clients whose certificate is in one of the lists in this PEM file, which the authorities
+    /// of --tls-client-authorities have signed. [variable: LTQ_TLS_CLIENT_REVOCATIONS]
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_revocations: Option<String>,
+
     /// Makes a certificate for development, keeps it in the data directory and says its fingerprint,
     /// by which clients trust it. [variable: LTQ_DEV_TLS]
     #[arg(long)]
@@ -182,6 +187,7 @@ impl Flags {
             text("tls.certificate", &self.tls_certificate),
             text("tls.key", &self.tls_key),
             text("tls.client_authorities", &self.tls_client_authorities),
+            text("tls.client_revocations", &self.tls_client_revocations),
             self.dev_tls.then(|| ("dev_tls", Value::from(true))),
             text("http", &self.http),
             text("token", &self.token.as_ref().map(|token| token.0.clone())),

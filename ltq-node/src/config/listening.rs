@@ -27,6 +27,9 @@ pub struct TlsSettings {
     /// brings, as PEM. Default: none, and clients bring no certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_authorities: Option<PathBuf>,
+    /// The file of the lists of certificates that those authorities have revoked, as PEM. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_revocations: Option<PathBuf>,
     /// How long a client's handshake may take, over TLS and over QUIC. Default: 5 s.
     pub handshake_timeout: Period,
     /// How many handshakes each `tls://` and `quic://` address has under way at a time. Default: 256.
@@ -71,6 +74,7 @@ impl Default for TlsSettings {
             certificate: None,
             key: None,
             client_authorities: None,
+            client_revocations: None,
             handshake_timeout,
             handshakes_max: 256,
             handshakes_per_address_max: None,
@@ -218,6 +222,18 @@ fn check_certificate(config: &Config) -> Result<(), ConfigError> {
         (None, Some(key), _, Some(_)) => {
             bad("tls.key", &shown(key), "it takes its certificate, tls.certificate, too")
         }
+        (.., Some(_)) => check_revocations(&config.tls),
+        _ => Ok(()),
+    }
+}
+
+fn check_revocations(tls: &TlsSettings) -> Result<(), ConfigError> {
+    match (&tls.client_authorities, &tls.client_revocations) {
+        (None, Some(lists)) => bad(
+            "tls.client_revocations",
+            &lists.display().to_string(),
+            "it takes the authorities that have revoked them, tls.client_authorities, too",
+        ),
         _ => Ok(()),
     }
 }

@@ -75,6 +75,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("tls.certificate", "\"/tmp/certificate.pem\"", "/tmp/certificate.pem"),
     ("tls.key", "\"/tmp/key.pem\"", "/tmp/key.pem"),
     ("tls.client_authorities", "\"/tmp/authorities.pem\"", "/tmp/authorities.pem"),
+    ("tls.client_revocations", "\"/tmp/revocations.pem\"", "/tmp/revocations.pem"),
     ("tls.handshake_timeout", "\"7s\"", "7s"),
     ("tls.handshakes_max", "7", "7"),
     ("tls.handshakes_per_address_max", "7", "7"),
@@ -210,7 +211,7 @@ fn effects(config: &Config) -> String {
     #[cfg(not(feature = "rocksdb"))]
     let rocksdb = &config.rocksdb_store;
     let tls = &config.tls;
-    let files = (&tls.certificate, &tls.key, &tls.client_authorities);
+    let files = (&tls.certificate, &tls.key, &tls.client_authorities, &tls.client_revocations);
     #[cfg(feature = "tls")]
     let tls = config.tls_options();
     #[cfg(feature = "quic")]
@@ -258,6 +259,10 @@ fn every_flag_counts() {
         (
             &["--tls-certificate", "c", "--tls-key", "k", "--tls-client-authorities", "a"],
             "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_authorities = \"a\"",
+        ),
+        (
+            &["--tls-client-authorities", "a", "--tls-client-revocations", "r"],
+            "[tls]\nclient_authorities = \"a\"\nclient_revocations = \"r\"",
         ),
         (&["--http", "127.0.0.1:1"], "http = \"127.0.0.1:1\""),
         (&["--token", "secret"], "token = \"secret\""),

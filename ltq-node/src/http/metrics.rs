@@ -35,6 +35,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     for own in store.figures() {
         figure(&mut text, own.name, own.help, own.value);
     }
+    in_force(&mut text, &api);
     limits(&mut text, &api.broker);
     reloads(&mut text, api.reloader.reloads(), api.reloader.has_failed());
     listening(&mut text, &api.listening);
@@ -296,7 +297,11 @@ fn commits(text: &mut String, store: &WatchedStore) {
         let _ = writeln!(text, "{name}_count{labels} {count}");
     }
     let name = "ltq_store_commits_refused_total";
-    head(text, name, "Commits that were not done: no room (full), a failed device, closed, other.");
+    head(
+        text,
+        name,
+        "Commits that were not done: no room (full), no descriptors (short), a failed device, closed, other.",
+    );
     for (reason, count) in store.refused() {
         let _ = writeln!(text, "{name}{} {count}", labels(&[("reason", reason)]));
     }
@@ -306,6 +311,14 @@ fn commits(text: &mut String, store: &WatchedStore) {
         let help = "Bytes free on the device of the data directory.";
         figure(text, "ltq_store_device_free_bytes", help, free);
     }
+}
+
+/// Limits that may be lower than they were set, where the process may have too few descriptors.
+fn in_force(text: &mut String, api: &Api) {
+    let help = "Connections that there may be: fewer than set where there are too few descriptors.";
+    figure(text, "ltq_connections_max", help, api.broker.settings().connections_max);
+    let help = "The same of HTTP connections.";
+    figure(text, "ltq_http_connections_max", help, api.places.all());
 }
 
 /// Which registries have the node.

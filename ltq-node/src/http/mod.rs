@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /healthz` | 200 while the process lives |
-//! | `GET /readyz` | 200 when it takes messages; 503 and why when it stops, its store has failed or is full |
+//! | `GET /readyz` | 200 when it takes messages; 503 and a code when it stops, its store has failed or is full, and why for who administers |
 //! | `GET /metrics` | figures as Prometheus text |
 //! | `POST /pub?topic=T[&durability=D][&key=K]` | publishes the body as one message |
 //! | `POST /mpub?topic=T[&durability=D]` | publishes each line of the body, all or none |
@@ -146,7 +146,8 @@ pub(crate) fn router(
         .with_state(api)
 }
 
-async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
+/// Whether the node takes messages. Anybody may ask; the store's own words are for who administers.
+async fn ready(State(api): State<Arc<Api>>, request: Request) -> Result<&'static str, ApiError> {
     if *api.stopping.borrow() {
         return Err(ApiError::refused(RefusalCode::Stopping, "the node is stopping"));
     }
@@ -155,14 +156,18 @@ async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
     }
     let store = api.broker.store();
     if let Err(error) = store.health() {
-        return Err(ApiError::refused(RefusalCode::StoreFailed, error.to_string()));
+        let said = "the store takes nothing any more; the log says why";
+        let said = if api.may_know(&request) { error.to_string() } else { said.to_owned() };
+        return Err(ApiError::refused(RefusalCode::StoreFailed, said));
     }
     match store.full() {
         None => Ok("ready\n"),
         // Trying again is what a probe does, so it is told to, unlike one who publishes.
         Some(why) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            Err(ApiError::new(status, RefusalCode::StoreFull.as_str(), why))
+            let said = "the store has no room for now; who administers is told of what";
+            let said = if api.may_know(&request) { why } else { said.to_owned() };
+            Err(ApiError::new(status, RefusalCode::StoreFull.as_str(), said))
         }
     }
 }
@@ -248,6 +253,17 @@ async fn no_such_method(method: Method, uri: Uri) -> ApiError {
 }
 
 impl Api {
+    /// Whether who asks administers the whole node: by the token that the request brings, or as everybody does
+    /// where none is asked for. A probe without a token is no attempt to get in, and not counted as one.
+    fn may_know(&self, request: &Request) -> bool {
+        let given = token_of(request);
+        if given.is_none() && self.reloader.asks() {
+            return false;
+        }
+        let grant = self.broker.admit(&peer_of(request), given.as_deref());
+        grant.is_ok_and(|grant| self.broker.permit(&grant, Action::Administer, None).is_ok())
+    }
+
     /// When a request that begins now has to be done.
     fn deadline(&self) -> Instant {
         Instant::now() + self.request_timeout

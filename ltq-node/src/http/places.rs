@@ -54,7 +54,7 @@ impl Places {
     }
 
     /// How many there are.
-    pub(super) const fn all(&self) -> usize {
+    pub(in crate::http) const fn all(&self) -> usize {
         self.all
     }
 

@@ -1,5 +1,7 @@
 //! The HTTP server against a broker in memory, over sockets.
 
+mod ready;
+
 use std::time::Duration;
 
 use ltq_core::{

@@ -165,9 +165,13 @@ fn trust(
         }
         _ => return Ok((None, None)),
     };
-    let trust = match &tls.client_authorities {
-        None => ServerTrust::new(certificate, key)?,
-        Some(authorities) => ServerTrust::mutual(certificate, key, Pem::file(authorities))?,
+    let trust = match (&tls.client_authorities, &tls.client_revocations) {
+        (None, _) => ServerTrust::new(certificate, key)?,
+        (Some(authorities), None) => ServerTrust::mutual(certificate, key, Pem::file(authorities))?,
+        (Some(authorities), Some(revocations)) => {
+            let (authorities, revocations) = (Pem::file(authorities), Pem::file(revocations));
+            ServerTrust::mutual_unless_revoked(certificate, key, authorities, revocations)?
+        }
     };
     Ok((Some(trust), dev))
 }

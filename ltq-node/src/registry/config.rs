@@ -277,6 +277,7 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             certificate: Some(PathBuf::new()),
             key: Some(PathBuf::new()),
             client_authorities: Some(PathBuf::new()),
+            client_revocations: Some(PathBuf::new()),
             handshakes_per_address_max: Some(1),
             ..TlsSettings::default()
         },

@@ -119,6 +119,17 @@ fn a_node_without_a_certificate_does_not_start_and_says_what_to_do() {
             .unwrap();
         let words = said(&output);
         assert!(output.status.code() == Some(1) && words.contains("/no/such"), "{words}");
+        // Lists that nobody asks would let everybody in whom they name.
+        let output = command(env!("CARGO_BIN_EXE_ltq-node"))
+            .args(["--listen", &format!("{scheme}://127.0.0.1:0"), "--tls-certificate", "/no/such"])
+            .args(["--tls-key", "/no/such", "--tls-client-revocations", "/no/such"])
+            .output()
+            .unwrap();
+        let words = said(&output);
+        assert!(
+            output.status.code() == Some(2) && words.contains("tls.client_authorities"),
+            "{words}"
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     certificates::Authority,
-    node::{Node, ok, refused, until},
+    node::{Node, ltq, ok, refused, until},
 };
 
 #[test]
@@ -49,6 +49,44 @@ fn what_a_clients_certificate_says_gets_the_permissions_of_that_identity() {
         // What an authority for clients signed is no server.
         refused(&["--server", server, "--tls-ca", people.path(), "pub", "orders.new", "x"]);
     }
+}
+
+#[test]
+fn promise_10_a_revoked_certificate_lets_nobody_in_from_when_the_list_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (servers, people) = (Authority::new(here, "servers"), Authority::new(here, "people"));
+    let (certificate, key) = servers.signs(here, "127.0.0.1");
+    let lists = here.join("revoked.pem");
+    people.revokes(&[], &lists);
+    let arguments = [
+        ["--listen", "tls://127.0.0.1:0"],
+        ["--listen", "quic://127.0.0.1:0"],
+        ["--tls-certificate", &certificate],
+        ["--tls-key", &key],
+        ["--tls-client-authorities", people.path()],
+        ["--tls-client-revocations", lists.to_str().unwrap()],
+    ];
+    let node = Node::start(here, &arguments.concat());
+    let [alice, bob] =
+        [("alice", 7), ("bob", 8)].map(|(name, number)| people.signs_numbered(here, name, number));
+    let publishes = |scheme: &str, who: &Own| {
+        let server = node.word(&format!("{scheme}://"));
+        let way = ["--server", server, "--tls-ca", servers.path()];
+        ltq(&[&way[..], &flags(who), &["pub", "t", "x"]].concat()).status.success()
+    };
+    for scheme in ["tls", "quic"] {
+        assert!(publishes(scheme, &alice) && publishes(scheme, &bob), "{scheme}");
+    }
+    people.revokes(&[7], &lists);
+    until("the list", || {
+        assert!(publishes("tls", &bob));
+        node.figure("ltq_certificate_reloads_total") == 1
+    });
+    for scheme in ["tls", "quic"] {
+        assert!(!publishes(scheme, &alice) && publishes(scheme, &bob), "{scheme}");
+    }
+    node.stop();
 }
 
 /// The files of a certificate and its key.

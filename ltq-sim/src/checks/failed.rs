@@ -12,7 +12,9 @@ pub(super) fn check(events: &[Event]) -> Vec<Violation> {
         match &event.what {
             // The next node begins with what this one left, and a whole disk.
             What::Killed { .. } | What::Stopped(_) => failed = false,
-            What::DiskFailed { failure, .. } => failed |= *failure != DiskFailure::NoRoom,
+            What::DiskFailed { failure, .. } => {
+                failed |= !matches!(failure, DiskFailure::NoRoom | DiskFailure::Open);
+            }
             What::Damaged(_) => return broken,
             What::StoreFailed(why) if !failed => {
                 let words = format!("at {:?} it failed, and its disk had not: {why}", event.at);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Release, SeqCst};
 
 use ltq_core::StoreError;
 
-use super::{engine::Engine, entry::Head};
+use super::{engine::Engine, entry::Head, reserve::passes};
 
 impl Engine {
     /// Lets no batch in any more. The ones that have their place go on.
@@ -52,7 +52,7 @@ impl Engine {
             tracing::warn!(%error, "a journal file could not be removed");
         }
         kept.map_err(|error| match error {
-            StoreError::Full { .. } => StoreError::Io {
+            error if passes(&error) => StoreError::Io {
                 doing: "moving logs that are not durable to segments".to_owned(),
                 cause: error.to_string(),
             },
@@ -65,7 +65,7 @@ impl Engine {
         self.closed.store(true, Release);
         self.front.lock().stopped = Some(StoreError::Closed);
         drop(std::mem::take(&mut *self.state.write()));
-        self.handles.clear();
+        self.reserve.clear();
         drop(self.lock.lock().take());
     }
 }

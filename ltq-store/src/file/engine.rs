@@ -33,6 +33,7 @@ use super::{
     pace::Pace,
     planned::Refused,
     reader::Handles,
+    reserve::Reserve,
     signal::Signal,
     state::State,
 };
@@ -42,6 +43,8 @@ use super::{
 pub(super) struct Engine {
     pub(super) options: FileStoreOptions,
     pub(super) files: Arc<dyn FileSystem>,
+    /// The same, and what is kept for when no file can be opened.
+    pub(super) reserve: Arc<Reserve>,
     pub(super) store: StoreId,
     pub(super) journal: JournalDir,
     /// What batches are copied into.

@@ -20,6 +20,9 @@ pub enum OpenMode {
 
 /// What [`FileStore`](super::FileStore) needs of a file system. All calls block.
 ///
+/// [`open`](Self::open) that fails for want of descriptors or memory says so by the operating system's
+/// number (`EMFILE`, `ENFILE`, `ENOMEM`), with nothing done: the store then tries again later.
+///
 /// Paths lie in or below the store's directory. Implement it to run a store on a disk of your
 /// own, a faulty one for instance; [`OsFileSystem`](super::OsFileSystem) is the real one.
 pub trait FileSystem: fmt::Debug + Send + Sync + 'static {

@@ -155,12 +155,12 @@ impl JournalDir {
     /// none under the new number.
     pub(super) fn recycle(
         &self,
+        file: Arc<dyn StoreFile>,
         old: u64,
         number: u64,
         goes_on: GoesOn,
         bytes: u64,
     ) -> io::Result<JournalFile> {
-        let file = self.open_to_write(old)?;
         // In this order a crash leaves an old file with a strange header, which is ignored, and
         // never a new one that is not what its name says.
         self.begin(&*file, number, goes_on, bytes)?;

@@ -14,6 +14,7 @@ use super::{
     engine::{Engine, Entered},
     filesystem::is_full,
     front::{NoRoom, Parked, Sealed},
+    reserve::{is_short, passes, short},
     rewrite::Rewriting,
     segments::{SegmentDir, SegmentKey},
     spill::{self, Job},
@@ -40,10 +41,11 @@ impl Engine {
     /// Does all that is to be done now.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] after which nothing more can be done. That a device is full is told
-    /// to the batches that wait for room, and to nobody else.
+    /// [`StoreError::Failed`] after which nothing more can be done. That a device is full, or that no file
+    /// can be opened for now, is told to the batches that wait for room, and to nobody else.
     pub(super) fn keep_step(&self) -> Result<(), StoreError> {
         let mut keeping = self.keeping.lock();
+        self.reserve.refill();
         loop {
             let mut full = None;
             let made = self.make_room(&mut keeping, &mut full);
@@ -56,7 +58,7 @@ impl Engine {
         }
     }
 
-    /// Makes what room there is to be made. That something is full is noted and no reason to stop.
+    /// Makes what room there is to be made. What passes is noted and no reason to stop.
     fn make_room(
         &self,
         keeping: &mut Keeping,
@@ -66,7 +68,7 @@ impl Engine {
             return Err(failure);
         }
         let mut note = |result| match result {
-            Err(error @ StoreError::Full { .. }) => {
+            Err(error) if passes(&error) => {
                 full.get_or_insert(error);
                 Ok(())
             }
@@ -178,6 +180,8 @@ impl Engine {
         self.spill(keeping, jobs)?;
         match keeping.segments.sync(&keeping.dirty) {
             Ok(syncs) => self.counters.syncs.fetch_add(syncs, Relaxed),
+            // None of them was synced without success: the last one was not opened.
+            Err(error) if is_short(&error) => return Err(short("syncing segments", &error)),
             Err(error) => return Err(self.fail("syncing segments", &error)),
         };
         keeping.dirty.clear();
@@ -277,9 +281,14 @@ impl Engine {
         again
     }
 
-    /// The error for a write that failed: the device is full, or nobody knows what it did.
+    /// The error for a write that failed: the device is full, or no file could be opened to begin with, or
+    /// nobody knows what it did.
     pub(super) fn trouble(&self, doing: &str, error: &io::Error, wanted: u64) -> StoreError {
-        if is_full(error) { self.device_full(wanted) } else { self.fail(doing, error) }
+        match error {
+            error if is_full(error) => self.device_full(wanted),
+            error if is_short(error) => short(doing, error),
+            error => self.fail(doing, error),
+        }
     }
 }
 

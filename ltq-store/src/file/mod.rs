@@ -25,6 +25,7 @@ mod planned;
 mod reader;
 mod recovery;
 mod replay;
+mod reserve;
 mod rewrite;
 mod room;
 mod rounds;
@@ -61,6 +62,8 @@ use self::{
     workers::{Workers, block},
 };
 
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::reserve::not_opened;
 #[cfg(feature = "simulation")]
 pub use self::stepped::{SteppedStore, StoreStep, Submitted};
 pub use self::{
@@ -68,6 +71,7 @@ pub use self::{
     filesystem::{FileSystem, OpenMode, StoreFile},
     options::FileStoreOptions,
     os_filesystem::OsFileSystem,
+    reserve::FileReserve,
 };
 
 /// Keeps logs and values in files of one directory.
@@ -92,6 +96,9 @@ pub use self::{
 ///   It is told from the torn end that a power cut may leave, which was never confirmed.
 /// - When a write or sync of the journal fails the store takes no commits any more, and reads go
 ///   on.
+/// - While the process has no descriptors left it goes on with some that it keeps for that, and when
+///   they do not suffice, refuses what needs a file with [`StoreError::Short`] until there are some
+///   again. The same where the machine has no descriptors or memory for one.
 /// - Dropped without [`close`](Store::close) it is as after a crash of the process: what was
 ///   committed with `Os` or `Disk` is there when it is opened again.
 ///
@@ -168,6 +175,13 @@ impl FileStore {
         let opening = move || recovery::open_read_only(&options).map(Arc::new);
         let engine = block(simulation.clone(), "opening", opening).await?;
         Ok(Self { engine, workers: Arc::new(Workers::none(simulation)) })
+    }
+
+    /// What it keeps to open files with when others have all descriptors, and how often that was not
+    /// enough. Until a file can be opened again, [`StoreError::Short`] refuses what needs one.
+    #[must_use]
+    pub fn reserve(&self) -> FileReserve {
+        self.engine.reserve.figures()
     }
 
     fn look_at<T>(&self, log: &LogName, look: impl FnOnce(&Log) -> T) -> Result<T, StoreError> {

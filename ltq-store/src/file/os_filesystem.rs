@@ -12,7 +12,10 @@ use std::{
     thread,
 };
 
-use super::filesystem::{FileSystem, OpenMode, StoreFile};
+use super::{
+    filesystem::{FileSystem, OpenMode, StoreFile},
+    reserve::not_opened,
+};
 
 /// The operating system's files: what a store uses unless told otherwise.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +27,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let entries = fs::read_dir(dir)?;
+        let entries = fs::read_dir(dir).map_err(not_opened)?;
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
@@ -50,7 +53,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        File::open(dir).map_err(not_opened)?.sync_all()
     }
 
     /// From several threads at once where there are many: a journaling file system commits once for

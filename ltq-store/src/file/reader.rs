@@ -1,7 +1,7 @@
 //! Reads records back from segments, checking each.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     sync::{
         Arc,
@@ -20,6 +20,7 @@ use super::{
     format::Salt,
     index::{BlockAt, SegmentIndex},
     log::{Found, Segment},
+    reserve::{Reserve, is_short, short},
     segments::{SegmentDir, SegmentKey},
     tail::Collected,
 };
@@ -28,7 +29,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Handles {
     dir: SegmentDir,
-    open: Mutex<HashMap<SegmentKey, Handle>>,
+    /// Where those are that are open.
+    reserve: Arc<Reserve>,
     /// Damaged records that were counted.
     known: Mutex<HashSet<(u64, Offset)>>,
     /// Blocks of which it was said that something around their records is damaged.
@@ -36,17 +38,17 @@ pub(super) struct Handles {
 }
 
 impl Handles {
-    pub(super) fn new(dir: SegmentDir) -> Self {
-        Self { dir, open: Mutex::default(), known: Mutex::default(), restored: Mutex::default() }
+    pub(super) fn new(dir: SegmentDir, reserve: Arc<Reserve>) -> Self {
+        Self { dir, reserve, known: Mutex::default(), restored: Mutex::default() }
     }
 
     fn get(&self, key: SegmentKey) -> io::Result<Arc<dyn StoreFile>> {
-        if let Some((file, uses)) = self.open.lock().get_mut(&key) {
+        if let Some((file, uses)) = self.reserve.read.lock().get_mut(&key) {
             *uses += 1;
             return Ok(Arc::clone(file));
         }
         let file = self.dir.open(key)?;
-        let mut open = self.open.lock();
+        let mut open = self.reserve.read.lock();
         if open.len() >= HANDLES_MAX {
             // Those used least go, and the others start again.
             let mut uses: Vec<u64> = open.values().map(|&(_, uses)| uses).collect();
@@ -65,21 +67,14 @@ impl Handles {
     }
 
     pub(super) fn forget(&self, key: SegmentKey) {
-        self.open.lock().remove(&key);
-    }
-
-    pub(super) fn clear(&self) {
-        self.open.lock().clear();
+        self.reserve.read.lock().remove(&key);
     }
 
     #[cfg(test)]
     pub(super) fn open_files(&self) -> usize {
-        self.open.lock().len()
+        self.reserve.read.lock().len()
     }
 }
-
-/// An open file, and how often it was used of late.
-type Handle = (Arc<dyn StoreFile>, u64);
 
 /// A segment that is being read.
 pub(super) struct Source<'a> {
@@ -215,6 +210,9 @@ impl Engine {
 
     fn io_error(&self, key: SegmentKey, error: &io::Error) -> StoreError {
         let doing = format!("reading {}", self.handles.dir.path(key).display());
+        if is_short(error) {
+            return short(&doing, error);
+        }
         StoreError::Io { doing, cause: error.to_string() }
     }
 

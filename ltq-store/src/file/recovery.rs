@@ -31,6 +31,7 @@ use super::{
     planned::Planned,
     reader::Handles,
     replay::Replay,
+    reserve::Reserve,
     rewrite::Rewriting,
     segments::{SegmentDir, SegmentKey},
     signal::Signal,
@@ -53,8 +54,9 @@ pub(super) fn open_locked(
     store: StoreId,
     lock: Arc<dyn StoreFile>,
 ) -> Result<Engine, StoreError> {
-    let files = Arc::clone(&options.file_system);
     let dir = options.dir.clone();
+    let reserve = Arc::new(Reserve::new(Arc::clone(&options.file_system), &dir));
+    let files: Arc<dyn FileSystem> = reserve.clone();
     let journal = JournalDir::new(Arc::clone(&files), &dir, store);
     let segments = SegmentDir::new(Arc::clone(&files), &dir, store);
     let failed = |doing: &str, error: &io::Error| {
@@ -139,6 +141,7 @@ pub(super) fn open_locked(
         options,
         Parts {
             store,
+            reserve,
             journal,
             lock: Some(lock),
             state,
@@ -159,8 +162,9 @@ pub(super) fn open_read_only(options: &FileStoreOptions) -> Result<Engine, Store
     // The tails hold what the journal holds: there is nowhere to move it to.
     let options = ReadsAround::within(options).0.tail_bytes(u64::MAX);
     options.check()?;
-    let files = Arc::clone(&options.file_system);
     let dir = options.dir.clone();
+    let reserve = Arc::new(Reserve::new(Arc::clone(&options.file_system), &dir));
+    let files: Arc<dyn FileSystem> = reserve.clone();
     let (store, lock) = identity::open_read_only(&*files, &dir)?;
     let journal = JournalDir::new(Arc::clone(&files), &dir, store);
     let segments = SegmentDir::new(Arc::clone(&files), &dir, store);
@@ -199,6 +203,7 @@ pub(super) fn open_read_only(options: &FileStoreOptions) -> Result<Engine, Store
         options,
         Parts {
             store,
+            reserve,
             journal,
             lock,
             state,
@@ -248,6 +253,7 @@ fn find(
 /// What a store is made of once its files are read.
 struct Parts {
     store: StoreId,
+    reserve: Arc<Reserve>,
     journal: JournalDir,
     lock: Option<Arc<dyn StoreFile>>,
     state: State,
@@ -263,7 +269,7 @@ struct Parts {
 }
 
 fn engine(options: FileStoreOptions, parts: Parts) -> Engine {
-    let Parts { store, journal, lock, state, next_log_id, damaged_records, .. } = parts;
+    let Parts { store, reserve, journal, lock, state, next_log_id, damaged_records, .. } = parts;
     let logs = state.logs.iter();
     let logs = logs.map(|(name, log)| (name.clone(), log.id, log.options, log.bounds.end));
     let planned = Planned::new(logs, next_log_id);
@@ -285,7 +291,7 @@ fn engine(options: FileStoreOptions, parts: Parts) -> Engine {
         ..Counters::default()
     };
     Engine {
-        files: Arc::clone(&options.file_system),
+        files: reserve.clone(),
         store,
         journal,
         buffers: Buffers::new(options.spare_buffer_bytes()),
@@ -297,7 +303,8 @@ fn engine(options: FileStoreOptions, parts: Parts) -> Engine {
         sync_pace: Pace::default(),
         written: AtomicU64::new(parts.last),
         synced: AtomicU64::new(parts.last),
-        handles: Handles::new(parts.keeping.segments.clone()),
+        handles: Handles::new(parts.keeping.segments.clone(), Arc::clone(&reserve)),
+        reserve,
         keeping: Mutex::new(parts.keeping),
         failed,
         closed: AtomicBool::new(false),

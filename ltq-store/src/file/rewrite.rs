@@ -15,6 +15,7 @@ use super::{
     filesystem::is_full,
     keeper::Keeping,
     log::Segment,
+    reserve::{is_short, passes},
     segments::{SegmentKey, SegmentWriter},
     sparse::{Chosen, Look, Weight, Weights, within},
 };
@@ -46,7 +47,7 @@ pub(super) enum Rewrote {
     Nothing,
     /// There is more to be done.
     More,
-    /// There is no room to do it.
+    /// There is no room to do it, or no file can be opened for it.
     NoRoom,
 }
 
@@ -73,6 +74,8 @@ enum Trouble {
     Gone,
     /// The device is full.
     Full,
+    /// No file can be opened for now.
+    Short,
 }
 
 impl Engine {
@@ -138,7 +141,11 @@ impl Engine {
         let Some(wanted) = self.wanted_of(&look.log, look.id, &segment) else {
             return Ok(Rewrote::More);
         };
-        let weight = self.weigh(rewriting, &look, &segment, &wanted);
+        let Ok(weight) = self.weigh(rewriting, &look, &segment, &wanted) else {
+            look.left.push_front(segment);
+            rewriting.look = Some(look);
+            return Ok(Rewrote::NoRoom);
+        };
         let limit = room.min(self.options.segment_bytes);
         match look.push(segment, weight, limit, self.options.segment_bytes) {
             Chosen::Job(inputs, bytes) if bytes > room => {
@@ -185,20 +192,27 @@ impl Engine {
         }
     }
 
+    /// Weighs a segment; `None` when it is to stay as it is.
+    ///
+    /// # Errors
+    /// That it cannot be opened for now.
     fn weigh(
         &self,
         rewriting: &mut Rewriting,
         look: &Look,
         segment: &Segment,
         wanted: &[Range<Offset>],
-    ) -> Option<Weight> {
+    ) -> Result<Option<Weight>, StoreError> {
         let key = segment.key(look.id);
         if rewriting.unfit.contains(&key) {
-            return None;
+            return Ok(None);
         }
         let weighed = self
             .source(&look.log, look.id, segment.clone(), segment.first)
             .and_then(|source| rewriting.weights.weigh(key, &source, wanted, segment.end));
+        if let Err(error @ StoreError::Short { .. }) = weighed {
+            return Err(error);
+        }
         if let Err(error) = &weighed
             && self.still_has(&look.log, key)
         {
@@ -207,7 +221,7 @@ impl Engine {
         if !matches!(weighed, Ok(Some(_))) {
             rewriting.unfit.insert(key);
         }
-        weighed.ok().flatten()
+        Ok(weighed.ok().flatten())
     }
 
     /// What of a segment was neither truncated nor discarded; `None` when the log is gone.
@@ -237,6 +251,7 @@ impl Engine {
         self.counters.bytes_written.fetch_add(written, Relaxed);
         self.counters.rewritten_bytes.fetch_add(written, Relaxed);
         self.counters.rewriting_bytes.fetch_add(written, Relaxed);
+        let is_short = matches!(moved, Err(Trouble::Short));
         match moved {
             Ok(false) => {
                 keeping.rewriting.work = Some(work);
@@ -259,11 +274,12 @@ impl Engine {
                 keeping.rewriting.wanted = bytes / 4 * 3;
                 self.state.write().note_sparse(work.log.clone());
             }
+            Err(Trouble::Short) => self.state.write().note_sparse(work.log.clone()),
             Err(Trouble::Gone) => (),
         }
         work.writer.abandon();
         self.counters.rewriting_bytes.store(0, Relaxed);
-        Ok(Rewrote::More)
+        Ok(if is_short { Rewrote::NoRoom } else { Rewrote::More })
     }
 
     fn take_place(&self, keeping: &mut Keeping, work: Work) -> Result<(), StoreError> {
@@ -288,7 +304,7 @@ impl Engine {
         }
         match self.name_segments(keeping) {
             // They go with the next checkpoint.
-            Err(StoreError::Full { .. }) => Ok(()),
+            Err(error) if passes(&error) => Ok(()),
             named => named.and_then(|()| self.remove_garbage(keeping)),
         }
     }
@@ -330,8 +346,11 @@ impl Work {
             (self.wanted, self.found) = (Some(wanted), 0);
         }
         let wanted = self.wanted.as_deref().unwrap_or_default();
-        let source =
-            engine.source(&self.log, self.id, input.clone(), input.first).map_err(|_| unfit())?;
+        let source = engine.source(&self.log, self.id, input.clone(), input.first);
+        let source = source.map_err(|error| match error {
+            StoreError::Short { .. } => Trouble::Short,
+            _ => unfit(),
+        })?;
         let blocks = source.index().blocks(input.end).skip(self.block);
         for (block, end) in blocks {
             self.block += 1;
@@ -359,6 +378,7 @@ impl Work {
 fn trouble(error: &std::io::Error, at: Option<SegmentKey>) -> Trouble {
     match at {
         _ if is_full(error) => Trouble::Full,
+        _ if is_short(error) => Trouble::Short,
         Some(key) => Trouble::Unfit(key),
         None => Trouble::Gone,
     }

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{engine::Engine, rewrite::Rewrote};
+use super::{engine::Engine, reserve::SHORT_AGAIN, rewrite::Rewrote};
 
 /// Writes and syncs whenever somebody waits for it, and in time when nobody does.
 #[derive(Debug, Default)]
@@ -59,7 +59,8 @@ impl Keeping {
                 Ok(Rewrote::Nothing) | Err(_) => None,
             };
         }
-        self.rest_until
+        let again = engine.reserve.is_short().then(|| Instant::now() + SHORT_AGAIN);
+        self.rest_until.into_iter().chain(again).min()
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     format::{FileHeader, HEADER_BYTES, Kind, Salt, StoreId},
     index::SegmentIndex,
     log::Segment,
+    reserve::is_short,
 };
 
 /// Which segment: its log's id, its first offset, and how often its records were written anew.
@@ -90,16 +91,21 @@ impl SegmentDir {
     /// Makes what was written to these segments durable.
     pub(super) fn sync(&self, keys: &BTreeSet<SegmentKey>) -> io::Result<u64> {
         let mut syncs = 0;
-        let mut keys_left = keys.iter().peekable();
-        while keys_left.peek().is_some() {
+        let mut left = keys.iter().peekable();
+        while left.peek().is_some() {
             let mut files = Vec::new();
-            for &key in keys_left.by_ref().take(OPEN_TO_SYNC_MAX) {
+            while files.len() < OPEN_TO_SYNC_MAX
+                && let Some(&&key) = left.peek()
+            {
                 match self.files.open(&self.path(key), OpenMode::Write) {
                     Ok(file) => files.push(file),
                     // It was truncated away meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    // Synced and closed, those that are open make room for it.
+                    Err(error) if is_short(&error) && !files.is_empty() => break,
                     Err(error) => return Err(error),
                 }
+                left.next();
             }
             self.files.sync_files(&files)?;
             syncs += files.len() as u64;

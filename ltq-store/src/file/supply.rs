@@ -1,7 +1,7 @@
 //! Journal files made ahead, used again, and given up; and what becomes of that when the device
 //! fills up.
 
-use std::{iter::successors, sync::atomic::Ordering::Relaxed};
+use std::{io, iter::successors, sync::atomic::Ordering::Relaxed};
 
 use ltq_core::StoreError;
 
@@ -10,6 +10,7 @@ use super::{
     front::{NoRoom, Sealed},
     journal::{ENTRIES_AT, GoesOn, JournalFile},
     keeper::Keeping,
+    reserve::{is_short, passes, short},
 };
 
 /// What is asked of the next journal file.
@@ -29,9 +30,17 @@ impl Engine {
         let goes_on = GoesOn::Behind(self.front.lock().current().number);
         let made = match take_spare(keeping, &wanted) {
             Some(spare) => {
-                let (number, bytes) = (keeping.next_file, spare.bytes);
-                let made = self.journal.recycle(spare.number, number, goes_on, bytes);
-                made.map_err(|error| self.fail("preparing a journal file", &error))?
+                let (number, old, bytes) = (keeping.next_file, spare.number, spare.bytes);
+                let doing = "preparing a journal file";
+                let file = match self.journal.open_to_write(old) {
+                    Err(error) if is_short(&error) => {
+                        keeping.spare.push(spare);
+                        return Err(short(doing, &error));
+                    }
+                    file => file.map_err(|error| self.fail(doing, &error))?,
+                };
+                let made = self.journal.recycle(file, old, number, goes_on, bytes);
+                made.map_err(|error| self.trouble_with_names(doing, number, &error))?
             }
             None => self.make(keeping, &wanted, goes_on)?,
         };
@@ -86,7 +95,22 @@ impl Engine {
         let made = self.journal.create(keeping.next_file, goes_on, bytes);
         self.counters.syncs.fetch_add(1, Relaxed);
         self.counters.bytes_written.fetch_add(bytes, Relaxed);
-        made.map_err(|error| self.trouble("making a journal file", &error, bytes))
+        let doing = "making a journal file";
+        made.map_err(|error| match is_short(&error) {
+            true => self.trouble_with_names(doing, keeping.next_file, &error),
+            false => self.trouble(doing, &error, bytes),
+        })
+    }
+
+    /// The error for a journal file that was not made. Where nothing but its directory was not opened, to
+    /// sync its name, it goes, and is made anew another time.
+    fn trouble_with_names(&self, doing: &str, number: u64, error: &io::Error) -> StoreError {
+        if !is_short(error) {
+            return self.fail(doing, error);
+        }
+        // It may not have its name yet, and under that nobody knows it.
+        let _ = self.journal.remove(number);
+        short(doing, error)
     }
 
     /// How large a new file may be: as wanted, or where that would leave too little for what is
@@ -121,7 +145,7 @@ impl Engine {
         if !switching && !was_short {
             return Ok(());
         }
-        let is_short = || {
+        let lacks_room = || {
             let left = self.front.lock().left_in_current();
             // More than the budget is never in memory, whatever fits into the file at hand.
             let unspilled = self.state.read().unspilled_cost();
@@ -129,17 +153,17 @@ impl Engine {
             let wanted = self.options.reserve_bytes.saturating_add(may_come + parked);
             self.free_space() < wanted
         };
-        let mut short = is_short();
+        let mut short = lacks_room();
         if short && (!was_short || parked > 0 || switching) {
             let sealed = !self.front.lock().sealed().is_empty();
             let freed = if sealed { self.checkpoint(keeping, false) } else { Ok(()) };
             self.remove_garbage(keeping)?;
             match freed {
-                Err(StoreError::Full { .. }) | Ok(()) => (),
-                failed => return failed,
+                Err(error) if !passes(&error) => return Err(error),
+                Ok(()) | Err(_) => (),
             }
             self.remove_spares(keeping);
-            short = is_short();
+            short = lacks_room();
         }
         self.device_short.store(short, Relaxed);
         if short && parked > 0 { Err(self.device_full(parked)) } else { Ok(()) }

@@ -7,6 +7,7 @@ mod callers;
 mod check;
 mod crash;
 mod damage;
+mod descriptors;
 mod exhaustive;
 mod limits;
 mod model;

@@ -21,6 +21,8 @@
 //!   the machine starts again, and reads go on (ext4 with `errors=remount-ro`).
 //! - *A failed write* may have been done in part.
 //! - *A failed read* says nothing of the next one; and a read may bring less than was asked for.
+//! - *No descriptors.* While too much is open nothing more can be opened, directories among it, to be listed
+//!   or synced (open(2): EMFILE). What is open goes on.
 //! - *Taking its time.* While something is under way others get on: [`SimulatedDisk::meanwhile`].
 
 use std::{
@@ -39,7 +41,7 @@ use super::{
     inode::Inode,
     trouble::{Others, Told, Trouble},
 };
-use crate::{FileSystem, OpenMode, StoreFile};
+use crate::{FileSystem, OpenMode, StoreFile, file::not_opened};
 
 #[derive(Clone, Debug)]
 enum NameChange {
@@ -63,6 +65,11 @@ pub(super) struct Disk {
     pending_names: Vec<NameChange>,
     dirs: Vec<PathBuf>,
     handles: u64,
+    /// Files that are open now, and how many may be.
+    pub(super) open: u64,
+    pub(super) descriptors: Option<u64>,
+    /// Whether others have at once what is closed.
+    pub(super) taken: bool,
     /// Operations that change something, so far.
     operations: u64,
     /// From this one on all fail: the power is gone.
@@ -205,6 +212,19 @@ impl SimulatedDisk {
         self.0.lock().read_only = read_only;
     }
 
+    /// How many more files may be open at a time than are now: as where others have the other descriptors of
+    /// the process; with `taken` they have each at once that is closed. Without a limit at first.
+    pub fn set_descriptors(&self, more: Option<u64>, taken: bool) {
+        let mut disk = self.0.lock();
+        disk.descriptors = more.map(|more| disk.open + more);
+        disk.taken = taken;
+    }
+
+    /// Whether there is a limit to how many may be open.
+    pub fn may_be_short(&self) -> bool {
+        self.0.lock().descriptors.is_some()
+    }
+
     /// Bytes of all files.
     pub fn used(&self) -> u64 {
         self.0.lock().used()
@@ -312,6 +332,15 @@ impl Disk {
         }
     }
 
+    /// The error of opening something while too much is open.
+    fn may_open(&self) -> io::Result<()> {
+        if self.descriptors.is_none_or(|most| self.open < most) {
+            return Ok(());
+        }
+        self.tell(DiskFailure::Open);
+        Err(not_opened(io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error())))
+    }
+
     /// Whether nothing is changed any more: nor is a part of anything.
     pub(super) fn is_dead(&self) -> bool {
         let gone = self.crash_at.is_some_and(|at| self.operations > at);
@@ -354,6 +383,7 @@ impl FileSystem for SimulatedDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let disk = self.0.lock();
+        disk.may_open()?;
         if !disk.dirs.iter().any(|known| known == dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -368,6 +398,7 @@ impl FileSystem for SimulatedDisk {
             self.wait();
         }
         let mut disk = self.0.lock();
+        disk.may_open()?;
         if disk.read_only && mode != OpenMode::Read {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
@@ -383,6 +414,7 @@ impl FileSystem for SimulatedDisk {
             None => return Err(io::ErrorKind::NotFound.into()),
         };
         disk.handles += 1;
+        disk.open += 1;
         let handle = disk.handles;
         Ok(Arc::new(SimulatedFile { disk: self.clone(), inode, handle }))
     }
@@ -408,6 +440,8 @@ impl FileSystem for SimulatedDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.wait();
         let mut disk = self.0.lock();
+        // The directory is opened for it.
+        disk.may_open()?;
         disk.operate_on_names()?;
         let Disk { pending_names, durable_names, .. } = &mut *disk;
         for change in pending_names.extract_if(.., |change| change.dir() == Some(dir)) {

@@ -24,6 +24,10 @@ pub(super) struct SimulatedFile {
 impl Drop for SimulatedFile {
     fn drop(&mut self) {
         let mut disk = self.disk.0.lock();
+        disk.open -= 1;
+        if disk.taken {
+            disk.descriptors = disk.descriptors.map(|most| most.saturating_sub(1));
+        }
         let inode = &mut disk.inodes[self.inode];
         if inode.locked == Some(self.handle) {
             inode.locked = None;

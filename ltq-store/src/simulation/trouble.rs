@@ -97,6 +97,8 @@ impl Trouble {
 /// How a disk failed whoever uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskFailure {
+    /// Nothing more could be opened.
+    Open,
     /// A read brought nothing.
     Read,
     /// A write, or a change of a length, was not done, or in part.
@@ -115,6 +117,7 @@ pub enum DiskFailure {
 impl fmt::Display for DiskFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Open => "an attempt to open a file, for want of descriptors",
             Self::Read => "a read",
             Self::Write => "a write",
             Self::NoRoom => "a write, for want of room",

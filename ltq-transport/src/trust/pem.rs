@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
 
@@ -113,6 +113,21 @@ impl Loaded {
         }
     }
 
+    /// All lists of revoked certificates, at least one.
+    pub(super) fn revocations(
+        &self,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, TrustError> {
+        let found: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_slice_iter(&self.bytes).collect();
+        match found {
+            Ok(found) if found.is_empty() => {
+                Err(self.malformed(REVOCATIONS, &pem::Error::NoItemsFound))
+            }
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.malformed(REVOCATIONS, &error)),
+        }
+    }
+
     /// The first private key.
     pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, TrustError> {
         PrivateKeyDer::from_pem_slice(&self.bytes)
@@ -124,5 +139,7 @@ impl Loaded {
     }
 }
 
+/// What a list of revoked certificates is called where it is of no use.
+pub(super) const REVOCATIONS: &str = "list of revoked certificates";
 /// A thousand certificates fit.
 const BYTES_MAX: u64 = 1 << 20;

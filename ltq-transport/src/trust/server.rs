@@ -4,12 +4,12 @@ use std::{fmt, sync::Arc};
 
 use rustls::{
     RootCertStore, ServerConfig,
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
 };
 
 use super::{
     ALPN, Pem, TrustError, VERSIONS, dates,
-    pem::Loaded,
+    pem::{Loaded, REVOCATIONS},
     provider,
     reload::{Reloaded, Reloads},
 };
@@ -77,6 +77,23 @@ impl ServerTrust {
         Self::of(vec![certificate, key, authorities])
     }
 
+    /// As [`mutual`](Self::mutual), and refuses clients whose certificate, or one that leads from it to its
+    /// authority, one of these lists (CRLs, as PEM) has revoked. There has to be a list of each authority that
+    /// signs clients' certificates, those in between among them: of which there is none, no certificate counts.
+    /// A list is good for as long as it is there, whenever it says that the next one comes. Like the others the
+    /// file is read again when it changes; connections that are there stay.
+    ///
+    /// # Errors
+    /// [`TrustError`] when they cannot be read or used.
+    pub fn mutual_unless_revoked(
+        certificate: Pem,
+        key: Pem,
+        authorities: Pem,
+        revocations: Pem,
+    ) -> Result<Self, TrustError> {
+        Self::of(vec![certificate, key, authorities, revocations])
+    }
+
     fn of(sources: Vec<Pem>) -> Result<Self, TrustError> {
         let mutual = sources.len() > 2;
         let made = Reloaded::new(sources, Box::new(make))?;
@@ -108,9 +125,12 @@ impl fmt::Debug for ServerTrust {
 }
 
 fn make(loaded: &[Loaded]) -> Result<Made, TrustError> {
-    let (certificate, key, authorities) = match loaded {
+    let (certificate, key, clients) = match loaded {
         [certificate, key] => (certificate, key, None),
-        [certificate, key, authorities, ..] => (certificate, key, Some(authorities)),
+        [certificate, key, authorities] => (certificate, key, Some((authorities, None))),
+        [certificate, key, authorities, revocations, ..] => {
+            (certificate, key, Some((authorities, Some(revocations))))
+        }
         _ => return Err(TrustError::Unusable { place: String::new(), why: "none given".into() }),
     };
     let unusable = |error: &dyn fmt::Display| TrustError::Unusable {
@@ -120,12 +140,21 @@ fn make(loaded: &[Loaded]) -> Result<Made, TrustError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
         .map_err(|error| unusable(&error))?;
-    let builder = match authorities {
+    let builder = match clients {
         None => builder.with_no_client_auth(),
-        Some(authorities) => {
+        Some((authorities, revocations)) => {
             let roots = Arc::new(roots(authorities)?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
-            let verifier = verifier.map_err(|error| authorities.malformed("authority", &error))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            let verifier = match revocations {
+                None => verifier,
+                Some(revocations) => verifier.with_crls(revocations.revocations()?),
+            };
+            let verifier = verifier.build().map_err(|error| match (&error, revocations) {
+                (VerifierBuilderError::InvalidCrl(_), Some(it)) => {
+                    it.malformed(REVOCATIONS, &error)
+                }
+                _ => authorities.malformed("authority", &error),
+            })?;
             builder.with_client_cert_verifier(verifier)
         }
     };

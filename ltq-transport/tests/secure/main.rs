@@ -83,6 +83,52 @@ async fn a_client_without_a_certificate_that_counts_is_refused_and_one_with_it_i
 }
 
 #[tokio::test]
+async fn promise_10_a_client_whose_certificate_was_revoked_is_refused_from_then_on() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = authority.signs(HERE);
+    let (alice, bob) = (authority.signs_numbered("alice", 7), authority.signs_numbered("bob", 8));
+    let with = |kind: Kind, pair: &support::Pair| {
+        let client = authority.client().with_certificate(pair.certificate(), pair.key());
+        kind.client(client.unwrap())
+    };
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("revoked.pem");
+        fs::write(&file, authority.revokes(&[6])).unwrap();
+        let trusting = |lists: Pem| {
+            let (certificate, key) = (server.certificate(), server.key());
+            ServerTrust::mutual_unless_revoked(certificate, key, authority.pem(), lists)
+        };
+        let trust = trusting(Pem::file(&file)).unwrap();
+        let mut listener = kind.server(trust.clone()).listen(&kind.here()).await.unwrap();
+        for (pair, name) in [(&alice, "alice"), (&bob, "bob")] {
+            let (_near, far) = meet(&*with(kind, pair), &mut listener).await;
+            assert_eq!(far.peer().identity.as_deref(), Some(name));
+        }
+        fs::write(folder.path().join("new"), authority.revokes(&[6, 7])).unwrap();
+        fs::rename(folder.path().join("new"), &file).unwrap();
+        // Files are looked at once a second.
+        within(async {
+            while trust.reloads().done == 0 {
+                let (_near, _far) = meet(&*with(kind, &bob), &mut listener).await;
+            }
+        })
+        .await;
+        refused(&*with(kind, &alice), &mut listener).await;
+        meet(&*with(kind, &bob), &mut listener).await;
+
+        // What is no list, or nobody's that signs clients, opens nothing.
+        for text in ["", "no list"] {
+            let words = trusting(Pem::text(text)).unwrap_err().to_string();
+            assert!(words.contains("list of revoked certificates"), "{words}");
+        }
+        let trust = trusting(Pem::text(other.revokes(&[]))).unwrap();
+        let mut listener = kind.server(trust).listen(&kind.here()).await.unwrap();
+        refused(&*with(kind, &bob), &mut listener).await;
+    }
+}
+
+#[tokio::test]
 async fn a_changed_certificate_is_taken_up_and_connections_stay() {
     let authority = Authority::new();
     for kind in KINDS {

@@ -6,8 +6,8 @@ use bytes::BytesMut;
 use ltq_core::{Address, Connection, Listener, Stream, Transport, TransportError};
 use ltq_transport::{ClientTrust, Pem, Quic, ServerTrust, Tls};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, date_time_ymd,
 };
 
 /// A certificate and its key.
@@ -40,6 +40,30 @@ impl Authority {
         Pem::text(self.0.pem())
     }
 
+    /// A list of those that are not to count any more, by their numbers.
+    pub(crate) fn revokes(&self, numbers: &[u64]) -> String {
+        let revoked = |number: &u64| RevokedCertParams {
+            serial_number: (*number).into(),
+            revocation_time: date_time_ymd(2001, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2001, 1, 1),
+            next_update: date_time_ymd(2002, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: numbers.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
+    /// For whoever is this, with a number of its own.
+    pub(crate) fn signs_numbered(&self, name: &str, number: u64) -> Pair {
+        self.signs_as(name, 2090, Some(number))
+    }
+
     /// For whoever is this.
     pub(crate) fn signs(&self, name: &str) -> Pair {
         self.signs_until(name, 2090)
@@ -47,9 +71,14 @@ impl Authority {
 
     /// Valid from 2000 on.
     pub(crate) fn signs_until(&self, name: &str, year: i32) -> Pair {
+        self.signs_as(name, year, None)
+    }
+
+    fn signs_as(&self, name: &str, year: i32, number: Option<u64>) -> Pair {
         let mut asked = CertificateParams::new(vec![name.to_owned()]).unwrap();
         asked.distinguished_name = DistinguishedName::new();
         asked.distinguished_name.push(DnType::CommonName, name);
+        asked.serial_number = number.map(Into::into);
         asked.not_before = date_time_ymd(2000, 1, 1);
         asked.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use ltq_core::{Durability, Durability::*, LogName, Offset, ReadLimits, StoreErro
 use parking_lot::Mutex;
 
 use self::work::{Work, commit_next, others, unpark_others};
-use crate::simulation::{Chance, Faults, SimulatedDisk, seed_hashing};
+use crate::simulation::{Chance, DiskFailure, Faults, SimulatedDisk, seed_hashing};
 
 use super::{
     super::{CheckReport, FileStore, FileStoreOptions, engine::Engine, recovery},
@@ -28,12 +28,26 @@ struct Run {
     seed: u64,
     disk: SimulatedDisk,
     work: Arc<Mutex<Work>>,
+    /// Whether the disk did something that a store does not survive.
+    failed: Arc<AtomicBool>,
 }
 
 impl Run {
     fn new(seed: u64) -> Self {
         let work = Arc::new(Mutex::new(Work::new(seed)));
-        Self { seed, disk: SimulatedDisk::default(), work }
+        Self { seed, disk: SimulatedDisk::default(), work, failed: Arc::default() }
+    }
+
+    /// Notes from now on whether the disk does such a thing.
+    fn watch(&self) {
+        let failed = self.failed.clone();
+        failed.store(false, Relaxed);
+        self.disk.on_failure(Some(Arc::new(move |failure| {
+            let passes = [DiskFailure::Open, DiskFailure::Read, DiskFailure::NoRoom];
+            if !passes.contains(&failure) {
+                failed.store(true, Relaxed);
+            }
+        })));
     }
 
     fn below(&self, limit: u64) -> u64 {
@@ -72,11 +86,13 @@ impl Run {
                 };
                 self.disk.set_faults(faults, &self.fork());
             }
+            4 => self.disk.set_descriptors(Some(self.below(20)), self.one_in(2)),
             _ => (),
         }
     }
 
     fn no_trouble(&self) {
+        self.disk.set_descriptors(None, false);
         self.disk.set_capacity(None);
         self.disk.set_faults(Faults::default(), &self.fork());
     }
@@ -353,6 +369,7 @@ fn run(seed: u64) -> Vec<(u64, Vec<(PathBuf, usize)>)> {
             Ok(engine) => Arc::new(engine),
             Err(error) => panic!("seed {seed}: {error}"),
         };
+        run.watch();
         run.disk.crash_at(run.disk.operations() + 1 + run.below(400));
         run.trouble();
         // Now and then the disk is so slow that others get on while it is busy.
@@ -363,6 +380,9 @@ fn run(seed: u64) -> Vec<(u64, Vec<(PathBuf, usize)>)> {
         unpark_others(&run.work, &engine, &run.disk);
         trace.push((run.disk.operations(), run.disk.files()));
         run.no_trouble();
+        if let Some(failure) = engine.failure() {
+            assert!(run.failed.load(Relaxed), "seed {seed}: for what passes, {failure}");
+        }
         run.check_alive(&engine);
         let kill = run.one_in(3) && !run.disk.has_stopped();
         let closed = engine.failure().is_none()

@@ -121,9 +121,11 @@ pub(super) fn commit_next(work: &Mutex<Work>, engine: &Engine, disk: &SimulatedD
     let mut work = work.lock();
     work.waits = false;
     let coming = work.coming.take();
-    if coming.is_some() && matches!(early, Some(Err(StoreError::Full { .. } | StoreError::Closed)))
+    if coming.is_some()
+        && let Some(Err(error)) = &early
+        && !matches!(error, StoreError::Failed(_))
     {
-        assert!(disk.may_be_full() || matches!(early, Some(Err(StoreError::Closed))));
+        assert!(*error == StoreError::Closed || is_excused(error, disk), "{error}");
         return true;
     }
     let seed = work.seed;
@@ -137,6 +139,15 @@ pub(super) fn commit_next(work: &Mutex<Work>, engine: &Engine, disk: &SimulatedD
         None => sent.answer = Some(answer),
     }
     true
+}
+
+/// Whether the disk is as the store says when it refuses something for now.
+fn is_excused(error: &StoreError, disk: &SimulatedDisk) -> bool {
+    match error {
+        StoreError::Full { .. } => disk.may_be_full(),
+        StoreError::Short { .. } => disk.may_be_short(),
+        _ => false,
+    }
 }
 
 /// Lets a batch that waits for room find some, or be refused. Returns the answer if there is one
@@ -169,7 +180,7 @@ pub(super) fn unpark_others(work: &Mutex<Work>, engine: &Engine, disk: &Simulate
         let mut work = work.lock();
         let seed = work.seed;
         match early {
-            Some(Err(StoreError::Full { .. })) => assert!(disk.may_be_full()),
+            Some(Err(error)) if is_excused(&error, disk) => (),
             Some(Err(StoreError::Closed)) => (),
             Some(early) => work.admit(batch, durability).answered(early, seed),
             None => work.admit(batch, durability).answer = Some(answer),
@@ -221,7 +232,7 @@ fn bring(work: &mut Work, engine: &Engine, disk: &SimulatedDisk) {
     let seed = work.seed;
     match engine.submit(batch.clone(), durability, caller) {
         Ok(mut answer) => match answer.try_recv() {
-            Ok(Err(StoreError::Full { .. })) => assert!(disk.may_be_full()),
+            Ok(Err(error)) if is_excused(&error, disk) => (),
             Ok(early) => work.admit(batch, durability).answered(early, seed),
             Err(_) if engine.front.lock().parked().is_empty() => {
                 work.admit(batch, durability).answer = Some(answer);
@@ -251,6 +262,7 @@ fn look(work: &mut Work, engine: &Engine, disk: &SimulatedDisk) {
             Err(StoreError::Damaged { until, .. }) if disk.has_forgotten() => until,
             Err(StoreError::Failed(_)) if disk.has_forgotten() => return,
             Err(StoreError::Io { .. }) if disk.may_fail_to_read() => return,
+            Err(StoreError::Short { .. }) if disk.may_be_short() => return,
             Err(error) => panic!("seed {}: {error}", work.seed),
         };
     }
