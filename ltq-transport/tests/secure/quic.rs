@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use ltq_core::Connection;
 use ltq_transport::QuicOptions;
 
 use super::*;
