@@ -193,6 +193,8 @@ impl Node {
                 body_bytes_total_max: config.limits.http_body_bytes_total_max.0,
                 metrics_series_max: config.limits.metrics_series_max,
                 metrics_public: config.metrics_public,
+                exempt_addresses: config.limits.exempt_addresses.networks(),
+                at_loopback: local.ip().is_loopback(),
             };
             let told = stopping.subscribe();
             let (broker, figures) = (broker.clone(), wires.figures().clone());

@@ -71,6 +71,12 @@ impl<S: Settings> Reloader<S> {
         }
     }
 
+    /// Whether peers have to say who they are.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.access.asks()
+    }
+
     /// How often a configuration was taken over.
     #[must_use]
     pub fn reloads(&self) -> u64 {

@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     ClientTrust, ServerTrust,
     first_of::first_of,
-    handshakes::{Failed, Failures, HandshakeFailures, Handshakes},
+    handshakes::{Bounds, Failed, Failures, HandshakeFailures, Handshakes},
     host_port::HostPort,
     trust::{identity_of, server_name},
 };
@@ -97,7 +97,11 @@ impl Quic {
     #[must_use]
     pub fn new(options: QuicOptions) -> Self {
         Self {
-            windows: Windows::new(options.windows_bytes_max, options.windows_bytes_per_address_max),
+            windows: Windows::exempting(
+                options.windows_bytes_max,
+                options.windows_bytes_per_address_max,
+                options.exempt_addresses.clone(),
+            ),
             options,
             server: None,
             client: None,
@@ -250,12 +254,14 @@ impl Accepting {
             Arc::new(TokioRuntime),
         )?;
         let local = address_of(endpoint.local_addr()?);
-        let handshakes = Handshakes::new(
-            options.handshakes_max,
-            options.handshakes_per_address_max,
-            options.handshake_timeout,
-            quic.failures.clone(),
-        );
+        let bounds = Bounds {
+            max: options.handshakes_max,
+            share: options.handshakes_per_address_max,
+            patience: options.handshake_timeout,
+            per_second: options.handshakes_per_second_max,
+            exempt: options.exempt_addresses.clone(),
+        };
+        let handshakes = Handshakes::new(bounds, quic.failures.clone());
         let leaving = Arc::clone(&quic.leaving);
         let windows = Arc::clone(&quic.windows);
         let wanted = (options.connection_window, options.send_window);
@@ -272,8 +278,8 @@ impl Accepting {
             }
             return;
         }
-        if self.handshakes.room_at_for(peer) > Instant::now() {
-            // It tries again by itself, and comes to those then that had their time.
+        if self.handshakes.room_at_for(peer) > Instant::now() || !self.handshakes.may_begin(peer) {
+            // It tries again by itself, and comes to those then that had their time, or are fewer.
             incoming.ignore();
             return;
         }

@@ -95,7 +95,7 @@ pub(super) async fn run(
     let mut parted = pin!(part(write, &mut **send, &mut **recv, read));
     if is_crowded_out {
         // Its place is another's already: what it says it says at once.
-        poll_fn(|context| Poll::Ready(parted.as_mut().poll(context))).await;
+        let _ = poll_fn(|context| Poll::Ready(parted.as_mut().poll(context))).await;
     } else {
         parted.await;
     }

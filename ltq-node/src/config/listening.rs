@@ -98,6 +98,8 @@ impl Config {
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
             handshakes_per_address_max: self.tls.handshakes_per_address_max,
+            handshakes_per_second_max: self.limits.connections_per_second_max,
+            exempt_addresses: self.limits.exempt_addresses.networks(),
             ..ltq_transport::TlsOptions::default()
         }
     }
@@ -125,6 +127,8 @@ impl Config {
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
             handshakes_per_address_max: self.tls.handshakes_per_address_max,
+            handshakes_per_second_max: self.limits.connections_per_second_max,
+            exempt_addresses: self.limits.exempt_addresses.networks(),
         }
     }
 

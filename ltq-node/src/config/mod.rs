@@ -3,6 +3,7 @@
 mod choice;
 mod discovery;
 mod drain;
+mod exempt;
 mod flags;
 mod grants;
 mod keys;
@@ -26,6 +27,7 @@ pub use choice::{
 };
 pub use discovery::DiscoverySettings;
 pub use drain::DrainSettings;
+pub use exempt::ExemptAddresses;
 pub(crate) use drain::can_be_reached;
 pub use flags::{Flags, Instead};
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};

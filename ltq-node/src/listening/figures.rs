@@ -34,12 +34,13 @@ impl ListenFigures {
     #[cfg(any(feature = "tls", feature = "quic"))]
     pub(crate) fn handshakes_failed(&self) -> Vec<(&'static str, &'static str, u64)> {
         let of = |scheme, failures: HandshakeFailures| {
-            let HandshakeFailures { refused, lost, timed_out, crowded_out } = failures;
+            let HandshakeFailures { refused, lost, timed_out, crowded_out, too_fast } = failures;
             [
                 (scheme, "refused", refused),
                 (scheme, "lost", lost),
                 (scheme, "timed_out", timed_out),
                 (scheme, "crowded_out", crowded_out),
+                (scheme, "too_fast", too_fast),
             ]
         };
         let mut all = Vec::new();

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use ltq_core::Origin;
+use ltq_core::{Networks, Origin};
 use parking_lot::Mutex;
 use quinn::VarInt;
 
@@ -23,6 +23,8 @@ pub(super) struct Windows {
     bytes_max: u64,
     /// What connections of one address may have of it.
     share: u64,
+    /// Addresses that have none.
+    exempt: Networks,
     /// Connections that got smaller ones than they would have had.
     narrowed: AtomicU64,
     state: Mutex<State>,
@@ -36,11 +38,16 @@ struct State {
 }
 
 impl Windows {
-    /// An address has a quarter of it where `share` says nothing else.
+    #[cfg(test)]
     pub(super) fn new(bytes_max: u64, share: Option<u64>) -> Arc<Self> {
+        Self::exempting(bytes_max, share, Networks::default())
+    }
+
+    /// An address has a quarter of it where `share` says nothing else, and is not counted where it is `exempt`.
+    pub(super) fn exempting(bytes_max: u64, share: Option<u64>, exempt: Networks) -> Arc<Self> {
         let state = Mutex::new(State { left: bytes_max, by_origin: BTreeMap::new() });
         let share = share.unwrap_or(bytes_max / 4);
-        Arc::new(Self { bytes_max, share, narrowed: AtomicU64::new(0), state })
+        Arc::new(Self { bytes_max, share, exempt, narrowed: AtomicU64::new(0), state })
     }
 
     /// How many connections got smaller windows than they would have had.
@@ -56,7 +63,7 @@ impl Windows {
     /// Windows for a connection from there that would have these. Neither is smaller than
     /// [`WINDOW_MIN`], unless so little was wanted.
     pub(super) fn take(self: &Arc<Self>, from: IpAddr, receive: u32, send: u32) -> Share {
-        let from = Origin::of_ip(from);
+        let from = self.exempt.origin_of_ip(from);
         let mut state = self.state.lock();
         let left = match from {
             Some(origin) => {
