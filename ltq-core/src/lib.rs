@@ -36,8 +36,8 @@ pub use admin::{
 };
 pub use broker::{
     Arrivals, Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, CatalogueChanges,
-    CatalogueWatch, DirectError, DrainWishes, EntranceSettings, Publisher, PublisherOptions, Receipt, Received,
-    SettingsError, SubscribeOptions, Subscription,
+    CatalogueWatch, DirectError, DrainWishes, EntranceSettings, Publisher, PublisherOptions,
+    Receipt, Received, SettingsError, SubscribeOptions, Subscription,
 };
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};

@@ -164,6 +164,7 @@ impl Node {
         }
         let reloader = Arc::new(Reloader::new(config.clone(), access));
 
+        config.warn_of_bare_tokens();
         let (stopping, _) = watch::channel(false);
         let mut serving = JoinSet::new();
         let listening: Vec<_> = listeners.iter().map(|listener| listener.local_address()).collect();

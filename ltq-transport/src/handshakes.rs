@@ -376,7 +376,10 @@ mod tests {
         assert!(!handshakes.are_many_of(of(hasty)));
         assert_eq!(begun(hasty), 20);
         assert!(handshakes.are_many_of(of(hasty)), "it has to prove first that it is there");
-        assert_eq!([begun([192, 0, 2, 2]), begun([127, 0, 0, 1]), begun([198, 51, 100, 7])], [20, 100, 100]);
+        assert_eq!(
+            [begun([192, 0, 2, 2]), begun([127, 0, 0, 1]), begun([198, 51, 100, 7])],
+            [20, 100, 100]
+        );
         sleep_until(Instant::now() + Duration::from_secs(1)).await;
         assert_eq!(begun(hasty), 2);
         assert_eq!(handshakes.failures.now().too_fast, 80 + 80 + 98);

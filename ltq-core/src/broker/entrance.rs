@@ -122,7 +122,8 @@ pub(super) struct Full {
 
 impl Entrance {
     pub(super) fn new(settings: &BrokerSettings) -> Self {
-        let BrokerSettings { connections_max, connections_per_address_max, entrance, .. } = settings;
+        let BrokerSettings { connections_max, connections_per_address_max, entrance, .. } =
+            settings;
         let of = |all: usize, one: usize| [all, one, Origin::share_of_site(one, all)];
         let greeting_max = entrance.greeting_max(*connections_max);
         let per_second = entrance.connections_per_second_max;

@@ -107,11 +107,7 @@ async fn serve_stream(shared: &Arc<Shared>, entry: Arc<Entry>, connection: &dyn 
 }
 
 /// A connection of many streams: one session each.
-async fn serve_streams(
-    shared: &Arc<Shared>,
-    entry: Arc<Entry>,
-    connection: Box<dyn Connection>,
-) {
+async fn serve_streams(shared: &Arc<Shared>, entry: Arc<Entry>, connection: Box<dyn Connection>) {
     let connection: Arc<dyn Connection> = Arc::from(connection);
     let strangers = Strangers::new(connection.clone(), shared);
     let together = shared.together(entry.origin());
@@ -159,8 +155,7 @@ async fn serve_streams(
         let (together, entry) = (together.clone(), entry.clone());
         sessions.spawn(inherit(async move {
             let (peer, stranger) = (connection.peer(), Some(stranger));
-            let ended =
-                session::run(shared.clone(), peer, stream, together, entry, stranger).await;
+            let ended = session::run(shared.clone(), peer, stream, together, entry, stranger).await;
             report(&shared, &*connection, ended);
         }));
     }

@@ -27,8 +27,8 @@ pub use choice::{
 };
 pub use discovery::DiscoverySettings;
 pub use drain::DrainSettings;
-pub use exempt::ExemptAddresses;
 pub(crate) use drain::can_be_reached;
+pub use exempt::ExemptAddresses;
 pub use flags::{Flags, Instead};
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
 pub use layers::Settings;

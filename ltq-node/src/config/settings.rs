@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ltq_core::{
-    BrokerSettings, Credit, Durability, EntranceSettings, Retention, StoreError, TopicSettings, model::ModelSettings,
+    BrokerSettings, Credit, Durability, EntranceSettings, Retention, StoreError, TopicSettings,
+    model::ModelSettings,
 };
 use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};

@@ -57,9 +57,8 @@ impl IdleConnections {
     /// idle.
     pub(super) fn give_up_one_of(&self, of: Origin) -> bool {
         let mut queue = self.0.lock();
-        let is_of = |from: &Option<Origin>| {
-            from.is_some_and(|from| from == of || from.site() == Some(of))
-        };
+        let is_of =
+            |from: &Option<Origin>| from.is_some_and(|from| from == of || from.site() == Some(of));
         let oldest = queue.waiting.iter().find(|(_, (from, _))| is_of(from));
         let Some(turn) = oldest.map(|(turn, _)| *turn) else { return false };
         let connection = queue.waiting.remove(&turn);

@@ -50,8 +50,8 @@ use axum::{
     routing::{get, post},
 };
 use ltq_core::{
-    Action, Address, Durability, Grant, Networks, Peer, Records, Refusal, RefusalCode, Store, TopicName,
-    model::SequenceRange,
+    Action, Address, Durability, Grant, Networks, Peer, Records, Refusal, RefusalCode, Store,
+    TopicName, model::SequenceRange,
 };
 use tokio::{
     sync::watch,

@@ -27,8 +27,7 @@ use super::{
     HttpListener, HttpOptions, HttpServer, Places,
     error::ApiError,
     exposition::{figure, head, labels, process},
-    foreign,
-    peer_of, token_of,
+    foreign, peer_of, token_of,
 };
 use crate::access::NodeAccess;
 

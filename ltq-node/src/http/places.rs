@@ -74,11 +74,7 @@ impl Places {
 
     /// Counts one more of an address. Where that has its share already one of its own has to make `room`; `None`,
     /// counted too, when none does.
-    pub(super) fn share(
-        &self,
-        address: IpAddr,
-        room: impl Fn(Origin) -> bool,
-    ) -> Option<Share> {
+    pub(super) fn share(&self, address: IpAddr, room: impl Fn(Origin) -> bool) -> Option<Share> {
         let counted = self.exempt.origin_of_ip(address);
         let scopes = [counted, counted.and_then(Origin::site)];
         let shares = [self.of_one, Origin::share_of_site(self.of_one, self.all)];

@@ -5,9 +5,8 @@ use super::*;
 /// Sends a request with these headers and a `Host`.
 async fn ask_for(node: &Node, request: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
-    let head = format!(
-        "{request} HTTP/1.1\r\nconnection: close\r\ncontent-length: 1\r\n{headers}\r\nx"
-    );
+    let head =
+        format!("{request} HTTP/1.1\r\nconnection: close\r\ncontent-length: 1\r\n{headers}\r\nx");
     stream.write_all(head.as_bytes()).await.unwrap();
     read(stream).await
 }
@@ -68,7 +67,9 @@ async fn a_node_that_is_open_to_a_network_goes_by_any_name_and_serves_no_pages()
     let port = node.http().unwrap().port();
     let ask = async |headers: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let head = format!("{PUBLISH} HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: 1\r\n\r\nx");
+        let head = format!(
+            "{PUBLISH} HTTP/1.1\r\n{headers}connection: close\r\ncontent-length: 1\r\n\r\nx"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         read(stream).await.status
     };
