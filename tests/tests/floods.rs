@@ -233,7 +233,7 @@ async fn promise_10_an_address_that_comes_too_often_is_told_so_and_comes_in_late
     settings.entrance.connections_per_second_max = 1;
     let served = Served::start(settings).await;
     let address =
-        served_far(&served, [vec![FAR; 11], vec![OTHER], vec![FAR; 1_000]].concat()).await;
+        served_far(&served, [vec![FAR; 11], vec![OTHER], vec![FAR; 100_000]].concat()).await;
     for _ in 0..10 {
         RawPeer::greeted(&address).await;
     }
