@@ -150,10 +150,6 @@ impl Entrance {
         self.places.lock().greeting.len()
     }
 
-    pub(super) fn addresses_forgotten(&self) -> u64 {
-        self.arrivals.forgotten()
-    }
-
     fn take(&self, origin: Option<Origin>, now: Instant) -> Result<(Ticket, Arc<Gate>), Full> {
         let from = [origin, origin.and_then(Origin::site)];
         let mut places = self.places.lock();

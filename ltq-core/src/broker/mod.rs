@@ -349,8 +349,7 @@ impl<S: Store> Broker<S> {
             hellos_locked_out: counters.hellos_locked_out.load(Ordering::Relaxed),
             requests_forbidden: counters.requests_forbidden.load(Ordering::Relaxed),
             topics_refused_by_address: counters.topics_refused_by_address.load(Ordering::Relaxed),
-            addresses_forgotten: self.shared.door.addresses_forgotten()
-                + self.shared.entrance.addresses_forgotten(),
+            addresses_forgotten: self.shared.door.addresses_forgotten(),
             connections_given_up: counters.connections_given_up.load(Ordering::Relaxed),
         }
     }

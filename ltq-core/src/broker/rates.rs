@@ -46,11 +46,6 @@ impl Arrivals {
         self.exempt.origin_of_ip(ip)
     }
 
-    /// How many addresses were forgotten for want of room.
-    pub(super) fn forgotten(&self) -> u64 {
-        self.rates.lock().forgotten()
-    }
-
     fn limit(&self) -> RateLimit {
         let at_once = f64::from(self.per_second) * f64::from(ARRIVALS_AT_ONCE);
         RateLimit { at_once, again_in: Duration::from_secs(ARRIVALS_AT_ONCE.into()) }
