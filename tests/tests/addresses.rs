@@ -442,48 +442,6 @@ fn promise_9_ten_thousand_addresses_cost_a_node_no_more_than_those_that_it_is_se
     });
 }
 
-#[test]
-fn promise_10_an_address_that_comes_too_often_is_slowed_down_and_no_other() {
-    on_near(async |network| {
-        let field = Field::start(&network, "[limits]\nconnections_per_second_max = 5\n").await?;
-        field.newcomers("calm").await;
-        let before = field.held().await?;
-        let (hasty, target) = (attacker(1), field.node.target());
-        let (mut welcome, mut refused) = (0, 0);
-        for _ in 0..HASTE {
-            match hasty.greet(&target.tcp, TOKEN).await? {
-                Greeting::Welcome(_) => welcome += 1,
-                Greeting::Goodbye(RefusalCode::LimitReached) | Greeting::Closed => refused += 1,
-                Greeting::Goodbye(code) => panic!("{code:?}"),
-            }
-        }
-        assert!(welcome >= 50 && refused > 0, "{welcome} were let in, and {refused} not");
-        let tls = target.tls.rest().parse().map_err(io::Error::other)?;
-        for _ in 0..HASTE {
-            drop(hasty.connect(tls).await?);
-        }
-        let answers = hasty.begin_handshakes(target, HANDSHAKES_MAX).await?;
-        let begun = answers.iter().filter(|answer| **answer == Answered::Handshake).count();
-        assert!(begun >= 25 && answers.contains(&Answered::Retry), "{begun} of {answers:?}");
-        field.newcomers("haste").await;
-        let counted = |held: &Held, name: &str| held.figure(name) - before.figure(name);
-        let by_rate = |held: &Held| {
-            let too_fast = "ltq_handshakes_failed_total{scheme=\"tls\",reason=\"too_fast\"}";
-            let refused_by_rate = counted(held, "ltq_connections_refused_by_rate_total") as usize;
-            (refused_by_rate, counted(held, too_fast) > 0.0)
-        };
-        let is_counted = |held: &Held| by_rate(held) == (refused, true);
-        field.node.until("all that was refused is counted", is_counted).await?;
-        // Who came so often comes in again, however often it has tried.
-        let_in_again(hasty, &target.tcp).await?;
-        within("it comes in by QUIC", async {
-            while hasty.greet_by_quic(target, TOKEN).await.is_err() {}
-        })
-        .await;
-        field.end(&before).await
-    });
-}
-
 /// A wrong token from each address, and of one in ten a handshake and a request that come to nothing.
 async fn come_from(field: &Field, numbers: std::ops::Range<u32>) -> io::Result<()> {
     let target = field.node.target();
@@ -528,8 +486,6 @@ http_connections_per_address_max = {HTTP}
     )
 }
 
-/// How often somebody comes: more often than a slow machine lets it in by the second.
-const HASTE: usize = 400;
 /// What lets the honest ones in.
 const HONEST: &str = "of the honest ones";
 /// The addresses of the attackers.
