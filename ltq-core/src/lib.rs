@@ -17,6 +17,7 @@ mod environment;
 mod headers;
 mod message;
 mod name;
+mod networks;
 mod origin;
 mod permissions;
 mod records;
@@ -36,15 +37,16 @@ pub use admin::{
     TopicSettings, TopicStats,
 };
 pub use broker::{
-    Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, CatalogueChanges,
-    CatalogueWatch, DirectError, DrainWishes, Publisher, PublisherOptions, Receipt, Received,
-    SettingsError, SubscribeOptions, Subscription,
+    Arrivals, Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, CatalogueChanges,
+    CatalogueWatch, DirectError, DrainWishes, EntranceSettings, Publisher, PublisherOptions,
+    Receipt, Received, SettingsError, SubscribeOptions, Subscription,
 };
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};
 pub use headers::{HeaderIter, Headers};
 pub use message::{Message, MessageError};
 pub use name::{ChannelName, EPHEMERAL, NAME_BYTES_MAX, NameError, ProducerName, TopicName};
+pub use networks::{Network, NetworkError, Networks};
 pub use origin::Origin;
 pub use permissions::{Action, PatternError, Permissions, TopicPattern};
 pub use records::{RecordBatch, Records, RecordsBuilder, RecordsError, TABLE_ENTRY_BYTES};

@@ -35,6 +35,16 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Limit {
+    /// [`connections_max`](crate::BrokerSettings::connections_max)
+    Connections,
+    /// [`connections_per_address_max`](crate::BrokerSettings::connections_per_address_max)
+    ConnectionsPerAddress,
+    /// [`greeting_connections_max`](crate::EntranceSettings::greeting_connections_max)
+    GreetingConnections,
+    /// [`greeting_connections_per_address_max`](crate::EntranceSettings::greeting_connections_per_address_max)
+    GreetingConnectionsPerAddress,
+    /// [`connections_per_second_max`](crate::EntranceSettings::connections_per_second_max)
+    ConnectionsPerSecond,
     /// [`topics_max`](crate::BrokerSettings::topics_max)
     Topics,
     /// [`topics_per_minute_max`](crate::BrokerSettings::topics_per_minute_max)
@@ -64,6 +74,11 @@ pub enum Limit {
 impl Limit {
     /// All of them.
     pub const ALL: &[Self] = &[
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::GreetingConnections,
+        Self::GreetingConnectionsPerAddress,
+        Self::ConnectionsPerSecond,
         Self::Topics,
         Self::TopicsPerMinute,
         Self::ChannelsPerMinute,
@@ -82,6 +97,11 @@ impl Limit {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Connections => "connections_max",
+            Self::ConnectionsPerAddress => "connections_per_address_max",
+            Self::GreetingConnections => "greeting_connections_max",
+            Self::GreetingConnectionsPerAddress => "greeting_connections_per_address_max",
+            Self::ConnectionsPerSecond => "connections_per_second_max",
             Self::Topics => "topics_max",
             Self::TopicsPerMinute => "topics_per_minute_max",
             Self::ChannelsPerMinute => "channels_per_minute_max",

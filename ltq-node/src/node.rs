@@ -166,6 +166,7 @@ impl Node {
         }
         let reloader = Arc::new(Reloader::new(asked.clone(), access));
 
+        config.warn_of_bare_tokens();
         let (stopping, _) = watch::channel(false);
         let mut serving = JoinSet::new();
         let listening: Vec<_> = listeners.iter().map(|listener| listener.local_address()).collect();
@@ -195,6 +196,8 @@ impl Node {
                 body_bytes_total_max: config.limits.http_body_bytes_total_max.0,
                 metrics_series_max: config.limits.metrics_series_max,
                 metrics_public: config.metrics_public,
+                exempt_addresses: config.limits.exempt_addresses.networks(),
+                at_loopback: local.ip().is_loopback(),
             };
             let told = stopping.subscribe();
             let (broker, figures) = (broker.clone(), wires.figures().clone());

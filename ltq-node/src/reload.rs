@@ -72,7 +72,8 @@ impl<S: Settings> Reloader<S> {
     }
 
     /// Whether peers have to say who they are.
-    pub(crate) fn asks(&self) -> bool {
+    #[must_use]
+    pub fn asks(&self) -> bool {
         self.access.asks()
     }
 

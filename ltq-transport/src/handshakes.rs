@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::Origin;
+use ltq_core::{Arrivals, Networks, Origin};
 use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
@@ -37,6 +37,8 @@ pub struct HandshakeFailures {
     /// There were too many at once, none of which had had its time, and it was not answered, so that it tries again by
     /// itself. QUIC only; each try is one.
     pub ignored: u64,
+    /// More began from its address than may in such a time.
+    pub too_fast: u64,
 }
 
 /// [`HandshakeFailures`] while they are counted.
@@ -48,6 +50,7 @@ pub(crate) struct Failures {
     crowded_out: AtomicU64,
     retried: AtomicU64,
     ignored: AtomicU64,
+    too_fast: AtomicU64,
 }
 
 impl Failures {
@@ -70,6 +73,7 @@ impl Failures {
             crowded_out: count(&self.crowded_out),
             retried: count(&self.retried),
             ignored: count(&self.ignored),
+            too_fast: count(&self.too_fast),
         }
     }
 }
@@ -93,7 +97,9 @@ impl Failed for io::Error {
 /// it, and a crowd of those must not keep itself out.
 ///
 /// Those of one [`Origin`] are a part of that at most, so that one host's silent ones keep out
-/// nobody else: beyond it they take each other's places, in the same way.
+/// nobody else: beyond it they take each other's places, in the same way. Those of a whole
+/// [site](Origin::site) have four times that part. How many begin from there in a time is bounded too, since each costs
+/// a millisecond of a processor however soon it ends.
 ///
 /// Dropping it gives all of them up.
 pub(crate) struct Handshakes<T> {
@@ -103,8 +109,19 @@ pub(crate) struct Handshakes<T> {
     max: usize,
     /// How many of one origin there may be.
     share: usize,
+    arrivals: Arrivals,
     patience: Duration,
     failures: Arc<Failures>,
+}
+
+/// What bounds the handshakes of a listener.
+pub(crate) struct Bounds {
+    pub(crate) max: usize,
+    /// Of one origin; a quarter where it is not said.
+    pub(crate) share: Option<usize>,
+    pub(crate) patience: Duration,
+    pub(crate) per_second: u32,
+    pub(crate) exempt: Networks,
 }
 
 struct UnderWay {
@@ -113,17 +130,20 @@ struct UnderWay {
     task: AbortHandle,
 }
 
+impl UnderWay {
+    /// Whether it comes from that origin, or that site.
+    fn is_of(&self, scope: Option<Origin>) -> bool {
+        scope.is_some() && (self.from == scope || self.from.and_then(Origin::site) == scope)
+    }
+}
+
 impl<T: Send + 'static> Handshakes<T> {
-    /// One origin has a quarter of them where `share` says nothing else.
-    pub(crate) fn new(
-        max: usize,
-        share: Option<usize>,
-        patience: Duration,
-        failures: Arc<Failures>,
-    ) -> Self {
+    pub(crate) fn new(bounds: Bounds, failures: Arc<Failures>) -> Self {
+        let Bounds { max, share, patience, per_second, exempt } = bounds;
         let (tasks, under_way, max) = (JoinSet::new(), VecDeque::new(), max.max(1));
         let share = share.map_or_else(|| max.div_ceil(4), |share| share.max(1));
-        Self { tasks, under_way, max, share, patience, failures }
+        let arrivals = Arrivals::new(per_second.max(1), ADDRESSES_KNOWN_MAX, exempt);
+        Self { tasks, under_way, max, share, arrivals, patience, failures }
     }
 
     /// Whether the next one costs an older one its place.
@@ -131,11 +151,32 @@ impl<T: Send + 'static> Handshakes<T> {
         self.tasks.len() >= self.max
     }
 
-    /// Whether the next one from there costs an older one from there its place.
+    /// Whether the next one from there costs an older one from there its place, or so many came from there that who
+    /// comes has to prove first that it is there.
     pub(crate) fn are_many_of(&self, peer: SocketAddr) -> bool {
-        let Some(from) = Origin::of_ip(peer.ip()) else { return false };
-        let same = |it: &&UnderWay| it.from == Some(from) && !it.task.is_finished();
-        self.under_way.iter().filter(same).count() >= self.share
+        let from = self.arrivals.origin_of_ip(peer.ip());
+        self.crowd(from).is_some() || self.arrivals.are_many(from)
+    }
+
+    /// Whether one more from there may begin. It is counted if it may, and as one that failed if not.
+    pub(crate) fn may_begin(&self, peer: SocketAddr) -> bool {
+        let may = self.arrivals.take(self.arrivals.origin_of_ip(peer.ip()));
+        if !may {
+            tracing::debug!(%peer, "too many handshakes of its address in a short time");
+            self.failures.too_fast.fetch_add(1, Ordering::Relaxed);
+        }
+        may
+    }
+
+    /// The origin, or the site, from which there are as many as there may be.
+    fn crowd(&self, from: Option<Origin>) -> Option<Origin> {
+        let origin = from?;
+        let of_site = Origin::share_of_site(self.share, self.max);
+        let is_full = |scope: Option<Origin>, max: usize| {
+            let same = |it: &&UnderWay| it.is_of(scope) && !it.task.is_finished();
+            scope.filter(|_| self.under_way.iter().filter(same).count() >= max)
+        };
+        is_full(from, self.share).or_else(|| is_full(origin.site(), of_site))
     }
 
     /// When one more may be started, if none of those that are there ends before and it comes from
@@ -153,11 +194,10 @@ impl<T: Send + 'static> Handshakes<T> {
     /// When one more from there may be started, if none of those that are there ends before.
     pub(crate) fn room_at_for(&mut self, peer: SocketAddr) -> Instant {
         self.under_way.retain(|it| !it.task.is_finished());
-        if !self.are_many_of(peer) {
+        let Some(crowd) = self.crowd(self.arrivals.origin_of_ip(peer.ip())) else {
             return self.room_at();
-        }
-        let from = Origin::of_ip(peer.ip());
-        let oldest = self.under_way.iter().find(|it| it.from == from);
+        };
+        let oldest = self.under_way.iter().find(|it| it.is_of(Some(crowd)));
         oldest.map_or_else(Instant::now, |oldest| oldest.started + GRACE)
     }
 
@@ -168,12 +208,11 @@ impl<T: Send + 'static> Handshakes<T> {
         peer: SocketAddr,
         handshake: impl Future<Output = Result<T, E>> + Send + 'static,
     ) {
-        let from = Origin::of_ip(peer.ip());
+        let from = self.arrivals.origin_of_ip(peer.ip());
         let has_room = self.room_at_for(peer) <= Instant::now();
-        let place = if self.are_many_of(peer) {
-            self.under_way.iter().position(|it| it.from == from)
-        } else {
-            (self.under_way.len() >= self.max).then_some(0)
+        let place = match self.crowd(from) {
+            Some(crowd) => self.under_way.iter().position(|it| it.is_of(Some(crowd))),
+            None => (self.under_way.len() >= self.max).then_some(0),
         };
         if !has_room || place.is_some() {
             tracing::debug!(%peer, max = self.max, "many handshakes; one is given up");
@@ -217,6 +256,8 @@ impl<T: Send + 'static> Handshakes<T> {
 /// What a handshake has before it may have to give way: three times the way around the earth and
 /// back.
 const GRACE: Duration = Duration::from_secs(1);
+/// Of so many addresses is remembered how many handshakes they began, and of so many sites.
+const ADDRESSES_KNOWN_MAX: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
@@ -233,7 +274,11 @@ mod tests {
     }
 
     fn handshakes(max: usize, seconds: u64) -> Handshakes<u8> {
-        Handshakes::new(max, None, Duration::from_secs(seconds), Arc::default())
+        Handshakes::new(bounds(max, Duration::from_secs(seconds)), Arc::default())
+    }
+
+    fn bounds(max: usize, patience: Duration) -> Bounds {
+        Bounds { max, share: None, patience, per_second: 200, exempt: Networks::default() }
     }
 
     fn peer() -> SocketAddr {
@@ -309,13 +354,54 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn promise_10_how_many_places_one_address_has_can_be_set() {
         let patience = Duration::from_secs(1000);
-        let mut handshakes = Handshakes::<u8>::new(16, Some(7), patience, Arc::default());
+        let bounds = Bounds { share: Some(7), ..bounds(16, patience) };
+        let mut handshakes = Handshakes::<u8>::new(bounds, Arc::default());
         let silent = SocketAddr::from(([192, 0, 2, 1], 1));
         for count in 0..7 {
             assert!(!handshakes.are_many_of(silent), "{count}");
             handshakes.start(silent, pending::<Result<u8, Infallible>>());
         }
         assert!(handshakes.are_many_of(silent) && !handshakes.are_many());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_all_networks_of_a_site_have_four_shares_of_the_places() {
+        let patience = Duration::from_secs(1000);
+        let bounds = Bounds { share: Some(2), ..bounds(16, patience) };
+        let mut handshakes = Handshakes::<u8>::new(bounds, Arc::default());
+        let nth = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 1, n, 0, 0, 0, 1], 1));
+        for n in 0..8 {
+            assert!(!handshakes.are_many_of(nth(n)), "{n}");
+            handshakes.start(nth(n), pending::<Result<u8, Infallible>>());
+        }
+        assert!(handshakes.are_many_of(nth(8)) && !handshakes.are_many());
+        let other_site = SocketAddr::from(([0x2001, 0xdb8, 2, 0, 0, 0, 0, 1], 1));
+        assert!(!handshakes.are_many_of(other_site));
+        sleep_until(handshakes.room_at_for(nth(8))).await;
+        handshakes.start(nth(8), async { Ok::<u8, Infallible>(7) });
+        while handshakes.next().await != Some(7) {}
+        assert_eq!(handshakes.failures.now().crowded_out, 1, "the oldest of the site gave way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_an_address_begins_so_many_handshakes_in_a_second_and_may_come_again() {
+        let patience = Duration::from_secs(1000);
+        let exempt = ["198.51.100.0/24".parse().unwrap()].into_iter().collect();
+        let bounds = Bounds { per_second: 2, exempt, ..bounds(16, patience) };
+        let handshakes = Handshakes::<u8>::new(bounds, Arc::default());
+        let of = |ip: [u8; 4]| SocketAddr::from((ip, 1));
+        let begun = |ip| (0..100).filter(|_| handshakes.may_begin(of(ip))).count();
+        let hasty = [192, 0, 2, 1];
+        assert!(!handshakes.are_many_of(of(hasty)));
+        assert_eq!(begun(hasty), 20);
+        assert!(handshakes.are_many_of(of(hasty)), "it has to prove first that it is there");
+        assert_eq!(
+            [begun([192, 0, 2, 2]), begun([127, 0, 0, 1]), begun([198, 51, 100, 7])],
+            [20, 100, 100]
+        );
+        sleep_until(Instant::now() + Duration::from_secs(1)).await;
+        assert_eq!(begun(hasty), 2);
+        assert_eq!(handshakes.failures.now().too_fast, 80 + 80 + 98);
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     ClientTrust, ServerTrust,
     first_of::first_of,
-    handshakes::{Failed, Failures, HandshakeFailures, Handshakes},
+    handshakes::{Bounds, Failed, Failures, HandshakeFailures, Handshakes},
     host_port::HostPort,
     trust::{identity_of, server_name},
 };
@@ -103,7 +103,11 @@ impl Quic {
     #[must_use]
     pub fn new(options: QuicOptions) -> Self {
         Self {
-            windows: Windows::new(options.windows_bytes_max, options.windows_bytes_per_address_max),
+            windows: Windows::exempting(
+                options.windows_bytes_max,
+                options.windows_bytes_per_address_max,
+                options.exempt_addresses.clone(),
+            ),
             options,
             server: None,
             client: None,
@@ -258,12 +262,14 @@ impl Accepting {
             Arc::new(TokioRuntime),
         )?;
         let local = address_of(endpoint.local_addr()?);
-        let handshakes = Handshakes::new(
-            options.handshakes_max,
-            options.handshakes_per_address_max,
-            options.handshake_timeout,
-            Arc::clone(&quic.failures),
-        );
+        let bounds = Bounds {
+            max: options.handshakes_max,
+            share: options.handshakes_per_address_max,
+            patience: options.handshake_timeout,
+            per_second: options.handshakes_per_second_max,
+            exempt: options.exempt_addresses.clone(),
+        };
+        let handshakes = Handshakes::new(bounds, Arc::clone(&quic.failures));
         let failures = Arc::clone(&quic.failures);
         let leaving = Arc::clone(&quic.leaving);
         let windows = Arc::clone(&quic.windows);
@@ -285,6 +291,11 @@ impl Accepting {
         if self.handshakes.room_at_for(peer) > Instant::now() {
             // It tries again by itself, and comes to those then that had their time.
             self.failures.count_ignored();
+            incoming.ignore();
+            return;
+        }
+        if !self.handshakes.may_begin(peer) {
+            // The same, and they are fewer then.
             incoming.ignore();
             return;
         }

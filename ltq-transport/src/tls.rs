@@ -5,14 +5,14 @@ mod stream;
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ltq_core::{Address, Connection, Listener, Peer, Transport, TransportError};
+use ltq_core::{Address, Connection, Listener, Networks, Peer, Transport, TransportError};
 use rustls::pki_types::CertificateDer;
 use tokio::{net::TcpStream, time::sleep_until};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{
     ClientTrust, OneStream, ServerTrust, TcpOptions,
-    handshakes::{Failures, HandshakeFailures, Handshakes},
+    handshakes::{Bounds, Failures, HandshakeFailures, Handshakes},
     host_port::HostPort,
     tcp::{self, Sockets, address_of},
     trust::{ALPN, identity_of, server_name},
@@ -74,6 +74,11 @@ pub struct TlsOptions {
     /// How many of them one address has at most, this machine's own aside; at least 1: one more is given
     /// up itself while they have not had their second. Default `None`: a quarter of them.
     pub handshakes_per_address_max: Option<usize>,
+    /// How many handshakes begin in a second from one address, this machine's own aside; ten times as many may at once.
+    /// One more is closed at once. At least 1; default 200.
+    pub handshakes_per_second_max: u32,
+    /// Addresses that no limit by address counts, such as those of a proxy. Default: none.
+    pub exempt_addresses: Networks,
 }
 
 impl Default for TlsOptions {
@@ -83,6 +88,8 @@ impl Default for TlsOptions {
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
             handshakes_per_address_max: None,
+            handshakes_per_second_max: 200,
+            exempt_addresses: Networks::default(),
         }
     }
 }
@@ -149,12 +156,14 @@ impl Transport for Tls {
         };
         let sockets = Sockets::listen(SCHEME, &self.options.tcp, address).await?;
         let options = &self.options;
-        let handshakes = Handshakes::new(
-            options.handshakes_max,
-            options.handshakes_per_address_max,
-            options.handshake_timeout,
-            self.failures.clone(),
-        );
+        let bounds = Bounds {
+            max: options.handshakes_max,
+            share: options.handshakes_per_address_max,
+            patience: options.handshake_timeout,
+            per_second: options.handshakes_per_second_max,
+            exempt: options.exempt_addresses.clone(),
+        };
+        let handshakes = Handshakes::new(bounds, self.failures.clone());
         Ok(Box::new(Accepting { sockets, trust, handshakes }))
     }
 
@@ -205,7 +214,9 @@ impl Listener for Accepting {
                 },
                 accepted = next => {
                     let (socket, peer) = accepted?;
-                    self.handshakes.start(peer, handshake(self.trust.clone(), socket, peer));
+                    if self.handshakes.may_begin(peer) {
+                        self.handshakes.start(peer, handshake(self.trust.clone(), socket, peer));
+                    }
                 }
             }
         }

@@ -159,7 +159,8 @@ impl<K: ServesHttp> Process<K> {
     pub async fn get(&self, path: &str, token: Option<&str>) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.has.http()).await?;
         let token = token.map(|it| format!("authorization: Bearer {it}\r\n")).unwrap_or_default();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\n{token}connection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{token}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;

@@ -194,7 +194,7 @@ async fn connections(field: &Field) -> io::Result<()> {
             },
             _ => match attacker(1).greet(&field.node.target().tcp, TOKEN).await? {
                 Greeting::Welcome(peer) => held.push(peer),
-                Greeting::Closed => closed += 1,
+                Greeting::Goodbye(RefusalCode::LimitReached) | Greeting::Closed => closed += 1,
                 Greeting::Goodbye(code) => panic!("{code:?}"),
             },
         }
@@ -490,7 +490,7 @@ http_connections_per_address_max = {HTTP}
 }
 
 /// What lets the honest ones in.
-const HONEST: &str = "of the honest";
+const HONEST: &str = "of the honest ones";
 /// The addresses of the attackers.
 const ATTACKERS: &str = "10.80.0.0/18";
 /// The honest ones' own, which they have by not asking for another one.

@@ -214,7 +214,7 @@ async fn promises_1_2_and_6_a_quic_client_is_back_soon_after_a_dead_path_and_los
 }
 
 const SCHEMES: [&str; 3] = ["tcp", "tls", "quic"];
-const TOKEN: &str = "of the test";
+const TOKEN: &str = "of the whole test";
 const OUTAGE: Duration = Duration::from_millis(1_500);
 /// Longer than three heartbeats, and than the idle time of QUIC.
 const LONG_OUTAGE: Duration = Duration::from_millis(3_500);

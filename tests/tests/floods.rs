@@ -208,7 +208,9 @@ async fn promise_10_one_address_has_so_many_connections_and_no_more() {
     let first = RawPeer::greeted(&address).await;
     let _second = RawPeer::greeted(&address).await;
     let mut third = RawPeer::connect(&address).await;
-    assert_eq!(third.next().await, None, "closed at once");
+    let said = third.expect_goodbye(RefusalCode::LimitReached).await;
+    assert!(said.contains("2 connections"), "{said}");
+    drop(third);
     let _other = RawPeer::greeted(&address).await;
     let mut near = Vec::new();
     for _ in 0..3 {
@@ -223,6 +225,74 @@ async fn promise_10_one_address_has_so_many_connections_and_no_more() {
     })
     .await;
     RawPeer::greeted(&address).await;
+}
+
+#[tokio::test]
+async fn promise_10_an_address_that_comes_too_often_is_told_so_and_comes_in_later() {
+    let mut settings = Served::settings();
+    settings.entrance.connections_per_second_max = 1;
+    let served = Served::start(settings).await;
+    let address =
+        served_far(&served, [vec![FAR; 11], vec![OTHER], vec![FAR; 100_000]].concat()).await;
+    for _ in 0..10 {
+        RawPeer::greeted(&address).await;
+    }
+    let said = RawPeer::connect(&address).await.expect_goodbye(RefusalCode::LimitReached).await;
+    assert!(said.contains("connections_per_second_max"), "{said}");
+    assert_eq!(served.broker.counters().connections_refused_by_rate, 1);
+    RawPeer::greeted(&address).await;
+    for _ in 0..20 {
+        RawPeer::greeted(&served.address).await;
+    }
+    // However often it tries in between.
+    within("a place in the next second", async {
+        loop {
+            let mut again = RawPeer::connect(&address).await;
+            let _ = again.send_bytes(&bytes_of(&Frame::Hello(RawPeer::hello()))).await;
+            if let Some(Frame::Welcome(_)) = again.next().await {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn promise_9_an_address_that_is_named_is_counted_by_no_limit_by_address() {
+    let access = Arc::new(SharedToken::new("right").expect("a token"));
+    let mut settings = BrokerSettings {
+        access,
+        connections_per_address_max: 2,
+        topics_per_minute_max: 1,
+        ..Served::settings()
+    };
+    settings.entrance.connections_per_second_max = 1;
+    settings.entrance.exempt_addresses =
+        ["192.0.2.0/31".parse().expect("a network")].into_iter().collect();
+    let served = Served::start(settings).await;
+    let address = served_far(&served, [vec![FAR; 40], vec![OTHER; 3]].concat()).await;
+    let wrong = Frame::Hello(hello("wrong"));
+    for guess in 0..15 {
+        let said = answers(&address, &[Frame::Hello(hello(&format!("wrong {guess}")))]).await;
+        assert_eq!(said, answers(&address, std::slice::from_ref(&wrong)).await);
+    }
+    let mut held = Vec::new();
+    for number in 0..10 {
+        let mut peer = RawPeer::connect(&address).await;
+        peer.greet(hello("right")).await;
+        peer.open_producer(1, &format!("t{number}")).await;
+        held.push(peer);
+    }
+    let counters = served.broker.counters();
+    assert_eq!((counters.hellos_denied, counters.hellos_locked_out), (30, 0));
+    // Its neighbour is not named.
+    for _ in 0..2 {
+        let mut peer = RawPeer::connect(&address).await;
+        peer.greet(hello("right")).await;
+        held.push(peer);
+    }
+    RawPeer::connect(&address).await.expect_goodbye(RefusalCode::LimitReached).await;
+    assert_eq!(served.broker.counters().connections_refused_by_address, 1);
 }
 
 #[tokio::test]

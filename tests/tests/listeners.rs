@@ -28,7 +28,7 @@ async fn http(node: &NodeProcess, path: &str) -> io::Result<String> {
     let at = node.said("http://").expect("HTTP");
     let at: SocketAddr = at.trim_start_matches("http://").parse().map_err(io::Error::other)?;
     let mut stream = TcpStream::connect(at).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: ltq\r\nconnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

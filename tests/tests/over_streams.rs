@@ -219,7 +219,7 @@ async fn node(folder: &Path) -> NodeProcess {
 async fn metrics(node: &NodeProcess) -> String {
     let at = node.said("http://").expect("HTTP").trim_start_matches("http://");
     let mut stream = within("connecting", TcpStream::connect(at)).await.expect("connected");
-    let request = b"GET /metrics HTTP/1.1\r\nhost: ltq\r\nconnection: close\r\n\r\n";
+    let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.expect("sent");
     let mut answer = String::new();
     within("figures", stream.read_to_string(&mut answer)).await.expect("an answer");

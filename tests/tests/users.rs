@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use ltq_core::{Address, Broker, BrokerSettings, Environment, Transport as _};
+use ltq_core::{Address, Broker, BrokerSettings, Environment, RefusalCode, Transport as _};
 use ltq_store::MemoryStore;
 use ltq_tests::{RawPeer, Served, binary, within};
 use ltq_transport::{Unix, UnixOptions};
@@ -38,7 +38,8 @@ async fn promise_10_over_a_unix_socket_a_user_has_so_many_connections_and_others
         held.push(peer);
     }
     let mut third = RawPeer::connect_over(&unix, &address).await;
-    assert_eq!(third.next().await, None, "closed at once");
+    let said = third.expect_goodbye(RefusalCode::LimitReached).await;
+    assert!(said.contains("connections_per_address_max"), "{said}");
     assert_eq!(broker.counters().connections_refused_by_address, 1);
 
     if !rustix::process::geteuid().is_root() {

@@ -1,7 +1,7 @@
 //! Who comes in, from where, and how often.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     hash::{BuildHasher, RandomState},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -11,22 +11,28 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{by_address::ByAddress, settings::BrokerSettings, shared::Counters};
+use super::{
+    by_address::ByAddress,
+    rates::{RateLimit, Rates},
+    settings::BrokerSettings,
+    shared::Counters,
+};
 use crate::{
     Access, Action, Address, ChannelName, Denied, Grant, Limit, Origin, Peer, Refusal, RefusalCode,
     TOKEN_BYTES_MAX, TopicName,
 };
 
 /// Asks [`Access`] who may come in, and keeps what must be known of addresses: who brought wrong
-/// tokens, who made topics, who has connections open.
+/// tokens, who made topics.
 pub(super) struct Door {
     limits: DoorLimits,
     tries: Mutex<ByAddress<Tries>>,
     guesses: RandomState,
-    topics: Mutex<ByAddress<Rate>>,
-    channels: Mutex<ByAddress<Rate>>,
-    /// As many entries as there are connections at most.
-    connections: Mutex<BTreeMap<Origin, usize>>,
+    /// The same of whole sites, apart from those of which they consist: one has so many of them that it would make all
+    /// others be forgotten.
+    tries_of_sites: Mutex<ByAddress<Tries>>,
+    topics: Mutex<Rates>,
+    channels: Mutex<Rates>,
     denied: Mutex<Said>,
     forbidden: Mutex<Said>,
     failed: Mutex<Said>,
@@ -55,9 +61,9 @@ impl Door {
             limits,
             tries: Mutex::new(ByAddress::new(limits.addresses_known_max)),
             guesses: RandomState::new(),
-            topics: Mutex::new(ByAddress::new(limits.addresses_known_max)),
-            channels: Mutex::new(ByAddress::new(limits.addresses_known_max)),
-            connections: Mutex::default(),
+            tries_of_sites: Mutex::new(ByAddress::new(limits.addresses_known_max)),
+            topics: Mutex::new(Rates::new(limits.addresses_known_max)),
+            channels: Mutex::new(Rates::new(limits.addresses_known_max)),
             denied: Mutex::default(),
             forbidden: Mutex::default(),
             failed: Mutex::default(),
@@ -69,24 +75,23 @@ impl Door {
     /// How many addresses were forgotten for want of room.
     pub(super) fn addresses_forgotten(&self) -> u64 {
         let (topics, channels) = (self.topics.lock().forgotten(), self.channels.lock().forgotten());
-        self.tries.lock().forgotten() + topics + channels
+        let sites = self.tries_of_sites.lock().forgotten();
+        self.tries.lock().forgotten() + sites + topics + channels
     }
 
-    /// Lets a peer in, or not, for reasons that it is not told. `known` is what was granted on its
+    /// Lets a peer in that comes from there, or not, for reasons that it is not told. `known` is what was granted on its
     /// connection already: who shares an address with somebody who guesses keeps that, and may open
     /// further streams with it.
     pub(super) fn admit(
         &self,
         access: &Arc<dyn Access>,
         counters: &Counters,
-        peer: &Peer,
+        (peer, origin): (&Peer, Option<Origin>),
         token: Option<&str>,
         known: Option<&Grant>,
     ) -> Result<Grant, Refusal> {
-        let (origin, now) = (Origin::of_peer(peer), Instant::now());
-        let locked = origin.is_some_and(|origin| {
-            self.tries.lock().get(origin).is_some_and(|tries| tries.locked_until > now)
-        });
+        let now = Instant::now();
+        let locked = origin.is_some_and(|origin| self.is_locked_out(origin, now));
         let cause = if locked {
             // Who brings no token guesses nothing, and is known by what the transport says.
             if token.is_none_or(|token| token.len() <= TOKEN_BYTES_MAX && known.is_some())
@@ -107,13 +112,14 @@ impl Door {
                     // Who comes without one says nothing about those who guess beside it.
                     if let Some(origin) = origin.filter(|_| token.is_some()) {
                         self.tries.lock().forget(origin);
+                        if let Some(site) = origin.site() {
+                            self.tries_of_sites.lock().forget(site);
+                        }
                     }
                     return Ok(grant);
                 }
                 (Err(Denied::WrongToken), Some(origin)) => {
-                    let guess = self.guesses.hash_one(token);
-                    let mut tries = self.tries.lock();
-                    tries.of(origin, || Tries::new(now)).note(now, guess, &self.limits);
+                    self.note_wrong(origin, self.guesses.hash_one(token), now);
                     "a wrong token"
                 }
                 (Err(Denied::WrongToken), None) => "a wrong token",
@@ -128,6 +134,26 @@ impl Door {
         }
         // The same words for whatever cause: they are for nobody who may know more.
         Err(Refusal::new(RefusalCode::Unauthorized, "a valid token is needed"))
+    }
+
+    fn is_locked_out(&self, origin: Origin, now: Instant) -> bool {
+        let locked = |tries: &Mutex<ByAddress<Tries>>, of| {
+            tries.lock().get(of).is_some_and(|tries| tries.locked_until > now)
+        };
+        locked(&self.tries, origin)
+            || origin.site().is_some_and(|site| locked(&self.tries_of_sites, site))
+    }
+
+    fn note_wrong(&self, origin: Origin, guess: u64, now: Instant) {
+        let note = |tries: &Mutex<ByAddress<Tries>>, of, wrong_max| {
+            let limits = DoorLimits { wrong_tokens_max: wrong_max, ..self.limits };
+            tries.lock().of(of, || Tries::new(now)).note(now, guess, &limits);
+        };
+        let max = self.limits.wrong_tokens_max;
+        note(&self.tries, origin, max);
+        if let Some(site) = origin.site() {
+            note(&self.tries_of_sites, site, max.saturating_mul(SITE_TRIES));
+        }
     }
 
     /// Whether a grant permits something, on a topic or on the node.
@@ -192,28 +218,6 @@ impl Door {
         Err(Refusal::limit(Limit::ChannelsPerMinute, detail))
     }
 
-    /// Counts a connection, unless its address has `max` of them.
-    pub(super) fn enter(&self, from: Option<Origin>, max: usize) -> bool {
-        let Some(origin) = from else { return true };
-        let mut connections = self.connections.lock();
-        let open = connections.entry(origin).or_default();
-        let room = *open < max;
-        *open += usize::from(room);
-        room
-    }
-
-    /// Counts a connection no longer that [`enter`](Self::enter) counted.
-    pub(super) fn leave(&self, from: Option<Origin>) {
-        let Some(origin) = from else { return };
-        let mut connections = self.connections.lock();
-        if let Some(open) = connections.get_mut(&origin) {
-            *open -= 1;
-            if *open == 0 {
-                connections.remove(&origin);
-            }
-        }
-    }
-
     /// Whether a line may be logged about a stream that failed, and for how many of them it
     /// stands.
     pub(super) fn may_say_failed(&self) -> Option<u64> {
@@ -232,11 +236,9 @@ impl Door {
 }
 
 /// Whether one more may be made from there.
-fn may_make(rates: &Mutex<ByAddress<Rate>>, from: Option<Origin>, per_minute: u32) -> bool {
+fn may_make(rates: &Mutex<Rates>, from: Option<Origin>, per_minute: u32) -> bool {
     let Some(origin) = from else { return true };
-    let now = Instant::now();
-    let all = Rate { left: f64::from(per_minute), at: now };
-    rates.lock().of(origin, || all).take(per_minute, now)
+    rates.lock().take(origin, RateLimit::per_minute(per_minute), Instant::now())
 }
 
 /// What a peer is told whose grant was taken back.
@@ -275,27 +277,6 @@ impl Tries {
     }
 }
 
-/// So many at once, and as many in each minute.
-#[derive(Debug)]
-struct Rate {
-    left: f64,
-    at: Instant,
-}
-
-impl Rate {
-    fn take(&mut self, per_minute: u32, now: Instant) -> bool {
-        let max = f64::from(per_minute);
-        let back = (now - self.at).as_secs_f64() * max / 60.0;
-        self.left = (self.left + back).min(max);
-        self.at = now;
-        let some = self.left >= 1.0;
-        if some {
-            self.left -= 1.0;
-        }
-        some
-    }
-}
-
 /// Lines of a log, one a second at most: whoever can cause them must not fill the disk with them.
 #[derive(Debug, Default)]
 struct Said {
@@ -320,6 +301,8 @@ impl Said {
 const KNOWN_GUESSES_MAX: usize = 8;
 /// For how long at first; twice as long after each further one.
 const LOCKED_MIN: Duration = Duration::from_secs(1);
+/// A site may bring so many times the wrong tokens of one address before all of it is turned away.
+const SITE_TRIES: u32 = 4;
 const SAID_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -24,7 +24,13 @@ impl Node {
     fn try_as(&self, address: &str, identity: Option<&str>, token: Option<&str>) -> bool {
         let identity = identity.map(str::to_owned);
         let peer = Peer { address: address.parse().unwrap(), identity };
-        match self.door.admit(&self.access, &self.counters, &peer, token, None) {
+        match self.door.admit(
+            &self.access,
+            &self.counters,
+            (&peer, Origin::of_peer(&peer)),
+            token,
+            None,
+        ) {
             Ok(_) => true,
             Err(refusal) => {
                 let same = Refusal::new(RefusalCode::Unauthorized, "a valid token is needed");
@@ -100,7 +106,15 @@ async fn promise_10_who_is_in_already_opens_streams_whoever_guesses_beside_him()
     }
     let peer = Peer { address: FAR.parse().unwrap(), identity: None };
     let admit = |token: &str, known: Option<&Grant>| {
-        node.door.admit(&node.access, &node.counters, &peer, Some(token), known).is_ok()
+        node.door
+            .admit(
+                &node.access,
+                &node.counters,
+                (&peer, Origin::of_peer(&peer)),
+                Some(token),
+                known,
+            )
+            .is_ok()
     };
     assert!(!admit("one", None), "locked out");
     assert!(admit("one", Some(&grants[0])));
@@ -186,18 +200,21 @@ async fn topics_made_by_use_come_back_with_the_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_are_counted_by_address_and_forgotten() {
-    let door = door();
-    let from = |text: &str| Origin::of(&text.parse().unwrap());
-    assert!(door.enter(from(FAR), 2) && door.enter(from("tcp://192.0.2.1:6"), 2));
-    assert!(!door.enter(from(FAR), 2));
-    assert!(door.enter(from("tcp://192.0.2.2:1"), 2) && door.enter(from("tcp://127.0.0.1:1"), 0));
-    door.leave(from(FAR));
-    assert!(door.enter(from(FAR), 2));
-    for address in [FAR, FAR, "tcp://192.0.2.2:1", "tcp://127.0.0.1:1"] {
-        door.leave(from(address));
-    }
-    assert!(door.connections.lock().is_empty());
+async fn promise_10_who_has_a_whole_site_guesses_no_more_than_four_addresses_may() {
+    let settings = BrokerSettings { addresses_known_max: 50, ..BrokerSettings::default() };
+    let node = Node { door: Door::new(DoorLimits::of(&settings)), ..Node::new() };
+    assert!(!node.try_from("tcp://[2001:db8:1::1]:1", Some("a mistake")));
+    assert!(node.try_from("tcp://[2001:db8:1::1]:1", Some("secret")));
+    // Each network of it is seen once, so that no one of them is ever locked out, and far more than are remembered.
+    let guess =
+        |n: u32| node.try_from(&format!("tcp://[2001:db8:1:{n:x}::1]:1"), Some(&format!("{n}")));
+    assert!((0..1_000).all(|n| !guess(n)));
+    assert_eq!(node.locked_out(), 960);
+    assert!(!node.try_from("tcp://[2001:db8:1:ffff::1]:1", Some("secret")), "all of the site is");
+    assert!(node.try_from("tcp://[2001:db8:2::1]:1", Some("secret")), "and no other");
+    assert!(node.try_from(FAR, Some("secret")));
+    advance(Duration::from_secs(1)).await;
+    assert!(node.try_from("tcp://[2001:db8:1:ffff::1]:1", Some("secret")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,9 @@ use crate::{Limit, Refusal, RefusalCode};
 pub struct BrokerUse {
     /// Streams that are served, those without a hello among them.
     pub streams: u64,
+    /// Connections on which no hello was accepted so far; see
+    /// [`greeting_connections_max`](crate::EntranceSettings::greeting_connections_max).
+    pub greeting: u64,
     /// Bytes that are counted against
     /// [`publish_bytes_total_max`](crate::BrokerSettings::publish_bytes_total_max).
     pub publish_bytes: u64,

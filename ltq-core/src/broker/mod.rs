@@ -11,6 +11,7 @@ mod catalogue;
 mod direct;
 mod door;
 mod draining;
+mod entrance;
 mod figures;
 mod gathering;
 mod greeting;
@@ -20,9 +21,11 @@ mod in_vain;
 mod inbox;
 mod outbox;
 mod outstanding;
+mod parting;
 mod patience;
 mod places;
 mod producers;
+mod rates;
 mod refuse;
 mod removals;
 mod replies;
@@ -62,12 +65,14 @@ pub use direct::{
     DirectError, Publisher, PublisherOptions, Receipt, Received, SubscribeOptions, Subscription,
 };
 pub use draining::DrainWishes;
+pub use entrance::EntranceSettings;
 pub use figures::BrokerUse;
+pub use rates::Arrivals;
 pub use settings::{BrokerSettings, SettingsError};
 
 use crate::{
     Action, AdminRequest, AdminResponse, ChannelName, Environment, Grant, HeldUp, Limit, Listener,
-    NodeStats, Origin, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
+    NodeStats, Peer, Refusal, RefusalCode, Store, StoreError, TopicName, TransportError,
     model::{
         RestoreError, Topic,
         keys::{self, Key},
@@ -105,10 +110,16 @@ pub enum BrokerError {
 pub struct BrokerCounters {
     /// Connections taken in.
     pub connections_accepted: u64,
-    /// Connections closed at once because there were too many.
+    /// Connections refused because there were too many.
     pub connections_refused: u64,
-    /// Connections closed at once because their address had too many.
+    /// Connections refused because their address had too many.
     pub connections_refused_by_address: u64,
+    /// Connections refused because too many, of all or of their address, had said no hello.
+    pub connections_refused_greeting: u64,
+    /// Connections refused because too many came from their address in a short time.
+    pub connections_refused_by_rate: u64,
+    /// Connections that gave way to others before they had said hello.
+    pub connections_crowded_out: u64,
     /// Streams that ended by a refusal or a cut.
     pub streams_failed: u64,
     /// Of those, streams that sent too many frames that bring nothing.
@@ -325,6 +336,13 @@ impl<S: Store> Broker<S> {
             connections_refused_by_address: counters
                 .connections_refused_by_address
                 .load(Ordering::Relaxed),
+            connections_refused_greeting: counters
+                .connections_refused_greeting
+                .load(Ordering::Relaxed),
+            connections_refused_by_rate: counters
+                .connections_refused_by_rate
+                .load(Ordering::Relaxed),
+            connections_crowded_out: self.shared.entrance.crowded_out(),
             streams_failed: counters.sessions_failed.load(Ordering::Relaxed),
             streams_flooding: counters.sessions_flooding.load(Ordering::Relaxed),
             streams_revoked: counters.sessions_revoked.load(Ordering::Relaxed),
@@ -365,7 +383,7 @@ impl<S: Store> Broker<S> {
         topic: &TopicName,
         options: PublisherOptions,
     ) -> Result<Publisher, DirectError> {
-        let from = Origin::of_peer(peer);
+        let from = self.shared.origin(peer);
         Publisher::open(&self.shared, topic, options, from).await
     }
 

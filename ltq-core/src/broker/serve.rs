@@ -13,12 +13,14 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    entrance::{Entry, Full},
     holds::Hold,
+    parting::turn_away,
     session::{self, SessionError},
     shared::{Phase, Shared},
     strangers::Strangers,
 };
-use crate::{Connection, Listener, Origin, RefusalCode, TransportError, process::inherit};
+use crate::{Connection, Limit, Listener, RefusalCode, TransportError, process::inherit};
 
 /// Accepts until the node stops or the listener is closed.
 pub(super) async fn serve(
@@ -49,56 +51,53 @@ pub(super) async fn serve(
 }
 
 fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
-    let origin = Origin::of_peer(connection.peer());
-    let max = shared.settings.connections_per_address_max;
-    if !shared.door.enter(origin, max) {
-        let counters = &shared.counters;
-        let count = counters.connections_refused_by_address.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.is_power_of_two() {
-            let peer = &connection.peer().address;
-            warn!(%peer, max, count, "refused: too many connections of one address");
-        }
-        return;
-    }
-    let max = shared.settings.connections_max;
-    let mut refused = false;
-    shared.connections.send_if_modified(|open| {
-        refused = *open >= max;
-        *open += usize::from(!refused);
-        !refused
-    });
-    if refused {
-        shared.door.leave(origin);
-        let count = shared.counters.connections_refused.fetch_add(1, Ordering::Relaxed) + 1;
-        // An operator has to know of it; a flood of connections is no reason for one of lines.
-        if count.is_power_of_two() {
-            warn!(peer = %connection.peer().address, max, count, "refused: too many connections");
-        }
-        return;
-    }
+    let entry = match Entry::take(shared, shared.origin(connection.peer())) {
+        Ok(entry) => Arc::new(entry),
+        Err(full) => return refuse(shared, connection, full),
+    };
     shared.counters.connections_accepted.fetch_add(1, Ordering::Relaxed);
-    let open = OpenConnection(shared.clone(), origin);
+    let shared = shared.clone();
     tokio::spawn(inherit(async move {
         if connection.multiplexed() {
-            serve_streams(&open.0, connection).await;
+            serve_streams(&shared, entry, connection).await;
         } else {
-            serve_stream(&open.0, &*connection).await;
+            serve_stream(&shared, entry, &*connection).await;
         }
     }));
 }
 
+fn refuse(shared: &Arc<Shared>, connection: Box<dyn Connection>, full: Full) {
+    let counters = &shared.counters;
+    let counter = match full.limit {
+        Limit::ConnectionsPerAddress => &counters.connections_refused_by_address,
+        Limit::ConnectionsPerSecond => &counters.connections_refused_by_rate,
+        Limit::GreetingConnections | Limit::GreetingConnectionsPerAddress => {
+            &counters.connections_refused_greeting
+        }
+        _ => &counters.connections_refused,
+    };
+    let count = counter.fetch_add(1, Ordering::Relaxed) + 1;
+    // An operator has to know of it; a flood of connections is no reason for one of lines.
+    if count.is_power_of_two() {
+        let (peer, limit, max) = (&connection.peer().address, full.limit.as_str(), full.max);
+        warn!(%peer, limit, max, count, "refused: too many connections");
+    }
+    turn_away(shared, connection, full.refusal());
+}
+
 /// A connection of one stream.
-async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
+async fn serve_stream(shared: &Arc<Shared>, entry: Arc<Entry>, connection: &dyn Connection) {
     let stream = tokio::select! {
         biased;
         () = shared.closing() => return,
+        () = entry.gives_way() => return,
         stream = timeout(shared.settings.hello_timeout, connection.accept_stream()) => stream,
     };
     match stream {
         Ok(Ok(Some(stream))) => {
             let peer = connection.peer();
-            let together = shared.together(Origin::of_peer(peer));
-            let ended = session::run(shared.clone(), peer, stream, together, None).await;
+            let together = shared.together(entry.origin());
+            let ended = session::run(shared.clone(), peer, stream, together, entry, None).await;
             report(shared, connection, ended);
         }
         Ok(Ok(None)) => {}
@@ -108,14 +107,15 @@ async fn serve_stream(shared: &Arc<Shared>, connection: &dyn Connection) {
 }
 
 /// A connection of many streams: one session each.
-async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
+async fn serve_streams(shared: &Arc<Shared>, entry: Arc<Entry>, connection: Box<dyn Connection>) {
     let connection: Arc<dyn Connection> = Arc::from(connection);
     let strangers = Strangers::new(connection.clone(), shared);
-    let together = shared.together(Origin::of_peer(connection.peer()));
+    let together = shared.together(entry.origin());
     let hello_timeout = shared.settings.hello_timeout;
     let mut sessions = JoinSet::new();
     let mut closing = pin!(shared.closing());
     let mut unknown = pin!(sleep(hello_timeout));
+    let mut gives_way = pin!(entry.gives_way());
     while !strangers.are_hopeless() {
         if sessions.len() >= shared.settings.streams_max {
             shared.holds.count(Hold::Streams);
@@ -127,6 +127,8 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         let (room, stream) = tokio::select! {
             biased;
             () = &mut closing => break,
+            // What streams there are say so.
+            () = &mut gives_way => break,
             next = next => next,
             Some(_) = sessions.join_next() => continue,
             // One that has no stream says nothing, not even hello.
@@ -139,6 +141,7 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
             () = &mut unknown, if !strangers.are_known() => tokio::select! {
                 biased;
                 () = &mut closing => break,
+                () = &mut gives_way => break,
                 () = strangers.known() => continue,
                 () = async { while sessions.join_next().await.is_some() {} } => {
                     silent(shared, &*connection);
@@ -149,10 +152,10 @@ async fn serve_streams(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
         let Ok(Some(stream)) = stream else { break };
         let stranger = strangers.meet(room);
         let (shared, connection) = (shared.clone(), connection.clone());
-        let together = together.clone();
+        let (together, entry) = (together.clone(), entry.clone());
         sessions.spawn(inherit(async move {
-            let peer = connection.peer();
-            let ended = session::run(shared.clone(), peer, stream, together, Some(stranger)).await;
+            let (peer, stranger) = (connection.peer(), Some(stranger));
+            let ended = session::run(shared.clone(), peer, stream, together, entry, stranger).await;
             report(&shared, &*connection, ended);
         }));
     }
@@ -189,16 +192,6 @@ fn report(shared: &Shared, connection: &dyn Connection, ended: Result<(), Sessio
             shared.counters.sessions_failed.fetch_add(1, Ordering::Relaxed);
             debug!(%peer, %error, "connection lost");
         }
-    }
-}
-
-/// Counts a connection as long as it lives.
-struct OpenConnection(Arc<Shared>, Option<Origin>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.door.leave(self.1);
-        self.0.connections.send_modify(|open| *open -= 1);
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -21,10 +21,12 @@ use tracing::debug;
 
 use super::{
     budget::Partial,
+    entrance::Entry,
     greeting,
     handles::Handles,
     holds::Hold,
     outbox::{Outbox, Outgoing},
+    parting::part,
     refuse::undecodable,
     replies,
     shared::Shared,
@@ -48,19 +50,30 @@ pub(super) enum SessionError {
     Cut(#[from] io::Error),
 }
 
-/// Serves one stream until either side ends it. A connection of many streams says with a
-/// [`Stranger`] that this one is not known so far.
+/// Serves one stream until either side ends it, or until its connection gives its place to another before anybody was
+/// let in. A connection of many streams says with a [`Stranger`] that this one is not known so far.
 pub(super) async fn run(
     shared: Arc<Shared>,
     peer: &Peer,
     stream: Stream,
     together: Arc<Together>,
+    entry: Arc<Entry>,
     stranger: Option<Stranger>,
 ) -> Result<(), SessionError> {
-    let mut session = Session::new(shared, peer, stream, together);
+    let mut session = Session::new(shared, peer, stream, together, entry.clone());
     let is_alone = stranger.is_none();
     session.stranger = stranger;
-    let result = poll_fn(|context| session.poll(context)).await;
+    let mut gives_way = pin!(entry.gives_way());
+    let mut is_crowded_out = false;
+    let result = poll_fn(|context| {
+        let is_greeting = matches!(session.state, State::Greeting);
+        if is_greeting && gives_way.as_mut().poll(context).is_ready() {
+            is_crowded_out = true;
+            return Poll::Ready(Err(entry.crowded_out().into()));
+        }
+        session.poll(context)
+    })
+    .await;
     // A peer that is refused hears what was answered before: what is stored and not said to be is
     // published again.
     if matches!(result, Err(SessionError::Refused(_))) {
@@ -83,7 +96,14 @@ pub(super) async fn run(
         }
         Err(SessionError::Cut(_)) => return result,
     }
-    session.part().await;
+    let Session { write, send, recv, read, .. } = &mut session;
+    let mut parted = pin!(part(write, &mut **send, &mut **recv, read));
+    if is_crowded_out {
+        // Its place is another's already: what it says it says at once.
+        let _ = poll_fn(|context| Poll::Ready(parted.as_mut().poll(context))).await;
+    } else {
+        parted.await;
+    }
     result
 }
 
@@ -116,6 +136,7 @@ struct Session {
     /// What of `read` is counted as half-read, against the node's limit or as free.
     partial: Partial,
     together: Arc<Together>,
+    entry: Arc<Entry>,
     half_read: usize,
     write: WriteQueue,
     /// What topics said last, and what of all that is not encoded.
@@ -142,7 +163,13 @@ struct ReadMemory {
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, peer: &Peer, stream: Stream, together: Arc<Together>) -> Self {
+    fn new(
+        shared: Arc<Shared>,
+        peer: &Peer,
+        stream: Stream,
+        together: Arc<Together>,
+        entry: Arc<Entry>,
+    ) -> Self {
         let (id, outbox) = (shared.new_session(), Outbox::new(together.clone()));
         shared.enter(id, &outbox);
         let settings = &shared.settings;
@@ -168,6 +195,7 @@ impl Session {
             partial: Partial::default(),
             half_read: 0,
             together,
+            entry,
             write: WriteQueue::new(),
             heard: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -470,6 +498,7 @@ impl Session {
         let welcome = greeting::welcome(settings, self.shared.instance, self.heartbeat);
         encode(&Frame::Welcome(welcome), &mut self.write);
         debug!(peer = %self.peer.address, client = hello.client, who = grant.who(), "hello");
+        self.entry.welcomed();
         if let Some(stranger) = self.stranger.take() {
             stranger.welcome(&grant);
         }
@@ -539,27 +568,6 @@ impl Session {
             }
         }
     }
-
-    /// Sends what is left, the goodbye last, and waits a little for the peer to have read it:
-    /// closing a socket with unread bytes in it could take the goodbye away.
-    async fn part(&mut self) {
-        let parted = async {
-            poll_fn(|context| self.write.poll_flush(context, &mut *self.send)).await?;
-            poll_fn(|context| self.send.poll_finish(context)).await?;
-            loop {
-                // Not every stream gives way by itself, and a peer may send without a pause.
-                tokio::task::consume_budget().await;
-                self.read.clear();
-                let recv = &mut self.recv;
-                let read = &mut self.read;
-                if poll_fn(|context| recv.poll_recv(context, read, READ_BYTES_MIN)).await? == 0 {
-                    return io::Result::Ok(());
-                }
-            }
-        };
-        // Whether the peer heard it makes no difference any more.
-        let _ = tokio::time::timeout(PART_TIMEOUT, parted).await;
-    }
 }
 
 impl Drop for Session {
@@ -586,7 +594,5 @@ const READ_BYTES_MAX: usize = 256 << 10;
 /// How many times the `stall_timeout` answers may wait that are read a few bytes at a time. A stream's
 /// share of them, and a run of messages before it, is read in that by a line of 40 kbit/s.
 const ANSWERS_WAIT_STALLS: u32 = 10;
-/// How long a goodbye may take.
-const PART_TIMEOUT: Duration = Duration::from_secs(2);
 /// Room for this many entries is kept while the session rests.
 const OUTGOING_KEPT: usize = 4;

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
+use super::entrance::EntranceSettings;
 use crate::{Access, Everybody, TopicSettings, model::ModelSettings, protocol::FRAME_BYTES_MIN};
 
 /// Settings of a [`Broker`](super::Broker). Made with [`Default`] and changed field by field.
@@ -23,12 +24,15 @@ pub struct BrokerSettings {
     pub auto_create_channels: bool,
     /// The most topics. Default: 100,000.
     pub topics_max: usize,
-    /// The most connections at a time; further ones are closed at once. Default: 20,000.
+    /// The most connections at a time; further ones are refused. Default: 20,000.
     pub connections_max: usize,
     /// The most connections at a time from one [`Origin`](crate::Origin): an address (an IP address without
-    /// its port; of IPv6 the first 64 bits), or over a Unix socket a user; further ones are closed at once.
-    /// Other peers of this machine are not counted here. Default: 1,000.
+    /// its port; of IPv6 the first 64 bits), or over a Unix socket a user; further ones are refused.
+    /// Other peers of this machine are not counted here. A whole [site](crate::Origin::site) may have four times as many,
+    /// but no more than three quarters of all. Default: 1,000.
     pub connections_per_address_max: usize,
+    /// How connections come in.
+    pub entrance: EntranceSettings,
     /// The most streams of one connection at a time, where the transport carries several.
     /// Default: 256.
     pub streams_max: usize,
@@ -156,6 +160,7 @@ impl fmt::Debug for BrokerSettings {
             topics_max,
             connections_max,
             connections_per_address_max,
+            entrance,
             streams_max,
             unknown_streams_max,
             opening_streams_max,
@@ -198,6 +203,7 @@ impl fmt::Debug for BrokerSettings {
             .field("topics_max", topics_max)
             .field("connections_max", connections_max)
             .field("connections_per_address_max", connections_per_address_max)
+            .field("entrance", entrance)
             .field("streams_max", streams_max)
             .field("unknown_streams_max", unknown_streams_max)
             .field("opening_streams_max", opening_streams_max)
@@ -246,6 +252,7 @@ impl Default for BrokerSettings {
             topics_max: 100_000,
             connections_max: 20_000,
             connections_per_address_max: 1_000,
+            entrance: EntranceSettings::default(),
             streams_max: 256,
             unknown_streams_max: 4,
             opening_streams_max: 64,
@@ -320,6 +327,13 @@ impl BrokerSettings {
         rule(self.connections_max > 0, "connections_max", &self.connections_max, at_least_one)?;
         let max = self.connections_per_address_max;
         rule(max > 0, "connections_per_address_max", &max, at_least_one)?;
+        let entrance = &self.entrance;
+        let max = entrance.greeting_max(self.connections_max);
+        rule(max > 0, "entrance.greeting_connections_max", &max, at_least_one)?;
+        let max = entrance.greeting_per_address(self.connections_max);
+        rule(max > 0, "entrance.greeting_connections_per_address_max", &max, at_least_one)?;
+        let max = entrance.connections_per_second_max;
+        rule(max > 0, "entrance.connections_per_second_max", &max, at_least_one)?;
         let max = self.futile_frames_max;
         rule(max > 0, "futile_frames_max", &max, at_least_one)?;
         let max = self.topics_per_minute_max;

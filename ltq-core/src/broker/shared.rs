@@ -16,11 +16,13 @@ use super::{
     catalogue::{Catalogue, CatalogueWatch},
     door::{Door, DoorLimits},
     draining::Draining,
+    entrance::Entrance,
     figures::{BrokerUse, Refusals},
     holds::Holds,
     in_vain::Leavings,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
+    parting::FAREWELLS_MAX,
     places::Places,
     settings::BrokerSettings,
     shares::Shares,
@@ -61,6 +63,9 @@ pub(super) struct Shared {
     tasks: watch::Sender<usize>,
     /// Connections that are open.
     pub(super) connections: watch::Sender<usize>,
+    pub(super) entrance: Entrance,
+    /// Turns at telling who is turned away why.
+    pub(super) farewells: Arc<Semaphore>,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) counters: Counters,
     pub(super) refusals: Refusals,
@@ -86,6 +91,8 @@ pub(super) struct Counters {
     pub(super) connections_accepted: AtomicU64,
     pub(super) connections_refused: AtomicU64,
     pub(super) connections_refused_by_address: AtomicU64,
+    pub(super) connections_refused_greeting: AtomicU64,
+    pub(super) connections_refused_by_rate: AtomicU64,
     pub(super) sessions_failed: AtomicU64,
     pub(super) sessions_flooding: AtomicU64,
     pub(super) sessions_revoked: AtomicU64,
@@ -117,6 +124,8 @@ impl Shared {
             handles: Arc::new(Places::new(settings.handles_total_max)),
             shares: Shares::new(&settings),
             leavings: Leavings::new(&settings),
+            entrance: Entrance::new(&settings),
+            farewells: Arc::new(Semaphore::new(FAREWELLS_MAX)),
             store,
             instance: instance(&environment),
             environment,
@@ -141,6 +150,7 @@ impl Shared {
     pub(super) fn in_use(&self) -> BrokerUse {
         BrokerUse {
             streams: self.open.lock().len() as u64,
+            greeting: self.entrance.greeting() as u64,
             publish_bytes: self.published.used() as u64,
             partial_bytes: self.partials.used() as u64,
             answer_bytes: self.answers.used() as u64,
@@ -182,6 +192,11 @@ impl Shared {
         SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Where a peer comes from, as far as limits by address count it.
+    pub(super) fn origin(&self, peer: &Peer) -> Option<Origin> {
+        self.settings.entrance.exempt_addresses.origin_of_peer(peer)
+    }
+
     /// Lets a peer in, or not. `known` is what its connection was granted before.
     pub(super) fn admit(
         &self,
@@ -189,7 +204,8 @@ impl Shared {
         token: Option<&str>,
         known: Option<&Grant>,
     ) -> Result<Grant, Refusal> {
-        self.door.admit(&self.settings.access, &self.counters, peer, token, known)
+        let origin = self.origin(peer);
+        self.door.admit(&self.settings.access, &self.counters, (peer, origin), token, known)
     }
 
     /// Lets a session hear, by its outbox, when it is to say goodbye.

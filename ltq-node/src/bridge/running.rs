@@ -80,6 +80,7 @@ impl Bridge {
     /// # Errors
     /// A [`BridgeError`]; then nothing is left running.
     pub async fn start(config: &BridgeConfig) -> Result<Self, BridgeError> {
+        config.as_node().warn_of_bare_tokens();
         let routes = config.all_routes()?;
         let from = Side::new(&config.from, "from", &config.name)?;
         let to = Side::new(&config.to, "to", &config.name)?;

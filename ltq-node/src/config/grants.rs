@@ -6,7 +6,7 @@ use ltq_core::{NAME_BYTES_MAX, Permissions, ProducerName, TOKEN_BYTES_MAX, Topic
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, listening};
 
 /// A token and what it permits: one table `[[tokens]]`. Made by `ltq-node token`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +139,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         if !(1..=TOKEN_BYTES_MAX).contains(&token.0.len()) {
             return bad("token", "what was given", "it must have 1 to 1,024 bytes".to_owned());
         }
+        if token.0.len() < REACHED_TOKEN_BYTES_MIN && listening::is_reached(config) {
+            let rule = format!(
+                "others than this machine reach the node, and could guess it: at least \
+                 {REACHED_TOKEN_BYTES_MIN} bytes, such as those that ltq-node token makes"
+            );
+            return bad("token", "what was given", rule);
+        }
         hashes.insert(TokenHash::of(&token.0));
     }
     for (key, count) in [("tokens", config.tokens.len()), ("identities", config.identities.len())] {
@@ -175,6 +182,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// What nobody guesses who is not on this machine, and is turned away after some wrong ones, even if it is no chance.
+const REACHED_TOKEN_BYTES_MIN: usize = 16;
 /// More would be another kind of system; all tokens are compared at each hello.
 const GRANTS_MAX: usize = 1_000;
 const IDENTITY_BYTES_MAX: usize = 1_024;

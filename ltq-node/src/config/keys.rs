@@ -92,6 +92,8 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
         },
         limits: Limits {
             http_connections_per_address_max: Some(1),
+            greeting_connections_max: Some(1),
+            greeting_connections_per_address_max: Some(1),
             handles_per_address_max: Some(1),
             answer_bytes_per_connection_max: some_limit,
             answer_bytes_per_address_max: some_limit,

@@ -5,7 +5,10 @@ use std::time::Duration;
 use ltq_core::BrokerSettings;
 use serde::{Deserialize, Serialize};
 
-use super::units::{ByteSize, Period};
+use super::{
+    exempt::ExemptAddresses,
+    units::{ByteSize, Period},
+};
 
 /// What peers may ask for: the table `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,18 @@ pub struct Limits {
     /// machine are not counted.
     /// Default: 1,000.
     pub connections_per_address_max: usize,
+    /// The most connections at a time without an accepted hello; then the oldest gives way after a second. Default: a
+    /// quarter of `connections_max`, and 16 at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greeting_connections_max: Option<usize>,
+    /// The most of them from one address, by the same rule. Default: a quarter, and 4 at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greeting_connections_per_address_max: Option<usize>,
+    /// The most connections that begin in a second from one address, and TLS and QUIC handshakes; ten times as many may
+    /// at once. Default: 200.
+    pub connections_per_second_max: u32,
+    /// Addresses and networks that no limit by address counts, nor the one of wrong tokens. Default: none.
+    pub exempt_addresses: ExemptAddresses,
     /// The most streams of a connection. Default: 256.
     pub streams_max: usize,
     /// The most streams without an accepted hello, of a connection on which none was accepted so far; when twice as
@@ -128,6 +143,10 @@ impl Default for Limits {
             consumers_max: broker.model.consumers_max,
             connections_max: broker.connections_max,
             connections_per_address_max: broker.connections_per_address_max,
+            greeting_connections_max: None,
+            greeting_connections_per_address_max: None,
+            connections_per_second_max: broker.entrance.connections_per_second_max,
+            exempt_addresses: ExemptAddresses::default(),
             streams_max: broker.streams_max,
             unknown_streams_max: broker.unknown_streams_max,
             opening_streams_max: broker.opening_streams_max,

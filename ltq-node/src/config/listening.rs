@@ -107,6 +107,8 @@ impl Config {
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
             handshakes_per_address_max: self.tls.handshakes_per_address_max,
+            handshakes_per_second_max: self.limits.connections_per_second_max,
+            exempt_addresses: self.limits.exempt_addresses.networks(),
             ..ltq_transport::TlsOptions::default()
         }
     }
@@ -140,6 +142,8 @@ impl Config {
             handshake_timeout: self.tls.handshake_timeout.0,
             handshakes_max: self.tls.handshakes_max,
             handshakes_per_address_max: self.tls.handshakes_per_address_max,
+            handshakes_per_second_max: self.limits.connections_per_second_max,
+            exempt_addresses: self.limits.exempt_addresses.networks(),
         }
     }
 
@@ -269,6 +273,42 @@ pub(super) fn check_host_port(
 fn bad(key: &str, value: &str, rule: &str) -> Result<(), ConfigError> {
     let (key, value, rule) = (key.to_owned(), value.to_owned(), rule.to_owned());
     Err(ConfigError::Value { key, value, rule })
+}
+
+/// Whether others than this machine reach it, by whatever it listens on.
+pub(super) fn is_reached(config: &Config) -> bool {
+    let mut listening = config.listen.iter().map(|text| text.as_str()).chain(config.http_address());
+    listening.any(is_far)
+}
+
+impl Config {
+    /// Where tokens come in that others could read on their way: neither encrypted nor of this machine only.
+    #[must_use]
+    pub fn bare_for_tokens(&self) -> Vec<String> {
+        if self.token.is_none() && self.tokens.is_empty() {
+            return Vec::new();
+        }
+        let listen = self.listen.iter().filter(|text| text.starts_with("tcp://")).cloned();
+        let http = self.http_address().map(|address| format!("http://{address}"));
+        listen.chain(http).filter(|text| is_far(text)).collect()
+    }
+
+    /// Says so, once for each.
+    pub(crate) fn warn_of_bare_tokens(&self) {
+        for address in self.bare_for_tokens() {
+            tracing::warn!(
+                address,
+                "tokens come in there unencrypted, for whoever is on the way to read: listen on tls:// or quic:// \
+                 instead, or where only this machine or a proxy that encrypts gets"
+            );
+        }
+    }
+}
+
+/// Whether others than this machine get to an address, with a scheme or without.
+fn is_far(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    !text.starts_with("unix:") && rest.rsplit_once(':').is_some_and(|(host, _)| !is_loopback(host))
 }
 
 /// Whether only this machine can reach the host. A name other than `localhost` may mean anything.

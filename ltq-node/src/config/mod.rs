@@ -3,6 +3,7 @@
 mod choice;
 mod discovery;
 mod drain;
+mod exempt;
 mod flags;
 mod grants;
 mod keys;
@@ -27,6 +28,7 @@ pub use choice::{
 pub use discovery::DiscoverySettings;
 pub use drain::DrainSettings;
 pub(crate) use drain::can_be_reached;
+pub use exempt::ExemptAddresses;
 pub use flags::{Flags, Instead};
 pub use grants::{IdentitySettings, TokenHash, TokenSettings};
 pub use layers::Settings;

@@ -25,6 +25,19 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     within("limits.stall_timeout", limits.stall_timeout, tenth, hour)?;
     within("limits.lockout_max", limits.lockout_max, period(1_000), day)?;
     within("limits.addresses_known_max", limits.addresses_known_max, 1, COUNT_MAX)?;
+    let per_second = limits.connections_per_second_max as usize;
+    within("limits.connections_per_second_max", per_second, 1, COUNT_MAX)?;
+    for (key, max) in [
+        ("limits.greeting_connections_max", limits.greeting_connections_max),
+        (
+            "limits.greeting_connections_per_address_max",
+            limits.greeting_connections_per_address_max,
+        ),
+    ] {
+        if let Some(max) = max {
+            within(key, max, 1, COUNT_MAX)?;
+        }
+    }
     within("limits.requests_max", limits.requests_max as usize, 1, COUNT_MAX)?;
     within("limits.handles_total_max", limits.handles_total_max, 1, COUNT_MAX)?;
     if let Some(max) = limits.handles_per_address_max {

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ltq_core::{
-    BrokerSettings, Credit, Durability, Retention, StoreError, TopicSettings, model::ModelSettings,
+    BrokerSettings, Credit, Durability, EntranceSettings, Retention, StoreError, TopicSettings,
+    model::ModelSettings,
 };
 use ltq_store::FileStoreOptions;
 use serde::{Deserialize, Serialize};
@@ -325,6 +326,12 @@ impl Config {
             topics_max: limits.topics_max,
             connections_max: limits.connections_max,
             connections_per_address_max: limits.connections_per_address_max,
+            entrance: EntranceSettings {
+                greeting_connections_max: limits.greeting_connections_max,
+                greeting_connections_per_address_max: limits.greeting_connections_per_address_max,
+                connections_per_second_max: limits.connections_per_second_max,
+                exempt_addresses: limits.exempt_addresses.networks(),
+            },
             streams_max: limits.streams_max,
             unknown_streams_max: limits.unknown_streams_max,
             opening_streams_max: limits.opening_streams_max,

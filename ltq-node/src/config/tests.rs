@@ -1,11 +1,14 @@
 //! Tests of where settings come from, that each of them counts, and that its page is true.
 
+mod doors;
 mod page;
 
 use std::ffi::OsString;
 
 use clap::{CommandFactory as _, Parser as _};
 use ltq_core::Durability;
+
+use doors::LONG;
 
 use super::{layers::known_keys, *};
 use crate::access::NodeAccess;
@@ -95,6 +98,10 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.consumers_max", "7", "7"),
     ("limits.connections_max", "7", "7"),
     ("limits.connections_per_address_max", "7", "7"),
+    ("limits.greeting_connections_max", "7", "7"),
+    ("limits.greeting_connections_per_address_max", "7", "7"),
+    ("limits.connections_per_second_max", "7", "7"),
+    ("limits.exempt_addresses", "[\"10.0.0.0/8\", \"2001:db8::7\"]", "10.0.0.0/8, 2001:db8::7"),
     ("limits.streams_max", "7", "7"),
     ("limits.unknown_streams_max", "7", "7"),
     ("limits.opening_streams_max", "7", "7"),
@@ -310,7 +317,7 @@ fn an_address_that_takes_a_certificate_says_how_to_get_one() {
         let open = format!("{scheme}://0.0.0.0:1");
         let error = refusal(None, &[], &["--listen", &open, "--dev-tls"]);
         assert!(error.contains("without a token"), "{error}");
-        load(None, &[], &["--listen", &open, "--dev-tls", "--token", "secret"]).unwrap();
+        load(None, &[], &["--listen", &open, "--dev-tls", "--token", LONG]).unwrap();
     }
     assert!(refusal(None, &[], &["--dev-tls"]).contains("no tls:// or quic:// address"));
 }
@@ -461,7 +468,7 @@ fn beyond_this_machine_a_token_is_asked_for() {
     for open in [&["--listen", "tcp://0.0.0.0:7440"][..], &["--http", "10.0.0.1:1"]] {
         let error = refusal(None, &[], open);
         assert!(error.contains("allow_unauthenticated = true"), "{error}");
-        load(None, &[], &[open, &["--token", "secret"]].concat()).unwrap();
+        load(None, &[], &[open, &["--token", LONG]].concat()).unwrap();
         load(Some("allow_unauthenticated = true"), &[], open).unwrap();
     }
     for near in

@@ -53,10 +53,13 @@ impl IdleConnections {
         oldest.map(|(_, (_, connection))| connection.notify_one()).is_some()
     }
 
-    /// Gives up the one of these that has been idle for longest; false when none of them is idle.
+    /// Gives up the one of this address, or of this site, that has been idle for longest; false when none of them is
+    /// idle.
     pub(super) fn give_up_one_of(&self, of: Origin) -> bool {
         let mut queue = self.0.lock();
-        let oldest = queue.waiting.iter().find(|(_, (from, _))| *from == Some(of));
+        let is_of =
+            |from: &Option<Origin>| from.is_some_and(|from| from == of || from.site() == Some(of));
+        let oldest = queue.waiting.iter().find(|(_, (from, _))| is_of(from));
         let Some(turn) = oldest.map(|(turn, _)| *turn) else { return false };
         let connection = queue.waiting.remove(&turn);
         connection.map(|(_, connection)| connection.notify_one()).is_some()

@@ -93,13 +93,28 @@ const NODE: &[Figure<NodeStats>] = &[
 
 const BROKER: &[Figure<BrokerCounters>] = &[
     ("ltq_connections_accepted_total", "Connections taken in.", |c| c.connections_accepted),
-    ("ltq_connections_refused_total", "Connections closed because there were too many.", |c| {
+    ("ltq_connections_refused_total", "Connections refused because there were too many.", |c| {
         c.connections_refused
     }),
     (
         "ltq_connections_refused_by_address_total",
-        "Connections closed because their address had too many.",
+        "Connections refused because their address had too many.",
         |c| c.connections_refused_by_address,
+    ),
+    (
+        "ltq_connections_refused_greeting_total",
+        "Connections refused because too many had said no hello.",
+        |c| c.connections_refused_greeting,
+    ),
+    (
+        "ltq_connections_refused_by_rate_total",
+        "Connections refused because too many came from their address in a short time.",
+        |c| c.connections_refused_by_rate,
+    ),
+    (
+        "ltq_connections_crowded_out_total",
+        "Connections that gave way to others before they had said hello.",
+        |c| c.connections_crowded_out,
     ),
     ("ltq_streams_failed_total", "Streams that ended by a refusal or a cut.", |c| c.streams_failed),
     (
@@ -345,6 +360,8 @@ fn answers(text: &mut String, answers: &Answers) {
 fn limits<S: Store>(text: &mut String, broker: &Broker<S>) {
     let used = broker.in_use();
     figure(text, "ltq_streams", "Streams that are served.", used.streams);
+    let help = "Connections on which no hello was accepted so far, of which there is a limit.";
+    figure(text, "ltq_connections_greeting", help, used.greeting);
     let help = "Bytes of publishes that are not answered, of which there is a limit.";
     figure(text, "ltq_publish_bytes", help, used.publish_bytes);
     let help = "Bytes of half-read frames, of which there is a limit.";

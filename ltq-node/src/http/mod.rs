@@ -18,6 +18,7 @@
 mod body;
 pub(crate) mod error;
 pub(crate) mod exposition;
+mod foreign;
 mod idle;
 mod listener;
 mod metrics;
@@ -49,8 +50,8 @@ use axum::{
     routing::{get, post},
 };
 use ltq_core::{
-    Action, Address, Durability, Grant, Peer, Records, Refusal, RefusalCode, Store, TopicName,
-    model::SequenceRange,
+    Action, Address, Durability, Grant, Networks, Peer, Records, Refusal, RefusalCode, Store,
+    TopicName, model::SequenceRange,
 };
 use tokio::{
     sync::watch,
@@ -84,6 +85,11 @@ pub struct HttpOptions {
     pub metrics_series_max: usize,
     /// Whether `/metrics` is for everybody.
     pub metrics_public: bool,
+    /// Addresses that have no part of their own, such as those of a proxy.
+    pub exempt_addresses: Networks,
+    /// Whether it is served at a loopback address: then a `Host` that others may have is refused where nobody is asked
+    /// for a token.
+    pub at_loopback: bool,
 }
 
 struct Api {
@@ -96,6 +102,7 @@ struct Api {
     places: Places,
     request_timeout: Duration,
     metrics_series_max: usize,
+    at_loopback: bool,
     answers: Answers,
     /// Whether the node is on its way out.
     stopping: watch::Receiver<bool>,
@@ -121,13 +128,15 @@ pub(crate) fn router(
         bodies: BodyBudget::new(options.body_bytes_total_max),
         request_timeout: options.request_timeout,
         metrics_series_max: options.metrics_series_max,
+        at_loopback: options.at_loopback,
         answers: Answers::default(),
         stopping,
     });
     let closed = Router::new()
         .route("/pub", post(publish::publish_one))
         .route("/mpub", post(publish::publish_many))
-        .layer(middleware::from_fn_with_state(api.clone(), authorize));
+        .layer(middleware::from_fn_with_state(api.clone(), authorize))
+        .layer(middleware::from_fn_with_state(api.clone(), keep_pages_out));
     let metrics = Router::new().route("/metrics", get(metrics::show));
     let metrics = match options.metrics_public {
         true => metrics,
@@ -135,6 +144,7 @@ pub(crate) fn router(
             .layer(middleware::from_fn_with_state(api.clone(), administer))
             .layer(middleware::from_fn_with_state(api.clone(), authorize)),
     };
+    let metrics = metrics.layer(middleware::from_fn_with_state(api.clone(), keep_pages_out));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -197,6 +207,16 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
         debug!(%method, path, status = status.as_u16(), code, "an HTTP request was refused");
     }
     answer
+}
+
+/// Refuses what a web page may have had sent, where that would be let in without a token.
+async fn keep_pages_out(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    if !api.reloader.asks()
+        && let Err(foreign) = foreign::check(&request, api.at_loopback)
+    {
+        return foreign.into_response();
+    }
+    next.run(request).await
 }
 
 /// Lets a request in that brings a token, as the broker lets in a hello, and passes on what it may

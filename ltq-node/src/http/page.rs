@@ -20,14 +20,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
 };
-use ltq_core::{Access as _, Action, RefusalCode};
+use ltq_core::{Access as _, Action, Networks, RefusalCode};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     HttpListener, HttpOptions, HttpServer, Places,
     error::ApiError,
     exposition::{figure, head, labels, process},
-    peer_of, token_of,
+    foreign, peer_of, token_of,
 };
 use crate::access::NodeAccess;
 
@@ -61,6 +61,7 @@ struct Page<S> {
     shown: Arc<S>,
     access: Arc<NodeAccess>,
     places: Places,
+    at_loopback: bool,
     stopping: watch::Receiver<bool>,
 }
 
@@ -80,10 +81,13 @@ pub(crate) fn serve<S: Shown>(
         // No request has a body, and there are no series by topic.
         body_bytes_total_max: 0,
         metrics_series_max: 0,
+        exempt_addresses: Networks::default(),
+        at_loopback: listener.local().ip().is_loopback(),
     };
     let places = Places::new(&http);
     let (shown, ended) = (Arc::new(shown), stopping.clone());
-    let page = Page { shown, access, places: places.clone(), stopping };
+    let at_loopback = http.at_loopback;
+    let page = Page { shown, access, places: places.clone(), at_loopback, stopping };
     let local = listener.local();
     let server = HttpServer::new(listener, router(page, listing, is_public), places, &http);
     (local, tokio::spawn(server.run(ended)))
@@ -97,6 +101,7 @@ fn router<S: Shown>(page: Page<S>, listing: MethodRouter<Arc<S>>, is_public: boo
         true => inside,
         false => inside.layer(middleware::from_fn_with_state(page.clone(), administer::<S>)),
     };
+    let inside = inside.layer(middleware::from_fn_with_state(page.clone(), keep_pages_out::<S>));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S>))
@@ -111,6 +116,20 @@ async fn ready<S: Shown>(State(page): State<Arc<Page<S>>>) -> Result<&'static st
         return Err(ApiError::refused(RefusalCode::Stopping, detail));
     }
     page.shown.ready().map(|()| "ready\n")
+}
+
+/// Refuses what a web page may have had sent, where that would be let in without a token.
+async fn keep_pages_out<S: Shown>(
+    State(page): State<Arc<Page<S>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !page.access.asks()
+        && let Err(foreign) = foreign::check(&request, page.at_loopback)
+    {
+        return foreign.into_response();
+    }
+    next.run(request).await
 }
 
 async fn administer<S: Shown>(
@@ -178,11 +197,14 @@ mod tests {
             metrics_public: true,
             body_bytes_total_max: 0,
             metrics_series_max: 0,
+            exempt_addresses: Networks::default(),
+            at_loopback: true,
         };
         let page = Arc::new(Page {
             shown: Arc::new(Held),
             access: Arc::new(NodeAccess::new(&Config::default())),
             places: Places::new(&http),
+            at_loopback: true,
             stopping,
         });
         let said = async || ready(State(page.clone())).await.unwrap_err();

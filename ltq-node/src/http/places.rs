@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ltq_core::Origin;
+use ltq_core::{Networks, Origin};
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -21,13 +21,14 @@ use super::HttpOptions;
 
 /// The places for connections, and how many are taken: shared by a server and who shows its figures.
 ///
-/// Those of one address (of IPv6, one /64) have a part of them at most, so that nobody alone keeps a probe
+/// Those of one address (of IPv6, one /64, and of its /48 three quarters at most) have a part of them at most, so that nobody alone keeps a probe
 /// of health out; this machine's own, which stand for many programs, are not counted so.
 #[derive(Clone, Debug)]
 pub struct Places {
     free: Arc<Semaphore>,
     all: usize,
     of_one: usize,
+    exempt: Networks,
     by_address: Arc<Mutex<BTreeMap<Origin, usize>>>,
     refused: Arc<AtomicU64>,
 }
@@ -48,6 +49,7 @@ impl Places {
             free: Arc::new(Semaphore::new(all)),
             all,
             of_one: options.connections_per_address_max.unwrap_or_else(|| share_of(all)),
+            exempt: options.exempt_addresses.clone(),
             by_address: Arc::default(),
             refused: Arc::default(),
         }
@@ -72,21 +74,23 @@ impl Places {
 
     /// Counts one more of an address. Where that has its share already one of its own has to make `room`; `None`,
     /// counted too, when none does.
-    pub(super) fn share(
-        &self,
-        address: IpAddr,
-        room: impl FnOnce(Origin) -> bool,
-    ) -> Option<Share> {
-        let counted = Origin::of_ip(address);
-        if let Some(address) = counted {
-            let mut by_address = self.by_address.lock();
-            let has = by_address.entry(address).or_default();
-            if *has >= self.of_one && !room(address) {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
-            *has += 1;
+    pub(super) fn share(&self, address: IpAddr, room: impl Fn(Origin) -> bool) -> Option<Share> {
+        let counted = self.exempt.origin_of_ip(address);
+        let scopes = [counted, counted.and_then(Origin::site)];
+        let shares = [self.of_one, Origin::share_of_site(self.of_one, self.all)];
+        let mut by_address = self.by_address.lock();
+        // The first that is full makes room in the other as well.
+        let full = scopes.into_iter().zip(shares).find_map(|(scope, max)| {
+            scope.filter(|scope| by_address.get(scope).is_some_and(|has| *has >= max))
+        });
+        if full.is_some_and(|full| !room(full)) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
+        for scope in scopes.into_iter().flatten() {
+            *by_address.entry(scope).or_default() += 1;
+        }
+        drop(by_address);
         Some(Share { counted, by_address: self.by_address.clone() })
     }
 
@@ -110,12 +114,14 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let Some(address) = self.counted else { return };
+        let scopes = [self.counted, self.counted.and_then(Origin::site)];
         let mut by_address = self.by_address.lock();
-        if let Some(has) = by_address.get_mut(&address) {
-            *has = has.saturating_sub(1);
-            if *has == 0 {
-                by_address.remove(&address);
+        for scope in scopes.into_iter().flatten() {
+            if let Some(has) = by_address.get_mut(&scope) {
+                *has = has.saturating_sub(1);
+                if *has == 0 {
+                    by_address.remove(&scope);
+                }
             }
         }
     }
@@ -138,7 +144,21 @@ mod tests {
             body_bytes_total_max: 0,
             metrics_series_max: 0,
             metrics_public: true,
+            at_loopback: true,
+            exempt_addresses: ["198.51.100.7".parse().unwrap()].into_iter().collect(),
         })
+    }
+
+    #[test]
+    fn promise_9_a_site_has_three_quarters_at_most_and_who_is_named_is_not_counted() {
+        let places = places(8, Some(5));
+        let share = |of: &str| places.share(of.parse().unwrap(), |_| false);
+        let mut held: Vec<_> = (0..8).map_while(|n| share(&format!("2001:db8:1:{n}::1"))).collect();
+        assert_eq!((held.len(), places.refused()), (6, 1));
+        held.push(share("2001:db8:2::1").expect("another site"));
+        held.extend((0..20).map(|_| share("198.51.100.7").expect("it is not counted")));
+        drop(held);
+        assert!(places.by_address.lock().is_empty(), "who has gone is forgotten");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The HTTP server against a broker in memory, over sockets.
 
+mod pages;
 mod ready;
 
 use std::time::Duration;
@@ -69,7 +70,7 @@ async fn ask_with(node: &Node, request: &str, headers: &str, body: impl AsRef<[u
     let body = body.as_ref();
     let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
     let head = format!(
-        "{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        "{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -247,10 +248,10 @@ async fn promise_11_a_stopping_node_is_not_ready_and_answers_what_is_under_way()
     let address = node.http().unwrap();
     // A request whose body is still on its way when the node stops.
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\na";
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\na";
     stream.write_all(head).await.unwrap();
     let mut ready = TcpStream::connect(address).await.unwrap();
-    ready.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    ready.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n").await.unwrap();
     // Both are being read once a later request was answered.
     assert_eq!(ask(&node, "GET /healthz", "").await.status, 200);
     let stopping = tokio::spawn(node.stop());
@@ -457,7 +458,7 @@ async fn promise_10_slow_requests_are_cut_off() {
     .await;
     let begun = Instant::now();
     let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
-    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nabc";
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\nabc";
     stream.write_all(head).await.unwrap();
     let answer = read(stream).await;
     assert_eq!(answer.refusal(), (408, "peer_timeout".to_owned()));
@@ -476,7 +477,7 @@ async fn promise_9_connections_are_bounded_and_the_next_waits_its_turn() {
     let node = node(|config| config.limits.http_connections_max = 1).await;
     // One with a request under way keeps its place.
     let mut first = TcpStream::connect(node.http().unwrap()).await.unwrap();
-    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\
                  content-length: 2\r\n\r\n";
     first.write_all(head).await.unwrap();
     let mut answer = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
@@ -496,7 +497,7 @@ async fn promise_10_connections_that_say_nothing_keep_nobody_out() {
     let node = node(|config| config.limits.http_connections_max = 4).await;
     let mut silent = Vec::new();
     for begun in
-        ["", "GET /hea", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"].iter().cycle().take(60)
+        ["", "GET /hea", "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"].iter().cycle().take(60)
     {
         let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
         stream.write_all(begun.as_bytes()).await.unwrap();
@@ -519,7 +520,7 @@ async fn promise_9_bodies_of_all_requests_together_are_bounded_as_configured() {
     })
     .await;
     let mut first = TcpStream::connect(node.http().unwrap()).await.unwrap();
-    let head = b"POST /mpub?topic=t HTTP/1.1\r\nhost: x\r\ncontent-length: 8192\r\n\r\n";
+    let head = b"POST /mpub?topic=t HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8192\r\n\r\n";
     first.write_all(&[&head[..], &[b'x'; 8000]].concat()).await.unwrap();
     // As soon as that has come, there is no room for more.
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -538,7 +539,7 @@ async fn promise_9_bodies_of_all_requests_together_are_bounded_as_configured() {
 async fn promise_11_a_stop_takes_no_longer_than_it_may() {
     let node = node(|config| config.stop_timeout = Period(Duration::from_millis(300))).await;
     let mut stream = TcpStream::connect(node.http().unwrap()).await.unwrap();
-    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\
+    let head = b"POST /pub?topic=t HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\
                  content-length: 2\r\n\r\n";
     stream.write_all(head).await.unwrap();
     // The request is under way, and never comes to its end.

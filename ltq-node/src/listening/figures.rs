@@ -86,12 +86,13 @@ impl ListenFigures {
 
 /// Those that there are for every scheme.
 #[cfg(any(feature = "tls", feature = "quic"))]
-fn of(scheme: &'static str, failures: HandshakeFailures) -> [(&'static str, &'static str, u64); 4] {
-    let HandshakeFailures { refused, lost, timed_out, crowded_out, .. } = failures;
+fn of(scheme: &'static str, failures: HandshakeFailures) -> [(&'static str, &'static str, u64); 5] {
+    let HandshakeFailures { refused, lost, timed_out, crowded_out, too_fast, .. } = failures;
     [
         (scheme, "refused", refused),
         (scheme, "lost", lost),
         (scheme, "timed_out", timed_out),
         (scheme, "crowded_out", crowded_out),
+        (scheme, "too_fast", too_fast),
     ]
 }

@@ -84,6 +84,7 @@ impl RegistryNode {
     /// # Errors
     /// A [`RegistryError`]; then nothing is left running.
     pub async fn start(config: &RegistryConfig) -> Result<Self, RegistryError> {
+        config.as_node().warn_of_bare_tokens();
         let shared = config.as_node();
         let wires = Wires::new(&shared)?;
         let mut listeners = Vec::with_capacity(config.listen.len());

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ltq_core::Networks;
 use quinn::{
     TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig},
@@ -71,6 +72,12 @@ pub struct QuicOptions {
     /// How many of them one address has at most, this machine's own aside, by the same rule; at least 1.
     /// Default `None`: a quarter of them.
     pub handshakes_per_address_max: Option<usize>,
+    /// How many handshakes begin in a second from one address, this machine's own aside; ten times as many may at once.
+    /// From half of that on a
+    /// client has to prove first that its address is its own, and one more is not answered, so that it tries again. At least 1; default 200.
+    pub handshakes_per_second_max: u32,
+    /// Addresses that no limit by address counts, such as those of a proxy. Default: none.
+    pub exempt_addresses: Networks,
 }
 
 impl Default for QuicOptions {
@@ -91,6 +98,8 @@ impl Default for QuicOptions {
             handshake_timeout: Duration::from_secs(5),
             handshakes_max: 256,
             handshakes_per_address_max: None,
+            handshakes_per_second_max: 200,
+            exempt_addresses: Networks::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use ltq_core::Origin;
+use ltq_core::{Networks, Origin};
 use parking_lot::Mutex;
 use quinn::VarInt;
 
@@ -27,6 +27,8 @@ pub(super) struct Windows {
     bytes_max: u64,
     /// What connections of one address may have of it.
     share: u64,
+    /// Addresses that have none.
+    exempt: Networks,
     /// Connections that got smaller ones than they would have had.
     narrowed: AtomicU64,
     state: Mutex<State>,
@@ -81,11 +83,16 @@ impl State {
 }
 
 impl Windows {
-    /// An address has a quarter of it where `share` says nothing else.
+    #[cfg(test)]
     pub(super) fn new(bytes_max: u64, share: Option<u64>) -> Arc<Self> {
+        Self::exempting(bytes_max, share, Networks::default())
+    }
+
+    /// An address has a quarter of it where `share` says nothing else, and is not counted where it is `exempt`.
+    pub(super) fn exempting(bytes_max: u64, share: Option<u64>, exempt: Networks) -> Arc<Self> {
         let share = share.unwrap_or(bytes_max / 4);
         let state = Mutex::default();
-        Arc::new(Self { bytes_max, share, narrowed: AtomicU64::new(0), state })
+        Arc::new(Self { bytes_max, share, exempt, narrowed: AtomicU64::new(0), state })
     }
 
     /// How many connections got smaller windows than they would have had.
@@ -106,7 +113,7 @@ impl Windows {
     /// For a connection that begins. Whoever made its address up must not leave nothing to those who did
     /// not: without proof it is of half of what there is.
     pub(super) fn promise(self: &Arc<Self>, from: IpAddr, wanted: Wanted, proved: bool) -> Promise {
-        let from = Origin::of_ip(from);
+        let from = self.exempt.origin_of_ip(from);
         let mut state = self.state.lock();
         let mut left = self.left(&state, from);
         let receive = wanted.receive.min(eighth(left));

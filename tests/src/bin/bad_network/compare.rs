@@ -324,6 +324,6 @@ fn latency(report: &Value) -> String {
 
 /// What both sides go by over QUIC.
 const CONTROL: &str = "LTQ_QUIC_CONGESTION";
-const TOKEN: &str = "of the test";
+const TOKEN: &str = "of the whole test";
 /// More than the warm-up.
 const PUBLISHED_SECONDS: u64 = 3;

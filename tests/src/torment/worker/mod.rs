@@ -290,7 +290,7 @@ pub(super) const FLEETING: &str = "memory";
 /// How long a publish may take in all.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// What every node asks for.
-pub(super) const TOKEN: &str = "of the torment";
+pub(super) const TOKEN: &str = "of all the torment";
 /// What is consumed. The bridge has a channel of its own.
 pub(super) const CHANNEL: &str = "work";
 /// How many messages a consumer may hold.
