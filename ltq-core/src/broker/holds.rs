@@ -20,10 +20,12 @@ pub(super) enum Hold {
     Streams,
     UnknownStreams,
     OpeningStreams,
+    Surveys,
+    TopicLists,
 }
 
 impl Hold {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::PublishBytes,
         Self::PublishBytesPerConnection,
         Self::PublishBytesPerAddress,
@@ -39,6 +41,8 @@ impl Hold {
         Self::Streams,
         Self::UnknownStreams,
         Self::OpeningStreams,
+        Self::Surveys,
+        Self::TopicLists,
     ];
 
     /// The setting.
@@ -59,6 +63,8 @@ impl Hold {
             Self::Streams => "streams_max",
             Self::UnknownStreams => "unknown_streams_max",
             Self::OpeningStreams => "opening_streams_max",
+            Self::Surveys => "surveys_max",
+            Self::TopicLists => "topic_lists_max",
         }
     }
 }

@@ -10,8 +10,10 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
+    answers::Answer,
     holds::Hold,
     inbox::{Entry, Inbox},
+    replies,
     together::Together,
     turns::{Held, Turns},
 };
@@ -26,8 +28,24 @@ pub(super) enum Outgoing {
     Reply(Reply),
     /// What the session itself says; it changes nothing of what is open.
     Own(Reply),
+    /// To an operator's request.
+    Answer(Box<Answer>),
     /// The node stops: nothing follows.
     Closing,
+}
+
+impl Outgoing {
+    /// What it holds until it is encoded, if it is an answer. Those to operators' requests count by themselves what
+    /// they hold beside this.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Delivery(..) | Self::Closing => 0,
+            Self::Reply(reply) | Self::Own(reply) => {
+                size_of::<Self>() + replies::heap_bytes(reply)
+            }
+            Self::Answer(_) => size_of::<Self>() + size_of::<Answer>(),
+        }
+    }
 }
 
 /// The one way to a session. Topics add to it without waiting; what they may add is bounded by

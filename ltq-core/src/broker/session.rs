@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tracing::debug;
 
 use super::{
+    answers::Answer,
     budget::Partial,
     greeting,
     handles::Handles,
@@ -258,15 +259,13 @@ impl Session {
                         continue;
                     }
                 }
-                Outgoing::Own(_) => {}
+                Outgoing::Own(_) | Outgoing::Answer(_) => {}
                 Outgoing::Closing => {
                     let refusal = Refusal::new(RefusalCode::Stopping, "the node is stopping");
                     return Err(refusal.into());
                 }
             }
-            if !matches!(outgoing, Outgoing::Delivery(..)) {
-                self.handles.unread().waits();
-            }
+            self.handles.unread().waits(outgoing.held_bytes());
             self.outgoing.push_back(outgoing);
         }
         self.handles.heard();
@@ -274,25 +273,36 @@ impl Session {
     }
 
     fn write_out(&mut self, outgoing: Outgoing) {
+        let held = outgoing.held_bytes();
         match outgoing {
             Outgoing::Delivery(handle, Delivery { first_tag, attempt, batch }) => {
                 self.outgoing_bytes -= batch.records.byte_len();
                 encode(&Frame::Deliver { handle, first_tag, attempt, batch }, &mut self.write);
             }
-            Outgoing::Reply(reply) | Outgoing::Own(reply) => {
-                let frame_bytes_max = match self.state {
-                    State::Greeting => FRAME_BYTES_MIN,
-                    State::Open { frame_bytes_max } => frame_bytes_max,
-                };
-                if let Some(refusal) = replies::refusal_of(&reply) {
-                    self.shared.refusals.count(refusal);
-                }
-                let before = self.write.len();
-                replies::write(reply, frame_bytes_max, &mut self.write);
-                self.handles.unread().says(self.write.len() - before, self.write.len());
+            Outgoing::Reply(reply) | Outgoing::Own(reply) => self.say(reply, held),
+            Outgoing::Answer(answer) => {
+                let Answer { request, result, asked } = *answer;
+                self.say(Reply::Admin { request, result }, held);
+                // What is encoded counts before what it was made of does no more: it may be as much.
+                self.handles.unread().count();
+                drop(asked);
             }
             Outgoing::Closing => {}
         }
+    }
+
+    /// Encodes what held so much until now.
+    fn say(&mut self, reply: Reply, held: usize) {
+        let frame_bytes_max = match self.state {
+            State::Greeting => FRAME_BYTES_MIN,
+            State::Open { frame_bytes_max } => frame_bytes_max,
+        };
+        if let Some(refusal) = replies::refusal_of(&reply) {
+            self.shared.refusals.count(refusal);
+        }
+        let before = self.write.len();
+        replies::write(reply, frame_bytes_max, &mut self.write);
+        self.handles.unread().says(held, self.write.len() - before, self.write.len());
     }
 
     /// Encodes all answers that were heard, and no delivery.
@@ -305,7 +315,7 @@ impl Session {
         for mut outgoing in std::mem::take(&mut self.heard) {
             let is_answer = match &mut outgoing {
                 Outgoing::Reply(reply) => self.handles.replied(reply).is_ok(),
-                Outgoing::Own(_) => true,
+                Outgoing::Own(_) | Outgoing::Answer(_) => true,
                 Outgoing::Delivery(..) | Outgoing::Closing => false,
             };
             if is_answer {

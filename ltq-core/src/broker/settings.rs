@@ -80,6 +80,12 @@ pub struct BrokerSettings {
     /// The most requests of operators that one connection has unanswered, on all of its streams.
     /// Default: 16.
     pub requests_max: u32,
+    /// How many requests that look at all topics or all channels of one are carried out at a time, for those who may
+    /// administer, and for metrics; more wait, and metrics go first. Default: 2.
+    pub surveys_max: usize,
+    /// The same of lists of topics, which everybody may ask for: those who may administer the node go first, others
+    /// by turns of their addresses and connections. Default: 1.
+    pub topic_lists_max: usize,
     /// The most entries in what one topic has still to hear; beyond it streams that use the topic are
     /// not read from. An entry is what one frame asks for, or eight settlements of one. Default: 8,192.
     pub inbox_entries_max: usize,
@@ -170,6 +176,8 @@ impl fmt::Debug for BrokerSettings {
             lockout_max,
             addresses_known_max,
             requests_max,
+            surveys_max,
+            topic_lists_max,
             inbox_entries_max,
             answer_bytes_max,
             answer_bytes_per_connection_max,
@@ -212,6 +220,8 @@ impl fmt::Debug for BrokerSettings {
             .field("lockout_max", lockout_max)
             .field("addresses_known_max", addresses_known_max)
             .field("requests_max", requests_max)
+            .field("surveys_max", surveys_max)
+            .field("topic_lists_max", topic_lists_max)
             .field("inbox_entries_max", inbox_entries_max)
             .field("answer_bytes_max", answer_bytes_max)
             .field("answer_bytes_per_connection_max", answer_bytes_per_connection_max)
@@ -260,6 +270,8 @@ impl Default for BrokerSettings {
             lockout_max: Duration::from_secs(60),
             addresses_known_max: 4096,
             requests_max: 16,
+            surveys_max: 2,
+            topic_lists_max: 1,
             inbox_entries_max: 8192,
             answer_bytes_max: 256 << 10,
             answer_bytes_per_connection_max: None,
@@ -436,6 +448,8 @@ impl BrokerSettings {
         for (setting, value, range) in [
             ("addresses_known_max", self.addresses_known_max, 1..=COUNT_CEILING),
             ("requests_max", self.requests_max as usize, 1..=COUNT_CEILING),
+            ("surveys_max", self.surveys_max, 1..=COUNT_CEILING),
+            ("topic_lists_max", self.topic_lists_max, 1..=COUNT_CEILING),
             ("handles_total_max", self.handles_total_max, 1..=COUNT_CEILING),
             ("handles_per_address_max", self.handles_per_address(), 1..=COUNT_CEILING),
             ("inbox_entries_max", self.inbox_entries_max, 1..=COUNT_CEILING),
