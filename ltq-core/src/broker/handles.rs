@@ -359,9 +359,7 @@ impl Handles {
         let requesting = self.requesting.get_or_insert_default();
         while requesting.try_join_next().is_some() {}
         let asked_for = (request, action);
-        requesting.spawn(inherit(answers::answer(
-            shared, outbox, asked, asking, asked_for, sight,
-        )));
+        requesting.spawn(inherit(answers::answer(shared, outbox, asked, asking, asked_for, sight)));
     }
 
     /// Notes what a topic says about the handles, in the client's numbers from then on. An error

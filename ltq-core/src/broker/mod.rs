@@ -20,6 +20,7 @@ mod holds;
 mod inbox;
 mod outbox;
 mod outstanding;
+mod pace;
 mod patience;
 mod places;
 mod producers;

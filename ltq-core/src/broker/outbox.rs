@@ -40,9 +40,7 @@ impl Outgoing {
     pub(super) fn held_bytes(&self) -> usize {
         match self {
             Self::Delivery(..) | Self::Closing => 0,
-            Self::Reply(reply) | Self::Own(reply) => {
-                size_of::<Self>() + replies::heap_bytes(reply)
-            }
+            Self::Reply(reply) | Self::Own(reply) => size_of::<Self>() + replies::heap_bytes(reply),
             Self::Answer(_) => size_of::<Self>() + size_of::<Answer>(),
         }
     }
@@ -53,7 +51,7 @@ impl Outgoing {
 /// each of them, and what they had no room for they are told of when there is some again.
 ///
 /// There is room while no more than `delivery_bytes_max` wait for the session; and in a crowd, when
-/// all sessions together have more waiting than the broker is to keep, while nothing waits for any
+/// all sessions together, or those of its address, have more waiting than the broker is to keep, while nothing waits for any
 /// stream of its connection. So a session that reads gets one run after another even then, and its
 /// consumers take [`Turns`].
 #[derive(Debug)]
@@ -119,7 +117,8 @@ impl Outbox {
         let admitted = has_room && self.together.admit(self, own, bytes);
         if !admitted {
             self.together.held_back(match has_room {
-                true => Hold::DeliveryBytesTotal,
+                // Which may be over by now.
+                true => self.together.crowd().unwrap_or(Hold::DeliveryBytesTotal),
                 false => Hold::DeliveryBytes,
             });
             state.turns.refuse(inbox, consumer);

@@ -1,7 +1,8 @@
 //! Replies as the frames that tell them.
 
 use crate::{
-    AdminResponse, ChannelStats, HeldUp, Limit, NodeStats, Refusal, TagRange, TopicName, TopicStats,
+    AdminResponse, ChannelStats, HeldUp, Limit, NodeStats, Refusal, TagRange, TopicName,
+    TopicStats,
     model::{Reply, SequenceRange},
     protocol::{Frame, WriteQueue, encode},
 };
@@ -89,7 +90,8 @@ pub(super) fn answer_bytes(result: &Result<AdminResponse, Refusal>) -> usize {
 }
 
 fn topic_bytes(stats: &TopicStats) -> usize {
-    let channel = |channel: &ChannelStats| size_of::<ChannelStats>() + channel.channel.as_str().len();
+    let channel =
+        |channel: &ChannelStats| size_of::<ChannelStats>() + channel.channel.as_str().len();
     let channels = stats.channels.iter().map(channel).sum::<usize>();
     size_of::<TopicStats>() + stats.topic.as_str().len() + channels
 }

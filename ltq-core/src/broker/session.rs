@@ -26,6 +26,7 @@ use super::{
     handles::Handles,
     holds::Hold,
     outbox::{Outbox, Outgoing},
+    pace::Pace,
     refuse::undecodable,
     replies,
     shared::Shared,
@@ -125,6 +126,7 @@ struct Session {
     tick: Pin<Box<Sleep>>,
     heartbeat: Duration,
     watch: Watch,
+    pace: Pace,
 }
 
 /// The memory that is being read into.
@@ -172,6 +174,7 @@ impl Session {
             tick: Box::pin(sleep(settings.hello_timeout)),
             heartbeat: settings.heartbeat,
             watch: Watch::new(),
+            pace: Pace::default(),
             shared,
         }
     }
@@ -224,6 +227,7 @@ impl Session {
             if self.write.len() < before {
                 progress = true;
                 self.handles.unread().sent(before - self.write.len());
+                self.pace.sent(before - self.write.len());
                 self.watch.sent();
                 self.release();
             }
@@ -483,10 +487,9 @@ impl Session {
         }
         self.handles.standing().check()?;
         self.outbox.nudge();
-        let (waited, most) =
-            (self.handles.unread().waited(), settings.stall_timeout * ANSWERS_WAIT_STALLS);
-        if waited >= most {
-            let detail = format!("answers were not read to their end for {most:?}");
+        let (stretch, most) = (settings.answer_bytes_max, settings.slow_read_timeout());
+        if self.pace.behind(self.write.len(), stretch) >= most {
+            let detail = format!("less than {stretch} bytes of what waits were read in {most:?}");
             return Err(Refusal::new(RefusalCode::PeerTimeout, detail));
         }
         let nonce = self.watch.tick(self.heartbeat, settings.stall_timeout)?;
@@ -572,9 +575,6 @@ const TURNS_MAX: usize = 16;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// The most that one read takes: beyond it larger reads save no more system calls worth having.
 const READ_BYTES_MAX: usize = 256 << 10;
-/// How many times the `stall_timeout` answers may wait that are read a few bytes at a time. A stream's
-/// share of them, and a run of messages before it, is read in that by a line of 40 kbit/s.
-const ANSWERS_WAIT_STALLS: u32 = 10;
 /// How long a goodbye may take.
 const PART_TIMEOUT: Duration = Duration::from_secs(2);
 /// Room for this many entries is kept while the session rests.

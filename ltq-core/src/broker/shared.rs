@@ -28,7 +28,8 @@ use super::{
     topic_task,
 };
 use crate::{
-    AdminRequest, Environment, Grant, Limit, Origin, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
+    AdminRequest, Environment, Grant, Limit, Origin, Peer, Refusal, RefusalCode, Store, TopicName,
+    TopicSettings,
     model::{Event, ModelSettings, SessionId, Topic},
     process::inherit,
     protocol::InstanceId,

@@ -190,12 +190,7 @@ impl<K: Copy + Ord, Q: Default> Rounds<K, Q> {
     }
 
     /// Takes something out of a queue, which goes if it is empty.
-    fn leave(
-        &mut self,
-        key: K,
-        take: impl FnOnce(&mut Q),
-        is_empty: impl FnOnce(&Q) -> bool,
-    ) {
+    fn leave(&mut self, key: K, take: impl FnOnce(&mut Q), is_empty: impl FnOnce(&Q) -> bool) {
         let Some((turn, queue)) = self.queues.get_mut(&key) else { return };
         take(queue);
         if is_empty(queue) {

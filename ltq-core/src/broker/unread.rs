@@ -1,8 +1,6 @@
 //! Answers that a stream's peer has not read.
 
-use std::{collections::VecDeque, mem, sync::Arc, task::Context, time::Duration};
-
-use tokio::time::Instant;
+use std::{collections::VecDeque, mem, sync::Arc, task::Context};
 
 use super::{answers::Place, holds::Hold, together::Together};
 
@@ -21,8 +19,6 @@ pub(super) struct Unread {
     rows: VecDeque<(u64, usize)>,
     /// Bytes of all of them.
     encoded: usize,
-    /// Up to which byte its peer is to read, and since when.
-    mark: Option<(u64, Instant)>,
     place: Place,
 }
 
@@ -36,7 +32,6 @@ impl Unread {
             sent: 0,
             rows: VecDeque::new(),
             encoded: 0,
-            mark: None,
         }
     }
 
@@ -79,18 +74,6 @@ impl Unread {
         }
         if self.rows.capacity() > ROWS_KEPT {
             self.rows = VecDeque::new();
-        }
-    }
-
-    /// For how long answers have waited to be read, about: looked at once in a while. A peer that reads a
-    /// few bytes now and then is not one that reads nothing, and still keeps what waits for it.
-    pub(super) fn waited(&mut self) -> Duration {
-        match (self.mark, self.rows.back()) {
-            (Some((at, since)), Some(_)) if self.sent < at => since.elapsed(),
-            (_, last) => {
-                self.mark = last.map(|(end, _)| (*end, Instant::now()));
-                Duration::ZERO
-            }
         }
     }
 
@@ -177,28 +160,6 @@ mod tests {
         unread.sent(24);
         unread.count();
         assert_eq!((together.answers.used(), unread.rows.len()), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn promise_10_answers_that_are_read_by_drops_wait_however_often_a_few_bytes_are_taken() {
-        let mut unread = Unread::new(Together::of(Arc::new(Budget::new(0))));
-        unread.said(1_000, 1_000);
-        assert_eq!(unread.waited(), Duration::ZERO);
-        for seconds in 1..100 {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            unread.sent(9);
-            // What is added later is not what has waited.
-            unread.said(9, 1_000);
-            assert_eq!(unread.waited(), Duration::from_secs(seconds));
-        }
-        unread.sent(1_000 - 9 * 99);
-        assert_eq!(unread.waited(), Duration::ZERO, "what was there first is read");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(unread.waited(), Duration::from_secs(1));
-        unread.sent(9 * 99);
-        assert_eq!(unread.waited(), Duration::ZERO);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(unread.waited(), Duration::ZERO, "there is nothing");
     }
 
     #[tokio::test(start_paused = true)]

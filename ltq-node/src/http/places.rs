@@ -30,6 +30,7 @@ pub struct Places {
     of_one: usize,
     by_address: Arc<Mutex<BTreeMap<Origin, usize>>>,
     refused: Arc<AtomicU64>,
+    gave_way: Arc<AtomicU64>,
 }
 
 /// One of the connections of an address.
@@ -50,6 +51,7 @@ impl Places {
             of_one: options.connections_per_address_max.unwrap_or_else(|| share_of(all)),
             by_address: Arc::default(),
             refused: Arc::default(),
+            gave_way: Arc::default(),
         }
     }
 
@@ -70,6 +72,18 @@ impl Places {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// How many connections without a request were closed for others.
+    #[must_use]
+    pub fn gave_way(&self) -> u64 {
+        self.gave_way.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether one was.
+    pub(super) fn made(&self, room: bool) -> bool {
+        self.gave_way.fetch_add(u64::from(room), Ordering::Relaxed);
+        room
+    }
+
     /// Counts one more of an address. Where that has its share already one of its own has to make `room`; `None`,
     /// counted too, when none does.
     pub(super) fn share(
@@ -81,7 +95,7 @@ impl Places {
         if let Some(address) = counted {
             let mut by_address = self.by_address.lock();
             let has = by_address.entry(address).or_default();
-            if *has >= self.of_one && !room(address) {
+            if *has >= self.of_one && !self.made(room(address)) {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
