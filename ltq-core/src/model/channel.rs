@@ -199,11 +199,11 @@ impl Channel {
         if self.paused || self.consumers.willing() == 0 {
             return planned;
         }
-        self.is_full &= self.runs() >= p.settings.channel_runs_max;
         // Shares are made once, of all that is ready, so that a burst is split evenly.
         let share = (ready / self.consumers.willing() as u64)
             .clamp(1, p.settings.run_messages_max.max(1) as u64);
         let mut drained = false;
+        self.is_full &= self.runs() >= p.settings.channel_runs_max;
         while self.consumers.willing() > 0 {
             let Some((stretch, attempts)) = self.next_stretch(p) else {
                 planned.hungry = self.cursor == p.end;
