@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ltq_core::{
-    AdminRequest, AdminResponse, BrokerSettings, RefusalCode, TopicName, protocol::Frame,
+    Address, AdminRequest, AdminResponse, BrokerSettings, Connection, RefusalCode, TopicName,
+    Transport, protocol::Frame,
 };
 use ltq_tests::{Local, RawPeer, Served};
+use ltq_transport::InProcess;
 use tokio::time::timeout;
 
 const KIB: usize = 1 << 10;
@@ -89,20 +91,17 @@ async fn promise_10_lists_of_topics_that_are_not_read_count_what_they_hold_and_a
     assert_eq!(local.broker.in_use().answer_bytes, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn promise_10_a_request_keeps_its_place_until_its_answer_is_encoded() {
-    let settings =
-        BrokerSettings { answer_bytes_max: 4 * KIB, requests_max: 4, ..Served::settings() };
-    let local = with_topics(settings).await;
-    let mut peer = local.peer().await;
-    // One after the other, as what is asked while four are still to be made is refused in any case.
-    for _ in 0..12 {
-        ask(&mut peer, 1).await;
-        settle().await;
-    }
-    // The link takes four, one is encoded, and four wait for that.
+/// A stream whose hello is accepted.
+async fn stream(connection: &dyn Connection) -> RawPeer {
+    let mut peer = RawPeer::over(connection.open_stream().await.expect("a stream"));
+    peer.greet(RawPeer::hello()).await;
+    peer
+}
+
+/// How many of so many answers are lists, and how many say that there were too many requests.
+async fn answered(peer: &mut RawPeer, count: u32) -> (u32, u32) {
     let mut answers = (0, 0);
-    for _ in 0..12 {
+    for _ in 0..count {
         match peer.next().await {
             Some(Frame::AdminAnswered { result: Ok(_), .. }) => answers.0 += 1,
             Some(Frame::AdminAnswered { result: Err(refusal), .. }) => {
@@ -112,12 +111,39 @@ async fn promise_10_a_request_keeps_its_place_until_its_answer_is_encoded() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(answers, (9, 3));
-    // All are read: there is room again, and who goes leaves nothing behind.
-    ask(&mut peer, 12).await;
+    answers
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_a_request_keeps_its_place_until_its_answer_is_encoded() {
+    let settings =
+        BrokerSettings { answer_bytes_max: 4 * KIB, requests_max: 8, ..Served::settings() };
+    let local =
+        with_topics(BrokerSettings { answer_bytes_per_connection_max: Some(64 << 20), ..settings })
+            .await;
+    let (transport, address) = (InProcess::multiplexed(), Address::new("in-process", "many"));
+    let (listener, serving) = (transport.listen(&address).await.expect("it"), local.broker.clone());
+    tokio::spawn(async move { serving.serve(listener).await });
+    let connection = transport.connect(&address).await.expect("a connection");
+    // The link takes some lists, one is encoded, and the others wait for that.
+    let mut lazy = stream(&*connection).await;
+    ask(&mut lazy, 8).await;
     settle().await;
-    drop(peer);
+    let mut other = stream(&*connection).await;
+    ask(&mut other, 8).await;
+    let (lists, refused) = answered(&mut other, 8).await;
+    assert!(lists >= 1 && refused >= 2, "{lists} lists, {refused} refusals");
+    // When these are read, all places are free.
+    assert_eq!(answered(&mut lazy, 8).await, (8, 0));
+    ask(&mut other, 8).await;
+    assert_eq!(answered(&mut other, 8).await, (8, 0));
+    // Who goes leaves nothing behind.
+    ask(&mut lazy, 8).await;
     settle().await;
-    let held = local.broker.in_use();
-    assert_eq!(held.answer_bytes, 0, "who is gone holds nothing");
+    drop((lazy, other, connection));
+    settle().await;
+    assert_eq!(local.broker.in_use().answer_bytes, 0);
+    let mut last = local.peer().await;
+    ask(&mut last, 8).await;
+    assert_eq!(answered(&mut last, 8).await, (8, 0));
 }
