@@ -127,6 +127,13 @@ impl RawPeer {
         }
     }
 
+    /// Reads so many bytes at most, without a look at what they are. How many: 0 at the end of the stream.
+    pub async fn read(&mut self, most: usize) -> usize {
+        let Self { stream, buffer, .. } = self;
+        buffer.clear();
+        poll_fn(|context| stream.recv.poll_recv(context, buffer, most)).await.unwrap_or(0)
+    }
+
     /// Reads until the broker says goodbye with this code, and then ends the stream.
     pub async fn expect_goodbye(&mut self, code: RefusalCode) -> String {
         loop {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use ltq_core::{
-    AdminRequest, Broker, BrokerSettings, Credit, Limit, Message, Records, RefusalCode, Store,
-    TopicName, model::ModelSettings, protocol::Frame,
+    AdminRequest, Broker, BrokerSettings, Credit, Limit, Message, Records, RefusalCode, Settlement,
+    Store, Tag, TagRange, TopicName, Verdict, model::ModelSettings, protocol::Frame,
 };
 use ltq_store::MemoryStore;
 use ltq_tests::{Gated, Local, RawPeer, Served, bytes_of};
@@ -191,5 +191,91 @@ async fn promise_9_inbox_entries_max_holds_sessions_back_until_the_topic_has_hea
         }
         let held = held_back(&local.broker, "inbox_entries_max");
         assert_eq!(held > 0, is_held, "{inbox_entries_max}: {held}");
+    }
+}
+
+/// Of a broker with 60 messages of 60 KiB for a consumer that reads so many bytes each ten seconds, an hour long: after
+/// how many of these it was cut off.
+async fn cut_off_after(local: &Local, bytes: usize) -> Option<u64> {
+    let mut producer = local.peer().await;
+    producer.open_producer(1, "t").await;
+    for sequence in 1..=60 {
+        producer.send(publish(sequence, 60 * KIB)).await;
+        assert!(matches!(producer.next().await, Some(Frame::Confirmed { .. })));
+    }
+    drop(producer);
+    let mut slow = local.peer().await;
+    slow.send(RawPeer::subscribe(1, "t", "c", CREDIT)).await;
+    for round in 1..=360 {
+        sleep(Duration::from_secs(10)).await;
+        if local.broker.in_use().streams == 0 {
+            return Some(round);
+        }
+        slow.read(bytes).await;
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_who_reads_messages_by_drops_is_cut_off_and_they_are_given_back() {
+    for (slow_read_stalls, rounds) in [(10, 30..=35), (2, 6..=11)] {
+        let settings = BrokerSettings { slow_read_stalls, ..small() };
+        let local = Local::start(settings).await;
+        let cut = cut_off_after(&local, 1_000).await;
+        assert!(cut.is_some_and(|cut| rounds.contains(&cut)), "{cut:?}");
+        let told = local.broker.refusals().into_iter().find(|(_, count)| *count > 0);
+        assert_eq!(told, Some((RefusalCode::PeerTimeout, 1)));
+        assert_eq!(local.broker.in_use().delivery_bytes, 0);
+        // What it had is others' at once.
+        let mut next = local.peer().await;
+        next.send(RawPeer::subscribe(1, "t", "c", CREDIT)).await;
+        let mut got = 0;
+        while got < 60 {
+            let answer = timeout(Duration::from_secs(1), next.next()).await.expect("at once");
+            if let Some(Frame::Deliver { batch, .. }) = answer {
+                got += batch.records.count();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_messages_over_a_slow_line_is_not_cut_off() {
+    // 256 KiB in less than five minutes, which runs of 1 MiB would take four times as long for.
+    let model = ModelSettings { run_bytes_max: MIB, ..ModelSettings::default() };
+    let settings = BrokerSettings { model, frame_bytes_max: 2 << 20, ..small() };
+    let local = Local::start(settings).await;
+    assert_eq!(cut_off_after(&local, 10 * KIB).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_9_channel_runs_max_is_counted_when_it_is_reached() {
+    let model = ModelSettings { channel_runs_max: 8, ..ModelSettings::default() };
+    let local = Local::start(BrokerSettings { model, ..Served::settings() }).await;
+    let mut peer = local.peer().await;
+    peer.open_producer(1, "t").await;
+    let bodies = [[7_u8].as_slice(); 40];
+    peer.publish(1, 1, &bodies).await;
+    peer.send(RawPeer::subscribe(1, "t", "c", CREDIT)).await;
+    while !matches!(peer.next().await, Some(Frame::Deliver { .. })) {}
+    let reached = || held_back(&local.broker, "channel_runs_max");
+    for round in 1..=3 {
+        assert_eq!(reached(), round - 1);
+        // Every second one of so many is settled: what is new waits until the rest is.
+        let first = 1 + 40 * (round - 1);
+        let odd = |tag| Settlement {
+            tags: TagRange { first: Tag(tag), last: Tag(tag) },
+            verdict: Verdict::Ack,
+        };
+        let settlements = (first..first + 40).step_by(2).map(odd).collect();
+        peer.send(Frame::Settle { handle: 1, request: 1, settlements }).await;
+        while !matches!(peer.next().await, Some(Frame::Settled { .. })) {}
+        let _confirmed = peer.publish(1, 40 * round + 1, &bodies).await;
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(reached(), round, "and it is counted once");
+        let rest = TagRange { first: Tag(first), last: Tag(first + 39) };
+        let settlements = vec![Settlement { tags: rest, verdict: Verdict::Ack }];
+        peer.send(Frame::Settle { handle: 1, request: 2, settlements }).await;
+        while !matches!(peer.next().await, Some(Frame::Deliver { .. })) {}
     }
 }

@@ -14,18 +14,14 @@ use crate::{
     model::{Event, Reply, RequestId, SessionId, TopicAction},
 };
 
-/// Does what an operator asks.
+/// Does what an operator asks, whose [turn](Shared::surveys_for) it is.
 pub(super) async fn perform(
     shared: &Arc<Shared>,
     request: AdminRequest,
 ) -> Result<AdminResponse, Refusal> {
     let auto = shared.settings.auto_create_topics;
     match request {
-        AdminRequest::ListTopics => {
-            // Whoever is let in may ask, and it takes a moment of what every opening waits for.
-            let _turn = shared.surveys.acquire().await;
-            Ok(AdminResponse::Topics(shared.topic_names()))
-        }
+        AdminRequest::ListTopics => Ok(AdminResponse::Topics(shared.topic_names())),
         AdminRequest::CreateTopic { topic, options } => {
             let wanted = options.apply(shared.settings.topic);
             check(&topic, wanted.retention)?;
@@ -69,8 +65,6 @@ pub(super) async fn perform(
 
 /// Everything's figures. Topics that end meanwhile are left out.
 pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
-    // It is never closed; and if it were, nothing would be wrong but the order.
-    let _turn = shared.surveys.acquire().await;
     let outbox = shared.outbox();
     let asked = |inbox: Arc<Inbox>| inbox.push(Entry::Show(outbox.clone())).is_ok();
     let mut open = shared.inboxes().into_iter().map(asked).filter(|asked| *asked).count();

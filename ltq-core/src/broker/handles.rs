@@ -7,7 +7,7 @@ use foldhash::{HashMap, HashMapExt};
 use tokio::task::JoinSet;
 
 use super::{
-    admin,
+    answers::{self, Asked},
     gathering::Gathering,
     holds::Hold,
     inbox::{Entry, Inbox},
@@ -18,6 +18,7 @@ use super::{
     room::Room,
     shared::Shared,
     standing::Standing,
+    surveys::Asking,
     unread::Unread,
 };
 use crate::{
@@ -46,8 +47,7 @@ pub(super) struct Handles {
     gathering: Option<Gathering>,
     producers: Producers,
     subscriptions: HashMap<u32, Subscription>,
-    /// Operators' requests that are not answered, and the tasks that see to them.
-    requests: u32,
+    /// The tasks that see to operators' requests.
     requesting: Option<Box<JoinSet<()>>>,
     room: Room,
     /// Replies of the session's own were added to the outbox.
@@ -91,7 +91,6 @@ impl Handles {
             gathering: None,
             producers: Producers::default(),
             subscriptions: HashMap::new(),
-            requests: 0,
             requesting: None,
             spoke: false,
         }
@@ -341,21 +340,23 @@ impl Handles {
 
     fn admin(&mut self, request: u32, action: crate::AdminRequest) {
         let permitted = self.standing.permit_request(&action);
-        if let Err(refusal) = permitted.and_then(|()| self.standing.open().take(Kind::Request)) {
-            self.standing.futile("an operator's request that was refused");
-            self.reply(Reply::Admin { request, result: Err(refusal) });
-            return;
-        }
+        let together = self.outbox.together();
+        let asked = match permitted.and_then(|()| Asked::on(together)) {
+            Ok(asked) => asked,
+            Err(refusal) => {
+                self.standing.futile("an operator's request that was refused");
+                self.reply(Reply::Admin { request, result: Err(refusal) });
+                return;
+            }
+        };
+        let asking = Asking::on(together, self.standing.rank());
+        self.standing.asks(&action);
         let sight = self.standing.sight();
-        self.requests += 1;
         let (shared, outbox) = (self.shared.clone(), self.outbox.clone());
         let requesting = self.requesting.get_or_insert_default();
         while requesting.try_join_next().is_some() {}
-        requesting.spawn(inherit(async move {
-            let result = admin::perform(&shared, action).await.map(sight);
-            outbox.push(Outgoing::Reply(Reply::Admin { request, result }));
-            outbox.wake();
-        }));
+        let asked_for = (request, action);
+        requesting.spawn(inherit(answers::answer(shared, outbox, asked, asking, asked_for, sight)));
     }
 
     /// Notes what a topic says about the handles, in the client's numbers from then on. An error
@@ -368,13 +369,10 @@ impl Handles {
                     self.leave_slot(subscription.slot, Kind::Subscription);
                 }
             }
-            Reply::Admin { .. } => {
-                if let Some(left) = self.requests.checked_sub(1) {
-                    self.requests = left;
-                    self.standing.open().give_back(Kind::Request, 1);
-                }
-            }
-            Reply::Subscribed { .. } | Reply::Settled { .. } | Reply::Credited { .. } => {}
+            Reply::Admin { .. }
+            | Reply::Subscribed { .. }
+            | Reply::Settled { .. }
+            | Reply::Credited { .. } => {}
             reply => {
                 if let Some(left) = self.producers.replied(reply)? {
                     self.leave_producer(left);
@@ -504,7 +502,6 @@ impl Handles {
         let open = self.standing.open();
         open.give_back(Kind::Producer, self.producers.len());
         open.give_back(Kind::Subscription, self.subscriptions.len());
-        open.give_back(Kind::Request, mem::take(&mut self.requests) as usize);
         self.room.leave();
         (self.free, self.slots) = Default::default();
         self.producers.clear();

@@ -170,7 +170,9 @@ impl World {
             Step::Delete { topic } => {
                 let (shared, topic) = (self.shared.clone(), name(topic));
                 self.deleting.spawn(async move {
-                    let _ = admin::perform(&shared, AdminRequest::DeleteTopic { topic }).await;
+                    let _ =
+                        crate::broker::admin::perform(&shared, AdminRequest::DeleteTopic { topic })
+                            .await;
                 });
                 return;
             }

@@ -16,14 +16,18 @@ pub(super) enum Hold {
     AnswerBytesPerAddress,
     AnswerBytesTotal,
     DeliveryBytes,
+    DeliveryBytesPerAddress,
     DeliveryBytesTotal,
     Streams,
     UnknownStreams,
     OpeningStreams,
+    Surveys,
+    TopicLists,
+    ChannelRuns,
 }
 
 impl Hold {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 19] = [
         Self::PublishBytes,
         Self::PublishBytesPerConnection,
         Self::PublishBytesPerAddress,
@@ -35,10 +39,14 @@ impl Hold {
         Self::AnswerBytesPerAddress,
         Self::AnswerBytesTotal,
         Self::DeliveryBytes,
+        Self::DeliveryBytesPerAddress,
         Self::DeliveryBytesTotal,
         Self::Streams,
         Self::UnknownStreams,
         Self::OpeningStreams,
+        Self::Surveys,
+        Self::TopicLists,
+        Self::ChannelRuns,
     ];
 
     /// Whether it is the publishes of a stream that wait, and nothing that comes before them.
@@ -66,10 +74,14 @@ impl Hold {
             Self::AnswerBytesPerAddress => "answer_bytes_per_address_max",
             Self::AnswerBytesTotal => "answer_bytes_total_max",
             Self::DeliveryBytes => "delivery_bytes_max",
+            Self::DeliveryBytesPerAddress => "delivery_bytes_per_address_max",
             Self::DeliveryBytesTotal => "delivery_bytes_total_max",
             Self::Streams => "streams_max",
             Self::UnknownStreams => "unknown_streams_max",
             Self::OpeningStreams => "opening_streams_max",
+            Self::Surveys => "surveys_max",
+            Self::TopicLists => "topic_lists_max",
+            Self::ChannelRuns => "channel_runs_max",
         }
     }
 }

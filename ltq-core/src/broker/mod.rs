@@ -5,6 +5,7 @@
 //! inboxes (session to topic) and outboxes (topic to session), each entered once per batch.
 
 mod admin;
+mod answers;
 mod budget;
 mod by_address;
 mod catalogue;
@@ -21,6 +22,7 @@ mod in_vain;
 mod inbox;
 mod outbox;
 mod outstanding;
+mod pace;
 mod parting;
 mod patience;
 mod places;
@@ -37,6 +39,7 @@ mod shared;
 mod shares;
 mod standing;
 mod strangers;
+mod surveys;
 mod together;
 mod topic_task;
 mod turns;
@@ -81,6 +84,7 @@ use crate::{
     protocol::InstanceId,
 };
 use shared::Shared;
+use surveys::Asking;
 
 /// Why a broker did not start, or did not stop as it should.
 #[derive(Debug, Error)]
@@ -257,11 +261,17 @@ impl<S: Store> Broker<S> {
     /// # Errors
     /// A [`Refusal`].
     pub async fn admin(&self, request: AdminRequest) -> Result<AdminResponse, Refusal> {
+        let surveys = self.shared.surveys_for(&request);
+        let _turn = match surveys {
+            Some(surveys) => Some(surveys.turn(Asking::PROGRAM).await),
+            None => None,
+        };
         admin::perform(&self.shared, request).await
     }
 
     /// All figures, those of each topic read at one moment.
     pub async fn stats(&self) -> NodeStats {
+        let _turn = self.shared.surveys.turn(Asking::PROGRAM).await;
         admin::stats(&self.shared).await
     }
 

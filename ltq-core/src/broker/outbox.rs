@@ -10,8 +10,10 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
+    answers::Answer,
     holds::Hold,
     inbox::{Entry, Inbox},
+    replies,
     together::Together,
     turns::{Held, Turns},
 };
@@ -26,8 +28,22 @@ pub(super) enum Outgoing {
     Reply(Reply),
     /// What the session itself says; it changes nothing of what is open.
     Own(Reply),
+    /// To an operator's request.
+    Answer(Box<Answer>),
     /// The node stops: nothing follows.
     Closing,
+}
+
+impl Outgoing {
+    /// What it holds until it is encoded, if it is an answer. Those to operators' requests count by themselves what
+    /// they hold beside this.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Delivery(..) | Self::Closing => 0,
+            Self::Reply(reply) | Self::Own(reply) => size_of::<Self>() + replies::heap_bytes(reply),
+            Self::Answer(_) => size_of::<Self>() + size_of::<Answer>(),
+        }
+    }
 }
 
 /// The one way to a session. Topics add to it without waiting; what they may add is bounded by
@@ -35,7 +51,7 @@ pub(super) enum Outgoing {
 /// each of them, and what they had no room for they are told of when there is some again.
 ///
 /// There is room while no more than `delivery_bytes_max` wait for the session; and in a crowd, when
-/// all sessions together have more waiting than the broker is to keep, while nothing waits for any
+/// all sessions together, or those of its address, have more waiting than the broker is to keep, while nothing waits for any
 /// stream of its connection. So a session that reads gets one run after another even then, and its
 /// consumers take [`Turns`].
 #[derive(Debug)]
@@ -101,7 +117,8 @@ impl Outbox {
         let admitted = has_room && self.together.admit(self, own, bytes);
         if !admitted {
             self.together.held_back(match has_room {
-                true => Hold::DeliveryBytesTotal,
+                // Which may be over by now.
+                true => self.together.crowd().unwrap_or(Hold::DeliveryBytesTotal),
                 false => Hold::DeliveryBytes,
             });
             state.turns.refuse(inbox, consumer);

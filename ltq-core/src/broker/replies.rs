@@ -1,7 +1,8 @@
 //! Replies as the frames that tell them.
 
 use crate::{
-    Limit, Refusal,
+    AdminResponse, ChannelStats, HeldUp, Limit, NodeStats, Refusal, TagRange, TopicName,
+    TopicStats,
     model::{Reply, SequenceRange},
     protocol::{Frame, WriteQueue, encode},
 };
@@ -56,6 +57,43 @@ pub(super) fn write(reply: Reply, frame_bytes_max: u32, into: &mut WriteQueue) {
         }
     };
     encode(&frame, into);
+}
+
+/// What a reply holds beside itself.
+pub(super) const fn heap_bytes(reply: &Reply) -> usize {
+    match reply {
+        Reply::Confirmed { ranges, .. } => ranges.capacity() * size_of::<SequenceRange>(),
+        Reply::Settled { stale, .. } => stale.capacity() * size_of::<TagRange>(),
+        reply => match refusal_of(reply) {
+            Some(refusal) => refusal.detail.capacity(),
+            None => 0,
+        },
+    }
+}
+
+/// What an operator's answer holds, and about as much as it is encoded. Names count whole, since those of topics
+/// that are gone are kept by the answer alone.
+pub(super) fn answer_bytes(result: &Result<AdminResponse, Refusal>) -> usize {
+    match result {
+        Ok(AdminResponse::Done) => 0,
+        Ok(AdminResponse::Topics(names)) => {
+            names.iter().map(|name| size_of::<TopicName>() + name.as_str().len()).sum()
+        }
+        Ok(AdminResponse::Topic(stats)) => topic_bytes(stats),
+        Ok(AdminResponse::Stats(stats)) => {
+            let held_up = stats.held_up.iter().map(|held| size_of::<HeldUp>() + held.why.len());
+            let topics = stats.topics.iter().map(topic_bytes);
+            size_of::<NodeStats>() + held_up.chain(topics).sum::<usize>()
+        }
+        Err(refusal) => refusal.detail.len(),
+    }
+}
+
+fn topic_bytes(stats: &TopicStats) -> usize {
+    let channel =
+        |channel: &ChannelStats| size_of::<ChannelStats>() + channel.channel.as_str().len();
+    let channels = stats.channels.iter().map(channel).sum::<usize>();
+    size_of::<TopicStats>() + stats.topic.as_str().len() + channels
 }
 
 /// The refusal that a reply tells.

@@ -2,6 +2,8 @@
 //!
 //! A session is one task that sleeps until its stream, its outbox or its clock has something. At
 //! rest it holds no buffer.
+
+mod encoding;
 mod read_memory;
 
 use std::{
@@ -26,9 +28,9 @@ use super::{
     handles::Handles,
     holds::Hold,
     outbox::{Outbox, Outgoing},
+    pace::Pace,
     parting::part,
     refuse::undecodable,
-    replies,
     shared::Shared,
     standing::Standing,
     strangers::Stranger,
@@ -152,6 +154,7 @@ struct Session {
     tick: Pin<Box<Sleep>>,
     heartbeat: Duration,
     watch: Watch,
+    pace: Pace,
 }
 
 /// The memory that is being read into.
@@ -207,6 +210,7 @@ impl Session {
             tick: Box::pin(sleep(settings.hello_timeout)),
             heartbeat: settings.heartbeat,
             watch: Watch::new(),
+            pace: Pace::default(),
             shared,
         }
     }
@@ -259,6 +263,7 @@ impl Session {
             if self.write.len() < before {
                 progress = true;
                 self.handles.unread().sent(before - self.write.len());
+                self.pace.sent(before - self.write.len());
                 self.watch.sent();
                 self.release();
             }
@@ -294,60 +299,17 @@ impl Session {
                         continue;
                     }
                 }
-                Outgoing::Own(_) => {}
+                Outgoing::Own(_) | Outgoing::Answer(_) => {}
                 Outgoing::Closing => {
                     let refusal = Refusal::new(RefusalCode::Stopping, "the node is stopping");
                     return Err(refusal.into());
                 }
             }
-            if !matches!(outgoing, Outgoing::Delivery(..)) {
-                self.handles.unread().waits();
-            }
+            self.handles.unread().waits(outgoing.held_bytes());
             self.outgoing.push_back(outgoing);
         }
         self.handles.heard();
         Ok(true)
-    }
-
-    fn write_out(&mut self, outgoing: Outgoing) {
-        match outgoing {
-            Outgoing::Delivery(handle, Delivery { first_tag, attempt, batch }) => {
-                self.outgoing_bytes -= batch.records.byte_len();
-                encode(&Frame::Deliver { handle, first_tag, attempt, batch }, &mut self.write);
-            }
-            Outgoing::Reply(reply) | Outgoing::Own(reply) => {
-                let frame_bytes_max = match self.state {
-                    State::Greeting => FRAME_BYTES_MIN,
-                    State::Open { frame_bytes_max } => frame_bytes_max,
-                };
-                if let Some(refusal) = replies::refusal_of(&reply) {
-                    self.shared.refusals.count(refusal);
-                }
-                let before = self.write.len();
-                replies::write(reply, frame_bytes_max, &mut self.write);
-                self.handles.unread().says(self.write.len() - before, self.write.len());
-            }
-            Outgoing::Closing => {}
-        }
-    }
-
-    /// Encodes all answers that were heard, and no delivery.
-    fn say_answers(&mut self) {
-        for outgoing in std::mem::take(&mut self.outgoing) {
-            if !matches!(outgoing, Outgoing::Delivery(..)) {
-                self.write_out(outgoing);
-            }
-        }
-        for mut outgoing in std::mem::take(&mut self.heard) {
-            let is_answer = match &mut outgoing {
-                Outgoing::Reply(reply) => self.handles.replied(reply).is_ok(),
-                Outgoing::Own(_) => true,
-                Outgoing::Delivery(..) | Outgoing::Closing => false,
-            };
-            if is_answer {
-                self.write_out(outgoing);
-            }
-        }
     }
 
     /// Lets topics deliver again once enough is written.
@@ -523,10 +485,9 @@ impl Session {
         }
         self.handles.standing().check()?;
         self.outbox.nudge();
-        let (waited, most) =
-            (self.handles.unread().waited(), settings.stall_timeout * ANSWERS_WAIT_STALLS);
-        if waited >= most {
-            let detail = format!("answers were not read to their end for {most:?}");
+        let (stretch, most) = (settings.answer_bytes_max, settings.slow_read_timeout());
+        if self.pace.behind(self.write.len(), stretch) >= most {
+            let detail = format!("less than {stretch} bytes of what waits were read in {most:?}");
             return Err(Refusal::new(RefusalCode::PeerTimeout, detail));
         }
         let nonce = self.watch.tick(self.heartbeat, settings.stall_timeout)?;
@@ -591,8 +552,5 @@ const TURNS_MAX: usize = 16;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// The most that one read takes: beyond it larger reads save no more system calls worth having.
 const READ_BYTES_MAX: usize = 256 << 10;
-/// How many times the `stall_timeout` answers may wait that are read a few bytes at a time. A stream's
-/// share of them, and a run of messages before it, is read in that by a line of 40 kbit/s.
-const ANSWERS_WAIT_STALLS: u32 = 10;
 /// Room for this many entries is kept while the session rests.
 const OUTGOING_KEPT: usize = 4;

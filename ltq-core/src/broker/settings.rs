@@ -1,5 +1,8 @@
 //! What a broker may be told before it starts.
 
+mod delivery;
+mod usual;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use thiserror::Error;
@@ -87,6 +90,12 @@ pub struct BrokerSettings {
     /// The most requests of operators that one connection has unanswered, on all of its streams.
     /// Default: 16.
     pub requests_max: u32,
+    /// How many requests that look at all topics or all channels of one are carried out at a time, for those who may
+    /// administer, and for metrics; more wait, and metrics go first. Default: 2.
+    pub surveys_max: usize,
+    /// The same of lists of topics, which everybody may ask for: those who may administer the node go first, others
+    /// by turns of their addresses and connections. Default: 1.
+    pub topic_lists_max: usize,
     /// The most entries in what one topic has still to hear; beyond it streams that use the topic are
     /// not read from. An entry is what one frame asks for, or eight settlements of one. Default: 8,192.
     pub inbox_entries_max: usize,
@@ -127,6 +136,11 @@ pub struct BrokerSettings {
     /// Bytes of deliveries that wait to be read by the peer of one stream, above which it is given no
     /// more: it has at most this and a run waiting. 4 KiB to 1 GiB. Default: 1 MiB.
     pub delivery_bytes_max: usize,
+    /// Bytes of deliveries that wait to be read by the peers of all connections of one [`Origin`](crate::Origin), where
+    /// there is one. Beyond it a connection from there that has read everything gets one run, and the next when it
+    /// has read that; beyond twice as much none gets anything. At least `delivery_bytes_max`. `None`, the default: a
+    /// quarter of `delivery_bytes_total_max`, or `delivery_bytes_max` where that is more.
+    pub delivery_bytes_per_address_max: Option<usize>,
     /// Bytes of deliveries that wait to be read by the peers of all streams, and by the program's own
     /// consumers, a message counting once for each of them. Beyond it a connection that has read
     /// everything gets one run, and the next when it has read that; others get nothing more. However
@@ -140,9 +154,13 @@ pub struct BrokerSettings {
     /// without a byte the peer is given up. A client may ask for less. Default: 15 s.
     pub heartbeat: Duration,
     /// How long a peer may take over the rest of a frame that it began, or read nothing of what waits
-    /// for it; and a tenth of how long it may take to read answers that wait, if it does so a few bytes at a
-    /// time. Default: 30 s.
+    /// for it. Default: 30 s.
     pub stall_timeout: Duration,
+    /// How many times [`stall_timeout`](Self::stall_timeout) a peer may take, reading a few bytes at a time, for the
+    /// next [`answer_bytes_max`](Self::answer_bytes_max) of what waits for it on a stream, answers and deliveries, or for
+    /// all of it where that is less. By default that is a line of 7 kbit/s, however long messages are. 1 to 10,000.
+    /// Default: 10.
+    pub slow_read_stalls: u32,
     /// The limits of delivery.
     pub model: ModelSettings,
 }
@@ -177,6 +195,8 @@ impl fmt::Debug for BrokerSettings {
             lockout_max,
             addresses_known_max,
             requests_max,
+            surveys_max,
+            topic_lists_max,
             inbox_entries_max,
             answer_bytes_max,
             answer_bytes_per_connection_max,
@@ -189,10 +209,12 @@ impl fmt::Debug for BrokerSettings {
             partial_bytes_total_max,
             partial_bytes_free,
             delivery_bytes_max,
+            delivery_bytes_per_address_max,
             delivery_bytes_total_max,
             hello_timeout,
             heartbeat,
             stall_timeout,
+            slow_read_stalls,
             model,
         } = self;
         f.debug_struct("BrokerSettings")
@@ -220,6 +242,8 @@ impl fmt::Debug for BrokerSettings {
             .field("lockout_max", lockout_max)
             .field("addresses_known_max", addresses_known_max)
             .field("requests_max", requests_max)
+            .field("surveys_max", surveys_max)
+            .field("topic_lists_max", topic_lists_max)
             .field("inbox_entries_max", inbox_entries_max)
             .field("answer_bytes_max", answer_bytes_max)
             .field("answer_bytes_per_connection_max", answer_bytes_per_connection_max)
@@ -232,10 +256,12 @@ impl fmt::Debug for BrokerSettings {
             .field("partial_bytes_total_max", partial_bytes_total_max)
             .field("partial_bytes_free", partial_bytes_free)
             .field("delivery_bytes_max", delivery_bytes_max)
+            .field("delivery_bytes_per_address_max", delivery_bytes_per_address_max)
             .field("delivery_bytes_total_max", delivery_bytes_total_max)
             .field("hello_timeout", hello_timeout)
             .field("heartbeat", heartbeat)
             .field("stall_timeout", stall_timeout)
+            .field("slow_read_stalls", slow_read_stalls)
             .field("model", model)
             .finish_non_exhaustive()
     }
@@ -269,6 +295,8 @@ impl Default for BrokerSettings {
             lockout_max: Duration::from_secs(60),
             addresses_known_max: 4096,
             requests_max: 16,
+            surveys_max: 2,
+            topic_lists_max: 1,
             inbox_entries_max: 8192,
             answer_bytes_max: 256 << 10,
             answer_bytes_per_connection_max: None,
@@ -281,10 +309,12 @@ impl Default for BrokerSettings {
             partial_bytes_total_max: 128 << 20,
             partial_bytes_free: 256 << 10,
             delivery_bytes_max: 1 << 20,
+            delivery_bytes_per_address_max: None,
             delivery_bytes_total_max: 512 << 20,
             hello_timeout: Duration::from_secs(5),
             heartbeat: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
+            slow_read_stalls: 10,
             model: ModelSettings::default(),
         }
     }
@@ -408,37 +438,6 @@ impl BrokerSettings {
         self.check_model()
     }
 
-    /// Bytes that all streams of a connection may have published and not yet confirmed.
-    pub(super) fn publish_bytes_per_connection(&self) -> usize {
-        let usual = self.publish_bytes_max.saturating_mul(2);
-        let most = self.publish_bytes_per_connection_max.unwrap_or(usual);
-        usize::try_from(most).unwrap_or(usize::MAX)
-    }
-
-    /// The same for all connections of one address.
-    pub(super) fn publish_bytes_per_address(&self) -> usize {
-        let usual = (self.publish_bytes_total_max as u64 / 4).max(self.publish_bytes_max);
-        let most = self.publish_bytes_per_address_max.unwrap_or(usual);
-        usize::try_from(most).unwrap_or(usize::MAX)
-    }
-
-    /// Subscriptions and producers that one address may have.
-    pub(super) fn handles_per_address(&self) -> usize {
-        self.handles_per_address_max.unwrap_or_else(|| self.handles_total_max.div_ceil(4))
-    }
-
-    /// Bytes of answers that may wait for all streams of a connection.
-    pub(super) fn answer_bytes_per_connection(&self) -> usize {
-        let usual = self.answer_bytes_max.saturating_mul(4);
-        self.answer_bytes_per_connection_max.unwrap_or(usual)
-    }
-
-    /// The same for all connections of one address.
-    pub(super) fn answer_bytes_per_address(&self) -> usize {
-        let usual = (self.answer_bytes_total_max / 4).max(self.answer_bytes_per_connection());
-        self.answer_bytes_per_address_max.unwrap_or(usual)
-    }
-
     /// Checks what bounds one peer, connection or address.
     fn check_peers(&self) -> Result<(), SettingsError> {
         let max = self.wrong_tokens_max;
@@ -452,6 +451,9 @@ impl BrokerSettings {
         for (setting, value, range) in [
             ("addresses_known_max", self.addresses_known_max, 1..=COUNT_CEILING),
             ("requests_max", self.requests_max as usize, 1..=COUNT_CEILING),
+            ("slow_read_stalls", self.slow_read_stalls as usize, 1..=STALLS_CEILING),
+            ("surveys_max", self.surveys_max, 1..=COUNT_CEILING),
+            ("topic_lists_max", self.topic_lists_max, 1..=COUNT_CEILING),
             ("handles_total_max", self.handles_total_max, 1..=COUNT_CEILING),
             ("handles_per_address_max", self.handles_per_address(), 1..=COUNT_CEILING),
             ("inbox_entries_max", self.inbox_entries_max, 1..=COUNT_CEILING),
@@ -485,45 +487,10 @@ impl BrokerSettings {
             let least = format!("at least what a stream may have: {one} bytes");
             rule(all >= one, setting, &all, least)?;
         }
+        let (one, all) = (self.delivery_bytes_max, self.delivery_bytes_per_address());
+        let least = format!("at least what a stream may have: {one} bytes");
+        rule(all >= one, "delivery_bytes_per_address_max", &all, least)?;
         Ok(())
-    }
-
-    /// Checks the limits of delivery: one of 0 would be a broker that stands still.
-    fn check_model(&self) -> Result<(), SettingsError> {
-        let model = &self.model;
-        let count = |value: usize| value as u64;
-        for (setting, value, max) in [
-            ("model.credit_max.messages", model.credit_max.messages, u64::MAX),
-            ("model.credit_max.bytes", model.credit_max.bytes, u64::MAX),
-            ("model.channels_max", count(model.channels_max), u64::MAX),
-            ("model.consumers_max", count(model.consumers_max), u64::MAX),
-            ("model.producers_known_max", count(model.producers_known_max), u64::MAX),
-            ("model.channel_runs_max", count(model.channel_runs_max), u64::MAX),
-            ("model.ack_commit_rate", model.ack_commit_rate, u64::MAX),
-            ("model.run_messages_max", count(model.run_messages_max), RUN_MESSAGES_CEILING),
-            ("model.run_bytes_max", count(model.run_bytes_max), RUN_BYTES_CEILING),
-            ("model.load_bytes", count(model.load_bytes), u64::MAX),
-            ("model.window_bytes", count(model.window_bytes), u64::MAX),
-            ("model.commit_bytes_max", count(model.commit_bytes_max), COMMIT_BYTES_CEILING),
-            ("model.commit_publishes_max", count(model.commit_publishes_max), u64::MAX),
-        ] {
-            rule(
-                (1..=max).contains(&value),
-                setting,
-                &value,
-                match max {
-                    u64::MAX => "it must be at least 1".to_owned(),
-                    max => format!("1 to {max}"),
-                },
-            )?;
-        }
-        let (timeout, longest) = (model.delivery_timeout, model.delivery_timeout_max);
-        rule(
-            !timeout.is_zero() && timeout <= longest,
-            "model.delivery_timeout",
-            &format!("{timeout:?}"),
-            format!("more than 0 and at most model.delivery_timeout_max, {longest:?}"),
-        )
     }
 }
 
@@ -543,16 +510,12 @@ fn rule(
 const MESSAGE_BYTES_CEILING: u32 = 256 << 20;
 /// The longest frame that can be allowed.
 const FRAME_BYTES_CEILING: u32 = 512 << 20;
-/// A run and its table stay far below what a table's ends can count.
-const RUN_BYTES_CEILING: u64 = 256 << 20;
-/// The same, with 8 bytes of table for each message.
-const RUN_MESSAGES_CEILING: u64 = 1 << 20;
-/// Beyond it the records of one commit could not be one stretch of memory.
-const COMMIT_BYTES_CEILING: u64 = 1 << 30;
 /// More than any machine serves.
 const COUNT_CEILING: usize = 10_000_000;
 /// More than any transport carries at a time.
 const STREAMS_CEILING: usize = 1_000_000;
+/// Together with the longest time this is never.
+const STALLS_CEILING: usize = 10_000;
 /// Less would not hold an answer.
 const WAITING_BYTES_MIN: usize = FRAME_BYTES_MIN as usize;
 const WAITING_BYTES_CEILING: usize = 1 << 30;

@@ -18,7 +18,7 @@ use super::{
     draining::Draining,
     entrance::Entrance,
     figures::{BrokerUse, Refusals},
-    holds::Holds,
+    holds::{Hold, Holds},
     in_vain::Leavings,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
@@ -26,11 +26,13 @@ use super::{
     places::Places,
     settings::BrokerSettings,
     shares::Shares,
+    surveys::Surveys,
     together::{Common, Together},
     topic_task,
 };
 use crate::{
-    Environment, Grant, Limit, Origin, Peer, Refusal, RefusalCode, Store, TopicName, TopicSettings,
+    AdminRequest, Environment, Grant, Limit, Origin, Peer, Refusal, RefusalCode, Store, TopicName,
+    TopicSettings,
     model::{Event, ModelSettings, SessionId, Topic},
     process::inherit,
     protocol::InstanceId,
@@ -57,8 +59,10 @@ pub(super) struct Shared {
     sessions: AtomicU64,
     /// The sessions that want to hear when the node stops.
     open: Mutex<BTreeMap<SessionId, Arc<Outbox>>>,
-    /// Turns at looking at all topics, which is the most that one request can ask for.
-    pub(super) surveys: Semaphore,
+    /// Turns at what all topics or channels say, for who administers and for metrics, and at listing
+    /// topics, which whoever is let in may ask for: so that these do not hold up those.
+    pub(super) surveys: Arc<Surveys>,
+    lists: Arc<Surveys>,
     /// Topic tasks that run.
     tasks: watch::Sender<usize>,
     /// Connections that are open.
@@ -115,7 +119,8 @@ impl Shared {
         environment: Environment,
         settings: BrokerSettings,
     ) -> Self {
-        let (holds, door) = (Arc::default(), Door::new(DoorLimits::of(&settings)));
+        let (holds, door) = (Arc::<Holds>::default(), Door::new(DoorLimits::of(&settings)));
+        let surveys = |most, hold| Surveys::new(most, hold, holds.clone());
         Self {
             published: Arc::new(Budget::new(settings.publish_bytes_total_max)),
             delivered: Arc::new(Budget::new(settings.delivery_bytes_total_max)),
@@ -130,11 +135,12 @@ impl Shared {
             instance: instance(&environment),
             environment,
             model: Arc::new(settings.model.clone()),
-            settings,
             topics: Mutex::default(),
             sessions: AtomicU64::new(0),
             open: Mutex::default(),
-            surveys: Semaphore::new(SURVEYS_MAX),
+            surveys: surveys(settings.surveys_max, Hold::Surveys),
+            lists: surveys(settings.topic_lists_max, Hold::TopicLists),
+            settings,
             tasks: watch::channel(0).0,
             connections: watch::channel(0).0,
             phase: watch::channel(Phase::Running).0,
@@ -345,6 +351,15 @@ impl Shared {
         self.tasks.send_modify(|tasks| *tasks -= 1);
     }
 
+    /// Where a request waits for its turn whose answer is as long as there are topics or channels.
+    pub(super) const fn surveys_for(&self, request: &AdminRequest) -> Option<&Arc<Surveys>> {
+        match request {
+            AdminRequest::ListTopics => Some(&self.lists),
+            AdminRequest::Stats | AdminRequest::ShowTopic { .. } => Some(&self.surveys),
+            _ => None,
+        }
+    }
+
     /// All topics' names, in order.
     pub(super) fn topic_names(&self) -> Vec<TopicName> {
         let mut names: Vec<_> = self.topics.lock().keys().cloned().collect();
@@ -403,7 +418,3 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
-
-/// Surveys of all topics at a time: two, so that an operator and a collector of metrics do not
-/// wait for each other.
-const SURVEYS_MAX: usize = 2;

@@ -17,6 +17,8 @@ pub(super) struct Share {
     pub(super) published: Budget,
     /// Answers that are not read.
     pub(super) answers: Budget,
+    /// Deliveries that wait to be read.
+    pub(super) delivered: Budget,
     /// Subscriptions and producers.
     pub(super) handles: Places,
 }
@@ -26,6 +28,7 @@ pub(super) struct Share {
 pub(super) struct Shares {
     publish_bytes: usize,
     answer_bytes: usize,
+    delivery_bytes: usize,
     handles: usize,
     by_origin: Mutex<ByOrigin>,
 }
@@ -42,6 +45,7 @@ impl Shares {
         Self {
             publish_bytes: settings.publish_bytes_per_address(),
             answer_bytes: settings.answer_bytes_per_address(),
+            delivery_bytes: settings.delivery_bytes_per_address(),
             handles: settings.handles_per_address(),
             by_origin: Mutex::new(ByOrigin { shares: BTreeMap::new(), tidy_at: TIDY_MIN }),
         }
@@ -61,6 +65,7 @@ impl Shares {
         let share = Arc::new(Share {
             published: Budget::new(self.publish_bytes),
             answers: Budget::new(self.answer_bytes),
+            delivered: Budget::new(self.delivery_bytes),
             handles: Places::new(self.handles),
         });
         by_origin.shares.insert(origin, Arc::downgrade(&share));

@@ -1,6 +1,7 @@
 //! What a stream's peer may do, and how much it asked for that brings nothing.
 
 use std::{
+    mem,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use super::{
     places::Open,
     producers::Producers,
     shared::Shared,
+    surveys::Rank,
     together::Together,
 };
 use crate::{
@@ -29,13 +31,15 @@ pub(super) struct Standing {
     /// None before the hello.
     grant: Option<Grant>,
     futile: Futile,
+    /// It asked for a list of topics.
+    listed: bool,
 }
 
 impl Standing {
     /// Of one stream of those that share `together`.
     pub(super) fn new(shared: Arc<Shared>, together: Arc<Together>, peer: &Peer) -> Self {
         let futile = Futile::new(together);
-        Self { shared, peer: peer.address.clone(), grant: None, futile }
+        Self { shared, peer: peer.address.clone(), grant: None, futile, listed: false }
     }
 
     /// Its hello was accepted.
@@ -99,6 +103,23 @@ impl Standing {
             Need::Nothing => Ok(()),
             Need::Topic(topic) => self.permitted(Action::Administer, Some(topic)),
             Need::Node => self.permitted(Action::Administer, None),
+        }
+    }
+
+    /// When its requests have their turns.
+    pub(super) fn rank(&self) -> Rank {
+        let administers = |grant: &Grant| grant.permits(Action::Administer, None);
+        match self.grant.as_ref().is_some_and(administers) {
+            true => Rank::Operator,
+            false => Rank::Peer,
+        }
+    }
+
+    /// It asks for this: of a list of topics each one after the first brings little, and costs as much as
+    /// there are.
+    pub(super) fn asks(&mut self, request: &AdminRequest) {
+        if matches!(request, AdminRequest::ListTopics) && mem::replace(&mut self.listed, true) {
+            self.futile("a list of topics that it had asked for before");
         }
     }
 

@@ -96,9 +96,17 @@ impl Together {
         self.holds.count(hold);
     }
 
-    /// Whether all sessions together have more waiting than they should.
+    /// Whether all sessions together, or those of the address, have more waiting than they should.
     pub(super) fn is_crowded(&self) -> bool {
-        self.delivered.is_full()
+        self.crowd().is_some()
+    }
+
+    /// The limit that is passed, if one is.
+    pub(super) fn crowd(&self) -> Option<Hold> {
+        if self.address.as_ref().is_some_and(|address| address.delivered.is_full()) {
+            return Some(Hold::DeliveryBytesPerAddress);
+        }
+        self.delivered.is_full().then_some(Hold::DeliveryBytesTotal)
     }
 
     /// Whether there is room for so many bytes to a stream that `own` bytes wait for, which are taken
@@ -144,9 +152,13 @@ impl Together {
     }
 
     fn take_alone(&self, bytes: usize) -> bool {
+        // An address with many connections has no run for each of them beyond this.
+        if self.address.as_ref().is_some_and(|address| address.delivered.is_crowded()) {
+            return false;
+        }
         let alone = self.delivery_bytes.compare_exchange(0, bytes, SeqCst, SeqCst).is_ok();
         if alone {
-            self.delivered.take(bytes);
+            self.count_delivered(bytes);
         }
         alone
     }
@@ -154,7 +166,14 @@ impl Together {
     /// Deliveries are let in.
     pub(super) fn take(&self, bytes: usize) {
         self.delivery_bytes.fetch_add(bytes, SeqCst);
+        self.count_delivered(bytes);
+    }
+
+    fn count_delivered(&self, bytes: usize) {
         self.delivered.take(bytes);
+        if let Some(address) = &self.address {
+            address.delivered.take(bytes);
+        }
     }
 
     /// What waits for one stream has become less or more.
@@ -164,6 +183,9 @@ impl Together {
         } else {
             self.delivery_bytes.fetch_sub(before - after, SeqCst);
             self.delivered.give_back(before - after);
+            if let Some(address) = &self.address {
+                address.delivered.give_back(before - after);
+            }
         }
     }
 

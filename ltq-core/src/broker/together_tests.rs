@@ -10,7 +10,8 @@ use crate::{
     broker::{
         inbox::Inbox,
         outbox::tests::{deliver, released},
-        testing::topic,
+        shares::Shares,
+        testing::{far, topic},
     },
     model::{ConsumerId, SessionId},
 };
@@ -159,4 +160,57 @@ fn promise_9_half_read_frames_are_free_up_to_a_limit_of_their_connection() {
     assert!(together.half_read(most, 0));
     assert!(!together.half_read(1, most + 1));
     assert!(together.half_read(most + 1, most), "one that goes on is looked at anew");
+}
+
+#[test]
+fn promise_10_an_address_has_its_part_of_what_waits_to_be_read_and_others_have_theirs() {
+    let inbox = inbox();
+    let settings = BrokerSettings {
+        delivery_bytes_max: 4_096,
+        delivery_bytes_per_address_max: Some(10_000),
+        ..BrokerSettings::default()
+    };
+    let (node, shares) = (Arc::new(Budget::new(1 << 20)), Shares::new(&settings));
+    let holds = Arc::new(Holds::default());
+    let connection = |n| {
+        let common = Common {
+            delivered: node.clone(),
+            answers: Arc::new(Budget::new(1 << 20)),
+            holds: holds.clone(),
+            handles: Arc::new(Places::new(1)),
+            origin: far(n),
+            address: shares.of(far(n)),
+        };
+        Outbox::new(Together::new(common, &settings))
+    };
+    let fill = |outbox: &Arc<Outbox>| while deliver(outbox, consumer(1), 1_000, &inbox) {};
+    let lazy: Vec<_> = [(); 3].map(|()| connection(1)).into();
+    lazy.iter().for_each(fill);
+    assert!((10_000..12_000).contains(&node.used()), "{}", node.used());
+    // The others of the address get one run after another, and those of another one as much as they may have.
+    let (same, other) = (connection(1), connection(2));
+    for _ in 0..3 {
+        assert!(deliver(&same, consumer(2), 1_000, &inbox));
+        assert!(!deliver(&same, consumer(2), 1_000, &inbox));
+        read(&same);
+    }
+    fill(&other);
+    assert!(other.together().delivery_bytes.load(SeqCst) > 4_096);
+    // However many connections it has, there is an end.
+    let idle: Vec<_> = [(); 100].map(|()| connection(1)).into();
+    idle.iter().for_each(fill);
+    let used = same.together().address.as_ref().map(|address| address.delivered.used());
+    assert!(used.is_some_and(|used| (20_000..22_000).contains(&used)), "{used:?}");
+    assert!(!deliver(&same, consumer(2), 1_000, &inbox));
+    let held = holds.all().into_iter().find(|(name, _)| *name == "delivery_bytes_per_address_max");
+    assert!(held.is_some_and(|(_, count)| count >= 100), "{held:?}");
+    // When they have read, it goes on, at its next look at the latest.
+    lazy.iter().chain(&idle).for_each(read);
+    released(&inbox);
+    same.nudge();
+    assert_eq!(released(&inbox), [2]);
+    assert!(deliver(&same, consumer(2), 1_000, &inbox));
+    drop((lazy, idle, same));
+    read(&other);
+    assert_eq!(node.used(), 0);
 }

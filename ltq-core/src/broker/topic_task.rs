@@ -16,6 +16,7 @@ use tokio::{
 use tracing::{debug, error, info};
 
 use super::{
+    holds::Hold,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
     outstanding::LeftWithTopic,
@@ -525,6 +526,10 @@ impl Gate for Sessions<'_> {
         let from = outbox.and_then(|outbox| outbox.together().origin);
         let per_minute = self.shared.settings.channels_per_minute_max;
         self.shared.door.make_channel(from, self.inbox.topic(), channel, per_minute)
+    }
+
+    fn runs_reached(&mut self) {
+        self.shared.holds.count(Hold::ChannelRuns);
     }
 }
 

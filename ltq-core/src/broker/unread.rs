@@ -1,10 +1,8 @@
 //! Answers that a stream's peer has not read.
 
-use std::{collections::VecDeque, mem, sync::Arc, task::Context, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, task::Context};
 
-use tokio::time::Instant;
-
-use super::{budget::Turn, holds::Hold, outbox::Outgoing, together::Together};
+use super::{answers::Place, holds::Hold, together::Together};
 
 /// What a session has to say besides deliveries, as its connection, its address and the node count it:
 /// told once for each turn.
@@ -12,7 +10,7 @@ use super::{budget::Turn, holds::Hold, outbox::Outgoing, together::Together};
 pub(super) struct Unread {
     together: Arc<Together>,
     counted: usize,
-    /// Those that are not encoded.
+    /// Bytes of those that are not encoded.
     waiting: usize,
     /// Bytes that the stream took since it began, deliveries among them.
     sent: u64,
@@ -21,37 +19,30 @@ pub(super) struct Unread {
     rows: VecDeque<(u64, usize)>,
     /// Bytes of all of them.
     encoded: usize,
-    /// Up to which byte its peer is to read, and since when.
-    mark: Option<(u64, Instant)>,
-    of_connection: Turn,
-    of_address: Turn,
-    of_node: Turn,
+    place: Place,
 }
 
 impl Unread {
     pub(super) fn new(together: Arc<Together>) -> Self {
         Self {
+            place: Place::new(together.clone()),
             together,
             counted: 0,
             waiting: 0,
             sent: 0,
             rows: VecDeque::new(),
             encoded: 0,
-            mark: None,
-            of_connection: Turn::default(),
-            of_address: Turn::default(),
-            of_node: Turn::default(),
         }
     }
 
-    /// One more is to be said.
-    pub(super) const fn waits(&mut self) {
-        self.waiting += 1;
+    /// One more is to be said, which holds so much until then.
+    pub(super) const fn waits(&mut self, held: usize) {
+        self.waiting += held;
     }
 
     /// One that [waited](Self::waits) is encoded, with which so many bytes are unsent.
-    pub(super) fn says(&mut self, bytes: usize, unsent: usize) {
-        self.waiting = self.waiting.saturating_sub(1);
+    pub(super) fn says(&mut self, held: usize, bytes: usize, unsent: usize) {
+        self.waiting = self.waiting.saturating_sub(held);
         self.said(bytes, unsent);
     }
 
@@ -86,21 +77,9 @@ impl Unread {
         }
     }
 
-    /// For how long answers have waited to be read, about: looked at once in a while. A peer that reads a
-    /// few bytes now and then is not one that reads nothing, and still keeps what waits for it.
-    pub(super) fn waited(&mut self) -> Duration {
-        match (self.mark, self.rows.back()) {
-            (Some((at, since)), Some(_)) if self.sent < at => since.elapsed(),
-            (_, last) => {
-                self.mark = last.map(|(end, _)| (*end, Instant::now()));
-                Duration::ZERO
-            }
-        }
-    }
-
     /// Counts what there is now.
     pub(super) fn count(&mut self) {
-        let bytes = self.encoded + self.waiting * mem::size_of::<Outgoing>();
+        let bytes = self.encoded + self.waiting;
         let before = mem::replace(&mut self.counted, bytes);
         if bytes > before {
             self.together.says(bytes - before);
@@ -109,34 +88,14 @@ impl Unread {
         }
     }
 
-    /// Whether enough was read for more to be asked: by the streams of the connection, of the address and of
-    /// the node. If not, this task is woken when it was. One whose peer has read everything goes on up to
-    /// twice as much, so that others that read nothing do not stop it at once.
+    /// Whether enough was read for more to be asked. If not, this task is woken when it was.
     pub(super) fn poll_room(&mut self, context: &Context<'_>) -> Result<(), Hold> {
-        let nothing = self.counted == 0;
-        let Together { answers, address, answers_of_node, .. } = &*self.together;
-        if answers.poll_room(nothing, &mut self.of_connection, context).is_pending() {
-            return Err(Hold::AnswerBytesPerConnection);
-        }
-        if let Some(address) = address
-            && address.answers.poll_room(nothing, &mut self.of_address, context).is_pending()
-        {
-            return Err(Hold::AnswerBytesPerAddress);
-        }
-        match answers_of_node.poll_room(nothing, &mut self.of_node, context).is_pending() {
-            true => Err(Hold::AnswerBytesTotal),
-            false => Ok(()),
-        }
+        self.place.poll_room(self.counted == 0, context)
     }
 }
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        self.together.answers.leave(&mut self.of_connection);
-        if let Some(address) = &self.together.address {
-            address.answers.leave(&mut self.of_address);
-        }
-        self.together.answers_of_node.leave(&mut self.of_node);
         self.together.said(mem::take(&mut self.counted));
     }
 }
@@ -159,11 +118,11 @@ mod tests {
         let together = Together::of(Arc::new(Budget::new(0)));
         let mut unread = Unread::new(together.clone());
         let used = || together.answers.used();
-        (0..10).for_each(|_| unread.waits());
+        (0..10).for_each(|_| unread.waits(70));
         unread.count();
-        assert_eq!(used(), 10 * mem::size_of::<Outgoing>());
+        assert_eq!(used(), 700);
         // 4,000 bytes of deliveries are before them.
-        (1..=10).for_each(|n| unread.says(100, 4_000 + 100 * n));
+        (1..=10).for_each(|n| unread.says(70, 100, 4_000 + 100 * n));
         unread.count();
         assert_eq!(used(), 1_000, "the rest are deliveries");
         unread.sent(4_700);
@@ -183,9 +142,9 @@ mod tests {
         let mut unsent = 0;
         for _ in 0..100 {
             // A delivery and an answer go into a queue of which a little is always left.
-            unread.waits();
+            unread.waits(70);
             unsent += 10_000 + 20;
-            unread.says(20, unsent);
+            unread.says(70, 20, unsent);
             unread.sent(unsent - 100);
             unsent = 100;
             unread.count();
@@ -201,28 +160,6 @@ mod tests {
         unread.sent(24);
         unread.count();
         assert_eq!((together.answers.used(), unread.rows.len()), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn promise_10_answers_that_are_read_by_drops_wait_however_often_a_few_bytes_are_taken() {
-        let mut unread = Unread::new(Together::of(Arc::new(Budget::new(0))));
-        unread.said(1_000, 1_000);
-        assert_eq!(unread.waited(), Duration::ZERO);
-        for seconds in 1..100 {
-            tokio::time::advance(Duration::from_secs(1)).await;
-            unread.sent(9);
-            // What is added later is not what has waited.
-            unread.said(9, 1_000);
-            assert_eq!(unread.waited(), Duration::from_secs(seconds));
-        }
-        unread.sent(1_000 - 9 * 99);
-        assert_eq!(unread.waited(), Duration::ZERO, "what was there first is read");
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(unread.waited(), Duration::from_secs(1));
-        unread.sent(9 * 99);
-        assert_eq!(unread.waited(), Duration::ZERO);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(unread.waited(), Duration::ZERO, "there is nothing");
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,6 +28,8 @@ pub(super) struct Channel {
     pub(super) redelivery: Redelivery,
     pub(super) consumers: Consumers,
     pub(super) paused: bool,
+    /// Something new waits for it to be in fewer runs.
+    is_full: bool,
     /// Messages among the done ones that were never acked, since they could not be read.
     pub(super) damaged: u64,
     /// Messages among the done ones that were never acked, since a limit of the topic removed them.
@@ -111,6 +113,7 @@ impl Channel {
             paused: false,
             damaged: 0,
             dropped: 0,
+            is_full: false,
             figures: Figures::default(),
             put: PutState { floor: start, ..PutState::default() },
             marks: Marks::default(),
@@ -200,9 +203,13 @@ impl Channel {
         let share = (ready / self.consumers.willing() as u64)
             .clamp(1, p.settings.run_messages_max.max(1) as u64);
         let mut drained = false;
+        self.is_full &= self.runs() >= p.settings.channel_runs_max;
         while self.consumers.willing() > 0 {
             let Some((stretch, attempts)) = self.next_stretch(p) else {
                 planned.hungry = self.cursor == p.end;
+                if !planned.hungry && !std::mem::replace(&mut self.is_full, true) {
+                    p.gate.runs_reached();
+                }
                 break;
             };
             if let Some(until) = p.window.unreadable_until(stretch.first) {

@@ -23,6 +23,11 @@ pub trait Gate {
         let _ = (consumer, channel);
         Ok(())
     }
+
+    /// A channel has consumers that wait for new messages, and gives out none as it is in
+    /// [as many runs](super::ModelSettings::channel_runs_max) as it may be: told when that begins. Only counted; the
+    /// default does not.
+    fn runs_reached(&mut self) {}
 }
 
 impl<F: FnMut(ConsumerId, usize) -> bool> Gate for F {

@@ -97,6 +97,7 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             handles_per_address_max: Some(1),
             answer_bytes_per_connection_max: some_limit,
             answer_bytes_per_address_max: some_limit,
+            delivery_bytes_per_address_max: some_limit,
             publish_bytes_per_connection_max: some_limit,
             publish_bytes_per_address_max: some_limit,
             ..Limits::default()

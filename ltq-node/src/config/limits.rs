@@ -76,6 +76,10 @@ pub struct Limits {
     pub addresses_known_max: usize,
     /// The most requests of operators that a connection has unanswered, on all of its streams. Default: 16.
     pub requests_max: u32,
+    /// How many requests that look at all topics or all channels of one are carried out at a time. Default: 2.
+    pub surveys_max: usize,
+    /// How many lists of topics are made at a time. Default: 1.
+    pub topic_lists_max: usize,
     /// The most entries in what a topic has still to hear. Default: 8,192.
     pub inbox_entries_max: usize,
     /// Bytes for a stream that are encoded and not sent. Default: 256 KiB.
@@ -108,6 +112,10 @@ pub struct Limits {
     pub partial_bytes_free: ByteSize,
     /// Bytes of deliveries that wait for one stream's peer to read them. Default: 1 MiB.
     pub delivery_bytes_max: ByteSize,
+    /// The same for all connections of one address; those of this machine are not counted. Default: a
+    /// quarter of `delivery_bytes_total_max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery_bytes_per_address_max: Option<ByteSize>,
     /// Bytes of deliveries that wait for all peers to read them. Default: 512 MiB.
     pub delivery_bytes_total_max: ByteSize,
     /// How long a peer may take to say hello. Default: 5 s.
@@ -117,6 +125,9 @@ pub struct Limits {
     /// How long a peer may take over the rest of a frame, or read nothing of what waits for it. Default:
     /// 30 s.
     pub stall_timeout: Period,
+    /// How many times that a peer may take for the next `answer_bytes_max` of what waits for it, or for all of it, if
+    /// it reads a few bytes at a time. Default: 10.
+    pub slow_read_stalls: u32,
     /// The most HTTP connections at a time. A further one takes the place of the one that has had
     /// no request for longest. Default: 512.
     pub http_connections_max: usize,
@@ -161,6 +172,8 @@ impl Default for Limits {
             lockout_max: Period(broker.lockout_max),
             addresses_known_max: broker.addresses_known_max,
             requests_max: broker.requests_max,
+            surveys_max: broker.surveys_max,
+            topic_lists_max: broker.topic_lists_max,
             inbox_entries_max: broker.inbox_entries_max,
             answer_bytes_max: ByteSize(broker.answer_bytes_max as u64),
             answer_bytes_per_connection_max: None,
@@ -174,10 +187,12 @@ impl Default for Limits {
             partial_bytes_total_max: ByteSize(broker.partial_bytes_total_max as u64),
             partial_bytes_free: ByteSize(broker.partial_bytes_free as u64),
             delivery_bytes_max: ByteSize(broker.delivery_bytes_max as u64),
+            delivery_bytes_per_address_max: None,
             delivery_bytes_total_max: ByteSize(broker.delivery_bytes_total_max as u64),
             hello_timeout: Period(broker.hello_timeout),
             heartbeat: Period(broker.heartbeat),
             stall_timeout: Period(broker.stall_timeout),
+            slow_read_stalls: broker.slow_read_stalls,
             http_connections_max: 512,
             http_connections_per_address_max: None,
             http_request_timeout: Period(Duration::from_secs(30)),

@@ -39,6 +39,9 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         }
     }
     within("limits.requests_max", limits.requests_max as usize, 1, COUNT_MAX)?;
+    within("limits.surveys_max", limits.surveys_max, 1, COUNT_MAX)?;
+    within("limits.topic_lists_max", limits.topic_lists_max, 1, COUNT_MAX)?;
+    within("limits.slow_read_stalls", limits.slow_read_stalls, 1, 10_000)?;
     within("limits.handles_total_max", limits.handles_total_max, 1, COUNT_MAX)?;
     if let Some(max) = limits.handles_per_address_max {
         within("limits.handles_per_address_max", max, 1, COUNT_MAX)?;

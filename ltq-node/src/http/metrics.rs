@@ -7,16 +7,18 @@ use std::{
 
 use axum::{
     extract::State,
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use ltq_core::{
     Broker, BrokerCounters, ChannelStats, LogName, NodeStats, Offset, ReadLimits, Store,
     SystemClock, TopicStats, WallClock as _,
 };
+use tokio::time::timeout;
 
 use super::{
     Answers, Api,
+    error::ApiError,
     exposition::{figure, head, labels, listening, process, reloads},
 };
 use crate::{
@@ -24,7 +26,17 @@ use crate::{
     watched_store::{BUCKETS, WatchedStore},
 };
 
-pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
+/// All of it within the time of a request: where there are too many topics for that, whoever collects figures hears
+/// so, and keeps no request waiting behind the last one.
+pub(super) async fn show(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    let within = api.request_timeout;
+    timeout(within, scrape(&api)).await.map_err(|_| {
+        let detail = format!("the figures could not be gathered within {within:?}");
+        ApiError::new(StatusCode::GATEWAY_TIMEOUT, "too_slow", detail)
+    })
+}
+
+async fn scrape(api: &Api) -> Response {
     let stats = api.broker.stats().await;
     let counters = api.broker.counters();
     let scrape = Scrape { stats: &stats, counters, series_max: api.metrics_series_max };
@@ -35,7 +47,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     for own in store.figures() {
         figure(&mut text, own.name, own.help, own.value);
     }
-    in_force(&mut text, &api);
+    in_force(&mut text, api);
     limits(&mut text, &api.broker);
     reloads(&mut text, api.reloader.reloads(), api.reloader.has_failed());
     listening(&mut text, &api.listening);
@@ -45,6 +57,9 @@ pub(super) async fn show(State(api): State<Arc<Api>>) -> Response {
     let name = "ltq_http_connections_refused_by_address_total";
     let help = "HTTP connections closed because their address had its share.";
     figure(&mut text, name, help, api.places.refused());
+    let name = "ltq_http_connections_gave_way_total";
+    let help = "HTTP connections without a request closed to make room for others.";
+    figure(&mut text, name, help, api.places.gave_way());
     let help = "Bytes of HTTP request bodies that are held, of which there is a limit.";
     figure(&mut text, "ltq_http_body_bytes", help, api.bodies.held());
     answers(&mut text, &api.answers);

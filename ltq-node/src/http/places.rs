@@ -31,6 +31,7 @@ pub struct Places {
     exempt: Networks,
     by_address: Arc<Mutex<BTreeMap<Origin, usize>>>,
     refused: Arc<AtomicU64>,
+    gave_way: Arc<AtomicU64>,
 }
 
 /// One of the connections of an address.
@@ -52,6 +53,7 @@ impl Places {
             exempt: options.exempt_addresses.clone(),
             by_address: Arc::default(),
             refused: Arc::default(),
+            gave_way: Arc::default(),
         }
     }
 
@@ -72,6 +74,18 @@ impl Places {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// How many connections without a request were closed for others.
+    #[must_use]
+    pub fn gave_way(&self) -> u64 {
+        self.gave_way.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether one was.
+    pub(super) fn made(&self, room: bool) -> bool {
+        self.gave_way.fetch_add(u64::from(room), Ordering::Relaxed);
+        room
+    }
+
     /// Counts one more of an address. Where that has its share already one of its own has to make `room`; `None`,
     /// counted too, when none does.
     pub(super) fn share(&self, address: IpAddr, room: impl Fn(Origin) -> bool) -> Option<Share> {
@@ -83,7 +97,7 @@ impl Places {
         let full = scopes.into_iter().zip(shares).find_map(|(scope, max)| {
             scope.filter(|scope| by_address.get(scope).is_some_and(|has| *has >= max))
         });
-        if full.is_some_and(|full| !room(full)) {
+        if full.is_some_and(|full| !self.made(room(full))) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }

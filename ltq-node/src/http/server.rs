@@ -115,7 +115,7 @@ impl Room {
                 return Some(room);
             }
             // Those who say nothing must not keep others out: a probe of health least of all.
-            let made = self.idle.give_up_one();
+            let made = self.places.made(self.idle.give_up_one());
             debug!(limit = self.places.all(), made, "as many HTTP connections as allowed");
             if let Some(room) = self.places.take_within(LOOK_AGAIN).await {
                 return Some(room);
