@@ -188,8 +188,13 @@ impl<'o> Session<'o> {
         let (mut heard, mut progress, mut beaten) = (start, start, start);
         let mut frames = Frames::new(self.shared.settings.frames_max, start);
         let mut held: Option<(Ask, Instant)> = None;
+        // Whether it is looked at what is asked before more is told and sent: however much one watch is owed, others
+        // begin and end beside it.
+        let mut is_ears_turn = false;
         loop {
-            self.tell(mouth)?;
+            if !is_ears_turn {
+                self.tell(mouth)?;
+            }
             let is_sending = mouth.unsent() > 0;
             // Nothing more is asked of one that does not read the answers.
             let is_reading = mouth.unsent() < UNSENT_BYTES_MAX && held.is_none();
@@ -200,7 +205,7 @@ impl<'o> Session<'o> {
                     return Err(goodbye(GoodbyeCode::Stopping, "the registry is stopping"));
                 }
                 () = sleep_until(beaten + beat) => Next::Beat,
-                sent = mouth.send_some() => sent.map(|()| Next::Sent)?,
+                sent = mouth.send_some(), if !is_ears_turn => sent.map(|()| Next::Sent)?,
                 () = sleep_until(progress + patience), if is_sending => Next::Unread,
                 () = sleep_until(held_until.unwrap_or(start)), if held_until.is_some() => {
                     match held.take() {
@@ -212,7 +217,12 @@ impl<'o> Session<'o> {
                 // What came before was heard in time, however late this is looked at.
                 () = sleep_until(heard + patience), if is_reading => Next::Silent,
                 () = self.news.come() => Next::News,
+                () = std::future::ready(()), if is_ears_turn => {
+                    is_ears_turn = false;
+                    continue;
+                }
             };
+            is_ears_turn = matches!(next, Next::Sent);
             let now = Instant::now();
             match next {
                 Next::Sent => progress = now,

@@ -18,7 +18,7 @@ use super::*;
 use crate::{
     Announced, Discovery as _, DiscoveryError, Epoch, Interest, NodeInfo,
     registry::{
-        Registries,
+        Registries, SessionId,
         link::{Link, LinkError},
         protocol::{Ask, GoodbyeCode, MAGIC, Part, PlainNode, REGISTRY_PROTOCOL, Say},
     },
@@ -387,7 +387,8 @@ async fn a_watch_that_is_owed_much_holds_up_no_other_of_its_connection() {
         served.server.0.change(|registry, now| registry.announce(now, from, &node)).unwrap();
     }
     let mut link = served.welcomed("any").await;
-    for (watch, interest) in [(0, Interest::Everything), (1, Interest::Nodes)] {
+    let none = Interest::Topic("none".parse().unwrap());
+    for (watch, interest) in [(0, Interest::Everything), (1, none)] {
         link.mouth.say(&Ask::Watch { watch, interest }).unwrap();
     }
     while link.mouth.unsent() > 0 {
