@@ -207,10 +207,14 @@ impl Line {
         let changed = Arc::clone(&self.changed);
         let start = Instant::now();
         let (mut heard, mut beaten, mut progress) = (start, start, start);
+        // Whether it is to be looked at all watches, which is not done for each word that is heard.
+        let (mut is_due, mut again) = (true, None);
         loop {
-            self.look();
             let was_sending = mouth.unsent() > 0;
-            let again = self.ask(mouth)?;
+            if std::mem::replace(&mut is_due, false) {
+                self.look();
+                again = self.ask(mouth)?;
+            }
             let is_sending = mouth.unsent() > 0;
             if is_sending && !was_sending {
                 progress = Instant::now();
@@ -221,7 +225,7 @@ impl Line {
                 biased;
                 sent = mouth.send_some() => {
                     sent?;
-                    progress = Instant::now();
+                    (progress, is_due) = (Instant::now(), true);
                     continue;
                 }
                 () = sleep_until(progress + patience), if is_sending => {
@@ -236,8 +240,14 @@ impl Line {
                     }
                     continue;
                 }
-                () = changed.notified() => continue,
-                () = sleep_until(again.unwrap_or(start)), if again.is_some() => continue,
+                () = changed.notified() => {
+                    is_due = true;
+                    continue;
+                }
+                () = sleep_until(again.unwrap_or(start)), if again.is_some() => {
+                    is_due = true;
+                    continue;
+                }
                 () = sleep_until(quiet.unwrap_or(start)), if quiet.is_some() => return Ok(Unused),
                 said = ear.hear() => said?,
                 () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience)),
@@ -250,6 +260,7 @@ impl Line {
                     match hearing.hear(self.registry, run, part, heard) {
                         Ok(false) => {}
                         Ok(true) => {
+                            is_due = true;
                             if let State::Asked(number, at) = hearing.state {
                                 hearing.state = State::Heard(number, at);
                                 self.talking.beginning -= 1;
@@ -259,6 +270,7 @@ impl Line {
                         Err(error @ TalkError::TooMuch(_)) if self.talking.numbers.len() > 1 => {
                             self.talking.unwatched.push_back(watch);
                             self.leave(id, &error);
+                            is_due = true;
                         }
                         Err(error) => return Err(error),
                     }
@@ -266,6 +278,7 @@ impl Line {
                 Say::Goodbye { code, detail } => return Err(TalkError::Goodbye { code, detail }),
                 Say::NotWatched { watch, code, detail } => {
                     let Some(&id) = self.talking.numbers.get(&watch) else { continue };
+                    is_due = true;
                     // Those asked for before were taken in, as they were not refused.
                     let taken = self.talking.numbers.range(..watch).count();
                     if code == GoodbyeCode::Full && taken > 0 {
