@@ -57,7 +57,8 @@ pub struct RegistryServerSettings {
     /// that it floods. Those that bring a good part of a node's topics are not counted: what they bring has
     /// bounds of its own. One that opens a watch counts as one more for every 16 nodes that there are (for every 16
     /// nodes, topics and channels where everything is watched), and as a quarter of all at most; one that announces
-    /// another node than before as that quarter. At least 1; default 2,000.
+    /// another node than before as that quarter. A watch under a higher number than all before waits for the next second
+    /// instead, and what comes behind it. At least 1; default 2,000.
     pub frames_max: u32,
 }
 

@@ -3,8 +3,13 @@
 mod announcing;
 #[cfg(test)]
 mod bad_input_tests;
+mod hearing;
 #[cfg(test)]
 mod lies_tests;
+mod line;
+mod lines;
+#[cfg(test)]
+mod lines_tests;
 mod merged;
 mod news;
 mod nodes;
@@ -28,6 +33,7 @@ use thiserror::Error;
 
 use crate::{Announced, Discovery, DiscoveryError, Interest, NodeInfo, Watch, backoff};
 use announcing::Announcing;
+use lines::Lines;
 pub use nodes::ToldLimits;
 use watching::Watching;
 
@@ -38,6 +44,9 @@ use watching::Watching;
 /// registry told that cannot be reached any more stays in force while none can, and for as long as it
 /// would remember itself otherwise. What it told before it was started anew is suspected for ten seconds,
 /// in which nodes come back to it, and gone then.
+///
+/// All watches of it and of its clones go over one connection to each registry, or over so few that none has more
+/// than 1,024 of them.
 ///
 /// It needs a tokio runtime with time, and whatever its transports need.
 #[derive(Clone)]
@@ -56,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Registries that have the node, in the order of `addresses`.
     pub(crate) announced: Vec<AtomicBool>,
+    /// The connections to each registry over which somebody watches, in the same order.
+    lines: Vec<Lines>,
 }
 
 /// Sets [`Registries`] up.
@@ -186,6 +197,7 @@ impl RegistriesBuilder {
         }
         Ok(Registries(Arc::new(Config {
             announced: addresses.iter().map(|_| AtomicBool::new(false)).collect(),
+            lines: addresses.iter().map(|_| Lines::default()).collect(),
             addresses,
             transport: self.transport,
             token: self.token,

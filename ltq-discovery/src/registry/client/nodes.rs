@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::{NodeId, NodeInfo};
 
-/// How much one registry may tell a watcher; one that tells more is taken for broken, and not listened to.
+/// How much one registry may tell a watch; one that tells more is taken for broken, and not listened to for that
+/// watch.
 ///
 /// The defaults are those of what a registry takes in, but ten times as many nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ impl Served {
         Self { server, tasks: vec![run, serve] }
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.server.stop();
         for task in self.tasks {
             task.await.unwrap();

@@ -1,32 +1,22 @@
 //! A client that is told by registries which nodes there are.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    sync::Arc,
-    time::Duration,
-};
+use std::{mem, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use ltq_core::{Address, ChannelName, TopicName, process::inherit};
+use ltq_core::Address;
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
-    Config, ToldLimits,
+    Config,
+    lines::{Lines, WatchId},
     merged::Merged,
-    nodes::Nodes,
-    talk::{Talk, TalkError},
 };
-use crate::{
-    DiscoveryError, Interest, NodeId, NodeInfo, NodeSet, Watch,
-    registry::protocol::{self, Ask, Part, Say},
-};
+use crate::{DiscoveryError, Interest, NodeSet, Watch};
 
 /// The nodes that are of interest.
 pub(super) struct Watching {
@@ -35,12 +25,14 @@ pub(super) struct Watching {
     given: Option<NodeSet>,
     /// Whether the caller knows that no registry is heard.
     is_loss_told: bool,
-    _tasks: JoinSet<()>,
+    /// What it is to each registry, in their order.
+    ids: Vec<Option<WatchId>>,
 }
 
-struct Shared {
-    config: Arc<Config>,
-    interest: Interest,
+/// What is shared with the lines to the registries.
+pub(super) struct Shared {
+    pub(super) config: Arc<Config>,
+    pub(super) interest: Interest,
     merged: Mutex<Merged>,
     standing: watch::Sender<Standing>,
 }
@@ -50,12 +42,21 @@ struct Shared {
 struct Standing {
     /// Counts what was told.
     news: u64,
-    /// Registries that are heard.
-    heard: usize,
+    /// Which registries are heard, and which will not answer, however often they are asked.
+    heard: Vec<bool>,
+    refused: Vec<bool>,
     /// Why the last one that was asked could not be.
     why: Option<(Address, String)>,
-    /// How many will not answer, however often they are asked.
-    refused: usize,
+}
+
+impl Standing {
+    fn is_heard(&self) -> bool {
+        self.heard.contains(&true)
+    }
+
+    fn is_refused(&self) -> bool {
+        !self.refused.contains(&false)
+    }
 }
 
 impl Watching {
@@ -65,38 +66,85 @@ impl Watching {
         interest: Interest,
     ) -> Result<Self, DiscoveryError> {
         let merged = Mutex::new(Merged::new(config.addresses.len()));
-        let (standing, mut news) = watch::channel(Standing::default());
+        let none = vec![false; config.addresses.len()];
+        let standing = Standing { heard: none.clone(), refused: none, ..Standing::default() };
+        let (standing, news) = watch::channel(standing);
         let shared = Arc::new(Shared { config: Arc::clone(&config), interest, merged, standing });
-        let mut tasks = JoinSet::new();
-        for (registry, address) in config.addresses.iter().enumerate() {
-            let listener =
-                Listening { shared: Arc::clone(&shared), registry, address: address.clone() };
-            tasks.spawn(inherit(listener.run()));
-        }
-        let all = config.addresses.len();
-        let known = |standing: &Standing| standing.news > 0 || standing.refused == all;
-        let _ = timeout(config.patience, news.wait_for(known)).await;
+        let ids = vec![None; config.addresses.len()];
+        let mut watching = Self { shared, news, given: None, is_loss_told: false, ids };
+        watching.join();
+        let known = |standing: &Standing| standing.news > 0 || standing.is_refused();
+        let _ = timeout(config.patience, watching.news.wait_for(known)).await;
+        let shared = &watching.shared;
         if !shared.merged.lock().is_known() {
-            return Err(shared.lost());
+            return Err(shared.lost_all());
         }
-        Ok(Self { shared, news, given: None, is_loss_told: false, _tasks: tasks })
+        Ok(watching)
+    }
+
+    /// Joins a line to each registry, but where it goes over one.
+    fn join(&mut self) {
+        let config = &self.shared.config;
+        for (registry, (lines, id)) in config.lines.iter().zip(&mut self.ids).enumerate() {
+            if id.is_none_or(|id| !lines.has(id)) {
+                *id = Lines::join(config, registry, &self.shared);
+            }
+        }
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        for (lines, id) in self.shared.config.lines.iter().zip(&self.ids) {
+            if let Some(id) = id {
+                lines.leave(*id);
+            }
+        }
     }
 }
 
 impl Shared {
     /// Why nothing is known, or no more is heard.
-    fn lost(&self) -> DiscoveryError {
-        let Standing { why, refused, .. } = self.standing.borrow().clone();
+    fn lost_all(&self) -> DiscoveryError {
+        let (why, is_refused) = {
+            let standing = self.standing.borrow();
+            (standing.why.clone(), standing.is_refused())
+        };
         let nobody = || ("registries".to_owned(), "no answer yet".to_owned());
         let (backend, why) =
             why.map_or_else(nobody, |(address, why)| (format!("registry {address}"), why));
-        match refused == self.config.addresses.len() {
+        match is_refused {
             true => DiscoveryError::Refused { backend, why },
             false => DiscoveryError::Unreachable { backend, source: why.into() },
         }
     }
 
-    fn tell(&self, registry: usize, tell: impl FnOnce(&mut Merged)) {
+    /// A registry has told all that there is.
+    pub(super) fn heard(&self, registry: usize) {
+        self.standing.send_modify(|standing| set(&mut standing.heard, registry, true));
+    }
+
+    /// A registry is not heard, or not any more, and what it told counts for so long beside others.
+    pub(super) fn lost(
+        &self,
+        registry: usize,
+        memory: Duration,
+        why: (Address, String),
+        refuses: bool,
+    ) {
+        let was_heard = self.standing.borrow().heard.get(registry).is_some_and(|it| *it);
+        if was_heard {
+            let now = Instant::now();
+            self.merged.lock().lost(registry, now, now + memory);
+        }
+        self.standing.send_modify(|standing| {
+            set(&mut standing.heard, registry, false);
+            set(&mut standing.refused, registry, refuses);
+            standing.why = Some(why);
+        });
+    }
+
+    pub(super) fn tell(&self, registry: usize, tell: impl FnOnce(&mut Merged)) {
         tell(&mut self.merged.lock());
         self.standing.send_modify(|standing| standing.news += 1);
         debug!(registry, "told of nodes");
@@ -107,9 +155,10 @@ impl Shared {
 impl Watch for Watching {
     async fn changed(&mut self) -> Result<NodeSet, DiscoveryError> {
         loop {
-            let heard = self.news.borrow_and_update().heard;
+            self.join();
+            let is_heard = self.news.borrow_and_update().is_heard();
             // Before anything is given: it may be lost again before the next call.
-            self.is_loss_told &= heard == 0;
+            self.is_loss_told &= !is_heard;
             let (now, mut next) = (Instant::now(), None);
             {
                 let merged = self.shared.merged.lock();
@@ -122,8 +171,8 @@ impl Watch for Watching {
                     }
                 }
             }
-            if heard == 0 && !mem::replace(&mut self.is_loss_told, true) {
-                return Err(self.shared.lost());
+            if !is_heard && !mem::replace(&mut self.is_loss_told, true) {
+                return Err(self.shared.lost_all());
             }
             let later = async {
                 match next {
@@ -140,198 +189,8 @@ impl Watch for Watching {
     }
 }
 
-/// Listens to one registry.
-struct Listening {
-    shared: Arc<Shared>,
-    registry: usize,
-    address: Address,
-}
-
-/// What was told of a node whose topics come in parts.
-struct Begun {
-    node: NodeInfo,
-    topics: BTreeMap<TopicName, BTreeSet<ChannelName>>,
-    /// Of its topics and channels, as they came.
-    count: usize,
-}
-
-impl Listening {
-    async fn run(self) {
-        let (mut failures, mut is_refused) = (0, false);
-        loop {
-            let began = Instant::now();
-            let mut is_heard = None;
-            let error = self.listen(&mut is_heard).await;
-            let refuses = error.is_final();
-            if let Some(memory) = is_heard {
-                let now = Instant::now();
-                self.shared.merged.lock().lost(self.registry, now, now + memory);
-            }
-            let why = (self.address.clone(), error.to_string());
-            self.shared.standing.send_modify(|standing| {
-                standing.why = Some(why);
-                standing.heard -= usize::from(is_heard.is_some());
-                standing.refused += usize::from(refuses && !is_refused);
-                standing.refused -= usize::from(!refuses && is_refused);
-            });
-            is_refused = refuses;
-            warn!(registry = %self.address, %error, "a registry is not heard");
-            if began.elapsed() > STABLE {
-                failures = 0;
-            }
-            let config = &self.shared.config;
-            sleep(if refuses { config.retry.1 } else { config.wait(failures) }).await;
-            failures = failures.saturating_add(1);
-        }
-    }
-
-    /// Until that ends, and why it does. `is_heard` is how long what it told counts then.
-    async fn listen(&self, is_heard: &mut Option<Duration>) -> TalkError {
-        match self.try_listen(is_heard).await {
-            Ok(never) => match never {},
-            Err(error) => error,
-        }
-    }
-
-    async fn try_listen(
-        &self,
-        is_heard: &mut Option<Duration>,
-    ) -> Result<std::convert::Infallible, TalkError> {
-        let mut talk = Talk::begin(&self.shared.config, &self.address).await?;
-        let (beat, patience, run) = (talk.heartbeat, talk.patience(), talk.run);
-        let limits = self.shared.config.told_limits;
-        let (mouth, ear) = (&mut talk.link.mouth, &mut talk.link.ear);
-        mouth.say(&Ask::Watch { watch: WATCH, interest: self.shared.interest.clone() })?;
-        let start = Instant::now();
-        let (mut heard, mut beaten, mut progress) = (start, start, start);
-        let mut first: Option<Nodes> = None;
-        let mut begun: Option<Begun> = None;
-        loop {
-            let is_sending = mouth.unsent() > 0;
-            // What it says comes behind what is to be done here, so that no flood of it holds that up.
-            let said = tokio::select! {
-                biased;
-                sent = mouth.send_some() => {
-                    sent?;
-                    progress = Instant::now();
-                    continue;
-                }
-                () = sleep_until(progress + patience), if is_sending => {
-                    return Err(TalkError::Unread(patience));
-                }
-                () = sleep_until(beaten + beat) => {
-                    beaten = Instant::now();
-                    // A beat that was not read says as much as two of them.
-                    if !is_sending {
-                        mouth.say(&Ask::Beat)?;
-                        progress = beaten;
-                    }
-                    continue;
-                }
-                said = ear.hear() => said?,
-                () = sleep_until(heard + patience) => return Err(TalkError::Silent(patience)),
-            };
-            heard = Instant::now();
-            let part = match said {
-                Say::Told { watch: WATCH, part } => part,
-                Say::Goodbye { code, detail } => return Err(TalkError::Goodbye { code, detail }),
-                Say::NotWatched { code, detail, .. } => {
-                    return Err(TalkError::Goodbye { code, detail });
-                }
-                _ => continue,
-            };
-            match part {
-                Part::Anew => {
-                    (first, begun) = (Some(Nodes::new(limits)), None);
-                    continue;
-                }
-                Part::Complete => {
-                    let Some(nodes) = first.take() else {
-                        return Err(TalkError::Protocol("the end of nothing that was begun"));
-                    };
-                    if is_heard.replace(beat * MEMORY_BEATS).is_none() {
-                        self.shared.standing.send_modify(|standing| standing.heard += 1);
-                    }
-                    let tell = |merged: &mut Merged| merged.told(self.registry, run, nodes, heard);
-                    self.shared.tell(self.registry, tell);
-                    continue;
-                }
-                Part::Gone(id) => {
-                    let id =
-                        NodeId::new(&id).map_err(|_| TalkError::Protocol("a node without id"))?;
-                    match &mut first {
-                        Some(first) => first.remove(&id),
-                        None => {
-                            let tell = |merged: &mut Merged| merged.gone(self.registry, &id);
-                            self.shared.tell(self.registry, tell);
-                        }
-                    }
-                    continue;
-                }
-                Part::Node { node, topics, is_suspected, more } => {
-                    let node =
-                        node.node().map_err(|_| TalkError::Protocol("a node that is none"))?;
-                    let node = node.with_suspicion(is_suspected);
-                    let Some(part) = topics else {
-                        self.add(&mut first, node)?;
-                        continue;
-                    };
-                    let mut begun_node = Begun { node, topics: BTreeMap::new(), count: 0 };
-                    begun_node.join(part, &limits)?;
-                    match more {
-                        true => begun = Some(begun_node),
-                        false => self.add(&mut first, begun_node.whole())?,
-                    }
-                }
-                Part::Topics { topics, more } => {
-                    let Some(begun_node) = &mut begun else {
-                        return Err(TalkError::Protocol("topics of no node"));
-                    };
-                    begun_node.join(topics, &limits)?;
-                    if !more && let Some(begun_node) = begun.take() {
-                        self.add(&mut first, begun_node.whole())?;
-                    }
-                }
-            }
-        }
-    }
-
-    /// A node as it is now: part of what a watch begins with, or a change of it.
-    fn add(&self, first: &mut Option<Nodes>, node: NodeInfo) -> Result<(), TalkError> {
-        let mut is_taken = true;
-        match first {
-            // When it was told is said of all at once.
-            Some(first) => is_taken = first.insert(node, 0),
-            None => {
-                let tell = |merged: &mut Merged| is_taken = merged.changed(self.registry, node);
-                self.shared.tell(self.registry, tell);
-            }
-        }
-        match is_taken {
-            true => Ok(()),
-            false => Err(TalkError::TooMuch(self.shared.config.told_limits)),
-        }
+fn set(those: &mut [bool], registry: usize, is: bool) {
+    if let Some(one) = those.get_mut(registry) {
+        *one = is;
     }
 }
-
-impl Begun {
-    fn join(&mut self, part: Vec<protocol::Topic>, limits: &ToldLimits) -> Result<(), TalkError> {
-        self.count += part.iter().map(|topic| 1 + topic.channels.len()).sum::<usize>();
-        if self.count > limits.topics_max.saturating_add(limits.channels_max) {
-            return Err(TalkError::TooMuch(*limits));
-        }
-        protocol::join(&mut self.topics, part);
-        Ok(())
-    }
-
-    fn whole(self) -> NodeInfo {
-        self.node.with_topics(self.topics.into())
-    }
-}
-
-/// There is one on each connection.
-const WATCH: u32 = 0;
-/// For so many heartbeats what a registry told counts beside others when it is not heard any more.
-const MEMORY_BEATS: u32 = 30;
-/// A connection that lasted so long is a success.
-const STABLE: Duration = Duration::from_secs(5);

@@ -13,13 +13,24 @@ pub(super) struct Frames {
     count: u32,
 }
 
+/// Whether a frame is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Now,
+    /// It is one that may wait until then.
+    Later(Instant),
+    /// There are too many.
+    Never,
+}
+
 /// What a frame has the registry do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     /// No more than to read it, and what its names come to.
     Frame,
-    /// To find, and to tell, what there is: of so many nodes, topics and channels.
-    Watch(usize),
+    /// To find, and to tell, what there is: of so many nodes, topics and channels. One that may wait is under a number
+    /// that the connection had for none before.
+    Watch { looks: usize, may_wait: bool },
     /// To take in another node than the one that this connection announced before, which is gone by that. Who has
     /// one at a time of many has everybody told of all of them.
     AnotherNode,
@@ -30,8 +41,11 @@ impl Frames {
         Self { max, since: now, count: 0 }
     }
 
-    /// One more came; false if that is too many.
-    pub(super) fn take(&mut self, asked: &Ask, work: Work, now: Instant) -> bool {
+    /// One more came.
+    ///
+    /// A program that comes back asks for all of its watches at once: they wait for their turn, and nothing more is
+    /// heard of the connection until then. Who opens and closes one again and again is none of those.
+    pub(super) fn take(&mut self, asked: &Ask, work: Work, now: Instant) -> Taken {
         if now.saturating_duration_since(self.since) >= WINDOW {
             (self.since, self.count) = (now, 0);
         }
@@ -40,14 +54,19 @@ impl Frames {
         let cost = match (asked, work) {
             (Ask::Topics(topics), _) if is_good_part(topics) => 0,
             (_, Work::Frame) => 1,
-            (_, Work::Watch(looks)) => {
+            (_, Work::Watch { looks, .. }) => {
                 let looks = u32::try_from(looks / LOOKS_FOR_A_FRAME).unwrap_or(u32::MAX);
                 looks.saturating_add(1).min(most)
             }
             (_, Work::AnotherNode) => most,
         };
-        self.count = self.count.saturating_add(cost);
-        self.count <= self.max
+        let count = self.count.saturating_add(cost);
+        let may_wait = matches!(work, Work::Watch { may_wait: true, .. });
+        if count > self.max && may_wait {
+            return Taken::Later(self.since + WINDOW);
+        }
+        self.count = count;
+        if count > self.max { Taken::Never } else { Taken::Now }
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Open, Shared, count,
-    frames::{Frames, Work, is_good_part, names},
+    frames::{Frames, Taken, Work, is_good_part, names},
     places::{Half, NoPlace},
     telling::{not_taken, say_told},
     wake::News,
@@ -131,8 +131,11 @@ struct Session<'o> {
     announced: Option<NodeId>,
     /// By the numbers that the client gave them.
     watches: BTreeMap<u32, WatcherId>,
-    /// Those who may be owed something.
+    /// Numbers from here on it had for no watch yet.
+    unused: u64,
+    /// Those who may be owed something, and from which of them on it is looked whose turn it is.
     owed: BTreeSet<u32>,
+    turn: u32,
 }
 
 impl Drop for Session<'_> {
@@ -171,7 +174,9 @@ impl<'o> Session<'o> {
             announcing: None,
             announced: None,
             watches: BTreeMap::new(),
+            unused: 0,
             owed: BTreeSet::new(),
+            turn: 0,
         }
     }
 
@@ -182,24 +187,42 @@ impl<'o> Session<'o> {
         let start = Instant::now();
         let (mut heard, mut progress, mut beaten) = (start, start, start);
         let mut frames = Frames::new(self.shared.settings.frames_max, start);
+        let mut held: Option<(Ask, Instant)> = None;
+        // Whether it is looked at what is asked before more is told and sent: however much one watch is owed, others
+        // begin and end beside it.
+        let mut is_ears_turn = false;
         loop {
-            self.tell(mouth)?;
+            if !is_ears_turn {
+                self.tell(mouth)?;
+            }
             let is_sending = mouth.unsent() > 0;
             // Nothing more is asked of one that does not read the answers.
-            let is_reading = mouth.unsent() < UNSENT_BYTES_MAX;
+            let is_reading = mouth.unsent() < UNSENT_BYTES_MAX && held.is_none();
+            let held_until = held.as_ref().map(|(_, until)| *until);
             let next = tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stopping| *stopping) => {
                     return Err(goodbye(GoodbyeCode::Stopping, "the registry is stopping"));
                 }
                 () = sleep_until(beaten + beat) => Next::Beat,
-                sent = mouth.send_some() => sent.map(|()| Next::Sent)?,
+                sent = mouth.send_some(), if !is_ears_turn => sent.map(|()| Next::Sent)?,
                 () = sleep_until(progress + patience), if is_sending => Next::Unread,
+                () = sleep_until(held_until.unwrap_or(start)), if held_until.is_some() => {
+                    match held.take() {
+                        Some((asked, _)) => Next::Asked(asked),
+                        None => continue,
+                    }
+                }
                 asked = ear.hear(), if is_reading => Next::Asked(asked?),
                 // What came before was heard in time, however late this is looked at.
                 () = sleep_until(heard + patience), if is_reading => Next::Silent,
                 () = self.news.come() => Next::News,
+                () = std::future::ready(()), if is_ears_turn => {
+                    is_ears_turn = false;
+                    continue;
+                }
             };
+            is_ears_turn = matches!(next, Next::Sent);
             let now = Instant::now();
             match next {
                 Next::Sent => progress = now,
@@ -216,10 +239,11 @@ impl<'o> Session<'o> {
                 Next::Unread => return Err(goodbye(GoodbyeCode::Silent, "nothing was read")),
                 Next::Asked(asked) => {
                     heard = now;
-                    if !frames.take(&asked, self.work(&asked), now) {
-                        return Err(self.floods());
+                    match frames.take(&asked, self.work(&asked), now) {
+                        Taken::Now => self.asked(asked, mouth)?,
+                        Taken::Later(until) => held = Some((asked, until)),
+                        Taken::Never => return Err(self.floods()),
                     }
-                    self.asked(asked, mouth)?;
                 }
                 Next::Beat => {
                     beaten = now;
@@ -248,7 +272,10 @@ impl<'o> Session<'o> {
     /// Tells watchers what they are owed, for as long as there is room.
     fn tell(&mut self, mouth: &mut Mouth) -> Result<(), End> {
         while mouth.unsent() < UNSENT_BYTES_MAX {
-            let Some(&watch) = self.owed.first() else { break };
+            // Each in its turn, so that none that is owed much, or again and again, holds up the others.
+            let next = self.owed.range(self.turn..).next().or_else(|| self.owed.first());
+            let Some(&watch) = next else { break };
+            self.turn = watch.wrapping_add(1);
             let Some(&id) = self.watches.get(&watch) else {
                 self.owed.remove(&watch);
                 continue;
@@ -278,9 +305,10 @@ impl<'o> Session<'o> {
     /// What is asked, counted in what there is to be looked at for it.
     fn work(&self, asked: &Ask) -> Work {
         match asked {
-            Ask::Watch { interest, .. } => {
-                Work::Watch(self.shared.registry.lock().to_be_looked_at(interest))
-            }
+            Ask::Watch { watch, interest } => Work::Watch {
+                looks: self.shared.registry.lock().to_be_looked_at(interest),
+                may_wait: u64::from(*watch) >= self.unused,
+            },
             Ask::Announce { node, .. } => match &self.announced {
                 Some(before) if before.as_str() != node.id() => Work::AnotherNode,
                 _ => Work::Frame,
@@ -420,6 +448,7 @@ impl<'o> Session<'o> {
     }
 
     fn watch(&mut self, watch: u32, interest: Interest, mouth: &mut Mouth) -> Result<(), End> {
+        self.unused = self.unused.max(u64::from(watch) + 1);
         let permitted = match &interest {
             // Where to bring messages is to be known by whoever may do anything with any.
             Interest::Nodes | Interest::Mesh(_) => {

@@ -18,7 +18,7 @@ use super::*;
 use crate::{
     Announced, Discovery as _, DiscoveryError, Epoch, Interest, NodeInfo,
     registry::{
-        Registries,
+        Registries, SessionId,
         link::{Link, LinkError},
         protocol::{Ask, GoodbyeCode, MAGIC, Part, PlainNode, REGISTRY_PROTOCOL, Say},
     },
@@ -375,6 +375,32 @@ async fn a_watcher_that_reads_slowly_is_told_all_in_the_end() {
         }
     }
     assert!(parts > 20, "{parts} parts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_owed_much_holds_up_no_other_of_its_connection() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let names: Vec<_> = (0..1_000).map(|n| format!("a-topic-with-a-long-name-{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    for n in 0..100 {
+        let (from, node) = (SessionId(10_000 + n), node(&format!("n{n}"), &names));
+        served.server.0.change(|registry, now| registry.announce(now, from, &node)).unwrap();
+    }
+    let mut link = served.welcomed("any").await;
+    let none = Interest::Topic("none".parse().unwrap());
+    for (watch, interest) in [(0, Interest::Everything), (1, none)] {
+        link.mouth.say(&Ask::Watch { watch, interest }).unwrap();
+    }
+    while link.mouth.unsent() > 0 {
+        link.mouth.send_some().await.unwrap();
+    }
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        if let Say::Told { watch, part: Part::Complete } = hear(&mut link).await.unwrap() {
+            ended.push(watch);
+        }
+    }
+    assert_eq!(ended, [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
