@@ -23,7 +23,7 @@ enum Is {
 }
 
 impl Door {
-    /// One before a server that may be started later: [`to`](Self::to) says where it is.
+    /// One before a server that may be started later: [`Hinge::to`] says where it is.
     ///
     /// # Errors
     /// The operating system's.

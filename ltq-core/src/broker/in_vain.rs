@@ -65,7 +65,7 @@ impl Count {
             return true;
         }
         *self = Self { count, ..Self::new() };
-        false
+        count > max
     }
 
     fn is_fresh(&self) -> bool {

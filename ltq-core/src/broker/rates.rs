@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::by_address::ByAddress;
 use crate::{Networks, Origin};
 
-/// How many connections each address may begin in a time: so many a second, and [ten](ARRIVALS_AT_ONCE) times as many
+/// How many connections each address may begin in a time: so many a second, and ten times as many
 /// at once, of a whole [site](Origin::site) four times that. What is turned away counts for nothing, so who comes
 /// again and again comes in, only later.
 ///

@@ -45,7 +45,7 @@ pub struct Siege {
 /// with the attackers.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
-    /// All in all at most twice, or [3 ms](TWICE_FLOOR_MS): for a machine that does nothing else, which whoever measures
+    /// All in all at most twice, or 3 ms: for a machine that does nothing else, which whoever measures
     /// has seen to.
     Twice,
     /// In the best [`ROUND`](super::honest::ROUND) at most ten times, and in the one in the middle at most thirty times.
