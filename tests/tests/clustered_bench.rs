@@ -237,10 +237,10 @@ async fn what_a_failover_stores_twice_is_counted_and_fails_nothing() {
     // What the first node takes is not said any more, and goes to the other one, too.
     let had = until_it_took(&admins[0], 1, 0).await;
     door.mute();
-    until_it_took(&admins[0], 5, had).await;
+    until_it_took(&admins[0], 1, had).await;
     let had = until_it_took(&admins[1], 1, 0).await;
     door.shut();
-    until_it_took(&admins[1], 600, had).await;
+    until_it_took(&admins[1], 400, had).await;
     door.open();
     let output = within("the run", running).await.expect("no panic");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -248,7 +248,7 @@ async fn what_a_failover_stores_twice_is_counted_and_fails_nothing() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
     assert_eq!((figure(&report, "published"), figure(&report, "delivered")), (2_400, 2_400));
     let again = figure(&report, "stored_again");
-    assert!(again >= 5, "{report}");
+    assert!(again >= 1, "{report}");
     let taken: u64 = on_nodes(&report).iter().map(|node| node.1).sum();
     assert_eq!(taken, 2_400 + again, "{report}");
 }

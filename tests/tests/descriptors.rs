@@ -44,6 +44,8 @@ fn open_files(node: &NodeProcess) -> usize {
 async fn node_with(limit: u64, data: &Path, log: &Path) -> NodeProcess {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\"")).arg(binary("ltq-node"));
+    // Strangers may take all places, and not only those of who has said nothing.
+    shell.env("LTQ_LIMITS_GREETING_CONNECTIONS_MAX", "10000");
     shell.stderr(Stdio::from(fs::File::create(log).expect("a log")));
     let here = Address::new("tcp", "127.0.0.1:0");
     NodeProcess::start_by(shell, data, &here, &["--http", "127.0.0.1:0"]).await.expect("a node")
@@ -141,6 +143,10 @@ async fn promise_10_a_store_without_descriptors_takes_messages_again_when_there_
         // It cannot be connected to meanwhile.
         let http = node.said("http://").expect("HTTP").trim_start_matches("http://");
         let mut http = TcpStream::connect(http).await.expect("connected");
+        // By its answer the node says that it has taken the connection in.
+        http.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("asked");
+        let mut taken = [0; 4_096];
+        assert!(within("a first answer", http.read(&mut taken)).await.expect("an answer") > 0);
         limit_descriptors(&node, 3);
         let refusal = within("the journal's end", async {
             loop {

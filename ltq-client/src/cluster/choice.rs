@@ -12,8 +12,8 @@ use super::NodeNotUsed;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Choice {
-    /// Of two nodes taken by chance, the one with less to do: what it says waits there, and what this
-    /// producer has unanswered there, in KiB. Close to the least loaded one, without everybody running
+    /// Of two nodes taken by chance, the one with less to do: what it says waits there, in KiB, and what this
+    /// producer has unanswered there. Close to the least loaded one, without everybody running
     /// to it at once.
     #[default]
     LeastLoaded,

@@ -414,7 +414,10 @@ impl Runner<'_> {
                 again = again.max(came.stored_again());
                 let copies = if plan.prefilled { 0 } else { came.stored_again() };
                 let to_ack = expected + copies;
-                if acked != to_ack {
+                // Copies may have come, and been acked, when all else had been counted.
+                let may_be_more = plan.own_topics && !plan.prefilled && self.may_repeat();
+                let is_right = acked == to_ack || may_be_more && (to_ack..=taken).contains(&acked);
+                if !is_right {
                     let words = format!("the broker counts {acked} acks, not {to_ack}");
                     wrong.push(format!("{topic}/{channel}: {words}"));
                 }

@@ -71,6 +71,8 @@ fn logs_are_as_they_are_asked_for() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ltq-node"));
         clean(&mut command);
         command.args(["--store", "memory", "--listen", "tcp://127.0.0.1:0", "--http", "off"]);
+        // However few descriptors there are: these do, and nothing is said of them.
+        command.env("LTQ_LIMITS_CONNECTIONS_MAX", "100");
         command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut banner = String::new();

@@ -11,14 +11,32 @@ use super::{
 };
 
 /// What could go.
-enum Candidate {
+enum Candidate<'a, F, B> {
     /// Copies: half of those of this log.
-    Copies(LogName),
+    Copies(Shrinking<'a, F, B>),
     /// The oldest records of this log move.
     Records(LogName),
     /// Only other commits, which are under way, have something there.
     Others,
     Nothing,
+}
+
+/// A log whose copies shrink. Nobody else is at work on it until this is dropped: of two who gave up its copies at
+/// once, the one could change in the front what the other had just deleted there.
+struct Shrinking<'a, F, B> {
+    shared: &'a Shared<F, B>,
+    log: LogName,
+    /// The caller is at work on it anyway.
+    is_own: bool,
+}
+
+impl<F, B> Drop for Shrinking<'_, F, B> {
+    fn drop(&mut self) {
+        if !self.is_own {
+            self.shared.state.write().busy.remove(&self.log);
+            self.shared.freed.notify_waiters();
+        }
+    }
 }
 
 impl<F: Store, B: Store> Shared<F, B> {
@@ -32,8 +50,8 @@ impl<F: Store, B: Store> Shared<F, B> {
         tokio::pin!(freed);
         freed.as_mut().enable();
         match self.candidate(own) {
-            Candidate::Copies(log) => {
-                self.shrink_copy(&log).await;
+            Candidate::Copies(shrinking) => {
+                self.shrink_copy(&shrinking.log).await;
                 Ok(true)
             }
             Candidate::Records(log) => self.move_some(&log).await,
@@ -48,8 +66,8 @@ impl<F: Store, B: Store> Shared<F, B> {
     /// The same for the sake of a copy: other copies go, and nothing else.
     pub(super) async fn shrink_copies(&self, own: &BTreeSet<LogName>) -> bool {
         match self.candidate(own) {
-            Candidate::Copies(log) => {
-                self.shrink_copy(&log).await;
+            Candidate::Copies(shrinking) => {
+                self.shrink_copy(&shrinking.log).await;
                 true
             }
             _ => false,
@@ -57,12 +75,16 @@ impl<F: Store, B: Store> Shared<F, B> {
     }
 
     /// Copies first: they cost nothing. Then the log that takes most.
-    fn candidate(&self, own: &BTreeSet<LogName>) -> Candidate {
-        let state = self.state.read();
+    fn candidate(&self, own: &BTreeSet<LogName>) -> Candidate<'_, F, B> {
+        let mut state = self.state.write();
         let free = |log: &LogName| !state.busy.contains(log) || own.contains(log);
         let copies = state.cached.iter().filter(|(log, _)| free(log));
         if let Some((log, _)) = copies.max_by_key(|(_, copy)| copy.bytes) {
-            return Candidate::Copies(log.clone());
+            let (log, is_own) = (log.clone(), own.contains(log));
+            if !is_own {
+                state.busy.insert(log.clone());
+            }
+            return Candidate::Copies(Shrinking { shared: self, log, is_own });
         }
         let filled = || state.volatile.iter().filter(|(_, log)| log.split < log.bounds.end);
         let movable = filled().filter(|(name, _)| free(name));

@@ -58,9 +58,10 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    /// In bytes: a node says it in KiB.
     fn to_do(&self) -> u64 {
         let held = self.lent.as_ref().map_or(0, |lent| lent.behalf().held());
-        self.load.saturating_add(held as u64 >> 10)
+        self.load.saturating_mul(1 << 10).saturating_add(held as u64)
     }
 }
 

@@ -32,8 +32,9 @@ pub(super) struct Overtaken<'a> {
     pub(super) topic: &'a str,
     node: &'a str,
     offset: u64,
-    /// The one that came before it.
+    /// The one that came before it, and when that was published.
     by: u64,
+    by_published: u64,
     /// When it was published, and at the earliest at the destination.
     published: u64,
     arrived: u64,
@@ -47,8 +48,14 @@ impl Excuse {
                 Excused::Fleeting => one.topic == worker::FLEETING,
                 Excused::Unsynced => worker::is_unsynced(one.topic),
             }
-            && one.published <= self.to
             && one.arrived + HINDSIGHT >= self.from
+            && (one.published <= self.to || self.straddles(one))
+    }
+
+    /// Whether the one that came first was lost with what was not synced, after it had gone over the bridge, so that
+    /// places before its own are those of messages that were published later.
+    fn straddles(&self, one: &Overtaken<'_>) -> bool {
+        self.of == Excused::Unsynced && one.by_published <= self.to
     }
 }
 
@@ -66,14 +73,22 @@ impl Account {
         let mut found = Vec::new();
         for ((topic, _, node), came) in came {
             // The one nearest before all that lie behind it.
-            let mut first: Option<(u64, u64)> = None;
+            let mut first: Option<(u64, u64, u64)> = None;
             for (offset, (arrival, published)) in came.into_iter().rev() {
                 match first {
-                    Some((line, by)) if line < arrival.line => {
+                    Some((line, by, by_published)) if line < arrival.line => {
                         let arrived = arrival.earliest;
-                        found.push(Overtaken { topic, node, offset, by, published, arrived });
+                        found.push(Overtaken {
+                            topic,
+                            node,
+                            offset,
+                            by,
+                            by_published,
+                            published,
+                            arrived,
+                        });
                     }
-                    _ => first = Some((arrival.line, offset)),
+                    _ => first = Some((arrival.line, offset, published)),
                 }
             }
         }
@@ -86,7 +101,7 @@ impl Account {
         let overtaken = self.overtaken();
         let mut bad = overtaken.iter().filter(|one| !is_excused(one));
         let Some(first) = bad.next() else { return Ok(()) };
-        let Overtaken { topic, node, offset, by, published, arrived } = first;
+        let Overtaken { topic, node, offset, by, published, arrived, .. } = first;
         let example = format!(
             "the first is offset {offset} of {topic} on {node}, behind {by}: published at {published} ms, there at \
              {arrived} ms or later; excuses are {:?}",

@@ -143,6 +143,32 @@ fn order_over_the_bridge_holds_but_for_those_who_have_an_excuse_at_that_time() {
 }
 
 #[test]
+fn places_of_what_a_device_lost_are_those_of_later_messages_and_come_later() {
+    let topic = "robin";
+    assert!(worker::is_unsynced(topic));
+    let mut lines = String::new();
+    // The one behind was published first, was lost, and had gone over the bridge by then.
+    for (n, offset, published) in [(0, 2, 10_000), (1, 1, 40_000)] {
+        lines.push_str(&format!("P\t{topic}\ta/{n}\t{published}\n"));
+        lines.push_str(&format!("G\t{topic}\ta/{n}\tn1\t{offset}\n"));
+        lines.push_str(&format!("D\t{topic}\ta/{n}\t0\ts/n1/{topic}/{offset}/7\n"));
+    }
+    let excuse = |of, from, to| Excuse { node: Some("n1".to_owned()), of, from, to };
+    for (excuse, is_sound) in [
+        (excuse(Excused::Unsynced, 20_000, 30_000), true),
+        (excuse(Excused::All, 20_000, 30_000), false),
+        (excuse(Excused::Unsynced, 5_000, 9_999), false),
+        (excuse(Excused::Unsynced, 43_001, 50_000), false),
+    ] {
+        let mut account = account(&lines);
+        assert_eq!(account.overtaken().len(), 1);
+        account.excuses = vec![excuse.clone()];
+        let checked = account.check();
+        assert_eq!(checked.is_ok(), is_sound, "{excuse:?}: {checked:?}");
+    }
+}
+
+#[test]
 fn a_device_may_lose_what_was_not_to_be_on_it_shortly_before_it_took_nothing_and_nothing_else() {
     let lost =
         |topic: &str| format!("P\t{topic}\ta/1\t10000\nC\t{topic}\ta/1\tn1\t7\t100\tlasts\n");
