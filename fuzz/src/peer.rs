@@ -108,6 +108,7 @@ pub(crate) fn subscribe(handle: u32, topic: &str, channel: &str, credit: Credit)
         channel: ChannelName::new(channel).expect("a name"),
         start: StartAt::Earliest,
         timeout_ms: None,
+        make_topic: true,
         seat: None,
         credit,
     }

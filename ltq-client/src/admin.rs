@@ -124,18 +124,20 @@ impl Admin {
         }
     }
 
-    /// Waits until every channel of a topic has settled all that it has: what an ordered producer whose
+    /// Waits until every channel of a topic has settled all that the topic had when this was asked for, whatever is
+    /// published meanwhile: what an ordered producer whose
     /// [order moves](crate::ClusterPublishError::OrderMoved) waits for at the node that it moves away from. A
-    /// topic that does not exist has nothing to settle, and neither has one without a channel, whose messages
-    /// wait for the first. Asks every 50 ms at first, and every second later; without an end while a
+    /// topic that does not exist has nothing to settle, and neither has one without a channel, whatever messages it
+    /// holds: they wait for the first, and nobody knows whether one comes. So consumers have to have subscribed at the
+    /// node before. Asks every 50 ms at first, and every 250 ms later; without an end while a
     /// channel is paused or has no consumer.
     ///
     /// # Cancellation
     /// Dropping it changes nothing.
     ///
     /// # Errors
-    /// As of [`show_topic`](Self::show_topic). A node that drains is gone once all is settled, and when its time
-    /// is over: an error does not say which.
+    /// As of [`show_topic`](Self::show_topic). A node that is drained goes on for 700 ms when all is settled, so
+    /// that who waits sees it; one whose time is over ends with what is left, and the error is that it is gone.
     pub async fn until_consumed<N>(&self, topic: N) -> Result<(), RequestError>
     where
         N: TryInto<TopicName>,
@@ -143,10 +145,17 @@ impl Admin {
     {
         let topic: TopicName = named(topic)?;
         let mut pause = CONSUMED_PAUSE;
+        let mut end = None;
         loop {
             match self.stats_of(topic.clone()).await {
-                Ok(stats) if stats.channels.iter().all(is_settled) => return Ok(()),
-                Ok(_) => {}
+                Ok(stats) => {
+                    let end = *end.get_or_insert(stats.end);
+                    // One that ends before was made anew meanwhile.
+                    let is_done = |it: &ChannelStats| it.floor >= end || is_settled(it);
+                    if stats.end < end || stats.channels.iter().all(is_done) {
+                        return Ok(());
+                    }
+                }
                 Err(error) => match error.refusal() {
                     Some(refusal) if refusal.code == RefusalCode::NoSuchTopic => return Ok(()),
                     _ => return Err(error),
@@ -303,4 +312,4 @@ const fn is_settled(channel: &ChannelStats) -> bool {
 /// How long to wait before a backlog is asked for again, at first; each time twice as long.
 const CONSUMED_PAUSE: Duration = Duration::from_millis(50);
 /// And at most.
-const CONSUMED_PAUSE_MAX: Duration = Duration::from_secs(1);
+const CONSUMED_PAUSE_MAX: Duration = Duration::from_millis(250);

@@ -140,7 +140,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long one attempt to connect may take, the broker's welcome included; also how long a
+    /// How long one attempt to connect may take, the broker's welcome included; for how long
+    /// [`connect`](Self::connect) tries again where a server is full for now; and how long a
     /// further stream of the connection may take to be welcomed. Default: 5 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -187,13 +188,16 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects, trying each server once, each for up to the connect timeout. Afterwards the client keeps itself connected.
+    /// Connects, trying each server once, each for up to the connect timeout. Where one of them refuses for
+    /// what [may pass](ConnectError::may_pass), as one that is full does, they are tried again, with pauses of a second
+    /// at most, until its connect timeout is over; not so where another one does not want this client at all.
+    /// Afterwards the client keeps itself connected.
     ///
     /// # Cancellation
     /// Dropping it gives the attempt up.
     ///
     /// # Errors
-    /// A [`ConnectError`]: what the last server came to.
+    /// A [`ConnectError`]: what the last server came to, or the refusal that did not pass in time.
     ///
     /// # Panics
     /// Outside a tokio runtime with time enabled.

@@ -4,11 +4,11 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use ltq_core::{
     Address, AddressError, Effect, MessageError, NameError, Offset, RecordsError, Refusal,
-    TopicName, TransportError,
+    RefusalCode, TopicName, TransportError,
 };
 use thiserror::Error;
 
-use crate::BatchReceipt;
+use crate::{BatchReceipt, producer::passes};
 
 /// What is left of a call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,21 @@ pub enum ConnectError {
     /// The client was closed meanwhile.
     #[error("the client is closed")]
     Closed,
+}
+
+impl ConnectError {
+    /// Whether a server was there and refused for what may be no longer so after a while, when it has fewer
+    /// connections, say.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            // What is left of a flood is over within a second.
+            Self::Refused { refusal, .. } => {
+                passes(refusal.code) || matches!(refusal.code, RefusalCode::Flooding)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why a message has no receipt.

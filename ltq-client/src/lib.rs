@@ -54,7 +54,7 @@ pub use cluster::{
     ClusterConsumerFigures, ClusterDelivery, ClusterError, ClusterFigures, ClusterLeaveError,
     ClusterPendingBatch, ClusterPendingReceipt, ClusterProducer, ClusterProducerBuilder,
     ClusterPublishError, ClusterReceipt, ClusterReceived, ConsumedNode, Failover, ID_HEADER,
-    NodeFigures, NodeNotUsed, NodeStatus, NodesNotUsed, SubscriptionState,
+    NodeFigures, NodeNotUsed, NodeStatus, NodesNotUsed, SubscriptionState, ordered_home,
 };
 pub use consumer::{
     Batch, Consumer, ConsumerBuilder, ConsumerSeat, CreditUse, Delivery, ForEach, ForEachSummary,
@@ -72,7 +72,7 @@ pub use state::ConnectionState;
 #[cfg(any(feature = "tls", feature = "quic"))]
 pub use ltq_transport::{ClientTrust, Fingerprint, Pem, TrustError};
 
-pub use ltq_discovery::{Discovery, NodeId, NodeInfo, NodeSet};
+pub use ltq_discovery::{Discovery, NodeId, NodeIdError, NodeInfo, NodeSet};
 
 pub use ltq_core::{
     ChannelName, ChannelStats, Credit, DrainOptions, Durability, Headers, HeldUp, Keep, Message,

@@ -38,8 +38,9 @@ pub use admin::{
 };
 pub use broker::{
     Arrivals, Broker, BrokerCounters, BrokerError, BrokerSettings, BrokerUse, CatalogueChanges,
-    CatalogueWatch, DirectError, DrainWishes, EntranceSettings, Publisher, PublisherOptions,
-    Receipt, Received, SettingsError, SubscribeOptions, Subscription,
+    CatalogueWatch, ConnectionLimits, DirectError, DrainWishes, Entrance, EntranceFigures,
+    EntranceSettings, Entry, Farewells, Full, Publisher, PublisherOptions, Receipt, Received,
+    SettingsError, SubscribeOptions, Subscription, part,
 };
 pub use channel_options::{Credit, Settlement, StartAt, StartAtError, Tag, TagRange, Verdict};
 pub use environment::{Entropy, Environment, SystemClock, SystemEntropy, WallClock};

@@ -66,6 +66,7 @@ cases! {
     watching::programs_of_a_mesh_are_told_to_their_mesh_alone: "who looks for brokers finds no programs, and programs find their own mesh"
     watching::all_watches_hear_the_same: "watches do not take from each other"
     announcing::an_announced_node_is_found: "an announced node is told of as it was announced"
+    announcing::who_tells_topics_says_so: "clients know whether to wait for word of topics"
     announcing::topics_that_came_are_told: "an update tells what is different now"
     announcing::topics_that_went_are_told: "a topic that is gone from a node takes it out of its watches"
     announcing::a_draining_node_is_told_and_marked: "draining nodes are among the others, marked so"
@@ -109,6 +110,7 @@ macro_rules! discovery_conformance_tests {
             programs_of_a_mesh_are_told_to_their_mesh_alone
             all_watches_hear_the_same
             an_announced_node_is_found
+            who_tells_topics_says_so
             topics_that_came_are_told
             topics_that_went_are_told
             a_draining_node_is_told_and_marked

@@ -7,7 +7,7 @@ use ltq_core::TopicName;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{NodeInfo, NodeSet};
+use crate::{NodeId, NodeInfo, NodeSet};
 
 /// Why a discovery scheme could not do what it was asked.
 #[derive(Debug, Error)]
@@ -59,7 +59,8 @@ pub trait Discovery: Send + Sync + 'static {
     /// found by heartbeat the handle sees to that too.
     ///
     /// A node announces itself once it serves. Another announcement under the same id takes the
-    /// place of the earlier one.
+    /// place of the earlier one. A run of a node that was withdrawn is not announced again under the same epoch by
+    /// another handle: whoever hears of it late may take it for what was withdrawn.
     ///
     /// # Errors
     /// [`DiscoveryError`]; then nothing was announced, or it is forgotten soon.
@@ -72,6 +73,12 @@ pub trait Discovery: Send + Sync + 'static {
     /// # Errors
     /// [`DiscoveryError`], when not even a first set can be had.
     async fn watch(&self, interest: &Interest) -> Result<Box<dyn Watch>, DiscoveryError>;
+
+    /// Whether it tells which nodes have a topic, whenever it can be asked. Where it does, who consumes makes no topic
+    /// on the nodes while it cannot be. Default: no.
+    fn tells_topics(&self) -> bool {
+        false
+    }
 }
 
 /// What somebody who watches wants to know.
@@ -90,6 +97,17 @@ pub enum Interest {
 }
 
 impl Interest {
+    /// Whether who watches this is told, when he begins, that a node of this id was withdrawn. Whom a topic brings
+    /// together is not: that would be one word for each such node to each of many watches.
+    pub(crate) fn is_of_withdrawn(&self, id: &NodeId) -> bool {
+        match self {
+            Self::Nodes => id.program().is_none(),
+            Self::Topic(_) => false,
+            Self::Everything => true,
+            Self::Mesh(mesh) => id.program().is_some_and(|(of, _)| of == mesh),
+        }
+    }
+
     /// As much of the node as is of interest, if anything is.
     #[must_use]
     pub fn view(&self, node: &NodeInfo) -> Option<NodeInfo> {
@@ -173,7 +191,7 @@ pub trait Announcement: Send + 'static {
 #[async_trait]
 pub trait Watch: Send + 'static {
     /// The first call gives the nodes as they are; each later one waits until they differ from
-    /// what was given last. What came and went between two calls is not told. Waits for ever
+    /// what was given last, or until more is known of those that [are gone](NodeSet::has_lost). What came and went between two calls is not told. Waits for ever
     /// where nothing changes. Cancel safe: a dropped call loses no set.
     ///
     /// # Errors

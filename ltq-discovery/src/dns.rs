@@ -299,6 +299,51 @@ mod tests {
         );
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_stands_for_no_address_takes_no_node_away() {
+        let book = Book::default();
+        book.write("one", &["10.0.0.1"]);
+        let names = DnsNames::new(["tcp://one:7440"]).unwrap().resolver(book.clone());
+        let mut watch = names.watch(&Interest::Nodes).await.unwrap();
+        assert_eq!(ids(&watch.changed().await.unwrap()), ["tcp://10.0.0.1:7440"]);
+        book.write("one", &[]);
+        let error = watch.changed().await.unwrap_err().to_string();
+        assert!(error.contains("it stands for no address"), "{error}");
+        assert!(timeout(EVERY * 5, watch.changed()).await.is_err());
+    }
+
+    /// Answers for one name, and never for others.
+    struct Deaf;
+
+    #[async_trait]
+    impl Resolve for Deaf {
+        async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+            match host {
+                "one" => Ok(vec!["10.0.0.1".parse().unwrap()]),
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_is_never_resolved_holds_the_others_up_for_five_seconds() {
+        let names = DnsNames::new(["tcp://two:7440", "tcp://one:7440"]).unwrap().resolver(Deaf);
+        let began = Instant::now();
+        let mut watch = names.watch(&Interest::Nodes).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        assert_eq!(ids(&watch.changed().await.unwrap()), ["tcp://10.0.0.1:7440"]);
+    }
+
+    #[tokio::test]
+    async fn programs_of_a_mesh_are_found_by_names_and_no_name_is_resolved_without_a_pause() {
+        let book = Book::default();
+        book.write("one", &["10.0.0.1"]);
+        let names = DnsNames::new(["tcp://one:7440"]).unwrap().resolver(book);
+        let mut watch = names.watch(&Interest::Mesh("shop".to_owned())).await.unwrap();
+        assert_eq!(ids(&watch.changed().await.unwrap()), ["tcp://10.0.0.1:7440"]);
+        assert_eq!(names.every(Duration::ZERO).every, Duration::from_millis(100));
+    }
+
     #[tokio::test]
     async fn the_operating_system_knows_this_machine() {
         let names = DnsNames::new(["tcp://localhost:7440", "tcp://[::1]:7441"]).unwrap();

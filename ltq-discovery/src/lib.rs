@@ -27,15 +27,18 @@ mod dns;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod node;
+mod node_set;
 pub mod registry;
 mod static_list;
 mod topics;
+mod withdrawals;
 
 pub use discovery::{Announced, Announcement, Discovery, DiscoveryError, Interest, Watch};
 pub use dns::{DnsNames, DnsNamesError, Resolve, SystemResolver};
 pub use node::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, Epoch, Load, NODE_ID_BYTES_MAX, NodeId, NodeIdError,
-    NodeInfo, NodeInfoError, NodeSet, NodeState, VERSION_BYTES_MAX,
+    NodeInfo, NodeInfoError, NodeState, VERSION_BYTES_MAX,
 };
+pub use node_set::NodeSet;
 pub use static_list::{StaticList, StaticListError};
 pub use topics::{Topics, TopicsIter};

@@ -1,16 +1,11 @@
 //! What is known of a node.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use ltq_core::{Address, ChannelName, TopicName};
 use thiserror::Error;
 
-use crate::{Interest, Topics};
+use crate::Topics;
 
 /// The longest [`NodeId`], in bytes.
 pub const NODE_ID_BYTES_MAX: usize = 255;
@@ -420,53 +415,6 @@ impl NodeInfo {
     #[must_use]
     pub fn may_have(&self, topic: &TopicName) -> bool {
         self.topics.as_ref().is_none_or(|topics| topics.contains_key(topic))
-    }
-}
-
-/// Nodes in the order of their ids, each once. Cheap to clone; equal when nothing differs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeSet(Arc<[NodeInfo]>);
-
-impl NodeSet {
-    /// As much of it as is of interest.
-    #[must_use]
-    pub fn view(&self, interest: &Interest) -> Self {
-        match interest {
-            Interest::Everything => self.clone(),
-            interest => self.iter().filter_map(|node| interest.view(node)).collect(),
-        }
-    }
-
-    /// The nodes, in the order of their ids.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &NodeInfo> {
-        self.0.iter()
-    }
-
-    /// The node of this id.
-    #[must_use]
-    pub fn get(&self, id: &NodeId) -> Option<&NodeInfo> {
-        let index = self.0.binary_search_by(|node| node.id.cmp(id)).ok()?;
-        self.0.get(index)
-    }
-
-    /// How many nodes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl FromIterator<NodeInfo> for NodeSet {
-    /// Of several nodes with one id the last one counts.
-    fn from_iter<I: IntoIterator<Item = NodeInfo>>(nodes: I) -> Self {
-        let by_id: BTreeMap<_, _> = nodes.into_iter().map(|node| (node.id.clone(), node)).collect();
-        Self(by_id.into_values().collect())
     }
 }
 

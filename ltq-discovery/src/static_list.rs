@@ -132,7 +132,8 @@ mod tests {
     #[tokio::test]
     async fn a_watch_gives_the_list_once_and_is_quiet_then() {
         let list: StaticList = "tcp://b:1, a:1 ,in-process://broker".parse().unwrap();
-        for interest in [Interest::Nodes, Interest::Topic("orders".parse().unwrap())] {
+        let (topic, mesh) = ("orders".parse().unwrap(), "shop".to_owned());
+        for interest in [Interest::Nodes, Interest::Topic(topic), Interest::Mesh(mesh)] {
             let mut watch = list.watch(&interest).await.unwrap();
             // A call that was given up without being polled has used nothing up.
             drop(watch.changed());

@@ -27,6 +27,7 @@ enum Fault {
     IgnoresCase,
     TellsTopicsToWhoAskedForNone,
     TellsOtherTopics,
+    SaysThatItTellsNone,
     TellsProgramsToEverybody,
     LeavesUnknownTopicsOut,
     LosesUpdates,
@@ -113,6 +114,10 @@ impl Discovery for Board {
             taken: Mutex::new(None),
             outages: self.state.borrow().outages,
         }))
+    }
+
+    fn tells_topics(&self) -> bool {
+        self.fault != Fault::SaysThatItTellsNone
     }
 }
 
@@ -287,6 +292,7 @@ async fn each_fault_is_found_by_name() {
         (Fault::IgnoresCase, "topics_that_differ_in_case_alone_are_two"),
         (Fault::TellsTopicsToWhoAskedForNone, "a_watch_of_nodes_tells_no_topics"),
         (Fault::TellsOtherTopics, "a_watch_of_a_topic_tells_no_other"),
+        (Fault::SaysThatItTellsNone, "who_tells_topics_says_so"),
         (Fault::TellsProgramsToEverybody, "programs_of_a_mesh_are_told_to_their_mesh_alone"),
         (Fault::LeavesUnknownTopicsOut, "a_node_of_unknown_topics_is_in_every_watch"),
         (Fault::LosesUpdates, "topics_that_came_are_told"),

@@ -2,10 +2,14 @@
 
 use std::borrow::Cow;
 
+use ltq_core::Farewells;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-use crate::config::{Config, StoreKind};
+use crate::{
+    config::{Config, StoreKind},
+    registry::RegistryConfig,
+};
 
 /// Lets the process have as many descriptors as the system allows it: each connection is one.
 pub fn raise_limit() {
@@ -25,9 +29,24 @@ pub fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
+/// What asks for descriptors, and can do with fewer.
+pub(crate) trait Bounded: Clone {
+    fn wanted(&self) -> Wanted;
+    /// Its limits, to be lowered.
+    fn bounds(&mut self) -> Bounds<'_>;
+}
+
+/// The limits of what has descriptors.
+pub(crate) struct Bounds<'c> {
+    connections_max: &'c mut usize,
+    connections_per_address_max: &'c mut usize,
+    http_connections_max: &'c mut usize,
+    handshakes_max: &'c mut usize,
+}
+
 /// What a configuration asks descriptors for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wanted {
+pub(crate) struct Wanted {
     /// Connections to addresses where each takes one: all but those over QUIC.
     connections: u64,
     http: u64,
@@ -37,23 +56,60 @@ struct Wanted {
     store: u64,
 }
 
+impl Bounded for Config {
+    fn wanted(&self) -> Wanted {
+        let limits = &self.limits;
+        let store = match self.store {
+            StoreKind::Memory => 0,
+            StoreKind::File => FILE_STORE,
+            StoreKind::RocksDb => ROCKSDB_STORE,
+        };
+        let http = self.http_address().map_or(0, |_| limits.http_connections_max);
+        let peers = [limits.connections_max, http, self.tls.handshakes_max];
+        Wanted { store, ..Wanted::by(&self.listen, peers) }
+    }
+
+    fn bounds(&mut self) -> Bounds<'_> {
+        let limits = &mut self.limits;
+        Bounds {
+            connections_max: &mut limits.connections_max,
+            connections_per_address_max: &mut limits.connections_per_address_max,
+            http_connections_max: &mut limits.http_connections_max,
+            handshakes_max: &mut self.tls.handshakes_max,
+        }
+    }
+}
+
+impl Bounded for RegistryConfig {
+    fn wanted(&self) -> Wanted {
+        let limits = &self.limits;
+        let http = self.http_address().map_or(0, |_| limits.http_connections_max);
+        Wanted::by(&self.listen, [limits.connections_max, http, self.tls.handshakes_max])
+    }
+
+    fn bounds(&mut self) -> Bounds<'_> {
+        let limits = &mut self.limits;
+        Bounds {
+            connections_max: &mut limits.connections_max,
+            connections_per_address_max: &mut limits.connections_per_address_max,
+            http_connections_max: &mut limits.http_connections_max,
+            handshakes_max: &mut self.tls.handshakes_max,
+        }
+    }
+}
+
 impl Wanted {
-    fn by(config: &Config) -> Self {
+    /// What those take who come to these addresses: connections, those of HTTP, and handshakes.
+    fn by(listen: &[String], [connections, http, handshakes]: [usize; 3]) -> Self {
         let count = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
-        let of =
-            |scheme: &str| count(config.listen.iter().filter(|it| it.starts_with(scheme)).count());
-        let limits = &config.limits;
-        let by_quic_alone = of("quic://") == count(config.listen.len());
+        let of = |scheme: &str| count(listen.iter().filter(|it| it.starts_with(scheme)).count());
+        let by_quic_alone = of("quic://") == count(listen.len());
         Self {
-            connections: if by_quic_alone { 0 } else { count(limits.connections_max) },
-            http: config.http_address().map_or(0, |_| count(limits.http_connections_max)),
-            handshakes: count(config.tls.handshakes_max),
+            connections: if by_quic_alone { 0 } else { count(connections) },
+            http: count(http),
+            handshakes: count(handshakes),
             secure: of("tls://"),
-            store: match config.store {
-                StoreKind::Memory => 0,
-                StoreKind::File => FILE_STORE,
-                StoreKind::RocksDb => ROCKSDB_STORE,
-            },
+            store: 0,
         }
     }
 
@@ -80,37 +136,42 @@ impl Wanted {
 /// The configuration as it can be carried out with so many descriptors: where those that it asks for are
 /// more, with fewer connections, and a warning that says how many.
 #[must_use]
-pub fn fitted(config: &Config, limit: Option<u64>) -> Cow<'_, Config> {
-    let wanted = Wanted::by(config);
+pub(crate) fn fitted<C: Bounded>(config: &C, limit: Option<u64>) -> Cow<'_, C> {
+    let wanted = config.wanted();
     let Some(limit) = limit.filter(|limit| *limit < wanted.sum()) else {
         return Cow::Borrowed(config);
     };
     let fits = wanted.within(limit);
     let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     let mut fitted = config.clone();
-    let limits = &mut fitted.limits;
+    let Bounds {
+        connections_max,
+        connections_per_address_max,
+        http_connections_max,
+        handshakes_max,
+    } = fitted.bounds();
     if fits.connections < wanted.connections {
         let most = size(fits.connections);
-        if limits.connections_per_address_max < limits.connections_max {
+        if *connections_per_address_max < *connections_max {
             // Nobody alone is to have them all, here neither.
             let part = (most / 4 * 3).max(1);
-            limits.connections_per_address_max = limits.connections_per_address_max.min(part);
+            *connections_per_address_max = (*connections_per_address_max).min(part);
         }
-        limits.connections_max = most;
+        *connections_max = most;
     }
     if wanted.http > 0 {
-        limits.http_connections_max = size(fits.http);
+        *http_connections_max = size(fits.http);
     }
     if wanted.secure > 0 {
-        fitted.tls.handshakes_max = size(fits.handshakes);
+        *handshakes_max = size(fits.handshakes);
     }
     warn!(
         limit,
         needed = wanted.sum(),
-        connections_max = fitted.limits.connections_max,
-        connections_per_address_max = fitted.limits.connections_per_address_max,
-        http_connections_max = fitted.limits.http_connections_max,
-        handshakes_max = fitted.tls.handshakes_max,
+        connections_max,
+        connections_per_address_max,
+        http_connections_max,
+        handshakes_max,
         "the process may have fewer files and connections open than its settings need (ulimit -n); these limits \
          are in force instead"
     );
@@ -122,8 +183,8 @@ pub fn fitted(config: &Config, limit: Option<u64>) -> Cow<'_, Config> {
 const FILE_STORE: u64 = 288;
 /// The same of RocksDB: 512 tables, and its logs.
 const ROCKSDB_STORE: u64 = 544;
-/// Listeners, the runtime, connections to registries, and files that are looked at again.
-const NODE: u64 = 64;
+/// Listeners, the runtime, connections to registries, files that are looked at again, and goodbyes under way.
+const NODE: u64 = 64 + Farewells::MAX as u64;
 
 #[cfg(test)]
 mod tests {
@@ -138,7 +199,7 @@ mod tests {
     #[test]
     fn a_limit_that_suffices_changes_nothing() {
         let config = config(&["tcp://127.0.0.1:0", "tls://127.0.0.1:0"]);
-        let needed = 20_000 + 512 + 256 + 288 + 64;
+        let needed = 20_000 + 512 + 256 + 288 + NODE;
         assert!(matches!(fitted(&config, None), Cow::Borrowed(_)));
         assert!(matches!(fitted(&config, Some(needed)), Cow::Borrowed(_)));
         let fewer = fitted(&config, Some(needed - 1));
@@ -160,7 +221,7 @@ mod tests {
                 fits.check().unwrap();
                 let peers = limits.connections_max
                     + limits.http_connections_max
-                    + tls.handshakes_max * Wanted::by(&config).secure as usize;
+                    + tls.handshakes_max * config.wanted().secure as usize;
                 let others = FILE_STORE.min(limit / 4) + NODE.min(limit / 4);
                 assert!(peers as u64 + others <= limit, "{limit}: {limits:?}");
                 assert!(limits.connections_max as u64 >= limit / 5, "{limit}: {limits:?}");
@@ -175,5 +236,24 @@ mod tests {
         let fits = fitted(&config, Some(600));
         assert_eq!(fits.limits.connections_max, 20_000);
         assert!(fits.limits.http_connections_max < 100);
+    }
+
+    #[test]
+    fn a_registry_keeps_to_what_it_may_have() {
+        let listen = vec!["tcp://127.0.0.1:0".to_owned(), "tls://127.0.0.1:0".to_owned()];
+        let config = RegistryConfig { listen, ..RegistryConfig::default() };
+        let needed = 20_000 + 512 + 256 + NODE;
+        assert!(matches!(fitted(&config, Some(needed)), Cow::Borrowed(_)));
+        for limit in [100, 300, 1_024, needed - 1] {
+            let fits = fitted(&config, Some(limit));
+            let (limits, tls) = (&fits.limits, &fits.tls);
+            let peers = limits.connections_max + limits.http_connections_max + tls.handshakes_max;
+            assert!(peers as u64 + NODE.min(limit / 4) <= limit, "{limit}: {limits:?}");
+            assert!(limits.connections_max as u64 >= limit / 3, "{limit}: {limits:?}");
+            assert!(limits.connections_per_address_max < limits.connections_max);
+        }
+        // Without HTTP it takes none of them.
+        let config = RegistryConfig { http: "off".to_owned(), ..config };
+        assert!(matches!(fitted(&config, Some(needed - 512)), Cow::Borrowed(_)));
     }
 }

@@ -153,6 +153,7 @@ impl<T: Send + 'static> Handshakes<T> {
 
     /// Whether the next one from there costs an older one from there its place, or so many came from there that who
     /// comes has to prove first that it is there.
+    #[cfg(any(feature = "quic", test))]
     pub(crate) fn are_many_of(&self, peer: SocketAddr) -> bool {
         let from = self.arrivals.origin_of_ip(peer.ip());
         self.crowd(from).is_some() || self.arrivals.are_many(from)

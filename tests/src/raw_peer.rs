@@ -177,6 +177,7 @@ impl RawPeer {
             start: StartAt::Earliest,
             timeout_ms: None,
             credit,
+            make_topic: true,
             seat: None,
         }
     }

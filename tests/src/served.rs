@@ -1,5 +1,6 @@
 use ltq_core::{
-    Address, Broker, BrokerSettings, Durability, Environment, Store, TopicSettings, Transport,
+    Address, Broker, BrokerSettings, Connection, Durability, Environment, Store, TopicSettings,
+    Transport,
 };
 use ltq_store::MemoryStore;
 use ltq_transport::{InProcess, Tcp};
@@ -80,6 +81,14 @@ impl<S: Store> Local<S> {
     /// A peer that has said nothing.
     pub async fn connect(&self) -> RawPeer {
         RawPeer::connect_over(&self.transport, &self.address).await
+    }
+
+    /// A connection on which no stream is opened.
+    ///
+    /// # Panics
+    /// When there is no broker.
+    pub async fn connect_alone(&self) -> Box<dyn Connection> {
+        self.transport.connect(&self.address).await.expect("a connection")
     }
 
     /// A peer that has said hello.

@@ -8,7 +8,6 @@
 use std::{
     io,
     net::Ipv4Addr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +19,7 @@ use ltq_tests::{
         Answered, Besieged, Greeting, Held, Stranger, TOKEN,
         honest::{Honest, Pair},
     },
-    bad_network::{BadNetwork, Shape},
+    bad_network::BadNetwork,
     binary, within,
 };
 use ltq_transport::ClientTrust;
@@ -37,26 +36,6 @@ struct Field {
     honest: Honest,
     begin: Instant,
     _folder: tempfile::TempDir,
-}
-
-/// Runs a test on the near host of a network, where there can be one.
-fn on_near<F: Future<Output = io::Result<()>>>(
-    body: impl FnOnce(Arc<BadNetwork>) -> F + Send + 'static,
-) {
-    let Some(network) = BadNetwork::or_skip(Shape::default(), 1) else { return };
-    network.give_near(ATTACKERS).expect("addresses for attackers");
-    let network = Arc::new(network);
-    let on_it = network.clone();
-    let run = move || {
-        // Its threads are started by this one, and so on the same host.
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(2).enable_all().build().expect("a runtime");
-        runtime.block_on(body(on_it)).expect("the node is met");
-    };
-    let thread = network.near().run(run).expect("a thread");
-    if let Err(panic) = thread.join().map(|entered| entered.expect("the host is entered")) {
-        std::panic::resume_unwind(panic);
-    }
 }
 
 impl Field {
@@ -166,7 +145,7 @@ async fn closed(stream: &mut TcpStream) {
 
 #[test]
 fn promise_10_limits_by_address_hold_back_the_address_that_reaches_them_and_no_other() {
-    on_near(async |network| {
+    BadNetwork::on_near(ATTACKERS, async |network| {
         let field = Field::start(&network, &settings(4_096)).await?;
         field.newcomers("calm").await;
         let before = field.held().await?;
@@ -423,7 +402,7 @@ async fn asked_again(kept: &mut TcpStream) -> io::Result<()> {
 
 #[test]
 fn promise_9_ten_thousand_addresses_cost_a_node_no_more_than_those_that_it_is_set_to_remember() {
-    on_near(async |network| {
+    BadNetwork::on_near(ATTACKERS, async |network| {
         let field = Field::start(&network, &settings(KNOWN)).await?;
         field.newcomers("calm").await;
         let clean = field.held().await?;

@@ -106,6 +106,27 @@ async fn auto_create_topics_off_refuses_topics_that_are_not_there() {
 }
 
 #[tokio::test]
+async fn who_is_to_make_no_topic_subscribes_where_it_is_and_nowhere_else() {
+    let served = Served::start(Served::settings()).await;
+    let mut peer = RawPeer::greeted(&served.address).await;
+    let subscribe = |handle: u32| {
+        let mut frame = RawPeer::subscribe(handle, "t", "c", CREDIT);
+        if let Frame::Subscribe { make_topic, .. } = &mut frame {
+            *make_topic = false;
+        }
+        frame
+    };
+    peer.send(subscribe(1)).await;
+    let Some(Frame::SubscribeRefused { handle: 1, refusal }) = peer.next().await else { panic!() };
+    assert_eq!(refusal.code, RefusalCode::NoSuchTopic);
+    assert!(served.broker.stats().await.topics.is_empty());
+    peer.open_producer(1, "t").await;
+    // The channel is made.
+    peer.send(subscribe(2)).await;
+    assert!(matches!(peer.next().await, Some(Frame::Subscribed { handle: 2, .. })));
+}
+
+#[tokio::test]
 async fn auto_create_channels_off_refuses_channels_that_are_not_there() {
     let settings = BrokerSettings { auto_create_channels: false, ..Served::settings() };
     let served = Served::start(settings).await;

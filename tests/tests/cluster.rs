@@ -12,14 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ltq_client::{
-    Client, Cluster, ClusterConsumer, ClusterProducer, ConsumerBuilder, ID_HEADER, Message,
-};
-use ltq_tests::{Judged, NodeProcess, RegistryProcess, Stalls, folder_in_memory, within};
+use ltq_client::{ClusterConsumer, ClusterProducer, Message};
+use ltq_tests::{Field, Judged, RegistryProcess, Stalls, check_stored, within};
 use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 
-const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 /// Each waits for its receipt before it publishes again.
 const PUBLISHERS: usize = 4;
 /// How long those wait who had given something to a node that is gone, and nobody else: `failover_after`, unless it is
@@ -35,80 +32,9 @@ const WAITS_MAX: Duration = Duration::from_millis(300);
 const SHARED: u64 = 100;
 /// And so soon after it was started.
 const SHARED_WITHIN: Duration = Duration::from_millis(500);
-/// That of the registry: who does not beat for three of these is suspected.
-const HEARTBEAT: Duration = Duration::from_millis(200);
+const HEARTBEAT: Duration = Field::HEARTBEAT;
 /// No receipt of a node that is well takes as long.
 const LONG: Duration = Duration::from_millis(150);
-
-/// A registry that knows three nodes, those, and a cluster.
-struct Field {
-    folder: tempfile::TempDir,
-    at: String,
-    registry: Option<RegistryProcess>,
-    nodes: BTreeMap<&'static str, NodeProcess>,
-    cluster: Cluster,
-    /// Of this program, the registry and the nodes.
-    stalls: Arc<Stalls>,
-}
-
-impl Field {
-    async fn new() -> Self {
-        // What a device takes for a sync is not judged here.
-        let folder = folder_in_memory().expect("a folder");
-        let beats = ["--heartbeat", &format!("{}ms", HEARTBEAT.as_millis())];
-        let registry = RegistryProcess::start(0, &beats).await.expect("a registry");
-        let at = registry.address().to_string();
-        let stalls = Arc::new(Stalls::watch());
-        stalls.watch_process(Some(std::process::id()));
-        stalls.watch_process(registry.pid());
-        let cluster = Cluster::builder().registry(&at).connect().await.expect("a cluster");
-        let nodes = BTreeMap::new();
-        let mut field = Self { folder, at, registry: Some(registry), nodes, cluster, stalls };
-        for name in NAMES {
-            field.start(name, 0).await;
-        }
-        let all = |nodes: &[Value]| nodes.len() == NAMES.len();
-        field.registry.as_ref().expect("it").until("all are there", all).await;
-        field
-    }
-
-    /// Starts a node. What keeps it from running is known from then on.
-    async fn start(&mut self, name: &'static str, port: u16) {
-        let more = ["--node", name, "--registry", &self.at];
-        let node = NodeProcess::start(&self.folder.path().join(name), port, &more).await;
-        let node = node.expect("a node");
-        self.stalls.watch_process(node.pid());
-        self.nodes.insert(name, node);
-    }
-
-    /// What each node has of a topic: the bodies, and the ids.
-    async fn stored(&self, topic: &str) -> BTreeMap<&'static str, Vec<(String, String)>> {
-        let mut stored = BTreeMap::new();
-        for (name, node) in &self.nodes {
-            let client = Client::connect(&node.address().to_string()).await.expect("connected");
-            let names = client.admin().list_topics().await.expect("topics");
-            if !names.iter().any(|name| name.as_str() == topic) {
-                continue;
-            }
-            let count = client.admin().show_topic(topic).await.expect("the topic").end.0;
-            let consumer = client.consumer_builder(topic, "check");
-            let mut consumer = ConsumerBuilder::open(consumer).await.expect("a consumer");
-            let mut found = Vec::new();
-            while (found.len() as u64) < count {
-                let delivery = within("a message", consumer.next()).await.expect("one");
-                let delivery = delivery.expect("whole");
-                let message = &delivery.message;
-                let id = message.headers.get(ID_HEADER);
-                let id = id.map(|id| String::from_utf8_lossy(id).into_owned());
-                let body = String::from_utf8_lossy(&message.body).into_owned();
-                found.push((body, id.unwrap_or_default()));
-                delivery.ack().expect("in time");
-            }
-            stored.insert(*name, found);
-        }
-        stored
-    }
-}
 
 /// Who publishes until told to stop, one after the other.
 struct Load {
@@ -162,9 +88,11 @@ impl Account {
     fn assert_avoided(&self, stalls: &Stalls, away: &Away, most: Duration) {
         let Away { gone, lost, back } = *away;
         // Whenever they ended: a call that waits does not end before others have been done for long.
-        let waited =
-            |call: &&Call| call.began < back && call.ended > gone && call.judged.own > WAITED;
-        assert!(self.calls.iter().any(|call| waited(&call)), "nobody waited: this shows nothing");
+        let is_then = |call: &&Call| call.began < back && call.ended > gone;
+        // The machine may have been so busy that most of the wait counts as its own doing.
+        let somebody = self.calls.iter().filter(is_then).any(|call| call.judged.took > WAITED);
+        assert!(somebody, "nobody waited: this shows nothing");
+        let waited = |call: &&Call| is_then(call) && call.judged.own > WAITED;
         for who in 0..PUBLISHERS {
             let waited: Vec<_> =
                 self.calls.iter().filter(waited).filter(|it| it.who == who).collect();
@@ -248,6 +176,17 @@ impl Load {
         .await;
     }
 
+    /// Waits until nobody is at what was begun before that any more.
+    async fn nobody_waits_since(&self, moment: Instant) {
+        within("everybody to be done with what was begun before", async {
+            let is_later = |began: &Option<Instant>| began.is_some_and(|it| it > moment);
+            while !self.begun.borrow().iter().all(is_later) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     async fn end(self) -> Account {
         self.stop.send_replace(true);
         let mut all = Account::default();
@@ -265,29 +204,9 @@ impl Load {
     }
 }
 
-/// Everything that was confirmed is where its receipt says; nothing is there that nobody published; what is there
-/// twice has the same id.
-fn check(account: &Account, stored: &BTreeMap<&'static str, Vec<(String, String)>>) {
-    let mut ids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (name, messages) in stored {
-        let mut seen = BTreeSet::new();
-        for (body, id) in messages {
-            assert!(seen.insert(body), "{body} is twice on {name}");
-            ids.entry(body).or_default().insert(id);
-        }
-    }
-    for (body, node) in &account.confirmed {
-        let there = stored.get(node.as_str()).into_iter().flatten();
-        assert!(there.into_iter().any(|(found, _)| found == body), "{body} is not on {node}");
-    }
-    for (body, ids) in ids {
-        assert_eq!(ids.len(), 1, "{body} has several ids");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_1_nothing_confirmed_is_lost_when_a_node_and_the_registry_are_killed() {
-    let mut field = Field::new().await;
+    let mut field = Field::new("").await;
     let producer = field.cluster.producer("orders").await.expect("a producer");
     let load = Load::start(&field, &producer);
     load.more(200).await;
@@ -299,6 +218,8 @@ async fn promise_1_nothing_confirmed_is_lost_when_a_node_and_the_registry_are_ki
     load.somebody_waits().await;
     let lost = Instant::now();
     killed.kill().await.expect("killed");
+    // It stays away until whoever waits for it has gone elsewhere.
+    load.nobody_waits_since(lost).await;
     load.more(200).await;
     let away = Away { gone, lost, back: Instant::now() };
     // The others go on while nobody tells of nodes any more.
@@ -312,41 +233,34 @@ async fn promise_1_nothing_confirmed_is_lost_when_a_node_and_the_registry_are_ki
     println!("{} confirmed, the longest publish: {:?}", account.confirmed.len(), account.longest());
     account.assert_avoided(&stalls, &away, FAILOVER_AFTER + SLACK);
     let stored = field.stored("orders").await;
-    check(&account, &stored);
+    check_stored(&account.confirmed, &stored);
     assert_eq!(stored.len(), 3, "each node had its share");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_11_a_rolling_restart_loses_and_repeats_nothing() {
-    let mut field = Field::new().await;
+    let mut field = Field::new("").await;
     let producer = field.cluster.producer("orders").await.expect("a producer");
     let load = Load::start(&field, &producer);
     load.more(200).await;
-    for name in NAMES {
-        let node = field.nodes.remove(name).expect("it");
-        let port = node.port();
-        assert!(node.terminate().await.expect("it ends").success());
+    for name in Field::NAMES {
+        let port = field.end(name).await;
         load.more(50).await;
-        field.start(name, port).await;
-        let registry = field.registry.as_ref().expect("it");
-        let all = |nodes: &[Value]| {
-            nodes.len() == NAMES.len() && nodes.iter().all(|node| node["suspected"] == false)
-        };
-        registry.until("it is back", all).await;
+        field.start_again(name, port).await;
         load.more(50).await;
     }
     let account = load.end().await;
     assert!(account.failed.is_empty(), "{:?}", account.failed);
     account.assert_longest(WAITS_MAX);
     let stored = field.stored("orders").await;
-    check(&account, &stored);
+    check_stored(&account.confirmed, &stored);
     let all: usize = stored.values().map(Vec::len).sum();
     assert_eq!(all, account.confirmed.len(), "each is there once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_node_gets_its_share_and_one_that_stands_still_is_avoided() {
-    let mut field = Field::new().await;
+    let mut field = Field::new("").await;
     let producer = field.cluster.producer("orders").await.expect("a producer");
     let load = Load::start(&field, &producer);
     load.more(100).await;
@@ -362,7 +276,7 @@ async fn a_new_node_gets_its_share_and_one_that_stands_still_is_avoided() {
     let still = field.nodes.get("n1").expect("it");
     let paused = Instant::now();
     still.pause(true).expect("paused");
-    let registry = field.registry.as_ref().expect("it");
+    let registry = field.registry();
     let suspected = |nodes: &[Value]| nodes.iter().any(|node| node["suspected"] == true);
     registry.until("it is suspected", suspected).await;
     let suspected_at = Instant::now();
@@ -370,6 +284,8 @@ async fn a_new_node_gets_its_share_and_one_that_stands_still_is_avoided() {
     let before = of("n1");
     load.more(SHARED).await;
     assert_eq!(of("n1"), before, "it is avoided");
+    // It stands until whoever waits for it has gone elsewhere.
+    load.nobody_waits_since(suspected_at).await;
     let back = Instant::now();
     field.nodes.get("n1").expect("it").pause(false).expect("goes on");
     let (timeout, stalls) = (producer.timeout(), load.stalls.clone());
@@ -389,7 +305,7 @@ async fn a_new_node_gets_its_share_and_one_that_stands_still_is_avoided() {
     assert!(suspicion.own <= HEARTBEAT * 3 + SLACK, "it was not suspected in time: {suspicion:?}");
     account.assert_avoided(&stalls, &Away { gone: paused, lost: paused, back }, timeout);
     let nodes = Arc::new(field.stored("orders").await);
-    check(&account, &nodes);
+    check_stored(&account.confirmed, &nodes);
 }
 
 /// Takes and acks until it is told which messages it is to have seen, and has.
@@ -429,7 +345,7 @@ fn consume(
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_2_everything_confirmed_is_consumed_when_nodes_and_the_registry_are_killed_and_return()
  {
-    let mut field = Field::new().await;
+    let mut field = Field::new("").await;
     // No node has the topic yet.
     let consumer = field.cluster.consumer("orders", "billing").await.expect("a consumer");
     let (wants, wanted) = watch::channel(None);
@@ -460,7 +376,7 @@ async fn promise_2_everything_confirmed_is_consumed_when_nodes_and_the_registry_
     field.start("n2", port).await;
     load.more(200).await;
     let registry = RegistryProcess::start(at, &["--heartbeat", "200ms"]).await.expect("again");
-    let all = |nodes: &[Value]| nodes.len() == NAMES.len();
+    let all = |nodes: &[Value]| nodes.len() == Field::NAMES.len();
     registry.until("all are there again", all).await;
     field.registry = Some(registry);
     load.more(200).await;

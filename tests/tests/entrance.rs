@@ -136,6 +136,30 @@ async fn promise_10_a_connection_of_many_streams_gives_way_with_all_of_them() {
     assert_eq!(broker.counters().connections_crowded_out, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn promise_10_a_connection_that_opens_no_stream_gives_way_too() {
+    let mut settings = settings(10);
+    settings.entrance.greeting_connections_max = Some(1);
+    let local = Local::start(settings).await;
+    let _silent = local.connect_alone().await;
+    within("its place", async {
+        while local.broker.in_use().greeting == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    advance(Duration::from_secs(1)).await;
+    let mut late = local.peer().await;
+    within("the end of the silent one", async {
+        while local.broker.stats().await.connections > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    late.open_producer(1, "t").await;
+    assert_eq!(local.broker.counters().connections_crowded_out, 1);
+}
+
 #[tokio::test]
 async fn promise_10_who_is_turned_away_is_told_so_as_far_as_there_are_not_too_many() {
     let served = Served::start(settings(1)).await;
@@ -160,4 +184,46 @@ async fn promise_10_who_is_turned_away_is_told_so_as_far_as_there_are_not_too_ma
     assert_eq!(served.broker.counters().connections_refused, 200);
     let by_limit: u64 = served.broker.limits_reached().iter().map(|(_, count)| count).sum();
     assert_eq!(by_limit, goodbyes, "what was told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_so_many_are_told_at_a_time_why_they_are_turned_away_and_each_for_two_seconds() {
+    let local = Local::start(settings(1)).await;
+    let _there = local.peer().await;
+    // None of them ends its connection.
+    let turned_away = async |count: usize| {
+        let mut peers = Vec::new();
+        for _ in 0..count {
+            peers.push(local.connect().await);
+        }
+        let mut told = 0;
+        for peer in &mut peers {
+            told += usize::from(matches!(peer.any().await, Some(Frame::Goodbye { .. })));
+        }
+        (peers, told)
+    };
+    let (first, told) = turned_away(100).await;
+    assert_eq!(told, 64);
+    advance(Duration::from_millis(1_900)).await;
+    assert_eq!(turned_away(1).await.1, 0);
+    advance(Duration::from_millis(200)).await;
+    let (_second, told) = turned_away(100).await;
+    assert_eq!(told, 64);
+    drop(first);
+    let counters = local.broker.counters();
+    assert_eq!(counters.connections_refused, 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_10_who_is_turned_away_and_ends_its_connection_makes_room_for_the_next_to_be_told()
+{
+    let local = Local::start(settings(1)).await;
+    let _there = local.peer().await;
+    for _ in 0..200 {
+        let mut refused = local.connect().await;
+        refused.expect_goodbye(RefusalCode::LimitReached).await;
+        drop(refused);
+        // It is found out without waiting for anything else.
+        advance(Duration::from_millis(1)).await;
+    }
 }

@@ -4,63 +4,18 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ltq_client::{
-    Availability, Cluster, ClusterConsumer, ClusterProducer, ClusterPublishError, Message,
-};
-use ltq_tests::{NodeProcess, RegistryProcess, Stalls, folder_in_memory, within};
+use ltq_client::{Availability, ClusterProducer, ClusterPublishError, Message};
+use ltq_tests::{Field, consume_in_order, within};
 use tokio::{sync::watch, task::JoinSet};
 
-const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+const DRAINS: &str = "[drain]\non_signal = true\ntimeout = \"15s\"\n";
 const KEYS: u32 = 12;
 /// How long a publish may wait while nodes are drained and restarted, but for what this machine has to do besides.
 const WAITS_MAX: Duration = Duration::from_millis(300);
-
-/// Starts a node. What keeps it from running is known from then on.
-async fn start(
-    stalls: &Stalls,
-    folder: &Path,
-    name: &str,
-    port: u16,
-    registry: &str,
-) -> NodeProcess {
-    let config = folder.join("ltq.toml");
-    let config = config.to_str().expect("a path");
-    let more = ["--node", name, "--registry", registry, "--config", config];
-    let node = NodeProcess::start(&folder.join(name), port, &more).await.expect("a node");
-    stalls.watch_process(node.pid());
-    node
-}
-
-/// The last number of each key that was consumed.
-type Consumed = watch::Sender<BTreeMap<String, u64>>;
-
-async fn consume(mut consumer: ClusterConsumer, consumed: Arc<Consumed>) -> u64 {
-    let mut count = 0;
-    while let Some(delivery) = consumer.next().await {
-        let delivery = delivery.expect("whole");
-        let body = String::from_utf8_lossy(&delivery.message.body).into_owned();
-        if body == "end" {
-            break;
-        }
-        let (key, number) = body.split_once('/').expect("a key and a number");
-        let number: u64 = number.parse().expect("a number");
-        let node = delivery.node().clone();
-        assert_eq!(delivery.attempt(), 1, "{body} of {node} came again");
-        delivery.ack().expect("in time");
-        consumed.send_modify(|consumed| {
-            let before = consumed.insert(key.to_owned(), number);
-            let wanted = before.map_or(0, |before| before + 1);
-            assert_eq!(number, wanted, "promise 5: {body} of {node} out of order");
-        });
-        count += 1;
-    }
-    count
-}
 
 /// Publishes with one key until told to stop. When the order moves, what was published before is consumed first.
 async fn publish(
@@ -93,24 +48,11 @@ async fn publish(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart() {
-    // What a device takes for a sync is not judged here.
-    let folder = folder_in_memory().expect("a folder");
-    let config = "[drain]\non_signal = true\ntimeout = \"15s\"\n";
-    std::fs::write(folder.path().join("ltq.toml"), config).expect("written");
-    let registry = RegistryProcess::start(0, &["--heartbeat", "200ms"]).await.expect("a registry");
-    let at = registry.address().to_string();
-    let stalls = Stalls::watch();
-    stalls.watch_process(Some(std::process::id()));
-    stalls.watch_process(registry.pid());
-    let mut nodes = BTreeMap::new();
-    for name in NAMES {
-        nodes.insert(name, start(&stalls, folder.path(), name, 0, &at).await);
-    }
-    registry.until("all are there", |nodes| nodes.len() == NAMES.len()).await;
-    let cluster = Cluster::builder().registry(&at).connect().await.expect("a cluster");
+    let mut field = Field::new(DRAINS).await;
+    let cluster = field.cluster.clone();
     let consumer = cluster.consumer("orders", "billing").await.expect("a consumer");
     let consumed = Arc::new(watch::Sender::new(BTreeMap::new()));
-    let consuming = tokio::spawn(consume(consumer, consumed.clone()));
+    let consuming = tokio::spawn(consume_in_order(consumer, consumed.clone()));
     let producer = cluster.producer_builder("orders").ordered(Availability::Move);
     let producer = producer.open().await.expect("a producer");
     let (stop, stopped) = watch::channel(false);
@@ -126,16 +68,10 @@ async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart(
         within("more to come", watching.wait_for(|it| total(it) >= wanted)).await.expect("some");
     };
     more(300).await;
-    for name in NAMES {
-        let node = nodes.remove(name).expect("it");
-        let port = node.port();
-        assert!(node.terminate().await.expect("it ends").success(), "{name} was not drained");
+    for name in Field::NAMES {
+        let port = field.end(name).await;
         more(100).await;
-        nodes.insert(name, start(&stalls, folder.path(), name, port, &at).await);
-        let all = |nodes: &[serde_json::Value]| {
-            nodes.len() == NAMES.len() && nodes.iter().all(|node| node["state"] == "ready")
-        };
-        registry.until("it is back", all).await;
+        field.start_again(name, port).await;
         more(100).await;
     }
     stop.send_replace(true);
@@ -145,7 +81,7 @@ async fn promise_5_ordered_publishing_keeps_its_order_through_a_rolling_restart(
         (published, moves) = (published + one.0, moves + one.1);
         calls.extend(one.2);
     }
-    let judged = calls.into_iter().map(|(began, ended)| stalls.without(began, ended));
+    let judged = calls.into_iter().map(|(began, ended)| field.stalls.without(began, ended));
     let longest = judged.max().expect("a publish");
     println!("{published} confirmed, {moves} moves of keys, the longest publish: {longest:?}");
     assert!(

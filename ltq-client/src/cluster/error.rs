@@ -143,8 +143,9 @@ pub enum ClusterPublishError {
         /// The time that it had.
         after: Duration,
     },
-    /// What has the same order went to another node before: nothing happened. It is said once; what is
-    /// published from now on goes to the new node.
+    /// What has the same order went to another node before: nothing happened. It is said once, to all that
+    /// waited then and to all that is published until these have heard it; what is published from then on goes to the
+    /// new node.
     #[error("publishing to {topic}: its order moves from node {from} to node {to}")]
     OrderMoved {
         /// The topic.

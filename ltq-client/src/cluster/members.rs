@@ -20,6 +20,8 @@ use tokio::{
 use super::{
     ClusterError, NodeStatus,
     following::{Word, follow},
+    loads::{Loads, same_but_for_loads},
+    lost::Lost,
 };
 use crate::{Client, ClientBuilder, connection::Lease};
 
@@ -36,7 +38,7 @@ pub(crate) struct Members {
 
 struct Shared {
     discovery: Arc<dyn Discovery>,
-    /// `None` until the first set is there.
+    /// `None` until the first set is there. Who follows it is not told where nothing but loads changed.
     nodes: watch::Sender<Option<NodeSet>>,
     state: Mutex<State>,
     runtime: Handle,
@@ -49,8 +51,8 @@ struct Shared {
 struct State {
     template: ClientBuilder,
     members: BTreeMap<NodeId, Member>,
-    /// Nodes that were suspected when they were forgotten, and are not back: see [`Members::lost`].
-    lost: BTreeSet<NodeId>,
+    lost: Lost,
+    loads: Loads,
     is_closed: bool,
 }
 
@@ -88,8 +90,13 @@ impl Members {
     ) -> Result<Self, ClusterError> {
         let after = template.get_connect_timeout();
         let seed = template.get_entropy().next();
-        let state =
-            State { template, members: BTreeMap::new(), lost: BTreeSet::new(), is_closed: false };
+        let state = State {
+            template,
+            members: BTreeMap::new(),
+            lost: Lost::default(),
+            loads: Loads::default(),
+            is_closed: false,
+        };
         let shared = Arc::new(Shared {
             discovery,
             nodes: watch::Sender::new(None),
@@ -116,20 +123,25 @@ impl Members {
         self.shared.nodes.borrow().clone().unwrap_or_default()
     }
 
-    /// The nodes now and whenever they change; always some set.
+    /// The nodes now and whenever they change, in more than their [loads](Self::loads); always some set.
     pub(crate) fn watch(&self) -> watch::Receiver<Option<NodeSet>> {
         self.shared.nodes.subscribe()
     }
 
-    /// The nodes that crashed, or are cut off, as far as can be told: they were suspected when discovery forgot
-    /// them. One that is stopped in order, or taken out of a list, goes while it is well. At most 4,096.
+    /// How much waits at each node, now and from now on.
+    pub(crate) fn loads(&self) -> Loads {
+        self.shared.state.lock().loads.clone()
+    }
+
+    /// The nodes that crashed, or are cut off, as far as can be told: they served, and went without being withdrawn
+    /// or taken out of a list. The newest 4,096.
     pub(crate) fn lost(&self) -> BTreeSet<NodeId> {
-        self.shared.state.lock().lost.clone()
+        self.shared.state.lock().lost.ids().cloned().collect()
     }
 
     /// Does not count a node among the [lost](Self::lost) any more. Returns whether it did.
     pub(super) fn give_up(&self, id: &NodeId) -> bool {
-        let was_lost = self.shared.state.lock().lost.remove(id);
+        let was_lost = self.shared.state.lock().lost.give_up(id);
         if was_lost {
             // Who follows the nodes looks again.
             self.shared.nodes.send_modify(|_| {});
@@ -260,14 +272,9 @@ impl Shared {
     fn update(&self, nodes: NodeSet) {
         let mut gone = Vec::new();
         let mut state = self.state.lock();
-        let State { template, members, lost, .. } = &mut *state;
-        lost.retain(|id| nodes.get(id).is_none());
-        let before = self.nodes.borrow().clone().unwrap_or_default();
-        let is_lost = |node: &&NodeInfo| node.is_suspected() && nodes.get(node.id()).is_none();
-        lost.extend(before.iter().filter(is_lost).map(|node| node.id().clone()));
-        while lost.len() > LOST_MAX {
-            lost.pop_first();
-        }
+        let State { template, members, lost, loads, .. } = &mut *state;
+        loads.update(&nodes);
+        lost.update(&self.nodes.borrow().clone().unwrap_or_default(), &nodes);
         members.retain(|id, member| {
             match nodes.get(id) {
                 Some(node) if member.fits(&known(template, node)) => {
@@ -291,7 +298,11 @@ impl Shared {
             }
         });
         // Under the lock: who asks for a client in between would get one of the old addresses.
-        self.nodes.send_replace(Some(nodes));
+        self.nodes.send_if_modified(|now| {
+            let is_news = now.as_ref().is_none_or(|now| !same_but_for_loads(now, &nodes));
+            *now = Some(nodes);
+            is_news
+        });
         drop(state);
         drop(gone);
     }
@@ -329,9 +340,6 @@ async fn close_idle(shared: &Shared) {
         sleep(IDLE).await;
     }
 }
-
-/// How many crashed nodes are remembered: more than there are in any cluster.
-const LOST_MAX: usize = 4_096;
 
 /// How long a connection is kept that nobody uses, at least; at most twice that.
 const IDLE: Duration = Duration::from_secs(30);

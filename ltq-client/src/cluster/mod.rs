@@ -9,6 +9,8 @@ mod choice;
 mod consumer;
 mod error;
 mod following;
+mod loads;
+mod lost;
 mod members;
 mod order;
 mod producer;
@@ -33,7 +35,7 @@ pub use consumer::{
 };
 pub use error::{ClusterBatchError, ClusterError, ClusterPublishError, NodeNotUsed, NodesNotUsed};
 pub(crate) use members::Members;
-pub use order::Availability;
+pub use order::{Availability, ordered_home};
 pub(crate) use producer::{Behalf, Errand};
 pub use producer::{
     ClusterBatchReceipt, ClusterFigures, ClusterPendingBatch, ClusterPendingReceipt,
@@ -194,12 +196,20 @@ impl Cluster {
         ClusterConsumerBuilder::new(self.clone(), named(topic), named(channel))
     }
 
-    /// Waits no longer for a node that crashed and was forgotten: ordered producers of this cluster with
+    /// Waits no longer for a node that crashed and was forgotten ([`lost`](Self::lost) names them): ordered producers of this cluster with
     /// [`Availability::Fail`] move its keys, and say so as of any move. For a node that will not come back, whose
     /// data are lost or were consumed otherwise. Returns whether it was waited for; a node that is known, or
     /// that nobody was told of, is not.
     pub fn give_up(&self, node: &NodeId) -> bool {
         self.inner.members.give_up(node)
+    }
+
+    /// The nodes that ordered producers of this cluster with [`Availability::Fail`] wait for though nobody tells of
+    /// them any more: they served, and went without a word, as far as is known. Each is waited for until it is back, or
+    /// a node in its place under its id, or it is [given up](Self::give_up). In the order of their ids, the newest 4,096.
+    #[must_use]
+    pub fn lost(&self) -> Vec<NodeId> {
+        self.inner.members.lost().into_iter().collect()
     }
 
     /// The nodes, as the discovery scheme told last.

@@ -1,21 +1,26 @@
 //! Which node keeps the order of what, and when that changes. No IO, no clock.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use ltq_core::TopicName;
 use ltq_discovery::NodeId;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 /// What an ordered producer does while the node of an order cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Availability {
     /// It waits for that node, and fails when the publish timeout is up. That does not end when the node is
-    /// forgotten: one that was suspected until then crashed or is cut off, and what it stored lies there. Its
+    /// forgotten: one that served and went without a word crashed or is cut off, and what it stored lies there. Its
     /// keys wait for it, or for a node that is started in its place under its id, as long as the
-    /// [`Cluster`](crate::Cluster) lives, or until it is [given up](crate::Cluster::give_up). A node that is
-    /// withdrawn while it is well, drains, or is taken out of a list or a name's addresses is a member no more,
-    /// and its keys move. A program that is started when the node is forgotten already knows nothing of it.
+    /// [`Cluster`](crate::Cluster) lives, or until it is [given up](crate::Cluster::give_up). A node that withdraws
+    /// itself, drains, or is taken out of a list or a name's addresses is a member no more, and its keys move. Of a
+    /// withdrawal that nobody is left to tell of nothing is known, and the node counts as lost. A program that is
+    /// started when the node is forgotten already knows nothing of it.
     Fail,
     /// It goes on at the next node when the node has been of no use for
     /// [`failover_after`](crate::ClusterProducerBuilder::failover_after): the order moves there, and back when
@@ -64,6 +69,23 @@ pub(crate) fn rendezvous(slot: Slot, nodes: &[NodeId]) -> Option<&NodeId> {
     nodes.iter().max_by_key(|node| (weight(slot, node), *node))
 }
 
+/// Which of these nodes an [ordered](crate::ClusterProducerBuilder::ordered) producer gives messages of a topic
+/// to that have this key, or none; `None` without nodes.
+///
+/// For programs that put messages where such a producer would, as a node does that hands over what it has. The
+/// producer counts the nodes that it knows and that do not drain. Every program, version and language comes to
+/// the same: of the first 64 bits of SHA-256 of the key, or of the topic's name where there is none, the last 12
+/// are the slot. The node is the one with the greatest first 64 bits of SHA-256 of the slot, as two bytes
+/// with the high one first, and the node's id behind it.
+#[must_use]
+pub fn ordered_home<'a>(
+    topic: &TopicName,
+    key: Option<&[u8]>,
+    nodes: &'a [NodeId],
+) -> Option<&'a NodeId> {
+    rendezvous(Slot::of(topic, key), nodes)
+}
+
 /// Where each slot's order is kept, and what of it is under way.
 #[derive(Debug)]
 pub(crate) struct Order {
@@ -83,7 +105,25 @@ struct SlotState {
     unanswered: usize,
     /// For their turn.
     waiting: usize,
+    /// Of its last move some were told who may not have heard it.
+    told: Option<Told>,
 }
+
+/// A move that those were told of who waited.
+#[derive(Debug)]
+struct Told {
+    from: NodeId,
+    to: NodeId,
+    unheard: Weak<()>,
+    /// When the time of all of them is up, whether they have heard it or not.
+    until: Instant,
+}
+
+/// Word of a move that is on its way to who waits for it: until it is taken, or nobody is there to take it, nothing
+/// of the slot is sent. What is published behind one that was told would be stored before its publisher could
+/// publish that one again.
+#[derive(Clone, Debug)]
+pub(crate) struct Unheard(#[expect(dead_code, reason = "what counts is that it is there")] Arc<()>);
 
 /// What the next message of a slot is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +134,8 @@ pub(crate) enum Turn {
     Wait,
     /// Be told that the order moves. The next one may go.
     Moved { from: NodeId, to: NodeId },
+    /// Be told of that move, too: not all who were told before have heard it.
+    Told { from: NodeId, to: NodeId },
 }
 
 impl Order {
@@ -128,9 +170,15 @@ impl Order {
     }
 
     /// What a message of this slot is to do that nobody waits before.
-    pub(crate) fn turn(&mut self, slot: Slot) -> Turn {
+    pub(crate) fn turn(&mut self, slot: Slot, now: impl FnOnce() -> Instant) -> Turn {
         let nodes = &self.nodes;
         let state = self.slots.entry(slot).or_default();
+        if let Some(told) = &state.told {
+            if told.unheard.strong_count() > 0 && now() < told.until {
+                return Turn::Told { from: told.from.clone(), to: told.to.clone() };
+            }
+            state.told = None;
+        }
         if state.home.is_none() {
             state.home = rendezvous(slot, nodes).map(|home| (weight(slot, home), home.clone()));
         }
@@ -147,6 +195,20 @@ impl Order {
             }
             _ => Turn::Go(to),
         }
+    }
+
+    /// Those who waited are told of a move of the slot that was [theirs](Turn::Moved), all of whose time is up by
+    /// then. It is over when what this returns is gone.
+    pub(crate) fn tell(
+        &mut self,
+        slot: Slot,
+        (from, to): (NodeId, NodeId),
+        until: Instant,
+    ) -> Unheard {
+        let unheard = Arc::new(());
+        let told = Told { from, to, unheard: Arc::downgrade(&unheard), until };
+        self.slots.entry(slot).or_default().told = Some(told);
+        Unheard(unheard)
     }
 
     /// A message of the slot is on its way to a node.
@@ -191,6 +253,11 @@ mod tests {
 
     thread_local! {
         pub(super) static WEIGHED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Nobody was told of anything: no clock is needed.
+    fn turn(order: &mut Order, slot: Slot) -> Turn {
+        order.turn(slot, || panic!("no clock"))
     }
 
     fn weighed() -> usize {
@@ -261,7 +328,7 @@ mod tests {
             order.set_nodes(now.clone());
             for slot in (0..SLOTS).step_by(512).map(Slot) {
                 let home = rendezvous(slot, &now).cloned();
-                assert_eq!(order.turn(slot), home.map_or(Turn::Wait, Turn::Go));
+                assert_eq!(turn(&mut order, slot), home.map_or(Turn::Wait, Turn::Go));
             }
         }
     }
@@ -285,7 +352,7 @@ mod tests {
         let mut look = |nodes: &[NodeId]| {
             weighed();
             order.set_nodes(nodes.to_vec());
-            slots.iter().for_each(|slot| drop(order.turn(*slot)));
+            slots.iter().for_each(|slot| drop(turn(&mut order, *slot)));
             weighed()
         };
         look(&sorted[..NODES - 1]);
@@ -302,25 +369,29 @@ mod tests {
         let all = nodes(2);
         let mut order = Order::new(false);
         let slot = Slot(1);
-        assert_eq!(order.turn(slot), Turn::Wait, "there is no node");
+        assert_eq!(turn(&mut order, slot), Turn::Wait, "there is no node");
         order.set_nodes(vec![all[0].clone()]);
-        assert_eq!(order.turn(slot), Turn::Go(all[0].clone()));
+        assert_eq!(turn(&mut order, slot), Turn::Go(all[0].clone()));
         order.sent(slot, &all[0]);
         order.wait(slot);
         order.set_nodes(vec![all[1].clone()]);
-        assert_eq!(order.turn(slot), Turn::Wait, "one is unanswered at the old node");
+        assert_eq!(turn(&mut order, slot), Turn::Wait, "one is unanswered at the old node");
         assert!(order.answered(slot));
         let moved = Turn::Moved { from: all[0].clone(), to: all[1].clone() };
-        assert_eq!(order.turn(slot), moved);
+        assert_eq!(turn(&mut order, slot), moved);
         order.waited(slot);
         assert!(!order.is_waiting(slot));
         for _ in 0..3 {
-            assert_eq!(order.turn(slot), Turn::Go(all[1].clone()), "it was told");
+            assert_eq!(turn(&mut order, slot), Turn::Go(all[1].clone()), "it was told");
         }
-        assert_eq!(order.turn(Slot(2)), Turn::Go(all[1].clone()), "nothing of it went before");
+        assert_eq!(
+            turn(&mut order, Slot(2)),
+            Turn::Go(all[1].clone()),
+            "nothing of it went before"
+        );
         order.set_nodes(vec![all[0].clone()]);
         let back = Turn::Moved { from: all[1].clone(), to: all[0].clone() };
-        assert_eq!(order.turn(slot), back);
+        assert_eq!(turn(&mut order, slot), back);
     }
 
     #[test]
@@ -331,6 +402,34 @@ mod tests {
         order.sent(Slot(9), &all[0]);
         order.answered(Slot(9));
         order.set_nodes(vec![all[1].clone()]);
-        assert_eq!(order.turn(Slot(9)), Turn::Go(all[1].clone()));
+        assert_eq!(turn(&mut order, Slot(9)), Turn::Go(all[1].clone()));
+    }
+
+    #[test]
+    fn nothing_of_a_slot_is_sent_until_all_who_were_told_of_its_move_have_heard_it() {
+        let all = nodes(2);
+        let mut order = Order::new(false);
+        let (slot, start) = (Slot(1), Instant::now());
+        let second = std::time::Duration::from_secs(1);
+        order.set_nodes(vec![all[0].clone()]);
+        order.sent(slot, &all[0]);
+        order.answered(slot);
+        order.set_nodes(vec![all[1].clone()]);
+        let (from, to) = (all[0].clone(), all[1].clone());
+        let told = Turn::Told { from: from.clone(), to: to.clone() };
+        let go = Turn::Go(to.clone());
+        assert_eq!(turn(&mut order, slot), Turn::Moved { from: from.clone(), to: to.clone() });
+        let first = order.tell(slot, (from.clone(), to.clone()), start + second);
+        let second_one = first.clone();
+        assert_eq!(order.turn(slot, || start), told);
+        drop(first);
+        assert_eq!(order.turn(slot, || start), told, "the other one has not heard it");
+        assert_eq!(turn(&mut order, Slot(2)), go, "it is another slot's");
+        drop(second_one);
+        assert_eq!(turn(&mut order, slot), go);
+        let _never = order.tell(slot, (from, to), start + second);
+        assert_eq!(order.turn(slot, || start), told);
+        assert_eq!(order.turn(slot, || start + second), go, "its time is up");
+        assert_eq!(turn(&mut order, slot), go);
     }
 }

@@ -1,6 +1,6 @@
 //! Making a connection and getting the broker's welcome.
 
-use std::{future::poll_fn, io, sync::Arc};
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use ltq_core::{
@@ -15,9 +15,12 @@ use tokio::time::timeout;
 use super::{hub::Config, lane::First, link::Welcomed};
 use crate::ConnectError;
 
-/// Connects to one server, within the connect timeout.
-pub(super) async fn dial(config: &Config, address: Address) -> Result<Welcomed, ConnectError> {
-    let after = config.connect_timeout;
+/// Connects to one server, within this time.
+pub(super) async fn dial(
+    config: &Config,
+    address: Address,
+    after: Duration,
+) -> Result<Welcomed, ConnectError> {
     match timeout(after, connect(config, address.clone())).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::TimedOut { address, after }),

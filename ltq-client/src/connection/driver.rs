@@ -4,6 +4,7 @@ mod alone;
 mod commands;
 mod ending;
 mod exchange;
+mod first;
 mod phases;
 
 use std::{
@@ -24,6 +25,7 @@ use crate::{
 pub(super) use alone::Alone;
 pub(crate) use alone::DriverTask;
 use ending::Stop;
+use first::First;
 use phases::Phase;
 
 /// Dials, reads, writes and keeps time for all producers and consumers of a client.
@@ -53,8 +55,8 @@ pub(crate) struct Driver {
     pub(super) heard: Heard,
     /// Producers to whom the broker is silent.
     silent_to: BTreeSet<u32>,
-    /// The server that took so many streams of a connection and no more.
-    few_lanes: Option<(Address, usize)>,
+    /// The server that took so many streams of a connection and no more, until it is asked for all again.
+    few_lanes: Option<(Address, usize, Instant)>,
     /// Which server is tried next.
     pub(super) server: usize,
     /// Attempts that failed, and connections that did not last, in a row.
@@ -63,7 +65,7 @@ pub(crate) struct Driver {
     unwelcome: u32,
     generation: u64,
     /// Whoever waits for the first connection, and gives up when no server takes it.
-    first: Option<oneshot::Sender<Result<(), ConnectError>>>,
+    first: Option<First>,
     stop: Option<Stop>,
     /// Wakes the task.
     waker: Option<Waker>,
@@ -71,7 +73,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// `first` is told of the first connection; if there is one, the task ends when every server
-    /// was tried once in vain.
+    /// was tried in vain: once, or for a while where a refusal may pass.
     pub(crate) fn new(
         hub: Arc<Hub>,
         first: Option<oneshot::Sender<Result<(), ConnectError>>>,
@@ -96,7 +98,7 @@ impl Driver {
             failures: 0,
             unwelcome: 0,
             generation: 0,
-            first,
+            first: first.map(First::new),
             stop: None,
             waker: None,
         }

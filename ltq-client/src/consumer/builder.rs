@@ -95,6 +95,7 @@ impl ConsumerBuilder {
             start: self.start,
             timeout: self.timeout,
             credit: self.credit,
+            make_topic: true,
         };
         let doing = format!("subscribing to {}, channel {}", settings.topic, settings.channel);
         let hub = self.client.hub();

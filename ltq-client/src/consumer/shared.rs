@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) start: StartAt,
     pub(crate) timeout: Option<Duration>,
     pub(crate) credit: Credit,
+    /// Whether the topic is made where it is not.
+    pub(crate) make_topic: bool,
 }
 
 pub(crate) struct ConsumerShared {
@@ -326,7 +328,7 @@ impl ConsumerShared {
         self.generation.store(generation, Ordering::Release);
         core.next_tag = 1;
         let credit = core.credit.start(allowed);
-        let Settings { topic, channel, start, timeout, .. } = &self.settings;
+        let Settings { topic, channel, start, timeout, make_topic, .. } = &self.settings;
         Some(Frame::Subscribe {
             handle: self.handle,
             topic: topic.clone(),
@@ -334,6 +336,7 @@ impl ConsumerShared {
             start: *start,
             timeout_ms: timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             credit,
+            make_topic: *make_topic,
             seat: Some(seat),
         })
     }

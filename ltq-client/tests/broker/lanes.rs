@@ -241,6 +241,28 @@ async fn promise_15_a_stream_that_never_opens_is_given_up_and_everything_goes_ov
 }
 
 #[tokio::test(start_paused = true)]
+async fn promise_15_what_took_few_streams_once_is_asked_for_all_again_after_a_time() {
+    let network = Watched::new();
+    let node = Node::at(network.clone(), ADDRESS).await;
+    let network = network.with_streams_max(1);
+    let transports = ltq_transport::Transports::new().with(network.clone());
+    let client = within(node.builder().transports(transports).connect()).await.unwrap();
+    lost_while_opening(&client).await;
+    network.set_streams_max(STREAMS_MAX);
+    let producer = within(client.producer("orders")).await.unwrap();
+    let mut consumer = within(client.consumer("orders", "c")).await.unwrap();
+    // It may not have got better soon after; it may have after ten minutes.
+    for (connection, streams) in [(2, 1), (3, 3)] {
+        network.connection(connection - 1).cut(0);
+        within(producer.send(Message::new("x"))).await.unwrap();
+        within(consumer.next()).await.unwrap().unwrap().ack().unwrap();
+        assert_eq!(network.connections(), connection + 1);
+        assert_eq!(network.connection(connection).opened(), streams);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn promise_15_a_broker_that_takes_few_streams_is_asked_for_no_more() {
     let network = Watched::new();
     let limited = BrokerSettings { streams_max: 3, ..settings() };

@@ -3,7 +3,10 @@
 use std::{
     future::pending,
     io::{self, IoSlice},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -22,7 +25,7 @@ pub(crate) struct Watched {
     /// One for each connection that was made.
     connections: Arc<Mutex<Vec<Watch>>>,
     /// Streams of a connection beyond which opening another one waits for ever.
-    streams_max: usize,
+    streams_max: Arc<AtomicUsize>,
 }
 
 /// What is known of a connection.
@@ -66,14 +69,19 @@ impl Watched {
         Self {
             inner: InProcess::multiplexed(),
             connections: Arc::default(),
-            streams_max: usize::MAX,
+            streams_max: Arc::new(AtomicUsize::new(usize::MAX)),
         }
     }
 
     /// The same network, but for these connections.
     pub(crate) fn with_streams_max(mut self, streams_max: usize) -> Self {
-        self.streams_max = streams_max;
+        self.streams_max = Arc::new(AtomicUsize::new(streams_max));
         self
+    }
+
+    /// Connections have so many from now on.
+    pub(crate) fn set_streams_max(&self, streams_max: usize) {
+        self.streams_max.store(streams_max, Ordering::Relaxed);
     }
 
     /// How many connections were made.
@@ -131,14 +139,14 @@ impl Transport for Watched {
         let inner = self.inner.connect(address).await?;
         let watch = Watch { streams: Arc::default(), live: Arc::new(watch::Sender::new(0)) };
         self.connections.lock().unwrap().push(watch.clone());
-        Ok(Box::new(WatchedConnection { inner, watch, streams_max: self.streams_max }))
+        Ok(Box::new(WatchedConnection { inner, watch, streams_max: self.streams_max.clone() }))
     }
 }
 
 struct WatchedConnection {
     inner: Box<dyn Connection>,
     watch: Watch,
-    streams_max: usize,
+    streams_max: Arc<AtomicUsize>,
 }
 
 /// Counts a stream for as long as one of its halves lives.
@@ -168,7 +176,7 @@ impl Connection for WatchedConnection {
     }
 
     async fn open_stream(&self) -> Result<Stream, TransportError> {
-        if self.watch.opened() >= self.streams_max {
+        if self.watch.opened() >= self.streams_max.load(Ordering::Relaxed) {
             pending::<()>().await;
         }
         let Stream { send, recv } = self.inner.open_stream().await?;

@@ -132,7 +132,7 @@ async fn a_short_cut_repeats_to_the_same_node_and_nowhere_else() {
 #[tokio::test(start_paused = true)]
 async fn a_lone_node_is_waited_for_however_long_it_is_away() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let builder = pair.builder().timeout(Duration::from_secs(60));
     let (producer, mut a, _) = pair.open(builder).await;
     let mut pending = producer.enqueue(Message::new("m")).await.unwrap();
@@ -354,7 +354,7 @@ async fn a_message_that_has_an_id_keeps_it() {
 #[tokio::test(start_paused = true)]
 async fn a_producer_that_every_node_refuses_is_not_opened() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let refuse = async {
         let mut peer = pair.a.welcome().await;
         let Frame::OpenProducer { handle, .. } = peer.recv().await else { panic!("no producer") };

@@ -256,7 +256,11 @@ async fn a_node_that_does_not_give_credit_back_is_subscribed_at_anew_where_other
     // It says nothing, so that the other has to do with what it has.
     let Frame::Unsubscribe { handle } = a.peer.recv().await else { panic!() };
     assert_eq!(handle, a.handle);
-    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    let waited = began.elapsed();
+    assert!(
+        waited >= Duration::from_secs(3) && waited < Duration::from_millis(3_100),
+        "{waited:?}"
+    );
     let total = b.credit().await;
     assert!((9..=10).contains(&total.messages), "{total:?}");
     // The other way round nobody would need it.
@@ -360,4 +364,49 @@ async fn a_subscription_that_is_left_in_peace_is_not_ended_by_the_one_that_follo
     held.ack().unwrap();
     let settled = async { while !matches!(before.peer.recv().await, Frame::Settle { .. }) {} };
     within(settled).await;
+}
+
+/// It is missed for a moment, by a registry that was started anew, say.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_back_before_it_was_left_goes_on_as_it_was() {
+    let (moving, mut a) = Moving::new().await;
+    let builder = moving.cluster.consumer_builder("orders", "billing").credit(10, 10_000);
+    let (consumer, (mut sub, seat)) = tokio::join!(builder.open(), seated(&mut a));
+    let mut consumer = consumer.unwrap();
+    assert_eq!(sub.credit().await.messages, 10);
+    sub.deliver(1, &["1", "2"]).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(within(consumer.next()).await.unwrap().unwrap());
+    }
+    moving.board.withdraw("a");
+    let less = sub.credit().await;
+    assert_eq!(less.messages, 2, "nothing more is to come");
+    sub.credited(less).await;
+    let state = || consumer.figures().nodes[&id("a")].state.clone();
+    assert_eq!(state(), SubscriptionState::Leaving);
+    moving.board.put(&node("a"));
+    assert_eq!(sub.credit().await.messages, 10, "as before");
+    assert_eq!(state(), SubscriptionState::Subscribed);
+    held.into_iter().for_each(|delivery| delivery.ack().unwrap());
+    sub.deliver(3, &["3"]).await;
+    within(consumer.next()).await.unwrap().unwrap().ack().unwrap();
+    // It is the same one still: when its connection is lost it comes back itself.
+    drop(sub);
+    let (mut sub, again) = within(seated(&mut a)).await;
+    assert_eq!((again.number, again.turn), (seat.number, seat.turn + 1));
+    // Whatever follows it there takes its place over.
+    let refusal = Some(refusal(RefusalCode::NoSuchTopic));
+    sub.peer.send(&Frame::SubscriptionClosed { handle: sub.handle, refusal }).await;
+    let next = async {
+        loop {
+            match sub.peer.recv().await {
+                Frame::Subscribe { seat, .. } => break seat.expect("a seat"),
+                Frame::Credit { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let next = within(next).await;
+    assert_eq!((next.number, next.turn >> 32), (seat.number, 2));
 }

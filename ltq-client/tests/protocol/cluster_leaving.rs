@@ -62,7 +62,7 @@ async fn sent_to_y(producer: &ClusterProducer, y: &mut Fake) {
 async fn a_node_that_was_killed_and_is_back_at_another_address_is_used_again() {
     for kind in 0..4 {
         let mut pair = Pair::new().await;
-        pair.board.remove("b");
+        pair.board.withdraw("b");
         let builder = kinds(&pair).into_iter().nth(kind).unwrap();
         let (producer, peer, _) = pair.open(builder).await;
         let Pair { a, board, namespace, cluster, .. } = pair;
@@ -80,7 +80,7 @@ async fn a_node_that_was_killed_and_is_back_at_another_address_is_used_again() {
 async fn a_node_that_moves_amid_a_publish_is_used_again_at_once() {
     for kind in 0..4 {
         let mut pair = Pair::new().await;
-        pair.board.remove("b");
+        pair.board.withdraw("b");
         let builder = kinds(&pair).into_iter().nth(kind).unwrap();
         let (producer, mut peer, _) = pair.open(builder).await;
         let pending = producer.enqueue(Message::new("sent")).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_node_that_moves_amid_a_publish_is_used_again_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_was_sent_to_the_same_node_is_unknown_at_once_where_that_is_elsewhere_now() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let builder = pair.builder().failover(Failover::SameNode);
     let (producer, mut peer, _) = pair.open(builder).await;
     let mut pending = producer.enqueue(Message::new("sent")).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_stopping_node_that_still_answers_is_not_given_up() {
 #[tokio::test(start_paused = true)]
 async fn what_a_draining_node_refuses_an_ordered_producer_goes_on() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let builder = pair.builder().ordered(Availability::Fail);
     let (producer, mut a, on_a) = pair.open(builder).await;
     let mut first = producer.enqueue(Message::new("first")).await.unwrap();
@@ -163,7 +163,7 @@ async fn what_a_draining_node_refuses_an_ordered_producer_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn what_a_draining_node_refuses_goes_on_in_its_order_at_the_next_one() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let builder = pair.builder().ordered(Availability::Fail).moves_silently(true);
     let (producer, mut a, on_a) = pair.open(builder).await;
     let mut first = producer.enqueue(Message::new("first")).await.unwrap();
@@ -207,7 +207,7 @@ async fn a_draining_node_that_has_something_still_is_not_given_up() {
 #[tokio::test(start_paused = true)]
 async fn what_was_sent_in_an_order_that_may_not_move_waits_for_its_node_which_stores_it_once() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let builder = pair.builder().ordered(Availability::Fail).timeout(Duration::from_secs(60));
     let (producer, mut a, _) = pair.open(builder).await;
     let mut pending = producer.enqueue(Message::new("m")).await.unwrap();
@@ -257,7 +257,7 @@ async fn one_live_node_among_many_dead_ones_is_found_soon() {
     let pair = Pair::new().await;
     let Pair { namespace, board, cluster, .. } = pair;
     let mut live = Fake::at(&namespace, "live").await;
-    ["a", "b"].iter().for_each(|id| board.remove(id));
+    ["a", "b"].iter().for_each(|id| board.withdraw(id));
     (0..200).for_each(|n| board.put(&at(&format!("n-{n:03}"), &format!("dead-{n}"))));
     // In the middle: it is reached last, whichever end is begun at.
     board.put(&at("n-100", "live"));

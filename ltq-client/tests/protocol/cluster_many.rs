@@ -7,7 +7,7 @@ use ltq_client::{
     ConnectionState, Message, Outcome, RefusalCode,
 };
 use ltq_core::{Durability, Refusal, protocol::Frame};
-use ltq_discovery::NodeId;
+use ltq_discovery::{Load, NodeId};
 use ltq_transport::{InProcess, Transports};
 use tokio::{
     sync::watch,
@@ -286,6 +286,56 @@ async fn a_thousand_nodes_that_come_up_are_looked_at_some_times_and_not_thousand
     let looks = producer.figures().looks;
     println!("{NODES} nodes have come up, and were looked at {looks} times");
     assert!(looks < 200, "{looks} looks, each at {NODES} nodes, which have 3 news each");
+}
+
+/// How much waits at nodes changes with one or another of them all the time, and who is at rest need not know.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_nodes_whose_loads_change_cost_idle_producers_nothing() {
+    const NODES: usize = 1_000;
+    const CHANGES: u32 = 200;
+    let crowd = Crowd::of(NODES).await;
+    let mut producers = Vec::new();
+    for n in 0..20 {
+        producers.push(within(crowd.cluster.producer(&format!("topic-{n}"))).await.unwrap());
+    }
+    sleep(SECOND * 5).await;
+    let looks = || producers.iter().map(|one| one.figures().looks).sum::<u64>();
+    let (before, worked) = (looks(), processor_time());
+    for n in 0..CHANGES {
+        crowd.board.put(&node("n-0500").with_load(Load(n + 1)));
+        sleep(SECOND / 10).await;
+    }
+    let (looks, worked) = (looks() - before, processor_time().saturating_sub(worked));
+    println!("{CHANGES} loads changed: {looks} looks at {NODES} nodes, {worked:?} of a processor");
+    assert_eq!(looks, 0, "none of that was their business");
+    crowd.board.put(&node("n-0500").with_suspicion(true));
+    sleep(SECOND).await;
+    assert!(producers.iter().map(|one| one.figures().looks).sum::<u64>() >= before + 20);
+}
+
+/// Of this thread.
+fn processor_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ran = told.split_whitespace().next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(ran.unwrap_or_default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_changed_is_chosen_by_though_nobody_is_told_of_it() {
+    let crowd = Crowd::of(2).await;
+    let producer = within(crowd.cluster.producer("orders")).await.unwrap();
+    within(rounds_until_all_are_used(&producer, 2)).await;
+    for busy in [0, 1, 0] {
+        for n in 0..2 {
+            let load = Load(if n == busy { 1 << 10 } else { 0 });
+            crowd.board.put(&node(&format!("n-{n:04}")).with_load(load));
+        }
+        sleep(SECOND).await;
+        for _ in 0..20 {
+            let receipt = within(producer.send(Message::new("m"))).await.unwrap();
+            assert_eq!(receipt.node.as_str(), format!("n-{:04}", 1 - busy));
+        }
+    }
 }
 
 /// Though news come all the while.

@@ -138,7 +138,7 @@ async fn on_the_same_node_what_was_sent_fails_in_time_and_nothing_new_goes_there
 #[tokio::test(start_paused = true)]
 async fn a_lone_node_that_is_silent_is_waited_for_and_stores_once() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let builder = pair.builder();
     let (producer, mut a, on_a) = pair.open(builder).await;
     let first = producer.enqueue(Message::new("first")).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_lone_node_that_is_silent_is_waited_for_and_stores_once() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_published_in_vain_to_a_lone_silent_node_for_longer_than_the_timeout() {
     let mut pair = Pair::new().await;
-    pair.board.remove("b");
+    pair.board.withdraw("b");
     let builder = pair.builder();
     let (producer, mut a, _) = pair.open(builder).await;
     let sent = producer.enqueue(Message::new("sent")).await.unwrap();

@@ -6,6 +6,7 @@ use ltq_core::{
     protocol::{Frame, Welcome},
 };
 use ltq_transport::InProcess;
+use tokio::time::Instant;
 
 use crate::fake::{Fake, welcome, within};
 
@@ -33,7 +34,7 @@ async fn a_silent_broker_is_given_up_after_three_of_the_heartbeats_that_were_ask
             peer
         });
         let client = result.unwrap();
-        let (began, mut state) = (tokio::time::Instant::now(), client.state());
+        let (began, mut state) = (Instant::now(), client.state());
         within(state.wait_for(|state| !matches!(state, ConnectionState::Connected { .. })))
             .await
             .unwrap();
@@ -57,13 +58,123 @@ async fn a_refused_hello_is_told_with_its_reason() {
     assert_eq!(refusal.code, RefusalCode::Unauthorized);
 }
 
+/// Takes the next connection, and refuses its hello.
+async fn refuse(fake: &mut Fake, code: RefusalCode) {
+    let mut peer = fake.accept().await;
+    assert!(matches!(peer.recv_any().await, Some(Frame::Hello(_))));
+    peer.send(&Frame::Goodbye { refusal: Refusal::new(code, "by the test") }).await;
+}
+
+/// What connecting comes to where each server always refuses with its code, how often each was asked, and how long
+/// it took.
+async fn refused_by<const N: usize>(
+    codes: [RefusalCode; N],
+) -> (ConnectError, [usize; N], Duration) {
+    let (namespace, names) = (InProcess::new(), ["first", "second", "third"]);
+    let mut builder = Client::builder().connect_timeout(Duration::from_secs(4));
+    let (mut servers, mut asked) = (Vec::new(), [0; N]);
+    for (name, code) in names.into_iter().zip(codes) {
+        let fake = Fake::at(&namespace, name).await;
+        builder = builder.server(&fake.address).transports(fake.transports.clone());
+        servers.push((fake, code));
+    }
+    let begun = Instant::now();
+    let refusing = futures::future::join_all(servers.iter_mut().zip(&mut asked).map(
+        async |((fake, code), asked)| loop {
+            let mut peer = fake.next().await;
+            *asked += 1;
+            assert!(matches!(peer.recv_any().await, Some(Frame::Hello(_))));
+            peer.send(&Frame::Goodbye { refusal: Refusal::new(*code, "by the test") }).await;
+        },
+    ));
+    let error = tokio::select! {
+        result = builder.connect() => result.expect_err("nobody lets it in"),
+        _ = refusing => unreachable!("it has no end"),
+    };
+    (error, asked, begun.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_first_connect_comes_in_when_what_it_was_refused_for_has_passed() {
+    let mut fake = Fake::start().await;
+    let (result, peer) = tokio::join!(fake.builder().connect(), async {
+        for code in [RefusalCode::LimitReached, RefusalCode::Flooding, RefusalCode::LimitReached] {
+            refuse(&mut fake, code).await;
+        }
+        // One that is full may have no words left.
+        drop(fake.accept().await);
+        fake.welcome().await
+    });
+    assert!(result.unwrap().state().borrow().is_connected());
+    drop(peer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_first_connect_that_is_refused_to_the_end_of_its_time_names_the_refusal() {
+    let (error, [asked], took) = refused_by([RefusalCode::LimitReached]).await;
+    let ConnectError::Refused { refusal, .. } = &error else { panic!("{error:?}") };
+    assert!(error.may_pass() && refusal.code == RefusalCode::LimitReached, "{error}");
+    // The last wait, of up to a second, would have been too long.
+    assert!(took >= Duration::from_secs(3) && took <= Duration::from_secs(4), "{took:?}");
+    assert!((6..=14).contains(&asked), "{asked} times in {took:?}");
+    // Whoever is not wanted at all is told so at once.
+    for code in
+        [RefusalCode::Unauthorized, RefusalCode::VersionUnsupported, RefusalCode::OutOfRange]
+    {
+        let (error, asked, took) = refused_by([code]).await;
+        assert_eq!((asked, took, error.may_pass()), ([1], Duration::ZERO, false), "{error}");
+    }
+    // A token that is wrong at one server is not tried there again and again.
+    for codes in [
+        [RefusalCode::LimitReached, RefusalCode::Unauthorized],
+        [RefusalCode::Unauthorized, RefusalCode::LimitReached],
+    ] {
+        let (error, asked, took) = refused_by(codes).await;
+        assert_eq!((asked, took), ([1, 1], Duration::ZERO), "{error}");
+    }
+    // One of several that may take it is enough.
+    let (error, asked, took) =
+        refused_by([RefusalCode::LimitReached, RefusalCode::OutOfRange]).await;
+    assert!(asked[0] == asked[1] && asked[0] >= 6, "{asked:?} {error}");
+    assert!(took >= Duration::from_secs(3) && took <= Duration::from_secs(4), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_15_a_first_connect_has_no_more_time_for_being_refused_at_first() {
+    let mut fake = Fake::start().await;
+    let begun = Instant::now();
+    let builder = fake.builder().connect_timeout(Duration::from_secs(2));
+    let (result, _silent) = tokio::join!(builder.connect(), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        refuse(&mut fake, RefusalCode::LimitReached).await;
+        fake.accept().await
+    });
+    let Err(ConnectError::Refused { refusal, .. }) = &result else { panic!("{result:?}") };
+    assert_eq!(refusal.code, RefusalCode::LimitReached);
+    assert_eq!(begun.elapsed().as_millis() / 10, 200, "one timeout for both");
+    // Nobody goes on with it.
+    assert!(fake.no_more().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_connect_ends_with_the_first_refusal_that_does_not_pass() {
+    let mut fake = Fake::start().await;
+    let (result, ()) = tokio::join!(fake.builder().connect(), async {
+        refuse(&mut fake, RefusalCode::LimitReached).await;
+        refuse(&mut fake, RefusalCode::OutOfRange).await;
+    });
+    let Err(ConnectError::Refused { refusal, .. }) = &result else { panic!("{result:?}") };
+    assert_eq!(refusal.code, RefusalCode::OutOfRange);
+    assert!(fake.no_more().await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_whose_token_is_taken_back_asks_seldom_and_at_once_with_another() {
     let mut fake = Fake::start().await;
     let (client, peer) = fake.connect(fake.builder().token("old")).await;
     drop(peer);
     let mut state = client.state();
-    let (mut asked, start) = (0, tokio::time::Instant::now());
+    let (mut asked, start) = (0, Instant::now());
     while start.elapsed() < Duration::from_secs(300) {
         let mut peer = fake.accept().await;
         let Some(Frame::Hello(hello)) = peer.recv_any().await else { panic!("no hello") };
@@ -84,7 +195,7 @@ async fn a_client_whose_token_is_taken_back_asks_seldom_and_at_once_with_another
         tokio::time::sleep(Duration::from_secs(14)).await;
     }
     assert!((10..=21).contains(&asked), "{asked}");
-    let since = tokio::time::Instant::now();
+    let since = Instant::now();
     client.set_token(Some("new".to_owned()));
     let peer = fake.welcome().await;
     assert_eq!(peer.hello.as_ref().unwrap().token.as_deref(), Some("new"));
@@ -120,7 +231,7 @@ async fn addresses_that_are_none_are_told_at_once() {
 async fn promise_15_a_broker_that_does_not_answer_the_hello_times_out() {
     let mut fake = Fake::start().await;
     let builder = fake.builder().connect_timeout(Duration::from_secs(2));
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let (result, _peer) = tokio::join!(builder.connect(), fake.accept());
     assert!(matches!(result, Err(ConnectError::TimedOut { .. })), "{result:?}");
     assert_eq!(start.elapsed().as_secs(), 2);
@@ -179,7 +290,7 @@ async fn promise_15_requests_without_a_connection_end_by_their_deadline() {
         .request_timeout(Duration::from_secs(2))
         .connect_in_background()
         .unwrap();
-    let start = tokio::time::Instant::now();
+    let start = Instant::now();
     let admin = client.admin();
     let (producer, consumer, topics) = tokio::join!(
         client.producer("orders"),

@@ -19,14 +19,23 @@ async fn the_builder_says_where_to_start_and_how_much() {
         .timeout(Duration::from_secs(7))
         .credit(3, 300);
     let (consumer, ()) = tokio::join!(builder.open(), async {
-        let Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat } =
-            peer.recv().await
+        let Frame::Subscribe {
+            handle,
+            topic,
+            channel,
+            start,
+            timeout_ms,
+            credit,
+            make_topic,
+            seat,
+        } = peer.recv().await
         else {
             panic!()
         };
         assert_eq!((topic.as_str(), channel.as_str()), ("orders", "billing"));
         assert_eq!((start, timeout_ms), (StartAt::Offset(Offset(9)), Some(7_000)));
         assert_eq!(credit, Credit { messages: 3, bytes: 300 });
+        assert!(make_topic);
         assert_eq!(seat.map(|seat| seat.turn), Some(1 << 32 | 1));
         peer.send(&Frame::Subscribed { handle, timeout_ms: 6_500 }).await;
     });

@@ -84,8 +84,18 @@ impl Fake {
 
     /// The next connection.
     pub(crate) async fn accept(&mut self) -> Peer {
-        let connection = within(self.listener.accept()).await.unwrap();
+        within(self.next()).await
+    }
+
+    /// The same, however long it takes to come.
+    pub(crate) async fn next(&mut self) -> Peer {
+        let connection = self.listener.accept().await.unwrap();
         Peer::accept(Arc::from(connection)).await
+    }
+
+    /// Whether nobody connects for as long as a client would wait before it does.
+    pub(crate) async fn no_more(&mut self) -> bool {
+        timeout(Duration::from_secs(60), self.listener.accept()).await.is_err()
     }
 }
 

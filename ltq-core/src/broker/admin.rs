@@ -84,7 +84,7 @@ pub(super) async fn stats(shared: &Arc<Shared>) -> NodeStats {
     NodeStats {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: shared.environment.now().monotonic.0 / 1_000_000,
-        connections: *shared.connections.borrow() as u64,
+        connections: shared.entrance.open() as u64,
         store: shared.store.stats(),
         is_draining: shared.draining.is_on(),
         held_up: shared.draining.held_up(),

@@ -162,3 +162,31 @@ impl Drop for Place {
         self.together.answers_of_node.leave(&mut self.of_node);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::broker::testing::{self, far};
+
+    #[tokio::test]
+    async fn promise_9_whose_turn_comes_when_there_is_no_room_any_more_lets_others_go_first() {
+        let (shared, _gate) = testing::shared(true);
+        let (mine, other) = (shared.together(far(1)), shared.together(far(2)));
+        let lists = shared.surveys_for(&AdminRequest::ListTopics).unwrap();
+        let held = lists.turn(Asking::PROGRAM).await;
+        let ask = |together| turn(&shared, together, Asking::PROGRAM, &AdminRequest::ListTopics);
+        let mut waiting = pin!(ask(&mine));
+        assert!(waiting.as_mut().now_or_never().is_none(), "another has the only turn");
+        let too_much = shared.settings.answer_bytes_per_connection() + 1;
+        mine.says(too_much);
+        drop(held);
+        assert!(waiting.as_mut().now_or_never().is_none(), "there is no room");
+        assert!(ask(&other).now_or_never().flatten().is_some(), "nobody waits for it");
+        mine.said(too_much);
+        assert!(waiting.as_mut().now_or_never().flatten().is_some());
+    }
+}

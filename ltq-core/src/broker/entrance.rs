@@ -2,71 +2,71 @@
 //!
 //! A place costs a peer nothing but a connection, so those that were let in must not compete for it with those that
 //! say nothing. Without an accepted hello a connection has one of a part of the places, of which those of one address
-//! have a part again; where they are taken, the oldest gives way once it has had its time.
+//! have a part again; where they are taken, or all places are, the oldest gives way once it has had its time.
+
+mod settings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tracing::warn;
 
-use super::{rates::Arrivals, settings::BrokerSettings, shared::Shared};
-use crate::{Limit, Networks, Origin, Refusal};
+use super::{rates::Arrivals, settings::BrokerSettings};
+use crate::{Limit, Networks, Origin, Peer, Refusal};
 
-/// How connections come in: what of [`BrokerSettings`] is about those that nobody has let in yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EntranceSettings {
-    /// The most connections at a time without an accepted hello. Of more the oldest gives way when it has had a second;
-    /// until then further ones are refused. `None`, the default: a quarter of
-    /// [`connections_max`](BrokerSettings::connections_max), and 16 at least.
-    pub greeting_connections_max: Option<usize>,
-    /// The most of them from one [`Origin`], by the same rule; of a whole [site](Origin::site) four times as many,
-    /// but no more than three quarters. `None`, the default: a quarter, and 4 at least.
-    pub greeting_connections_per_address_max: Option<usize>,
-    /// The most connections that begin in a second from one IP address, other than this machine's; of a whole
-    /// [site](Origin::site) four times as many. Ten times as many may come at once; further ones are refused, which
-    /// counts for nothing. Default: 200.
-    pub connections_per_second_max: u32,
-    /// Addresses that no limit by address counts, nor the one of wrong tokens: proxies, load balancers. Default: none.
-    pub exempt_addresses: Networks,
-}
+pub use settings::{ConnectionLimits, EntranceSettings};
 
-impl Default for EntranceSettings {
-    fn default() -> Self {
-        Self {
-            greeting_connections_max: None,
-            greeting_connections_per_address_max: None,
-            connections_per_second_max: 200,
-            exempt_addresses: Networks::default(),
-        }
-    }
-}
-
-impl EntranceSettings {
-    /// Of so many places in all.
-    pub(super) fn greeting_max(&self, connections_max: usize) -> usize {
-        let usual = (connections_max / GREETING_PART).max(GREETING_LEAST);
-        self.greeting_connections_max.unwrap_or(usual)
-    }
-
-    pub(super) fn greeting_per_address(&self, connections_max: usize) -> usize {
-        let part = self.greeting_max(connections_max) / GREETING_PART;
-        self.greeting_connections_per_address_max.unwrap_or_else(|| part.max(GREETING_LEAST_OF_ONE))
-    }
-}
-
-/// All places.
+/// All places of a server, and how they are given to connections.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub struct Entrance {
+    /// What it is the entrance of, in words.
+    whose: &'static str,
     limits: Limits,
     arrivals: Arrivals,
+    exempt: Networks,
     places: Mutex<Places>,
+    /// How many are taken.
+    open: watch::Sender<usize>,
+    counts: Counts,
+}
+
+/// What came to an [`Entrance`] since it was made, and who is there without a hello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntranceFigures {
+    /// Connections that got a place.
+    pub accepted: u64,
+    /// Connections refused because there were too many.
+    pub refused: u64,
+    /// Connections refused because their address, or its site, had too many.
+    pub refused_by_address: u64,
+    /// Connections refused because too many, of all or of their address, had said no hello.
+    pub refused_greeting: u64,
+    /// Connections refused because too many came from their address in a short time.
+    pub refused_by_rate: u64,
+    /// Connections that gave way to others before they had said hello.
+    pub crowded_out: u64,
+    /// Connections that have a place, and on which no hello was accepted so far.
+    pub greeting: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    refused_by_address: AtomicU64,
+    refused_greeting: AtomicU64,
+    refused_by_rate: AtomicU64,
     crowded_out: AtomicU64,
 }
 
@@ -105,44 +105,105 @@ struct Greeting {
 /// An origin, and its site.
 type From = [Option<Origin>; 2];
 
+/// A limit that is reached, and how many it allows.
+type Reached = (Limit, usize);
+
 /// By which a connection learns that it has to give way.
 #[derive(Debug, Default)]
 struct Gate {
-    is_shut: AtomicBool,
+    /// For want of which room.
+    shut: OnceLock<Reached>,
     told: Notify,
 }
 
 /// There is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full {
-    /// What of it is full.
-    pub(super) limit: Limit,
-    pub(super) max: usize,
+pub struct Full {
+    /// What there are enough of.
+    pub limit: Limit,
+    /// How many that is.
+    pub max: usize,
+    whose: &'static str,
 }
 
 impl Entrance {
-    pub(super) fn new(settings: &BrokerSettings) -> Self {
-        let BrokerSettings { connections_max, connections_per_address_max, entrance, .. } =
-            settings;
+    /// That of `whose` kind of server: "node", "registry".
+    #[must_use]
+    pub fn new(whose: &'static str, of: ConnectionLimits, settings: &EntranceSettings) -> Self {
+        let ConnectionLimits { connections_max, connections_per_address_max, addresses_known_max } =
+            of;
         let of = |all: usize, one: usize| [all, one, Origin::share_of_site(one, all)];
-        let greeting_max = entrance.greeting_max(*connections_max);
-        let per_second = entrance.connections_per_second_max;
-        let exempt = entrance.exempt_addresses.clone();
+        let greeting_max = settings.greeting_max(connections_max);
+        let per_second = settings.connections_per_second_max;
+        let exempt = settings.exempt_addresses.clone();
         Self {
+            whose,
             limits: Limits {
-                open: of(*connections_max, *connections_per_address_max),
-                greeting: of(greeting_max, entrance.greeting_per_address(*connections_max)),
+                open: of(connections_max, connections_per_address_max),
+                greeting: of(
+                    greeting_max,
+                    settings.greeting_per_address(connections_max, connections_per_address_max),
+                ),
                 per_second,
             },
-            arrivals: Arrivals::new(per_second, settings.addresses_known_max, exempt),
+            arrivals: Arrivals::new(per_second, addresses_known_max, exempt.clone()),
+            exempt,
             places: Mutex::default(),
-            crowded_out: AtomicU64::new(0),
+            open: watch::channel(0).0,
+            counts: Counts::default(),
         }
     }
 
-    /// Connections that gave way to others before they had said hello.
-    pub(super) fn crowded_out(&self) -> u64 {
-        self.crowded_out.load(Ordering::Relaxed)
+    /// That of a broker.
+    pub(super) fn of_broker(settings: &BrokerSettings) -> Self {
+        let BrokerSettings {
+            connections_max,
+            connections_per_address_max,
+            addresses_known_max,
+            entrance,
+            ..
+        } = settings;
+        let of = ConnectionLimits {
+            connections_max: *connections_max,
+            connections_per_address_max: *connections_per_address_max,
+            addresses_known_max: *addresses_known_max,
+        };
+        Self::new("node", of, entrance)
+    }
+
+    /// Connections that have a place.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        *self.open.borrow()
+    }
+
+    /// Resolves when there is none.
+    pub async fn deserted(&self) {
+        // The sender lives in `self`: the wait cannot fail.
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+
+    /// What came so far.
+    #[must_use]
+    pub fn figures(&self) -> EntranceFigures {
+        let Counts {
+            accepted,
+            refused,
+            refused_by_address,
+            refused_greeting,
+            refused_by_rate,
+            crowded_out,
+        } = &self.counts;
+        let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        EntranceFigures {
+            accepted: now(accepted),
+            refused: now(refused),
+            refused_by_address: now(refused_by_address),
+            refused_greeting: now(refused_greeting),
+            refused_by_rate: now(refused_by_rate),
+            crowded_out: now(crowded_out),
+            greeting: self.greeting() as u64,
+        }
     }
 
     /// How many have said no hello that was accepted.
@@ -150,55 +211,87 @@ impl Entrance {
         self.places.lock().greeting.len()
     }
 
+    /// A connection from there gets no place.
+    fn refused(&self, peer: &Peer, full: Full) {
+        let counts = &self.counts;
+        let counter = match full.limit {
+            Limit::ConnectionsPerAddress => &counts.refused_by_address,
+            Limit::ConnectionsPerSecond => &counts.refused_by_rate,
+            Limit::GreetingConnections | Limit::GreetingConnectionsPerAddress => {
+                &counts.refused_greeting
+            }
+            _ => &counts.refused,
+        };
+        let count = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        // An operator has to know of it; a flood of connections is no reason for one of lines.
+        if count.is_power_of_two() {
+            let (peer, limit, max) = (&peer.address, full.limit.as_str(), full.max);
+            warn!(%peer, limit, max, count, "refused: too many connections");
+        }
+    }
+
+    fn full(&self, (limit, max): Reached) -> Full {
+        Full { limit, max, whose: self.whose }
+    }
+
     fn take(&self, origin: Option<Origin>, now: Instant) -> Result<(Ticket, Arc<Gate>), Full> {
         let from = [origin, origin.and_then(Origin::site)];
         let mut places = self.places.lock();
-        let gives_way = places.room(from, &self.limits, now)?;
+        let gives_way = places.room(from, &self.limits, now).map_err(|limit| self.full(limit))?;
         // Last, as what is refused counts for nothing.
         if !self.arrivals.take(origin) {
             let max = self.limits.per_second as usize;
-            return Err(Full { limit: Limit::ConnectionsPerSecond, max });
+            return Err(self.full((Limit::ConnectionsPerSecond, max)));
         }
-        if let Some(oldest) = gives_way
-            && let Some(greeting) = places.greeted(oldest)
+        if let Some((oldest, full)) = gives_way
+            && let Some(gate) = places.give_way(oldest)
         {
-            self.crowded_out.fetch_add(1, Ordering::Relaxed);
-            greeting.gate.shut();
+            self.counts.crowded_out.fetch_add(1, Ordering::Relaxed);
+            gate.shut(full);
         }
         Ok(places.take(from, now))
     }
 }
 
 impl Places {
-    /// Who has to give way for one more from there, if anybody has.
-    fn room(&self, from: From, limits: &Limits, now: Instant) -> Result<Option<Ticket>, Full> {
+    /// Who has to give way for one more from there, if anybody has, and for want of what.
+    fn room(
+        &self,
+        from: From,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<Option<(Ticket, Reached)>, Reached> {
         let [origin, site] = from.map(|from| from.and_then(|from| self.by_origin.get(&from)));
-        // Of one address first: whoever takes its place there takes none of others.
-        let [all, one, whole_site] = limits.open;
-        for (taken, limit, max) in [
-            (origin, Limit::ConnectionsPerAddress, one),
-            (site, Limit::ConnectionsPerAddress, whole_site),
-            (Some(&self.all), Limit::Connections, all),
+        let ([all, one, whole_site], [silent, silent_of_one, silent_of_site]) =
+            (limits.open, limits.greeting);
+        let of_one = (Limit::ConnectionsPerAddress, Limit::GreetingConnectionsPerAddress);
+        let of_all = (Limit::Connections, Limit::GreetingConnections);
+        // The narrowest first: whoever takes a place there takes none of others, and who gives way there makes room in
+        // what is around it, too.
+        for (taken, (limit, max), (greeting_limit, greeting_max)) in [
+            (origin, (of_one.0, one), (of_one.1, silent_of_one)),
+            (site, (of_one.0, whole_site), (of_one.1, silent_of_site)),
+            (Some(&self.all), (of_all.0, all), (of_all.1, silent)),
         ] {
-            if taken.is_some_and(|taken| taken.open >= max) {
-                return Err(Full { limit, max });
-            }
-        }
-        let [all, one, whole_site] = limits.greeting;
-        for (taken, limit, max) in [
-            (origin, Limit::GreetingConnectionsPerAddress, one),
-            (site, Limit::GreetingConnectionsPerAddress, whole_site),
-            (Some(&self.all), Limit::GreetingConnections, all),
-        ] {
-            let Some(taken) = taken.filter(|taken| taken.greeting.len() >= max) else { continue };
-            let oldest = taken.greeting.first().copied();
-            let since = oldest.and_then(|oldest| Some(self.greeting.get(&oldest)?.since));
-            return match since {
-                Some(since) if now.saturating_duration_since(since) >= GRACE => Ok(oldest),
-                _ => Err(Full { limit, max }),
+            let Some(taken) = taken else { continue };
+            let full = if taken.open >= max {
+                (limit, max)
+            } else if taken.greeting.len() >= greeting_max {
+                (greeting_limit, greeting_max)
+            } else {
+                continue;
+            };
+            return match taken.greeting.first() {
+                Some(oldest) if self.had_its_time(*oldest, now) => Ok(Some((*oldest, full))),
+                _ => Err(full),
             };
         }
         Ok(None)
+    }
+
+    fn had_its_time(&self, ticket: Ticket, now: Instant) -> bool {
+        let since = self.greeting.get(&ticket).map(|greeting| greeting.since);
+        since.is_some_and(|since| now.saturating_duration_since(since) >= GRACE)
     }
 
     fn take(&mut self, from: From, now: Instant) -> (Ticket, Arc<Gate>) {
@@ -222,6 +315,13 @@ impl Places {
         Some(greeting)
     }
 
+    /// One of those without a hello counts no more, though it may be there for a moment still.
+    fn give_way(&mut self, ticket: Ticket) -> Option<Arc<Gate>> {
+        let Greeting { from, gate, .. } = self.greeted(ticket)?;
+        self.each(from, |taken| taken.open -= 1);
+        Some(gate)
+    }
+
     fn leave(&mut self, origin: Option<Origin>, ticket: Ticket) {
         self.greeted(ticket);
         self.each([origin, origin.and_then(Origin::site)], |taken| taken.open -= 1);
@@ -241,20 +341,25 @@ impl Places {
 }
 
 impl Gate {
-    fn shut(&self) {
-        self.is_shut.store(true, Ordering::Release);
+    fn shut(&self, full: Reached) {
+        self.shut.get_or_init(|| full);
         self.told.notify_waiters();
+    }
+
+    fn is_shut(&self) -> bool {
+        self.shut.get().is_some()
     }
 }
 
 impl Full {
     /// What whoever is turned away is told.
-    pub(super) fn refusal(self) -> Refusal {
-        let Self { limit, max } = self;
+    #[must_use]
+    pub fn refusal(self) -> Refusal {
+        let Self { limit, max, whose } = self;
         let detail = match limit {
             Limit::ConnectionsPerAddress => format!("this address has {max} connections"),
             Limit::GreetingConnections => {
-                format!("the node is full: {max} connections have said no hello")
+                format!("the {whose} is full: {max} connections have said no hello")
             }
             Limit::GreetingConnectionsPerAddress => {
                 format!("{max} connections of this address have said no hello")
@@ -262,44 +367,59 @@ impl Full {
             Limit::ConnectionsPerSecond => {
                 format!("more than {max} connections a second came from this address")
             }
-            _ => format!("the node is full: it has {max} connections"),
+            _ => format!("the {whose} is full: it has {max} connections"),
         };
         Refusal::limit(limit, format!("{detail}, the most by {}; try again later", limit.as_str()))
     }
 }
 
 /// A connection's place, until it is dropped.
-pub(super) struct Entry {
-    shared: Arc<Shared>,
+#[derive(Debug)]
+pub struct Entry {
+    entrance: Arc<Entrance>,
     origin: Option<Origin>,
     ticket: Ticket,
     gate: Arc<Gate>,
 }
 
 impl Entry {
-    /// One for a connection from there.
-    pub(super) fn take(shared: &Arc<Shared>, origin: Option<Origin>) -> Result<Self, Full> {
-        let (ticket, gate) = shared.entrance.take(origin, Instant::now())?;
-        shared.connections.send_modify(|open| *open += 1);
-        Ok(Self { shared: shared.clone(), origin, ticket, gate })
+    /// One for a connection of this peer. It is counted, and now and then logged, if there is none.
+    ///
+    /// # Errors
+    /// [`Full`], which says what the peer is to be told.
+    pub fn take(entrance: &Arc<Entrance>, peer: &Peer) -> Result<Self, Full> {
+        let origin = entrance.exempt.origin_of_peer(peer);
+        let (ticket, gate) = entrance
+            .take(origin, Instant::now())
+            .inspect_err(|full| entrance.refused(peer, *full))?;
+        entrance.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        entrance.open.send_modify(|open| *open += 1);
+        Ok(Self { entrance: entrance.clone(), origin, ticket, gate })
     }
 
-    /// Where the connection comes from.
-    pub(super) const fn origin(&self) -> Option<Origin> {
+    /// Where the connection comes from, as far as limits by address count it.
+    #[must_use]
+    pub const fn origin(&self) -> Option<Origin> {
         self.origin
     }
 
     /// A hello was accepted: nobody takes this place any more.
-    pub(super) fn welcomed(&self) {
-        self.shared.entrance.places.lock().greeted(self.ticket);
+    ///
+    /// # Errors
+    /// What [`crowded_out`](Self::crowded_out) says: somebody has just taken it.
+    pub fn welcomed(&self) -> Result<(), Refusal> {
+        let mut places = self.entrance.places.lock();
+        // Of a connection of many streams the first has been welcomed before, perhaps.
+        places.greeted(self.ticket);
+        if self.gate.is_shut() { Err(self.crowded_out()) } else { Ok(()) }
     }
 
-    /// Resolves when it has to give way to another.
-    pub(super) async fn gives_way(&self) {
+    /// Resolves when it has to give way to another. Cancel safe.
+    pub async fn gives_way(&self) {
         loop {
             // Made before it is looked, so that nothing is said in between.
             let told = self.gate.told.notified();
-            if self.gate.is_shut.load(Ordering::Acquire) {
+            if self.gate.is_shut() {
                 return;
             }
             told.await;
@@ -307,24 +427,26 @@ impl Entry {
     }
 
     /// What whoever gives way is told.
-    pub(super) fn crowded_out(&self) -> Refusal {
-        let [max, ..] = self.shared.entrance.limits.greeting;
-        Full { limit: Limit::GreetingConnections, max }.refusal()
+    #[must_use]
+    pub fn crowded_out(&self) -> Refusal {
+        let [max, ..] = self.entrance.limits.greeting;
+        let usual = (Limit::GreetingConnections, max);
+        self.entrance.full(self.gate.shut.get().copied().unwrap_or(usual)).refusal()
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.shared.entrance.places.lock().leave(self.origin, self.ticket);
-        self.shared.connections.send_modify(|open| *open -= 1);
+        let mut places = self.entrance.places.lock();
+        // Who gave way was counted as gone then.
+        if !self.gate.is_shut() {
+            places.leave(self.origin, self.ticket);
+        }
+        drop(places);
+        self.entrance.open.send_modify(|open| *open -= 1);
     }
 }
 
-/// One in so many of all connections may have said no hello, and one in so many of those be from one address.
-const GREETING_PART: usize = 4;
-/// Of few connections this many may have said no hello all the same, and of one address so many.
-const GREETING_LEAST: usize = 16;
-const GREETING_LEAST_OF_ONE: usize = 4;
 /// What a connection has for its hello before it may have to give way: three times the way around the earth and back.
 const GRACE: Duration = Duration::from_secs(1);
 

@@ -21,6 +21,8 @@ use super::{
     surveys::Asking,
     unread::Unread,
 };
+use slots::Missing;
+
 use crate::{
     Action, ChannelName, Credit, Durability, ProducerName, Records, RecordsBuilder, Refusal,
     RefusalCode, Seat, StartAt, TopicName,
@@ -111,8 +113,18 @@ impl Handles {
                 self.publish(handle, sequence, durability, records)?;
             }
             Frame::CloseProducer { handle, forget } => self.close_producer(handle, forget),
-            Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat } => {
-                self.subscribe(handle, &topic, channel, start, timeout_ms, (credit, seat));
+            Frame::Subscribe {
+                handle,
+                topic,
+                channel,
+                start,
+                timeout_ms,
+                credit,
+                make_topic,
+                seat,
+            } => {
+                let topic = (&topic, if make_topic { Missing::Made } else { Missing::Refused });
+                self.subscribe(handle, topic, channel, start, timeout_ms, (credit, seat));
             }
             Frame::Credit { handle, total } => self.credit(handle, total)?,
             Frame::Settle { handle, request, settlements } => {
@@ -148,7 +160,7 @@ impl Handles {
             Err(in_use("producer", handle))
         } else {
             // Also while the node drains: it tells what is stored already.
-            self.place(Kind::Producer, Action::Publish, topic)
+            self.place(Kind::Producer, Action::Publish, topic, Missing::Made)
         };
         match opened {
             Ok(slot) => {
@@ -251,7 +263,7 @@ impl Handles {
     fn subscribe(
         &mut self,
         handle: u32,
-        topic: &TopicName,
+        (topic, missing): (&TopicName, Missing),
         channel: ChannelName,
         start: StartAt,
         timeout_ms: Option<u64>,
@@ -275,7 +287,7 @@ impl Handles {
             );
             Err(Refusal::new(RefusalCode::OutOfRange, detail))
         } else {
-            self.place(Kind::Subscription, Action::Consume, topic)
+            self.place(Kind::Subscription, Action::Consume, topic, missing)
         };
         match subscribed {
             Ok(slot) => {

@@ -154,6 +154,7 @@ impl World {
                 start: StartAt::Earliest,
                 timeout_ms: None,
                 credit: Credit { messages: 3, bytes: 1000 },
+                make_topic: true,
                 seat: None,
             },
             Step::Unsubscribe { handle } => Frame::Unsubscribe { handle },

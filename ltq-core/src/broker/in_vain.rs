@@ -144,37 +144,53 @@ impl InVain {
     }
 }
 
-/// What connections opened and closed in vain that are gone, or were cut off for it, by address: nobody
-/// begins anew by connecting again.
+/// What connections opened and closed in vain that are gone, or were cut off for it, by address and by
+/// [site](Origin::site), which may leave four times as much: nobody begins anew by connecting again.
 #[derive(Debug)]
 pub(super) struct Leavings {
     max: u32,
     by_address: Mutex<ByAddress<Count>>,
+    by_site: Mutex<ByAddress<Count>>,
 }
 
 impl Leavings {
     pub(super) fn new(settings: &BrokerSettings) -> Self {
-        let by_address = Mutex::new(ByAddress::new(settings.addresses_known_max));
-        Self { max: VainMax::of(settings).ends, by_address }
+        let known = || Mutex::new(ByAddress::new(settings.addresses_known_max));
+        Self { max: VainMax::of(settings).ends, by_address: known(), by_site: known() }
     }
 
     /// A connection from there leaves so many ends.
     pub(super) fn add(&self, from: Option<Origin>, ends: u32) {
         let Some(origin) = from.filter(|_| ends > 0) else { return };
         self.by_address.lock().of(origin, Count::new).add(ends, self.max);
+        if let Some(site) = origin.site() {
+            self.by_site.lock().of(site, Count::new).add(ends, self.max_of_site());
+        }
     }
 
     /// Whether there were too many now for a stream from there to begin.
     pub(super) fn are_over(&self, from: Option<Origin>) -> bool {
         let Some(origin) = from else { return false };
-        self.by_address.lock().get(origin).is_some_and(|ends| ends.is_over(self.max))
+        let is_over = |known: &Mutex<ByAddress<Count>>, of, max| {
+            known.lock().get(of).is_some_and(|ends| ends.is_over(max))
+        };
+        is_over(&self.by_address, origin, self.max)
+            || origin.site().is_some_and(|site| is_over(&self.by_site, site, self.max_of_site()))
+    }
+
+    const fn max_of_site(&self) -> u32 {
+        self.max.saturating_mul(SITE_SHARES)
     }
 
     /// How many addresses were forgotten for want of room.
     pub(super) fn forgotten(&self) -> u64 {
-        self.by_address.lock().forgotten()
+        let sites = self.by_site.lock().forgotten();
+        self.by_address.lock().forgotten() + sites
     }
 }
+
+/// A site has so many times what one address has.
+const SITE_SHARES: u32 = 4;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -236,6 +252,29 @@ mod tests {
         assert!(!leavings.are_over(far(1)));
         come_and_go(far(1));
         assert!(!leavings.are_over(far(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_all_networks_of_a_site_leave_four_times_what_one_may() {
+        let settings = BrokerSettings {
+            futile_frames_max: 100,
+            subscriptions_max: 50,
+            producers_max: 50,
+            ..BrokerSettings::default()
+        };
+        let leavings = Leavings::new(&settings);
+        let of = |text: &str| Origin::of_ip(text.parse().unwrap());
+        let nth = |n: u32| of(&format!("2001:db8:1:{n:x}::1"));
+        for n in 0..8 {
+            assert!(!leavings.are_over(nth(100)), "{n}");
+            leavings.add(nth(n), 50);
+        }
+        assert!(!leavings.are_over(nth(100)), "just four times as many");
+        leavings.add(nth(8), 1);
+        assert!(leavings.are_over(nth(100)));
+        assert!(!leavings.are_over(of("2001:db8:2::1")), "another site");
+        tokio::time::advance(WINDOW).await;
+        assert!(!leavings.are_over(nth(100)));
     }
 
     #[tokio::test(start_paused = true)]

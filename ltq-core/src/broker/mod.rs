@@ -68,8 +68,9 @@ pub use direct::{
     DirectError, Publisher, PublisherOptions, Receipt, Received, SubscribeOptions, Subscription,
 };
 pub use draining::DrainWishes;
-pub use entrance::EntranceSettings;
+pub use entrance::{ConnectionLimits, Entrance, EntranceFigures, EntranceSettings, Entry, Full};
 pub use figures::BrokerUse;
+pub use parting::{Farewells, part};
 pub use rates::Arrivals;
 pub use settings::{BrokerSettings, SettingsError};
 
@@ -339,20 +340,14 @@ impl<S: Store> Broker<S> {
     /// Counts since the start.
     #[must_use]
     pub fn counters(&self) -> BrokerCounters {
-        let counters = &self.shared.counters;
+        let (counters, entrance) = (&self.shared.counters, self.shared.entrance.figures());
         BrokerCounters {
-            connections_accepted: counters.connections_accepted.load(Ordering::Relaxed),
-            connections_refused: counters.connections_refused.load(Ordering::Relaxed),
-            connections_refused_by_address: counters
-                .connections_refused_by_address
-                .load(Ordering::Relaxed),
-            connections_refused_greeting: counters
-                .connections_refused_greeting
-                .load(Ordering::Relaxed),
-            connections_refused_by_rate: counters
-                .connections_refused_by_rate
-                .load(Ordering::Relaxed),
-            connections_crowded_out: self.shared.entrance.crowded_out(),
+            connections_accepted: entrance.accepted,
+            connections_refused: entrance.refused,
+            connections_refused_by_address: entrance.refused_by_address,
+            connections_refused_greeting: entrance.refused_greeting,
+            connections_refused_by_rate: entrance.refused_by_rate,
+            connections_crowded_out: entrance.crowded_out,
             streams_failed: counters.sessions_failed.load(Ordering::Relaxed),
             streams_flooding: counters.sessions_flooding.load(Ordering::Relaxed),
             streams_revoked: counters.sessions_revoked.load(Ordering::Relaxed),

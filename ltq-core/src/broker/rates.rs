@@ -34,10 +34,11 @@ impl Arrivals {
         self.rates.lock().take(origin, self.limit(), Instant::now())
     }
 
-    /// Whether somebody of there has to prove first that it is there: half of what may come at once has come.
+    /// Whether somebody of there has to prove first that it is there: half of what may come at once has come, from its
+    /// address or its site.
     pub fn are_many(&self, from: Option<Origin>) -> bool {
         let Some(origin) = from.filter(|from| from.is_remote()) else { return false };
-        self.rates.lock().left(origin, self.limit(), Instant::now()) < self.limit().at_once / 2.0
+        self.rates.lock().is_half_taken(origin, self.limit(), Instant::now())
     }
 
     /// Where somebody comes from, as far as it is counted.
@@ -62,6 +63,11 @@ pub(super) struct RateLimit {
 impl RateLimit {
     pub(super) fn per_minute(count: u32) -> Self {
         Self { at_once: count.into(), again_in: Duration::from_secs(60) }
+    }
+
+    /// What a whole site has.
+    fn of_site(self) -> Self {
+        Self { at_once: self.at_once * SITE_SHARES, ..self }
     }
 }
 
@@ -88,7 +94,7 @@ impl Rates {
 
     /// Counts one more of there, if there is room for it.
     pub(super) fn take(&mut self, origin: Origin, limit: RateLimit, now: Instant) -> bool {
-        let of_site = RateLimit { at_once: limit.at_once * SITE_SHARES, ..limit };
+        let of_site = limit.of_site();
         let mut site = origin.site().map(|site| {
             let rate = self.by_site.of(site, || Rate { left: of_site.at_once, at: now });
             rate.refill(of_site, now);
@@ -106,13 +112,17 @@ impl Rates {
         true
     }
 
-    /// What there is left for one address.
-    fn left(&self, origin: Origin, limit: RateLimit, now: Instant) -> f64 {
-        self.by_origin.get(origin).map_or(limit.at_once, |rate| {
-            let mut rate = *rate;
-            rate.refill(limit, now);
-            rate.left
-        })
+    /// Whether one address has less than half left, or its site has.
+    fn is_half_taken(&self, origin: Origin, limit: RateLimit, now: Instant) -> bool {
+        let is_half = |rate: Option<&Rate>, limit: RateLimit| {
+            rate.is_some_and(|rate| {
+                let mut rate = *rate;
+                rate.refill(limit, now);
+                rate.left < limit.at_once / 2.0
+            })
+        };
+        let site = origin.site().and_then(|site| self.by_site.get(site));
+        is_half(self.by_origin.get(origin), limit) || is_half(site, limit.of_site())
     }
 
     pub(super) const fn forgotten(&self) -> u64 {
@@ -177,6 +187,23 @@ mod tests {
         let taken_by_all: usize = (0..100).map(|n| taken(&arrivals, nth(n), 20)).sum();
         assert_eq!(taken_by_all, 40);
         assert_eq!(taken(&arrivals, at("2001:db8:2::1"), 20), 10, "another site");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_all_of_a_site_have_to_prove_that_they_are_there_at_half_of_its_rate() {
+        let arrivals = Arrivals::new(1, 100, Networks::default());
+        let nth = |n: u32| at(&format!("2001:db8:1:{n:x}::1"));
+        // Each network has come less often than makes it prove anything by itself.
+        for n in 0..5 {
+            assert!(!arrivals.are_many(nth(100)), "{n}");
+            assert_eq!(taken(&arrivals, nth(n), 4), 4);
+        }
+        assert!(!arrivals.are_many(nth(100)), "just half of it");
+        assert_eq!(taken(&arrivals, nth(5), 1), 1);
+        assert!(arrivals.are_many(nth(100)) && arrivals.are_many(nth(0)));
+        assert!(!arrivals.are_many(at("2001:db8:2::1")), "another site");
+        advance(Duration::from_secs(1)).await;
+        assert!(!arrivals.are_many(nth(100)));
     }
 
     #[tokio::test(start_paused = true)]

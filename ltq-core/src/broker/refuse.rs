@@ -49,6 +49,7 @@ pub(super) fn refuse(event: &Event, refusal: &Refusal) -> Option<(SessionId, Rep
         | Event::CloseProducer { .. }
         | Event::Credit { .. }
         | Event::Release { .. }
+        | Event::Alone { .. }
         | Event::SessionEnded { .. }
         | Event::Committed { .. }
         | Event::Loaded { .. }

@@ -13,14 +13,17 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    entrance::{Entry, Full},
+    entrance::Entry,
     holds::Hold,
-    parting::turn_away,
     session::{self, SessionError},
     shared::{Phase, Shared},
     strangers::Strangers,
 };
-use crate::{Connection, Limit, Listener, RefusalCode, TransportError, process::inherit};
+use crate::{
+    Connection, Listener, Refusal, RefusalCode, TransportError,
+    process::inherit,
+    protocol::{Frame, WriteQueue, encode},
+};
 
 /// Accepts until the node stops or the listener is closed.
 pub(super) async fn serve(
@@ -51,11 +54,10 @@ pub(super) async fn serve(
 }
 
 fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
-    let entry = match Entry::take(shared, shared.origin(connection.peer())) {
+    let entry = match Entry::take(&shared.entrance, connection.peer()) {
         Ok(entry) => Arc::new(entry),
-        Err(full) => return refuse(shared, connection, full),
+        Err(full) => return turn_away(shared, connection, &full.refusal()),
     };
-    shared.counters.connections_accepted.fetch_add(1, Ordering::Relaxed);
     let shared = shared.clone();
     tokio::spawn(inherit(async move {
         if connection.multiplexed() {
@@ -66,23 +68,13 @@ fn take_in(shared: &Arc<Shared>, connection: Box<dyn Connection>) {
     }));
 }
 
-fn refuse(shared: &Arc<Shared>, connection: Box<dyn Connection>, full: Full) {
-    let counters = &shared.counters;
-    let counter = match full.limit {
-        Limit::ConnectionsPerAddress => &counters.connections_refused_by_address,
-        Limit::ConnectionsPerSecond => &counters.connections_refused_by_rate,
-        Limit::GreetingConnections | Limit::GreetingConnectionsPerAddress => {
-            &counters.connections_refused_greeting
-        }
-        _ => &counters.connections_refused,
-    };
-    let count = counter.fetch_add(1, Ordering::Relaxed) + 1;
-    // An operator has to know of it; a flood of connections is no reason for one of lines.
-    if count.is_power_of_two() {
-        let (peer, limit, max) = (&connection.peer().address, full.limit.as_str(), full.max);
-        warn!(%peer, limit, max, count, "refused: too many connections");
+/// Tells it so, as far as there are not too many of them; what is told is counted.
+fn turn_away(shared: &Arc<Shared>, connection: Box<dyn Connection>, refusal: &Refusal) {
+    let goodbye = Frame::Goodbye { refusal: refusal.clone() };
+    let words = |write: &mut WriteQueue| encode(&goodbye, write);
+    if shared.farewells.turn_away(connection, words, shared.closing()) {
+        shared.refusals.count(refusal);
     }
-    turn_away(shared, connection, full.refusal());
 }
 
 /// A connection of one stream.

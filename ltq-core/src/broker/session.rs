@@ -66,11 +66,9 @@ pub(super) async fn run(
     let is_alone = stranger.is_none();
     session.stranger = stranger;
     let mut gives_way = pin!(entry.gives_way());
-    let mut is_crowded_out = false;
     let result = poll_fn(|context| {
         let is_greeting = matches!(session.state, State::Greeting);
         if is_greeting && gives_way.as_mut().poll(context).is_ready() {
-            is_crowded_out = true;
             return Poll::Ready(Err(entry.crowded_out().into()));
         }
         session.poll(context)
@@ -100,12 +98,13 @@ pub(super) async fn run(
     }
     let Session { write, send, recv, read, .. } = &mut session;
     let mut parted = pin!(part(write, &mut **send, &mut **recv, read));
-    if is_crowded_out {
-        // Its place is another's already: what it says it says at once.
-        let _ = poll_fn(|context| Poll::Ready(parted.as_mut().poll(context))).await;
-    } else {
-        parted.await;
-    }
+    let mut gives_way = pin!(entry.gives_way());
+    // Where its place is another's already, or becomes it meanwhile: what it says it says at once.
+    poll_fn(|context| match parted.as_mut().poll(context) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => gives_way.as_mut().poll(context),
+    })
+    .await;
     result
 }
 
@@ -453,6 +452,7 @@ impl Session {
         let grant = self.shared.admit(&self.peer, hello.token.as_deref(), known)?;
         let settings = &self.shared.settings;
         self.heartbeat = greeting::check_limits(hello, settings)?;
+        self.entry.welcomed()?;
         self.state = State::Open { frame_bytes_max: hello.frame_bytes_max };
         self.decoder = Decoder::new(settings.frame_bytes_max);
         let next = Instant::now() + self.tick_pause();
@@ -460,7 +460,6 @@ impl Session {
         let welcome = greeting::welcome(settings, self.shared.instance, self.heartbeat);
         encode(&Frame::Welcome(welcome), &mut self.write);
         debug!(peer = %self.peer.address, client = hello.client, who = grant.who(), "hello");
-        self.entry.welcomed();
         if let Some(stranger) = self.stranger.take() {
             stranger.welcome(&grant);
         }

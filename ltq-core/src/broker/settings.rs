@@ -357,13 +357,9 @@ impl BrokerSettings {
         rule(self.connections_max > 0, "connections_max", &self.connections_max, at_least_one)?;
         let max = self.connections_per_address_max;
         rule(max > 0, "connections_per_address_max", &max, at_least_one)?;
-        let entrance = &self.entrance;
-        let max = entrance.greeting_max(self.connections_max);
-        rule(max > 0, "entrance.greeting_connections_max", &max, at_least_one)?;
-        let max = entrance.greeting_per_address(self.connections_max);
-        rule(max > 0, "entrance.greeting_connections_per_address_max", &max, at_least_one)?;
-        let max = entrance.connections_per_second_max;
-        rule(max > 0, "entrance.connections_per_second_max", &max, at_least_one)?;
+        if let Some(setting) = self.entrance.zero() {
+            rule(false, setting, &0, at_least_one)?;
+        }
         let max = self.futile_frames_max;
         rule(max > 0, "futile_frames_max", &max, at_least_one)?;
         let max = self.topics_per_minute_max;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{
     budget::{Budget, Partials},
@@ -22,7 +22,7 @@ use super::{
     in_vain::Leavings,
     inbox::{Entry, Inbox},
     outbox::{Outbox, Outgoing},
-    parting::FAREWELLS_MAX,
+    parting::Farewells,
     places::Places,
     settings::BrokerSettings,
     shares::Shares,
@@ -65,11 +65,8 @@ pub(super) struct Shared {
     lists: Arc<Surveys>,
     /// Topic tasks that run.
     tasks: watch::Sender<usize>,
-    /// Connections that are open.
-    pub(super) connections: watch::Sender<usize>,
-    pub(super) entrance: Entrance,
-    /// Turns at telling who is turned away why.
-    pub(super) farewells: Arc<Semaphore>,
+    pub(super) entrance: Arc<Entrance>,
+    pub(super) farewells: Farewells,
     pub(super) phase: watch::Sender<Phase>,
     pub(super) counters: Counters,
     pub(super) refusals: Refusals,
@@ -92,11 +89,6 @@ pub(super) enum Phase {
 /// Counts since the broker started.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub(super) connections_accepted: AtomicU64,
-    pub(super) connections_refused: AtomicU64,
-    pub(super) connections_refused_by_address: AtomicU64,
-    pub(super) connections_refused_greeting: AtomicU64,
-    pub(super) connections_refused_by_rate: AtomicU64,
     pub(super) sessions_failed: AtomicU64,
     pub(super) sessions_flooding: AtomicU64,
     pub(super) sessions_revoked: AtomicU64,
@@ -129,8 +121,8 @@ impl Shared {
             handles: Arc::new(Places::new(settings.handles_total_max)),
             shares: Shares::new(&settings),
             leavings: Leavings::new(&settings),
-            entrance: Entrance::new(&settings),
-            farewells: Arc::new(Semaphore::new(FAREWELLS_MAX)),
+            entrance: Arc::new(Entrance::of_broker(&settings)),
+            farewells: Farewells::default(),
             store,
             instance: instance(&environment),
             environment,
@@ -142,7 +134,6 @@ impl Shared {
             lists: surveys(settings.topic_lists_max, Hold::TopicLists),
             settings,
             tasks: watch::channel(0).0,
-            connections: watch::channel(0).0,
             phase: watch::channel(Phase::Running).0,
             counters: Counters::default(),
             refusals: Refusals::default(),
@@ -401,8 +392,7 @@ impl Shared {
 impl Shared {
     /// Resolves when there is no connection any more.
     pub(super) async fn all_gone(&self) {
-        // The sender lives in `self`: the wait cannot fail.
-        let _ = self.connections.subscribe().wait_for(|open| *open == 0).await;
+        self.entrance.deserted().await;
     }
 
     /// The time to come to rest is over: what topics still wait for will not be known to them.

@@ -257,7 +257,10 @@ const SPARED_MAX: u64 = 1 << 17;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::{budget::Budget, settings::BrokerSettings};
+    use crate::{
+        Permissions, TopicPattern,
+        broker::{budget::Budget, settings::BrokerSettings, testing},
+    };
 
     fn of_at_most(max: u32) -> Futile {
         let settings = BrokerSettings { futile_frames_max: max, ..BrokerSettings::default() };
@@ -273,6 +276,40 @@ mod tests {
             }
         }
         unreachable!()
+    }
+
+    #[tokio::test]
+    async fn promise_10_only_who_administers_the_node_goes_before_others() {
+        let (shared, _gate) = testing::shared(true);
+        let peer = Peer { address: "in-process://x".parse().unwrap(), identity: None };
+        let rank = |permissions: Option<Permissions>| {
+            let mut standing = Standing::new(shared.clone(), shared.together(None), &peer);
+            permissions.into_iter().for_each(|it| standing.admitted(Grant::new("x", it)));
+            standing.rank()
+        };
+        let one = vec![TopicPattern::new("t").unwrap()];
+        let of_one = Permissions { administer: one, ..Permissions::all() };
+        let none = Permissions { administer: Vec::new(), ..Permissions::all() };
+        assert_eq!(rank(Some(Permissions::all())), Rank::Operator);
+        for permissions in [Some(of_one), Some(none), None] {
+            assert_eq!(rank(permissions), Rank::Peer);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_of_the_lists_that_a_stream_asks_for_all_but_the_first_bring_nothing() {
+        let (shared, _gate) = testing::shared(true);
+        let peer = Peer { address: "in-process://x".parse().unwrap(), identity: None };
+        let most = shared.settings.futile_frames_max;
+        let mut standing = Standing::new(shared.clone(), shared.together(None), &peer);
+        (0..=most).for_each(|_| standing.asks(&AdminRequest::ListTopics));
+        // What else is asked for is not the same again.
+        (0..most).for_each(|_| standing.asks(&AdminRequest::Stats));
+        assert_eq!(standing.check(), Ok(()));
+        standing.asks(&AdminRequest::ListTopics);
+        let refusal = standing.check().unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::Flooding);
+        assert!(refusal.detail.contains("a list of topics"), "{refusal}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,8 @@ use crate::Origin;
 
 /// Turns at something that takes as long as there are topics. More at a time would only take longer each.
 ///
-/// Those of a better [`Rank`] go first. Of one rank it is each address' turn after the other's, and of one
+/// Those of a better [`Rank`] go first; but metrics, which anybody may have the program ask for where they are public,
+/// not twice in a row while others wait. Of one rank it is each address' turn after the other's, and of one
 /// address each connection's: so whoever asks for much waits for itself.
 #[derive(Debug)]
 pub(super) struct Surveys {
@@ -50,6 +51,8 @@ pub(super) struct Asking {
 struct State {
     under_way: usize,
     last: u64,
+    /// Of those that had to wait, the program had the last turn.
+    was_program: bool,
     /// By rank.
     lines: [Line; 3],
 }
@@ -119,7 +122,7 @@ impl Surveys {
     fn next(self: &Arc<Self>) {
         loop {
             let mut state = self.state.lock();
-            let Some(sender) = state.lines.iter_mut().find_map(pop) else {
+            let Some(sender) = state.next() else {
                 state.under_way -= 1;
                 return;
             };
@@ -134,6 +137,21 @@ impl Surveys {
 }
 
 impl State {
+    /// Whose turn it is.
+    fn next(&mut self) -> Option<oneshot::Sender<Survey>> {
+        let [program, operators, peers] = &mut self.lines;
+        let mut others = || pop(operators).or_else(|| pop(peers));
+        if self.was_program
+            && let Some(other) = others()
+        {
+            self.was_program = false;
+            return Some(other);
+        }
+        let own = pop(program);
+        self.was_program = own.is_some();
+        own.or_else(others)
+    }
+
     const fn line(&mut self, rank: Rank) -> &mut Line {
         let [program, operators, peers] = &mut self.lines;
         match rank {
@@ -283,6 +301,44 @@ mod tests {
         let held_back = holds.all().into_iter().find(|(limit, _)| *limit == "topic_lists_max");
         assert_eq!(held_back, Some(("topic_lists_max", 11)));
         assert_eq!(surveys.state.lock().under_way, 0);
+    }
+
+    #[test]
+    fn promise_10_metrics_that_are_asked_for_without_end_leave_every_other_turn_to_others() {
+        for most in [1, 2] {
+            let (surveys, _) = surveys(most);
+            let asking = |rank| Asking { rank, origin: far(1), connection: 1 };
+            let now = |asking| surveys.turn(asking).now_or_never().expect("a turn at once");
+            let mut under_way: Vec<_> = (0..most).map(|_| now(Asking::PROGRAM)).collect();
+            let mut metrics: Vec<_> = (0..3).map(|_| ask(&surveys, Asking::PROGRAM)).collect();
+            let mut others: Vec<_> = [Rank::Peer, Rank::Operator, Rank::Operator]
+                .map(|rank| (rank, ask(&surveys, asking(rank))))
+                .into();
+            let mut order = Vec::new();
+            for _ in 0..8 {
+                under_way.remove(0);
+                // As many are asked for as come.
+                metrics.push(ask(&surveys, Asking::PROGRAM));
+                let next = metrics.iter_mut().enumerate().find_map(|(at, waiting)| {
+                    waiting.as_mut().now_or_never().map(|turn| (at, turn))
+                });
+                if let Some((at, turn)) = next {
+                    drop(metrics.remove(at));
+                    order.push(Rank::Program);
+                    under_way.push(turn);
+                    continue;
+                }
+                let next = others.iter_mut().enumerate().find_map(|(at, (_, waiting))| {
+                    waiting.as_mut().now_or_never().map(|turn| (at, turn))
+                });
+                let (at, turn) = next.expect("somebody has a turn");
+                order.push(others.remove(at).0);
+                under_way.push(turn);
+            }
+            let [program, operator, peer] = [Rank::Program, Rank::Operator, Rank::Peer];
+            let expected = [program, operator, program, operator, program, peer, program, program];
+            assert_eq!(order, expected);
+        }
     }
 
     #[test]

@@ -71,11 +71,16 @@ impl Store for Hollow {
 
 /// What a broker's tasks share, over a store that commits while the gate says so.
 pub(super) fn shared(open: bool) -> (Arc<Shared>, watch::Sender<bool>) {
+    shared_with(open, BrokerSettings::default())
+}
+
+/// The same with these settings, but for the durability of topics.
+pub(super) fn shared_with(
+    open: bool,
+    mut settings: BrokerSettings,
+) -> (Arc<Shared>, watch::Sender<bool>) {
     let (gate, open) = watch::channel(open);
-    let settings = BrokerSettings {
-        topic: TopicSettings { durability: Durability::Memory, ..TopicSettings::default() },
-        ..BrokerSettings::default()
-    };
+    settings.topic = TopicSettings { durability: Durability::Memory, ..settings.topic };
     let shared = Shared::new(Arc::new(Hollow { open }), Environment::system(), settings);
     (Arc::new(shared), gate)
 }

@@ -196,7 +196,7 @@ impl Channel {
     pub(super) fn plan(&mut self, p: &mut Planning<'_>) -> Planned {
         let mut planned = Planned::default();
         let ready = self.ready(p.end);
-        if self.paused || self.consumers.willing() == 0 {
+        if self.paused || self.consumers.willing() == 0 || self.is_waited_for() {
             return planned;
         }
         // Shares are made once, of all that is ready, so that a burst is split evenly.
@@ -245,6 +245,12 @@ impl Channel {
             planned.soon = Some(Want { from, records });
         }
         planned
+    }
+
+    /// Whether who is to be alone waits for what others have.
+    fn is_waited_for(&self) -> bool {
+        let is_theirs = |slot| self.in_flight.messages() > self.in_flight.messages_of(slot);
+        self.consumers.alone().is_some_and(is_theirs)
     }
 
     /// Everything that could be delivered now.

@@ -19,6 +19,8 @@ pub(super) struct Consumer {
     /// What it got.
     used: Credit,
     held: bool,
+    /// Whether it wants nobody else to get anything.
+    alone: bool,
     /// Whether it takes something now, and so stands in line.
     willing: bool,
     /// Its neighbours in line.
@@ -50,9 +52,17 @@ pub(super) struct Consumers {
     tail: Option<Slot>,
     count: usize,
     willing: usize,
+    /// In a box, so that an idle channel has no room for it.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few channels have.
+#[derive(Debug, Default)]
+struct Rare {
     /// Who sits where.
-    #[expect(clippy::box_collection, reason = "each idle channel would take 16 bytes more")]
-    seats: Option<Box<BTreeMap<SeatKey, Slot>>>,
+    seats: BTreeMap<SeatKey, Slot>,
+    /// Who alone gets anything.
+    alone: Option<Slot>,
 }
 
 /// A seat whatever its turn.
@@ -89,6 +99,7 @@ impl Consumers {
             granted: Credit::default(),
             used: Credit::default(),
             held: false,
+            alone: false,
             willing: false,
             before: None,
             behind: None,
@@ -106,7 +117,7 @@ impl Consumers {
             *place = Some(consumer);
         }
         if let Some(seat) = seat {
-            self.seats.get_or_insert_default().insert(seat, slot);
+            self.rare.get_or_insert_default().seats.insert(seat, slot);
         }
         self.count += 1;
         self.grant(slot, credit, credit_max);
@@ -117,23 +128,52 @@ impl Consumers {
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Consumer> {
         self.step_out(slot);
         let consumer = self.slots.get_mut(slot as usize)?.take()?;
-        if let (Some(claim), Some(seats)) = (consumer.claim.as_deref(), &mut self.seats)
-            && seats.get(&key(claim)) == Some(&slot)
+        if let (Some(claim), Some(rare)) = (consumer.claim.as_deref(), &mut self.rare)
+            && rare.seats.get(&key(claim)) == Some(&slot)
         {
-            seats.remove(&key(claim));
+            rare.seats.remove(&key(claim));
         }
         self.count -= 1;
         if self.count == 0 {
             *self = Self::default();
-        } else {
-            self.free.push(slot);
+            return Some(consumer);
+        }
+        self.free.push(slot);
+        if self.alone() == Some(slot) {
+            let next = self.all().find(|slot| self.get(*slot).is_some_and(|it| it.alone));
+            self.set_alone(next);
         }
         Some(consumer)
     }
 
+    /// Who alone gets anything, if anybody does.
+    pub(super) fn alone(&self) -> Option<Slot> {
+        self.rare.as_ref()?.alone
+    }
+
+    fn set_alone(&mut self, slot: Option<Slot>) {
+        self.rare.get_or_insert_default().alone = slot;
+        for slot in self.all() {
+            self.reconsider(slot);
+        }
+    }
+
+    /// Nobody else is to get anything as long as this one is here. Of several the first one has it.
+    pub(super) fn leave_alone(&mut self, slot: Slot) {
+        let Some(consumer) = self.get_mut(slot) else { return };
+        consumer.alone = true;
+        if self.alone().is_none() {
+            self.set_alone(Some(slot));
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Slot> + use<> {
+        0..self.slots.len() as Slot
+    }
+
     /// Who has the seat that is claimed.
     pub(super) fn seated(&self, claim: &Claim) -> Option<(Slot, &Consumer)> {
-        let slot = *self.seats.as_ref()?.get(&key(claim))?;
+        let slot = *self.rare.as_ref()?.seats.get(&key(claim))?;
         Some((slot, self.get(slot)?))
     }
 
@@ -199,7 +239,8 @@ impl Consumers {
     /// Puts a consumer in line or takes it out, as it now wants.
     fn reconsider(&mut self, slot: Slot) {
         let Some(consumer) = self.get(slot) else { return };
-        match (consumer.willing, consumer.wants()) {
+        let wants = consumer.wants() && self.alone().is_none_or(|alone| alone == slot);
+        match (consumer.willing, wants) {
             (false, true) => self.step_in(slot),
             (true, false) => self.step_out(slot),
             _ => {}
@@ -322,6 +363,31 @@ mod tests {
         assert_eq!(consumers.willing(), 2);
         consumers.grant(1, credit(1, 1), MAX);
         assert_eq!(consumers.willing(), 3);
+    }
+
+    #[test]
+    fn who_is_alone_has_every_turn_until_it_leaves() {
+        let mut consumers = three();
+        let turns = |consumers: &mut Consumers| {
+            let mut turn = || {
+                let slot = consumers.next()?.0;
+                consumers.delivered(1, 1);
+                Some(slot)
+            };
+            (0..4).filter_map(|_| turn()).collect::<Vec<_>>()
+        };
+        consumers.leave_alone(1);
+        consumers.leave_alone(2);
+        assert_eq!((turns(&mut consumers), consumers.alone()), (vec![1; 4], Some(1)));
+        let id = ConsumerId { handle: 9, ..ConsumerId::default() };
+        consumers.add(id, (Duration::ZERO, None), credit(10, 10), MAX);
+        consumers.grant(0, credit(11, 500), MAX);
+        consumers.hold(1);
+        assert_eq!(turns(&mut consumers), [0; 0], "not even those that came later");
+        consumers.remove(1).unwrap();
+        assert_eq!((turns(&mut consumers), consumers.alone()), (vec![2; 4], Some(2)));
+        consumers.remove(2).unwrap();
+        assert_eq!((turns(&mut consumers), consumers.alone()), (vec![0, 3, 0, 3], None));
     }
 
     #[test]

@@ -141,6 +141,12 @@ pub enum Event {
         /// Which.
         consumer: ConsumerId,
     },
+    /// A consumer wants to be alone in its channel: as long as it is there, nobody else gets anything, and it
+    /// gets nothing itself before what others have is settled. Of several who want that, one after the other has it.
+    Alone {
+        /// Which.
+        consumer: ConsumerId,
+    },
     /// A consumer says what became of deliveries.
     Settle {
         /// Which.

@@ -45,6 +45,12 @@ impl InFlight {
         self.messages
     }
 
+    /// How many of them the consumer at `slot` has. Takes a step for each of its runs.
+    pub(super) fn messages_of(&self, slot: Slot) -> u64 {
+        let runs = self.runs.range((slot, Tag(0))..=(slot, TAG_MAX));
+        runs.map(|(&(_, last), held)| last.0 + 1 - held.first_tag.0).sum()
+    }
+
     /// How many runs they form.
     pub(super) fn runs(&self) -> usize {
         self.runs.len()

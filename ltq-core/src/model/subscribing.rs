@@ -235,6 +235,15 @@ impl Topic {
         }
     }
 
+    pub(super) fn leave_alone(&mut self, consumer: ConsumerId) {
+        if let Some(&Subscription::Active { channel: index, slot }) = self.consumers.get(&consumer)
+            && let Some(channel) = self.channels.get_mut(index)
+        {
+            channel.consumers.leave_alone(slot);
+            self.channels.touch(index);
+        }
+    }
+
     pub(super) fn settle(
         &mut self,
         consumer: ConsumerId,

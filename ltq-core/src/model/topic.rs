@@ -256,6 +256,7 @@ impl Topic {
             }
             Event::Credit { consumer, total } => self.grant(consumer, total),
             Event::Release { consumer } => self.release(consumer),
+            Event::Alone { consumer } => self.leave_alone(consumer),
             Event::Settle { consumer, request, settlements } => {
                 self.settle(consumer, request, &settlements);
             }

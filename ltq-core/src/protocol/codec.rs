@@ -201,8 +201,17 @@ pub fn encode(frame: &Frame, into: &mut WriteQueue) {
         Frame::CloseProducer { handle, forget } => {
             plain(into, T::CloseProducer, &(handle, forget));
         }
-        Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat } => {
-            let header = (handle, topic, channel, start, timeout_ms, credit, seat);
+        Frame::Subscribe {
+            handle,
+            topic,
+            channel,
+            start,
+            timeout_ms,
+            credit,
+            make_topic,
+            seat,
+        } => {
+            let header = (handle, topic, channel, start, timeout_ms, credit, make_topic, seat);
             plain(into, T::Subscribe, &header);
         }
         Frame::Subscribed { handle, timeout_ms } => {
@@ -354,12 +363,12 @@ fn decode_frame(mut frame: Bytes) -> Result<Frame, DecodeError> {
             Frame::CloseProducer { handle, forget }
         }
         T::Subscribe => {
-            let (handle, topic, channel, start, timeout_ms, credit, seat) =
+            let (handle, topic, channel, start, timeout_ms, credit, make_topic, seat) =
                 named(kind, &frame, |(_, topic, channel): &(u32, &str, &str)| {
                     TopicName::new(topic)?;
                     ChannelName::new(channel).map(drop)
                 })?;
-            Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, seat }
+            Frame::Subscribe { handle, topic, channel, start, timeout_ms, credit, make_topic, seat }
         }
         T::Subscribed => {
             let (handle, timeout_ms) = header(kind, &frame)?;

@@ -240,6 +240,9 @@ pub enum Frame {
         timeout_ms: Option<u64>,
         /// How much it takes at first.
         credit: Credit,
+        /// Whether the topic may be made, where the broker allows it. If not, one that is not there is
+        /// [`NoSuchTopic`](crate::RefusalCode::NoSuchTopic). The channel may be made in either case.
+        make_topic: bool,
         /// Its seat, which it takes over from an earlier subscription of its own that may still be there;
         /// without one it takes over nothing, and nobody it.
         seat: Option<Seat>,

@@ -300,14 +300,15 @@ fn frame() -> impl Strategy<Value = Frame> {
         ),
         (handle(), any::<bool>())
             .prop_map(|(handle, forget)| Frame::CloseProducer { handle, forget }),
-        (handle(), start(), option::of(any::<u64>()), any::<(u64, u64)>(), seat()).prop_map(
-            |(handle, start, timeout_ms, (messages, bytes), seat)| Frame::Subscribe {
+        (handle(), start(), option::of(any::<u64>()), any::<(u64, u64, bool)>(), seat()).prop_map(
+            |(handle, start, timeout_ms, (messages, bytes, make_topic), seat)| Frame::Subscribe {
                 handle,
                 topic: self::name("t"),
                 channel: ChannelName::new("c").unwrap(),
                 start,
                 timeout_ms,
                 credit: Credit { messages, bytes },
+                make_topic,
                 seat,
             }
         ),

@@ -48,6 +48,12 @@ impl WriteQueue {
         }
     }
 
+    /// Adds bytes of any kind.
+    pub fn push(&mut self, bytes: &Bytes) {
+        self.push_bytes(bytes);
+        self.commit();
+    }
+
     /// Writes until nothing is left or the stream takes no more.
     ///
     /// # Errors

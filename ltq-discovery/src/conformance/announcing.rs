@@ -25,6 +25,16 @@ fn with(topic: &str) -> impl Fn(&NodeInfo) -> bool + '_ {
     }
 }
 
+pub(super) async fn who_tells_topics_says_so(trial: Trial) -> CaseResult {
+    let (orders, mail) = (trial.topic("orders")?, trial.topic("mail")?);
+    let _one = trial.announce(Trial::node("one", &["orders"])?).await?;
+    for (topic, wanted) in [(orders, 1), (mail, 0)] {
+        let mut watch = trial.watch(&Interest::Topic(topic)).await?;
+        trial.until("one has the topic", &mut watch, |nodes| nodes.len() == wanted).await?;
+    }
+    ensure(trial.harness.discovery.tells_topics(), || "it says that it tells of none".to_owned())
+}
+
 pub(super) async fn topics_that_came_are_told(trial: Trial) -> CaseResult {
     let orders = trial.topic("orders")?;
     let mut announcement = trial.announce(Trial::node("one", &["mail"])?).await?;

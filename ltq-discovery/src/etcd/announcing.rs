@@ -233,7 +233,7 @@ impl Teller {
         for (tried, address) in config.endpoints_from_any().enumerate() {
             let withdrawing = async {
                 let mut gateway = Gateway::connect(&config, address).await?;
-                self.holding.release(&mut gateway).await
+                self.holding.withdraw(&mut gateway).await
             };
             let left = config.patience.saturating_sub(began.elapsed());
             // What fails at once comes before any timeout.

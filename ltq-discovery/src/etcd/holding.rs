@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -117,6 +118,7 @@ impl Holding {
                 value: format!("{lease:x}").into_bytes(),
                 lease: heard,
             },
+            Op::Delete { key: config.keys.withdrawn(node.id()) },
         ];
         for _ in 0..ATTEMPTS {
             let there = gateway.get(&key).await?;
@@ -311,6 +313,22 @@ impl Holding {
         has.iter().map(|(topic, _)| topic).chain(&lacks).map(Part::of).collect()
     }
 
+    /// Says for a while that the node is no more, so that nobody takes it for one that is lost, and takes back what
+    /// is written.
+    pub(super) async fn withdraw(&mut self, gateway: &mut Gateway) -> Result<(), GatewayError> {
+        if let Some(lease) = self.lease.filter(|_| self.was_taken) {
+            let shared = Arc::clone(&self.shared);
+            let (keys, node) = (&shared.config.keys, shared.current());
+            let told = self.number();
+            gateway.grant(told, WITHDRAWN_TOLD).await?;
+            let value = node.epoch().to_string().into_bytes();
+            let op = Op::Put { key: keys.withdrawn(node.id()), value, lease: told };
+            // What another one wrote under its id meanwhile is not withdrawn.
+            gateway.when(&keys.node(node.id()), Some(If::GoesWith(lease)), &[op]).await?;
+        }
+        self.release(gateway).await
+    }
+
     /// Ends the leases, and everything that goes with them.
     pub(super) async fn release(&mut self, gateway: &mut Gateway) -> Result<(), GatewayError> {
         if let Some(lease) = self.lease {
@@ -352,6 +370,8 @@ async fn is_heard(gateway: &mut Gateway, key: &str, lease: i64) -> Result<bool, 
     Ok(heard.is_some_and(|heard| heard.value == format!("{lease:x}").into_bytes()))
 }
 
+/// How long it is said that a node was withdrawn: who was out of sight for longer takes it for lost.
+const WITHDRAWN_TOLD: Duration = Duration::from_secs(3_600);
 /// How often a lease is kept before it would end.
 const BEATS: u32 = 3;
 /// How often a node tries to take its key while others write there.

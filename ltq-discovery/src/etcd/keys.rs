@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `PREFIX/nodes/ID` | the node without its topics | the lease of the node |
 //! | `PREFIX/nodes/ID/heard` | the number of the node's lease, in hexadecimal digits | a lease that is shorter |
+//! | `PREFIX/nodes/ID/withdrawn` | the epoch of the run that was withdrawn, if none came since | a lease of an hour |
 //! | `PREFIX/topics/PP/ID/LEASE` | those of its topics that belong to part `PP` | the lease of the node |
 //!
 //! In `ID`, whatever is not a letter, a digit or one of `.`, `-`, `_`, `:` and `~` is written as `%` and two
@@ -39,6 +40,7 @@ impl Part {
 pub(super) enum Place {
     Node(NodeId),
     Heard(NodeId),
+    Withdrawn(NodeId),
     Topics { node: NodeId, lease: i64, part: Part },
 }
 
@@ -59,6 +61,10 @@ impl Keys {
 
     pub(super) fn heard(&self, id: &NodeId) -> String {
         format!("{}/nodes/{}/heard", self.prefix, escaped(id))
+    }
+
+    pub(super) fn withdrawn(&self, id: &NodeId) -> String {
+        format!("{}/nodes/{}/withdrawn", self.prefix, escaped(id))
     }
 
     pub(super) fn topics(&self, id: &NodeId, lease: i64, Part(part): Part) -> String {
@@ -91,6 +97,7 @@ impl Keys {
         let place = match (words.next()?, words.next()?, words.next(), words.next()) {
             ("nodes", id, None, None) => Place::Node(unescaped(id)?),
             ("nodes", id, Some("heard"), None) => Place::Heard(unescaped(id)?),
+            ("nodes", id, Some("withdrawn"), None) => Place::Withdrawn(unescaped(id)?),
             ("topics", part, Some(id), Some(lease)) => {
                 let part = Part::all().find(|Part(it)| format!("{it:02x}") == part)?;
                 Place::Topics { node: unescaped(id)?, lease: number(lease)?, part }
@@ -182,6 +189,7 @@ mod tests {
             "/ltq/nodes/",
             "/ltq/nodes/a/b",
             "/ltq/nodes/a/heard/b",
+            "/ltq/nodes/a/withdrawn/b",
             "/ltq/nodes/a b",
             "/ltq/nodes/%2f",
             "/ltq/nodes/%",
@@ -216,6 +224,7 @@ mod tests {
             for (key, place) in [
                 (keys.node(&node), Place::Node(node.clone())),
                 (keys.heard(&node), Place::Heard(node.clone())),
+                (keys.withdrawn(&node), Place::Withdrawn(node.clone())),
                 (keys.topics(&node, lease, part), Place::Topics { node: node.clone(), lease, part }),
             ] {
                 prop_assert!(key.starts_with(&keys.all()));

@@ -169,4 +169,8 @@ impl Discovery for Etcd {
     async fn watch(&self, interest: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
         Ok(Box::new(Watching::start(Arc::clone(&self.0), interest.clone()).await?))
     }
+
+    fn tells_topics(&self) -> bool {
+        true
+    }
 }

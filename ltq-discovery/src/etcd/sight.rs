@@ -18,7 +18,8 @@ pub(super) struct Sight {
     /// Of which data that is: of which cluster, and how far that had come.
     cluster: Value,
     revision: i64,
-    /// Nodes that stood in data which is no more, and not in what there is now, and until when they count.
+    /// Nodes that stood in what was read before, and not in what there is now, though they were not withdrawn, and
+    /// until when they count.
     earlier: BTreeMap<NodeId, NodeInfo>,
     until: Option<Instant>,
 }
@@ -41,21 +42,23 @@ impl Sight {
     /// All that there is has been read, as of a revision.
     ///
     /// Revisions of one cluster only grow. Where they did not, its data was lost, or is that of a backup, and the
-    /// nodes that are well write themselves again: until they have had the time to, they count as suspected.
+    /// nodes that are well write themselves again: until they have had the time to, they count as suspected. So do
+    /// those whose leases ended out of sight: they may be well, and have been out of etcd's sight, too.
     pub(super) fn read(&mut self, view: View, header: Header, now: Instant) {
         let Header { cluster_id, revision } = header;
         let is_other = self.cluster != cluster_id || revision < self.revision;
-        if let Some(before) = &mut self.view
-            && is_other
-        {
-            let nodes = before.nodes();
-            let nodes = nodes.iter().map(|node| (node.id().clone(), node.clone()));
-            self.earlier.extend(nodes);
+        let mut is_more = is_other;
+        if let Some(before) = &mut self.view {
+            for node in before.nodes().iter() {
+                let is_gone = view.is_withdrawn(node.id(), node.epoch());
+                is_more |= !is_gone && !view.has(node.id());
+                self.earlier.insert(node.id().clone(), node.clone());
+            }
         }
-        if !self.earlier.is_empty() && (is_other || self.until.is_none()) {
+        self.earlier.retain(|id, node| !view.has(id) && !view.is_withdrawn(id, node.epoch()));
+        if !self.earlier.is_empty() && (is_more || self.until.is_none()) {
             self.until = Some(now + RETURN);
         }
-        self.earlier.retain(|id, _| !view.has(id));
         (self.view, self.cluster, self.revision) = (Some(view), cluster_id, revision);
     }
 
@@ -69,13 +72,15 @@ impl Sight {
         if let Some(id) = view.node_of(&of.key) {
             self.earlier.remove(&id);
         }
-        match kind {
+        let followed = match kind {
             EventKind::Put => view.put(&of.key, &of.value, of.lease),
             EventKind::Delete => {
                 view.delete(&of.key);
                 Ok(())
             }
-        }
+        };
+        self.earlier.retain(|id, node| !view.is_withdrawn(id, node.epoch()));
+        followed
     }
 
     /// No member is heard any more.
@@ -94,7 +99,8 @@ impl Sight {
 
     /// The nodes that count; `None` before all is known that there is.
     pub(super) fn nodes(&mut self, now: Instant) -> Option<NodeSet> {
-        let nodes = self.view.as_mut()?.nodes();
+        let view = self.view.as_mut()?;
+        let (nodes, withdrawn) = (view.nodes(), view.withdrawn());
         if self.until.is_some_and(|until| until <= now) {
             (self.earlier, self.until) = (BTreeMap::new(), None);
         }
@@ -103,7 +109,8 @@ impl Sight {
         }
         let earlier = self.earlier.values().map(|node| node.clone().with_suspicion(true));
         // What is there now comes last, and counts.
-        Some(earlier.chain(nodes.iter().cloned()).collect())
+        let all: NodeSet = earlier.chain(nodes.iter().cloned()).collect();
+        Some(all.with_withdrawals(withdrawn))
     }
 }
 
@@ -187,12 +194,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_from_the_same_data_is_gone_at_once() {
+    fn what_ended_out_of_sight_stays_suspected_for_a_while_and_is_lost_then() {
+        let (mut sight, now) = (Sight::new(), Instant::now());
+        sight.read(view(&["a", "b", "c", "d"]), header("1", 5), now);
+        sight.lost(now);
+        let mut after = view(&["b"]);
+        let withdrawn = |id: &str| keys().withdrawn(&id.parse().unwrap()).into_bytes();
+        after.put(&withdrawn("a"), b"0-0", 9).unwrap();
+        sight.read(after, header("1", 9), now);
+        assert_eq!(standing(&mut sight, now), named(&[("b", false), ("c", true), ("d", true)]));
+        // One is told of late.
+        let told =
+            KeyValue { key: withdrawn("d"), value: b"0-0".to_vec(), mod_revision: 10, lease: 9 };
+        sight.follow(&EventKind::Put, &told).unwrap();
+        assert_eq!(standing(&mut sight, now), named(&[("b", false), ("c", true)]));
+        let due = sight.next_timeout(now).unwrap();
+        assert_eq!(standing(&mut sight, due), named(&[("b", false)]));
+        let nodes = sight.nodes(due).unwrap();
+        let is_lost = |id: &str| {
+            let address = "tcp://a:1".parse().unwrap();
+            nodes.has_lost(&NodeInfo::new(id.parse().unwrap(), [address]).unwrap())
+        };
+        assert_eq!(["a", "b", "c", "d"].map(is_lost), [false, false, true, false]);
+    }
+
+    #[test]
+    fn what_went_in_sight_does_not_come_back_with_what_is_read_next() {
         let (mut sight, now) = (Sight::new(), Instant::now());
         sight.read(view(&["a", "b"]), header("1", 5), now);
+        sight.follow(&EventKind::Delete, &key_value("a")).unwrap();
         sight.lost(now);
-        sight.read(view(&["b"]), header("1", 5), now);
+        sight.read(view(&["b"]), header("1", 9), now);
         assert_eq!(standing(&mut sight, now), named(&[("b", false)]));
+        assert_eq!(sight.next_timeout(now), None);
     }
 
     #[test]
@@ -221,5 +255,30 @@ mod tests {
         sight.follow(&EventKind::Put, &late).unwrap();
         sight.read(view(&["b"]), header("1", 50), now);
         assert_eq!(standing(&mut sight, now), named(&[("a", true), ("b", false)]));
+    }
+
+    #[test]
+    fn data_that_is_lost_once_more_before_sight_is_gives_those_in_it_their_time_anew() {
+        let (mut sight, start) = (Sight::new(), Instant::now());
+        sight.read(view(&["a", "b"]), header("1", 5), start);
+        sight.read(view(&["b"]), header("1", 2), start);
+        let later = start + RETURN / 2;
+        sight.read(view(&[]), header("2", 9), later);
+        let soon = later + RETURN - Duration::from_millis(1);
+        assert_eq!(standing(&mut sight, soon), named(&[("a", true), ("b", true)]));
+        assert!(standing(&mut sight, later + RETURN).is_empty());
+    }
+
+    #[test]
+    fn who_did_not_write_itself_again_before_sight_was_lost_has_its_time_after_that() {
+        let (mut sight, start) = (Sight::new(), Instant::now());
+        sight.read(view(&["a"]), header("1", 5), start);
+        sight.read(view(&[]), header("1", 2), start);
+        sight.lost(start);
+        let later = start + RETURN * 9;
+        sight.read(view(&[]), header("1", 2), later);
+        assert_eq!(standing(&mut sight, later), named(&[("a", true)]));
+        assert_eq!(sight.next_timeout(later), Some(later + RETURN));
+        assert!(standing(&mut sight, later + RETURN).is_empty());
     }
 }

@@ -149,6 +149,13 @@ pub(super) fn topics(value: &[u8]) -> Result<Topics, ValueError> {
     Ok(serde_json::from_slice(value)?)
 }
 
+/// Which run of a node it was, in digits of which those behind the dash are hexadecimal.
+pub(super) fn epoch(value: &[u8]) -> Option<Epoch> {
+    let (started, instance) = std::str::from_utf8(value).ok()?.split_once('-')?;
+    let instance = u64::from_str_radix(instance, 16).ok()?;
+    Some(Epoch { started: started.parse().ok()?, instance })
+}
+
 /// That each part of the node's topics is short enough.
 pub(super) fn check_topics(node: &NodeInfo) -> Result<(), ValueError> {
     let mut bytes: BTreeMap<Part, usize> = BTreeMap::new();
@@ -206,6 +213,15 @@ mod tests {
              \"addresses\":[\"tcp://a:1\",\"quic://[::1]:2\"],\"state\":\"ready\",\"load\":9,\
              \"program\":\"0.1.0\",\"topics\":false}"
         );
+    }
+
+    #[test]
+    fn an_epoch_is_read_as_it_was_written() {
+        let written = Epoch { started: u64::MAX, instance: u64::MAX - 1 };
+        assert_eq!(epoch(written.to_string().as_bytes()), Some(written));
+        for bad in ["", "7", "-", "7-", "-7", "7-g", "7-7-7", "\u{b2}-7"] {
+            assert_eq!(epoch(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]
@@ -273,6 +289,7 @@ mod tests {
             for value in [value.as_bytes(), &bytes] {
                 let _ = node(&"n".parse().unwrap(), value);
                 let _ = topics(value);
+                let _ = epoch(value);
             }
         }
     }

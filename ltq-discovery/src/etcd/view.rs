@@ -1,6 +1,9 @@
 //! What is known of the keys below a prefix, and which nodes that makes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ltq_core::TopicName;
 use thiserror::Error;
@@ -9,7 +12,10 @@ use super::{
     keys::{Keys, Part, Place},
     value::{self, Topics, ValueError},
 };
-use crate::{Interest, NodeId, NodeInfo, NodeSet};
+use crate::{
+    Epoch, Interest, NodeId, NodeInfo, NodeSet,
+    withdrawals::{WITHDRAWALS_HEARD_MAX, Withdrawals},
+};
 
 /// As much of a prefix as somebody who watches is to know.
 pub(super) struct View {
@@ -17,6 +23,8 @@ pub(super) struct View {
     interest: Interest,
     bounds: Bounds,
     known: BTreeMap<NodeId, Known>,
+    /// Runs of nodes that said themselves that they are no more, and are so even where their keys are there still.
+    withdrawn: Arc<Withdrawals>,
     /// Of all values that are kept.
     bytes: usize,
     /// The nodes that are of interest, as they were before those changed whose ids are below: what a change of
@@ -80,12 +88,13 @@ impl Known {
 }
 
 impl View {
-    pub(super) const fn new(keys: Keys, interest: Interest, bounds: Bounds) -> Self {
+    pub(super) fn new(keys: Keys, interest: Interest, bounds: Bounds) -> Self {
         Self {
             keys,
             interest,
             bounds,
             known: BTreeMap::new(),
+            withdrawn: Arc::new(Withdrawals::new(WITHDRAWALS_HEARD_MAX)),
             bytes: 0,
             made: BTreeMap::new(),
             changed: BTreeSet::new(),
@@ -119,6 +128,12 @@ impl View {
         let place = self.keys.place(key).ok_or(Skipped::Key)?;
         let changed = match &place {
             Place::Node(id) | Place::Heard(id) | Place::Topics { node: id, .. } => id.clone(),
+            Place::Withdrawn(id) => {
+                let epoch = value::epoch(value).ok_or(Skipped::Key)?;
+                Arc::make_mut(&mut self.withdrawn).insert(id.clone(), epoch, 0);
+                self.changed.insert(id.clone());
+                return Ok(());
+            }
         };
         let nodes_max = self.bounds.nodes_max;
         if self.known.len() >= nodes_max && !self.known.contains_key(&changed) {
@@ -138,6 +153,8 @@ impl View {
                 let heard = text.and_then(super::keys::number).ok_or(Skipped::Key)?;
                 self.known.entry(id).or_default().heard = Some(heard);
             }
+            // It was looked at above.
+            Place::Withdrawn(_) => {}
             Place::Topics { node, lease, part } => {
                 let Some(topics) = self.of_interest(part, value)? else { return Ok(()) };
                 self.fits(bytes)?;
@@ -178,7 +195,15 @@ impl View {
     /// A key is not there any more.
     pub(super) fn delete(&mut self, key: &[u8]) {
         let Some(place) = self.keys.place(key) else { return };
-        let (Place::Node(id) | Place::Heard(id) | Place::Topics { node: id, .. }) = &place;
+        let (Place::Node(id)
+        | Place::Heard(id)
+        | Place::Withdrawn(id)
+        | Place::Topics { node: id, .. }) = &place;
+        if let Place::Withdrawn(id) = &place {
+            Arc::make_mut(&mut self.withdrawn).remove(id);
+            self.changed.insert(id.clone());
+            return;
+        }
         let Some(known) = self.known.get_mut(id) else { return };
         let gone = match &place {
             Place::Node(_) => known.node.take().map_or(0, |kept| kept.bytes),
@@ -186,6 +211,7 @@ impl View {
                 known.heard = None;
                 0
             }
+            Place::Withdrawn(_) => 0,
             Place::Topics { lease, part, .. } => {
                 known.topics.remove(&(*lease, *part)).map_or(0, |kept| kept.bytes)
             }
@@ -201,12 +227,24 @@ impl View {
     pub(super) fn nodes(&mut self) -> NodeSet {
         while let Some(id) = self.changed.pop_first() {
             let node = self.known.get(&id).and_then(Known::node);
+            let node = node.filter(|node| !self.is_withdrawn(&id, node.epoch()));
             match node.and_then(|node| self.interest.view(&node)) {
                 Some(node) => drop(self.made.insert(id, node)),
                 None => drop(self.made.remove(&id)),
             }
         }
-        self.made.values().cloned().collect()
+        let nodes: NodeSet = self.made.values().cloned().collect();
+        nodes.with_withdrawals(Arc::clone(&self.withdrawn))
+    }
+
+    /// Whether this run of the node, or a later one, withdrew itself, and none came since.
+    pub(super) fn is_withdrawn(&self, id: &NodeId, epoch: Epoch) -> bool {
+        self.withdrawn.has(id, epoch)
+    }
+
+    /// Those that did.
+    pub(super) fn withdrawn(&self) -> Arc<Withdrawals> {
+        Arc::clone(&self.withdrawn)
     }
 
     /// Whether the node stands there.
@@ -218,7 +256,7 @@ impl View {
     pub(super) fn node_of(&self, key: &[u8]) -> Option<NodeId> {
         match self.keys.place(key)? {
             Place::Node(id) => Some(id),
-            Place::Heard(_) | Place::Topics { .. } => None,
+            Place::Heard(_) | Place::Withdrawn(_) | Place::Topics { .. } => None,
         }
     }
 }

@@ -57,6 +57,29 @@ fn a_node_is_there_with_its_topics_and_suspected_while_it_is_not_heard() {
 }
 
 #[test]
+fn a_run_that_said_that_it_is_no_more_is_none_whatever_stands_there_still() {
+    let mut view = view(Interest::Nodes);
+    let run = |started: u64| {
+        let epoch = crate::Epoch { started, instance: 7 };
+        node("one", &[]).without_topics().with_epoch(epoch)
+    };
+    write(&mut view, &run(5), 10).unwrap();
+    let withdrawn = keys().withdrawn(run(5).id());
+    view.put(withdrawn.as_bytes(), b"5-7", 1).unwrap();
+    let nodes = view.nodes();
+    assert!(nodes.is_empty() && !nodes.has_lost(&run(5)) && nodes.has_lost(&run(6)));
+    view.put(withdrawn.as_bytes(), b"what", 1).unwrap_err();
+    delete(&mut view, &run(5), 10);
+    assert!(!view.nodes().has_lost(&run(5)));
+    // The next run takes the word away, whatever its clock says; an hour does as well.
+    write(&mut view, &run(4), 11).unwrap();
+    view.delete(withdrawn.as_bytes());
+    assert_eq!(view.nodes(), [run(4)].into_iter().collect());
+    delete(&mut view, &run(4), 11);
+    assert!(view.nodes().has_lost(&run(4)));
+}
+
+#[test]
 fn topics_of_another_run_are_not_told() {
     let mut view = view(Interest::Everything);
     let (old, new) = (node("one", &["orders"]), node("one", &["mail"]));

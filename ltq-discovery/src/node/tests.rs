@@ -1,4 +1,5 @@
 use super::*;
+use crate::{Interest, NodeSet};
 
 fn node(id: &str) -> NodeInfo {
     NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap()

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use ltq_core::{RecvStream, SendStream, Stream};
+use ltq_core::{RecvStream, SendStream, Stream, protocol::WriteQueue};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -52,6 +52,14 @@ impl Link {
             ear: Ear { recv, received: BytesMut::new() },
         }
     }
+
+    /// Sends all that waits, and the end, and waits a little for the peer to have read it.
+    pub(crate) async fn part(self) {
+        let Self { mut mouth, mut ear } = self;
+        let mut write = WriteQueue::new();
+        write.push(&mouth.unsent.freeze());
+        ltq_core::part(&mut write, &mut *mouth.send, &mut *ear.recv, &mut ear.received).await;
+    }
 }
 
 impl Mouth {
@@ -80,14 +88,6 @@ impl Mouth {
             std::task::Poll::Ready(Ok(()))
         })
         .await
-    }
-
-    /// Sends all that waits, and the end. Cancel safe.
-    pub(crate) async fn finish(&mut self) -> Result<(), LinkError> {
-        while !self.unsent.is_empty() {
-            self.send_some().await?;
-        }
-        Ok(poll_fn(|context| self.send.poll_finish(context)).await?)
     }
 }
 

@@ -137,7 +137,12 @@ pub(crate) enum Part {
         topics: Vec<Topic>,
         more: bool,
     },
-    Gone(String),
+    /// `withdrawn` is the epoch of the run that said so itself; without one the node was forgotten, or is of no
+    /// interest. Before [`Complete`](Self::Complete) those are told that were withdrawn of late.
+    Gone {
+        id: String,
+        withdrawn: Option<(u64, u64)>,
+    },
     Complete,
 }
 

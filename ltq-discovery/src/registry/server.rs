@@ -16,9 +16,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use ltq_core::{
-    Access, Connection, Entropy, Everybody, Listener, Monotonic, Origin, Peer, TransportError,
-    process::inherit,
+    Access, Connection, ConnectionLimits, Entrance, EntranceFigures, EntranceSettings, Entropy,
+    Everybody, Farewells, Full, Listener, Monotonic, Peer, TransportError, process::inherit,
+    protocol::WriteQueue,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -31,8 +33,10 @@ use places::{Open, Places};
 use wake::Wake;
 
 use super::{
+    protocol::{GoodbyeCode, Say},
     settings::{RegistrySettings, RegistrySettingsError},
     state::Registry,
+    wire,
 };
 
 /// What can be set on a [`RegistryServer`].
@@ -46,11 +50,15 @@ pub struct RegistryServerSettings {
     pub access: Arc<dyn Access>,
     /// How long a connection may take until it has said hello. Default 5 s.
     pub hello_timeout: Duration,
-    /// The most connections. Default 20,000. A quarter of them, but not fewer than 16, may have said no hello
-    /// yet, of which a quarter may come from one address.
+    /// The most connections. Default 20,000.
     pub connections_max: usize,
-    /// The most from one address, this machine's own aside. Default 5,000.
+    /// The most from one address, or over a Unix socket of one user; others of this machine are not counted. Default
+    /// 5,000.
     pub connections_per_address_max: usize,
+    /// How they come in: who has said no hello yet, and how fast.
+    pub entrance: EntranceSettings,
+    /// Of how many addresses it is remembered how many connections came from there. Default 4,096.
+    pub addresses_known_max: usize,
     /// The most watches of one connection. Default 1,024.
     pub watches_max: usize,
     /// The most frames that one connection may send within a second; one that sends more ends, with the word
@@ -70,6 +78,8 @@ impl Default for RegistryServerSettings {
             hello_timeout: Duration::from_secs(5),
             connections_max: 20_000,
             connections_per_address_max: 5_000,
+            entrance: EntranceSettings::default(),
+            addresses_known_max: 4_096,
             watches_max: 1_024,
             frames_max: 2_000,
         }
@@ -95,6 +105,8 @@ struct Shared {
     /// The next deadline may be another.
     rescheduled: Notify,
     names: AtomicU64,
+    entrance: Arc<Entrance>,
+    farewells: Farewells,
     places: Mutex<Places>,
     counts: Counts,
     /// When it was logged last that somebody was denied.
@@ -105,10 +117,8 @@ struct Shared {
 /// What a registry has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegistryFigures {
-    /// Connections that were taken in.
-    pub accepted: u64,
-    /// Connections that were turned away, there being too many.
-    pub refused: u64,
+    /// Connections: those that were taken in, and those that were not.
+    pub entrance: EntranceFigures,
     /// Peers that were turned away for their token or identity.
     pub denied: u64,
     /// Connections that ended because they sent too many frames, or what takes as much work.
@@ -130,8 +140,6 @@ pub struct RegistryFigures {
 
 #[derive(Debug, Default)]
 struct Counts {
-    accepted: AtomicU64,
-    refused: AtomicU64,
     denied: AtomicU64,
     flooding: AtomicU64,
     announced: AtomicU64,
@@ -157,10 +165,23 @@ impl RegistryServer {
         entropy: &dyn Entropy,
     ) -> Result<Self, RegistrySettingsError> {
         let registry = Mutex::new(Registry::new(settings.registry.clone())?);
-        if settings.frames_max == 0 {
+        let zero = [
+            (settings.frames_max == 0, "frames_max"),
+            (settings.connections_max == 0, "connections_max"),
+            (settings.connections_per_address_max == 0, "connections_per_address_max"),
+            (settings.addresses_known_max == 0, "addresses_known_max"),
+        ];
+        let zero = zero.into_iter().find_map(|(is_zero, name)| is_zero.then_some(name));
+        if let Some(setting) = zero.or_else(|| settings.entrance.zero()) {
             let (value, allowed) = ("0".to_owned(), "at least 1".to_owned());
-            return Err(RegistrySettingsError { setting: "frames_max", value, allowed });
+            return Err(RegistrySettingsError { setting, value, allowed });
         }
+        let limits = ConnectionLimits {
+            connections_max: settings.connections_max,
+            connections_per_address_max: settings.connections_per_address_max,
+            addresses_known_max: settings.addresses_known_max,
+        };
+        let entrance = Entrance::new("registry", limits, &settings.entrance);
         Ok(Self(Arc::new(Shared {
             registry,
             settings,
@@ -169,6 +190,8 @@ impl RegistryServer {
             wake: Wake::default(),
             rescheduled: Notify::new(),
             names: AtomicU64::new(0),
+            entrance: Arc::new(entrance),
+            farewells: Farewells::default(),
             places: Mutex::default(),
             counts: Counts::default(),
             denied_logged: Mutex::default(),
@@ -237,28 +260,17 @@ impl RegistryServer {
     /// Connections that are open.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.places.lock().open()
+        self.0.entrance.open()
     }
 
     /// What it has done since it was made.
     #[must_use]
     pub fn figures(&self) -> RegistryFigures {
-        let Counts {
-            accepted,
-            refused,
-            denied,
-            flooding,
-            announced,
-            not_taken,
-            changes,
-            heartbeats,
-            told,
-            untold,
-        } = &self.0.counts;
+        let Counts { denied, flooding, announced, not_taken, changes, heartbeats, told, untold } =
+            &self.0.counts;
         let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
         RegistryFigures {
-            accepted: now(accepted),
-            refused: now(refused),
+            entrance: self.0.entrance.figures(),
             denied: now(denied),
             flooding: now(flooding),
             announced: now(announced),
@@ -271,26 +283,41 @@ impl RegistryServer {
     }
 
     fn take_in(&self, connection: Box<dyn Connection>) {
-        let shared = Arc::clone(&self.0);
-        let peer = &connection.peer().address;
-        let Some(open) = Open::one_more(shared, Origin::of(peer)) else {
-            let count = count(&self.0.counts.refused);
-            if count.is_power_of_two() {
-                warn!(%peer, count, "refused: too many connections, in all or from there");
-            }
-            return;
+        let open = match Open::one_more(Arc::clone(&self.0), connection.peer()) {
+            Ok(open) => open,
+            Err(full) => return self.turn_away(connection, full),
         };
-        count(&self.0.counts.accepted);
         tokio::spawn(inherit(async move {
             let peer = connection.peer().clone();
             let patience = open.shared.settings.hello_timeout;
-            match timeout(patience, connection.accept_stream()).await {
+            let stream = tokio::select! {
+                biased;
+                () = open.entry.gives_way() => return,
+                stream = timeout(patience, connection.accept_stream()) => stream,
+            };
+            match stream {
                 Ok(Ok(Some(stream))) => session::run(&open, &peer, &*connection, stream).await,
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => debug!(peer = %peer.address, %error, "connection lost"),
                 Err(_) => debug!(peer = %peer.address, ?patience, "no stream came"),
             }
         }));
+    }
+
+    /// Tells it why, as far as there are not too many of them.
+    fn turn_away(&self, connection: Box<dyn Connection>, full: Full) {
+        let mut stopping = self.0.stopping.subscribe();
+        let words = |write: &mut WriteQueue| {
+            let (code, detail) = (GoodbyeCode::Full, full.refusal().detail);
+            let mut bytes = BytesMut::new();
+            // Words that fit no frame are none.
+            if wire::encode(&Say::Goodbye { code, detail }, &mut bytes).is_ok() {
+                write.push(&bytes.freeze());
+            }
+        };
+        self.0.farewells.turn_away(connection, words, async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        });
     }
 }
 

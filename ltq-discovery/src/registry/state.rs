@@ -16,7 +16,10 @@ use super::{
     settings::{RegistrySettings, RegistrySettingsError},
     watchers::{Told, WatcherId, Watchers},
 };
-use crate::{Interest, Load, NodeId, NodeInfo};
+use crate::{
+    Interest, Load, NodeId, NodeInfo,
+    withdrawals::{WITHDRAWALS_MAX, Withdrawals},
+};
 
 /// By which connection something is said: whatever number tells it from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +62,8 @@ struct Entry {
 pub struct Registry {
     settings: RegistrySettings,
     nodes: BTreeMap<NodeId, Entry>,
+    /// Nodes that are not among them because they said so.
+    withdrawn: Withdrawals,
     by_session: BTreeMap<SessionId, NodeId>,
     deadlines: BTreeSet<(Monotonic, NodeId)>,
     watchers: Watchers,
@@ -80,6 +85,7 @@ impl Registry {
         Ok(Self {
             settings,
             nodes: BTreeMap::new(),
+            withdrawn: Withdrawals::new(WITHDRAWALS_MAX),
             by_session: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             watchers: Watchers::default(),
@@ -171,7 +177,7 @@ impl Registry {
         // What this connection announced under another id it has not any more.
         let other = self.by_session.get(&from).filter(|id| *id != node.id()).cloned();
         if let Some(other) = other {
-            self.remove(now, &other);
+            self.remove_withdrawn(now, &other);
         }
         let id = node.id().clone();
         let before = self.take_out(&id);
@@ -185,6 +191,7 @@ impl Registry {
         let (session, load) = (Some(from), node.load());
         let entry = Entry { node, sizes: after, load, session, heard: now, deadline };
         self.nodes.insert(id.clone(), entry);
+        self.withdrawn.remove(&id);
         self.tell(now, &id, whom);
         Ok(())
     }
@@ -286,7 +293,7 @@ impl Registry {
     pub fn withdraw(&mut self, now: Monotonic, from: SessionId) -> Result<(), NotAnnounced> {
         self.gone.clear();
         let id = self.by_session.get(&from).ok_or(NotAnnounced)?.clone();
-        self.remove(now, &id);
+        self.remove_withdrawn(now, &id);
         Ok(())
     }
 
@@ -361,11 +368,14 @@ impl Registry {
     }
 
     /// How much there is to be looked at, and maybe told, when somebody begins to watch what is of this interest:
-    /// nodes, and topics and channels where they are told.
+    /// nodes, those that were withdrawn, and topics and channels, where they are told.
     pub(super) fn to_be_looked_at(&self, interest: &Interest) -> usize {
         match interest {
-            Interest::Nodes | Interest::Topic(_) | Interest::Mesh(_) => self.nodes.len(),
-            Interest::Everything => self.nodes.len() + self.topics + self.channels,
+            Interest::Topic(_) => self.nodes.len(),
+            Interest::Nodes | Interest::Mesh(_) => self.nodes.len() + self.withdrawn.len(),
+            Interest::Everything => {
+                self.nodes.len() + self.withdrawn.len() + self.topics + self.channels
+            }
         }
     }
 
@@ -385,12 +395,13 @@ impl Registry {
     /// many. Nothing when he was told all.
     #[must_use]
     pub fn tell_watcher(&mut self, who: WatcherId, most: usize) -> Vec<Told> {
-        let nodes = &self.nodes;
+        let (nodes, withdrawn) = (&self.nodes, &self.withdrawn);
         let behind = |id: Option<&NodeId>| {
             let from = id.map_or(Bound::Unbounded, Bound::Excluded);
             nodes.range::<NodeId, _>((from, Bound::Unbounded)).map(|(_, entry)| &entry.node)
         };
-        self.watchers.tell(who, most.max(1), |id| nodes.get(id).map(|entry| &entry.node), behind)
+        let node = |id: &NodeId| nodes.get(id).map(|entry| &entry.node);
+        self.watchers.tell(who, most.max(1), node, behind, withdrawn)
     }
 
     /// The same, and whether he was told all by that.
@@ -435,6 +446,14 @@ impl Registry {
             entry.node.set_suspicion(true);
             self.tell(now, id, Whom::all());
         }
+    }
+
+    /// A node is gone, and said so.
+    fn remove_withdrawn(&mut self, now: Monotonic, id: &NodeId) {
+        if let Some(entry) = self.nodes.get(id) {
+            self.withdrawn.insert(id.clone(), entry.node.epoch(), 0);
+        }
+        self.remove(now, id);
     }
 
     fn remove(&mut self, now: Monotonic, id: &NodeId) {

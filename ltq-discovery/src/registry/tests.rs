@@ -1,5 +1,7 @@
+mod edges;
 mod loads;
 mod pace;
+mod withdrawals;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +37,11 @@ fn node(id: &str, epoch: u64) -> NodeInfo {
     node.with_epoch(Epoch { started: epoch, instance: 0 }).with_topics(Topics::new())
 }
 
+fn gone(id: &str, withdrawn: Option<u64>) -> Told {
+    let withdrawn = withdrawn.map(|started| Epoch { started, instance: 0 });
+    Told::Gone { id: id.parse().unwrap(), withdrawn }
+}
+
 /// One who watches and keeps what he is told.
 #[derive(Default)]
 struct Keeper {
@@ -48,7 +55,7 @@ impl Keeper {
             match told {
                 Told::Anew => *self = Self::default(),
                 Told::Node(node) => drop(self.nodes.insert(node.id().clone(), *node)),
-                Told::Gone(id) => drop(self.nodes.remove(&id)),
+                Told::Gone { id, .. } => drop(self.nodes.remove(&id)),
                 Told::Complete => self.is_complete = true,
             }
         }
@@ -161,11 +168,11 @@ fn a_watcher_is_told_what_there_is_and_then_what_changes() {
     let told = registry.tell_watcher(ALICE, 10);
     let n2 = node("n2", 1).with_topics(topics(&["orders"]));
     assert_eq!(told, [Told::Node(Box::new(n2))]);
-    let gone = NodeChange { lacks: vec![topic("orders")], ..Default::default() };
-    registry.update(at(0), SessionId(2), gone).unwrap();
-    assert_eq!(registry.tell_watcher(ALICE, 10), [Told::Gone("n2".parse().unwrap())]);
+    let lacks = NodeChange { lacks: vec![topic("orders")], ..Default::default() };
+    registry.update(at(0), SessionId(2), lacks).unwrap();
+    assert_eq!(registry.tell_watcher(ALICE, 10), [gone("n2", None)]);
     registry.withdraw(at(0), SessionId(1)).unwrap();
-    assert_eq!(registry.tell_watcher(ALICE, 10), [Told::Gone("n1".parse().unwrap())]);
+    assert_eq!(registry.tell_watcher(ALICE, 10), [gone("n1", Some(1))]);
     assert_eq!(registry.withdraw(at(0), SessionId(1)), Err(NotAnnounced));
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use ltq_core::TopicName;
 
-use crate::{Interest, NodeId, NodeInfo, Topics};
+use crate::{Epoch, Interest, NodeId, NodeInfo, Topics, withdrawals::Withdrawals};
 
 /// Somebody who watches: whatever number tells him from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +23,14 @@ pub enum Told {
     /// A node as it is now, with as much of it as is of interest.
     Node(Box<NodeInfo>),
     /// A node that is gone, or of no interest any more. It may never have been told of.
-    Gone(NodeId),
-    /// The nodes are told that there were when the watching began.
+    Gone {
+        /// Which one.
+        id: NodeId,
+        /// The run of it that was withdrawn, if one was and none came since. One that was not heard of for too
+        /// long has none.
+        withdrawn: Option<Epoch>,
+    },
+    /// The nodes are told that there were when the watching began, and those of interest that were withdrawn of late.
     Complete,
 }
 
@@ -38,13 +44,16 @@ struct Watcher {
     beginning: Option<Beginning>,
 }
 
-/// What there was when somebody began to watch. Nodes are told in their order, as they are by then: so it takes no
-/// more memory than one id, whatever there is and however slowly it is read.
+/// What there was when somebody began to watch. Nodes are told in their order, as they are by then, and behind them
+/// those that were withdrawn: so it takes no more memory than two ids, whatever there is and however slowly it is
+/// read.
 #[derive(Debug, Default)]
 struct Beginning {
     is_said: bool,
     /// The last node that was looked at.
     behind: Option<NodeId>,
+    /// The same of those that were withdrawn.
+    behind_withdrawn: Option<NodeId>,
 }
 
 /// All of them.
@@ -155,13 +164,14 @@ impl Watchers {
     }
 
     /// What a watcher is to be told next: so many nodes at most. `nodes` says what a node is, and `behind` which
-    /// there are behind one, in their order.
+    /// there are behind one, in their order; `withdrawn`, which are withdrawn.
     pub(super) fn tell<'n, I: Iterator<Item = &'n NodeInfo>>(
         &mut self,
         id: WatcherId,
         most: usize,
         nodes: impl Fn(&NodeId) -> Option<&'n NodeInfo>,
         behind: impl FnOnce(Option<&NodeId>) -> I,
+        withdrawn: &Withdrawals,
     ) -> Vec<Told> {
         let Some(watcher) = self.watchers.get_mut(&id) else { return Vec::new() };
         let mut told = Vec::new();
@@ -182,12 +192,22 @@ impl Watchers {
                 }
                 beginning.behind = Some(node.id().clone());
             }
+            for (id, epoch) in withdrawn.behind(beginning.behind_withdrawn.clone().as_ref()) {
+                if left == 0 {
+                    return told;
+                }
+                if watcher.interest.is_of_withdrawn(id) {
+                    told.push(Told::Gone { id: id.clone(), withdrawn: Some(epoch) });
+                    left -= 1;
+                }
+                beginning.behind_withdrawn = Some(id.clone());
+            }
             told.push(Told::Complete);
             watcher.beginning = None;
         }
         let tell = |id: NodeId| match nodes(&id).and_then(|node| watcher.interest.view(node)) {
             Some(node) => Told::Node(Box::new(node)),
-            None => Told::Gone(id),
+            None => Told::Gone { withdrawn: withdrawn.epoch(&id), id },
         };
         for _ in 0..most {
             let Some(node) = watcher.owed.pop_first() else { break };

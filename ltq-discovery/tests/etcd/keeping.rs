@@ -48,6 +48,37 @@ fn a_node_that_is_not_heard_is_suspected_then_gone_and_there_again_when_it_is_he
 }
 
 #[test]
+fn who_is_withdrawn_is_no_lost_one_and_whose_lease_ends_is() {
+    with_etcd(async {
+        let server = Server::start(&[]).await;
+        let line = Line::to(server.address()).await;
+        let theirs = quick(etcd(&[line.address()], "/ltq")).build().unwrap();
+        let cut_off = announce(&theirs, node(1, "one", &[])).await;
+        let ours = etcd(&[server.address()], "/ltq").build().unwrap();
+        let stops = announce(&ours, node(1, "two", &[])).await;
+        let mut watch = ours.watch(&Interest::Nodes).await.unwrap();
+        until("both are there", &mut watch, |nodes| nodes.len() == 2).await;
+        within("it is withdrawn", stops.withdraw()).await.unwrap();
+        let nodes = until("it is gone", &mut watch, |nodes| ids(nodes) == ["one"]).await;
+        assert!(!nodes.has_lost(&node(1, "two", &[])) && nodes.has_lost(&node(2, "two", &[])));
+        line.sever().await;
+        let nodes = until("its lease ends", &mut watch, |nodes| nodes.is_empty()).await;
+        assert!(nodes.has_lost(&node(1, "one", &[])) && !nodes.has_lost(&node(1, "two", &[])));
+        // Who comes later is told the same.
+        let mut late = ours.watch(&Interest::Nodes).await.unwrap();
+        assert_eq!(within("all that there is", late.changed()).await.unwrap(), nodes);
+        // What is back is withdrawn no more, and may be lost.
+        line.restore().await;
+        let back = announce(&theirs, node(1, "two", &[])).await;
+        until("both are back", &mut watch, |nodes| ids(nodes) == ["one", "two"]).await;
+        line.sever().await;
+        let nodes = until("their leases end", &mut watch, |nodes| nodes.is_empty()).await;
+        assert!(["one", "two"].iter().all(|id| nodes.has_lost(&node(1, id, &[]))));
+        drop((cut_off, back));
+    });
+}
+
+#[test]
 fn of_two_nodes_of_one_id_the_later_one_is_there_and_the_other_comes_back_after_it() {
     with_etcd(async {
         let server = Server::start(&[]).await;
@@ -89,7 +120,8 @@ fn of_two_nodes_of_one_id_the_later_one_is_there_and_the_other_comes_back_after_
         newer.withdraw().await.unwrap();
         until("the first is back", &mut watch, is(1, "older")).await;
         older.withdraw().await.unwrap();
-        assert_eq!(server.count("/ltq/").await, 0);
+        assert_eq!(server.left("/ltq/").await, [""; 0]);
+        assert_eq!(server.count("/ltq/").await, 1, "the word that it is withdrawn");
     });
 }
 

@@ -101,7 +101,7 @@ fn it_passes_the_suite_of_discovery_schemes() {
                 // A scheme that does all that there is in the contract skips nothing.
                 other => failed.push(format!("{}: {other:?}", case.name())),
             }
-            let left = async { while server.count(case.name()).await > 0 {} };
+            let left = async { while !server.left(case.name()).await.is_empty() {} };
             within("nothing is left behind", left).await;
             line.sever().await;
         }

@@ -194,6 +194,17 @@ impl Server {
         let answer = self.ask("/v3/kv/range", &asked, None).await;
         answer.get("count").map_or(0, |count| count.as_str().unwrap().parse().unwrap())
     }
+
+    /// All keys that begin so, but for the words by which nodes are known to be withdrawn, which stay for an hour.
+    pub(crate) async fn left(&self, prefix: &str) -> Vec<String> {
+        let (key, end) = range(prefix);
+        let asked = json!({ "key": key, "range_end": end, "keys_only": true });
+        let answer = self.ask("/v3/kv/range", &asked, None).await;
+        let keys = answer.get("kvs").and_then(Value::as_array).into_iter().flatten();
+        let keys = keys.map(|one| STANDARD.decode(one["key"].as_str().unwrap()).unwrap());
+        let keys = keys.map(|key| String::from_utf8(key).unwrap());
+        keys.filter(|key| !key.ends_with("/withdrawn")).collect()
+    }
 }
 
 #[async_trait]

@@ -117,7 +117,10 @@ impl Target {
 
     /// A connection of its own to the one node that it is.
     pub(super) async fn connect(&self) -> Result<Client, CliError> {
-        cli::attempts(self.timeout(), async || Ok(self.builder()?.connect().await?)).await
+        cli::attempts(self.timeout(), async |time| {
+            Ok(self.builder()?.connect_timeout(time).connect().await?)
+        })
+        .await
     }
 
     fn builder(&self) -> Result<ClientBuilder, CliError> {

@@ -39,6 +39,10 @@ impl Discovery for AtOnce {
         let (of, interest) = (self.inner.clone(), interest.clone());
         Ok(Box::new(Begun { of, interest, is_told: false, watch: None }))
     }
+
+    fn tells_topics(&self) -> bool {
+        self.inner.tells_topics()
+    }
 }
 
 struct Begun {

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::routing::get;
 use ltq_client::{Cluster, ClusterError};
+use ltq_core::Networks;
 use thiserror::Error;
 use tokio::{
     sync::{Semaphore, watch},
@@ -125,6 +126,7 @@ impl Bridge {
                 is_public: config.metrics_public,
                 connections_max: config.limits.http_connections_max,
                 request_timeout: config.limits.http_request_timeout.0,
+                exempt_addresses: Networks::default(),
                 stopping: stopped,
             };
             let looked = Looked { name: config.name.clone(), plan: plan.clone(), listening };

@@ -24,7 +24,8 @@ pub struct DrainArgs {
     pub server: ServerArgs,
 
     /// Forwards the backlog to the node at this address, tcp://HOST:PORT, tls://HOST:PORT, quic://HOST:PORT or
-    /// unix:///PATH. Give it several times for several nodes, which share the topics. [default: as the node is
+    /// unix:///PATH. Give it several times for several nodes, which share the messages by their
+    /// keys: name all others, and an order by key holds. [default: as the node is
     /// set, drain.hand_over_to]
     #[arg(long, value_name = "URL")]
     pub to: Vec<String>,

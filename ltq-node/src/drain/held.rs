@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::runs::Runs;
 use crate::NodeBroker;
 
 /// Where topics are held up, one message of each.
@@ -43,10 +44,10 @@ impl Held {
         self.show(&topics);
     }
 
-    /// Forgets what held up a topic of which this message was stored elsewhere, if that was not before it.
-    pub(super) fn passed(&self, topic: &TopicName, offset: Offset) {
+    /// Forgets what held up a topic if it is stored elsewhere by now.
+    pub(super) fn passed(&self, topic: &TopicName, done: &Runs) {
         let mut topics = self.topics.lock();
-        if topics.held.get(topic).is_some_and(|held| held.offset <= offset) {
+        if topics.held.get(topic).is_some_and(|held| done.contains(held.offset.0)) {
             topics.held.remove(topic);
             self.show(&topics);
         }

@@ -1,6 +1,7 @@
 //! Several channels of a topic, taken from as though they were one: what comes first in the topic comes first.
 
 use std::{
+    collections::BTreeSet,
     future::poll_fn,
     ops::Range,
     pin::pin,
@@ -9,10 +10,11 @@ use std::{
 };
 
 use ltq_core::{
-    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DirectError, Message, Offset,
+    AdminRequest, AdminResponse, ChannelName, ChannelStats, Credit, DirectError, Offset,
     SubscribeOptions, Subscription, Tag, TagRange, TopicName, Verdict, model::Delivery,
 };
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use super::{going::waiting, runs::Runs};
 use crate::NodeBroker;
@@ -29,6 +31,8 @@ struct Channel {
     subscription: Subscription,
     /// What is to go next of it.
     head: Option<Delivery>,
+    /// How much consumers had of it when that was less than before, and since when.
+    with_others: Option<(u64, Instant)>,
     /// It is to have something soon, which may come before what others have.
     is_due: bool,
     /// The channel is gone.
@@ -42,14 +46,21 @@ impl Merged {
         topic: &TopicName,
         names: &[ChannelName],
     ) -> Self {
-        let options =
-            SubscribeOptions { credit: credit(broker, names.len()), ..Default::default() };
+        // Consumers finish what they have and get nothing more here: what is behind that is not to overtake it.
+        let credit = credit(broker, names.len());
+        let options = SubscribeOptions { credit, alone: true, ..Default::default() };
         let mut channels = Vec::with_capacity(names.len());
         for name in names {
             let opened = broker.subscribe(topic.as_str(), name.as_str(), options).await;
             let Ok(subscription) = opened else { continue };
-            let name = name.clone();
-            channels.push(Channel { name, subscription, head: None, is_due: true, is_over: false });
+            channels.push(Channel {
+                name: name.clone(),
+                subscription,
+                head: None,
+                with_others: None,
+                is_due: true,
+                is_over: false,
+            });
         }
         Self { broker: broker.clone(), topic: topic.clone(), channels }
     }
@@ -74,8 +85,10 @@ impl Merged {
             for channel in &mut self.channels {
                 channel.is_due &= find(&channel.name).is_some();
             }
+            self.look_at_others(&due).await;
             if began.elapsed() >= SLOW_AFTER {
                 let lacking = self.channels.iter().filter(|it| it.lacks());
+                let lacking = lacking.filter(|it| it.with_others.is_none());
                 lacking.filter_map(|it| find(&it.name)).take(1).for_each(&slow);
                 began = Instant::now();
             }
@@ -105,15 +118,15 @@ impl Merged {
         }
     }
 
-    /// Whether all of these messages of a channel's delivery are still held here; nothing behind them is acked.
+    /// Whether all of these offsets of a channel's delivery are still held here; nothing behind the first is acked.
     /// The time of all that is held of any channel starts anew, so that no consumer gets what is about to go.
     pub(super) async fn keep(
         &mut self,
         index: usize,
         delivery: &Delivery,
-        messages: &[(u64, Message)],
+        offsets: &BTreeSet<u64>,
     ) -> bool {
-        let Some((from, _)) = messages.first() else { return true };
+        let Some(from) = offsets.first() else { return true };
         let first = tag_of(delivery, *from);
         let last = Tag(delivery.first_tag.0 + delivery.batch.records.count() as u64 - 1);
         self.touch();
@@ -121,7 +134,7 @@ impl Merged {
         let asked = channel.subscription.settle_confirmed(TagRange { first, last }, Verdict::Touch);
         let Ok(stale) = asked.await else { return false };
         let is_stale = |tag: Tag| stale.iter().any(|it| it.first <= tag && tag <= it.last);
-        !messages.iter().any(|(offset, _)| is_stale(tag_of(delivery, *offset)))
+        !offsets.iter().any(|offset| is_stale(tag_of(delivery, *offset)))
     }
 
     /// How long what is held may wait for [`touch`](Self::touch).
@@ -155,6 +168,38 @@ impl Merged {
             any = true;
         }
         if any { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Waits no longer for consumers that have messages of a channel and settle none of them for a while.
+    async fn look_at_others(&mut self, due: &[ChannelStats]) {
+        let credit = credit(&self.broker, self.channels.len());
+        for channel in self.channels.iter_mut().filter(|it| it.lacks()) {
+            // All that came from here is acked.
+            let with_others = due.iter().find(|it| it.channel == channel.name);
+            let with_others = with_others.map_or(0, |it| it.in_flight);
+            channel.with_others = match channel.with_others {
+                _ if with_others == 0 => None,
+                Some((before, since)) if before <= with_others => Some((before, since)),
+                _ => Some((with_others, Instant::now())),
+            };
+            let stands = |(_, since): (u64, Instant)| since.elapsed() >= SLOW_AFTER;
+            if !channel.with_others.is_some_and(stands) {
+                continue;
+            }
+            let (topic, name) = (&self.topic, &channel.name);
+            warn!(
+                %topic,
+                channel = %name,
+                messages = with_others,
+                "consumers have messages that they do not settle; what is behind these is handed over before them"
+            );
+            let options = SubscribeOptions { credit, ..Default::default() };
+            match self.broker.subscribe(topic.as_str(), name.as_str(), options).await {
+                Ok(subscription) => channel.subscription = subscription,
+                Err(_) => channel.is_over = true,
+            }
+            channel.with_others = None;
+        }
     }
 
     fn first(&mut self) -> Option<(usize, Delivery)> {
@@ -205,5 +250,6 @@ const TOPIC_BYTES: u64 = 2 << 20;
 const MESSAGES_MAX: u64 = 1_000;
 /// How long nothing comes before it is asked whether anything waits.
 const BRIEFLY: Duration = Duration::from_millis(20);
-/// How long what waits may take to come before that is told.
+/// How long what waits may take to come before that is told, and how long consumers may have what they have
+/// without settling any of it.
 const SLOW_AFTER: Duration = Duration::from_secs(10);

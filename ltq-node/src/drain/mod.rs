@@ -12,7 +12,9 @@ mod hand_over_tests;
 mod held;
 mod merged;
 mod peer;
+mod pieces;
 mod runs;
+mod ways;
 
 use std::{
     fmt,

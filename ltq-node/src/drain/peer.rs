@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use ltq_client::{Client, ClientBuilder, ConnectionState};
+use ltq_client::{Client, ClientBuilder, ConnectionState, NodeId, NodeIdError};
+use ltq_core::BrokerSettings;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::going::HandOverError;
+use super::ways::HandOverError;
 
 /// A node that takes messages.
 pub(super) struct Peer {
     pub(super) address: String,
     template: ClientBuilder,
-    client: Mutex<Option<Client>>,
+    client: Mutex<Option<(Client, NodeId)>>,
     given_up: Mutex<Option<Instant>>,
 }
 
@@ -26,17 +27,35 @@ impl Peer {
         }
     }
 
-    /// A client of it, connected at least once.
-    pub(super) async fn client(&self) -> Result<Client, HandOverError> {
-        if let Some(client) = &*self.client.lock() {
-            return Ok(client.clone());
+    /// A client of it, connected at least once, and the id by which registries know it.
+    pub(super) async fn client(&self) -> Result<(Client, NodeId), HandOverError> {
+        if let Some(known) = &*self.client.lock() {
+            return Ok(known.clone());
         }
         let connected = self.template.clone().server(&self.address).connect().await;
         let client = connected.map_err(|source| {
             let address = self.address.clone();
             HandOverError::Connect { address, source }
         })?;
-        Ok(self.client.lock().get_or_insert(client).clone())
+        let id = self.id(&client).map_err(|source| {
+            let address = self.address.clone();
+            HandOverError::Name { address, source }
+        })?;
+        Ok(self.client.lock().get_or_insert((client, id)).clone())
+    }
+
+    /// What it is called, or, where it has no name of its own, its address, as such a node is announced.
+    fn id(&self, client: &Client) -> Result<NodeId, NodeIdError> {
+        match &*client.state().borrow() {
+            ConnectionState::Connected { node, address, .. }
+            | ConnectionState::Leaving { node, address, .. } => {
+                match *node == BrokerSettings::default().node {
+                    true => NodeId::new(&address.to_string()),
+                    false => NodeId::new(node),
+                }
+            }
+            _ => NodeId::new(&self.address),
+        }
     }
 
     /// Notes that its connection is down.
@@ -46,7 +65,7 @@ impl Peer {
 
     /// Whether it was given up a short while ago, and is not back: others are asked first.
     pub(super) fn is_down(&self) -> bool {
-        let is_up = |client: &Client| client.state().borrow().is_connected();
+        let is_up = |(client, _): &(Client, NodeId)| client.state().borrow().is_connected();
         self.given_up.lock().is_some_and(|at| at.elapsed() < ASKED_AGAIN_AFTER)
             && !self.client.lock().as_ref().is_some_and(is_up)
     }

@@ -52,6 +52,8 @@ pub(crate) struct PageOptions {
     pub(crate) is_public: bool,
     pub(crate) connections_max: usize,
     pub(crate) request_timeout: Duration,
+    /// Whose connections no limit by address counts.
+    pub(crate) exempt_addresses: Networks,
     /// Tells when the program is on its way out.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -72,7 +74,14 @@ pub(crate) fn serve<S: Shown>(
     listing: MethodRouter<Arc<S>>,
     options: PageOptions,
 ) -> (SocketAddr, JoinHandle<()>) {
-    let PageOptions { access, is_public, connections_max, request_timeout, stopping } = options;
+    let PageOptions {
+        access,
+        is_public,
+        connections_max,
+        request_timeout,
+        exempt_addresses,
+        stopping,
+    } = options;
     let http = HttpOptions {
         connections_max,
         connections_per_address_max: None,
@@ -81,7 +90,7 @@ pub(crate) fn serve<S: Shown>(
         // No request has a body, and there are no series by topic.
         body_bytes_total_max: 0,
         metrics_series_max: 0,
-        exempt_addresses: Networks::default(),
+        exempt_addresses,
         at_loopback: listener.local().ip().is_loopback(),
     };
     let places = Places::new(&http);
@@ -171,6 +180,11 @@ async fn metrics<S: Shown>(State(page): State<Arc<Page<S>>>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
     use super::*;
     use crate::config::Config;
 
@@ -212,5 +226,46 @@ mod tests {
         stop.send_replace(true);
         let error = said().await;
         assert_eq!((error.code(), error.status), ("stopping", StatusCode::SERVICE_UNAVAILABLE));
+    }
+
+    /// The status that a request is answered with.
+    async fn status(at: SocketAddr, path: &str, headers: &str) -> String {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn promise_10_a_program_that_asks_nobody_for_a_token_shows_web_pages_nothing() {
+        let (_stop, stopping) = watch::channel(false);
+        let start = async |config: &Config| {
+            let again = Duration::from_secs(1);
+            let listener = HttpListener::bind("127.0.0.1:0", again, Arc::default()).await.unwrap();
+            let options = PageOptions {
+                access: Arc::new(NodeAccess::new(config)),
+                is_public: true,
+                connections_max: 10,
+                exempt_addresses: Networks::default(),
+                request_timeout: Duration::from_secs(60),
+                stopping: stopping.clone(),
+            };
+            serve(listener, Held, get(|| async { "all\n" }), options).0
+        };
+        let open = start(&Config::default()).await;
+        let token = Some("sixteen bytes, 1".into());
+        let asks = start(&Config { token, ..Config::default() }).await;
+        let (own, evil) = ("host: localhost:7451\r\n", "host: evil.example\r\n");
+        let page = format!("{own}origin: http://evil.example\r\n");
+        for path in ["/metrics", "/all"] {
+            assert_eq!(status(open, path, own).await, "200", "{path}");
+            assert_eq!(status(open, path, evil).await, "403", "{path}");
+            assert_eq!(status(open, path, &page).await, "403", "{path}");
+            // What everybody is shown where others need a token is no secret.
+            assert_eq!(status(asks, path, &page).await, "200", "{path}");
+        }
+        assert_eq!(status(open, "/healthz", evil).await, "200", "a probe knows no names");
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use ltq_core::EntranceSettings;
 use ltq_discovery::registry::{RegistryServerSettings, RegistrySettings};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -16,9 +17,9 @@ use super::flags::RegistryFlags;
 use crate::{
     access::NodeAccess,
     config::{
-        ByteSize, Config, ConfigError, FileMode, HTTP_OFF, IdentitySettings, Limits, LogFormat,
-        LogLevel, Period, QuicSettings, Settings, TlsSettings, Token, TokenHash, TokenSettings,
-        check_shared,
+        ByteSize, Config, ConfigError, ExemptAddresses, FileMode, HTTP_OFF, IdentitySettings,
+        Limits, LogFormat, LogLevel, Period, QuicSettings, Settings, TlsSettings, Token, TokenHash,
+        TokenSettings, check_shared,
     },
 };
 
@@ -86,9 +87,23 @@ pub struct RegistryLimits {
     pub frames_max: u32,
     /// The most connections at a time. Default: 20,000.
     pub connections_max: usize,
-    /// The most connections at a time from one address; those of this machine are not counted.
-    /// Default: 5,000.
+    /// The most connections at a time from one address, or over a Unix socket of one user; others of this
+    /// machine are not counted. Default: 5,000.
     pub connections_per_address_max: usize,
+    /// The most connections at a time without an accepted hello; then the oldest gives way after a second. Default: a
+    /// quarter of `connections_max`, and 16 at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greeting_connections_max: Option<usize>,
+    /// The most of them from one address, by the same rule. Default: a quarter, and 4 at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub greeting_connections_per_address_max: Option<usize>,
+    /// The most connections that begin in a second from one address, and TLS and QUIC handshakes; ten times as many may
+    /// at once. Default: 200.
+    pub connections_per_second_max: u32,
+    /// Addresses and networks that no limit by address counts. Default: none.
+    pub exempt_addresses: ExemptAddresses,
+    /// Of how many addresses it is remembered how many connections came from there. Default: 4,096.
+    pub addresses_known_max: usize,
     /// How long a peer may take to say hello. Default: 5 s.
     pub hello_timeout: Period,
     /// The most HTTP connections at a time. Default: 512.
@@ -134,6 +149,11 @@ impl Default for RegistryLimits {
             frames_max: server.frames_max,
             connections_max: server.connections_max,
             connections_per_address_max: server.connections_per_address_max,
+            greeting_connections_max: None,
+            greeting_connections_per_address_max: None,
+            connections_per_second_max: server.entrance.connections_per_second_max,
+            exempt_addresses: ExemptAddresses::default(),
+            addresses_known_max: server.addresses_known_max,
             hello_timeout: Period(server.hello_timeout),
             http_connections_max: node.http_connections_max,
             http_request_timeout: node.http_request_timeout,
@@ -160,6 +180,13 @@ impl RegistryConfig {
             hello_timeout: limits.hello_timeout.0,
             connections_max: limits.connections_max,
             connections_per_address_max: limits.connections_per_address_max,
+            entrance: EntranceSettings {
+                greeting_connections_max: limits.greeting_connections_max,
+                greeting_connections_per_address_max: limits.greeting_connections_per_address_max,
+                connections_per_second_max: limits.connections_per_second_max,
+                exempt_addresses: limits.exempt_addresses.networks(),
+            },
+            addresses_known_max: limits.addresses_known_max,
             watches_max: limits.watches_max,
             frames_max: limits.frames_max,
         }
@@ -231,16 +258,34 @@ impl Settings for RegistryConfig {
             ("limits.watches_max", limits.watches_max),
             ("limits.connections_max", limits.connections_max),
             ("limits.connections_per_address_max", limits.connections_per_address_max),
+            ("limits.connections_per_second_max", limits.connections_per_second_max as usize),
+            ("limits.addresses_known_max", limits.addresses_known_max),
             ("limits.http_connections_max", limits.http_connections_max),
         ] {
             within(key, count, 1, COUNT_MAX)?;
+        }
+        for (key, count) in [
+            ("limits.greeting_connections_max", limits.greeting_connections_max),
+            (
+                "limits.greeting_connections_per_address_max",
+                limits.greeting_connections_per_address_max,
+            ),
+        ] {
+            if let Some(count) = count {
+                within(key, count, 1, COUNT_MAX)?;
+            }
         }
         within("limits.frames_max", limits.frames_max, 1, u32::MAX)?;
         check_shared(&self.as_node())
     }
 
     fn as_node(&self) -> Cow<'_, Config> {
-        let limits = Limits { streams_max: 1, ..Limits::default() };
+        let limits = Limits {
+            streams_max: 1,
+            connections_per_second_max: self.limits.connections_per_second_max,
+            exempt_addresses: self.limits.exempt_addresses.clone(),
+            ..Limits::default()
+        };
         Cow::Owned(Config {
             listen: self.listen.clone(),
             listen_retry: self.listen_retry,
@@ -273,6 +318,11 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
     let none = Vec::new;
     let config = RegistryConfig {
         token: Some("".into()),
+        limits: RegistryLimits {
+            greeting_connections_max: Some(1),
+            greeting_connections_per_address_max: Some(1),
+            ..RegistryLimits::default()
+        },
         tls: TlsSettings {
             certificate: Some(PathBuf::new()),
             key: Some(PathBuf::new()),

@@ -38,6 +38,9 @@ pub(super) struct Looked {
     pub(super) server: RegistryServer,
     pub(super) reloader: Arc<Reloader<RegistryConfig>>,
     pub(super) listening: Arc<ListenFigures>,
+    /// What is in force.
+    pub(super) connections_max: usize,
+    pub(super) http_connections_max: usize,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +76,7 @@ impl Shown for Looked {
     fn figures(&self, text: &mut String) {
         let counts = self.server.look(|registry| registry.counts());
         let figures = self.server.figures();
+        let came = figures.entrance;
         for (name, help, value) in [
             ("ltq_registry_nodes", "Nodes that are known.", counts.nodes as u64),
             (
@@ -88,11 +92,46 @@ impl Shown for Looked {
             ("ltq_registry_channels", "Channels, counted the same.", counts.channels as u64),
             ("ltq_registry_watchers", "Those who are told of changes.", counts.watchers as u64),
             ("ltq_connections", "Open connections.", self.server.connections() as u64),
-            ("ltq_connections_accepted_total", "Connections taken in.", figures.accepted),
+            ("ltq_connections_accepted_total", "Connections taken in.", came.accepted),
+            (
+                "ltq_connections_greeting",
+                "Connections on which no hello was accepted so far, of which there is a limit.",
+                came.greeting,
+            ),
             (
                 "ltq_connections_refused_total",
-                "Connections turned away, there being too many.",
-                figures.refused,
+                "Connections refused because there were too many.",
+                came.refused,
+            ),
+            (
+                "ltq_connections_refused_by_address_total",
+                "Connections refused because their address had too many.",
+                came.refused_by_address,
+            ),
+            (
+                "ltq_connections_refused_greeting_total",
+                "Connections refused because too many had said no hello.",
+                came.refused_greeting,
+            ),
+            (
+                "ltq_connections_refused_by_rate_total",
+                "Connections refused because too many came from their address in a short time.",
+                came.refused_by_rate,
+            ),
+            (
+                "ltq_connections_crowded_out_total",
+                "Connections that gave way to others before they had said hello.",
+                came.crowded_out,
+            ),
+            (
+                "ltq_connections_max",
+                "Connections that there may be: fewer than set where there are too few descriptors.",
+                self.connections_max as u64,
+            ),
+            (
+                "ltq_http_connections_max",
+                "The same of HTTP connections.",
+                self.http_connections_max as u64,
             ),
             (
                 "ltq_hellos_denied_total",

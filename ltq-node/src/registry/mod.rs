@@ -83,8 +83,9 @@ impl RegistryNode {
     ///
     /// # Errors
     /// A [`RegistryError`]; then nothing is left running.
-    pub async fn start(config: &RegistryConfig) -> Result<Self, RegistryError> {
-        config.as_node().warn_of_bare_tokens();
+    pub async fn start(asked: &RegistryConfig) -> Result<Self, RegistryError> {
+        asked.as_node().warn_of_bare_tokens();
+        let config = &*descriptors::fitted(asked, descriptors::limit());
         let shared = config.as_node();
         let wires = Wires::new(&shared)?;
         let mut listeners = Vec::with_capacity(config.listen.len());
@@ -106,7 +107,7 @@ impl RegistryNode {
         let access = Arc::new(NodeAccess::new(&shared));
         let settings = config.server_settings(access.clone());
         let server = RegistryServer::new(settings, &SystemEntropy)?;
-        let reloader = Arc::new(Reloader::new(config.clone(), access.clone()));
+        let reloader = Arc::new(Reloader::new(asked.clone(), access.clone()));
         let (stopping, _) = watch::channel(false);
         let mut serving = JoinSet::new();
         let running = server.clone();
@@ -127,11 +128,18 @@ impl RegistryNode {
                 is_public: config.metrics_public,
                 connections_max: config.limits.http_connections_max,
                 request_timeout: config.limits.http_request_timeout.0,
+                exempt_addresses: config.limits.exempt_addresses.networks(),
                 stopping: stopping.subscribe(),
             };
             let (server, reloader) = (server.clone(), reloader.clone());
             let listening = wires.figures().clone();
-            let looked = http::Looked { server, reloader, listening };
+            let looked = http::Looked {
+                server,
+                reloader,
+                listening,
+                connections_max: config.limits.connections_max,
+                http_connections_max: config.limits.http_connections_max,
+            };
             page::serve(listener, looked, get(http::nodes), options)
         });
         Ok(Self { server, wires, listening, http, serving, stopping, reloader })

@@ -67,6 +67,7 @@ fn every_setting_has_its_row_and_its_default_is_as_it_says() {
         assert!(words.ends_with('.'), "{key}: {words}");
         let shown = layers::shown(&RegistryConfig::default(), key);
         let shown = shown.map(|value| value.trim_matches(['[', ']']).trim_matches('"').to_owned());
+        let shown = shown.filter(|value| !value.is_empty());
         let shown = shown.map_or_else(|| "none".to_owned(), |value| format!("`{value}`"));
         assert_eq!(*default, shown, "{key}");
     }
@@ -107,7 +108,8 @@ fn another(key: &str) -> Value {
         (_, Some(Value::Integer(it))) => (it + 7).into(),
         (_, Some(Value::String(text))) if text.ends_with("iB") => "7MiB".into(),
         (_, Some(Value::String(text))) if text.ends_with('s') => "7s".into(),
-        ("tls.handshakes_per_address_max", None) => 7.into(),
+        ("limits.exempt_addresses", _) => vec!["10.0.0.0/8", "2001:db8::7"].into(),
+        (key, None) if key.ends_with("_max") && !key.contains("bytes") => 7.into(),
         ("quic.keep_alive", None) => "2s".into(),
         ("quic.windows_bytes_per_address_max", None) => "7MiB".into(),
         (_, None) => "/tmp/other".into(),
@@ -124,6 +126,8 @@ fn effects(config: &RegistryConfig) -> String {
         settings.hello_timeout,
         settings.connections_max,
         settings.connections_per_address_max,
+        settings.entrance,
+        settings.addresses_known_max,
         settings.watches_max,
         settings.frames_max,
         config.limits.http_connections_max,
@@ -161,6 +165,18 @@ fn every_setting_is_read_from_file_and_variable_and_reaches_what_it_is_for() {
     }
 }
 
+#[cfg(all(feature = "tls", feature = "quic"))]
+#[test]
+fn handshakes_go_by_the_rate_of_connections_and_exempt_the_same_addresses() {
+    let file = "[limits]\nconnections_per_second_max = 7\nexempt_addresses = [\"10.0.0.0/8\"]\n";
+    let config = load(Some(file), &[]).unwrap();
+    let (tls, quic) = (config.as_node().tls_options(), config.as_node().quic_options());
+    assert_eq!((tls.handshakes_per_second_max, quic.handshakes_per_second_max), (7, 7));
+    for exempt in [&tls.exempt_addresses, &quic.exempt_addresses] {
+        assert!(exempt.holds("10.1.2.3".parse().unwrap()));
+    }
+}
+
 #[test]
 fn what_cannot_be_is_refused_by_name() {
     for (key, value, why) in [
@@ -169,6 +185,15 @@ fn what_cannot_be_is_refused_by_name() {
         ("forgotten_after", "2", "forgotten_after cannot be 2"),
         ("limits.nodes_max", "0", "limits.nodes_max cannot be 0"),
         ("limits.frames_max", "0", "limits.frames_max cannot be 0"),
+        ("limits.greeting_connections_max", "0", "limits.greeting_connections_max cannot be 0"),
+        (
+            "limits.greeting_connections_per_address_max",
+            "0",
+            "limits.greeting_connections_per_address_max cannot be 0",
+        ),
+        ("limits.connections_per_second_max", "0", "limits.connections_per_second_max cannot be 0"),
+        ("limits.addresses_known_max", "0", "limits.addresses_known_max cannot be 0"),
+        ("limits.exempt_addresses", "[\"0.0.0.0/0\"]", "every address"),
         ("listen", "[\"tcp://0.0.0.0:1\"]", "without a token"),
         ("http", "\"0.0.0.0:1\"", "without a token"),
         ("data_dir", "\"/tmp\"", "there is no setting \"data_dir\""),

@@ -38,6 +38,10 @@ impl Discovery for Seen {
         let kept = self.misses_removals.then(NodeSet::default);
         Ok(Box::new(SeenWatch { inner, number, host, history, kept }))
     }
+
+    fn tells_topics(&self) -> bool {
+        self.registries.tells_topics()
+    }
 }
 
 struct SeenWatch {

@@ -62,6 +62,8 @@ use self::{
     workers::{Workers, block},
 };
 
+#[cfg(feature = "rocksdb")]
+pub(crate) use self::reserve::is_want;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use self::reserve::not_opened;
 #[cfg(feature = "simulation")]

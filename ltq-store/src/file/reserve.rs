@@ -193,13 +193,13 @@ impl FileSystem for Reserve {
 /// Says of an error of opening something, and of nothing else, whether it passes: for want of descriptors
 /// or memory nothing was opened, so that nothing was done and nothing is in doubt.
 pub(crate) fn not_opened(error: io::Error) -> io::Error {
+    if is_want(&error) { io::Error::new(error.kind(), NotOpened(error)) } else { error }
+}
+
+/// Whether the operating system's number is one of those for a want of descriptors or memory.
+pub(crate) fn is_want(error: &io::Error) -> bool {
     let number = error.raw_os_error().map(Errno::from_raw_os_error);
-    match number {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
-            io::Error::new(error.kind(), NotOpened(error))
-        }
-        _ => error,
-    }
+    matches!(number, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// Whether something was not opened for want of descriptors or memory. No error of a write or a sync is

@@ -14,6 +14,7 @@ mod model;
 mod names;
 mod opening;
 mod refusals;
+mod reserve;
 mod rewriting;
 mod salvage;
 mod sparse;

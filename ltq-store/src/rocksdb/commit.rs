@@ -37,15 +37,13 @@ impl Engine {
             let group = {
                 let mut front = self.front.lock();
                 while front.queue.is_empty() && !front.stopping {
-                    let Some(since) = committer.unsynced_since else {
+                    let sync = committer.unsynced_since;
+                    let sync = sync.map(|since| since + self.options.os_sync_interval);
+                    let Some(next) = sync.into_iter().chain(self.spare.looks_again()).min() else {
                         self.arrived.wait(&mut front);
                         continue;
                     };
-                    if self
-                        .arrived
-                        .wait_until(&mut front, since + self.options.os_sync_interval)
-                        .timed_out()
-                    {
+                    if self.arrived.wait_until(&mut front, next).timed_out() {
                         break;
                     }
                 }
@@ -70,6 +68,14 @@ impl Engine {
         if let Some(failure) = self.failure() {
             answer_all(group, &failure);
             return Err(failure);
+        }
+        let changes = group.iter().any(|waiting| !waiting.changes.is_empty());
+        if (changes || self.spare.looks_again().is_some())
+            && let Err(short) = self.check_spare(database)
+            && changes
+        {
+            self.put_off(group, &short);
+            return Err(short);
         }
         let mut sync = group.is_empty();
         for waiting in &group {
@@ -98,7 +104,7 @@ impl Engine {
         }
         if sync {
             committer.unsynced_since = None;
-        } else if group.iter().any(|waiting| !waiting.changes.is_empty()) {
+        } else if changes {
             committer.unsynced_since.get_or_insert_with(Instant::now);
         }
         self.show(group, sweeping);
@@ -128,7 +134,7 @@ impl Engine {
             return why;
         }
         // RocksDB applied nothing of it, and takes nothing more until it has seen to it that
-        // nothing of it can come back. What waits was judged by what it would have left.
+        // nothing of it can come back.
         let why = StoreError::Full {
             what: format!("the device: {error}"),
             limit: 0,
@@ -136,15 +142,21 @@ impl Engine {
             wanted: group.iter().map(|waiting| waiting.bytes).sum(),
         };
         self.counters.free_bytes.store(0, Relaxed);
+        self.put_off(group, &why);
+        why
+    }
+
+    /// Tells a group of which nothing was written, and all that waits, why it was not.
+    fn put_off(&self, group: Vec<Waiting>, why: &StoreError) {
         let mut front = self.front.lock();
         let state = self.state.read();
+        // What waits was judged by what the group would have left.
         front.planned.logs = planned_logs(&state);
         drop(state);
         front.unseen_bytes = 0;
         let waiting: Vec<_> = front.queue.drain(..).collect();
         drop(front);
-        answer_all(group.into_iter().chain(waiting), &why);
-        why
+        answer_all(group.into_iter().chain(waiting), why);
     }
 
     /// Lets readers see a group, and tells who waits for it.

@@ -187,7 +187,7 @@ impl Database {
             }
             iterator.next();
         }
-        iterator.status().map_err(|error| io_error(&format!("reading {}", family.name()), &error))
+        iterator.status().map_err(|error| read_error(&format!("reading {}", family.name()), &error))
     }
 
     /// Bytes that all files take.
@@ -221,7 +221,9 @@ fn settings(
     all.set_wal_recovery_mode(recovery);
     all.set_track_and_verify_wals_in_manifest(true);
     all.set_max_total_wal_size(2 * memory);
-    all.set_max_open_files(OPEN_FILES);
+    all.set_max_open_files(options.table_files());
+    // Each shard has one table at least, so that many of them would have more than all may.
+    all.set_table_cache_num_shard_bits(TABLE_SHARD_BITS);
     all.set_max_background_jobs(BACKGROUND_JOBS);
     // Whole files are not left to be written at once when they are synced.
     all.set_bytes_per_sync(1 << 20);
@@ -268,6 +270,12 @@ fn opening(path: &Path, error: &Error) -> StoreError {
     }
 }
 
+/// Whether there was no descriptor for a file.
+fn is_short(error: &Error) -> bool {
+    let text: &str = error.as_ref();
+    text.contains("Too many open files")
+}
+
 /// Whether there was no room on the device.
 pub(super) fn is_full(error: &Error) -> bool {
     let text: &str = error.as_ref();
@@ -278,6 +286,14 @@ pub(super) fn is_full(error: &Error) -> bool {
 
 pub(super) fn io_error(doing: &str, error: &Error) -> StoreError {
     StoreError::Io { doing: doing.to_owned(), cause: error.to_string() }
+}
+
+/// The error of what only reads: a file that could not be opened for it can be later.
+pub(super) fn read_error(doing: &str, error: &Error) -> StoreError {
+    if is_short(error) {
+        return StoreError::Short { doing: doing.to_owned(), cause: error.to_string() };
+    }
+    io_error(doing, error)
 }
 
 fn disk_bytes(dir: &Path) -> io::Result<u64> {
@@ -295,7 +311,7 @@ fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Of the descriptors that a process may have, what the tables of a store may take.
-const OPEN_FILES: i32 = 512;
+/// Four shards: few threads read at a time.
+const TABLE_SHARD_BITS: i32 = 2;
 /// One flush and one compaction at a time: the cores are for the broker.
 const BACKGROUND_JOBS: i32 = 2;

@@ -20,6 +20,7 @@ use super::{
     database::Database,
     options::RocksDbStoreOptions,
     planned::{Plan, Planned},
+    spare::Spare,
     state::{State, value_cost},
 };
 
@@ -42,6 +43,7 @@ pub(super) struct Engine {
     /// Why it takes no commits any more.
     failed: OnceLock<String>,
     pub(super) closed: AtomicBool,
+    pub(super) spare: Spare,
     pub(super) counters: Counters,
 }
 
@@ -103,6 +105,7 @@ impl Engine {
     ) -> Self {
         let counters = Counters::default();
         counters.stored_bytes.store(state.stored_bytes(), Relaxed);
+        let spare = Spare::new(database.directory().identity(), size(options.spare_files()));
         Self {
             options,
             database: RwLock::new(Some(database)),
@@ -114,6 +117,7 @@ impl Engine {
             keep_due: Condvar::new(),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
+            spare,
             counters,
         }
     }
@@ -222,6 +226,11 @@ impl Engine {
         brings <= frees
     }
 
+    /// Refuses while there may be no descriptor for a file that RocksDB needs.
+    pub(super) fn check_spare(&self, database: &Database) -> Result<(), StoreError> {
+        self.spare.check(|| database.is_writing())
+    }
+
     /// The database, until it is closed.
     pub(super) fn database(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, StoreError> {
         let database = self.database.read();
@@ -265,6 +274,10 @@ pub(super) fn answer_all(waiting: impl IntoIterator<Item = Waiting>, error: &Sto
         // Nobody may be waiting any more.
         let _ = waiting.done.send(Err(error.clone()));
     }
+}
+
+fn size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// What so many bytes take in files: half as much again for what was given up and is not compacted

@@ -102,6 +102,11 @@ impl Directory {
         &self.path
     }
 
+    /// A file that is always there.
+    pub(super) fn identity(&self) -> PathBuf {
+        self.path.join(IDENTITY)
+    }
+
     /// Where RocksDB has its files.
     pub(super) fn database(&self) -> PathBuf {
         self.path.join(DATABASE)

@@ -90,6 +90,10 @@ impl Engine {
         }
         let guard = self.database()?;
         let Some(database) = guard.as_ref() else { return Ok(()) };
+        if self.check_spare(database).is_err() {
+            // What is due stays so, until the next look.
+            return Ok(());
+        }
         for sweep in self.sweeps() {
             self.sweep(database, keeper, &sweep)?;
         }

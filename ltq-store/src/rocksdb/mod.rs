@@ -11,6 +11,7 @@ mod options;
 mod planned;
 mod reader;
 mod recovery;
+mod spare;
 mod state;
 mod statistics;
 mod tail;
@@ -31,7 +32,7 @@ use ltq_core::{
 };
 use rocksdb::statistics::Ticker;
 
-use self::{engine::Engine, state::Log, threads::Threads};
+use self::{database::Database, engine::Engine, state::Log, threads::Threads};
 
 pub use self::{options::RocksDbStoreOptions, statistics::RocksDbFigure};
 
@@ -53,7 +54,10 @@ pub use self::{options::RocksDbStoreOptions, statistics::RocksDbFigure};
 ///   on without (its manifest, a whole file) keeps the store from opening, and damage that it meets
 ///   while merging files stops commits: the file store bears more.
 /// - When RocksDB fails to write, other than for want of room, the store takes no commits any more,
-///   and reads go on.
+///   and reads go on. A file that it cannot open for want of descriptors is such a failure, so that
+///   before each write the store sees whether one could be, and refuses with [`StoreError::Short`]
+///   until one can; it keeps [some](RocksDbStoreOptions::open_files_max) for what RocksDB is at just
+///   then.
 /// - Dropped without [`close`](Store::close) it is as after a crash of the process.
 ///
 /// ```
@@ -146,7 +150,8 @@ impl RocksDbStore {
     #[must_use]
     pub fn figures(&self) -> Vec<RocksDbFigure> {
         let database = self.engine.database.read();
-        database.as_ref().map(database::Database::figures).unwrap_or_default()
+        let figures = |database: &Database| database.figures(self.engine.spare.figures());
+        database.as_ref().map(figures).unwrap_or_default()
     }
 
     fn look_at<T>(&self, log: &LogName, look: impl FnOnce(&Log) -> T) -> Result<T, StoreError> {
@@ -262,7 +267,7 @@ impl Store for RocksDbStore {
             bytes_written: written.into_iter().map(ticker).sum(),
             bytes_rewritten: counters.bytes_rewritten.load(Relaxed),
             memory_bytes,
-            disk_bytes: database.as_ref().map_or(0, database::Database::disk_bytes),
+            disk_bytes: database.as_ref().map_or(0, Database::disk_bytes),
             damaged_records: counters.damaged_records.load(Relaxed),
         }
     }

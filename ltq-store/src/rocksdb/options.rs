@@ -21,6 +21,7 @@ pub struct RocksDbStoreOptions {
     pub(super) disk_bytes_max: Option<u64>,
     pub(super) reserve_bytes: u64,
     pub(super) os_sync_interval: Duration,
+    pub(super) open_files_max: u32,
 }
 
 impl RocksDbStoreOptions {
@@ -32,6 +33,7 @@ impl RocksDbStoreOptions {
             disk_bytes_max: None,
             reserve_bytes: 16 * MIB,
             os_sync_interval: Duration::from_secs(1),
+            open_files_max: 576,
         }
     }
 
@@ -73,6 +75,16 @@ impl RocksDbStoreOptions {
         self
     }
 
+    /// How many files the store may have open, of those that the process may have; 576. An eighth,
+    /// 8 to 32 of them, it keeps for when there are no others, 32 are for what is written, and the
+    /// rest is for RocksDB's tables, which it opens again and again where they are more. 64 to
+    /// 1,000,000.
+    #[must_use]
+    pub fn open_files_max(mut self, files: u32) -> Self {
+        self.open_files_max = files;
+        self
+    }
+
     /// Checks that the options can be, each and together.
     ///
     /// # Errors
@@ -85,12 +97,24 @@ impl RocksDbStoreOptions {
             within("disk_bytes_max", limit, least, u64::MAX)?;
         }
         let millis = u64::try_from(self.os_sync_interval.as_millis()).unwrap_or(u64::MAX);
-        within("os_sync_interval in ms", millis, 1, 3_600_000)
+        within("os_sync_interval in ms", millis, 1, 3_600_000)?;
+        within("open_files_max", self.open_files_max.into(), 64, 1_000_000)
     }
 
     /// Of the memory, what the newest records take outside of RocksDB.
     pub(super) const fn newest_bytes(&self) -> u64 {
         self.tail_bytes / 4
+    }
+
+    /// Of the open files, those that are kept for when there can be no others.
+    pub(super) fn spare_files(&self) -> u32 {
+        (self.open_files_max / 8).clamp(8, 32)
+    }
+
+    /// Of the open files, those of RocksDB's tables.
+    pub(super) fn table_files(&self) -> i32 {
+        let tables = self.open_files_max.saturating_sub(self.spare_files() + WRITTEN_FILES);
+        i32::try_from(tables).unwrap_or(i32::MAX)
     }
 }
 
@@ -106,6 +130,9 @@ fn within(what: &str, value: u64, least: u64, most: u64) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Of the open files, those that are written: logs, a manifest, tables that are being made, and the
+/// directory.
+const WRITTEN_FILES: u32 = 32;
 const MIB: u64 = 1 << 20;
 /// Below this RocksDB's write buffers would be smaller than one of its blocks of memory.
 const TAIL_BYTES_MIN: u64 = 4 * MIB;

@@ -7,7 +7,7 @@ use ltq_core::{LogName, Offset, ReadLimits, RecordBatch, RecordsError, StoreErro
 use rocksdb::{DBRawIterator, Error, ErrorKind, ReadOptions};
 
 use super::{
-    database::{Database, Family, io_error},
+    database::{Database, Family, read_error},
     engine::Engine,
     format::{PIECE_RECORDS_MAX, Piece, key, parse_key, parse_u64},
     tail::Collected,
@@ -110,7 +110,7 @@ impl Engine {
                     pieces.seek(at);
                     continue;
                 }
-                Err(error) => return Err(io_error("looking for a time", &error)),
+                Err(error) => return Err(read_error("looking for a time", &error)),
             };
             let end = first.plus(count).min(bounds.end);
             if found_time >= time {
@@ -136,7 +136,7 @@ fn indexed_before(
     options.set_iterate_lower_bound(key(id, 0));
     let mut index = database.raw().raw_iterator_cf_opt(database.family(Family::Times)?, options);
     index.seek_for_prev(key(id, time.0));
-    index.status().map_err(|error| io_error("reading the index by time", &error))?;
+    index.status().map_err(|error| read_error("reading the index by time", &error))?;
     Ok(index.value().and_then(parse_u64).map(Offset))
 }
 
@@ -161,7 +161,7 @@ fn collect(
             }
             Err(error) => {
                 return if collected.batches.is_empty() {
-                    Err(io_error("reading records", &error))
+                    Err(read_error("reading records", &error))
                 } else {
                     Ok(None)
                 };
@@ -386,7 +386,7 @@ pub(super) fn pieces_at(
     let place = Place { id, family, end: Offset(u64::MAX) };
     let mut pieces = Pieces::new(database, place, Offset(u64::MAX))?;
     pieces.find(offset)?;
-    let found = pieces.current().map_err(|error| io_error("looking for a piece", &error))?;
+    let found = pieces.current().map_err(|error| read_error("looking for a piece", &error))?;
     let Some((first, value)) = found else { return Ok(None) };
     let Ok((_, count)) = Piece::time_of(first, value) else { return Ok(None) };
     let range = first..first.plus(count);

@@ -4,10 +4,10 @@
 use std::{collections::HashMap, ops::Range};
 
 use ltq_core::{Bounds, LogName, Offset, StoreError, Timestamp};
-use rocksdb::{ReadOptions, WriteBatch};
+use rocksdb::{DBRawIterator, ErrorKind, ReadOptions, WriteBatch};
 
 use super::{
-    database::{Database, Family, io_error},
+    database::{Database, Family, io_error, read_error},
     engine::Engine,
     format::{LogEntry, NEXT_LOG_ID, Piece, key, parse_key, parse_u64},
     identity::refuse,
@@ -21,7 +21,12 @@ use super::{
 pub(super) fn open(options: RocksDbStoreOptions) -> Result<(Engine, Times), StoreError> {
     options.check()?;
     let database = Database::open(&options)?;
-    restore(options, database)
+    let (engine, times) = restore(options, database)?;
+    if let Some(database) = &*engine.database()? {
+        // Where there are too few, the first commit hears of it.
+        let _ = engine.check_spare(database);
+    }
+    Ok((engine, times))
 }
 
 /// Opens the store without writing anything.
@@ -93,7 +98,7 @@ fn copy(bytes: &[u8]) -> bytes::Bytes {
 
 fn next_log_id(database: &Database) -> Result<u64, StoreError> {
     let found = database.raw().get_cf(database.family(Family::Default)?, NEXT_LOG_ID);
-    let found = found.map_err(|error| io_error("reading the next log's number", &error))?;
+    let found = found.map_err(|error| read_error("reading the next log's number", &error))?;
     Ok(found.as_deref().and_then(parse_u64).unwrap_or(0))
 }
 
@@ -109,6 +114,7 @@ fn remove_unknown(database: &Database, next_log_id: u64) -> Result<(), StoreErro
             let family = database.family(family)?;
             batch.delete_range_cf(family, key(next_log_id, 0), key(u64::MAX, u64::MAX));
         }
+        was_read(&last)?;
     }
     if batch.is_empty() || database.is_read_only() {
         return Ok(());
@@ -131,13 +137,25 @@ fn loose_bounds(database: &Database, entry: &LogEntry) -> Result<Bounds, StoreEr
         let (_, count) = Piece::time_of(Offset(first), value).ok()?;
         Some(Offset(first).plus(count))
     });
+    was_read(&pieces)?;
     pieces.seek_to_first();
     let first = pieces.key().and_then(parse_key).map(|(_, first)| Offset(first));
+    was_read(&pieces)?;
     let (Some(first), Some(last)) = (first, last) else {
         return Ok(Bounds { first: entry.end, end: entry.end });
     };
     let first = first.max(entry.first);
     Ok(Bounds { first, end: last.max(first) })
+}
+
+/// Whether that nothing was found means that there is nothing. What is damaged is left out.
+fn was_read(found: &DBRawIterator<'_>) -> Result<(), StoreError> {
+    match found.status() {
+        Err(error) if error.kind() != ErrorKind::Corruption => {
+            Err(read_error("looking for what logs hold", &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Cuts off what was discarded of a log that came back shorter: its offsets are given to others.
@@ -180,7 +198,7 @@ fn last_time(database: &Database, id: u64, end: Offset) -> Result<Option<Timesta
         behind.delete_cf(family, found);
         index.prev();
     }
-    index.status().map_err(|error| io_error("reading the index by time", &error))?;
+    index.status().map_err(|error| read_error("reading the index by time", &error))?;
     if !behind.is_empty() && !database.is_read_only() {
         let written = database.write(behind, true, false);
         written.map_err(|error| io_error("removing what no log holds", &error))?;

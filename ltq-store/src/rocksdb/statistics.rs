@@ -2,7 +2,10 @@
 
 use rocksdb::{properties, statistics::Ticker};
 
-use super::database::{Database, Family};
+use super::{
+    database::{Database, Family},
+    spare::SpareFigures,
+};
 
 /// A figure of RocksDB's own, named as a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub struct RocksDbFigure {
 
 impl Database {
     /// All figures.
-    pub(super) fn figures(&self) -> Vec<RocksDbFigure> {
+    pub(super) fn figures(&self, spare: SpareFigures) -> Vec<RocksDbFigure> {
         let tickers = TICKERS.iter().map(|&(ticker, name, help)| {
             let value = self.options().get_ticker_count(ticker);
             RocksDbFigure { name, help, value }
@@ -31,7 +34,13 @@ impl Database {
             let value = self.property(Family::Records, property);
             RocksDbFigure { name, help, value }
         });
-        tickers.chain(properties).chain(whole).collect()
+        tickers.chain(properties).chain(whole).chain(of_spare(spare)).collect()
+    }
+
+    /// Whether a flush or a merge is under way.
+    pub(super) fn is_writing(&self) -> bool {
+        let running = [properties::NUM_RUNNING_FLUSHES, properties::NUM_RUNNING_COMPACTIONS];
+        running.into_iter().any(|property| self.property(Family::Records, property) > 0)
     }
 
     fn property(&self, family: Family, property: &properties::PropName) -> u64 {
@@ -42,6 +51,27 @@ impl Database {
     pub(super) fn ticker(&self, ticker: Ticker) -> u64 {
         self.options().get_ticker_count(ticker)
     }
+}
+
+fn of_spare(spare: SpareFigures) -> [RocksDbFigure; 3] {
+    let figure = |name, help, value| RocksDbFigure { name, help, value };
+    [
+        figure(
+            "ltq_rocksdb_short",
+            "1 while the store takes no commits for want of descriptors or memory to open files.",
+            u64::from(spare.is_short),
+        ),
+        figure(
+            "ltq_rocksdb_shortages_total",
+            "Times that the store began to take no commits for that.",
+            spare.shortages,
+        ),
+        figure(
+            "ltq_rocksdb_spare_descriptors",
+            "Descriptors that the store keeps for when there are no others.",
+            spare.kept,
+        ),
+    ]
 }
 
 type Told<T> = (T, &'static str, &'static str);

@@ -1,6 +1,8 @@
 //! The contract's suite, mounted on stores of several sizes; and what it cannot see.
 
 mod damage;
+#[cfg(target_os = "linux")]
+mod descriptors;
 mod giving_back;
 mod opening;
 mod syncing;

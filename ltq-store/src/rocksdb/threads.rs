@@ -98,6 +98,7 @@ impl Engine {
     fn settle_all(&self) -> Result<(), StoreError> {
         let guard = self.database()?;
         let Some(database) = guard.as_ref() else { return Ok(()) };
+        self.spare.clear();
         let mut batch = WriteBatch::default();
         loose_entries(&mut batch, database, &self.state.read())?;
         let done = if batch.is_empty() { Ok(()) } else { database.write(batch, true, true) };
@@ -113,6 +114,7 @@ impl Engine {
     /// Gives up memory, files and the lock.
     pub(super) fn give_up(&self) {
         self.closed.store(true, Relaxed);
+        self.spare.clear();
         // Waits for whoever reads.
         drop(self.database.write().take());
         *self.state.write() = State::new(0);

@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ltq_core::{Address, model::ModelSettings};
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{FRAME_BYTES_MAX, MESSAGE_BYTES_MAX, TOKEN, Target};
-use crate::{NodeProcess, binary, within};
+use crate::{DEADLINE, NodeProcess, binary, within};
 
 /// A node that is to be attacked: with tokens, small limits, short deadlines, and figures to see.
 pub struct Besieged {
@@ -152,16 +152,37 @@ impl Besieged {
     /// # Panics
     /// When that does not happen.
     pub async fn until(&self, what: &str, so: impl Fn(&Held) -> bool) -> io::Result<Held> {
-        within(what, async {
-            loop {
-                let held = self.held().await?;
-                if so(&held) {
-                    return Ok(held);
-                }
-                sleep(Duration::from_millis(100)).await;
+        let other =
+            |held: &Held| if so(held) { Vec::new() } else { vec!["it is not so".to_owned()] };
+        self.until_nothing_is_other(what, other).await
+    }
+
+    /// Waits until nothing of what it holds is other than it is to be, and returns what it holds.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    ///
+    /// # Panics
+    /// When that does not happen, with what is still other.
+    pub async fn until_nothing_is_other(
+        &self,
+        what: &str,
+        other: impl Fn(&Held) -> Vec<String>,
+    ) -> io::Result<Held> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let held = self.held().await?;
+            let left = other(&held);
+            if left.is_empty() {
+                return Ok(held);
             }
-        })
-        .await
+            assert!(
+                Instant::now() < deadline,
+                "{what} did not happen within {DEADLINE:?}: {}",
+                left.join(", ")
+            );
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// A clean stop, and all that it logged.

@@ -171,18 +171,30 @@ impl Siege {
 
         // The honest ones are still there, and nobody else.
         let after = node
-            .until("promise 10: the node lets go of what the attackers held", |held| {
-                held.figure("ltq_connections") == before.figure("ltq_connections")
-                    && held.sockets == before.sockets
-                    && held.figure("ltq_http_connections") == before.figure("ltq_http_connections")
-                    && held.figure("ltq_http_body_bytes") == 0.0
-                    && held.figure("ltq_streams") == before.figure("ltq_streams")
-                    && held.figure("ltq_partial_bytes") == 0.0
-                    && held.tasks_beside_topics() <= before.tasks_beside_topics()
-                    && held.of_attackers("ltq_topic_producers") == 0.0
-                    && held.of_attackers("ltq_channel_consumers") == 0.0
-                    && held.of_attackers("ltq_channel_in_flight_messages") == 0.0
-            })
+            .until_nothing_is_other(
+                "promise 10: the node lets go of what the attackers held",
+                |held| {
+                    let same = |name| (name, held.figure(name), before.figure(name));
+                    let none = |name| (name, held.figure(name), 0.0);
+                    let of_attackers = |name| (name, held.of_attackers(name), 0.0);
+                    let tasks = (held.tasks_beside_topics(), before.tasks_beside_topics());
+                    let figures = [
+                        same("ltq_connections"),
+                        ("sockets", held.sockets as f64, before.sockets as f64),
+                        same("ltq_http_connections"),
+                        none("ltq_http_body_bytes"),
+                        same("ltq_streams"),
+                        none("ltq_partial_bytes"),
+                        // Fewer are none of an attacker's.
+                        ("tasks", tasks.0.max(tasks.1), tasks.1),
+                        of_attackers("ltq_topic_producers"),
+                        of_attackers("ltq_channel_consumers"),
+                        of_attackers("ltq_channel_in_flight_messages"),
+                    ];
+                    let other = figures.into_iter().filter(|(_, now, wanted)| now != wanted);
+                    other.map(|(name, now, wanted)| format!("{name} {now}, not {wanted}")).collect()
+                },
+            )
             .await?;
         // Not to the end of the wait: a node that is slow to let go would make itself a round without attacks.
         let honest = honest.end(begin..tally.last_began).await;

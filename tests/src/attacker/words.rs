@@ -179,6 +179,7 @@ pub(super) fn subscribe(chance: &mut SmallRng, handle: u32) -> Frame {
         start,
         timeout_ms: chance.random_bool(0.3).then(|| number(chance)),
         credit: credit(chance),
+        make_topic: chance.random_bool(0.9),
         seat: chance.random_bool(0.5).then(|| seat(chance)),
     }
 }

@@ -7,6 +7,7 @@
 
 mod carrier;
 mod host;
+mod near;
 mod pipe;
 mod shape;
 mod switch;

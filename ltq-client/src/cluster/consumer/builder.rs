@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ltq_core::{ChannelName, Credit, StartAt, TopicName, process::inherit};
-use ltq_discovery::Interest;
+use ltq_discovery::{DiscoveryError, Interest};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -21,6 +21,7 @@ use crate::{
     cluster::{
         Members,
         following::{Word, follow},
+        loads::same_but_for_loads,
     },
     consumer::{Settings, check_timeout},
 };
@@ -105,6 +106,7 @@ impl ClusterConsumerBuilder {
             start: self.start,
             timeout: self.timeout,
             credit: self.credit,
+            make_topic: true,
         };
         let entropy = template.get_entropy().clone();
         let shared = Arc::new(Shared::new(settings.clone(), template.get_backoff(), entropy));
@@ -139,23 +141,44 @@ fn watch_topic(
     watching: &mut JoinSet<()>,
 ) -> watch::Receiver<Sight> {
     let (told, sight) = watch::channel(Sight::Unknown);
-    let name = topic.clone();
+    let (name, tells_topics) = (topic.clone(), members.discovery().tells_topics());
     let hear = move |word| {
-        match word {
-        Word::Nodes(nodes) => drop(told.send_replace(Sight::Nodes(nodes))),
-        Word::Trouble(_) => drop(told.send_if_modified(|sight| {
-            let is_unknown = matches!(sight, Sight::Unknown);
-            if is_unknown {
-                warn!(topic = %name, "not known which nodes have it; subscribing at all of them, and making it there");
-                *sight = Sight::AllNodes;
+        let said = match word {
+            Word::Nodes(nodes) => Sight::Nodes(nodes),
+            // One that tells of topics is asked again and again.
+            Word::Trouble(DiscoveryError::Unreachable { .. }) if tells_topics => Sight::Unasked,
+            Word::Trouble(_) => Sight::AllNodes,
+        };
+        told.send_if_modified(|sight| {
+            let is_news = match (&*sight, &said) {
+                // How much waits at a node is nothing to its consumers.
+                (Sight::Nodes(now), Sight::Nodes(nodes)) => !same_but_for_loads(now, nodes),
+                (_, Sight::Nodes(_)) | (Sight::Unknown, _) => true,
+                (Sight::Unasked, said) => matches!(said, Sight::AllNodes),
+                _ => false,
+            };
+            if is_news {
+                warn_of(&name, &said);
+                *sight = said;
             }
-            is_unknown
-        })),
-    }
+            is_news
+        });
     };
     let (discovery, interest) = (members.discovery().clone(), Interest::Topic(topic.clone()));
     let members = members.clone();
     let wait = move |failures| members.wait(failures);
     watching.spawn(inherit(follow(discovery, interest, wait, hear)));
     sight
+}
+
+fn warn_of(topic: &TopicName, sight: &Sight) {
+    match sight {
+        Sight::AllNodes => {
+            warn!(%topic, "not known which nodes have it; subscribing at all of them, and making it there");
+        }
+        Sight::Unasked => {
+            warn!(%topic, "nobody can be asked which nodes have it; subscribing at those that say so themselves");
+        }
+        Sight::Unknown | Sight::Nodes(_) => {}
+    }
 }

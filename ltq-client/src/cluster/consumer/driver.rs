@@ -21,7 +21,7 @@ use crate::{
     Client, Consumer, ConsumerSeat, CreditUse,
     cluster::Members,
     connection::deadline,
-    consumer::{ConsumerShared, End, Standing, Watcher},
+    consumer::{ConsumerShared, End, Settings, Standing, Watcher},
 };
 
 /// Owns what is known of the subscriptions. At rest it does nothing: it is woken by what discovery says,
@@ -191,8 +191,8 @@ impl Driver {
             let Some(slot) = self.slots.get(&number) else { return true };
             if subscribed.is_some() {
                 debug!(node = %slot.node, "subscribed");
+                // One that is leaving is lent nothing by that: it has nothing to settle, and ends below.
                 self.credit.join(number, allowed, now);
-                self.credit.set_leaving(number, slot.is_leaving);
                 self.shared.trust(&slot.node);
                 if let Some(first) = self.first.take() {
                     drop(first.send(Ok(())));
@@ -269,7 +269,7 @@ impl Driver {
     fn refused(&self, id: &NodeId, refusal: &Refusal, now: Instant) {
         let candidates = self.candidates().unwrap_or_default();
         if let Some(node) = candidates.iter().find(|node| node.id() == id) {
-            self.shared.refused(node, refusal, now);
+            self.shared.refused(node, refusal, self.is_unasked(), now);
         }
     }
 
@@ -296,7 +296,7 @@ impl Driver {
             None => None,
             Some(sight) => match &*sight.borrow() {
                 Sight::Unknown => return None,
-                Sight::AllNodes => None,
+                Sight::AllNodes | Sight::Unasked => None,
                 Sight::Nodes(nodes) => Some(nodes.clone()),
             },
         };
@@ -338,12 +338,18 @@ impl Driver {
                 None => self.shared.has_no_address(node),
             }
         }
-        if candidates.is_empty()
-            && let Some(first) = self.first.take()
-        {
+        // Those that were asked themselves say whether they have it.
+        let is_nowhere =
+            candidates.is_empty() || self.is_unasked() && self.shared.lacked_by_all(&candidates);
+        if is_nowhere && let Some(first) = self.first.take() {
             // It waits for a node that has the topic.
             drop(first.send(Ok(())));
         }
+    }
+
+    /// Whether nobody can say just now which nodes have the topic.
+    fn is_unasked(&self) -> bool {
+        self.sight.as_ref().is_some_and(|sight| matches!(*sight.borrow(), Sight::Unasked))
     }
 
     /// Whether its node is still talked to by the client that it goes by.
@@ -390,7 +396,9 @@ impl Driver {
         let entropy = &*self.shared.entropy;
         let seat = self.seats.entry(id.clone()).or_insert_with(|| ConsumerSeat::drawn(entropy));
         let seat = seat.clone();
-        let settings = (self.shared.settings.clone(), seat.clone());
+        let make_topic = !self.is_unasked();
+        let settings = Settings { make_topic, ..self.shared.settings.clone() };
+        let settings = (settings, seat.clone());
         let consumer = Consumer::lent(&client, settings, watcher);
         let own = consumer.shared().clone();
         if !self.shared.add(number, id, consumer) {

@@ -47,7 +47,8 @@ use crate::{Batch, Consumer, CreditUse, ForEach};
 /// waits there waits for somebody. A node that has the topic later is subscribed at as soon as that is
 /// known. Where the scheme does not tell of topics, or may not be asked, it is every node, and topic and
 /// channel are made there where the node allows that; so they are with
-/// [`every_node`](ClusterConsumerBuilder::every_node).
+/// [`every_node`](ClusterConsumerBuilder::every_node). While a scheme that does tell of them cannot be asked, it is
+/// each node that says itself that it has the topic; it is made on none.
 ///
 /// A channel is on a node from the moment of the first subscription there: a message that was published
 /// before it, and that all channels of that moment have acked, may be gone, as with a single node. Where

@@ -34,8 +34,10 @@ pub(in crate::cluster) struct Shared {
 pub(super) enum Sight {
     /// Nobody has said so yet.
     Unknown,
-    /// Nobody says so: any may.
+    /// Nobody ever says so: any may.
     AllNodes,
+    /// Who would say so cannot be asked: each node is asked whether it has it.
+    Unasked,
     Nodes(NodeSet),
 }
 
@@ -49,6 +51,8 @@ struct Trouble {
     until: Option<Instant>,
     /// In a row.
     failures: u32,
+    /// Whether it was said to have the topic.
+    had_topic: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -145,6 +149,11 @@ impl Shared {
             return true;
         }
         let Why::Refused { refusal, .. } = &trouble.why else { return true };
+        if refusal.code == RefusalCode::NoSuchTopic && !trouble.had_topic && self.says_topic(node) {
+            // It has come.
+            troubles.remove(node.id());
+            return true;
+        }
         // Without a time it was being tried, and what came of that is not known.
         if trouble.until.is_some_and(|until| now < until) {
             return false;
@@ -169,8 +178,14 @@ impl Shared {
         channels.is_some_and(|channels| channels.contains(&self.settings.channel))
     }
 
-    /// A node refused the subscription.
-    pub(super) fn refused(&self, node: &NodeInfo, refusal: &Refusal, now: Instant) {
+    /// A node refused the subscription; `is_unasked` says that nobody can say just now which topics it has.
+    pub(super) fn refused(
+        &self,
+        node: &NodeInfo,
+        refusal: &Refusal,
+        is_unasked: bool,
+        now: Instant,
+    ) {
         let mut troubles = self.troubles.lock();
         let before = troubles.get(node.id()).filter(|before| before.epoch == node.epoch());
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
@@ -179,24 +194,28 @@ impl Shared {
             false => self.long_wait(),
         };
         // Where nodes tell of their topics, one whose topic was deleted does not have it, and that is all.
-        let is_gone = refusal.code == RefusalCode::TopicDeleted && node.topics().is_some();
+        let are_told = node.topics().is_some() || is_unasked;
+        let is_gone = refusal.code == RefusalCode::TopicDeleted && are_told;
         let is_final = !may_pass(refusal.code) && !is_gone;
         let why = Why::Refused { refusal: refusal.clone(), is_final };
         let until = Some(deadline(now, wait));
-        let trouble = Trouble { why, epoch: node.epoch(), until, failures };
+        let (epoch, had_topic) = (node.epoch(), self.says_topic(node));
+        let trouble = Trouble { why, epoch, until, failures, had_topic };
         troubles.insert(node.id().clone(), trouble);
     }
 
     pub(super) fn has_no_address(&self, node: &NodeInfo) {
-        let epoch = node.epoch();
-        let trouble = Trouble { why: Why::NoAddress, epoch, until: None, failures: 0 };
-        self.troubles.lock().insert(node.id().clone(), trouble);
+        self.is_unused(node, Why::NoAddress);
     }
 
     /// A node is another one under a second id, which is subscribed at.
     pub(super) fn is_same_as(&self, node: &NodeInfo, other: &NodeId) {
-        let (why, epoch) = (Why::SameAs(other.clone()), node.epoch());
-        let trouble = Trouble { why, epoch, until: None, failures: 0 };
+        self.is_unused(node, Why::SameAs(other.clone()));
+    }
+
+    fn is_unused(&self, node: &NodeInfo, why: Why) {
+        let epoch = node.epoch();
+        let trouble = Trouble { why, epoch, until: None, failures: 0, had_topic: false };
         self.troubles.lock().insert(node.id().clone(), trouble);
     }
 
@@ -223,6 +242,15 @@ impl Shared {
         };
         let all: Option<Vec<_>> = nodes.iter().map(refusal).collect();
         all?.into_iter().next()
+    }
+
+    /// Whether each of these nodes has said that it does not have the topic.
+    pub(super) fn lacked_by_all(&self, nodes: &BTreeMap<NodeId, NodeInfo>) -> bool {
+        let troubles = self.troubles.lock();
+        nodes.keys().all(|id| match troubles.get(id).map(|trouble| &trouble.why) {
+            Some(Why::Refused { refusal, .. }) => refusal.code == RefusalCode::NoSuchTopic,
+            _ => false,
+        })
     }
 
     pub(super) fn figures(&self) -> ClusterConsumerFigures {
@@ -298,6 +326,7 @@ mod tests {
             start: StartAt::Earliest,
             timeout: None,
             credit: Credit { messages: 1, bytes: 1 },
+            make_topic: true,
         };
         Shared::new(settings, Backoff::default(), Arc::new(SystemEntropy))
     }
@@ -315,7 +344,7 @@ mod tests {
 
     fn refused(node: &NodeInfo, code: RefusalCode) -> (Shared, Instant) {
         let (shared, now) = (shared(), Instant::now());
-        shared.refused(node, &Refusal::new(code, "for a test"), now);
+        shared.refused(node, &Refusal::new(code, "for a test"), false, now);
         (shared, now)
     }
 
@@ -350,6 +379,22 @@ mod tests {
         let (shared, _) = refused(&node(), RefusalCode::TopicDeleted);
         assert!(shared.refused_by_all(&[node()]).is_some());
         assert!(shared.refused_by_all(&[]).is_none(), "of no node nothing is known");
+        // While who tells of them cannot be asked.
+        let refusal = Refusal::new(RefusalCode::TopicDeleted, "for a test");
+        shared.refused(&node(), &refusal, true, Instant::now());
+        assert!(shared.refused_by_all(&[node()]).is_none());
+    }
+
+    #[test]
+    fn a_node_that_did_not_have_the_topic_is_tried_at_once_when_it_is_said_to_have_it() {
+        let (shared, now) = refused(&node(), RefusalCode::NoSuchTopic);
+        assert!(shared.lacked_by_all(&[(node().id().clone(), node())].into()));
+        assert!(!shared.may_try(&node(), now));
+        assert!(shared.may_try(&with_channels(&[]), now));
+        assert!(!shared.lacked_by_all(&[(node().id().clone(), node())].into()), "it is asked");
+        // One that is said to have it and refuses all the same is not tried again and again.
+        let (shared, now) = refused(&with_channels(&[]), RefusalCode::NoSuchTopic);
+        assert!(!shared.may_try(&with_channels(&[]), now));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 
 use super::{ClusterBatchReceipt, ClusterReceipt};
 use crate::{
-    BatchReceipt, ClusterBatchError, ClusterPublishError, Outcome, cluster::order::Slot,
+    BatchReceipt, ClusterBatchError, ClusterPublishError, Outcome,
+    cluster::order::{Slot, Unheard},
     producer::Stored,
 };
 
@@ -24,9 +25,12 @@ pub(crate) struct Errand {
 
 /// Who waits for the answer.
 pub(super) enum To {
-    One(oneshot::Sender<Result<ClusterReceipt, ClusterPublishError>>),
-    Batch(oneshot::Sender<Result<ClusterBatchReceipt, ClusterBatchError>>),
+    One(oneshot::Sender<Answer<ClusterReceipt, ClusterPublishError>>),
+    Batch(oneshot::Sender<Answer<ClusterBatchReceipt, ClusterBatchError>>),
 }
+
+/// The answer, and what lasts until somebody has taken it where others wait for that.
+pub(super) type Answer<T, E> = (Result<T, E>, Option<Unheard>);
 
 /// What became of it on other nodes.
 #[derive(Debug, Default)]
@@ -34,11 +38,18 @@ struct Past {
     stored: Vec<(NodeId, BatchReceipt)>,
     /// A node that may have stored what is left.
     maybe: Option<NodeId>,
+    /// Others wait until its publisher has heard the answer.
+    unheard: Option<Unheard>,
 }
 
 impl Errand {
     pub(super) const fn new(number: u64, slot: Option<Slot>, to: To) -> Self {
         Self { number, slot, to, past: None }
+    }
+
+    /// Others wait until its publisher has heard the answer, which is that the order moves.
+    pub(super) fn tell(&mut self, unheard: Unheard) {
+        self.past.get_or_insert_default().unheard = Some(unheard);
     }
 
     /// A node has stored a first part of what is left, and will do nothing about the rest.
@@ -64,13 +75,13 @@ impl Errand {
         match self.to {
             To::One(to) => {
                 if let Some(receipt) = stored.one() {
-                    drop(to.send(Ok(ClusterReceipt { node: node.clone(), receipt })));
+                    drop(to.send((Ok(ClusterReceipt { node: node.clone(), receipt }), None)));
                 }
             }
             To::Batch(to) => {
                 let mut parts = past.stored;
                 parts.extend(stored.all().map(|stored| (node.clone(), stored)));
-                drop(to.send(Ok(ClusterBatchReceipt { parts })));
+                drop(to.send((Ok(ClusterBatchReceipt { parts }), None)));
             }
         }
     }
@@ -85,10 +96,11 @@ impl Errand {
             _ => error,
         };
         match self.to {
-            To::One(to) => drop(to.send(Err(error.clone()))),
+            To::One(to) => drop(to.send((Err(error.clone()), past.unheard))),
             To::Batch(to) => {
                 let stored = ClusterBatchReceipt { parts: past.stored };
-                drop(to.send(Err(ClusterBatchError { stored, error: error.clone() })));
+                let error = ClusterBatchError { stored, error: error.clone() };
+                drop(to.send((Err(error), past.unheard)));
             }
         }
         error

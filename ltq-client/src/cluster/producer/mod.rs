@@ -107,7 +107,10 @@ pub enum Failover {
 /// When nodes come and go the node of a key may become another: once everything that went to the old one
 /// is answered, the first publish to the new one fails with
 /// [`OrderMoved`](crate::ClusterPublishError::OrderMoved), nothing happened, and with it those of the same
-/// slot that waited behind it; later ones go to the new node. That is the moment to see whether the
+/// slot that waited behind it; later ones go to the new node. Later is when all who waited have taken their
+/// answers, or dropped them, or their time is up: until then a publish of the slot fails with the same
+/// `OrderMoved`, so that whoever has many messages under way can publish again from the first one on that
+/// was not stored, and nothing is in front of it. That is the moment to see whether the
 /// old node's backlog is consumed. Keys move by slot: all that fall on the same of 4,096 together. A new
 /// producer remembers no node, and is told nothing.
 ///
@@ -290,7 +293,7 @@ impl ClusterProducer {
         let (to, answer) = oneshot::channel();
         let Some(number) = number else {
             // Nothing to wait for.
-            drop(to.send(Ok(ClusterBatchReceipt::default())));
+            drop(to.send((Ok(ClusterBatchReceipt::default()), None)));
             return Ok(ClusterPendingBatch { topic, answer });
         };
         let messages = records.iter().map(Records::count).sum();

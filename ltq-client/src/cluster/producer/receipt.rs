@@ -11,6 +11,7 @@ use ltq_core::{Durability, TopicName};
 use ltq_discovery::NodeId;
 use tokio::sync::oneshot;
 
+use super::errand::Answer;
 use crate::{BatchReceipt, ClusterBatchError, ClusterPublishError, Receipt};
 
 /// A node's word that one message is stored there.
@@ -68,7 +69,7 @@ impl ClusterBatchReceipt {
 #[must_use = "a receipt that nobody awaits tells nobody of a failure; `flush` does"]
 pub struct ClusterPendingReceipt {
     pub(super) topic: TopicName,
-    pub(super) answer: oneshot::Receiver<Result<ClusterReceipt, ClusterPublishError>>,
+    pub(super) answer: oneshot::Receiver<Answer<ClusterReceipt, ClusterPublishError>>,
 }
 
 impl Future for ClusterPendingReceipt {
@@ -77,7 +78,7 @@ impl Future for ClusterPendingReceipt {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.answer)
             .poll(context)
-            .map(|answer| answer.unwrap_or_else(|_| Err(abandoned(&self.topic))))
+            .map(|answer| answer.map_or_else(|_| Err(abandoned(&self.topic)), |(answer, _)| answer))
     }
 }
 
@@ -94,7 +95,7 @@ impl fmt::Debug for ClusterPendingReceipt {
 #[must_use = "a receipt that nobody awaits tells nobody of a failure; `flush` does"]
 pub struct ClusterPendingBatch {
     pub(super) topic: TopicName,
-    pub(super) answer: oneshot::Receiver<Result<ClusterBatchReceipt, ClusterBatchError>>,
+    pub(super) answer: oneshot::Receiver<Answer<ClusterBatchReceipt, ClusterBatchError>>,
 }
 
 impl Future for ClusterPendingBatch {
@@ -102,10 +103,11 @@ impl Future for ClusterPendingBatch {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.answer).poll(context).map(|answer| {
-            answer.unwrap_or_else(|_| {
+            let Ok((answer, _heard)) = answer else {
                 let stored = ClusterBatchReceipt::default();
-                Err(ClusterBatchError { stored, error: abandoned(&self.topic) })
-            })
+                return Err(ClusterBatchError { stored, error: abandoned(&self.topic) });
+            };
+            answer
         })
     }
 }

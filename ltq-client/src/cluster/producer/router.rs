@@ -15,6 +15,7 @@ use crate::{
     Choice, ClusterPublishError,
     cluster::{
         choice::Chooser,
+        loads::SharedLoad,
         order::{Order, Slot, Turn},
     },
     producer::{Fault, Lent, Rest},
@@ -52,7 +53,7 @@ pub(super) struct Router {
 pub(super) struct Candidate {
     pub(super) id: NodeId,
     /// How much waits there, as it says, in KiB.
-    pub(super) load: u64,
+    pub(super) load: SharedLoad,
     /// The producer on it, if it can take a message now.
     pub(super) lent: Option<Arc<Lent>>,
 }
@@ -61,7 +62,7 @@ impl Candidate {
     /// In bytes: a node says it in KiB.
     fn to_do(&self) -> u64 {
         let held = self.lent.as_ref().map_or(0, |lent| lent.behalf().held());
-        self.load.saturating_mul(1 << 10).saturating_add(held as u64)
+        self.load.get().saturating_mul(1 << 10).saturating_add(held as u64)
     }
 }
 
@@ -108,6 +109,8 @@ pub(super) enum Spot {
     Moved {
         from: NodeId,
         to: NodeId,
+        /// Nobody was told of it before.
+        is_news: bool,
     },
 }
 
@@ -131,13 +134,19 @@ impl Router {
     }
 
     /// Where a message goes that nobody waits before.
-    pub(super) fn spot(&mut self, slot: Option<Slot>, mut random: impl FnMut() -> u64) -> Spot {
+    pub(super) fn spot(
+        &mut self,
+        slot: Option<Slot>,
+        now: impl FnOnce() -> Instant,
+        mut random: impl FnMut() -> u64,
+    ) -> Spot {
         let (Some(slot), Some(order)) = (slot, &mut self.order) else {
             return self.chosen(&mut random);
         };
-        match order.turn(slot) {
+        match order.turn(slot, now) {
             Turn::Wait => Spot::Waits,
-            Turn::Moved { from, to } => Spot::Moved { from, to },
+            Turn::Moved { from, to } => Spot::Moved { from, to, is_news: true },
+            Turn::Told { from, to } => Spot::Moved { from, to, is_news: false },
             Turn::Go(to) => {
                 let found = self.candidates.binary_search_by(|one| one.id.cmp(&to));
                 let lent = found.ok().and_then(|index| self.candidates.get(index)?.lent.clone());
@@ -276,6 +285,22 @@ impl Router {
         numbers.into_iter().filter_map(|number| self.take_waiting(number)).collect()
     }
 
+    /// The same for those who are to be told that its order moves; nothing of it is sent until they have heard it.
+    pub(super) fn tell_slot(
+        &mut self,
+        slot: Option<Slot>,
+        from: &NodeId,
+        to: &NodeId,
+    ) -> Vec<Waiting> {
+        let mut told = self.take_slot(slot);
+        let until = told.iter().map(|one| one.rest.deadline).max();
+        if let (Some(order), Some(slot), Some(until)) = (&mut self.order, slot, until) {
+            let unheard = order.tell(slot, (from.clone(), to.clone()), until);
+            told.iter_mut().for_each(|one| one.errand.tell(unheard.clone()));
+        }
+        told
+    }
+
     /// The slots of which something waits, whatever has waited longest first; `None` for what has none.
     pub(super) fn slots_waiting(&self) -> Vec<Option<Slot>> {
         if self.order.is_none() {
@@ -412,8 +437,12 @@ mod tests {
         Router::new(Choice::RoundRobin, ordered.map(|_| Order::new(false)))
     }
 
+    fn spot(router: &mut Router) -> Spot {
+        router.spot(None, Instant::now, || 0)
+    }
+
     fn candidate(text: &str) -> Candidate {
-        Candidate { id: id(text), load: 0, lent: None }
+        Candidate { id: id(text), load: SharedLoad::default(), lent: None }
     }
 
     fn waiting(number: u64, slot: Option<Slot>, deadline: Instant) -> Waiting {
@@ -430,14 +459,14 @@ mod tests {
     #[test]
     fn a_node_without_a_producer_is_asked_for_once_and_given_nothing() {
         let mut router = router(None);
-        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        assert!(matches!(spot(&mut router), Spot::Waits));
         router.set_candidates(vec![candidate("a"), candidate("b")]);
-        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        assert!(matches!(spot(&mut router), Spot::Waits));
         assert!(router.is_more_wanted());
         assert_eq!(router.wanted(), [id("a")].into());
-        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        assert!(matches!(spot(&mut router), Spot::Waits));
         assert_eq!(router.wanted(), [id("a"), id("b")].into(), "the other one in its turn");
-        assert!(matches!(router.spot(None, || 0), Spot::Waits));
+        assert!(matches!(spot(&mut router), Spot::Waits));
         assert!(!router.is_more_wanted(), "both were asked for");
         router.set_candidates(vec![candidate("b")]);
         assert_eq!(router.wanted(), [id("b")].into(), "one that will not do is wanted no more");

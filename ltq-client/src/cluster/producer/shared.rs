@@ -127,7 +127,7 @@ impl Shared {
             }
             let spot = match router.waits_before(errand.slot) {
                 true => Spot::Waits,
-                false => router.spot(errand.slot, || self.entropy.next()),
+                false => router.spot(errand.slot, Instant::now, || self.entropy.next()),
             };
             match spot {
                 Spot::At(lent) => {
@@ -157,10 +157,10 @@ impl Shared {
                     }
                     return Ok(());
                 }
-                Spot::Moved { from, to } => {
+                Spot::Moved { from, to, is_news } => {
                     drop(router);
                     self.rooms.give_back(room.0);
-                    return Err(self.order_moved(from, to));
+                    return Err(self.order_moved(from, to, is_news));
                 }
             }
         }
@@ -182,7 +182,7 @@ impl Shared {
         while *left > 0 {
             let mut router = self.router.lock();
             let Some(number) = router.first_waiting(slot) else { return };
-            match router.spot(slot, || self.entropy.next()) {
+            match router.spot(slot, Instant::now, || self.entropy.next()) {
                 Spot::Waits => return,
                 Spot::At(lent) => {
                     let Some(waiting) = router.hand_out(number) else { return };
@@ -190,12 +190,12 @@ impl Shared {
                     *left -= 1;
                     self.hand_to(&lent, waiting);
                 }
-                Spot::Moved { from, to } => {
+                Spot::Moved { from, to, is_news } => {
                     // Those behind it were published without word of the move, too.
-                    let told = router.take_slot(slot);
+                    let told = router.tell_slot(slot, &from, &to);
                     drop(router);
                     *left = left.saturating_sub(told.len());
-                    let error = self.order_moved(from, to);
+                    let error = self.order_moved(from, to, is_news);
                     told.into_iter().for_each(|one| self.fail_waiting(one, error.clone()));
                 }
             }
@@ -227,8 +227,8 @@ impl Shared {
         }
     }
 
-    fn order_moved(&self, from: NodeId, to: NodeId) -> ClusterPublishError {
-        self.counts.lock().order_moves += 1;
+    fn order_moved(&self, from: NodeId, to: NodeId, is_news: bool) -> ClusterPublishError {
+        self.counts.lock().order_moves += u64::from(is_news);
         ClusterPublishError::OrderMoved { topic: self.settings.topic.clone(), from, to }
     }
 

@@ -11,7 +11,7 @@ use ltq_core::RefusalCode;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Driver;
+use super::{Driver, first::FIRST_WAIT_MAX};
 use crate::{
     ConnectError, ConnectionState,
     connection::{
@@ -72,7 +72,7 @@ impl Driver {
     pub(super) fn advance(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
         match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Waiting(until) if until <= now => {
-                self.start_dialing();
+                self.start_dialing(now);
                 true
             }
             Phase::Waiting(until) => {
@@ -117,7 +117,7 @@ impl Driver {
         }
     }
 
-    fn start_dialing(&mut self) {
+    fn start_dialing(&mut self, now: Instant) {
         let hub = self.hub.clone();
         let servers = &hub.config.servers;
         let Some(address) = servers.get(self.server % servers.len().max(1)).cloned() else {
@@ -128,13 +128,22 @@ impl Driver {
             address: address.clone(),
             attempt: self.failures + 1,
         });
-        let hub = hub.clone();
-        self.phase = Phase::Dialing(Box::pin(async move { dial(&hub.config, address).await }));
+        let after = hub.config.connect_timeout;
+        let is_again = self.failures >= self.servers();
+        let after = self.first.as_mut().map_or(after, |first| first.begin(is_again, after, now));
+        self.phase =
+            Phase::Dialing(Box::pin(async move { dial(&hub.config, address, after).await }));
+    }
+
+    /// How many there are, one at least.
+    fn servers(&self) -> u32 {
+        u32::try_from(self.hub.config.servers.len()).unwrap_or(u32::MAX).max(1)
     }
 
     fn handle_connected(&mut self, welcomed: Welcomed, now: Instant) {
         self.hub.set_message_bytes_max(welcomed.welcome.limits.message_bytes_max as usize);
-        let few = self.few_lanes.as_ref().filter(|(address, _)| *address == welcomed.address);
+        self.few_lanes.take_if(|(.., until)| *until <= now);
+        let few = self.few_lanes.as_ref().filter(|(address, ..)| *address == welcomed.address);
         let lanes_max = few.map_or(LANES_MAX, |few| few.1);
         let mut link = Box::new(Link::new(welcomed, &self.hub, lanes_max, now));
         info!(address = %link.address, node = %link.node, "connected");
@@ -153,7 +162,7 @@ impl Driver {
             instance: link.instance,
         });
         if let Some(first) = self.first.take() {
-            drop(first.send(Ok(())));
+            first.connected();
         }
         self.phase = Phase::Up(link);
     }
@@ -161,14 +170,12 @@ impl Driver {
     fn handle_not_connected(&mut self, error: ConnectError, now: Instant) {
         self.server += 1;
         self.failures = self.failures.saturating_add(1);
-        let servers = u32::try_from(self.hub.config.servers.len()).unwrap_or(u32::MAX).max(1);
+        let servers = self.servers();
         let round_over = self.failures.is_multiple_of(servers);
         self.unwelcome = if is_unwelcome(&error) { self.unwelcome.saturating_add(1) } else { 0 };
         warn!(%error, attempt = self.failures, "cannot connect");
-        if round_over && let Some(first) = self.first.take() {
-            self.shut();
-            drop(first.send(Err(error)));
-            return;
+        if let Some(first) = &mut self.first {
+            first.failed(&error, self.hub.config.connect_timeout);
         }
         // Mostly all servers are tried before anything waits: a connection that was lost counts as one
         // that was tried.
@@ -176,6 +183,14 @@ impl Driver {
             if round_over { self.wait(self.failures / servers) } else { Duration::ZERO };
         if round_over && self.unwelcome >= servers {
             retry_in = retry_in.max(self.hub.config.wait_unwelcome());
+        }
+        if round_over && let Some(mut first) = self.first.take() {
+            retry_in = retry_in.min(FIRST_WAIT_MAX);
+            if !first.goes_on(retry_in, now) {
+                self.shut();
+                return first.give_up(error);
+            }
+            self.first = Some(first);
         }
         self.wait_to_dial(error, retry_in, now);
     }
@@ -206,7 +221,7 @@ impl Driver {
         }
         if let Some(lanes) = link.lanes_taken(lost, now) {
             warn!(%address, lanes, "it takes no further stream, so that some have to be shared");
-            self.few_lanes = Some((address.clone(), lanes));
+            self.few_lanes = Some((address.clone(), lanes, now + FEW_LANES));
         }
         drop(link);
         self.silent_to.clear();
@@ -236,7 +251,7 @@ impl Driver {
 }
 
 /// Whether a server was there and does not want this client: it would say the same again soon.
-const fn is_unwelcome(error: &ConnectError) -> bool {
+pub(super) const fn is_unwelcome(error: &ConnectError) -> bool {
     match error {
         ConnectError::Refused { refusal, .. } => {
             matches!(refusal.code, RefusalCode::Unauthorized | RefusalCode::VersionUnsupported)
@@ -245,5 +260,7 @@ const fn is_unwelcome(error: &ConnectError) -> bool {
     }
 }
 
+/// For so long connections to a server that took few streams have no more of them. It costs a connection to find out.
+const FEW_LANES: Duration = Duration::from_secs(600);
 /// A connection that lasted so long is a success.
 const STABLE: Duration = Duration::from_secs(5);

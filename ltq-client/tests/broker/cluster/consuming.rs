@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A node that says that it has these topics.
-fn with_topics(name: &str, topics: &[&str]) -> NodeInfo {
+pub(super) fn with_topics(name: &str, topics: &[&str]) -> NodeInfo {
     let topics = topics.iter().map(|topic| (topic.parse().unwrap(), BTreeSet::new()));
     node(name).with_topics(topics.collect())
 }
@@ -63,7 +63,7 @@ impl Field {
         all
     }
 
-    async fn has_topic(&self, name: &str) -> bool {
+    pub(super) async fn has_topic(&self, name: &str) -> bool {
         let client = self.brokers[name].client().await;
         let topics = within(client.admin().list_topics()).await.unwrap();
         topics.iter().any(|topic| topic.as_str() == "orders")
@@ -223,7 +223,7 @@ async fn a_node_that_joins_is_consumed_and_one_that_is_forgotten_is_left_when_al
     // What came from a node that goes can still be acked.
     field.publish("b", 10..11).await;
     let held = within(consumer.next()).await.unwrap().unwrap();
-    field.board.remove("b");
+    field.board.withdraw("b");
     let id = "b".parse().unwrap();
     until(async || {
         let figures = consumer.figures();

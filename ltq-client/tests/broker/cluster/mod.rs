@@ -5,6 +5,7 @@ mod credit;
 mod net;
 mod ordered;
 mod producing;
+mod veiled;
 
 use std::{collections::BTreeMap, time::Duration};
 

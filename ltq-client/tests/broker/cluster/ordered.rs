@@ -3,7 +3,9 @@ use std::{
     time::Duration,
 };
 
-use ltq_client::{Availability, ClusterProducer, ClusterPublishError, Message, NodeInfo, Outcome};
+use ltq_client::{
+    Availability, ClusterProducer, ClusterPublishError, ConnectionState, Message, NodeInfo, Outcome,
+};
 use ltq_discovery::NodeState;
 
 use super::Field;
@@ -230,18 +232,25 @@ async fn b_is(field: &Field, so: impl Fn(Option<&NodeInfo>) -> bool) {
 
 /// b crashes, is suspected, and is forgotten.
 async fn forget_b(field: &Field) {
-    field.net.take_away("b");
-    field.board.put(&node("b").with_suspicion(true));
-    b_is(field, |b| b.is_some_and(NodeInfo::is_suspected)).await;
-    field.board.remove("b");
+    suspect_b(field, &node("b")).await;
+    field.board.gone("b", false);
     b_is(field, |b| b.is_none()).await;
+}
+
+/// b, which is as told, crashes and is suspected.
+async fn suspect_b(field: &Field, b: &NodeInfo) {
+    field.net.take_away("b");
+    field.board.put(&b.clone().with_suspicion(true));
+    b_is(field, |b| b.is_some_and(NodeInfo::is_suspected)).await;
 }
 
 #[tokio::test]
 async fn a_node_that_crashed_keeps_its_keys_when_it_is_forgotten() {
     let mut field = Field::with(&["a", "b"]).await;
     let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+    assert!(field.cluster.lost().is_empty());
     forget_b(&field).await;
+    assert_eq!(field.cluster.lost(), ["b".parse().unwrap()]);
     // One may have been on its way.
     let _ = within(producer.send(message(key, 1))).await.unwrap_err();
     let error = within(producer.send(message(key, 2))).await.unwrap_err();
@@ -260,6 +269,40 @@ async fn a_node_that_crashed_keeps_its_keys_when_it_is_forgotten() {
     b_is(&field, |b| b.is_some()).await;
     let receipt = within(producer.send(message(key, 3))).await.unwrap();
     assert_eq!(receipt.node.as_str(), "b", "it did not move");
+    assert!(field.cluster.lost().is_empty());
+}
+
+/// The client may have been out of sight while it was suspected.
+#[tokio::test]
+async fn a_node_that_was_never_seen_suspected_and_is_forgotten_keeps_its_keys() {
+    let field = Field::with(&["a", "b"]).await;
+    let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+    field.net.take_away("b");
+    field.board.gone("b", false);
+    b_is(&field, |b| b.is_none()).await;
+    let _ = within(producer.send(message(key, 1))).await.unwrap_err();
+    let error = within(producer.send(message(key, 2))).await.unwrap_err();
+    assert!(error.to_string().contains("b (lost; the order of its keys waits for it)"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_dies_while_it_drains_does_not_get_its_keys_back() {
+    let field = Field::with(&["a", "b"]).await;
+    let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+    let draining = node("b").with_state(NodeState::Draining);
+    field.board.put(&draining);
+    moves_to_a(&producer, key).await;
+    suspect_b(&field, &draining).await;
+    field.board.gone("b", false);
+    b_is(&field, |b| b.is_none()).await;
+    assert!(field.cluster.lost().is_empty());
+    // Who is opened now has heard of all that.
+    let next = field.cluster.producer_builder("orders").ordered(Availability::Fail);
+    let next = within(next.timeout(Duration::from_millis(1_000)).open()).await.unwrap();
+    for producer in [&next, &producer] {
+        let receipt = within(producer.send(message(key, 3))).await.unwrap();
+        assert_eq!(receipt.node.as_str(), "a");
+    }
 }
 
 #[tokio::test]
@@ -296,13 +339,19 @@ async fn moves_to_a(producer: &ClusterProducer, key: usize) {
 }
 
 #[tokio::test]
-async fn keys_of_a_node_that_is_withdrawn_while_it_is_well_move() {
-    let field = Field::with(&["a", "b"]).await;
-    let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
-    field.net.take_away("b");
-    field.board.remove("b");
-    b_is(&field, |b| b.is_none()).await;
-    moves_to_a(&producer, key).await;
+async fn keys_of_a_node_that_is_withdrawn_move_though_it_was_suspected() {
+    for is_suspected in [false, true] {
+        let field = Field::with(&["a", "b"]).await;
+        let (producer, key) = publishing_to_b(&field, Availability::Fail).await;
+        match is_suspected {
+            true => suspect_b(&field, &node("b")).await,
+            false => field.net.take_away("b"),
+        }
+        field.board.withdraw("b");
+        b_is(&field, |b| b.is_none()).await;
+        assert!(field.cluster.lost().is_empty());
+        moves_to_a(&producer, key).await;
+    }
 }
 
 #[tokio::test]
@@ -331,6 +380,87 @@ async fn a_move_waits_for_what_the_old_node_has_left() {
         () = others => {}
     }
     within(admin.until_consumed("no-such-topic")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_after_a_move_is_waited_for_by_nobody() {
+    let field = Field::with(&["b"]).await;
+    let old = field.brokers["b"].client().await;
+    let producer = within(old.producer("orders")).await.unwrap();
+    let mut consumer = within(old.consumer("orders", "billing")).await.unwrap();
+    within(producer.send_batch((0..5).map(|n| message(7, n)).collect::<Vec<_>>())).await.unwrap();
+    let admin = old.admin();
+    let mut waiting = std::pin::pin!(admin.until_consumed("orders"));
+    // For each message that is consumed there is another one.
+    let mut number = 5;
+    loop {
+        number += 1;
+        let delivery = within(consumer.next()).await.unwrap().unwrap();
+        within(producer.send(message(7, number))).await.unwrap();
+        delivery.ack_confirmed().await.unwrap();
+        let soon = tokio::time::timeout(Duration::from_millis(1), &mut waiting).await;
+        match soon {
+            Ok(done) => break done.unwrap(),
+            Err(_) => assert!(number < 500, "it waits for what came later"),
+        }
+    }
+    let left = within(admin.show_topic("orders")).await.unwrap();
+    assert!(left.channels[0].backlog() > 0, "something is left that came later");
+}
+
+#[tokio::test]
+async fn nothing_goes_behind_a_move_before_all_who_waited_have_heard_of_it() {
+    let field = Field::with(&["a", "b"]).await;
+    let builder = field.cluster.producer_builder("orders").ordered(Availability::Fail);
+    let producer = within(builder.open()).await.unwrap();
+    let mut key = 0;
+    // One of b's.
+    while within(producer.send(message(key, 0))).await.unwrap().node.as_str() != "b" {
+        key += 1;
+    }
+    field.net.take_away("b");
+    let is_up = |state: &ConnectionState| matches!(state, ConnectionState::Connected { .. });
+    within(async {
+        let b_is_up = || {
+            let all = field.cluster.state();
+            all.iter().any(|one| {
+                one.node.id().as_str() == "b" && one.connection.as_ref().is_some_and(is_up)
+            })
+        };
+        while b_is_up() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut waiting = Vec::new();
+    for n in 1..6 {
+        waiting.push(within(producer.enqueue(message(key, n))).await.unwrap());
+    }
+    field.board.put(&node("b").with_state(NodeState::Draining));
+    within(async {
+        while producer.figures().order_moves == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let is_move = |error: ClusterPublishError| {
+        let ClusterPublishError::OrderMoved { from, to, .. } = &error else { panic!("{error}") };
+        assert_eq!((from.as_str(), to.as_str()), ("b", "a"));
+    };
+    // One is not interested in it, the last one is not asked for its answer.
+    let last = waiting.pop().unwrap();
+    drop(waiting.pop());
+    for one in waiting {
+        is_move(within(producer.enqueue(message(key, 6))).await.unwrap_err());
+        is_move(within(one).await.unwrap_err());
+    }
+    is_move(within(producer.enqueue(message(key, 6))).await.unwrap_err());
+    is_move(within(last).await.unwrap_err());
+    for n in 1..7 {
+        let receipt = within(producer.send(message(key, n))).await.unwrap();
+        assert_eq!(receipt.node.as_str(), "a");
+    }
+    assert_eq!(producer.figures().order_moves, 1, "it is one move");
 }
 
 #[tokio::test]

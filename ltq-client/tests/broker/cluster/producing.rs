@@ -207,7 +207,7 @@ async fn a_node_that_drains_gets_nothing_more() {
     }
     assert_eq!(field.count("b").await, before);
     // Nor where there is no other.
-    field.board.remove("a");
+    field.board.withdraw("a");
     let error = async {
         loop {
             match impatient.send(Message::new("z")).await {
@@ -392,7 +392,7 @@ async fn a_producer_keeps_to_some_of_many_nodes_and_replaces_one_that_goes() {
     }
     let gone = before.first().unwrap().clone();
     field.net.take_away(gone.as_str());
-    field.board.remove(gone.as_str());
+    field.board.withdraw(gone.as_str());
     let replaced = async {
         loop {
             let now = used(100).await;

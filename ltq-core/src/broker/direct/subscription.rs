@@ -24,6 +24,10 @@ pub struct SubscribeOptions {
     /// The most messages, and their bytes, that are delivered and not settled. Default: 1,000
     /// messages and 4 MiB. At least 1 of each.
     pub credit: Credit,
+    /// Whether nobody else gets anything of the channel as long as this subscription is there, and it gets
+    /// nothing itself before what others have is settled or given back: for who takes a channel's messages elsewhere, in
+    /// their order. Of several such subscriptions one after the other has the channel. Default: false.
+    pub alone: bool,
 }
 
 impl Default for SubscribeOptions {
@@ -32,6 +36,7 @@ impl Default for SubscribeOptions {
             start: StartAt::Earliest,
             timeout: None,
             credit: Credit { messages: 1000, bytes: 4 << 20 },
+            alone: false,
         }
     }
 }
@@ -95,7 +100,8 @@ impl Subscription {
             start: options.start,
             create: shared.settings.auto_create_channels && !shared.draining.is_on(),
             timeout: options.timeout,
-            credit,
+            // Who is to be alone gets nothing before it is.
+            credit: if options.alone { Credit { messages: 0, bytes: 0 } } else { credit },
             // It has no connection that could be lost.
             claim: None,
         })?;
@@ -107,6 +113,10 @@ impl Subscription {
                 }
                 _ => {}
             }
+        }
+        if options.alone {
+            link.tell(Event::Alone { consumer })?;
+            link.tell(Event::Credit { consumer, total: credit })?;
         }
         Ok(Self {
             link,

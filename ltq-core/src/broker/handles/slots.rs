@@ -2,10 +2,18 @@
 
 use super::{Handles, TopicSlot};
 use crate::{
-    Action, Refusal, TopicName,
+    Action, Refusal, TopicName, TopicSettings,
     broker::{inbox::Entry, places::Kind, producers::Left},
     model::Event,
 };
+
+/// What becomes of who names a topic that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is made, where that is allowed.
+    Made,
+    Refused,
+}
 
 impl Handles {
     /// A place for one more, and the slot of its topic.
@@ -14,24 +22,28 @@ impl Handles {
         kind: Kind,
         to: Action,
         topic: &TopicName,
+        missing: Missing,
     ) -> Result<usize, Refusal> {
         self.standing.open().take(kind)?;
-        let slot = self.standing.permit(to, topic).and_then(|()| self.slot(topic));
+        let slot = self.standing.permit(to, topic).and_then(|()| self.slot(topic, missing));
         if slot.is_err() {
             self.standing.open().give_back(kind, 1);
         }
         slot
     }
 
-    /// The slot of a topic, which is made where that is allowed.
-    fn slot(&mut self, topic: &TopicName) -> Result<usize, Refusal> {
+    /// The slot of a topic.
+    fn slot(&mut self, topic: &TopicName, missing: Missing) -> Result<usize, Refusal> {
         if let Some(index) = self.slots.get(topic)
             && let Some(Some(slot)) = self.topics.get_mut(*index)
         {
             slot.users += 1;
             return Ok(*index);
         }
-        let inbox = self.shared.topic_by_use(topic, self.standing.origin())?;
+        let inbox = match missing {
+            Missing::Made => self.shared.topic_by_use(topic, self.standing.origin()),
+            Missing::Refused => self.shared.topic(topic, false, TopicSettings::default()),
+        }?;
         // If it closes at once, so do the events that follow.
         let _ = inbox.push(Entry::Attach(self.session, self.outbox.clone()));
         let slot = Some(TopicSlot { inbox, events: Vec::new(), users: 1 });

@@ -74,6 +74,7 @@ pub(super) fn event(event: &Event) -> String {
             let (messages, bytes) = (total.messages, total.bytes);
             format!("{} takes {messages} messages, {bytes} bytes in all", consumer(*id))
         }
+        Event::Alone { consumer: id } => format!("{} wants to be alone", consumer(*id)),
         Event::Release { consumer: id } => {
             format!("there is room again for {}", consumer(*id))
         }

@@ -560,3 +560,49 @@ fn promise_9_a_channel_in_too_many_pieces_delivers_nothing_new() {
     let said = world.said();
     assert!(said.iter().any(|said| said.starts_with("c1 got 100-104")), "{said:?}");
 }
+
+#[test]
+fn promise_5_who_is_alone_gets_what_is_left_once_others_have_settled_what_they_had() {
+    for settled in ["acked", "requeued", "timed out", "left"] {
+        let mut world = World::ready();
+        world.subscribe(1, "c", 2);
+        world.publish(1, 1, 6);
+        world.subscribe(2, "c", 0);
+        world.event(Event::Alone { consumer: consumer(2) });
+        world.event(Event::Credit { consumer: consumer(2), total: credit(100) });
+        // What it grants is for later.
+        world.grant(1, 4);
+        world.said.clear();
+        world.expect(&[]);
+        let first = match settled {
+            "acked" => {
+                world.settle(1, 0, 1, 1, Verdict::Ack);
+                world.expect(&[]);
+                world.settle(1, 0, 2, 2, Verdict::Ack);
+                2
+            }
+            "requeued" => {
+                world.settle(1, 0, 1, 2, Verdict::Requeue { delay_ms: 0 });
+                0
+            }
+            "timed out" => {
+                world.advance(ModelSettings::default().delivery_timeout);
+                0
+            }
+            _ => {
+                world.event(Event::Unsubscribe { consumer: consumer(1) });
+                0
+            }
+        };
+        let said = world.said().join("; ");
+        let got = match first {
+            0 => "c2 got 0-1 tag 1 try 2; c2 got 2-5 tag 3 try 1",
+            _ => "c2 got 2-5 tag 1 try 1",
+        };
+        assert!(said.ends_with(got), "{settled}: {said}");
+        // What it gives back is for whoever is there next.
+        world.event(Event::Unsubscribe { consumer: consumer(2) });
+        let said = world.said().join("; ");
+        assert_eq!(said.contains("c1 got"), settled != "left", "{settled}: {said}");
+    }
+}

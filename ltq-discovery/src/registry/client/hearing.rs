@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{ToldLimits, merged::Merged, nodes::Nodes, talk::TalkError, watching::Shared};
 use crate::{
-    NodeId, NodeInfo,
+    Epoch, NodeId, NodeInfo,
     registry::protocol::{self, Part},
 };
 
@@ -21,7 +21,7 @@ pub(super) struct Hearing {
     /// How often it was refused or left in a row.
     pub(super) failures: u32,
     /// What a watch begins with, until it is complete.
-    first: Option<Nodes>,
+    first: Option<First>,
     begun: Option<Begun>,
 }
 
@@ -34,6 +34,13 @@ pub(super) enum State {
     Asked(u32, Instant),
     /// All that there is was told once.
     Heard(u32, Instant),
+}
+
+/// What a watch begins with.
+pub(super) struct First {
+    pub(super) nodes: Nodes,
+    /// Runs of nodes that were withdrawn.
+    pub(super) withdrawn: Vec<(NodeId, Epoch)>,
 }
 
 /// What was told of a node whose topics come in parts.
@@ -73,20 +80,31 @@ impl Hearing {
     ) -> Result<bool, TalkError> {
         let limits = self.shared.config.told_limits;
         match part {
-            Part::Anew => (self.first, self.begun) = (Some(Nodes::new(limits)), None),
+            Part::Anew => {
+                let first = First { nodes: Nodes::new(limits), withdrawn: Vec::new() };
+                (self.first, self.begun) = (Some(first), None);
+            }
             Part::Complete => {
-                let Some(nodes) = self.first.take() else {
+                let Some(first) = self.first.take() else {
                     return Err(TalkError::Protocol("the end of nothing that was begun"));
                 };
                 self.shared.heard(registry);
-                self.shared.tell(registry, |merged| merged.told(registry, run, nodes, now));
+                self.shared.tell(registry, |merged| merged.told(registry, run, first, now));
                 return Ok(true);
             }
-            Part::Gone(id) => {
+            Part::Gone { id, withdrawn } => {
                 let id = NodeId::new(&id).map_err(|_| TalkError::Protocol("a node without id"))?;
-                match &mut self.first {
-                    Some(first) => first.remove(&id),
-                    None => self.shared.tell(registry, |merged| merged.gone(registry, &id)),
+                let withdrawn = withdrawn.map(|(started, instance)| Epoch { started, instance });
+                let Some(first) = &mut self.first else {
+                    self.shared.tell(registry, |merged| merged.gone(registry, &id, withdrawn));
+                    return Ok(false);
+                };
+                first.nodes.remove(&id);
+                if let Some(epoch) = withdrawn {
+                    if first.withdrawn.len() >= limits.nodes_max {
+                        return Err(TalkError::TooMuch(limits));
+                    }
+                    first.withdrawn.push((id, epoch));
                 }
             }
             Part::Node { node, topics, is_suspected, more } => {
@@ -118,7 +136,7 @@ impl Hearing {
         let mut is_taken = true;
         match &mut self.first {
             // When it was told is said of all at once.
-            Some(first) => is_taken = first.insert(node, 0),
+            Some(first) => is_taken = first.nodes.insert(node, 0),
             None => {
                 let tell = |merged: &mut Merged| is_taken = merged.changed(registry, node);
                 self.shared.tell(registry, tell);

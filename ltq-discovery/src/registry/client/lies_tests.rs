@@ -16,30 +16,30 @@ use crate::{
 };
 
 /// One that says whatever the test has it say.
-struct Liar {
-    network: InProcess,
-    listener: Box<dyn Listener>,
+pub(super) struct Liar {
+    pub(super) network: InProcess,
+    pub(super) listener: Box<dyn Listener>,
 }
 
 /// Somebody who took it for a registry.
-struct Victim {
-    link: Link,
+pub(super) struct Victim {
+    pub(super) link: Link,
     _connection: Box<dyn Connection>,
 }
 
 impl Liar {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let network = InProcess::new();
         let listener = network.listen(&Address::new("in-process", "liar")).await.unwrap();
         Self { network, listener }
     }
 
-    fn builder(&self) -> RegistriesBuilder {
+    pub(super) fn builder(&self) -> RegistriesBuilder {
         Registries::builder(self.network.clone()).registry("in-process://liar")
     }
 
     /// The next one who connects, welcomed as by this run of a registry.
-    async fn victim(&mut self, registry: u64) -> Victim {
+    pub(super) async fn victim(&mut self, registry: u64) -> Victim {
         within(async {
             let connection = self.listener.accept().await.unwrap();
             let stream = connection.accept_stream().await.unwrap().unwrap();
@@ -55,28 +55,28 @@ impl Liar {
 }
 
 impl Victim {
-    async fn say(&mut self, say: Say) {
+    pub(super) async fn say(&mut self, say: Say) {
         self.link.mouth.say(&say).unwrap();
         while self.link.mouth.unsent() > 0 {
             self.link.mouth.send_some().await.unwrap();
         }
     }
 
-    async fn hear(&mut self) -> Ask {
+    pub(super) async fn hear(&mut self) -> Ask {
         within(self.link.ear.hear()).await.unwrap()
     }
 
     /// Until this is said.
-    async fn hear_until(&mut self, wanted: impl Fn(&Ask) -> bool) {
+    pub(super) async fn hear_until(&mut self, wanted: impl Fn(&Ask) -> bool) {
         while !wanted(&self.hear().await) {}
     }
 }
 
-async fn within<T>(what: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(60), what).await.expect("it comes in time")
 }
 
-fn node(id: &str) -> NodeInfo {
+pub(super) fn node(id: &str) -> NodeInfo {
     let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
     node.with_epoch(Epoch { started: 1, instance: 1 })
 }

@@ -58,7 +58,10 @@ async fn all_watches_go_over_one_connection_to_each_registry_which_ends_with_the
     // One of them belongs to the node.
     settles(&a, 2, 50).await;
     settles(&b, 2, 50).await;
-    assert_eq!((a.server.figures().accepted, b.server.figures().accepted), (2, 2));
+    assert_eq!(
+        (a.server.figures().entrance.accepted, b.server.figures().entrance.accepted),
+        (2, 2)
+    );
     for (n, watch) in watches.iter_mut().enumerate() {
         let told = until(watch, |_| true).await;
         assert_eq!(told.len(), usize::from([0, 7].contains(&n)), "t{n}");
@@ -80,14 +83,14 @@ async fn all_watches_go_over_one_connection_to_each_registry_which_ends_with_the
     settles(&a, 2, 0).await;
     watches.push(watch(&all, &Interest::Nodes).await);
     settles(&a, 2, 1).await;
-    assert_eq!(a.server.figures().accepted, 2);
+    assert_eq!(a.server.figures().entrance.accepted, 2);
     watches.clear();
     settles(&a, 1, 0).await;
     settles(&b, 1, 0).await;
     // And then there is a new one.
     let mut again = watch(&all, &Interest::Nodes).await;
     until(&mut again, |nodes| ids(nodes) == ["n1"]).await;
-    assert_eq!(a.server.figures().accepted, 3);
+    assert_eq!(a.server.figures().entrance.accepted, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +116,7 @@ async fn all_watches_are_told_anew_after_a_cut_over_one_connection() {
         until(watch, |nodes| ids(nodes) == ["n1"]).await;
     }
     settles(&registry, 2, 20).await;
-    assert_eq!(registry.server.figures().accepted, 2);
+    assert_eq!(registry.server.figures().entrance.accepted, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,7 +234,7 @@ async fn a_watch_that_is_refused_or_told_too_much_harms_no_other() {
         let part = Part::Node { node, topics: None, is_suspected: false, more: false };
         played.told(0, [part]).await;
     }
-    played.told(3, [Part::Gone("a".to_owned())]).await;
+    played.told(3, [Part::Gone { id: "a".to_owned(), withdrawn: None }]).await;
     assert!(greedy.changed().await.unwrap().is_empty());
     let last = well.changed().await.unwrap();
     assert_eq!(last.iter().next().unwrap().load(), crate::Load(9_999));
@@ -258,7 +261,7 @@ async fn many_watches_of_many_nodes_are_no_flood() {
     settles(&served, 33, 100).await;
     assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
     let figures = served.server.figures();
-    assert_eq!((figures.flooding, figures.accepted), (0, 33));
+    assert_eq!((figures.flooding, figures.entrance.accepted), (0, 33));
     while let Some(watch) = asking.join_next().await {
         assert!(watch.unwrap().unwrap().changed().await.unwrap().is_empty());
     }

@@ -1,16 +1,22 @@
 //! What several registries tell, as one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::nodes::Nodes;
-use crate::{NodeId, NodeInfo, NodeSet};
+use super::{hearing::First, nodes::Nodes};
+use crate::{
+    Epoch, NodeId, NodeInfo, NodeSet,
+    withdrawals::{WITHDRAWALS_HEARD_MAX, Withdrawals},
+};
 
 /// What each registry told last.
 #[derive(Debug)]
 pub(super) struct Merged {
     views: Vec<View>,
+    /// Runs of nodes that withdrew themselves, as any registry said: all know that by and by, but for those that are
+    /// away.
+    withdrawn: Arc<Withdrawals>,
     /// Counts what was told.
     told: u64,
 }
@@ -22,46 +28,77 @@ struct View {
     run: Option<u64>,
     /// Since when it cannot be heard, and until when what it told counts beside others.
     lost: Option<Instant>,
-    /// What an earlier run told of, and this one knows nothing of yet, and until when that counts.
+    /// What was told of before it was lost, and that it knows nothing of now, and until when that counts: a run that
+    /// is new has yet to hear of it, and of one that was long out of sight so may nodes have been.
     earlier: Nodes,
     earlier_until: Option<Instant>,
 }
 
 impl Merged {
     pub(super) fn new(registries: usize) -> Self {
-        Self { views: (0..registries).map(|_| View::default()).collect(), told: 0 }
+        Self {
+            views: (0..registries).map(|_| View::default()).collect(),
+            withdrawn: Arc::new(Withdrawals::new(WITHDRAWALS_HEARD_MAX)),
+            told: 0,
+        }
     }
 
     /// A registry has told all that there is, in this run of it.
     ///
-    /// One that was started anew has forgotten nodes that are well, and that need some time to come back to
-    /// it: they count until then.
-    pub(super) fn told(&mut self, registry: usize, run: u64, mut nodes: Nodes, now: Instant) {
+    /// One that was started anew has forgotten nodes that are well, and one that was out of sight may have been out
+    /// of theirs, too. They need some time to come back to it, and count until then, but for those that were
+    /// withdrawn.
+    pub(super) fn told(&mut self, registry: usize, run: u64, first: First, now: Instant) {
+        let First { mut nodes, withdrawn } = first;
+        nodes.iter().for_each(|(node, _)| self.comes(registry, node));
+        for (id, epoch) in withdrawn {
+            self.is_withdrawn_by(registry, id, epoch);
+        }
         let Some(view) = self.views.get_mut(registry) else { return };
         self.told += 1;
         nodes.stamp(&view.nodes, self.told);
-        let before = std::mem::replace(&mut view.nodes, nodes);
-        if view.run.is_some_and(|known| known != run) {
+        let mut before = std::mem::replace(&mut view.nodes, nodes);
+        before.retain(|node| {
+            !view.nodes.has(node.id()) && !self.withdrawn.has(node.id(), node.epoch())
+        });
+        if !before.is_empty() || view.run.is_some_and(|known| known != run) {
             view.earlier.take_over(before);
             view.earlier_until = Some(now + RETURN);
         }
-        view.earlier.retain(|id| !view.nodes.has(id));
+        view.earlier.retain(|node| !view.nodes.has(node.id()));
         (view.run, view.lost) = (Some(run), None);
     }
 
     /// One of its nodes is as told now. False if that is more than a registry may tell.
     pub(super) fn changed(&mut self, registry: usize, node: NodeInfo) -> bool {
+        self.comes(registry, &node);
         let Some(view) = self.views.get_mut(registry) else { return true };
         self.told += 1;
         view.earlier.remove(node.id());
         view.nodes.insert(node, self.told)
     }
 
-    /// One of its nodes is gone.
-    pub(super) fn gone(&mut self, registry: usize, id: &NodeId) {
+    /// One of its nodes is gone: one that withdrew itself in this run of it, or one that was forgotten.
+    pub(super) fn gone(&mut self, registry: usize, id: &NodeId, withdrawn: Option<Epoch>) {
         if let Some(view) = self.views.get_mut(registry) {
             view.nodes.remove(id);
             view.earlier.remove(id);
+        }
+        if let Some(epoch) = withdrawn {
+            self.is_withdrawn_by(registry, id.clone(), epoch);
+        }
+    }
+
+    fn is_withdrawn_by(&mut self, registry: usize, id: NodeId, epoch: Epoch) {
+        Arc::make_mut(&mut self.withdrawn).insert(id, epoch, registry);
+    }
+
+    /// A registry has the node. Where it hears of a run that was not withdrawn, or said so itself before, the node is
+    /// back. Another one may not have heard of the withdrawal yet, or never hear of it.
+    fn comes(&mut self, registry: usize, node: &NodeInfo) {
+        let is_back = |(epoch, by)| epoch != node.epoch() || by == registry;
+        if !node.is_suspected() && self.withdrawn.said(node.id()).is_some_and(is_back) {
+            Arc::make_mut(&mut self.withdrawn).remove(node.id());
         }
     }
 
@@ -99,7 +136,7 @@ impl Merged {
     /// All that counts: a node as the newest run of it is told of, and suspected when all who are heard
     /// suspect it. What a registry told that is not heard any more is suspected beside what others
     /// tell, and counts as it is while none is heard. What was told of a run by several counts as it was
-    /// told last.
+    /// told last. One that was withdrawn is there only where a registry hears of it still.
     pub(super) fn nodes(&self, now: Instant) -> NodeSet {
         let is_heard = self.is_heard();
         let mut all: BTreeMap<&NodeId, (NodeInfo, u64)> = BTreeMap::new();
@@ -108,12 +145,16 @@ impl Merged {
                 Some(until) if is_heard && until <= now => continue,
                 lost => is_heard && lost.is_some(),
             };
+            let is_unheard = view.lost.is_some();
             let is_earlier_over = view.earlier_until.is_none_or(|until| until <= now);
             let earlier = (!is_heard || !is_earlier_over).then_some(&view.earlier);
-            let nodes = view.nodes.iter().map(|told| (told, is_old));
-            let earlier = earlier.into_iter().flat_map(Nodes::iter).map(|told| (told, true));
-            for ((node, told), is_old) in nodes.chain(earlier) {
+            let nodes = view.nodes.iter().map(|told| (told, is_old, is_unheard));
+            let earlier = earlier.into_iter().flat_map(Nodes::iter).map(|told| (told, true, true));
+            for ((node, told), is_old, is_unheard) in nodes.chain(earlier) {
                 let id = node.id();
+                if (is_unheard || node.is_suspected()) && self.withdrawn.has(id, node.epoch()) {
+                    continue;
+                }
                 let node = node.clone().with_suspicion(node.is_suspected() || is_old);
                 let rank = |node: &NodeInfo, told| (!node.is_suspected(), node.epoch(), told);
                 if all.get(id).is_none_or(|(known, at)| rank(&node, told) > rank(known, *at)) {
@@ -121,7 +162,8 @@ impl Merged {
                 }
             }
         }
-        all.into_values().map(|(node, _)| node).collect()
+        let nodes: NodeSet = all.into_values().map(|(node, _)| node).collect();
+        nodes.with_withdrawals(Arc::clone(&self.withdrawn))
     }
 }
 
@@ -132,84 +174,10 @@ impl View {
     }
 }
 
-/// How long a node may take to come back to a registry that was started anew: longer than the longest wait
+/// How long a node may take to come back to a registry that does not know it any more: longer than the longest wait
 /// between two attempts, and the attempt.
 const RETURN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
-mod tests {
-    use super::{super::ToldLimits, *};
-    use crate::{Epoch, NodeState};
-
-    fn node(id: &str) -> NodeInfo {
-        let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
-        node.with_epoch(Epoch { started: 1, instance: 1 })
-    }
-
-    fn nodes<const N: usize>(of: [NodeInfo; N]) -> Nodes {
-        let mut nodes = Nodes::new(ToldLimits::default());
-        assert!(of.into_iter().all(|node| nodes.insert(node, 0)));
-        nodes
-    }
-
-    fn standing(merged: &Merged, now: Instant) -> Vec<(String, bool)> {
-        let nodes = merged.nodes(now);
-        nodes.iter().map(|node| (node.id().to_string(), node.is_suspected())).collect()
-    }
-
-    fn named(names: &[(&str, bool)]) -> Vec<(String, bool)> {
-        names.iter().map(|(name, is_suspected)| ((*name).to_owned(), *is_suspected)).collect()
-    }
-
-    #[test]
-    fn what_an_earlier_run_told_stays_suspected_until_it_is_told_anew_or_time_is_up() {
-        let (mut merged, start) = (Merged::new(1), Instant::now());
-        merged.told(0, 1, nodes([node("a"), node("b"), node("c")]), start);
-        merged.lost(0, start, start + RETURN * 3);
-        merged.told(0, 2, nodes([]), start);
-        assert_eq!(standing(&merged, start), named(&[("a", true), ("b", true), ("c", true)]));
-        assert!(merged.changed(0, node("a")));
-        merged.gone(0, node("c").id());
-        assert_eq!(standing(&merged, start), named(&[("a", false), ("b", true)]));
-        assert_eq!(merged.next_timeout(start), Some(start + RETURN));
-        assert_eq!(standing(&merged, start + RETURN), named(&[("a", false)]));
-        // What is over does not come back when the registry is lost.
-        merged.lost(0, start + RETURN, start + RETURN * 4);
-        assert_eq!(standing(&merged, start + RETURN), named(&[("a", false)]));
-    }
-
-    #[test]
-    fn what_the_same_run_tells_counts_at_once() {
-        let (mut merged, start) = (Merged::new(1), Instant::now());
-        merged.told(0, 1, nodes([node("a"), node("b")]), start);
-        merged.lost(0, start, start + RETURN);
-        merged.told(0, 1, nodes([node("b")]), start);
-        assert_eq!(standing(&merged, start), named(&[("b", false)]));
-    }
-
-    #[test]
-    fn a_registry_that_is_started_again_and_again_takes_nobody_away() {
-        let (mut merged, start) = (Merged::new(1), Instant::now());
-        merged.told(0, 1, nodes([node("a"), node("b")]), start);
-        merged.told(0, 2, nodes([node("b")]), start + RETURN / 2);
-        merged.told(0, 3, nodes([]), start + RETURN);
-        let now = start + RETURN * 2 - Duration::from_millis(1);
-        assert_eq!(standing(&merged, now), named(&[("a", true), ("b", true)]));
-    }
-
-    #[test]
-    fn of_what_several_tell_of_one_run_the_last_counts() {
-        let (mut merged, now) = (Merged::new(2), Instant::now());
-        merged.told(0, 1, nodes([node("a")]), now);
-        merged.told(1, 1, nodes([node("a")]), now);
-        assert!(merged.changed(1, node("a").with_state(NodeState::Draining)));
-        let state = |merged: &Merged| merged.nodes(now).iter().next().map(NodeInfo::state);
-        assert_eq!(state(&merged), Some(NodeState::Draining));
-        // A registry that says again what it said has learned nothing.
-        merged.told(0, 1, nodes([node("a")]), now);
-        assert_eq!(state(&merged), Some(NodeState::Draining));
-        assert!(merged.changed(1, node("a")));
-        assert!(merged.changed(0, node("a").with_state(NodeState::Draining)));
-        assert_eq!(state(&merged), Some(NodeState::Draining));
-    }
-}
+#[path = "merged_tests.rs"]
+mod tests;

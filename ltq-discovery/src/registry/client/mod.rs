@@ -2,6 +2,8 @@
 
 mod announcing;
 #[cfg(test)]
+mod answers_tests;
+#[cfg(test)]
 mod bad_input_tests;
 mod hearing;
 #[cfg(test)]
@@ -17,6 +19,10 @@ mod talk;
 #[cfg(test)]
 mod tests;
 mod watching;
+#[cfg(test)]
+mod watching_tests;
+#[cfg(test)]
+mod withdrawn_tests;
 
 use std::{
     fmt,
@@ -242,5 +248,9 @@ impl Discovery for Registries {
 
     async fn watch(&self, interest: &Interest) -> Result<Box<dyn Watch>, DiscoveryError> {
         Ok(Box::new(Watching::start(Arc::clone(&self.0), interest.clone()).await?))
+    }
+
+    fn tells_topics(&self) -> bool {
+        true
     }
 }

@@ -65,12 +65,17 @@ impl Nodes {
         self.nodes.contains_key(id)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeInfo, u64)> {
         self.nodes.values().map(|(node, told)| (node, *told))
     }
 
-    pub(super) fn retain(&mut self, keep: impl Fn(&NodeId) -> bool) {
-        let gone: Vec<_> = self.nodes.keys().filter(|id| !keep(id)).cloned().collect();
+    pub(super) fn retain(&mut self, keep: impl Fn(&NodeInfo) -> bool) {
+        let all = self.nodes.values().map(|(node, _)| node);
+        let gone: Vec<_> = all.filter(|node| !keep(node)).map(|node| node.id().clone()).collect();
         gone.iter().for_each(|id| self.remove(id));
     }
 
@@ -104,4 +109,29 @@ impl Nodes {
 fn sizes(node: &NodeInfo) -> (usize, usize) {
     let topics = node.topics().into_iter().flatten();
     topics.fold((0, 0), |(topics, channels), (_, of)| (topics + 1, channels + of.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_makes_room_for_others() {
+        let limits = ToldLimits { nodes_max: 2, topics_max: 2, channels_max: 2 };
+        let mut nodes = Nodes::new(limits);
+        let node = |id: &str, topics: usize| {
+            let topic = |n| (format!("t{n}").parse().unwrap(), ["c".parse().unwrap()].into());
+            let node = NodeInfo::new(id.parse().unwrap(), ["tcp://a:1".parse().unwrap()]).unwrap();
+            node.with_topics((0..topics).map(topic).collect())
+        };
+        for turn in 0..5 {
+            assert!(nodes.insert(node("a", 2), 0), "in turn {turn}");
+            // In its own place it needs none.
+            assert!(nodes.insert(node("a", 1), 0) && nodes.insert(node("a", 2), 0));
+            assert!(!nodes.insert(node("b", 1), 0) && nodes.insert(node("b", 0), 0));
+            assert!(nodes.insert(node("b", 0), 0) && !nodes.insert(node("c", 0), 0));
+            nodes.remove(&"a".parse().unwrap());
+            nodes.remove(&"b".parse().unwrap());
+        }
+    }
 }

@@ -1,17 +1,17 @@
-//! The places that connections, watches and half announcements take up.
+//! The places that watches and half announcements take up.
 
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
-use ltq_core::Origin;
+use ltq_core::{Entry, Full, Origin, Peer};
 use thiserror::Error;
 
-use super::{RegistryServerSettings, Shared};
+use super::Shared;
 
 /// Who has one.
 #[derive(Debug, Default)]
@@ -22,9 +22,6 @@ pub(super) struct Places {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
-    open: usize,
-    /// Of those, who have not said hello.
-    greeting: usize,
     watches: usize,
     /// Topics and channels of announcements that are under way.
     half: usize,
@@ -33,8 +30,7 @@ struct Taken {
 /// A connection that counts, until it is dropped, and with it whatever counts by it.
 pub(super) struct Open {
     pub(super) shared: Arc<Shared>,
-    origin: Option<Origin>,
-    is_greeting: AtomicBool,
+    pub(super) entry: Entry,
     watches: AtomicUsize,
 }
 
@@ -62,14 +58,9 @@ pub(super) struct NoPlace {
 }
 
 impl Places {
-    pub(super) const fn open(&self) -> usize {
-        self.all.open
-    }
-
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let Taken { open, greeting, watches, half } = self.all;
-        open == 0 && greeting == 0 && watches == 0 && half == 0 && self.by_origin.is_empty()
+        self.all.is_nothing() && self.by_origin.is_empty()
     }
 
     fn taken_by(&self, origin: Option<Origin>) -> Taken {
@@ -96,60 +87,38 @@ impl Places {
         Ok(())
     }
 
-    fn take(&mut self, origin: Option<Origin>, settings: &RegistryServerSettings) -> bool {
-        let RegistryServerSettings { connections_max, connections_per_address_max, .. } = *settings;
-        let greeting_max = (connections_max / GREETING_PART).max(GREETING_LEAST);
-        let from_there = self.taken_by(origin);
-        if self.all.open >= connections_max
-            || self.all.greeting >= greeting_max
-            || from_there.open >= connections_per_address_max
-            || from_there.greeting >= (greeting_max / GREETING_PART).max(1)
-        {
-            return false;
-        }
-        self.of(origin, |taken| {
-            taken.open += 1;
-            taken.greeting += 1;
-        });
-        true
-    }
-
     /// Changes the counts, of all and of those from there.
     fn of(&mut self, origin: Option<Origin>, change: impl Fn(&mut Taken)) {
         change(&mut self.all);
         if let Some(origin) = origin {
             let from_there = self.by_origin.entry(origin).or_default();
             change(from_there);
-            if from_there.open == 0 {
+            if from_there.is_nothing() {
                 self.by_origin.remove(&origin);
             }
         }
     }
 }
 
-impl Open {
-    /// One more, if that is not too many.
-    pub(super) fn one_more(shared: Arc<Shared>, origin: Option<Origin>) -> Option<Self> {
-        let is_taken = shared.places.lock().take(origin, &shared.settings);
-        let (is_greeting, watches) = (AtomicBool::new(true), AtomicUsize::new(0));
-        is_taken.then(|| Self { shared, origin, is_greeting, watches })
-    }
-
-    /// It has said hello, and was let in.
-    pub(super) fn greeted(&self) {
-        if self.is_greeting.swap(false, Ordering::AcqRel) {
-            self.shared.places.lock().of(self.origin, |taken| taken.greeting -= 1);
-        }
+impl Taken {
+    const fn is_nothing(&self) -> bool {
+        self.watches == 0 && self.half == 0
     }
 }
 
 impl Open {
+    /// One more of this peer, if that is not too many.
+    pub(super) fn one_more(shared: Arc<Shared>, peer: &Peer) -> Result<Self, Full> {
+        let entry = Entry::take(&shared.entrance, peer)?;
+        Ok(Self { shared, entry, watches: AtomicUsize::new(0) })
+    }
+
     /// One more watch, if there is a place for it.
     pub(super) fn watch(&self) -> Result<(), NoPlace> {
-        let max = self.shared.settings.registry.watchers_max;
+        let (max, origin) = (self.shared.settings.registry.watchers_max, self.entry.origin());
         let mut places = self.shared.places.lock();
-        places.room(self.origin, WATCHES, |taken| taken.watches, 1, max)?;
-        places.of(self.origin, |taken| taken.watches += 1);
+        places.room(origin, WATCHES, |taken| taken.watches, 1, max)?;
+        places.of(origin, |taken| taken.watches += 1);
         self.watches.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -157,7 +126,7 @@ impl Open {
     /// A watch that had a place is no more.
     pub(super) fn unwatch(&self) {
         self.watches.fetch_sub(1, Ordering::Relaxed);
-        self.shared.places.lock().of(self.origin, |taken| taken.watches -= 1);
+        self.shared.places.lock().of(self.entry.origin(), |taken| taken.watches -= 1);
     }
 
     /// An announcement that begins.
@@ -169,14 +138,14 @@ impl Open {
 impl Half<'_> {
     /// So many topics and channels more, if there is a place for them.
     pub(super) fn grow(&mut self, names: usize) -> Result<(), NoPlace> {
-        let Open { shared, origin, .. } = self.open;
+        let Open { shared, entry, .. } = self.open;
         let settings = &shared.settings.registry;
         // One address may have as many as there may be at all nodes: so any node can be announced.
         let known = settings.topics_max.saturating_add(settings.channels_max);
         let max = known.saturating_add(known.div_ceil(3));
         let mut places = shared.places.lock();
-        places.room(*origin, HALVES, |taken| taken.half, names, max)?;
-        places.of(*origin, |taken| taken.half += names);
+        places.room(entry.origin(), HALVES, |taken| taken.half, names, max)?;
+        places.of(entry.origin(), |taken| taken.half += names);
         self.names += names;
         Ok(())
     }
@@ -184,20 +153,15 @@ impl Half<'_> {
 
 impl Drop for Half<'_> {
     fn drop(&mut self) {
-        let names = self.names;
-        self.open.shared.places.lock().of(self.open.origin, |taken| taken.half -= names);
+        let (Open { shared, entry, .. }, names) = (self.open, self.names);
+        shared.places.lock().of(entry.origin(), |taken| taken.half -= names);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let greeting = usize::from(*self.is_greeting.get_mut());
         let watches = *self.watches.get_mut();
-        self.shared.places.lock().of(self.origin, |taken| {
-            taken.greeting -= greeting;
-            taken.watches -= watches;
-            taken.open -= 1;
-        });
+        self.shared.places.lock().of(self.entry.origin(), |taken| taken.watches -= watches);
     }
 }
 
@@ -211,7 +175,3 @@ const HALVES: Kind = Kind {
     what: "topics and channels of announcements under way",
     limit: "topics_max and channels_max",
 };
-/// One in so many of all connections may have said no hello, and one in so many of those be from one address.
-const GREETING_PART: usize = 4;
-/// Of few connections this many may have said no hello all the same.
-const GREETING_LEAST: usize = 16;

@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
+    pin::pin,
     sync::Arc,
-    time::Duration,
+    task::Poll,
 };
 
 use ltq_core::{Action, ChannelName, Connection, Grant, Peer, Permissions, Stream, TopicName};
@@ -49,17 +51,30 @@ pub(super) async fn run(open: &Open, peer: &Peer, connection: &dyn Connection, s
     let shared = &open.shared;
     let mut link = Link::new(stream);
     let greeting = greet(shared, peer, &mut link);
-    let greeted = match timeout(shared.settings.hello_timeout, greeting).await {
-        Ok(greeted) => greeted,
-        Err(_) => Err(goodbye(GoodbyeCode::Silent, "no hello came in time")),
+    let mut is_crowded_out = false;
+    let greeted = tokio::select! {
+        biased;
+        greeted = timeout(shared.settings.hello_timeout, greeting) => match greeted {
+            Ok(greeted) => greeted,
+            Err(_) => Err(goodbye(GoodbyeCode::Silent, "no hello came in time")),
+        },
+        () = open.entry.gives_way() => {
+            is_crowded_out = true;
+            Err(goodbye(GoodbyeCode::Full, open.entry.crowded_out().detail))
+        }
     };
     let ended = match greeted {
-        Ok(grant) => {
-            connection.welcomed();
-            open.greeted();
-            let mut session = Session::new(open, grant);
-            session.serve(&mut link).await
-        }
+        Ok(grant) => match open.entry.welcomed() {
+            Ok(()) => {
+                connection.welcomed();
+                let mut session = Session::new(open, grant);
+                session.serve(&mut link).await
+            }
+            Err(crowded_out) => {
+                is_crowded_out = true;
+                Err(goodbye(GoodbyeCode::Full, crowded_out.detail))
+            }
+        },
         Err(end) => Err(end),
     };
     match ended {
@@ -67,9 +82,15 @@ pub(super) async fn run(open: &Open, peer: &Peer, connection: &dyn Connection, s
         Err(End::Link(error)) => debug!(peer = %peer.address, %error, "session ended"),
         Err(End::Goodbye(code, detail)) => {
             debug!(peer = %peer.address, ?code, detail, "session ended");
-            // Whoever does not take it has it coming.
-            if link.mouth.say(&Say::Goodbye { code, detail }).is_ok() {
-                let _gone = timeout(LAST_WORDS, link.mouth.finish()).await;
+            if link.mouth.say(&Say::Goodbye { code, detail }).is_err() {
+                return;
+            }
+            let mut parted = pin!(link.part());
+            if is_crowded_out {
+                // Its place is another's already: what it says it says at once.
+                let _ = poll_fn(|context| Poll::Ready(parted.as_mut().poll(context))).await;
+            } else {
+                parted.await;
             }
         }
     }
@@ -508,5 +529,3 @@ const UNSENT_BYTES_MAX: usize = 256 << 10;
 const TOLD_AT_ONCE: usize = 16;
 /// A hello has a token of 1,024 bytes at most.
 const HELLO_BYTES_MAX: usize = 4 << 10;
-/// How long a goodbye may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);

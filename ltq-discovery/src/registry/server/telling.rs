@@ -18,7 +18,10 @@ pub(super) fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), 
     let mut say = |part: Part| mouth.say(&Say::Told { watch, part });
     match told {
         Told::Anew => say(Part::Anew)?,
-        Told::Gone(id) => say(Part::Gone(id.to_string()))?,
+        Told::Gone { id, withdrawn } => {
+            let withdrawn = withdrawn.map(|epoch| (epoch.started, epoch.instance));
+            say(Part::Gone { id: id.to_string(), withdrawn })?;
+        }
         Told::Complete => say(Part::Complete)?,
         Told::Node(node) => {
             let (plain, is_suspected) = (PlainNode::of(&node), node.is_suspected());
@@ -37,4 +40,23 @@ pub(super) fn say_told(mouth: &mut Mouth, watch: u32, told: Told) -> Result<(), 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Epoch, NodeId};
+
+    #[test]
+    fn who_is_not_taken_in_knows_whether_another_run_is_there() {
+        let node: NodeId = "n".parse().unwrap();
+        let epoch = Epoch { started: 1, instance: 1 };
+        let known = Epoch { started: 2, instance: 1 };
+        let other = AnnounceError::Superseded { node: node.clone(), epoch, known };
+        let full = AnnounceError::TooMany { node, what: "nodes", count: 2, max: 1 };
+        for (error, is_other) in [(other, true), (full, false)] {
+            let Say::NotTaken { superseded, detail } = not_taken(&error) else { panic!() };
+            assert_eq!((superseded, detail), (is_other, error.to_string()));
+        }
+    }
 }

@@ -91,7 +91,7 @@ fn topics_that_come_and_go_in_a_loop_are_told_as_they_are_in_the_end() {
     assert!(told <= 4 * usize::try_from(WATCHERS).unwrap(), "{told}");
     registry.tick(at(1_000).plus(QUIET_MAX));
     let told = registry.tell_watcher(ALICE, 10);
-    assert_eq!(told, [Told::Gone("n".parse().unwrap())]);
+    assert_eq!(told, [gone("n", None)]);
 }
 
 /// By withdrawing, announcing itself anew and losing its connection it is no quicker.

@@ -89,6 +89,24 @@ async fn it_is_skipped_and_counted_only_where_somebody_said_so() {
     assert_eq!((counts.forwarded, skipped), (40, (1, 1, 0)));
 }
 
+/// A producer of one node knows how much that takes, and refuses what is more before it is sent.
+#[tokio::test]
+async fn one_that_is_refused_before_it_is_sent_is_skipped_too_and_what_is_behind_it_goes_on() {
+    let field = narrow().await;
+    publish(&field).await;
+    let client = field.client("b").clone();
+    let skip = |change: &mut field::Change| {
+        let topic = "orders".parse().unwrap();
+        change.destination = Destination::Node { client, topic, durability: None };
+        change.rules.refused = Refused::Skip;
+    };
+    let forwarding = field.forward("a", "b", "orders", skip).await;
+    field.until_acked("a", "orders", 41).await;
+    assert_eq!(bodies(&field.consume("b", "orders", 40).await), numbers(), "order is kept");
+    let counts = forwarding.end().await;
+    assert_eq!((counts.forwarded, counts.skipped_refused, counts.refusals), (40, 1, 1));
+}
+
 #[tokio::test]
 async fn it_comes_behind_what_was_under_way_with_it_and_before_everything_else() {
     let field = narrow().await;

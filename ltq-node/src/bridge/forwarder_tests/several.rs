@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ltq_core::BrokerSettings;
+
 use super::{
     field::{Field, bodies, settings, until, within},
     *,
@@ -122,6 +124,55 @@ async fn without_order_messages_go_to_the_node_that_has_least_to_do() {
     line.clear();
     field.until_acked("a", "orders", 150).await;
     assert_eq!(forwarding.end().await.forwarded, 150);
+}
+
+/// What failed comes before all that was not sent yet, and is not sent before it is known what became of the rest.
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_nothing_is_sent_before_the_last_answer_has_come() {
+    let field = Field::without_b().await;
+    field.start("b", BrokerSettings { message_bytes_max: 4 << 10, ..settings() }).await;
+    field.start("c", settings()).await;
+    let line = field.line();
+    let cluster = field.cluster(&line, &["b", "c"]).await;
+    let forwarding = field
+        .forward("a", "b", "orders", |change| {
+            change.destination = Destination::Cluster {
+                cluster,
+                topic: "orders".parse().unwrap(),
+                durability: None,
+                order: Order::Waiting,
+            };
+        })
+        .await;
+    // Which key goes where.
+    let producer = field.client("a").producer("orders").await.unwrap();
+    let keyed = |key: &str, body: Vec<u8>| Message::new(body).with_key(key.to_owned());
+    producer.send_batch((0..20).map(|n| keyed(&format!("k{n}"), vec![7]))).await.unwrap();
+    field.until_acked("a", "orders", 20).await;
+    let [b, c] = got(&field, 20).await;
+    let key = |of: &[Message]| {
+        let key = of.first().and_then(|message| message.key.clone()).expect("both have some");
+        String::from_utf8_lossy(&key).into_owned()
+    };
+    let (to_b, to_c) = (key(&b), key(&c));
+    let ends =
+        async || [field.topic("b", "orders").await.end.0, field.topic("c", "orders").await.end.0];
+    let [at_b, at_c] = ends().await;
+    line.mute_answers_of("c");
+    // The first one is refused, and of the second one nobody knows for now.
+    let messages = [keyed(&to_b, vec![7; 8 << 10]), keyed(&to_c, b"1".to_vec())];
+    producer.send_batch(&messages).await.unwrap();
+    let refusals = || forwarding.figures.route().counts().refusals;
+    until("the refusal", || refusals() == 1).await;
+    // What comes now waits, though the nodes that it would go to take it.
+    producer.send_batch([keyed(&to_b, b"2".to_vec()), keyed(&to_c, b"3".to_vec())]).await.unwrap();
+    until("they are taken", || forwarding.figures.unconfirmed() == 4).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((refusals(), ends().await), (1, [at_b, at_c + 1]), "nothing is sent");
+    line.clear();
+    until("it is tried again", || refusals() >= 3).await;
+    assert_eq!(ends().await, [at_b, at_c + 1], "and nothing but that");
+    assert_eq!(forwarding.stop().await, Ended::Stopped);
 }
 
 #[tokio::test]

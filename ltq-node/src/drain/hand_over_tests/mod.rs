@@ -2,6 +2,7 @@
 
 mod bounds;
 mod held_up;
+mod homes;
 mod nodes;
 mod order;
 mod what_goes;
@@ -29,8 +30,9 @@ use tokio::{
 };
 
 use super::{
-    going::{CHANNELS_MAX, PIECE_BYTES},
+    going::CHANNELS_MAX,
     hand_over::{HandOver, Known},
+    pieces::PIECE_BYTES,
 };
 use crate::{NodeBroker, line::Line, watched_store::WatchedStore};
 

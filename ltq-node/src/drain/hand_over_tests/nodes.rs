@@ -80,7 +80,8 @@ async fn a_full_node_is_left_for_the_next_and_nothing_is_twice() {
     let field = Field::new().await;
     let full = field.other_with("b", settings(), 200_000).await;
     let next = field.other("c").await;
-    let message = |number: u64| Message::new(number.to_string()).with_key(vec![0; 1_000]);
+    let key = |number: u64| format!("{number:01000}");
+    let message = |number: u64| Message::new(number.to_string()).with_key(key(number));
     let all: Vec<_> = (0..300).map(message).collect();
     let topics = ["t0", "t1", "t2", "t3", "t4", "t5"];
     for topic in topics {

@@ -32,29 +32,57 @@ async fn a_topic_is_there_as_it_is_here_before_its_first_message_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn consumers_go_on_here_and_each_message_is_seen_at_one_place() {
+async fn promise_5_consumers_finish_what_they_have_before_the_rest_goes_in_its_order() {
     let field = Field::new().await;
     let other = field.other("b").await;
     channel(&field.here, "orders", "a").await;
     publish(&field.here, "orders", &numbers(0..5_000)).await;
     let options = ltq_core::SubscribeOptions {
-        credit: ltq_core::Credit { messages: 10, bytes: 1 << 20 },
+        credit: ltq_core::Credit { messages: 50, bytes: 1 << 20 },
         ..Default::default()
     };
     let mut consumer = field.here.subscribe("orders", "a", options).await.unwrap();
-    let mut seen = Vec::new();
+    let mut seen = vec![consumer.receive().await.unwrap().unwrap()];
     let _going = field.hand_over(&["b"]);
+    // It takes its time for each, and longer for all of them than anybody who settles nothing has.
     while let Ok(received) = timeout(Duration::from_secs(2), consumer.receive()).await {
-        let received = received.unwrap().unwrap();
-        seen.push(received.message);
-        consumer.ack(received.tag).unwrap();
+        seen.push(received.unwrap().unwrap());
+        assert!(shown(&other, "orders").await.is_none(), "nothing overtakes what is here");
+        sleep(Duration::from_secs(1)).await;
+        consumer.ack(seen[seen.len() - 2].tag).unwrap();
     }
+    consumer.ack(seen.last().unwrap().tag).unwrap();
     field.until_empty().await;
-    assert!(seen.len() > 10, "{} here", seen.len());
-    seen.extend(take(&other, "orders", "a").await);
-    let number = |it: &Message| String::from_utf8_lossy(&it.body).parse::<u64>().unwrap();
-    seen.sort_by_key(number);
-    assert_eq!(seen, numbers(0..5_000));
+    let messages: Vec<_> = seen.iter().map(|it| it.message.clone()).collect();
+    let count = messages.len() as u64;
+    assert!((50..200).contains(&count), "{count} here");
+    assert_eq!(messages, numbers(0..count));
+    assert_eq!(take(&other, "orders", "a").await, numbers(count..5_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_settles_nothing_is_waited_for_ten_seconds() {
+    let field = Field::new().await;
+    let other = field.other("b").await;
+    channel(&field.here, "orders", "a").await;
+    publish(&field.here, "orders", &numbers(0..100)).await;
+    let options = ltq_core::SubscribeOptions {
+        credit: ltq_core::Credit { messages: 3, bytes: 1 << 20 },
+        ..Default::default()
+    };
+    let mut consumer = field.here.subscribe("orders", "a", options).await.unwrap();
+    consumer.receive().await.unwrap().unwrap();
+    let began = tokio::time::Instant::now();
+    let _going = field.hand_over(&["b"]);
+    until("the rest goes", async || shown(&other, "orders").await.is_some_and(|it| it.end.0 == 97))
+        .await;
+    assert!((10..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    drop(consumer);
+    field.until_empty().await;
+    let wanted = [numbers(3..100), numbers(0..3)].concat();
+    let mut taken = take(&other, "orders", "a").await;
+    taken.sort_by_key(|it| wanted.iter().position(|other| it == other));
+    assert_eq!(taken, wanted);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ async fn promise_10_a_node_that_asks_nobody_for_a_token_does_nothing_for_web_pag
             "host: evil.example\r\nauthorization: Bearer anything\r\n",
             "host: localhost.evil.example:7441\r\n",
             "host: 192.0.2.1:7441\r\n",
+            "host: localhost:7441\r\nhost: evil.example\r\n",
         ] {
             let answer = ask_for(&node, request, headers).await;
             assert_eq!(answer.refusal(), forbidden, "{request} {headers}");

@@ -133,11 +133,12 @@ impl Keeper {
     }
 
     pub(super) fn publish_candidates(&self, view: &View, now: Instant) {
+        let loads = self.members.loads();
         let candidates = self.candidates(view).map(|node| {
             let lane = self.lanes.get(node.id());
             let lane = lane.filter(|lane| lane.is_working());
             let lent = lane.map(|lane| lane.lent.clone());
-            Candidate { id: node.id().clone(), load: u64::from(node.load().0), lent }
+            Candidate { id: node.id().clone(), load: loads.of(node.id()), lent }
         });
         let candidates = candidates.collect();
         let mut router = self.shared.router.lock();

@@ -5,21 +5,7 @@ use crate::registry::{protocol::Topic, state::SessionId};
 
 /// One that is let in, as though it came from this address.
 async fn from(served: &Served, last: u8) -> Held {
-    let name = Address::new("in-process", format!("from-{}", served.server.0.name()));
-    let mut listener = served.network.listen(&name).await.unwrap();
-    let (near, far) = tokio::join!(served.network.connect(&name), listener.accept());
-    let (near, far) = (near.unwrap(), far.unwrap());
-    let origin = Origin::of_ip(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)));
-    let open = Open::one_more(Arc::clone(&served.server.0), origin).unwrap();
-    tokio::spawn(async move {
-        let stream = far.accept_stream().await.unwrap().unwrap();
-        session::run(&open, &far.peer().clone(), &*far, stream).await;
-    });
-    let stream = near.open_stream().await.unwrap();
-    let mut link = Held { link: Link::new(stream), _connection: near };
-    say(&mut link, &hello(Some("any"))).await;
-    assert!(matches!(hear(&mut link).await.unwrap(), Say::Welcome { .. }));
-    link
+    served.welcomed_from(&format!("tcp://192.0.2.{last}:1")).await
 }
 
 /// Asks for a watch; how it was refused, if it was.
@@ -243,4 +229,21 @@ async fn an_announcement_of_which_nothing_more_comes_is_ended_and_one_that_is_lo
     assert!(detail.contains("node stuck") && detail.contains("for 4 beats"), "{detail}");
     say(&mut long, &Ask::Announced).await;
     assert_eq!(hear(&mut long).await.unwrap(), Say::Taken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_tells_itself_anew_for_long_is_not_suspected_meanwhile() {
+    let served = serve(RegistryServerSettings::default()).await;
+    let mut link = served.welcomed("any").await;
+    begin(&mut link, "n", 64).await;
+    say(&mut link, &Ask::Announced).await;
+    assert_eq!(hear(&mut link).await.unwrap(), Say::Taken);
+    begin(&mut link, "n", 64).await;
+    for part in 1..10 {
+        sleep(Duration::from_secs(2)).await;
+        more(&mut link, 64 * part, 64).await;
+        sleep(Duration::from_millis(100)).await;
+        let counts = served.server.look(|registry| registry.counts());
+        assert_eq!((counts.nodes, counts.suspected), (1, 0), "after part {part}");
+    }
 }
