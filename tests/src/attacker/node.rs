@@ -288,6 +288,7 @@ publish_bytes_max = "1MiB"
 publish_bytes_total_max = "{PUBLISH_BYTES_TOTAL_MAX}"
 partial_bytes_total_max = "{PARTIAL_BYTES_TOTAL_MAX}"
 connections_per_address_max = {USER_CONNECTIONS_MAX}
+greeting_connections_per_address_max = {USER_CONNECTIONS_MAX}
 http_connections_max = {HTTP_CONNECTIONS_MAX}
 http_request_timeout = "2s"
 http_body_bytes_total_max = "{HTTP_BODY_BYTES_TOTAL_MAX}"
