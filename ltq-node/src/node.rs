@@ -194,6 +194,10 @@ impl Node {
                 connections_per_address_max: config.limits.http_connections_per_address_max,
                 request_timeout: config.limits.http_request_timeout.0,
                 body_bytes_total_max: config.limits.http_body_bytes_total_max.0,
+                body_bytes_per_address_max: config
+                    .limits
+                    .http_body_bytes_per_address_max
+                    .map(|it| it.0),
                 metrics_series_max: config.limits.metrics_series_max,
                 metrics_public: config.metrics_public,
                 exempt_addresses: config.limits.exempt_addresses.networks(),

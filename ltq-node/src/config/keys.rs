@@ -100,6 +100,7 @@ static EVERY_KEY: LazyLock<Table> = LazyLock::new(|| {
             delivery_bytes_per_address_max: some_limit,
             publish_bytes_per_connection_max: some_limit,
             publish_bytes_per_address_max: some_limit,
+            http_body_bytes_per_address_max: some_limit,
             ..Limits::default()
         },
         tokens: vec![TokenSettings {

@@ -138,6 +138,10 @@ pub struct Limits {
     pub http_request_timeout: Period,
     /// Bytes of HTTP request bodies held at one time. Default: 64 MiB.
     pub http_body_bytes_total_max: ByteSize,
+    /// The same for all requests of one address; those of this machine are not counted. Default: a quarter of
+    /// `http_body_bytes_total_max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_body_bytes_per_address_max: Option<ByteSize>,
     /// The most topics, and the most channels, whose own figures `GET /metrics` shows; the first
     /// ones by name are shown, and how many are not. Default: 2,000.
     pub metrics_series_max: usize,
@@ -197,6 +201,7 @@ impl Default for Limits {
             http_connections_per_address_max: None,
             http_request_timeout: Period(Duration::from_secs(30)),
             http_body_bytes_total_max: ByteSize(64 << 20),
+            http_body_bytes_per_address_max: None,
             metrics_series_max: 2_000,
         }
     }

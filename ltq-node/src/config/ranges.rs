@@ -108,6 +108,9 @@ pub(super) fn check_together(config: &Config) -> Result<(), ConfigError> {
     let least = config.limits.frame_bytes_max.max(config.limits.message_bytes_max);
     let bytes = config.limits.http_body_bytes_total_max;
     within("limits.http_body_bytes_total_max", bytes, least, BYTES_MAX)?;
+    if let Some(part) = config.limits.http_body_bytes_per_address_max {
+        within("limits.http_body_bytes_per_address_max", part, least, BYTES_MAX)?;
+    }
     frames_fit_the_journal(config)
 }
 

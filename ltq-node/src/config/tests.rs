@@ -141,6 +141,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.http_connections_per_address_max", "7", "7"),
     ("limits.http_request_timeout", "\"7s\"", "7s"),
     ("limits.http_body_bytes_total_max", "\"16MiB\"", "16MiB"),
+    ("limits.http_body_bytes_per_address_max", "\"8MiB\"", "8MiB"),
     ("limits.metrics_series_max", "7", "7"),
     ("delivery.timeout", "\"7s\"", "7s"),
     ("delivery.timeout_max", "\"7m\"", "7m"),
@@ -212,7 +213,7 @@ fn effects(config: &Config) -> String {
         config.log_level,
         (config.limits.http_connections_max, config.limits.http_connections_per_address_max),
         config.limits.http_request_timeout,
-        config.limits.http_body_bytes_total_max,
+        (config.limits.http_body_bytes_total_max, config.limits.http_body_bytes_per_address_max),
         config.limits.metrics_series_max,
         config.memory_store.bytes_max,
     );
@@ -409,6 +410,7 @@ fn a_value_out_of_range_is_named_with_the_nearest() {
         ("delivery.timeout", "\"16m\"", &["16m", "the nearest is 15m"]),
         ("delivery.credit_messages_max", "0", &["0", "the nearest is 1"]),
         ("limits.http_body_bytes_total_max", "\"1MiB\"", &["1MiB", "the nearest is 8MiB"]),
+        ("limits.http_body_bytes_per_address_max", "\"1MiB\"", &["1MiB", "the nearest is 8MiB"]),
         ("memory_store.bytes_max", "0", &["0B", "the nearest is 1MiB"]),
         (
             "file_store.journal_bytes_max",

@@ -62,6 +62,9 @@ async fn scrape(api: &Api) -> Response {
     figure(&mut text, name, help, api.places.gave_way());
     let help = "Bytes of HTTP request bodies that are held, of which there is a limit.";
     figure(&mut text, "ltq_http_body_bytes", help, api.bodies.held());
+    let name = "ltq_http_bodies_refused_by_address_total";
+    let help = "HTTP requests refused because the bodies of their address had its part.";
+    figure(&mut text, name, help, api.bodies.refused_by_address());
     answers(&mut text, &api.answers);
     process(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

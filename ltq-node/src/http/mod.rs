@@ -81,6 +81,9 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// Bytes of request bodies held at one time.
     pub body_bytes_total_max: u64,
+    /// How many of them are of one address other than this machine's. `None`: a quarter. At least the largest body
+    /// that is read, and of an IPv6 /48 four times as much, but three quarters at most.
+    pub body_bytes_per_address_max: Option<u64>,
     /// The most topics, and channels, with figures of their own in `/metrics`.
     pub metrics_series_max: usize,
     /// Whether `/metrics` is for everybody.
@@ -118,6 +121,9 @@ pub(crate) fn router(
     options: &HttpOptions,
     stopping: watch::Receiver<bool>,
 ) -> Router {
+    // A message in a body of its own, or as many as fit into a frame.
+    let settings = broker.settings();
+    let largest = settings.frame_bytes_max.max(settings.message_bytes_max).into();
     let api = Arc::new(Api {
         publishers: Publishers::new(broker.clone()),
         broker,
@@ -125,7 +131,7 @@ pub(crate) fn router(
         listening,
         lookup,
         places,
-        bodies: BodyBudget::new(options.body_bytes_total_max),
+        bodies: BodyBudget::new(options, largest),
         request_timeout: options.request_timeout,
         metrics_series_max: options.metrics_series_max,
         at_loopback: options.at_loopback,
@@ -289,8 +295,14 @@ impl Api {
         Instant::now() + self.request_timeout
     }
 
-    async fn read(&self, deadline: Instant, body: Body, max: u64) -> Result<HeldBody, ApiError> {
-        timeout_at(deadline, self.bodies.read(body, max)).await.unwrap_or_else(|_| {
+    async fn read(
+        &self,
+        deadline: Instant,
+        peer: &Peer,
+        body: Body,
+        max: u64,
+    ) -> Result<HeldBody, ApiError> {
+        timeout_at(deadline, self.bodies.read(peer, body, max)).await.unwrap_or_else(|_| {
             let within = self.request_timeout;
             let detail = format!("the body did not arrive within {within:?}");
             Err(ApiError::refused(RefusalCode::PeerTimeout, detail))

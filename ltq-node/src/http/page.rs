@@ -89,6 +89,7 @@ pub(crate) fn serve<S: Shown>(
         metrics_public: is_public,
         // No request has a body, and there are no series by topic.
         body_bytes_total_max: 0,
+        body_bytes_per_address_max: None,
         metrics_series_max: 0,
         exempt_addresses,
         at_loopback: listener.local().ip().is_loopback(),
@@ -210,6 +211,7 @@ mod tests {
             request_timeout: Duration::from_secs(1),
             metrics_public: true,
             body_bytes_total_max: 0,
+            body_bytes_per_address_max: None,
             metrics_series_max: 0,
             exempt_addresses: Networks::default(),
             at_loopback: true,

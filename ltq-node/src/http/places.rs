@@ -156,6 +156,7 @@ mod tests {
             connections_per_address_max: of_one,
             request_timeout: Duration::from_secs(1),
             body_bytes_total_max: 0,
+            body_bytes_per_address_max: None,
             metrics_series_max: 0,
             metrics_public: true,
             at_loopback: true,

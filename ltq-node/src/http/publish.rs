@@ -46,7 +46,7 @@ pub(super) async fn publish_one(
     let topic = topic_name(&query.topic)?;
     api.broker.permit(&grant, Action::Publish, Some(&topic))?;
     let max = api.broker.settings().message_bytes_max;
-    let body = api.read(deadline, body, max.into()).await?;
+    let body = api.read(deadline, &peer, body, max.into()).await?;
     let mut message = Message::new(body.bytes.clone());
     message.key = query.key.map(Bytes::from);
     let records = Records::encode([&message]);
@@ -95,7 +95,7 @@ pub(super) async fn publish_many(
     let topic = topic_name(&query.topic)?;
     api.broker.permit(&grant, Action::Publish, Some(&topic))?;
     let settings = api.broker.settings();
-    let body = api.read(deadline, body, settings.frame_bytes_max.into()).await?;
+    let body = api.read(deadline, &peer, body, settings.frame_bytes_max.into()).await?;
     let records_max = settings.publish_bytes_max;
     let records = if query.binary {
         from_binary(&body.bytes, records_max)?
