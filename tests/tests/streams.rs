@@ -254,6 +254,33 @@ async fn unknown_and_opening_streams_max_bound_streams_without_a_hello() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn promise_10_a_connection_that_is_welcomed_after_many_failures_is_served_on() {
+    let settings = BrokerSettings { unknown_streams_max: 2, ..Served::settings() };
+    let setup = Setup::new(settings).await;
+    let streams = setup.connection(true).await;
+    let add = async || {
+        let (peer, far) = link().await;
+        streams.send(far).await.unwrap_or_else(|_| panic!("taken"));
+        peer
+    };
+    let mut late = add().await;
+    // As many as end a connection that nobody is welcomed on.
+    for _ in 0..4 {
+        let mut failing = add().await;
+        let _ = failing.send_bytes(&[0, 0, 0, 0]).await;
+        assert!(matches!(failing.any().await, Some(Frame::Goodbye { .. })));
+    }
+    // The clock moves when all of them have ended.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut more = add().await;
+    assert!(!is_greeted(&mut more).await, "nobody is welcomed yet");
+    assert!(is_greeted(&mut late).await);
+    assert!(matches!(more.any().await, Some(Frame::Welcome(_))), "it was only to wait");
+    assert!(is_greeted(&mut add().await).await);
+    assert_eq!(setup.broker.counters().connections_given_up, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_whose_first_hello_is_late_but_in_time_goes_on() {
     let setup = Setup::new(Served::settings()).await;
     let streams = setup.connection(true).await;

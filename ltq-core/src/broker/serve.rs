@@ -108,7 +108,22 @@ async fn serve_streams(shared: &Arc<Shared>, entry: Arc<Entry>, connection: Box<
     let mut closing = pin!(shared.closing());
     let mut unknown = pin!(sleep(hello_timeout));
     let mut gives_way = pin!(entry.gives_way());
-    while !strangers.are_hopeless() {
+    loop {
+        if strangers.are_hopeless() {
+            // Those that are there have a time of their own, and may be welcomed still: then it is worth more.
+            tokio::select! {
+                biased;
+                () = &mut closing => break,
+                () = &mut gives_way => break,
+                () = strangers.known() => {}
+                () = async { while sessions.join_next().await.is_some() {} } => {
+                    if strangers.are_hopeless() {
+                        shared.counters.connections_given_up.fetch_add(1, Ordering::Relaxed);
+                        break;
+                    }
+                }
+            }
+        }
         if sessions.len() >= shared.settings.streams_max {
             shared.holds.count(Hold::Streams);
         }
@@ -150,9 +165,6 @@ async fn serve_streams(shared: &Arc<Shared>, entry: Arc<Entry>, connection: Box<
             let ended = session::run(shared.clone(), peer, stream, together, entry, stranger).await;
             report(&shared, &*connection, ended);
         }));
-    }
-    if strangers.are_hopeless() {
-        shared.counters.connections_given_up.fetch_add(1, Ordering::Relaxed);
     }
     while sessions.join_next().await.is_some() {}
     shared.left(&together);
