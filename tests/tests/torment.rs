@@ -14,13 +14,19 @@ use ltq_tests::{
 };
 
 /// `None` where it is skipped.
-async fn torment(setting: Setting, seed: u64, seconds: u64) -> Option<Account> {
+async fn torment(
+    setting: Setting,
+    seed: u64,
+    seconds: u64,
+    forgotten_after: u32,
+) -> Option<Account> {
     let plan = Plan {
         setting,
         over: None,
         seed,
         lasts: Duration::from_secs(seconds),
         fault_max: Duration::from_secs(3),
+        forgotten_after,
         worker: env!("CARGO_BIN_EXE_ltq-cluster-torment").into(),
         rate: 25,
         tells: true,
@@ -54,16 +60,21 @@ async fn promises_1_2_5_6_and_14_hold_for_a_cluster_and_a_mesh_in_trouble() {
         skipped(require::DISKS, "a device that refuses writes", &why);
     }
     let (mut used, mut runs) = (BTreeMap::<String, u64>::new(), 0);
-    for seed in 1..=3 {
-        let Some(account) = torment(Setting::Cluster, seed, 30).await else { continue };
+    let mut forgotten = 0;
+    // Nodes are only suspected, or forgotten after 1.5 s.
+    for (seed, forgotten_after) in [(1, 30), (2, 5), (3, 5)] {
+        let account = torment(Setting::Cluster, seed, 30, forgotten_after).await;
+        let Some(account) = account else { continue };
+        forgotten += account.forgotten;
         runs += 1;
         for (way, count) in account.ways() {
             *used.entry(way.clone()).or_default() += count;
         }
     }
     if runs > 0 {
+        assert!(forgotten > 0, "no node was forgotten");
         let unused: BTreeSet<_> = torment::ways().filter(|way| !used.contains_key(way)).collect();
         assert!(unused.is_empty(), "no message went {unused:?}, only {used:?}");
     }
-    torment(Setting::Mesh, 1, 25).await;
+    torment(Setting::Mesh, 1, 25, 30).await;
 }

@@ -131,6 +131,8 @@ pub struct RegistryFigures {
     pub changes: u64,
     /// Beats of nodes.
     pub heartbeats: u64,
+    /// Nodes that were forgotten, as nothing was heard of them for too long.
+    pub forgotten: u64,
     /// Nodes that watchers were told of, each time counted.
     pub told: u64,
     /// Nodes that watchers were not told of, as they fit no frame, each time counted. What is announced is
@@ -146,6 +148,7 @@ struct Counts {
     not_taken: AtomicU64,
     changes: AtomicU64,
     heartbeats: AtomicU64,
+    forgotten: AtomicU64,
     told: AtomicU64,
     untold: AtomicU64,
 }
@@ -204,10 +207,12 @@ impl RegistryServer {
     pub async fn run(&self) {
         let mut stopping = self.0.stopping.subscribe();
         loop {
-            let next = self.0.change(|registry, now| {
-                registry.tick(now);
-                registry.next_timeout()
-            });
+            let (forgotten, next) =
+                self.0.change(|registry, now| (registry.tick(now), registry.next_timeout()));
+            for node in forgotten {
+                count(&self.0.counts.forgotten);
+                warn!(%node, "forgotten: nothing was heard of it for too long");
+            }
             let due = async {
                 match next {
                     Some(at) => sleep_until(self.0.started + Duration::from_micros(at.0)).await,
@@ -266,8 +271,17 @@ impl RegistryServer {
     /// What it has done since it was made.
     #[must_use]
     pub fn figures(&self) -> RegistryFigures {
-        let Counts { denied, flooding, announced, not_taken, changes, heartbeats, told, untold } =
-            &self.0.counts;
+        let Counts {
+            denied,
+            flooding,
+            announced,
+            not_taken,
+            changes,
+            heartbeats,
+            forgotten,
+            told,
+            untold,
+        } = &self.0.counts;
         let now = |count: &AtomicU64| count.load(Ordering::Relaxed);
         RegistryFigures {
             entrance: self.0.entrance.figures(),
@@ -277,6 +291,7 @@ impl RegistryServer {
             not_taken: now(not_taken),
             changes: now(changes),
             heartbeats: now(heartbeats),
+            forgotten: now(forgotten),
             told: now(told),
             untold: now(untold),
         }

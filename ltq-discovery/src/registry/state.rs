@@ -307,15 +307,19 @@ impl Registry {
         self.suspect(now, &id);
     }
 
-    /// What is due by now happens.
-    pub fn tick(&mut self, now: Monotonic) {
+    /// What is due by now happens. Returns who is forgotten by that, which its operator wants to know.
+    pub fn tick(&mut self, now: Monotonic) -> Vec<NodeId> {
         self.gone.clear();
+        let mut forgotten = Vec::new();
         while let Some((at, id)) = self.deadlines.first().cloned() {
             if at > now {
                 break;
             }
             match self.nodes.get(&id).is_some_and(|entry| entry.node.is_suspected()) {
-                true => self.remove(now, &id),
+                true => {
+                    self.remove(now, &id);
+                    forgotten.push(id);
+                }
                 false => self.suspect(now, &id),
             }
         }
@@ -323,6 +327,7 @@ impl Registry {
             self.tell_now(now, &id, &whom);
         }
         self.tell_loads(now);
+        forgotten
     }
 
     /// Puts all deadlines off if one was passed by more than a heartbeat, and says by how much: nobody

@@ -208,7 +208,7 @@ fn who_misses_beats_is_suspected_then_forgotten_and_welcome_again() {
     assert_eq!(registry.next_timeout(), Some(at(12_500)));
     registry.tick(at(12_499));
     assert!(registry.take_ready().is_empty());
-    registry.tick(at(12_500));
+    assert!(registry.tick(at(12_500)).is_empty(), "it is only suspected");
     assert_eq!(registry.take_ready(), [ALICE].into());
     keeper.drain(&mut registry, ALICE);
     assert!(keeper.nodes.values().all(NodeInfo::is_suspected));
@@ -217,7 +217,7 @@ fn who_misses_beats_is_suspected_then_forgotten_and_welcome_again() {
     assert!(!keeper.nodes.values().any(NodeInfo::is_suspected));
     registry.tick(at(15_500));
     assert_eq!(registry.next_timeout(), Some(at(13_000).plus(30 * BEAT + BEAT / 2)));
-    registry.tick(at(43_500));
+    assert_eq!(registry.tick(at(43_500)), ["n1".parse().unwrap()]);
     keeper.drain(&mut registry, ALICE);
     assert!(keeper.nodes.is_empty() && registry.nodes().next().is_none());
     assert_eq!(registry.heartbeat(at(43_501), SessionId(1), Load(0)), Err(NotAnnounced));

@@ -160,6 +160,11 @@ impl Shown for Looked {
             ),
             ("ltq_registry_heartbeats_total", "Beats of nodes.", figures.heartbeats),
             (
+                "ltq_registry_forgotten_total",
+                "Nodes that were forgotten, as nothing was heard of them for too long.",
+                figures.forgotten,
+            ),
+            (
                 "ltq_registry_told_total",
                 "Nodes that watchers were told of, each time counted.",
                 figures.told,

@@ -26,6 +26,9 @@ mod command {
         /// How long one fault lasts at most, in milliseconds.
         #[arg(long, default_value_t = 6_000)]
         fault_ms: u64,
+        /// After how many missed beats of 300 ms registries forget a node.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..))]
+        forgotten_after: u32,
         /// How many publishes a second each of two clients tries of each of nine modes, or each program of a
         /// mesh to each other one.
         #[arg(long, default_value_t = 50)]
@@ -96,6 +99,7 @@ mod command {
                 seed,
                 fault_max: Duration::from_millis(arguments.fault_ms),
                 lasts: Duration::from_secs(arguments.seconds),
+                forgotten_after: arguments.forgotten_after,
                 worker: std::env::current_exe()?,
                 rate: arguments.rate,
                 tells: true,

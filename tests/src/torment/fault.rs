@@ -24,6 +24,11 @@ pub(super) enum Fault {
     Paused(usize),
     /// A node is drained, or a bridge stopped in order, and started again at the end.
     Drained(usize),
+    /// A node is drained, killed before it has ended, and started again at the end.
+    DrainedAndKilled(usize),
+    /// A node is drained while a registry does not hear it, so that only others are told that it goes; at the end it
+    /// is heard again, and started again.
+    DrainedUnheard { node: usize, registry: usize },
     /// All registries are killed, and started again at the end.
     NoRegistry,
     /// Its wall clock steps by so many seconds from what is right; at the end it steps back, or stays so until
@@ -48,6 +53,8 @@ enum Kind {
     Paused,
     PausedOf(Role),
     Drained(Role),
+    DrainedAndKilled,
+    DrainedUnheard,
     NoRegistry,
     Clock(Role),
     Full(Role),
@@ -95,7 +102,12 @@ impl Deck {
             match role {
                 Role::Registry => all.push(Kind::NoRegistry),
                 // What it is all about has its turn more often.
-                Role::Node => all.extend([Kind::Killed(role), Kind::Drained(role)]),
+                Role::Node => all.extend([
+                    Kind::Killed(role),
+                    Kind::Drained(role),
+                    Kind::DrainedAndKilled,
+                    Kind::DrainedUnheard,
+                ]),
                 Role::Client => {
                     all.extend([Kind::Killed(role), Kind::PausedOf(role), Kind::WrongTokens]);
                 }
@@ -161,6 +173,11 @@ impl Deck {
             Kind::Refusing => roles.with_disk().map_or(Fault::NoRegistry, Fault::Refusing),
             Kind::WrongTokens => Fault::WrongTokens(of(Role::Client, chance)),
             Kind::Drained(role) => Fault::Drained(of(role, chance)),
+            Kind::DrainedAndKilled => Fault::DrainedAndKilled(of(Role::Node, chance)),
+            Kind::DrainedUnheard => Fault::DrainedUnheard {
+                node: of(Role::Node, chance),
+                registry: of(Role::Registry, chance),
+            },
             Kind::NoRegistry => Fault::NoRegistry,
             Kind::Clock(role) => {
                 let seconds = chance.random_range(STEP_S.0..=STEP_S.1);
@@ -183,7 +200,9 @@ impl Fault {
             Self::Isolated(host) | Self::Slow(host) | Self::Clock { host, .. } => vec![host],
             Self::Killed(host) | Self::Paused(host) | Self::Drained(host) => vec![host],
             Self::Full(host) | Self::Refusing(host) | Self::WrongTokens(host) => vec![host],
+            Self::DrainedAndKilled(host) => vec![host],
             Self::OneWay(one, other) | Self::Apart(one, other) => vec![one, other],
+            Self::DrainedUnheard { node, registry } => vec![node, registry],
             Self::NoRegistry => roles.hosts(Role::Registry).collect(),
         }
     }
@@ -201,6 +220,8 @@ impl Fault {
             Self::Full(_) => "destination full",
             Self::Refusing(_) => "node's writes refused",
             Self::WrongTokens(_) => "wrong tokens",
+            Self::DrainedAndKilled(_) => "node killed in its drain",
+            Self::DrainedUnheard { .. } => "node drained unheard by a registry",
             Self::NoRegistry => "no registry",
             Self::Killed(host) => match roles.of(host) {
                 Role::Registry => "registry killed",
@@ -237,6 +258,12 @@ impl Fault {
             Self::Killed(host) => field.kill(host).await?,
             Self::Paused(host) => field.pause(host, true)?,
             Self::Drained(host) => field.drain(host).await?,
+            Self::DrainedAndKilled(host) => field.drain_and_kill(host).await?,
+            Self::DrainedUnheard { node, registry } => {
+                field.way(node, registry, Shape::default().down());
+                field.way(registry, node, Shape::default().down());
+                field.drain(node).await?;
+            }
             Self::NoRegistry => {
                 for host in field.roles().hosts(Role::Registry) {
                     field.kill(host).await?;
@@ -258,7 +285,14 @@ impl Fault {
                 field.way(one, other, Shape::default());
                 field.way(other, one, Shape::default());
             }
-            Self::Killed(host) | Self::Drained(host) => field.start(host).await?,
+            Self::Killed(host) | Self::Drained(host) | Self::DrainedAndKilled(host) => {
+                field.start(host).await?;
+            }
+            Self::DrainedUnheard { node, registry } => {
+                field.way(node, registry, Shape::default());
+                field.way(registry, node, Shape::default());
+                field.start(node).await?;
+            }
             Self::Paused(host) => field.pause(host, false)?,
             Self::NoRegistry => {
                 for host in field.roles().hosts(Role::Registry) {
@@ -286,6 +320,16 @@ impl Fault {
             Self::Killed(host) => format!("{} is killed", name(host)),
             Self::Paused(host) => format!("{} stands still", name(host)),
             Self::Drained(host) => format!("{} is stopped in order", name(host)),
+            Self::DrainedAndKilled(host) => {
+                format!("{} is stopped, and killed before it has ended", name(host))
+            }
+            Self::DrainedUnheard { node, registry } => {
+                format!(
+                    "{} is stopped in order, of which {} hears nothing",
+                    name(node),
+                    name(registry)
+                )
+            }
             Self::NoRegistry => "all registries are killed".to_owned(),
             Self::Full(host) => format!("the device of {} is full", name(host)),
             Self::Refusing(host) => format!("the device of {} refuses writes", name(host)),
@@ -309,7 +353,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_turn_and_steps_of_clocks_only_where_they_can_be() {
-        for (roles, kinds) in [(Roles::CLUSTER, 23), (Roles::MESH, 7)] {
+        for (roles, kinds) in [(Roles::CLUSTER, 25), (Roles::MESH, 7)] {
             for has_clocks in [true, false] {
                 let mut chance = SmallRng::seed_from_u64(7);
                 let can =

@@ -80,7 +80,7 @@ impl Field {
         let certificate = certificate.map_err(TormentError::io("making a certificate"))?;
         for (name, text) in [
             ("ltq.toml", CONFIG),
-            ("registry.toml", REGISTRY_CONFIG),
+            ("registry.toml", &registry_config(plan.forgotten_after)),
             ("certificate.pem", &certificate.certificate),
             ("key.pem", &certificate.key),
         ] {
@@ -186,7 +186,7 @@ impl Field {
         self.folder.path().join(format!("{}.journal", self.roles.name(host)))
     }
 
-    fn log(&self, host: usize) -> PathBuf {
+    pub(super) fn log(&self, host: usize) -> PathBuf {
         self.folder.path().join(format!("{}.log", self.roles.name(host)))
     }
 
@@ -340,6 +340,16 @@ impl Field {
             Some(running) => running.terminate().await.map_err(TormentError::io(doing)),
             None => Ok(()),
         }
+    }
+
+    /// SIGTERM, and SIGKILL when it has begun to drain.
+    pub(super) async fn drain_and_kill(&mut self, host: usize) -> Result<(), TormentError> {
+        let doing = format!("stopping {}", self.roles.name(host));
+        if let Some(running) = &self.hosts[host].running {
+            running.ask_to_end().map_err(TormentError::io(doing))?;
+        }
+        tokio::time::sleep(DRAINED_FOR).await;
+        self.kill(host).await
     }
 
     /// Takes all room from the device of a node, or gives it back.
@@ -550,10 +560,17 @@ async fn output(mut command: process::Command, within: Duration) -> io::Result<V
 /// tries wrong tokens waits for seconds.
 const CONFIG: &str = "[limits]\nheartbeat = \"500ms\"\nlockout_max = \"2s\"\n[drain]\non_signal = true\ntimeout = \"2s\"\n\
                       [delivery]\ntimeout = \"5s\"\n";
-/// Whoever is suspected is forgotten within seconds. Sessions that end are logged.
-const REGISTRY_CONFIG: &str =
-    "allow_unauthenticated = true\nheartbeat = \"300ms\"\nlog_level = \"debug\"\n";
+/// Sessions that end are logged.
+fn registry_config(forgotten_after: u32) -> String {
+    format!(
+        "allow_unauthenticated = true\nheartbeat = \"300ms\"\nforgotten_after = {forgotten_after}\n\
+         log_level = \"debug\"\n"
+    )
+}
+
 /// How the kernel says that a device failed, or that a file system takes nothing any more for that.
 const WRITE_ERRORS: [&str; 2] = ["Input/output error", "Read-only file system"];
+/// How long a node drains that is killed then: less than it may take.
+const DRAINED_FOR: Duration = Duration::from_millis(300);
 /// What topics are called of which nothing is asked but the time.
 pub(super) const PROBE: &str = "clock-";

@@ -49,6 +49,8 @@ pub struct Plan {
     pub lasts: Duration,
     /// How long one fault lasts at most; peace between two of them lasts half of that at most.
     pub fault_max: Duration,
+    /// After how many missed beats of 300 ms registries forget a node; at least 3.
+    pub forgotten_after: u32,
     /// The program that is started as `PROGRAM worker ...` on the clients' hosts.
     pub worker: PathBuf,
     /// How many publishes a second each client tries of each mode, or each program to each other one.
@@ -169,6 +171,7 @@ async fn torment(plan: &Plan, field: &mut Field) -> Result<Account, TormentError
         sleep(draw(&mut chance, PEACE_MIN, plan.fault_max / 2)).await;
     }
     field.mend().await?;
+    field.confirms_again(now()?).await?;
     let mut account = field.settle().await?;
     account.faults = counts;
     account.ends = field.ends().clone();

@@ -39,8 +39,16 @@ impl Running {
 
     /// SIGSTOP, or SIGCONT.
     pub(super) fn pause(&self, paused: bool) -> io::Result<()> {
+        self.signal(if paused { Signal::STOP } else { Signal::CONT })
+    }
+
+    /// SIGTERM; nobody waits for the end.
+    pub(super) fn ask_to_end(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        let signal = if paused { Signal::STOP } else { Signal::CONT };
         Ok(kill_process(pid.ok_or_else(|| io::Error::other("it has ended"))?, signal)?)
     }
 

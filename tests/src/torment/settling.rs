@@ -15,6 +15,7 @@ use super::{
     field::Field,
     role::{Role, Roles},
     running::Running,
+    worker,
 };
 
 impl Field {
@@ -50,6 +51,11 @@ impl Field {
         reading.go_on()?;
         let mut account = reading.account;
         account.is_bridged = is_bridged;
+        for host in self.roles().hosts(Role::Registry) {
+            let doing = format!("reading the log of {}", self.roles().name(host));
+            let log = std::fs::read_to_string(self.log(host)).map_err(TormentError::io(doing))?;
+            account.forgotten += log.lines().filter(|line| line.contains("forgotten: ")).count();
+        }
         for host in 0..self.roles().count() {
             let doing = format!("ending {}", self.roles().name(host));
             if matches!(self.hosts[host].running, Some(Running::Worker(_)))
@@ -59,6 +65,31 @@ impl Field {
             }
         }
         Ok(account)
+    }
+
+    /// Waits until something that was published since is confirmed in every topic: whatever there was, each mode goes
+    /// on by itself when all is well.
+    pub(super) async fn confirms_again(&self, since: u64) -> Result<(), TormentError> {
+        let clients = self.roles().hosts(Role::Client);
+        let names: Vec<_> = clients.clone().map(|host| self.roles().name(host)).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let wanted = worker::topics(names.iter().map(String::as_str));
+        let mut reading = Reading::of(clients.map(|host| self.journal(host)));
+        let goes_on = timeout(CONFIRMS_WITHIN, async {
+            loop {
+                reading.go_on()?;
+                if reading.account.silent(&wanted, since).next().is_none() {
+                    return Ok(());
+                }
+                sleep(LOOK_PAUSE).await;
+            }
+        });
+        match goes_on.await {
+            Ok(result) => result,
+            Err(_) => Err(reading.account.silent_since(&wanted, since).into()),
+        }
     }
 
     async fn ask_workers(&mut self, word: &str) -> Result<(), TormentError> {
@@ -137,6 +168,9 @@ fn read_lines(path: &PathBuf, from: u64) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
+/// How long it may take until each mode goes on when all is well again. Devices that were full, and those who were locked
+/// out, are tried again only after seconds.
+const CONFIRMS_WITHIN: Duration = Duration::from_secs(30);
 /// How long everything may take for consumers to have it when all is well again, and a tenth of how long there was
 /// trouble.
 const SETTLE_MAX: Duration = Duration::from_secs(90);

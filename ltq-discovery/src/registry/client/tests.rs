@@ -273,7 +273,7 @@ async fn a_full_registry_forgets_no_node_for_what_it_cannot_take_in() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_killed_is_suspected_within_three_beats_and_forgotten_later() {
     let network = InProcess::new();
-    let _registry = Served::start(&network, "r").await;
+    let registry = Served::start(&network, "r").await;
     let registries = registries(&network, &["r"]);
     let n1 = announced(&registries, node("n1", &["orders"])).await;
     let mut watch = registries.watch(&Interest::Everything).await.unwrap();
@@ -282,8 +282,10 @@ async fn a_node_that_is_killed_is_suspected_within_three_beats_and_forgotten_lat
     drop(n1);
     until(&mut watch, |nodes| nodes.iter().all(NodeInfo::is_suspected)).await;
     assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
+    assert_eq!(registry.server.figures().forgotten, 0);
     until(&mut watch, NodeSet::is_empty).await;
     assert!(killed.elapsed() > Duration::from_secs(25), "{:?}", killed.elapsed());
+    assert_eq!(registry.server.figures().forgotten, 1);
 }
 
 #[tokio::test(start_paused = true)]

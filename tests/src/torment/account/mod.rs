@@ -23,6 +23,8 @@ use super::{field::Ends, worker};
 pub struct Account {
     /// What went wrong on purpose, and how often.
     pub faults: BTreeMap<&'static str, u32>,
+    /// How often a registry forgot a node.
+    pub forgotten: usize,
     /// Whether a bridge brings everything elsewhere.
     pub is_bridged: bool,
     /// By topic and body.
@@ -229,6 +231,30 @@ impl Account {
             it.taken == 0 && !self.may_be_lost(topic, it)
         };
         self.messages.iter().filter(is_missing).count()
+    }
+
+    /// Of these topics, those of which nothing is confirmed that was published since.
+    pub(super) fn silent<'a>(
+        &self,
+        topics: &'a BTreeSet<String>,
+        since: u64,
+    ) -> impl Iterator<Item = &'a String> {
+        let messages = self.messages.iter();
+        let confirmed: BTreeSet<_> = messages
+            .filter(|(_, it)| it.is_confirmed() && it.published >= since)
+            .map(|((topic, _), _)| topic.clone())
+            .collect();
+        topics.iter().filter(move |topic| !confirmed.contains(*topic))
+    }
+
+    /// That there are such topics.
+    pub(super) fn silent_since(&self, topics: &BTreeSet<String>, since: u64) -> Unsound {
+        let silent: Vec<_> = self.silent(topics, since).map(String::as_str).collect();
+        Unsound {
+            count: 0,
+            what: "were confirmed in some topics since all was well again",
+            example: format!("those are {}", silent.join(", ")),
+        }
     }
 
     /// Faults that there were.

@@ -12,6 +12,7 @@ impl fmt::Display for Account {
         let kinds: Vec<_> =
             self.faults.iter().map(|(what, count)| format!("{what} {count}")).collect();
         writeln!(f, "{} faults: {}", self.faults(), kinds.join(", "))?;
+        writeln!(f, "registries forgot nodes {} times", self.forgotten)?;
         let mut nodes = BTreeMap::<&str, u64>::new();
         for (node, _) in self.messages.values().filter_map(|it| it.receipt.as_ref()) {
             *nodes.entry(node).or_default() += 1;
