@@ -64,6 +64,12 @@ impl Failures {
         self.ignored.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn count_failed(&self, peer: SocketAddr, error: &impl Failed) {
+        let why = if error.is_refusal() { &self.refused } else { &self.lost };
+        why.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%peer, %error, "a handshake failed");
+    }
+
     pub(crate) fn now(&self) -> HandshakeFailures {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         HandshakeFailures {
@@ -121,6 +127,8 @@ pub(crate) struct Bounds {
     pub(crate) share: Option<usize>,
     pub(crate) patience: Duration,
     pub(crate) per_second: u32,
+    /// Of so many addresses is remembered how many handshakes they began, and of so many sites.
+    pub(crate) known: usize,
     pub(crate) exempt: Networks,
 }
 
@@ -139,10 +147,10 @@ impl UnderWay {
 
 impl<T: Send + 'static> Handshakes<T> {
     pub(crate) fn new(bounds: Bounds, failures: Arc<Failures>) -> Self {
-        let Bounds { max, share, patience, per_second, exempt } = bounds;
+        let Bounds { max, share, patience, per_second, known, exempt } = bounds;
         let (tasks, under_way, max) = (JoinSet::new(), VecDeque::new(), max.max(1));
         let share = share.map_or_else(|| max.div_ceil(4), |share| share.max(1));
-        let arrivals = Arrivals::new(per_second.max(1), ADDRESSES_KNOWN_MAX, exempt);
+        let arrivals = Arrivals::new(per_second.max(1), known.max(1), exempt);
         Self { tasks, under_way, max, share, arrivals, patience, failures }
     }
 
@@ -229,11 +237,7 @@ impl<T: Send + 'static> Handshakes<T> {
         let task = self.tasks.spawn(async move {
             match timeout(patience, handshake).await {
                 Ok(Ok(done)) => return Some(done),
-                Ok(Err(error)) => {
-                    let why = if error.is_refusal() { &failures.refused } else { &failures.lost };
-                    why.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(%peer, %error, "a handshake failed");
-                }
+                Ok(Err(error)) => failures.count_failed(peer, &error),
                 Err(_) => {
                     failures.timed_out.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(%peer, ?patience, "a handshake took too long");
@@ -257,8 +261,6 @@ impl<T: Send + 'static> Handshakes<T> {
 /// What a handshake has before it may have to give way: three times the way around the earth and
 /// back.
 const GRACE: Duration = Duration::from_secs(1);
-/// Of so many addresses is remembered how many handshakes they began, and of so many sites.
-const ADDRESSES_KNOWN_MAX: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
@@ -279,7 +281,14 @@ mod tests {
     }
 
     fn bounds(max: usize, patience: Duration) -> Bounds {
-        Bounds { max, share: None, patience, per_second: 200, exempt: Networks::default() }
+        Bounds {
+            max,
+            share: None,
+            patience,
+            per_second: 200,
+            known: 64,
+            exempt: Networks::default(),
+        }
     }
 
     fn peer() -> SocketAddr {

@@ -267,6 +267,7 @@ impl Accepting {
             share: options.handshakes_per_address_max,
             patience: options.handshake_timeout,
             per_second: options.handshakes_per_second_max,
+            known: options.addresses_known_max,
             exempt: options.exempt_addresses.clone(),
         };
         let handshakes = Handshakes::new(bounds, Arc::clone(&quic.failures));
@@ -316,7 +317,8 @@ impl Accepting {
                 let accepted = Some(Accepted { promise: Mutex::new(Some(promise)), places });
                 Ok::<_, ConnectionError>(Multiplexed { connection, peer, accepted })
             }),
-            Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
+            // The first packet is enough for that, where nothing in it is what we speak.
+            Err(error) => self.failures.count_failed(peer, &error),
         }
     }
 }

@@ -77,6 +77,9 @@ pub struct TlsOptions {
     /// How many handshakes begin in a second from one address, this machine's own aside; ten times as many may at once.
     /// One more is closed at once. At least 1; default 200.
     pub handshakes_per_second_max: u32,
+    /// Of how many addresses, and of how many sites, a listener remembers how many handshakes they began of late; at
+    /// least 1. Default 4,096.
+    pub addresses_known_max: usize,
     /// Addresses that no limit by address counts, such as those of a proxy. Default: none.
     pub exempt_addresses: Networks,
 }
@@ -89,6 +92,7 @@ impl Default for TlsOptions {
             handshakes_max: 256,
             handshakes_per_address_max: None,
             handshakes_per_second_max: 200,
+            addresses_known_max: 4_096,
             exempt_addresses: Networks::default(),
         }
     }
@@ -161,6 +165,7 @@ impl Transport for Tls {
             share: options.handshakes_per_address_max,
             patience: options.handshake_timeout,
             per_second: options.handshakes_per_second_max,
+            known: options.addresses_known_max,
             exempt: options.exempt_addresses.clone(),
         };
         let handshakes = Handshakes::new(bounds, self.failures.clone());

@@ -176,7 +176,9 @@ async fn a_registry_with_a_token_lets_in_who_has_it_and_shows_nothing_to_others(
         assert_eq!(registry.get(path, None).await.expect("an answer").0, 401, "{path}");
         assert_eq!(registry.get(path, Some("guess")).await.expect("an answer").0, 401, "{path}");
     }
-    assert_eq!(registry.get("/healthz", None).await.expect("an answer").0, 200);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(registry.get(path, None).await.expect("an answer").0, 200, "{path}");
+    }
     let with = |name: &str, token: &'static str| {
         let (data, name, at) = (folder.path().join(name), name.to_owned(), at.clone());
         async move {

@@ -80,3 +80,48 @@ impl Farewells {
 const PART_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is thrown away at a time.
 const READ_BYTES: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::{Address, Peer, Stream, TransportError};
+
+    /// Opens no stream that could be told anything.
+    struct Silent(Peer);
+
+    #[async_trait]
+    impl Connection for Silent {
+        fn multiplexed(&self) -> bool {
+            false
+        }
+        fn peer(&self) -> &Peer {
+            &self.0
+        }
+        async fn open_stream(&self) -> Result<Stream, TransportError> {
+            Err(TransportError::Closed)
+        }
+        async fn accept_stream(&self) -> Result<Option<Stream>, TransportError> {
+            pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn promise_10_64_are_told_so_at_a_time_and_more_are_closed_without_a_word() {
+        let farewells = Farewells::default();
+        let turn_away = || {
+            let peer = Peer { address: Address::new("t", "peer"), identity: None };
+            farewells.turn_away(Box::new(Silent(peer)), |_| {}, pending())
+        };
+        for _ in 0..64 {
+            assert!(turn_away());
+        }
+        assert!(!turn_away());
+        // Whoever does not listen has the time of a goodbye and no more.
+        tokio::time::sleep(PART_TIMEOUT * 2).await;
+        assert!(turn_away());
+    }
+}

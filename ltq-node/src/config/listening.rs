@@ -108,6 +108,7 @@ impl Config {
             handshakes_max: self.tls.handshakes_max,
             handshakes_per_address_max: self.tls.handshakes_per_address_max,
             handshakes_per_second_max: self.limits.connections_per_second_max,
+            addresses_known_max: self.limits.addresses_known_max,
             exempt_addresses: self.limits.exempt_addresses.networks(),
             ..ltq_transport::TlsOptions::default()
         }
@@ -143,6 +144,7 @@ impl Config {
             handshakes_max: self.tls.handshakes_max,
             handshakes_per_address_max: self.tls.handshakes_per_address_max,
             handshakes_per_second_max: self.limits.connections_per_second_max,
+            addresses_known_max: self.limits.addresses_known_max,
             exempt_addresses: self.limits.exempt_addresses.networks(),
         }
     }

@@ -283,6 +283,7 @@ impl Settings for RegistryConfig {
         let limits = Limits {
             streams_max: 1,
             connections_per_second_max: self.limits.connections_per_second_max,
+            addresses_known_max: self.limits.addresses_known_max,
             exempt_addresses: self.limits.exempt_addresses.clone(),
             ..Limits::default()
         };

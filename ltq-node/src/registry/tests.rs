@@ -168,10 +168,12 @@ fn every_setting_is_read_from_file_and_variable_and_reaches_what_it_is_for() {
 #[cfg(all(feature = "tls", feature = "quic"))]
 #[test]
 fn handshakes_go_by_the_rate_of_connections_and_exempt_the_same_addresses() {
-    let file = "[limits]\nconnections_per_second_max = 7\nexempt_addresses = [\"10.0.0.0/8\"]\n";
+    let file = "[limits]\nconnections_per_second_max = 7\naddresses_known_max = 9\n\
+                exempt_addresses = [\"10.0.0.0/8\"]\n";
     let config = load(Some(file), &[]).unwrap();
     let (tls, quic) = (config.as_node().tls_options(), config.as_node().quic_options());
     assert_eq!((tls.handshakes_per_second_max, quic.handshakes_per_second_max), (7, 7));
+    assert_eq!((tls.addresses_known_max, quic.addresses_known_max), (9, 9));
     for exempt in [&tls.exempt_addresses, &quic.exempt_addresses] {
         assert!(exempt.holds("10.1.2.3".parse().unwrap()));
     }

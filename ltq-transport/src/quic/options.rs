@@ -76,6 +76,9 @@ pub struct QuicOptions {
     /// From half of that on a
     /// client has to prove first that its address is its own, and one more is not answered, so that it tries again. At least 1; default 200.
     pub handshakes_per_second_max: u32,
+    /// Of how many addresses, and of how many sites, a listener remembers how many handshakes they began of late; at
+    /// least 1. Default 4,096.
+    pub addresses_known_max: usize,
     /// Addresses that no limit by address counts, such as those of a proxy. Default: none.
     pub exempt_addresses: Networks,
 }
@@ -99,6 +102,7 @@ impl Default for QuicOptions {
             handshakes_max: 256,
             handshakes_per_address_max: None,
             handshakes_per_second_max: 200,
+            addresses_known_max: 4_096,
             exempt_addresses: Networks::default(),
         }
     }

@@ -75,6 +75,27 @@ async fn tls_1_2_is_not_spoken() {
 }
 
 #[tokio::test]
+async fn promise_10_who_speaks_nothing_of_ours_over_quic_is_counted() {
+    let authority = Authority::new();
+    let server = Quic::default().serving(authority.server());
+    let mut listener = server.listen(&Kind::Quic.here()).await.unwrap();
+    let to = port_of(&listener.local_address());
+    let mut other = eager(&authority);
+    other.alpn_protocols = vec![b"h3".to_vec()];
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(other).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(crypto));
+    let endpoint =
+        quinn::Endpoint::client((HERE.parse::<std::net::IpAddr>().unwrap(), 0).into()).unwrap();
+    let connecting = endpoint.connect_with(config, to, HERE).unwrap();
+    tokio::select! {
+        accepted = listener.accept() => panic!("{} was let in", accepted.unwrap().peer().address),
+        refused = within(connecting) => drop(refused.unwrap_err()),
+    }
+    let refused = HandshakeFailures { refused: 1, ..Default::default() };
+    assert_eq!(server.handshake_failures(), refused);
+}
+
+#[tokio::test]
 async fn nothing_is_resumed_over_tls_and_there_is_no_early_data() {
     let authority = Authority::new();
     let server = Tls::default().serving(authority.server());

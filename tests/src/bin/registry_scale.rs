@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo run --release -p ltq-tests --bin ltq-registry-scale -- --nodes 1000 --topics 100000 --watchers 10000
+//! cargo run --release -p ltq-tests --bin ltq-registry-scale -- --watchers 10000 --all-nodes
 //! cargo run --release -p ltq-tests --bin ltq-registry-scale -- --watchers 1000 --all-nodes --changes 0 --loads 30
 //! ```
 
@@ -15,7 +16,7 @@ use std::{
 use clap::Parser;
 use ltq_core::{ChannelName, TopicName};
 use ltq_discovery::{
-    Announced, Announcement, Discovery as _, Epoch, Interest, Load, NodeInfo, Watch,
+    Announced, Announcement, Discovery as _, Epoch, Interest, Load, NodeInfo, NodeState, Watch,
     registry::Registries,
 };
 use ltq_tests::RegistryProcess;
@@ -33,13 +34,16 @@ struct Args {
     /// Those who watch one topic that ten nodes have besides.
     #[arg(long, default_value_t = 10_000)]
     watchers: usize,
-    /// Changes that are timed.
+    /// Changes that are timed: a channel more of the one topic, or a node that begins or ends to drain.
     #[arg(long, default_value_t = 20)]
     changes: usize,
+    /// Seconds between two of them: a node that changes more often is told of at a pace.
+    #[arg(long, default_value_t = 3)]
+    pause: u64,
     /// Seconds of rest in which the processor time is measured.
     #[arg(long, default_value_t = 20)]
     rest: u64,
-    /// Watchers watch all nodes, and not the one topic.
+    /// Watchers watch all nodes, as every client of a cluster does, and not the one topic.
     #[arg(long)]
     all_nodes: bool,
     /// Seconds in which the load of every node is another at each of its beats, and what the registry takes
@@ -100,8 +104,14 @@ async fn main() -> Result<(), Failed> {
     let mut times = Vec::with_capacity(args.changes * args.watchers);
     for change in 1..=args.changes {
         let Some(announced) = nodes.first_mut() else { break };
+        let changed = match args.all_nodes {
+            true if change % 2 == 1 => node(0, per_node, &hot, 0)?.with_state(NodeState::Draining),
+            true => node(0, per_node, &hot, 0)?,
+            false => node(0, per_node, &hot, change)?,
+        };
+        sleep(Duration::from_secs(args.pause)).await;
         let began = Instant::now();
-        announced.update(node(0, per_node, &hot, change)?).await?;
+        announced.update(changed).await?;
         for _ in 0..args.watchers {
             let at = heard.recv().await.ok_or("nobody watches")?;
             times.push(at.duration_since(began));

@@ -57,7 +57,9 @@ impl Device {
     pub(super) fn fill(&self, is_full: bool) -> io::Result<()> {
         let ballast = self.at.join("ballast");
         if !is_full {
-            return fs::remove_file(ballast);
+            fs::remove_file(ballast)?;
+            // Or it is full again when writes are refused next, and what was not written by then is lost.
+            return fs::File::open(&self.at)?.sync_all();
         }
         let mut file = fs::OpenOptions::new().create(true).append(true).open(ballast)?;
         for size in [1 << 20, 4 << 10] {
@@ -106,6 +108,20 @@ const MIB: u32 = 256;
 mod tests {
     use super::*;
     use crate::{require, skipped};
+
+    #[test]
+    fn what_is_full_no_more_has_room_after_writes_were_refused() {
+        if !Device::may_fail() {
+            return skipped(require::DISKS, "a disk that refuses writes", &"there may be no zram");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let device = Device::on_disk(&folder.path().join("device")).unwrap();
+        device.fill(true).unwrap();
+        device.fill(false).unwrap();
+        device.disk().unwrap().refuse_writes().unwrap();
+        device.disk().unwrap().heal().unwrap();
+        fs::write(device.data(), vec![1; 8 << 20]).unwrap();
+    }
 
     #[test]
     fn what_is_full_takes_nothing_and_then_something_again() {

@@ -69,6 +69,9 @@ fn promise_10_how_often_an_address_may_come_holds_for_all_transports() {
     assert_eq!(config.broker_settings().entrance.connections_per_second_max, 7);
     assert_eq!(config.tls_options().handshakes_per_second_max, 7);
     assert_eq!(config.quic_options().handshakes_per_second_max, 7);
+    let config = load(Some("[limits]\naddresses_known_max = 9\n"), &[], &[]).unwrap();
+    assert_eq!(config.tls_options().addresses_known_max, 9);
+    assert_eq!(config.quic_options().addresses_known_max, 9);
     let error = refusal(Some("[limits]\nconnections_per_second_max = 0\n"), &[], &[]);
     assert!(error.contains("connections_per_second_max"), "{error}");
     let error = refusal(Some("[limits]\ngreeting_connections_max = 0\n"), &[], &[]);
